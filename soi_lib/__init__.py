@@ -1,0 +1,1 @@
+"""Record training dynamics and sort examples into Subsets of Interest."""

@@ -1,0 +1,1 @@
+"""Numbers from dynamics: categories, data maps, transitions, subsets, intervals. Never imports torch."""

@@ -1,0 +1,1 @@
+"""Pretrained encoders: brought from packages, dequantised, trimmed, and given heads."""

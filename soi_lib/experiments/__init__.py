@@ -1,0 +1,1 @@
+"""Profiles, the list of runs, where runs live, doing one, doing all."""

@@ -1,0 +1,1 @@
+"""Recording inside other frameworks, and reading and writing their files."""
