@@ -41,8 +41,9 @@ def replacing(path: str | os.PathLike[str], *, overwrite: bool = True) -> Iterat
     """
     target = Path(path)
     if target.is_dir():
-        raise SoiError("a directory stands where a file should be written", where=target,
-                       hint="give the name of a file")
+        raise SoiError(
+            "a directory stands where a file should be written", where=target, hint="give the name of a file"
+        )
     if target.exists() and not overwrite:
         raise OutputExistsError("the file is already there", where=target, hint="pass --force to replace it")
     tmp: Path | None = None
@@ -58,8 +59,12 @@ def replacing(path: str | os.PathLike[str], *, overwrite: bool = True) -> Iterat
         os.replace(tmp, target)
         _fsync_dir(target.parent)
     except OSError as error:
-        raise SoiError("could not write", where=target, found=error.strerror or error,
-                       hint="free some space, or choose a folder that you may write to") from error
+        raise SoiError(
+            "could not write",
+            where=target,
+            found=error.strerror or error,
+            hint="free some space, or choose a folder that you may write to",
+        ) from error
     finally:
         if tmp is not None and tmp.exists():
             tmp.unlink()
@@ -93,8 +98,12 @@ def building(folder: str | os.PathLike[str]) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         tmp = Path(tempfile.mkdtemp(prefix=PREFIX, dir=target.parent))
     except OSError as error:
-        raise SoiError("could not write", where=target, found=error.strerror or error,
-                       hint="free some space, or choose a folder that you may write to") from error
+        raise SoiError(
+            "could not write",
+            where=target,
+            found=error.strerror or error,
+            hint="free some space, or choose a folder that you may write to",
+        ) from error
     try:
         yield tmp
         for file in sorted(tmp.rglob("*")):
@@ -106,8 +115,12 @@ def building(folder: str | os.PathLike[str]) -> Iterator[Path]:
             os.rename(tmp, target)
             _fsync_dir(target.parent)
     except OSError as error:
-        raise SoiError("could not write", where=target, found=error.strerror or error,
-                       hint="free some space, or choose a folder that you may write to") from error
+        raise SoiError(
+            "could not write",
+            where=target,
+            found=error.strerror or error,
+            hint="free some space, or choose a folder that you may write to",
+        ) from error
     finally:
         shutil.rmtree(tmp, ignore_errors=True)
 
