@@ -100,7 +100,7 @@ def sha256_file(path: str | os.PathLike[str]) -> str:
 
 
 def stamped_sha256(path: Path, *, verify: bool = False) -> str:
-    """The sha256 of `path` in hex: from the stamp beside it when size and time still agree, else computed and stamped.
+    """The hex sha256 of `path`: from the stamp beside it when size and time still agree, else computed and stamped.
 
     `verify` computes it anyway. A stamp that cannot be written (a read-only cache) only costs time.
     """
