@@ -1,1 +1,62 @@
-"""Record training dynamics and sort examples into Subsets of Interest."""
+"""Record training dynamics and sort examples into Subsets of Interest.
+
+The names below are brought in when they are first used (PEP 562), so that `import soi_lib` costs no more than this
+file: neither pandas nor torch is loaded for somebody who only wants to know the version.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "TrainingDynamics": "soi_lib.dynamics",
+    "Meta": "soi_lib.dynamics",
+    "align": "soi_lib.dynamics",
+    "SOI": "soi_lib.analysis.categories",
+    "categorize": "soi_lib.analysis.categories",
+    "data_map": "soi_lib.analysis.cartography",
+    "transition_matrix": "soi_lib.analysis.transitions",
+    "select": "soi_lib.analysis.selection",
+    "DynamicsRecorder": "soi_lib.training.recorder",
+    "SoiError": "soi_lib.errors",
+}
+
+__all__ = [  # noqa: RUF022 - in the order in which one meets them
+    "TrainingDynamics",
+    "Meta",
+    "align",
+    "SOI",
+    "categorize",
+    "data_map",
+    "transition_matrix",
+    "select",
+    "DynamicsRecorder",
+    "SoiError",
+    "__version__",
+]
+
+if TYPE_CHECKING:
+    from soi_lib.analysis.cartography import data_map
+    from soi_lib.analysis.categories import SOI, categorize
+    from soi_lib.analysis.selection import select
+    from soi_lib.analysis.transitions import transition_matrix
+    from soi_lib.dynamics import Meta, TrainingDynamics, align
+    from soi_lib.errors import SoiError
+    from soi_lib.training.recorder import DynamicsRecorder
+
+
+def __getattr__(name: str) -> Any:
+    """Bring in a public name on its first use."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'soi_lib' has no attribute {name!r}; it has {', '.join(sorted(__all__))}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """The public names, those not brought in yet included."""
+    return sorted({*globals(), *__all__})

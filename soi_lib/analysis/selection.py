@@ -1,0 +1,120 @@
+"""Subsets of examples by category or map region, and the random subset to hold beside each of them.
+
+Special about it: what is drawn depends on ids and the seed alone, not on the order in which examples are stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from soi_lib.analysis.cartography import REGIONS, data_map, regions
+from soi_lib.analysis.categories import SOI, categorize
+from soi_lib.dynamics import TrainingDynamics
+from soi_lib.errors import SelectionError, nearest
+
+
+def select(
+    dynamics: TrainingDynamics,
+    which: SOI | str | Iterable[SOI | str],
+    n: int | None = None,
+    balance: bool = False,
+    seed: int = 0,
+    control: Literal["random"] | None = None,
+    *,
+    early: float = 0.5,
+    fraction: float = 1 / 3,
+) -> npt.NDArray[Any]:
+    """Ids of the examples in the union of categories or regions, sorted; int64 or str objects, as in `dynamics`.
+
+    `which` holds SOI codes or names ("UNE"), or map regions ("easy", "ambiguous", "hard"; each the top `fraction`).
+    `n` draws that many of them at random; `balance` takes equally many of every gold class that `dynamics` has (as
+    many as the rarest allows, or n / classes with the rest going to the first classes). `control="random"` returns
+    not these but its matched control: as many examples of each gold class, drawn from all of `dynamics`, those of
+    the subset included: the question is whether choosing matters, not whether the complement differs.
+    The same arguments give the same ids. Raises SelectionError when fewer examples are there than asked for.
+    """
+    if control not in (None, "random"):
+        raise SelectionError("unknown control", found=repr(control), expected="None or 'random'")
+    order = np.argsort(dynamics.ids, kind="stable")
+    gold = dynamics.gold[order]
+    name, mask = _mask(dynamics, which, early, fraction)
+    candidates = np.flatnonzero(mask[order])
+    if n is not None and n < 1:
+        raise SelectionError("no example was asked for", found=n, expected="at least 1")
+    if not len(candidates):
+        raise SelectionError(f"no example is in {name}", hint="choose other categories")
+    if n is not None and n > len(candidates):
+        raise SelectionError(
+            f"too few examples are in {name}", found=len(candidates), expected=n, hint="ask for fewer"
+        )
+    # two streams, so that the subset and its control are independent
+    draw, draw_control = (np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(2))
+    if balance:
+        chosen = _balanced(candidates, gold, n, draw, name)
+    elif n is not None:
+        chosen = draw.choice(candidates, n, replace=False)
+    else:
+        chosen = candidates
+    if control == "random":
+        chosen = _matched(chosen, gold, draw_control)
+    return dynamics.ids[order][np.sort(chosen)]
+
+
+def _mask(
+    dynamics: TrainingDynamics, which: SOI | str | Iterable[SOI | str], early: float, fraction: float
+) -> tuple[str, npt.NDArray[np.bool_]]:
+    """The name of the union and its mask (N,)."""
+    wanted = [which] if isinstance(which, SOI | str | int) else list(which)
+    mask = np.zeros(len(dynamics), dtype=bool)
+    names = []
+    if not wanted:
+        raise SelectionError("no category was given", hint=f"choose from {', '.join(s.name for s in SOI)}")
+    codes = categorize(dynamics, early)
+    by_region = None
+    for item in wanted:
+        if isinstance(item, str) and item in REGIONS:
+            by_region = by_region or regions(data_map(dynamics, early), fraction)
+            mask |= by_region[item]
+            names.append(item)
+            continue
+        try:
+            soi = SOI[item] if isinstance(item, str) else SOI(item)
+        except (KeyError, ValueError) as error:
+            known = [s.name for s in SOI] + list(REGIONS)
+            raise SelectionError(f"unknown category {item!r}", hint=nearest(str(item), known)) from error
+        mask |= codes == soi
+        names.append(soi.name)
+    return "+".join(names), mask
+
+
+def _balanced(
+    candidates: npt.NDArray[Any], gold: npt.NDArray[Any], n: int | None, draw: np.random.Generator, name: str
+) -> npt.NDArray[Any]:
+    """Equally many candidates of every class; rows into the sorted order."""
+    classes = np.unique(gold)
+    groups = [candidates[gold[candidates] == c] for c in classes]
+    rarest = min(len(g) for g in groups)
+    if n is None:
+        sizes = np.full(len(classes), rarest)
+    else:
+        sizes = n // len(classes) + (np.arange(len(classes)) < n % len(classes))
+    for c, group, size in zip(classes, groups, sizes, strict=True):
+        if len(group) < size or not rarest:
+            raise SelectionError(
+                f"too few examples of class {c} are in {name} to balance classes",
+                found=len(group),
+                expected=max(1, int(size)),
+                hint="ask for fewer, or leave balance out",
+            )
+    return np.concatenate([draw.choice(g, s, replace=False) for g, s in zip(groups, sizes, strict=True)])
+
+
+def _matched(chosen: npt.NDArray[Any], gold: npt.NDArray[Any], draw: np.random.Generator) -> npt.NDArray[Any]:
+    """As many rows of each class as `chosen` has, from all rows."""
+    classes, sizes = np.unique(gold[chosen], return_counts=True)
+    picks = [draw.choice(np.flatnonzero(gold == c), s, replace=False) for c, s in zip(classes, sizes, strict=True)]
+    return np.concatenate(picks)

@@ -1,0 +1,106 @@
+"""Transitions: how examples move between categories from one run to another, and how much of that is noise.
+
+Special about it: nothing is said about a move before it has been held against the noise floor, which is the
+transition between two seeds of the same setting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import permutations
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from soi_lib.analysis.cartography import confidence_variability
+from soi_lib.analysis.categories import SOI, categorize, history_string
+from soi_lib.dynamics import TrainingDynamics, align, common_rows
+from soi_lib.errors import AlignmentError, SelectionError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Normalize = Literal["row", "all"] | None
+_NAMES = [soi.name for soi in SOI]
+
+
+def transition_matrix(
+    single: TrainingDynamics, multi: TrainingDynamics, normalize: Normalize = None, early: float = 0.5
+) -> pd.DataFrame:
+    """Counts of examples by category in `single` (rows: from) and in `multi` (columns: to), over their common ids.
+
+    A 6x6 DataFrame named by SOI; int64 counts, or with `normalize` "row" (each row adds up to 1; NaN where a row is
+    empty) or "all" (everything adds up to 1) float64. Raises AlignmentError on no common ids or other gold labels.
+    """
+    left, right = common_rows(single, multi)
+    before, after = categorize(single, early), categorize(multi, early)
+    return _frame(_count(_at(before, left), _at(after, right)), normalize)
+
+
+def mean_transition(
+    pairs: Iterable[tuple[TrainingDynamics, TrainingDynamics]], normalize: Normalize = None, early: float = 0.5
+) -> pd.DataFrame:
+    """The transition averaged over pairs of runs: the mean of their counts, normalised afterwards (float64)."""
+    counts = [transition_matrix(a, b, early=early).to_numpy() for a, b in pairs]
+    if not counts:
+        raise AlignmentError("there is no pair of runs to average", expected="at least one")
+    return _frame(np.mean(counts, axis=0), normalize)
+
+
+def noise_floor(runs: Sequence[TrainingDynamics], normalize: Normalize = None, early: float = 0.5) -> pd.DataFrame:
+    """The mean transition over all ordered pairs of runs of one setting with different seeds (float64, symmetric
+    as counts): what moves without any change of setting. Raises AlignmentError with fewer than two runs.
+    """
+    if len(runs) < 2:
+        raise AlignmentError(
+            "a noise floor needs two seeds of the setting",
+            found=len(runs),
+            hint="run the setting with another seed",
+        )
+    return mean_transition(permutations(runs, 2), normalize, early)
+
+
+def movers(single: TrainingDynamics, multi: TrainingDynamics, n: int = 12, early: float = 0.5) -> pd.DataFrame:
+    """The `n` common examples whose confidence changed most, largest absolute change first, equal ones by id.
+
+    Columns: id, gold, change (multi minus single), confidence_single, confidence_multi, soi_single, soi_multi
+    (labels), history_single, history_multi (text, first epoch first).
+    """
+    import pandas as pd
+
+    if n < 1:
+        raise SelectionError("no example was asked for", found=n, expected="at least 1")
+    a, b = align(single, multi)
+    confidence = [confidence_variability(d.p_gold)[0] for d in (a, b)]
+    change = confidence[1] - confidence[0]
+    rows = np.argsort(-np.abs(change), kind="stable")[:n]  # ids are sorted already, so stable means by id
+    out: dict[str, Any] = {"id": a.ids[rows], "gold": a.gold[rows], "change": change[rows]}
+    for name, dyn, value in (("single", a, confidence[0]), ("multi", b, confidence[1])):
+        codes = categorize(dyn, early)[rows]
+        out[f"confidence_{name}"] = value[rows]
+        out[f"soi_{name}"] = [SOI(code).label for code in codes]
+        out[f"history_{name}"] = [history_string(h, dyn.epochs) for h in dyn.history[rows]]
+    first = ["id", "gold", "change", "confidence_single", "confidence_multi", "soi_single", "soi_multi"]
+    return pd.DataFrame(out)[[*first, "history_single", "history_multi"]]
+
+
+def _at(codes: npt.NDArray[Any], rows: npt.NDArray[Any] | None) -> npt.NDArray[Any]:
+    return codes if rows is None else codes[rows]
+
+
+def _count(before: npt.NDArray[Any], after: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """6x6 counts of two code arrays of equal length."""
+    size = len(SOI)
+    return np.bincount(before * np.int8(size) + after, minlength=size * size).reshape(size, size)
+
+
+def _frame(counts: npt.NDArray[Any], normalize: Normalize) -> pd.DataFrame:
+    import pandas as pd
+
+    table = pd.DataFrame(counts, index=pd.Index(_NAMES, name="single"), columns=pd.Index(_NAMES, name="multi"))
+    if normalize == "all":
+        return table / table.to_numpy().sum()
+    if normalize == "row":
+        return table.div(table.sum(axis=1).replace(0, np.nan), axis=0)
+    return table

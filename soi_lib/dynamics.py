@@ -1,0 +1,392 @@
+"""TrainingDynamics: what every training example did in every epoch. The one data structure of the library.
+
+Special about it: correctness over up to 64 epochs is also one 64-bit word an example (`history`), so that
+categories and counts are a few bit operations on a million examples at once. Everything is checked when it is
+built, so nothing later asks whether ids are unique or probabilities in range. `dynamics_file` keeps it on disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from soi_lib.errors import AlignmentError, DuplicateIdError, FormatError, RangeError
+
+SCHEMA = 1
+MAX_EPOCHS = 64
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Meta:
+    """Where dynamics came from; stored as the JSON value `soi` of a dynamics file.
+
+    `epochs` and `classes` are filled in from the arrays when left at 0, `created` (UTC, ISO 8601) when a file is
+    saved. `setting` holds the members that were trained together, `record` says in which mode predictions were
+    taken, `profile` is the hash of the profile. Fields that this version does not know are kept in `extra`.
+    """
+
+    comparison: str = ""
+    member: str = ""
+    setting: tuple[str, ...] = ()
+    seed: int | None = None
+    record: Literal["train", "eval"] = "train"
+    epochs: int = 0
+    classes: int = 0
+    label_names: tuple[str, ...] = ()
+    profile: str = ""
+    library_version: str = ""
+    commit: str = ""
+    created: str = ""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    schema: ClassVar[int] = SCHEMA
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Meta:
+        """Build from a flat mapping; keys that are no field go to `extra`. Raises FormatError on a wrong type."""
+        known = {f.name for f in fields(cls)} - {"extra"}
+        given = {k: v for k, v in values.items() if k in known}
+        extra = {k: v for k, v in values.items() if k not in known and k not in ("schema", "sha256", "extra")}
+        extra.update(values.get("extra") or {})
+        for name in ("setting", "label_names"):
+            if name in given:
+                value = given[name]
+                if isinstance(value, str) or not all(isinstance(v, str) for v in value):
+                    raise FormatError(f"meta field {name!r} is not a list of names", found=value)
+                given[name] = tuple(value)
+        for name in ("epochs", "classes"):
+            if not isinstance(given.get(name, 0), int):
+                raise FormatError(f"meta field {name!r} is not a whole number", found=repr(given[name]))
+        return cls(**given, extra=extra)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The flat mapping that is stored: schema first, then all fields, then the extras."""
+        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "extra"}
+        own["setting"], own["label_names"] = list(self.setting), list(self.label_names)
+        return {"schema": SCHEMA, **own, **{k: self.extra[k] for k in sorted(self.extra) if k not in own}}
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class TrainingDynamics:
+    """Per example and epoch: the gold label's probability, and whether the prediction was right.
+
+    ids (N,) int64 or str objects, unique; gold (N,) int16; p_gold (E, N) float32 in 0..1; correct (E, N) bool;
+    logits (E, N, C) float32 or None; 1 <= E <= 64. Arrays are taken without a copy where their dtype allows and are
+    read-only here. Raises DuplicateIdError, RangeError or FormatError.
+    """
+
+    ids: Array
+    gold: Array
+    p_gold: Array
+    correct: Array
+    meta: Meta = field(default_factory=Meta)
+    logits: Array | None = None
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__
+        where = self.meta.get("member") if isinstance(self.meta, Mapping) else self.meta.member
+        put(self, "ids", _read_only(_as_ids(self.ids)))
+        put(self, "p_gold", _read_only(_as_float(self.p_gold, "p_gold")))
+        put(self, "correct", _read_only(_as_bool(self.correct)))
+        put(self, "gold", _read_only(_as_gold(self.gold)))
+        if self.logits is not None:
+            put(self, "logits", _read_only(_as_float(self.logits, "logits")))
+        meta = Meta.from_dict(self.meta) if isinstance(self.meta, Mapping) else self.meta
+        put(self, "meta", self._checked(meta, where or None))
+
+    def _checked(self, meta: Meta, where: str | None) -> Meta:
+        """Check shapes, ranges and ids against one another; return the meta with epochs and classes filled in."""
+        n = len(self.ids)
+        if n == 0:
+            raise FormatError("there are no examples", where=where, hint="give at least one")
+        if self.p_gold.ndim != 2 or self.p_gold.shape[1] != n:
+            raise FormatError(
+                "p_gold has a wrong shape", where=where, found=self.p_gold.shape, expected=f"(E, {n})"
+            )
+        epochs = self.p_gold.shape[0]
+        if not 1 <= epochs <= MAX_EPOCHS:
+            raise RangeError("the number of epochs is out of range", where=where, found=epochs, expected="1 to 64")
+        for name, array, shape in (
+            ("correct", self.correct, (epochs, n)),
+            ("gold", self.gold, (n,)),
+            ("meta.epochs", np.empty(meta.epochs or epochs), (epochs,)),
+        ):
+            if array.shape != shape:
+                raise FormatError(f"{name} has a wrong shape", where=where, found=array.shape, expected=shape)
+        # NaN compares false with everything, so "not (0 <= min)" also catches it
+        low, high = float(self.p_gold.min()), float(self.p_gold.max())
+        if not (low >= 0.0 and high <= 1.0):
+            epoch, row = (int(x) for x in np.argwhere(~((self.p_gold >= 0) & (self.p_gold <= 1)))[0])
+            raise RangeError(
+                f"p_gold of id {self.ids[row]!r} at epoch {epoch} is no probability",
+                where=where,
+                found=self.p_gold[epoch, row],
+                expected="a number from 0 to 1",
+            )
+        classes = meta.classes or len(meta.label_names) or self._classes()
+        if int(self.gold.min()) < 0 or int(self.gold.max()) >= classes:
+            row = int(np.flatnonzero((self.gold < 0) | (self.gold >= classes))[0])
+            raise RangeError(
+                f"the gold label of id {self.ids[row]!r} is no class",
+                where=where,
+                found=int(self.gold[row]),
+                expected=f"0 to {classes - 1}",
+            )
+        if meta.label_names and len(meta.label_names) != classes:
+            raise FormatError(
+                "label_names do not match classes", where=where, found=meta.label_names, expected=classes
+            )
+        if self.logits is not None:
+            if self.logits.shape != (epochs, n, classes):
+                found, expected = self.logits.shape, (epochs, n, classes)
+                raise FormatError("logits have a wrong shape", where=where, found=found, expected=expected)
+            if not np.isfinite(self.logits).all():
+                raise RangeError("logits hold values that are not finite", where=where)
+        _refuse_duplicates(self.ids, where)
+        return replace(meta, epochs=epochs, classes=classes)
+
+    def _classes(self) -> int:
+        """The number of classes when nobody said it."""
+        if self.logits is not None and self.logits.ndim == 3:
+            return int(self.logits.shape[2])
+        return max(2, int(self.gold.max()) + 1)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __repr__(self) -> str:
+        meta = self.meta
+        name = " ".join(filter(None, [meta.comparison, meta.member, "+".join(meta.setting)]))
+        return f"TrainingDynamics({name + ': ' if name else ''}{len(self):,} examples, {self.epochs} epochs)"
+
+    @property
+    def epochs(self) -> int:
+        """E, the number of recorded epochs."""
+        return int(self.p_gold.shape[0])
+
+    @cached_property
+    def history(self) -> npt.NDArray[np.uint64]:
+        """Correctness as one word an example: (N,) uint64, bit e is set when epoch e was correct."""
+        return pack_history(self.correct)
+
+    def fingerprint(self) -> str:
+        """Sha256 (hex) of ids, gold, p_gold, correct and logits: equal exactly when the recorded content is."""
+        digest = hashlib.sha256(f"{len(self)} {self.epochs} {self.ids.dtype.kind}".encode())
+        ids = (
+            self.ids if self.ids.dtype.kind == "i" else np.frombuffer(json.dumps(list(self.ids)).encode(), np.uint8)
+        )
+        for array in (ids, self.gold, self.p_gold, self.history, self.logits):
+            if array is not None:
+                digest.update(np.ascontiguousarray(array).view(np.uint8).data)
+        return digest.hexdigest()
+
+    def subset(self, which: npt.ArrayLike) -> TrainingDynamics:
+        """The examples of a bool mask (N,), in their order here, or of a list of ids, in the order of that list.
+
+        Raises AlignmentError for an id that is not here, FormatError for an empty selection or a wrong mask.
+        """
+        values: Any = which
+        chosen: Array = values if isinstance(values, np.ndarray) else np.array([*values, None], dtype=object)[:-1]
+        if chosen.dtype == bool or (len(chosen) and isinstance(chosen[0], bool | np.bool_)):
+            mask = chosen.astype(bool)
+            if mask.shape != self.ids.shape:
+                raise FormatError("the mask has a wrong shape", found=mask.shape, expected=self.ids.shape)
+            return self._take(np.flatnonzero(mask))
+        if not len(chosen):
+            raise FormatError("the selection is empty", hint="choose at least one example")
+        wanted = _as_ids(chosen)
+        place = {key: row for row, key in enumerate(self.ids.tolist())}
+        missing = [key for key in wanted.tolist() if key not in place]
+        if missing:
+            raise AlignmentError(
+                f"{len(missing)} ids are not in these dynamics", found=f"first of them {missing[0]!r}"
+            )
+        return self._take(np.array([place[key] for key in wanted.tolist()]))
+
+    def _take(self, rows: Array) -> TrainingDynamics:
+        return TrainingDynamics(
+            self.ids[rows],
+            self.gold[rows],
+            np.ascontiguousarray(self.p_gold[:, rows]),
+            np.ascontiguousarray(self.correct[:, rows]),
+            self.meta,
+            None if self.logits is None else np.ascontiguousarray(self.logits[:, rows]),
+        )
+
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+        """Write schema 1 to `path`, whole or not at all; return it. Raises OutputExistsError or SoiError."""
+        from soi_lib.dynamics_file import write
+
+        return write(self, Path(path), overwrite=overwrite)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> TrainingDynamics:
+        """Read a file of schema 1 and check all of it.
+
+        Raises SoiError (no such file), SchemaError (no dynamics file, or another schema), ChecksumError (changed
+        or truncated bytes), DuplicateIdError, RangeError (history beyond E, p outside 0..1, gold no class) or
+        FormatError.
+        """
+        from soi_lib.dynamics_file import read
+
+        return read(Path(path))
+
+
+def align(a: TrainingDynamics, b: TrainingDynamics) -> tuple[TrainingDynamics, TrainingDynamics]:
+    """Both restricted to their common ids, in sorted order. Raises AlignmentError: none common, or other golds."""
+    left, right = common_rows(a, b, ordered=True)
+    return (a if left is None else a._take(left), b if right is None else b._take(right))
+
+
+def common_rows(
+    a: TrainingDynamics, b: TrainingDynamics, *, ordered: bool = False
+) -> tuple[Array | None, Array | None]:
+    """Rows of the common ids in `a` and `b`; None stands for "all rows as they are", the usual and quickest case.
+
+    With `ordered` the ids come out sorted. Raises AlignmentError on no common ids or different gold labels.
+    """
+    left: Array | None
+    right: Array | None
+    same = a.ids is b.ids or (a.ids.dtype.kind == b.ids.dtype.kind and np.array_equal(a.ids, b.ids))
+    if (same and not ordered) or (same and bool((a.ids[1:] > a.ids[:-1]).all())):
+        left = right = None
+    elif a.ids.dtype.kind != b.ids.dtype.kind:
+        raise AlignmentError(
+            "one side has whole-number ids and the other has text ids",
+            found=f"{a.ids[0]!r} and {b.ids[0]!r}",
+            hint="record both with the same ids",
+        )
+    else:
+        common, left, right = np.intersect1d(a.ids, b.ids, assume_unique=True, return_indices=True)
+        if not len(common):
+            raise AlignmentError(
+                "the two have no id in common",
+                found=f"{a.ids[0]!r} and {b.ids[0]!r} for example",
+                hint="compare runs of the same member",
+            )
+    gold_a = a.gold if left is None else a.gold[left]
+    gold_b = b.gold if right is None else b.gold[right]
+    if not np.array_equal(gold_a, gold_b):
+        differ = np.flatnonzero(gold_a != gold_b)
+        row = int(differ[0])
+        key = (a.ids if left is None else a.ids[left])[row]
+        raise AlignmentError(
+            f"gold labels differ for {len(differ)} ids",
+            found=f"{int(gold_a[row])} and {int(gold_b[row])} for id {key!r}",
+            hint="compare runs of the same corpus",
+        )
+    return left, right
+
+
+def pack_history(correct: npt.ArrayLike) -> npt.NDArray[np.uint64]:
+    """Pack bool (E, N) into (N,) uint64: bit e is set where epoch e was correct. E is 1 to 64."""
+    rows = np.packbits(np.asarray(correct, dtype=bool), axis=0, bitorder="little")
+    history = rows[0].astype(np.uint64)
+    for byte in range(1, len(rows)):
+        history |= rows[byte].astype(np.uint64) << np.uint64(8 * byte)
+    return history
+
+
+def unpack_history(history: npt.NDArray[np.uint64], epochs: int) -> npt.NDArray[np.bool_]:
+    """The inverse of `pack_history`: (N,) uint64 to bool (E, N)."""
+    out = np.empty((epochs, len(history)), dtype=bool)
+    for first in range(0, epochs, 8):
+        byte = (history >> np.uint64(first)).astype(np.uint8)
+        for epoch in range(first, min(first + 8, epochs)):
+            np.not_equal(byte & np.uint8(1 << (epoch - first)), 0, out=out[epoch])
+    return out
+
+
+# --- checks of single arrays -------------------------------------------------------------------------------------
+
+
+def _read_only(array: Array) -> Array:
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+def _as_ids(ids: Any) -> Array:
+    """Ids as (N,) int64, or as str objects; a mixture is refused rather than turned into text."""
+    array = ids if isinstance(ids, np.ndarray) else np.asarray(getattr(ids, "to_numpy", lambda: None)())
+    if array.ndim == 0:
+        array = np.empty(len(ids), dtype=object)
+        array[:] = list(ids)
+    if array.ndim != 1:
+        raise FormatError("ids are not a flat list", found=f"shape {array.shape}", expected="(N,)")
+    if array.dtype.kind in "iu":
+        if array.dtype.kind == "u" and len(array) and int(array.max()) > np.iinfo(np.int64).max:
+            raise RangeError("an id does not fit into 64 bits with a sign", found=int(array.max()))
+        return array.astype(np.int64, copy=False)
+    if array.dtype.kind == "U":
+        return array.astype(object)
+    kinds = {type(key) for key in array.tolist()} if array.dtype.kind == "O" else {array.dtype.type}
+    if kinds and all(issubclass(kind, str) for kind in kinds):
+        return array if kinds == {str} else np.array([str(key) for key in array], dtype=object)
+    if kinds and all(issubclass(kind, int | np.integer) and kind is not bool for kind in kinds):
+        try:
+            return array.astype(np.int64)
+        except OverflowError as error:
+            raise RangeError("an id does not fit into 64 bits with a sign", found=error) from error
+    if not kinds:
+        return array.astype(np.int64)
+    names = ", ".join(sorted(kind.__name__ for kind in kinds))
+    raise FormatError(
+        "ids are neither all whole numbers nor all text", found=names, hint="use str(id) for every one"
+    )
+
+
+def _as_float(values: Any, name: str) -> Array:
+    array = np.asarray(values)
+    if array.dtype.kind not in "fiub":
+        raise FormatError(f"{name} is not numeric", found=array.dtype)
+    return np.ascontiguousarray(array, dtype=np.float32)
+
+
+def _as_bool(values: Any) -> Array:
+    array = np.asarray(values)
+    if array.dtype != bool:
+        if array.dtype.kind not in "iuf" or not np.isin(array, (0, 1)).all():
+            raise FormatError("correct is not boolean", found=array.dtype, expected="bool, or only 0 and 1")
+        array = array.astype(bool)
+    return np.ascontiguousarray(array)
+
+
+def _as_gold(values: Any) -> Array:
+    array = np.asarray(values)
+    if array.dtype.kind not in "iu":
+        raise FormatError("gold is not a list of class numbers", found=array.dtype, expected="whole numbers")
+    if array.size and (int(array.min()) < -1 or int(array.max()) > np.iinfo(np.int16).max):
+        raise RangeError("a gold label does not fit into 16 bits", found=f"{array.min()} to {array.max()}")
+    return np.ascontiguousarray(array, dtype=np.int16)
+
+
+def _refuse_duplicates(ids: Array, where: object) -> None:
+    if ids.dtype.kind == "i":
+        if bool((ids[1:] > ids[:-1]).all()):  # already sorted, the usual case: no sort needed
+            return
+        ordered = np.sort(ids)
+        twice = ordered[1:][ordered[1:] == ordered[:-1]]
+        if not len(twice):
+            return
+        first: Any = int(twice[0])
+    else:
+        keys = ids.tolist()
+        if len(set(keys)) == len(keys):
+            return
+        seen: set[str] = set()
+        first = next(key for key in keys if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+    raise DuplicateIdError(
+        f"the id {first!r} occurs more than once", where=where, expected="every id once", hint="make ids unique"
+    )
