@@ -1,0 +1,95 @@
+"""A shared encoder with a head a member, as one matrix.
+
+All heads are one linear layer whose columns are divided into blocks, a block a head. A row of a batch is sent to
+its head by adding minus infinity to the columns of the others, so a batch may mix members freely, there is no
+loop over heads, and softmax, loss and argmax over the masked row equal those of a separate head bit for bit.
+Members with equal label names share one block.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from soi_lib.errors import EncoderError, nearest
+
+POOLINGS = ("mean", "cls", "pooler")
+
+
+def derived_seed(seed: int, *names: object) -> int:
+    """A 63-bit seed for one named use of randomness, so that one seed drives everything independently."""
+    text = "/".join(str(part) for part in (seed, *names))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
+
+
+class Heads(nn.Module):
+    """Classification heads of several members as column blocks of one linear layer.
+
+    `labels` holds the label names of each member, in order. Members with equal names share a block. A block is
+    initialised from the seed and its label names alone, so a member starts from the same head in every setting.
+    """
+
+    def __init__(self, hidden: int, labels: Sequence[tuple[str, ...]], *, dropout: float, seed: int) -> None:
+        super().__init__()
+        blocks = list(dict.fromkeys(labels))
+        starts = [sum(len(b) for b in blocks[:i]) for i in range(len(blocks))]
+        width = sum(len(b) for b in blocks)
+        self.dropout = nn.Dropout(dropout)
+        self.linear = nn.Linear(hidden, width)
+        with torch.no_grad():
+            self.linear.bias.zero_()
+            for names, start in zip(blocks, starts, strict=True):
+                generator = torch.Generator().manual_seed(derived_seed(seed, "head", *names))
+                weight = torch.randn(len(names), hidden, generator=generator) * 0.02
+                self.linear.weight[start : start + len(names)] = weight
+        self.columns = [
+            slice(starts[i], starts[i] + len(blocks[i])) for i in (blocks.index(names) for names in labels)
+        ]
+        outside = torch.full((len(labels), width), float("-inf"))
+        for member, columns in enumerate(self.columns):
+            outside[member, columns] = 0.0
+        self.register_buffer("outside", outside, persistent=False)
+        self.register_buffer("offset", torch.tensor([c.start for c in self.columns]), persistent=False)
+
+    outside: Tensor
+    offset: Tensor
+
+    def forward(self, pooled: Tensor, member: Tensor) -> Tensor:
+        """Logits (B, all columns) float32 of `pooled` (B, hidden); columns of other heads are minus infinity."""
+        logits = self.linear(self.dropout(pooled.float()))
+        return logits if len(self.columns) == 1 else logits + self.outside[member]
+
+
+class MultiTaskModel(nn.Module):
+    """An encoder that returns `last_hidden_state`, a pooling, and the heads of the members."""
+
+    def __init__(self, encoder: nn.Module, heads: Heads, *, pooling: str = "mean") -> None:
+        super().__init__()
+        if pooling not in POOLINGS:
+            raise EncoderError("unknown pooling", found=pooling, hint=nearest(pooling, POOLINGS))
+        if pooling != "pooler" and getattr(encoder, "pooler", None) is not None:
+            encoder.pooler = None  # unused weights would only cost optimizer time
+        self.encoder, self.heads, self.pooling = encoder, heads, pooling
+
+    def forward(self, inputs: dict[str, Tensor], member: Tensor) -> Tensor:
+        """Logits (B, all columns) float32 for a batch made by `training.batching.collate`."""
+        keep = inputs["keep"]  # (B, T) float32: 1 for a token, 0 for padding
+        padded = bool(inputs["padded"])
+        dtype = next(
+            p.dtype for n, p in self.encoder.named_parameters() if n.endswith("weight") and "embed" not in n
+        )
+        bias = ((1.0 - keep) * torch.finfo(dtype).min).to(dtype)[:, None, None, :] if padded else None
+        extra = {"token_type_ids": inputs["segment"]} if "segment" in inputs else {}
+        if bias is not None:
+            bias = bias.expand(-1, 1, keep.shape[1], -1)
+        output = self.encoder(input_ids=inputs["token"], attention_mask=bias, **extra)
+        if self.pooling == "pooler":
+            return self.heads(output.pooler_output, member)
+        states = output.last_hidden_state.float()
+        if self.pooling == "cls":
+            return self.heads(states[:, 0], member)
+        summed = torch.einsum("bth,bt->bh", states, keep)
+        return self.heads(summed / keep.sum(1, keepdim=True), member)

@@ -1,0 +1,161 @@
+"""A profile: one YAML file that holds everything that sizes a reproduction.
+
+Training values may be overridden a comparison, never a setting: runs that are compared differ in their setting only,
+and there is no field with which to break that.
+"""
+
+from __future__ import annotations
+
+from itertools import combinations
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator, model_validator
+
+from soi_lib.errors import ProfileError, nearest
+from soi_lib.paths import resource
+
+Comparison = Literal["task", "source", "lingual"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataSizes(_Strict):
+    """Examples a member and split; the whole split where it is smaller."""
+
+    train: PositiveInt
+    test: PositiveInt
+    ood: PositiveInt
+
+
+class Training(_Strict):
+    """Hyperparameters of every run of a comparison; see `soi_lib.training.engine.TrainConfig`."""
+
+    epochs: int = Field(ge=1, le=64)
+    batch_size: PositiveInt = 16
+    learning_rate: float = Field(gt=0, default=5e-5)
+    warmup: float = Field(ge=0, lt=1, default=0.1)
+    weight_decay: float = Field(ge=0, default=0.0)
+    clip: float = Field(gt=0, default=1.0)
+    dropout: float = Field(ge=0, lt=1, default=0.1)
+    max_length: int = Field(ge=8, le=512, default=128)
+    pooling: Literal["mean", "cls", "pooler"] = "mean"
+    record: Literal["train", "eval"] = "train"
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+
+
+class ComparisonPlan(_Strict):
+    """Which members are trained from which encoder, alone and together."""
+
+    encoder: str
+    members: tuple[str, ...] = Field(min_length=1)
+    settings: tuple[Literal["single", "pairs", "all"], ...] = ("single", "all")
+    training: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("members")
+    @classmethod
+    def _once(cls, members: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(members)) != len(members):
+            raise ValueError("a member is given twice")
+        return members
+
+    @field_validator("training")
+    @classmethod
+    def _known(cls, training: dict[str, Any]) -> dict[str, Any]:
+        for name in training:
+            if name not in Training.model_fields:
+                raise ValueError(f"unknown field {name!r}; {nearest(name, Training.model_fields)}")
+        Training(**({"epochs": 1} | training))
+        return training
+
+    def member_sets(self) -> list[tuple[str, ...]]:
+        """The settings as member sets in the order of the profile: singles, then pairs, then all; none twice."""
+        sizes = {"single": 1, "pairs": 2, "all": len(self.members)}
+        sets = [c for kind in sizes if kind in self.settings for c in combinations(self.members, sizes[kind])]
+        return list(dict.fromkeys(sets))
+
+
+class Profile(_Strict):
+    """Everything that sizes a reproduction: data, models, seeds, epochs, hyperparameters."""
+
+    name: str
+    description: str = ""
+    seeds: tuple[int, ...] = Field(min_length=1)
+    data: DataSizes
+    training: Training
+    comparisons: dict[Comparison, ComparisonPlan] = Field(min_length=1)
+
+    @field_validator("seeds")
+    @classmethod
+    def _distinct(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        repeated = sorted({s for s in seeds if seeds.count(s) > 1})
+        if repeated:
+            raise ValueError(f"seed {repeated[0]} is given twice; each seed once")
+        if min(seeds) < 0:
+            raise ValueError(f"seed {min(seeds)} is negative; seeds are 0 or more")
+        return seeds
+
+    @model_validator(mode="after")
+    def _overrides(self) -> Profile:
+        for name in self.comparisons:
+            self.training_of(name)
+        return self
+
+    def training_of(self, comparison: Comparison) -> Training:
+        """The hyperparameters of one comparison, its overrides applied."""
+        values = self.training.model_dump() | self.comparisons[comparison].training
+        return Training(**values)
+
+
+def profile_names() -> list[str]:
+    """The profiles that ship with the library."""
+    return sorted(path.stem for path in resource("profiles").glob("*.yaml"))
+
+
+def load_profile(name: str | Path) -> Profile:
+    """Read a profile by its name (`quick`) or from a YAML file. Raises ProfileError."""
+    path = Path(name)
+    if path.suffix not in (".yaml", ".yml"):
+        path = resource("profiles") / f"{name}.yaml"
+        if not path.exists():
+            raise ProfileError("unknown profile", found=repr(str(name)), hint=nearest(str(name), profile_names()))
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ProfileError("no such profile", where=path, hint=f"use one of {', '.join(profile_names())}") from None
+    except UnicodeDecodeError as error:
+        raise ProfileError(
+            "is not UTF-8",
+            where=path,
+            found=f"byte {error.object[error.start]:#x} at {error.start}",
+            hint="save the file as UTF-8",
+        ) from error
+    except (yaml.YAMLError, OSError) as error:
+        raise ProfileError(
+            "cannot be read as YAML",
+            where=path,
+            found=str(error).splitlines()[0],
+            hint="compare it with profiles/quick.yaml",
+        ) from error
+    if not isinstance(values, dict):
+        raise ProfileError("holds no fields", where=path, expected="name: value lines")
+    try:
+        return Profile(**values)
+    except ValidationError as error:
+        raise _explain(error, path) from None
+
+
+def _explain(error: ValidationError, path: Path) -> ProfileError:
+    """The first complaint of pydantic, as one line with the field's name and, for a misspelling, the nearest one."""
+    first = error.errors()[0]
+    place = [str(part) for part in first["loc"]]
+    where = f"{path}, field {'.'.join(place)}" if place else str(path)
+    if first["type"] == "extra_forbidden":
+        parents: dict[str, type[BaseModel]] = {"data": DataSizes, "training": Training, "comparisons": ComparisonPlan}
+        model = parents.get(place[0], Profile) if len(place) > 1 else Profile
+        return ProfileError("unknown field", where=where, hint=nearest(place[-1], model.model_fields))
+    message = first["msg"].removeprefix("Value error, ")
+    return ProfileError(message, where=where, found=repr(first["input"])[:80], hint="correct the profile")

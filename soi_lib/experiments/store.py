@@ -1,0 +1,210 @@
+"""Where runs live: a folder a run, named by its key, that is either whole or not there.
+
+`<root>/<key>/` holds manifest.json, metrics.json, dynamics/<member>.parquet, predictions/<member>.parquet and
+log.jsonl. The folder is built beside and renamed when it is complete; the manifest carries the sha256 of every other
+file and of itself. A run whose files do not match is moved to `<root>/quarantine/` and reported, never used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from soi_lib import atomic
+from soi_lib.dynamics import TrainingDynamics
+from soi_lib.errors import StoreError
+
+logger = logging.getLogger(__name__)
+
+MANIFEST = "manifest.json"
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _seal(manifest: dict[str, Any]) -> str:
+    """The sha256 of a manifest without its own seal."""
+    body = {k: v for k, v in manifest.items() if k != "sha256"}
+    return hashlib.sha256(json.dumps(body, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A finished run on disk; what it holds is read when asked for."""
+
+    folder: Path
+    manifest: dict[str, Any]
+
+    @property
+    def key(self) -> str:
+        """The run's key."""
+        return str(self.manifest["key"])
+
+    @property
+    def comparison(self) -> str:
+        """task, source or lingual."""
+        return str(self.manifest["identity"]["comparison"])
+
+    @property
+    def setting(self) -> tuple[str, ...]:
+        """The members that were trained together."""
+        return tuple(self.manifest["identity"]["setting"])
+
+    @property
+    def seed(self) -> int:
+        """The seed."""
+        return int(self.manifest["identity"]["seed"])
+
+    @cached_property
+    def metrics(self) -> dict[str, Any]:
+        """metrics.json: per member its size, category counts, test and OOD metrics, baselines."""
+        values: dict[str, Any] = json.loads((self.folder / "metrics.json").read_text(encoding="utf-8"))
+        return values
+
+    def dynamics(self, member: str) -> TrainingDynamics:
+        """The dynamics of one member. Raises StoreError when it was not part of the run."""
+        path = self.folder / "dynamics" / f"{member}.parquet"
+        if not path.exists():
+            raise StoreError(
+                "no such member in this run", where=self.folder, found=repr(member), expected=" or ".join(self.setting)
+            )
+        return TrainingDynamics.load(path)
+
+    def predictions(self, member: str) -> Any:
+        """Predictions at the end of the run: a DataFrame with split, id, gold, predicted, p_gold."""
+        import pandas as pd
+
+        return pd.read_parquet(self.folder / "predictions" / f"{member}.parquet")
+
+
+class RunStore:
+    """A folder of runs by key. Several processes may use it at once; `lock` keeps two from doing the same run."""
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.root = Path(root)
+
+    def path(self, key: str) -> Path:
+        """Where the run `key` is or will be."""
+        return self.root / key
+
+    def checkpoint_path(self, key: str) -> Path:
+        """Where an unfinished run keeps its state."""
+        return self.root / "unfinished" / f"{key}.safetensors"
+
+    @contextmanager
+    def lock(self, key: str, timeout: float = -1) -> Iterator[None]:
+        """Hold the run `key`. The lock is the operating system's, so it is gone when its owner is."""
+        folder = self.root / "locks"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(folder / f"{key}.lock", timeout=timeout):
+                yield
+        except Timeout as error:
+            raise StoreError(
+                "the run is being done by another process",
+                where=self.path(key),
+                hint="wait for it, or stop that process",
+            ) from error
+        except PermissionError as error:
+            raise StoreError(
+                "the store cannot be written",
+                where=self.root,
+                found=error.strerror,
+                hint="choose another folder with --runs",
+            ) from error
+
+    def get(self, key: str) -> StoredRun | None:
+        """The finished run `key`, verified; None when there is none (a damaged one is moved away first)."""
+        folder = self.path(key)
+        if not folder.exists():
+            return None
+        try:
+            return open_run(folder)
+        except StoreError as error:
+            self._quarantine(folder, error)
+            return None
+
+    def __iter__(self) -> Iterator[StoredRun]:
+        """All finished runs that verify, in the order of their keys."""
+        for folder in sorted(self.root.glob("*/")):
+            if (folder / MANIFEST).exists():
+                run = self.get(folder.name)
+                if run is not None:
+                    yield run
+
+    def write(self, key: str, manifest: dict[str, Any], fill: Callable[[Path], None]) -> StoredRun:
+        """Make the folder of the run `key`: `fill` puts its files into a temporary folder that is then sealed."""
+        with atomic.building(self.path(key)) as folder:
+            fill(folder)
+            seal(folder, {**manifest, "key": key})
+        self.checkpoint_path(key).unlink(missing_ok=True)
+        return open_run(self.path(key))
+
+    def _quarantine(self, folder: Path, error: StoreError) -> None:
+        place = self.root / "quarantine" / f"{folder.name}-{time.time_ns()}"
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            os.rename(folder, place)
+        except OSError as failure:
+            raise StoreError(
+                "a damaged run cannot be moved away", where=folder, found=failure.strerror, hint="remove it by hand"
+            ) from error
+        logger.warning("%s The run was moved to %s and will be done again.", error, place)
+
+
+def seal(folder: Path, manifest: dict[str, Any]) -> None:
+    """Write the manifest of a complete run folder: its values, the sha256 of every file, its own seal."""
+    files = {str(p.relative_to(folder)): _sha256(p) for p in sorted(folder.rglob("*")) if p.is_file()}
+    files.pop(MANIFEST, None)
+    sealed = {**manifest, "files": files}
+    sealed = json.loads(json.dumps(sealed))
+    atomic.write_json(folder / MANIFEST, {**sealed, "sha256": _seal(sealed)})
+
+
+def open_run(folder: str | os.PathLike[str]) -> StoredRun:
+    """Open and verify one run folder, wherever it lies. Raises StoreError that names the damaged file."""
+    folder = Path(folder)
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        known = manifest["sha256"] == _seal(manifest)
+    except FileNotFoundError:
+        raise StoreError(
+            "is no finished run: it has no manifest",
+            where=folder,
+            hint="give a folder that `soi run` or `soi reproduce` made",
+        ) from None
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise StoreError("the manifest cannot be read", where=path, found=str(error) or type(error).__name__) from error
+    if not known:
+        raise StoreError("the manifest is not the one that was written", where=path, hint="do the run again")
+    expected = manifest["files"]
+    for name, digest in expected.items():
+        file = folder / name
+        if file.is_symlink() or not file.is_file():
+            raise StoreError("a file of the run is missing", where=file, hint="do the run again")
+        if _sha256(file) != digest:
+            raise StoreError(
+                "a file of the run is not the one that was written",
+                where=file,
+                found="another sha256",
+                expected=digest[:12],
+                hint="do the run again",
+            )
+    extra = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()} - set(expected) - {MANIFEST}
+    if extra:
+        raise StoreError("a file that the run did not write", where=folder / min(extra), hint="remove it")
+    return StoredRun(folder, manifest)

@@ -1,0 +1,119 @@
+"""Which examples share a batch: every example once an epoch, members mixed by their size, similar lengths together.
+
+An epoch is one permutation of all members' examples, drawn from the seed and the epoch. It is cut into windows of
+`WINDOW` batches; inside a window the examples are sorted by length and cut into batches, and the batches of all
+windows are then shuffled. A window is a uniform sample of the union, so members appear in proportion to their
+sizes throughout the epoch, and padding stays small without tying the order of the epoch to length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+WINDOW = 16
+
+
+def _generator(seed: int, *names: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, *names))))
+
+
+def epoch_batches(lengths: np.ndarray, batch_size: int, *, seed: int, epoch: int) -> list[np.ndarray]:
+    """Index arrays of the batches of one epoch; together they hold every index of `lengths` (N,) once.
+
+    All batches but one hold `batch_size` examples, so the number of updates depends on N alone.
+    """
+    rng = _generator(seed, epoch)
+    order = rng.permutation(len(lengths))
+    window = WINDOW * batch_size
+    batches = []
+    for start in range(0, len(order), window):
+        part = order[start : start + window]
+        part = part[np.argsort(lengths[part], kind="stable")]
+        batches += [part[i : i + batch_size] for i in range(0, len(part), batch_size)]
+    return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def sorted_batches(lengths: np.ndarray, batch_size: int) -> list[np.ndarray]:
+    """Index arrays in order of length, for evaluation, where the order does not matter."""
+    order = np.argsort(lengths, kind="stable")
+    return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Token ids of N examples of one or several members, without padding.
+
+    token (total tokens,) int64 and segment (same) int64 or None, offset (N+1,) int64; gold (N,) int64 within the
+    member's own labels; member (N,) int64.
+    """
+
+    token: np.ndarray
+    segment: np.ndarray | None
+    offset: np.ndarray
+    gold: np.ndarray
+    member: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.gold)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each example, (N,) int64."""
+        return np.diff(self.offset)
+
+
+def join(parts: Sequence[Encoded]) -> Encoded:
+    """The examples of several members after one another."""
+    lengths = np.concatenate([p.lengths for p in parts])
+    segments = [p.segment for p in parts]
+    joined = None
+    if any(s is not None for s in segments):
+        joined = np.concatenate([np.zeros_like(p.token) if p.segment is None else p.segment for p in parts])
+    return Encoded(
+        token=np.concatenate([p.token for p in parts]),
+        segment=joined,
+        offset=np.concatenate([[0], np.cumsum(lengths)]),
+        gold=np.concatenate([p.gold for p in parts]),
+        member=np.concatenate([p.member for p in parts]),
+    )
+
+
+def collate(data: Encoded, index: np.ndarray, *, pad: int, multiple: int = 1) -> dict[str, Tensor]:
+    """Tensors of a batch: token, segment (B, T) int64, keep (B, T) float32, gold, member, index (B,) int64.
+
+    T is the longest length of the batch, rounded up to `multiple`. `padded` says whether any place is padding, so
+    that a batch of equal lengths needs no attention mask.
+    """
+    lengths = data.lengths[index]
+    width = int(-(-lengths.max() // multiple) * multiple)
+    keep = np.arange(width) < lengths[:, None]
+    place = data.offset[index][:, None] + np.arange(width)
+    place = np.where(keep, place, 0)
+    token = np.where(keep, data.token[place], pad)
+    batch = {
+        "token": torch.from_numpy(token),
+        "keep": torch.from_numpy(keep.astype(np.float32)),
+        "padded": torch.tensor(not keep.all()),
+        "gold": torch.from_numpy(data.gold[index]),
+        "member": torch.from_numpy(data.member[index]),
+        "index": torch.from_numpy(index),
+    }
+    if data.segment is not None:
+        batch["segment"] = torch.from_numpy(np.where(keep, data.segment[place], 0))
+    return batch
+
+
+def encode(tokens: Tokens, id_map: np.ndarray, gold: np.ndarray, *, member: int) -> Encoded:
+    """Examples of member number `member` in the trimmed vocabulary of `id_map`."""
+    return Encoded(
+        token=id_map[tokens.ids],
+        segment=None if tokens.segments is None else tokens.segments.astype(np.int64),
+        offset=tokens.offsets.astype(np.int64),
+        gold=gold.astype(np.int64),
+        member=np.full(len(gold), member, dtype=np.int64),
+    )

@@ -1,0 +1,92 @@
+"""What makes a transformer's training step cheap on a CPU without changing what it computes.
+
+Two things cost more than they should there: dropout, whose masks come from a slow Bernoulli sampler (a tenth of
+the step), and attention with dropout, which leaves the fused path. Both are replaced: masks are cut from 64-bit
+random words, four to a word (the probability is kept to 1/65536), and attention is written out. The masks come from
+a generator of their own, seeded for every epoch, so that a resumed run draws the same ones.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+
+ATTENTION = "soi_cpu"
+_generator = torch.Generator()
+
+
+def seed_dropout(seed: int) -> None:
+    """Start the sequence of dropout masks anew."""
+    _generator.manual_seed(seed)
+
+
+def keep_mask(shape: torch.Size, p: float) -> Tensor:
+    """A bool tensor that is True with probability 1 - p (to 1/65536), from four masks a random word."""
+    n = shape.numel()
+    words = torch.empty((n + 3) // 4, dtype=torch.int64).random_(-(2**63), None, generator=_generator)
+    return words.view(torch.int16)[:n].view(shape) >= round(p * 65536) - 32768
+
+
+class _Dropout(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, p: float) -> Tensor:
+        scale = keep_mask(x.shape, p).to(x.dtype).mul_(1.0 / (1.0 - p))
+        ctx.save_for_backward(scale)
+        return x * scale
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        (scale,) = ctx.saved_tensors
+        return gradient * scale, None
+
+
+class FastDropout(nn.Module):
+    """Inverted dropout with cheap masks."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Drop in training, pass through in evaluation."""
+        return _Dropout.apply(x, self.p) if self.training and self.p > 0 else x
+
+
+def attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Scaled dot-product attention, written out; an additive mask, (B, 1, T, T) or None."""
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    scores = torch.matmul(query * scale, key.transpose(2, 3))
+    if attention_mask is not None:
+        scores = scores + attention_mask
+    weights = scores.softmax(-1)
+    if dropout > 0.0 and module.training:
+        weights = _Dropout.apply(weights, dropout)
+    return torch.matmul(weights, value).transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register(ATTENTION, attention)
+ALL_MASK_ATTENTION_FUNCTIONS.register(ATTENTION, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
+
+
+def make_fast(model: nn.Module) -> nn.Module:
+    """Replace the dropout modules of `model`, and its attention where the model lets it be chosen."""
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if type(child) is nn.Dropout:
+                setattr(module, name, FastDropout(child.p))
+        if hasattr(module, "config") and getattr(module.config, "_attn_implementation", None) == "sdpa":
+            module.config._attn_implementation = ATTENTION
+    return model

@@ -1,0 +1,102 @@
+"""All parameters as one vector, so that a step's bookkeeping is a handful of operations instead of hundreds.
+
+The master copy is one float32 vector. In bf16 training the encoder's layers compute with a bf16 shadow of their
+part of it and write their gradients into a bf16 vector, both sliced into views once; embeddings and heads stay in
+float32. Casting, clipping, AdamW, zeroing, averaging over processes and saving a checkpoint are then one call
+each. Against autocast, which casts every weight and every gradient on its own, this took the step of a six-layer
+encoder from 164 to 137 ms together with `training.cpu` (batch 16, 24 tokens, 2 cores).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+def _stays_float(name: str) -> bool:
+    """Embeddings (gradients of frequent tokens are long sums) and heads (probabilities) are kept in float32."""
+    return not name.startswith("encoder.") or "embeddings" in name
+
+
+class FlatParameters:
+    """Owns the parameters of `model`: `master` and `gradient` (P,) float32, and bf16 views where `low_precision`.
+
+    Order: float32 part, bf16 part; inside each, vectors (biases, norms) before matrices, so that weight decay can
+    be given to the matrices as two contiguous slices.
+    """
+
+    def __init__(self, model: nn.Module, device: torch.device, *, low_precision: bool) -> None:
+        named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+        named.sort(key=lambda item: (low_precision and not _stays_float(item[0]), item[1].ndim > 1, item[0]))
+        self.names = [n for n, _ in named]
+        self.shapes = [tuple(p.shape) for _, p in named]
+        sizes = [p.numel() for _, p in named]
+        n = sum(sizes)
+        n_float = sum(s for s, (name, _) in zip(sizes, named, strict=True) if not low_precision or _stays_float(name))
+        self.master = torch.cat([p.detach().float().flatten() for _, p in named]).to(device)
+        self.gradient = torch.zeros(n, device=device)
+        self._shadow = self.master[n_float:].to(torch.bfloat16)
+        self._shadow_gradient = torch.zeros_like(self._shadow)
+        self._split = n_float
+        self.decayed: list[tuple[int, int]] = []
+        self.plain: list[tuple[int, int]] = []
+        start = 0
+        for (_, parameter), size in zip(named, sizes, strict=True):
+            stop = start + size
+            if start < n_float:
+                value, gradient = self.master[start:stop], self.gradient[start:stop]
+            else:
+                value = self._shadow[start - n_float : stop - n_float]
+                gradient = self._shadow_gradient[start - n_float : stop - n_float]
+            parameter.data, parameter.grad = value.view(parameter.shape), gradient.view(parameter.shape)
+            slices = self.decayed if parameter.ndim > 1 else self.plain
+            if slices and slices[-1][1] == start:
+                slices[-1] = (slices[-1][0], stop)
+            else:
+                slices.append((start, stop))
+            start = stop
+
+    def optimizer(self, *, lr: float, weight_decay: float) -> torch.optim.AdamW:
+        """Fused AdamW over slices of the master vector; only matrices decay."""
+
+        def owned(slices: list[tuple[int, int]]) -> list[nn.Parameter]:
+            parameters = []
+            for start, stop in slices:
+                parameter = nn.Parameter(self.master[start:stop])
+                parameter.grad = self.gradient[start:stop]
+                parameters.append(parameter)
+            return parameters
+
+        if weight_decay == 0.0:
+            groups = [{"params": owned([(0, len(self.master))]), "weight_decay": 0.0}]
+        else:
+            groups = [
+                {"params": owned(self.plain), "weight_decay": 0.0},
+                {"params": owned(self.decayed), "weight_decay": weight_decay},
+            ]
+        return torch.optim.AdamW(groups, lr=lr, fused=True)
+
+    def collect(self) -> Tensor:
+        """The gradient (P,) float32 of the backward pass that just ended."""
+        self.gradient[self._split :].copy_(self._shadow_gradient)
+        return self.gradient
+
+    def clip(self, limit: float) -> None:
+        """Scale the gradient so that its norm is at most `limit`, without waiting for the device."""
+        norm = torch.linalg.vector_norm(self.gradient)
+        self.gradient.mul_(torch.clamp(limit / (norm + 1e-6), max=1.0))
+
+    def publish(self) -> None:
+        """After an optimizer step: refresh the bf16 shadow and clear the gradients."""
+        self._shadow.copy_(self.master[self._split :])
+        self._shadow_gradient.zero_()
+        self.gradient.zero_()
+
+    def named_master(self) -> dict[str, Tensor]:
+        """Every parameter's float32 value, by name, as views of the master vector."""
+        parts, start = {}, 0
+        for name, shape in zip(self.names, self.shapes, strict=True):
+            size = int(torch.Size(shape).numel())
+            parts[name] = self.master[start : start + size].view(shape)
+            start += size
+        return parts
