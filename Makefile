@@ -50,7 +50,7 @@ test-browser: venv ## Read the built book in headless Chromium (after make book)
 
 .PHONY: screenshots
 screenshots: venv ## Write a picture of every page at 1280 and 390 pixels to _build/screenshots
-	@$(BIN)/python tests/browser/screenshots.py
+	@$(BIN)/python -m pytest -m browser tests/browser/screenshots.py
 
 .PHONY: notebooks
 notebooks: fetch ## Re-execute the committed notebooks from the recorded runs

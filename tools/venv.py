@@ -59,6 +59,7 @@ class Display:
         self.last = 0.0
 
     def say(self, text: str, *, final: bool = False) -> None:
+        """Show `text` in place of what was shown before; `final` keeps it."""
         if self.tty:
             print(f"\r\033[K  {text}", end="\n" if final else "", flush=True)
         elif final or time.monotonic() - self.last > 10:
@@ -66,6 +67,7 @@ class Display:
             print(f"  {text}", flush=True)
 
     def read(self, line: str) -> None:
+        """Take one line of pip's output."""
         if match := re.match(r"(?:Collecting|Requirement already satisfied:) (\S+)", line):
             self.seen += 1
             self.say(f"{min(self.seen, self.total)} of {self.total} packages found: {match[1]}")

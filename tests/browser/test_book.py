@@ -1,0 +1,68 @@
+"""Every page of the built book as a reader meets it: on a screen, on a phone, from a server and from a folder."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import WIDTHS, Visit, toc_pages
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.mark.parametrize("name", toc_pages())
+@pytest.mark.parametrize("width", WIDTHS)
+def test_page_loads_whole_and_fits(visit: Visit, name: str, width: int) -> None:
+    page = visit.open(f"{name}.html")
+    assert page.locator("article h1").first.is_visible()
+    assert page.evaluate("document.fonts.ready.then(() => true)")
+    broken = page.evaluate(
+        "[...document.images].filter(i => !i.complete || !i.naturalWidth).map(i => i.src.slice(0, 200))"
+    )
+    assert broken == []
+    nameless = page.evaluate("[...document.querySelectorAll('article img')].filter(i => !i.alt.trim()).length")
+    assert nameless == 0
+    wide = page.evaluate("document.scrollingElement.scrollWidth - window.innerWidth")
+    assert wide <= 0, f"{name} scrolls sideways by {wide} pixels at {width}"
+    assert visit.trouble == []
+
+
+def test_front_door_leads_to_the_first_page(visit: Visit) -> None:
+    page = visit.open("index.html")
+    page.wait_for_url("**/book/index.html")
+    assert visit.trouble == []
+
+
+def test_search_finds_forgotten(visit: Visit) -> None:
+    page = visit.open("search.html?q=forgotten")
+    page.wait_for_selector("#search-results ul.search li a")
+    found = page.locator("#search-results ul.search li a").all_inner_texts()
+    assert any("Words" in text or "FRGE" in text for text in found), found
+
+
+@pytest.mark.parametrize("base", ["http"], indirect=True)
+def test_search_field_of_a_page_leads_to_results(visit: Visit) -> None:
+    page = visit.open("book/glossary.html")
+    page.keyboard.press("Control+k")
+    page.keyboard.type("forgotten")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#search-results ul.search li a")
+    assert visit.trouble == []
+
+
+@pytest.mark.parametrize("base", ["http"], indirect=True)
+def test_dark_theme_keeps_words_readable(visit: Visit) -> None:
+    """Body text against its ground, by the contrast ratio of WCAG 2 (4.5 or more)."""
+    page = visit.open("book/glossary.html")
+    page.emulate_media(color_scheme="dark")
+    page.reload(wait_until="load")
+    ratio = page.evaluate(
+        """() => {
+          const level = c => { c /= 255; return c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4 };
+          const light = s => { const [r, g, b] = s.match(/[0-9.]+/g).map(Number);
+            return 0.2126 * level(r) + 0.7152 * level(g) + 0.0722 * level(b) };
+          const ink = light(getComputedStyle(document.querySelector('article p')).color);
+          const paper = light(getComputedStyle(document.body).backgroundColor);
+          return (Math.max(ink, paper) + 0.05) / (Math.min(ink, paper) + 0.05);
+        }"""
+    )
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    assert ratio >= 4.5
