@@ -1,0 +1,279 @@
+"""What a corpus is, and the promises that every one of them keeps.
+
+A corpus is four splits of one member of a comparison, plus the card that says where it comes from. The promises
+are checked each time one is built or read: ids are unique, no text (and no group of related texts) stands in two
+splits, no split is empty, training has at least two classes. A subset is drawn by the hash of the ids, so that the
+first 100 examples are always among the first 300, whatever order the rows came in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from soi_lib.errors import CorpusError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SPLITS = ("train", "validation", "test", "ood")
+
+
+def normalise(text: str) -> str:
+    """The form in which two texts count as the same: case folded, runs of white space made one space."""
+    return " ".join(text.casefold().split())
+
+
+def id_order(ids: Iterable[str]) -> np.ndarray:
+    """Positions of `ids` in the order of the sha256 of each id, int64 (N,): a shuffle that needs no seed."""
+    digests = [hashlib.sha256(str(i).encode("utf-8")).digest() for i in ids]
+    return np.array(sorted(range(len(digests)), key=digests.__getitem__), dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Examples of one split, sorted by id.
+
+    ids: (N,) str in an object array; text: N strings; text_pair: N strings for pairs, else None;
+    label: (N,) int16 index into the corpus' label names; group: (N,) str in an object array, the unit that is
+    never divided between splits.
+    """
+
+    ids: np.ndarray
+    text: list[str]
+    text_pair: list[str] | None
+    label: np.ndarray
+    group: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @cached_property
+    def keys(self) -> list[str]:
+        """The normalised text of each example (both sides of a pair), by which repetitions are found."""
+        left = [normalise(t) for t in self.text]
+        if self.text_pair is None:
+            return left
+        return [f"{a}\t{normalise(b)}" for a, b in zip(left, self.text_pair, strict=True)]
+
+    def rows(self, index: np.ndarray) -> Split:
+        """The examples at positions `index`, in id order."""
+        index = np.asarray(sorted(index, key=lambda i: self.ids[i]), dtype=np.int64)
+        pair = None if self.text_pair is None else [self.text_pair[i] for i in index]
+        return Split(self.ids[index], [self.text[i] for i in index], pair, self.label[index], self.group[index])
+
+    def take(self, n: int | None) -> Split:
+        """A subset of n examples that depends on their ids only; nested: take(100) is inside take(300).
+
+        n None, or not below N, returns all.
+        """
+        if n is None or n >= len(self):
+            return self
+        if n < 1:
+            raise CorpusError("a subset of a split must hold examples", found=n, expected="at least 1")
+        return self.rows(id_order(self.ids)[:n])
+
+    @staticmethod
+    def from_frame(frame: pd.DataFrame) -> Split:
+        """A split from columns id, text, label, group and, for pairs, text_pair; sorted by id."""
+        frame = frame.sort_values("id", kind="stable")
+        pair = frame["text_pair"].astype(object).tolist() if "text_pair" in frame else None
+        if pair is not None and any(p is None or p != p for p in pair):
+            pair = None
+        return Split(
+            ids=frame["id"].astype(object).to_numpy(),
+            text=frame["text"].astype(object).tolist(),
+            text_pair=pair,
+            label=frame["label"].to_numpy(dtype=np.int16),
+            group=frame["group"].astype(object).to_numpy(),
+        )
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a reader must know of a corpus before believing a number made from it."""
+
+    title: str
+    question: str
+    origin: str
+    licence: str
+    language: str
+    construction: str
+    group_by: str
+    ood: str
+    caveats: list[str] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """One member of a comparison: label names, splits, card, and a fingerprint of every row.
+
+    splits holds at least `train`; extra_ood holds further out-of-distribution sets by name.
+    """
+
+    name: str
+    comparison: str
+    labels: tuple[str, ...]
+    splits: dict[str, Split]
+    card: Card
+    fingerprint: str
+    extra_ood: dict[str, Split] = field(default_factory=dict)
+
+    @property
+    def paired(self) -> bool:
+        """Whether an example is a pair of texts."""
+        return self.splits["train"].text_pair is not None
+
+    def summary(self) -> list[dict[str, Any]]:
+        """One dictionary a split: split, n, groups, mean and longest words, share of each label (0..1)."""
+        out = []
+        for name, split in all_splits(self.splits, self.extra_ood).items():
+            words = [len(t.split()) for t in split.text]
+            if split.text_pair is not None:
+                words = [w + len(t.split()) for w, t in zip(words, split.text_pair, strict=True)]
+            share = np.bincount(split.label, minlength=len(self.labels)) / len(split)
+            out.append(
+                {
+                    "split": name,
+                    "n": len(split),
+                    "groups": len(set(split.group)),
+                    "mean_words": float(np.mean(words)),
+                    "max_words": int(np.max(words)),
+                    "labels": {label: float(s) for label, s in zip(self.labels, share, strict=True)},
+                }
+            )
+        return out
+
+    def examples(self, n: int = 3, split: str = "train") -> list[dict[str, str]]:
+        """n examples to show, of different labels where possible: id, label, text and, for pairs, text_pair."""
+        chosen, order = self.splits[split], id_order(self.splits[split].ids)
+        seen: dict[int, list[int]] = {}
+        for i in order:
+            seen.setdefault(int(chosen.label[i]), []).append(int(i))
+        ranked = sorted((rank, label, i) for label, rows in seen.items() for rank, i in enumerate(rows[:n]))
+        out = []
+        for _, label, i in ranked[:n]:
+            row = {"id": chosen.ids[i], "label": self.labels[label], "text": chosen.text[i]}
+            if chosen.text_pair is not None:
+                row["text_pair"] = chosen.text_pair[i]
+            out.append(row)
+        return out
+
+
+def all_splits(splits: Mapping[str, Split], extra_ood: Mapping[str, Split]) -> dict[str, Split]:
+    """The splits in their usual order, then the further out-of-distribution sets as `ood:NAME`."""
+    ordered = {name: splits[name] for name in SPLITS if name in splits}
+    return ordered | {f"ood:{name}": extra_ood[name] for name in sorted(extra_ood)}
+
+
+def fingerprint(labels: tuple[str, ...], splits: Mapping[str, Split], extra_ood: Mapping[str, Split]) -> str:
+    """sha256 hex over the label names, the names of the splits and all rows sorted by id."""
+    digest = hashlib.sha256(json.dumps(list(labels)).encode())
+    for name, split in sorted(all_splits(splits, extra_ood).items()):
+        digest.update(f"\n{name}\n".encode())
+        pairs = split.text_pair if split.text_pair is not None else [None] * len(split)
+        rows = sorted(zip(split.ids, split.text, pairs, split.label.tolist(), split.group, strict=True))
+        digest.update(json.dumps(rows, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
+
+
+def make(
+    name: str,
+    comparison: str,
+    labels: tuple[str, ...],
+    splits: Mapping[str, Split],
+    card: Card,
+    extra_ood: Mapping[str, Split] | None = None,
+) -> Corpus:
+    """A checked corpus with its fingerprint; raises CorpusError when a promise of this module is broken."""
+    extra = dict(extra_ood or {})
+    validate(name, labels, splits, extra)
+    ordered = {s: splits[s] for s in SPLITS if s in splits}
+    return Corpus(name, comparison, tuple(labels), ordered, card, fingerprint(labels, splits, extra), extra)
+
+
+def validate(name: str, labels: tuple[str, ...], splits: Mapping[str, Split], extra: Mapping[str, Split]) -> None:
+    """Raise CorpusError, naming the split and the example, when a promise of this module is broken."""
+    unknown = sorted(set(splits) - set(SPLITS))
+    if unknown:
+        raise CorpusError("unknown split", where=name, found=unknown[0], expected=", ".join(SPLITS))
+    if "train" not in splits:
+        raise CorpusError("there is no training split", where=name, found=", ".join(splits) or "none")
+    ids: dict[str, str] = {}
+    texts: dict[str, tuple[str, str]] = {}
+    groups: dict[str, str] = {}
+    everything = all_splits(splits, extra)
+    paired = splits["train"].text_pair is not None
+    for split_name, split in everything.items():
+        where = f"{name}/{split_name}"
+        _check_rows(where, split, len(labels), paired)
+        for example, key, group in zip(split.ids, split.keys, split.group, strict=True):
+            if example in ids:
+                raise CorpusError(
+                    f"the id {example!r} is used twice",
+                    where=where,
+                    found=f"it also in {ids[example]}",
+                    expected="every id once",
+                )
+            ids[example] = split_name
+            first, other = texts.setdefault(key, (split_name, example))
+            if first != split_name:
+                raise CorpusError(
+                    f"the text of {example!r} stands in two splits",
+                    where=where,
+                    found=f"the same text as {other!r} of {first}",
+                    expected="no text in two splits",
+                    hint="remove it from one of them, or load with duplicates='drop'",
+                )
+            home = groups.setdefault(group, split_name)
+            if home != split_name:
+                raise CorpusError(
+                    f"the group {group!r} stands in two splits",
+                    where=where,
+                    found=f"it also in {home}",
+                    expected="every group in one split",
+                )
+    if len(labels) < 2 or len(np.unique(splits["train"].label)) < 2:
+        raise CorpusError(
+            "the training split has one class only",
+            where=name,
+            found=f"{labels[int(splits['train'].label[0])]!r}" if labels else "no label",
+            expected="at least two classes",
+            hint="check the label column",
+        )
+
+
+def _check_rows(where: str, split: Split, n_labels: int, paired: bool) -> None:
+    """Lengths, emptiness, label range and empty texts of one split."""
+    if not len(split):
+        raise CorpusError("the split is empty", where=where, expected="at least one example")
+    if (split.text_pair is not None) != paired:
+        raise CorpusError(
+            "some splits hold pairs and others single texts", where=where, expected="the same form in all splits"
+        )
+    bad = np.flatnonzero((split.label < 0) | (split.label >= n_labels))
+    if len(bad):
+        raise CorpusError(
+            f"the label of {split.ids[bad[0]]!r} is out of range",
+            where=where,
+            found=int(split.label[bad[0]]),
+            expected=f"0 to {n_labels - 1}",
+        )
+    for side in (split.text, split.text_pair or []):
+        for example, text in zip(split.ids, side, strict=bool(side)):
+            if not isinstance(text, str) or not text.strip():
+                raise CorpusError(
+                    f"the text of {example!r} is empty", where=where, hint="remove the row, or check the text column"
+                )
+
+
+def card_dict(card: Card) -> dict[str, Any]:
+    """The card as plain JSON values."""
+    return asdict(card)

