@@ -45,9 +45,7 @@ class Heads(nn.Module):
                 generator = torch.Generator().manual_seed(derived_seed(seed, "head", *names))
                 weight = torch.randn(len(names), hidden, generator=generator) * 0.02
                 self.linear.weight[start : start + len(names)] = weight
-        self.columns = [
-            slice(starts[i], starts[i] + len(blocks[i])) for i in (blocks.index(names) for names in labels)
-        ]
+        self.columns = [slice(starts[i], starts[i] + len(blocks[i])) for i in (blocks.index(names) for names in labels)]
         outside = torch.full((len(labels), width), float("-inf"))
         for member, columns in enumerate(self.columns):
             outside[member, columns] = 0.0
@@ -73,14 +71,18 @@ class MultiTaskModel(nn.Module):
         if pooling != "pooler" and getattr(encoder, "pooler", None) is not None:
             encoder.pooler = None  # unused weights would only cost optimizer time
         self.encoder, self.heads, self.pooling = encoder, heads, pooling
+        inner = [p for name, p in encoder.named_parameters() if not name.startswith("embeddings.")]
+        self._inner = (
+            inner[0],
+        )  # in a tuple, so that it is not registered twice; its dtype is that in which the layers compute, whatever it becomes later
+        if isinstance(embeddings := getattr(encoder, "embeddings", None), nn.Module):
+            embeddings.register_forward_hook(lambda module, inputs, output: output.to(self._inner[0].dtype))
 
     def forward(self, inputs: dict[str, Tensor], member: Tensor) -> Tensor:
         """Logits (B, all columns) float32 for a batch made by `training.batching.collate`."""
         keep = inputs["keep"]  # (B, T) float32: 1 for a token, 0 for padding
         padded = bool(inputs["padded"])
-        dtype = next(
-            p.dtype for n, p in self.encoder.named_parameters() if n.endswith("weight") and "embed" not in n
-        )
+        dtype = next(p.dtype for n, p in self.encoder.named_parameters() if n.endswith("weight") and "embed" not in n)
         bias = ((1.0 - keep) * torch.finfo(dtype).min).to(dtype)[:, None, None, :] if padded else None
         extra = {"token_type_ids": inputs["segment"]} if "segment" in inputs else {}
         if bias is not None:

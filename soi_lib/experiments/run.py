@@ -55,7 +55,7 @@ def _train_and_store(spec: RunSpec, store: RunStore, progress: Progress | None) 
     import torch
 
     from soi_lib.encoders.sources import encoder_card, encoder_dir
-    from soi_lib.encoders.vocabulary import load_trimmed, tokenize
+    from soi_lib.encoders.vocabulary import load_trimmed, special_ids, tokenize, used_tokens
     from soi_lib.training.batching import encode
     from soi_lib.training.engine import TrainConfig, TrainMember, train
 
@@ -73,8 +73,8 @@ def _train_and_store(spec: RunSpec, store: RunStore, progress: Progress | None) 
         for member, parts in splits.items()
         for name, split in parts.items()
     }
-    encoder, id_map = load_trimmed(folder, [t.ids for t in tokens.values()])
-    pad = int(id_map[encoder.config.pad_token_id])
+    used = used_tokens(*(t.ids for t in tokens.values()), special=special_ids(folder))
+    encoder, id_map = load_trimmed(folder, used)
     members = [
         TrainMember(
             name=member,
@@ -97,7 +97,7 @@ def _train_and_store(spec: RunSpec, store: RunStore, progress: Progress | None) 
         encoder,
         members,
         config,
-        pad=pad,
+        pad=encoder.config.pad_token_id,
         meta=meta,
         progress=None if progress is None else lambda epoch, n: progress(spec.key, epoch, n),
         checkpoint_path=store.checkpoint_path(spec.key),
@@ -119,8 +119,7 @@ def _train_and_store(spec: RunSpec, store: RunStore, progress: Progress | None) 
         "command": f"soi run {spec.key}",
         "commit": meta["commit"],
         "started": started,
-        "seconds": {"total": round(time.monotonic() - clock, 2)}
-        | {k: round(v, 2) for k, v in result.seconds.items()},
+        "seconds": {"total": round(time.monotonic() - clock, 2)} | {k: round(v, 2) for k, v in result.seconds.items()},
         "updates": result.updates,
         "examples": sum(len(m.splits["train"]) for m in members),
         "precision": result.precision,
@@ -197,7 +196,16 @@ def commit() -> str:
     root = Path(__file__).resolve().parents[2]
     try:
         head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True)
-        state = ["git", "status", "--porcelain", "--untracked-files=no", "--", "soi_lib", "profiles", "data/packages.txt"]
+        state = [
+            "git",
+            "status",
+            "--porcelain",
+            "--untracked-files=no",
+            "--",
+            "soi_lib",
+            "profiles",
+            "data/packages.txt",
+        ]
         changed = subprocess.run(state, cwd=root, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return ""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 def _stays_float(name: str) -> bool:
     """Embeddings (gradients of frequent tokens are long sums) and heads (probabilities) are kept in float32."""
-    return not name.startswith("encoder.") or "embeddings" in name
+    return not name.startswith("encoder.") or name.startswith("encoder.embeddings.")
 
 
 class FlatParameters:

@@ -1,0 +1,183 @@
+"""Doing all runs of a profile, several at a time, with one progress display.
+
+A worker process does one run after another on one thread; there are as many workers as cores (one on a GPU). The
+longest runs go first, so that no core waits for the last one. A reproduction that was stopped continues with the
+runs that are not in the store. Workers end with their parent, however it ends.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterable
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from soi_lib import atomic
+from soi_lib.errors import StoreError
+from soi_lib.experiments.plan import RunSpec, plan
+from soi_lib.experiments.profile import Profile
+from soi_lib.experiments.store import RunStore, StoredRun
+
+_COST = {"entailment": 2.2, "en": 1.2, "fr": 1.4, "fa": 1.4}
+"""Time an example, relative to a short English sentence in MiniLM; only the order of runs depends on it."""
+
+
+def cost(spec: RunSpec) -> float:
+    """A rough time of a run, in short English examples trained once."""
+    return spec.data.train * spec.training.epochs * sum(_COST.get(member, 1.0) for member in spec.setting)
+
+
+def reproduce(
+    profile: Profile,
+    store: RunStore,
+    *,
+    only: Iterable[str] = (),
+    jobs: int | None = None,
+    quiet: bool = False,
+) -> list[StoredRun]:
+    """All runs of `profile` (or of the comparisons in `only`), in the order of the plan; missing ones are trained."""
+    specs = plan(profile, only=only)
+    done = {spec.key: run for spec in specs if (run := store.get(spec.key)) is not None}
+    missing = [spec for spec in specs if spec.key not in done]
+    if missing:
+        atomic.sweep(store.root)
+        _train(missing, store, total=len(specs), jobs=jobs or default_jobs(), quiet=quiet)
+        for spec in missing:
+            run = store.get(spec.key)
+            if run is None:
+                raise StoreError("the run is not in the store after it was done", where=store.path(spec.key))
+            done[spec.key] = run
+    return [done[spec.key] for spec in specs]
+
+
+def default_jobs() -> int:
+    """Runs side by side: one a core, one on a GPU; `$SOI_JOBS` overrides."""
+    if os.environ.get("SOI_JOBS", "").isdigit():
+        return max(1, int(os.environ["SOI_JOBS"]))
+    if any(os.path.exists(f"/dev/{name}") for name in ("nvidia0", "kfd")):
+        return 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _train(specs: list[RunSpec], store: RunStore, *, total: int, jobs: int, quiet: bool) -> None:
+    context = multiprocessing.get_context("spawn")
+    reports = context.Queue()
+    queue = sorted(specs, key=lambda spec: (-cost(spec), spec.key))
+    examples = {spec.key: spec.data.train * spec.training.epochs * len(spec.setting) for spec in specs}
+    bar = tqdm(
+        total=sum(examples.values()),
+        unit=" examples",
+        unit_scale=True,
+        smoothing=0.02,
+        disable=quiet,
+        dynamic_ncols=True,
+        file=sys.stderr,
+        mininterval=0.5,
+    )
+    shown = _Display(bar, {spec.key: spec for spec in specs}, examples, finished=total - len(specs), total=total)
+    listener = threading.Thread(target=shown.listen, args=(reports,), daemon=True)
+    listener.start()
+    pool = ProcessPoolExecutor(
+        max_workers=min(jobs, len(queue)),
+        mp_context=context,
+        initializer=_start_worker,
+        initargs=(reports, os.getpid()),
+    )
+    try:
+        futures: dict[Future[str], RunSpec] = {pool.submit(_work, spec, store.root): spec for spec in queue}
+        for future in as_completed(futures):
+            future.result()
+            reports.put((futures[future].key, None, 0))
+    except BrokenProcessPool as error:
+        raise StoreError(
+            "a worker process was killed",
+            where=store.root,
+            hint="see that there is enough memory, or use --jobs 1; the same command continues",
+        ) from error
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        reports.put(None)
+        listener.join(timeout=5)
+        bar.close()
+
+
+class _Display:
+    """One bar over all runs: what is done, what is running, examples a second, time left."""
+
+    def __init__(
+        self, bar: Any, specs: dict[str, RunSpec], examples: dict[str, int], *, finished: int, total: int
+    ) -> None:
+        self.bar, self.specs, self.examples = bar, specs, examples
+        self.finished, self.total = finished, total
+        self.seen = dict.fromkeys(specs, 0)
+        self.epoch: dict[str, int] = {}
+        self._describe()
+
+    def listen(self, reports: Any) -> None:
+        """Take reports (key, epoch, examples) until None comes; an epoch of None says that the run is done."""
+        while (report := reports.get()) is not None:
+            key, epoch, n = report
+            if epoch is None:
+                self.epoch.pop(key, None)
+                n = self.examples[key] - self.seen[key]  # smaller splits and runs done elsewhere
+                self.finished += 1
+            else:
+                self.epoch[key] = epoch
+            self.seen[key] += n
+            self.bar.update(n)
+            self._describe()
+
+    def _describe(self) -> None:
+        running = ", ".join(
+            f"{'+'.join(self.specs[k].setting)} {e + 1}/{self.specs[k].training.epochs}" for k, e in self.epoch.items()
+        )
+        self.bar.set_description(f"runs {self.finished}/{self.total}", refresh=False)
+        self.bar.set_postfix_str(f"epochs: {running}" if running else "", refresh=False)
+
+
+_reports: Any = None
+
+
+def _start_worker(reports: Any, parent: int) -> None:
+    """In a worker: one thread, no hub, the queue for progress, and a watch that ends it when the parent is gone."""
+    global _reports
+    _reports = reports
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _work(spec: RunSpec, root: Any) -> str:
+    """In a worker: do one run, reporting at most five times a second."""
+    import logging
+    import warnings
+
+    from soi_lib.experiments.run import do_run
+
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    pending, last = 0, time.monotonic()
+
+    def progress(key: str, epoch: int, n: int) -> None:
+        nonlocal pending, last
+        pending += n
+        if time.monotonic() - last > 0.2:
+            _reports.put((key, epoch, pending))
+            pending, last = 0, time.monotonic()
+
+    do_run(spec, RunStore(root), progress=progress)
+    return spec.key

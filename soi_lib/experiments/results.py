@@ -1,0 +1,192 @@
+"""The runs of one comparison, ready for tables and figures, and the summary file of a reproduction.
+
+Runs are read from a store (those that the profile's plan names) or from a recorded folder that ships with the
+project (all of them, after its checksum list has been verified). With neither, they are trained first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from soi_lib import atomic
+from soi_lib.errors import OutputExistsError, StoreError, nearest
+from soi_lib.experiments.profile import Profile, load_profile
+from soi_lib.experiments.store import RunStore, StoredRun, open_run
+
+CHECKSUMS = "checksums.txt"
+PROFILE_COPY = "profile.yaml"
+
+
+@dataclass(frozen=True)
+class Results:
+    """The runs of one comparison of one profile, by setting and seed."""
+
+    comparison: str
+    profile: Profile
+    runs: tuple[StoredRun, ...]
+
+    @cached_property
+    def members(self) -> tuple[str, ...]:
+        """The comparison's members, in the order of the profile."""
+        return self.profile.comparisons[self.comparison].members  # type: ignore[index]
+
+    @cached_property
+    def settings(self) -> tuple[tuple[str, ...], ...]:
+        """The settings that have runs, singles first."""
+        have = {run.setting for run in self.runs}
+        known = self.profile.comparisons[self.comparison].member_sets()  # type: ignore[index]
+        return tuple(s for s in known if s in have)
+
+    @cached_property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds that have runs, ascending."""
+        return tuple(sorted({run.seed for run in self.runs}))
+
+    def run(self, setting: Sequence[str], seed: int | None = None) -> StoredRun:
+        """The run of a setting and seed (the first seed by default). Raises StoreError when there is none."""
+        seed = self.seeds[0] if seed is None else seed
+        for run in self.runs:
+            if run.setting == tuple(setting) and run.seed == seed:
+                return run
+        known = ["+".join(s) for s in self.settings]
+        raise StoreError(
+            "no run of this setting and seed",
+            found=f"{'+'.join(setting)} seed {seed}",
+            hint=nearest("+".join(setting), known),
+        )
+
+    def settings_with(self, member: str) -> list[tuple[str, ...]]:
+        """The settings that train `member`, alone first."""
+        return [s for s in self.settings if member in s]
+
+    @property
+    def note(self) -> str:
+        """What to say under a table: profile, seeds, device."""
+        seeds = f"{len(self.seeds)} seed{'s' if len(self.seeds) > 1 else ''}"
+        devices = ", ".join(sorted({str(r.manifest["machine"]["device"]) for r in self.runs}))
+        precision = ", ".join(sorted({r.manifest["precision"] for r in self.runs}))
+        return f"profile {self.profile.name}, {seeds}, device {devices} ({precision})"
+
+
+def open_results(
+    comparison: str,
+    *,
+    profile: str | Path = "quick",
+    runs: str | os.PathLike[str] = "",
+    seeds: Sequence[int] | None = None,
+) -> Results:
+    """The runs of `comparison`: from a recorded folder, or from a store, where missing ones are trained first.
+
+    `runs` is a folder that `soi reproduce --record` wrote, or a store; empty means the store `runs`. `seeds` keeps
+    some seeds. Raises StoreError when a recorded folder is damaged or has no such runs.
+    """
+    folder = Path(runs or "runs")
+    if (folder / CHECKSUMS).exists():
+        verify_recorded(folder)
+        sizes = load_profile(folder / PROFILE_COPY)
+        found = [open_run(path.parent) for path in sorted(folder.glob("*/manifest.json"))]
+    elif not folder.is_dir() and runs and folder.parent.name == "recorded":
+        raise StoreError(
+            "there are no recorded runs here",
+            where=folder,
+            expected=f"{CHECKSUMS} beside the runs",
+            hint="restore the folder from the repository, or give runs='' to train",
+        )
+    else:
+        from soi_lib.experiments.reproduce import reproduce
+
+        sizes = load_profile(profile)
+        found = reproduce(sizes, RunStore(folder), only=[comparison])
+    kept = [r for r in found if r.comparison == comparison and (seeds is None or r.seed in seeds)]
+    if not kept:
+        raise StoreError(
+            "no runs of this comparison",
+            where=folder,
+            found=f"{len(found)} others",
+            expected=f"{comparison} with seeds {list(seeds or [])}",
+        )
+    return Results(comparison, sizes, tuple(kept))
+
+
+def summary(profile: Profile, runs: Sequence[StoredRun], commit: str) -> dict[str, Any]:
+    """The content of results.json: per run and member the six counts, test and OOD metrics, and the baselines."""
+    rows = []
+    for run in runs:
+        members = {}
+        for name, m in run.metrics.items():
+            members[name] = {
+                "n": m["n"],
+                "soi": m["soi"],
+                **{k: {x: m[k][x] for x in ("n", "accuracy", "macro_f1")} for k in ("test", "ood")},
+                "majority": m["majority"],
+                "bag_of_words": m["bag_of_words"],
+            }
+        rows.append(
+            {
+                "key": run.key,
+                "comparison": run.comparison,
+                "setting": list(run.setting),
+                "seed": run.seed,
+                "members": members,
+            }
+        )
+    seconds = round(sum(run.manifest["seconds"]["total"] for run in runs), 1)
+    return {"profile": profile.name, "seconds": seconds, "commit": commit, "runs": rows}
+
+
+def record(profile: Profile, runs: Sequence[StoredRun], folder: str | os.PathLike[str], *, force: bool = False) -> Path:
+    """Copy finished runs (dynamics, predictions, metrics, manifests: no texts) to a folder with a checksum list."""
+    target = Path(folder)
+    if target.exists() and not force:
+        raise OutputExistsError("recorded runs are already there", where=target, hint="pass --force to replace them")
+    old = target.with_name(f"{atomic.PREFIX}old-{target.name}")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        os.rename(target, old)
+    with atomic.building(target) as out:
+        for run in runs:
+            shutil.copytree(run.folder, out / run.key)
+        text = yaml.safe_dump(json.loads(profile.model_dump_json()), sort_keys=False, allow_unicode=True)
+        atomic.write_text(out / PROFILE_COPY, text)
+        lines = [f"{_digest(p)}  {p.relative_to(out).as_posix()}" for p in sorted(out.rglob("*")) if p.is_file()]
+        atomic.write_text(out / CHECKSUMS, "\n".join(lines) + "\n")
+    shutil.rmtree(old, ignore_errors=True)
+    return target
+
+
+def verify_recorded(folder: str | os.PathLike[str]) -> int:
+    """Check every file of a recorded folder against its list; return how many there are. Raises StoreError by name."""
+    folder = Path(folder)
+    listed = {}
+    for line in (folder / CHECKSUMS).read_text(encoding="utf-8").splitlines():
+        digest, _, name = line.partition("  ")
+        listed[name] = digest
+    restore = "restore it from the repository, or record the runs again"
+    for name, digest in listed.items():
+        path = folder / name
+        if not path.is_file():
+            raise StoreError("a recorded file is missing", where=path, hint=restore)
+        if _digest(path) != digest:
+            raise StoreError(
+                "a recorded file is not the one that was recorded",
+                where=path,
+                found="another sha256",
+                expected=digest[:12],
+                hint=restore,
+            )
+    return len(listed)
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
