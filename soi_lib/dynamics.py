@@ -31,8 +31,8 @@ Array = npt.NDArray[Any]
 class Meta:
     """Where dynamics came from; stored as the JSON value `soi` of a dynamics file.
 
-    `epochs` and `classes` are filled in from the arrays when left at 0, `created` (UTC, ISO 8601) when a file is
-    saved. `setting` holds the members that were trained together, `record` says in which mode predictions were
+    `epochs` and `classes` are filled in from the arrays when left at 0, `created` (UTC, ISO 8601) and
+    `library_version` when a file is saved. `setting` holds the members that were trained together, `record` says in which mode predictions were
     taken, `profile` is the hash of the profile. Fields that this version does not know are kept in `extra`.
     """
 
@@ -111,9 +111,7 @@ class TrainingDynamics:
         if n == 0:
             raise FormatError("there are no examples", where=where, hint="give at least one")
         if self.p_gold.ndim != 2 or self.p_gold.shape[1] != n:
-            raise FormatError(
-                "p_gold has a wrong shape", where=where, found=self.p_gold.shape, expected=f"(E, {n})"
-            )
+            raise FormatError("p_gold has a wrong shape", where=where, found=self.p_gold.shape, expected=f"(E, {n})")
         epochs = self.p_gold.shape[0]
         if not 1 <= epochs <= MAX_EPOCHS:
             raise RangeError("the number of epochs is out of range", where=where, found=epochs, expected="1 to 64")
@@ -144,9 +142,7 @@ class TrainingDynamics:
                 expected=f"0 to {classes - 1}",
             )
         if meta.label_names and len(meta.label_names) != classes:
-            raise FormatError(
-                "label_names do not match classes", where=where, found=meta.label_names, expected=classes
-            )
+            raise FormatError("label_names do not match classes", where=where, found=meta.label_names, expected=classes)
         if self.logits is not None:
             if self.logits.shape != (epochs, n, classes):
                 found, expected = self.logits.shape, (epochs, n, classes)
@@ -183,9 +179,7 @@ class TrainingDynamics:
     def fingerprint(self) -> str:
         """Sha256 (hex) of ids, gold, p_gold, correct and logits: equal exactly when the recorded content is."""
         digest = hashlib.sha256(f"{len(self)} {self.epochs} {self.ids.dtype.kind}".encode())
-        ids = (
-            self.ids if self.ids.dtype.kind == "i" else np.frombuffer(json.dumps(list(self.ids)).encode(), np.uint8)
-        )
+        ids = self.ids if self.ids.dtype.kind == "i" else np.frombuffer(json.dumps(list(self.ids)).encode(), np.uint8)
         for array in (ids, self.gold, self.p_gold, self.history, self.logits):
             if array is not None:
                 digest.update(np.ascontiguousarray(array).view(np.uint8).data)
@@ -209,9 +203,7 @@ class TrainingDynamics:
         place = {key: row for row, key in enumerate(self.ids.tolist())}
         missing = [key for key in wanted.tolist() if key not in place]
         if missing:
-            raise AlignmentError(
-                f"{len(missing)} ids are not in these dynamics", found=f"first of them {missing[0]!r}"
-            )
+            raise AlignmentError(f"{len(missing)} ids are not in these dynamics", found=f"first of them {missing[0]!r}")
         return self._take(np.array([place[key] for key in wanted.tolist()]))
 
     def _take(self, rows: Array) -> TrainingDynamics:
@@ -342,9 +334,7 @@ def _as_ids(ids: Any) -> Array:
     if not kinds:
         return array.astype(np.int64)
     names = ", ".join(sorted(kind.__name__ for kind in kinds))
-    raise FormatError(
-        "ids are neither all whole numbers nor all text", found=names, hint="use str(id) for every one"
-    )
+    raise FormatError("ids are neither all whole numbers nor all text", found=names, hint="use str(id) for every one")
 
 
 def _as_float(values: Any, name: str) -> Array:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+import soi_lib
 from soi_lib.atomic import replacing
 from soi_lib.dynamics import MAX_EPOCHS, SCHEMA, Meta, TrainingDynamics, unpack_history
 from soi_lib.errors import ChecksumError, FormatError, RangeError, SchemaError, SoiError
@@ -31,9 +32,7 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
 _KEY = b"soi"
-_SEAL = (
-    b'"sha256": "'  # inside a JSON string its quotes would be escaped, so the last one in the footer is the seal
-)
+_SEAL = b'"sha256": "'  # inside a JSON string its quotes would be escaped, so the last one in the footer is the seal
 _BLANK = b"0" * 64
 _ROW_GROUP = 1 << 17  # rows: small enough to decode side by side, large enough to compress
 
@@ -41,10 +40,13 @@ Array = npt.NDArray[Any]
 
 
 def write(dyn: TrainingDynamics, path: Path, *, overwrite: bool = False) -> Path:
-    """Write `dyn` to `path`, whole or not at all; `created` is stamped when the meta leaves it empty."""
+    """Write `dyn` to `path`, whole or not at all; stamp `created` and `library_version` where the meta leaves them empty."""
     import pyarrow.parquet as pq
 
-    meta = dyn.meta if dyn.meta.created else replace(dyn.meta, created=f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}")
+    now = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    meta = replace(
+        dyn.meta, created=dyn.meta.created or now, library_version=dyn.meta.library_version or soi_lib.__version__
+    )
     try:
         text = json.dumps(meta.to_dict(), ensure_ascii=True)
     except (TypeError, ValueError) as error:

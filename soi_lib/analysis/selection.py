@@ -48,9 +48,7 @@ def select(
     if not len(candidates):
         raise SelectionError(f"no example is in {name}", hint="choose other categories")
     if n is not None and n > len(candidates):
-        raise SelectionError(
-            f"too few examples are in {name}", found=len(candidates), expected=n, hint="ask for fewer"
-        )
+        raise SelectionError(f"too few examples are in {name}", found=len(candidates), expected=n, hint="ask for fewer")
     # two streams, so that the subset and its control are independent
     draw, draw_control = (np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(2))
     if balance:

@@ -35,7 +35,7 @@ def transition_matrix(
     """
     left, right = common_rows(single, multi)
     before, after = categorize(single, early), categorize(multi, early)
-    return _frame(_count(_at(before, left), _at(after, right)), normalize)
+    return as_frame(_count(_at(before, left), _at(after, right)), normalize)
 
 
 def mean_transition(
@@ -45,7 +45,7 @@ def mean_transition(
     counts = [transition_matrix(a, b, early=early).to_numpy() for a, b in pairs]
     if not counts:
         raise AlignmentError("there is no pair of runs to average", expected="at least one")
-    return _frame(np.mean(counts, axis=0), normalize)
+    return as_frame(np.mean(counts, axis=0), normalize)
 
 
 def noise_floor(runs: Sequence[TrainingDynamics], normalize: Normalize = None, early: float = 0.5) -> pd.DataFrame:
@@ -95,7 +95,8 @@ def _count(before: npt.NDArray[Any], after: npt.NDArray[Any]) -> npt.NDArray[np.
     return np.bincount(before * np.int8(size) + after, minlength=size * size).reshape(size, size)
 
 
-def _frame(counts: npt.NDArray[Any], normalize: Normalize) -> pd.DataFrame:
+def as_frame(counts: npt.NDArray[Any], normalize: Normalize = None) -> pd.DataFrame:
+    """A 6x6 array as a DataFrame with the categories' names, rows "single" and columns "multi"."""
     import pandas as pd
 
     table = pd.DataFrame(counts, index=pd.Index(_NAMES, name="single"), columns=pd.Index(_NAMES, name="multi"))
