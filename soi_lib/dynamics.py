@@ -31,9 +31,10 @@ Array = npt.NDArray[Any]
 class Meta:
     """Where dynamics came from; stored as the JSON value `soi` of a dynamics file.
 
-    `epochs` and `classes` are filled in from the arrays when left at 0, `created` (UTC, ISO 8601) and
-    `library_version` when a file is saved. `setting` holds the members that were trained together, `record` says in which mode predictions were
-    taken, `profile` is the hash of the profile. Fields that this version does not know are kept in `extra`.
+    `epochs` and `classes` are filled in from the arrays when left at 0; `created` (UTC, ISO 8601) and
+    `library_version` when a file is saved. `setting` holds the members that were trained together, `record` says in
+    which mode predictions were taken, `profile` is the hash of the profile. Fields that this version does not know
+    are kept in `extra`.
     """
 
     comparison: str = ""

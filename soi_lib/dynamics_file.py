@@ -40,7 +40,7 @@ Array = npt.NDArray[Any]
 
 
 def write(dyn: TrainingDynamics, path: Path, *, overwrite: bool = False) -> Path:
-    """Write `dyn` to `path`, whole or not at all; stamp `created` and `library_version` where the meta leaves them empty."""
+    """Write `dyn` to `path`, whole or not at all; stamp `created` and `library_version` where they are empty."""
     import pyarrow.parquet as pq
 
     now = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"

@@ -142,7 +142,7 @@ def permutation_test(first: npt.ArrayLike, second: npt.ArrayLike, *, resamples: 
 
 
 def benjamini_hochberg(p: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """False-discovery-rate adjusted p-values (Benjamini and Hochberg 1995), same shape; NaN stays and does not count."""
+    """False-discovery-rate adjusted p-values (Benjamini and Hochberg 1995), same shape; NaN stays, uncounted."""
     values = np.asarray(p, dtype=np.float64)
     out = np.full(values.shape, np.nan)
     known = ~np.isnan(values)
