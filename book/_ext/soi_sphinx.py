@@ -1,0 +1,45 @@
+"""What the book asks of Sphinx beyond its extensions: the command line reference, and signatures that read well.
+
+`book/cli.md` holds a marker that is replaced by the reference which Typer makes of the real commands, so the page
+cannot fall behind them.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from functools import cache
+from typing import Any
+
+MARKER = "<!-- soi command line -->"
+
+
+@cache
+def command_line() -> str:
+    """The reference of every `soi` command as Markdown, one level below the page's title."""
+    command = [sys.executable, "-m", "typer", "soi_lib.cli", "utils", "docs", "--name", "soi"]
+    made = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return re.sub(r"\A# .*?(?=^## )", "", made, flags=re.DOTALL | re.MULTILINE)
+
+
+def fill_in(app: Any, docname: str, source: list[str]) -> None:
+    """Replace the marker of a page by the reference."""
+    if MARKER in source[0]:
+        source[0] = source[0].replace(MARKER, command_line())
+
+
+def plain_signature(
+    app: Any, what: str, name: str, obj: Any, options: Any, signature: str | None, returns: str | None
+) -> tuple[str | None, str | None]:
+    """A signature without the module paths of types, and with `...` for defaults that are made on the spot."""
+    if signature:
+        signature = re.sub(r"~(?:\w+\.)+", "", signature).replace("<factory>", "...")
+    return signature, returns
+
+
+def setup(app: Any) -> dict[str, bool]:
+    """Called by Sphinx."""
+    app.connect("source-read", fill_in)
+    app.connect("autodoc-process-signature", plain_signature)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
