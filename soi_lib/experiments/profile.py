@@ -24,11 +24,10 @@ class _Strict(BaseModel):
 
 
 class DataSizes(_Strict):
-    """Examples a member and split; the whole split where it is smaller."""
+    """Examples a member, to train on and in each set to evaluate on; the whole split where it is smaller."""
 
     train: PositiveInt
-    test: PositiveInt
-    ood: PositiveInt
+    evaluate: PositiveInt
 
 
 class Training(_Strict):

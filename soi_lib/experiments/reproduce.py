@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
@@ -43,7 +43,13 @@ def reproduce(
     quiet: bool = False,
 ) -> list[StoredRun]:
     """All runs of `profile` (or of the comparisons in `only`), in the order of the plan; missing ones are trained."""
-    specs = plan(profile, only=only)
+    return run_all(plan(profile, only=only), store, jobs=jobs, quiet=quiet)
+
+
+def run_all(
+    specs: Sequence[RunSpec], store: RunStore, *, jobs: int | None = None, quiet: bool = False
+) -> list[StoredRun]:
+    """These runs, in order; those that `store` does not have are trained. Raises StoreError."""
     done = {spec.key: run for spec in specs if (run := store.get(spec.key)) is not None}
     missing = [spec for spec in specs if spec.key not in done]
     if missing:

@@ -42,18 +42,19 @@ def do_run(spec: RunSpec, store: RunStore, *, progress: Progress | None = None) 
 
 
 def taken_splits(corpus: Corpus, spec: RunSpec) -> dict[str, Split]:
-    """The part of a corpus that a run uses: train, test, ood (and further OOD sets as `ood/<name>`)."""
+    """The part of a corpus that a run uses: train, test, ood (and further OOD sets as `ood:<name>`)."""
     splits = {
         "train": corpus.splits["train"].take(spec.data.train),
-        "test": corpus.splits["test"].take(spec.data.test),
-        "ood": corpus.splits["ood"].take(spec.data.ood),
+        "test": corpus.splits["test"].take(spec.data.evaluate),
+        "ood": corpus.splits["ood"].take(spec.data.evaluate),
     }
-    return splits | {f"ood/{name}": s.take(spec.data.ood) for name, s in sorted(corpus.extra_ood.items())}
+    return splits | {f"ood:{name}": s.take(spec.data.evaluate) for name, s in sorted(corpus.extra_ood.items())}
 
 
 def _train_and_store(spec: RunSpec, store: RunStore, progress: Progress | None) -> StoredRun:
     import torch
 
+    from soi_lib.corpora.baselines import baselines
     from soi_lib.encoders.sources import encoder_card, encoder_dir
     from soi_lib.encoders.vocabulary import load_trimmed, special_ids, tokenize, used_tokens
     from soi_lib.training.batching import encode
@@ -75,6 +76,7 @@ def _train_and_store(spec: RunSpec, store: RunStore, progress: Progress | None) 
     }
     used = used_tokens(*(t.ids for t in tokens.values()), special=special_ids(folder))
     encoder, id_map = load_trimmed(folder, used)
+    model_config: Any = encoder.config
     members = [
         TrainMember(
             name=member,
@@ -97,7 +99,7 @@ def _train_and_store(spec: RunSpec, store: RunStore, progress: Progress | None) 
         encoder,
         members,
         config,
-        pad=encoder.config.pad_token_id,
+        pad=int(model_config.pad_token_id),
         meta=meta,
         progress=None if progress is None else lambda epoch, n: progress(spec.key, epoch, n),
         checkpoint_path=store.checkpoint_path(spec.key),
@@ -108,7 +110,7 @@ def _train_and_store(spec: RunSpec, store: RunStore, progress: Progress | None) 
             "n": len(splits[member]["train"]),
             "soi": _counts(result.dynamics[member]),
             **{name: _scores(p) for name, p in result.predictions[member].items()},
-            **_baselines(corpora[member], spec),
+            **baselines(corpora[member], spec.data.train, spec.data.evaluate),
             "tokens": {n: round(float(tokens[member, n].lengths.mean()), 2) for n in splits[member]},
             "truncated": {n: tokens[member, n].truncated for n in splits[member]},
         }
@@ -153,12 +155,6 @@ def _scores(predictions: Any) -> dict[str, float | int]:
         "macro_f1": round(macro_f1(gold, predicted), 6),
         "loss": round(predictions.loss, 6),
     }
-
-
-def _baselines(corpus: Corpus, spec: RunSpec) -> dict[str, Any]:
-    from soi_lib.corpora.baselines import baselines
-
-    return baselines(corpus, spec.data.train, {"test": spec.data.test, "ood": spec.data.ood})
 
 
 def _save_predictions(path: Path, splits: dict[str, Split], predictions: dict[str, Any]) -> None:

@@ -39,7 +39,7 @@ class _Dropout(torch.autograd.Function):
         return x * scale
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (scale,) = ctx.saved_tensors
         return gradient * scale, None
 
@@ -87,6 +87,7 @@ def make_fast(model: nn.Module) -> nn.Module:
         for name, child in list(module.named_children()):
             if type(child) is nn.Dropout:
                 setattr(module, name, FastDropout(child.p))
-        if hasattr(module, "config") and getattr(module.config, "_attn_implementation", None) == "sdpa":
-            module.config._attn_implementation = ATTENTION
+        config: Any = getattr(module, "config", None)
+        if getattr(config, "_attn_implementation", None) == "sdpa":
+            config._attn_implementation = ATTENTION
     return model

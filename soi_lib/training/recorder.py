@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from soi_lib.dynamics import TrainingDynamics
+from soi_lib.dynamics import Meta, TrainingDynamics
 from soi_lib.errors import DuplicateIdError, FormatError, RangeError
 
 
@@ -179,7 +179,7 @@ class DynamicsRecorder:
             gold=self._gold_cpu[keep].astype(np.int16),
             p_gold=np.ascontiguousarray(np.stack(self._p)[:, keep]),
             correct=np.ascontiguousarray(np.stack(self._correct)[:, keep]),
-            meta={"epochs": self.epochs, "classes": self.n_classes, **self.meta},
+            meta=Meta.from_dict({"epochs": self.epochs, "classes": self.n_classes, **self.meta}),
             logits=np.ascontiguousarray(np.stack(self._logits)[:, keep]) if self.keep_logits else None,
         )
 

@@ -1,0 +1,294 @@
+"""From runs to the rendered book: a staging copy, executed notebooks, one call of Jupyter Book.
+
+The book never executes. Notebooks are executed by papermill into `_build/stage`, each under a stamp that is a hash of
+all that it reads (its source, the library, the runs), and the book is rendered when any staged file changed. So a
+second call with nothing changed does nothing, and a changed sentence costs one notebook.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import yaml
+from tqdm.auto import tqdm
+
+from soi_lib import atomic
+from soi_lib.errors import SoiError
+
+STAGE = Path("_build/stage")
+_COPIED = ("book", "notebooks", "_config.yml", "_toc.yml", "CHANGELOG.md")
+
+
+def toc_files(root: Path) -> list[str]:
+    """The pages of _toc.yml in reading order, without their endings."""
+    toc = yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8"))
+    pages = [toc["root"]]
+
+    def walk(node: Any) -> None:
+        if isinstance(node, dict):
+            pages.extend([node["file"]] if "file" in node else [])
+            for value in node.values():
+                walk(value)
+        elif isinstance(node, list):
+            for value in node:
+                walk(value)
+
+    walk({k: v for k, v in toc.items() if k != "root"})
+    return pages
+
+
+def notebooks(root: Path) -> list[Path]:
+    """The notebooks of the book, relative to `root`, in reading order."""
+    pages = (Path(f"{page}.ipynb") for page in toc_files(root))
+    return [page for page in pages if (root / page).exists()]
+
+
+def source_of(path: Path) -> str:
+    """A notebook's cells and metadata without its outputs, as text: what its result depends on."""
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    cells = [[c["cell_type"], "".join(c["source"]), c.get("metadata", {}).get("tags", [])] for c in notebook["cells"]]
+    return json.dumps(cells, ensure_ascii=False)
+
+
+def library_hash() -> str:
+    """sha256 over the library's own source files."""
+    package = Path(__file__).resolve().parents[1]
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def execute(
+    paths: Iterable[Path], *, root: Path, out: Path, parameters: dict[str, Any], reads: str, jobs: int, quiet: bool
+) -> list[Path]:
+    """Execute the notebooks whose stamp under `out` is missing or old; return those that were executed.
+
+    A `runs` parameter is given relative to each notebook's folder under `out`. Raises SoiError that names the
+    notebook, its failing cell's error, and the file with the partial output.
+    """
+    stamps = out.parent / "stamps"
+    library = library_hash()
+    pending: list[tuple[Path, str]] = []
+    for path in paths:
+        text = json.dumps([source_of(root / path), library, reads, parameters], sort_keys=True)
+        stamp = hashlib.sha256(text.encode()).hexdigest()
+        kept = stamps / path.with_suffix(".ipynb")
+        if kept.exists() and (stamps / path.with_suffix(".sha256")).exists():
+            known = (stamps / path.with_suffix(".sha256")).read_text(encoding="utf-8").split()
+            if known == [stamp, hashlib.sha256(kept.read_bytes()).hexdigest()]:
+                continue
+        pending.append((path, stamp))
+
+    def one(item: tuple[Path, str]) -> Path:
+        path, stamp = item
+        target = stamps / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        source = root / path
+        declared = parameter_names(source)
+        values = {k: v for k, v in parameters.items() if k in declared}
+        if "runs" in values:
+            values["runs"] = Path(os.path.relpath(root / values["runs"], source.parent)).as_posix()
+        run_notebook(source, target, values, cwd=source.parent)
+        body = target.read_bytes()
+        atomic.write_text(target.with_suffix(".sha256"), f"{stamp} {hashlib.sha256(body).hexdigest()}\n")
+        return path
+
+    with (
+        ThreadPoolExecutor(max_workers=max(1, jobs)) as pool,
+        tqdm(total=len(pending), desc="notebooks", unit="", disable=quiet or not pending, file=sys.stderr) as bar,
+    ):
+        done = []
+        for path in pool.map(one, pending):
+            done.append(path)
+            bar.set_postfix_str(path.stem, refresh=False)
+            bar.update()
+    return done
+
+
+def parameter_names(path: Path) -> set[str]:
+    """The names that a notebook's `parameters` cell assigns."""
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    for cell in notebook["cells"]:
+        if "parameters" in cell.get("metadata", {}).get("tags", []):
+            return set(re.findall(r"^(\w+)\s*(?::[^=\n]+)?=", "".join(cell["source"]), flags=re.MULTILINE))
+    return set()
+
+
+def run_notebook(source: Path, target: Path, parameters: dict[str, Any], *, cwd: Path) -> None:
+    """Execute one notebook with papermill in a process of its own, from `source` to `target`."""
+    with atomic.replacing(target) as tmp:
+        command = [
+            sys.executable,
+            "-m",
+            "papermill",
+            str(source.resolve()),
+            str(tmp.resolve()),
+            "--cwd",
+            str(cwd),
+            "--kernel",
+            "python3",
+            "--no-progress-bar",
+            "--log-level",
+            "WARNING",
+        ]
+        for name, value in sorted(parameters.items()):
+            command += ["-r" if isinstance(value, str) else "-p", name, str(value)]
+        environment = os.environ | {
+            "PYTHONWARNINGS": "ignore",
+            "TQDM_DISABLE": "",
+            "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+        }
+        done = subprocess.run(command, capture_output=True, text=True, env=environment)
+        if done.returncode != 0:
+            partial = target.with_name(f"{target.stem}-failed.ipynb")
+            if tmp.stat().st_size:
+                shutil.copyfile(tmp, partial)
+            lines = [line for line in done.stderr.strip().splitlines() if line.strip()]
+            raise SoiError(
+                "the notebook failed", where=source, found=lines[-1] if lines else "no message", hint=f"see {partial}"
+            )
+        _clean(tmp)
+
+
+def _clean(path: Path) -> None:
+    """Take out of an executed notebook what differs from run to run without meaning: times, paths, versions."""
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    notebook["metadata"].pop("papermill", None)
+    notebook["metadata"].pop("widgets", None)
+    notebook["metadata"].get("language_info", {}).pop("version", None)
+    for cell in notebook["cells"]:
+        for name in ("papermill", "execution"):
+            cell["metadata"].pop(name, None)
+        if cell["cell_type"] == "code":
+            cell["outputs"] = [o for o in cell["outputs"] if o.get("name") != "stderr"]
+    path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def stage(root: Path, executed: Path) -> bool:
+    """Bring `_build/stage` up to date with the book's sources and the executed notebooks; True when it changed."""
+    target = root / STAGE
+    wanted: dict[str, Path] = {}
+    for name in _COPIED:
+        source = root / name
+        files = [source] if source.is_file() else sorted(source.rglob("*"))
+        for file in files:
+            if file.is_file() and not {".ipynb_checkpoints", "__pycache__"} & set(file.parts):
+                wanted[file.relative_to(root).as_posix()] = file
+    for path in notebooks(root):
+        if (executed / path).exists():
+            wanted[path.as_posix()] = executed / path
+    changed = False
+    for file in sorted(target.rglob("*")):
+        if file.is_file() and file.relative_to(target).as_posix() not in wanted:
+            file.unlink()
+            changed = True
+    for name, source in wanted.items():
+        body = source.read_bytes()
+        place = target / name
+        if not place.exists() or place.read_bytes() != body:
+            atomic.write_bytes(place, body)
+            changed = True
+    return changed
+
+
+def render(root: Path, *, quiet: bool) -> Path:
+    """Render the staged book to `_build/html` with warnings as errors; return its first page. Raises SoiError."""
+    command = [
+        sys.executable,
+        "-m",
+        "jupyter_book",
+        "build",
+        str(root / STAGE),
+        "--path-output",
+        str(root),
+        "-n",
+        "-W",
+        "--keep-going",
+        "--all",
+        "--quiet",
+    ]
+    log = root / "_build" / "render.log"
+    if not quiet:
+        print("rendering the book (about half a minute)", file=sys.stderr)
+    done = subprocess.run(command, capture_output=True, text=True)
+    atomic.write_text(log, done.stdout + done.stderr)
+    if done.returncode != 0:
+        lines = re.findall(r".*(?:WARNING|ERROR).*", done.stdout + done.stderr)
+        raise SoiError(
+            "the book could not be rendered", where=log, found=lines[0] if lines else "an error", hint="read the log"
+        )
+    return root / "_build" / "html" / "index.html"
+
+
+def make_book(root: Path, profile: str, runs: Path, *, jobs: int | None, quiet: bool) -> Path:
+    """Everything from runs to `_build/html/index.html`; only what is missing or changed is done."""
+    from soi_lib.experiments import results
+    from soi_lib.experiments.profile import load_profile
+    from soi_lib.experiments.reproduce import default_jobs, reproduce
+    from soi_lib.experiments.run import commit
+    from soi_lib.experiments.store import RunStore, open_run
+
+    if not (root / "_toc.yml").exists():
+        raise SoiError("there is no book here", where=root, expected="_toc.yml", hint="run it in a checkout")
+    if profile == "recorded":
+        runs = Path("data/recorded/quick")
+        results.verify_recorded(root / runs)
+        sizes = load_profile(root / runs / results.PROFILE_COPY)
+        done = [open_run(p.parent) for p in sorted((root / runs).glob("*/manifest.json"))]
+    else:
+        sizes = load_profile(profile)
+        done = reproduce(sizes, RunStore(root / runs), jobs=jobs, quiet=quiet)
+    target = root / "_build" / "results.json"
+    value = results.summary(sizes, done, commit())
+    if not target.exists() or json.loads(target.read_text(encoding="utf-8"))["runs"] != value["runs"]:
+        atomic.write_json(target, value)
+    reads = " ".join(run.manifest["sha256"] for run in done)
+    parameters = {"profile": profile if profile != "recorded" else sizes.name, "runs": runs.as_posix()}
+    executed = root / "_build" / "stamps"
+    execute(
+        notebooks(root),
+        root=root,
+        out=executed,
+        parameters=parameters,
+        reads=reads,
+        jobs=jobs or default_jobs(),
+        quiet=quiet,
+    )
+    index = root / "_build" / "html" / "index.html"
+    rendered = root / "_build" / "rendered.sha256"
+    stage(root, executed)
+    stamp = _stage_hash(root / STAGE) + library_hash()
+    if not index.exists() or not rendered.exists() or rendered.read_text(encoding="utf-8").strip() != stamp:
+        render(root, quiet=quiet)
+        atomic.write_text(rendered, stamp + "\n")
+    return index
+
+
+def refresh_notebooks(root: Path, runs: Path, *, quiet: bool) -> list[Path]:
+    """Execute the notebooks in place with the parameters that they declare, for committing; return them."""
+    from soi_lib.experiments.results import verify_recorded
+
+    verify_recorded(root / runs)
+    paths = notebooks(root)
+    for path in tqdm(paths, desc="notebooks", disable=quiet, file=sys.stderr):
+        run_notebook(root / path, root / path, {}, cwd=(root / path).parent)
+    return paths
+
+
+def _stage_hash(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
