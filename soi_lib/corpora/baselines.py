@@ -14,7 +14,7 @@ import numpy as np
 from soi_lib.corpora.base import Corpus, Split, normalise
 
 if TYPE_CHECKING:
-    from scipy.sparse import spmatrix
+    from scipy.sparse import csr_matrix  # type: ignore[import-untyped]
 
 TOKENS = r"(?u)[^\s.,;:!?\"()\[\]{}]+"  # digits, percent signs and one-letter words count in commands
 
@@ -46,7 +46,7 @@ class BagOfWords:
         self.model = LogisticRegression(C=10.0, max_iter=1000)
         self.model.fit(self.features(train), train.label)
 
-    def features(self, split: Split) -> spmatrix:
+    def features(self, split: Split) -> csr_matrix:
         """(N, F) sparse: for pairs the sum of both sides, their product, their absolute difference, and overlap."""
         from scipy.sparse import csr_matrix, hstack
 
@@ -76,7 +76,7 @@ def baselines(corpus: Corpus, n_train: int | None = None, n_eval: int | None = N
     validation; further out-of-distribution sets appear as `ood:NAME`.
     """
     train, n = corpus.splits["train"].take(n_train), len(corpus.labels)
-    held = {s: corpus.splits[s] for s in ("test", "ood") if s in corpus.splits}
+    held: dict[str, Split] = {s: corpus.splits[s] for s in ("test", "ood") if s in corpus.splits}
     held |= {f"ood:{name}": split for name, split in corpus.extra_ood.items()}
     held = {name: split.take(n_eval) for name, split in held.items()}
     bag = BagOfWords(train)

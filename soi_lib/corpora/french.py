@@ -21,9 +21,14 @@ NOUNS = {
     "logement": "m", "piste": "f", "titre": "m",
 }  # fmt: skip
 MASS = ("musique", "lecture", "visionnage", "radio", "maison", "domicile", "appartement", "appart", "logement")
+PLACES = ("pièce", "maison", "domicile", "appartement", "appart", "logement")
+# After these words a value stands without preposition.
+ALONE = ("pause", "dans", "sur", "en", "route", "marche", "et", "lumière")
 _PREP = r"(?:\b(?P<prep>du|de|des|à|au|aux|dans|sur) )?"
 _ART = r"(?P<art>\b(?:le|la|les) |\bl' ?)?"
-_VALUE = re.compile(rf"{_PREP}{_ART}{OPEN}(?P<own>le |la |les |l')(?P<noun>[^{CLOSE}]*){CLOSE}")
+_VALUE = re.compile(
+    rf"{_PREP}(?P<all>\b(?:tout|tous|toutes?) )?{_ART}{OPEN}(?P<own>le |la |les |l')(?P<noun>[^{CLOSE}]*){CLOSE}"
+)
 _NOUN = re.compile(
     rf"{_PREP}(?:\b(?P<all>tout|tous|toutes?) )?(?:\b(?P<det>le|la|les|mon|ma|mes|un|une|cet|cette) |\b(?P<el>l' ?))?"
     rf"\b(?P<noun>{'|'.join(sorted(NOUNS, key=len, reverse=True))})(?P<plural>[sx]?)\b(?P<next> suivante?s?\b)?"
@@ -42,8 +47,16 @@ def _join(prep: str | None, article: str, noun: str) -> str:
 
 
 def _value(match: re.Match[str]) -> str:
-    bare = match["prep"] is None and match["art"] is None
-    return match["noun"] if bare else _join(match["prep"], match["own"], match["noun"])
+    """A value of ours; what follows a noun without a preposition gets `de` ("les lampes du salon")."""
+    prep, before = match["prep"], match.string[: match.start()].split()
+    if match["all"] and match["own"]:
+        whole = {"le ": "tout le ", "les ": "tous les "}.get(match["own"], f"toute {match['own']}") + match["noun"]
+        return f"{prep} {whole}" if prep in ("dans", "sur", "de", "à") else whole
+    if prep is None and len(before) > 1 and before[-1] not in ALONE and match["own"]:
+        prep = "de"
+    if prep is None and match["art"] is None:
+        return match["noun"]
+    return _join(prep, match["own"] or "", match["noun"])
 
 
 def _noun(match: re.Match[str]) -> str:
@@ -60,6 +73,8 @@ def _noun(match: re.Match[str]) -> str:
         everything = ("toutes " if gender == "f" else "tous ") if plural else ("toute " if gender == "f" else "tout ")
         article = "les " if plural else ("l'" if elided else ("la " if gender == "f" else "le "))
         prep = f"{match['prep']} " if match["prep"] in ("dans", "sur", "de", "à") else ""
+        if not match["prep"] and noun in PLACES and len(match.string[: match.start()].split()) > 1:
+            prep = "dans "
         return prep + everything + article + written
     if det in ("mon", "ma", "mes"):
         owner = "mes " if plural else ("ma " if gender == "f" and not elided else "mon ")
@@ -89,7 +104,8 @@ def agree(text: str) -> str:
         return f"{OPEN}{len(kept) - 1}{CLOSE}"
 
     text = _VALUE.sub(stash, text)
-    text = text.replace("brasseurs d'air", "brasseur d'airs")
+    text = text.replace("brasseurs d'air", "brasseur d'airs").replace("portess", "portes")
+    text = re.sub(r"\b(?:le |la |les |l')(?=les? )", "", text)  # an article before a rule that has its own
     text = _NOUN.sub(_noun, text)
     text = re.sub(f"{OPEN}(\\d+){CLOSE}", lambda m: kept[int(m[1])], text)
     return " ".join(re.sub(f"[{OPEN}{CLOSE}]", "", text).split())

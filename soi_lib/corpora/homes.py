@@ -6,6 +6,7 @@ languages too: a model trained on three languages meets none of the test rooms i
 project; Persian values use the zero-width non-joiner where the written language does.
 """
 
+# ruff: noqa: E501
 from __future__ import annotations
 
 FIELDS = ("area", "floor", "light", "cover", "media_player", "switch", "timer")
@@ -13,13 +14,13 @@ FIELDS = ("area", "floor", "light", "cover", "media_player", "switch", "timer")
 _EN = """
 kitchen | ground | chandelier | front blind | TV | coffee maker | pizza
 living room | first | floor lamp | left curtain | soundbar | heater | tea
-bedroom | second | bedside lamp | back shutter | speaker | electric blanket | nap
+bedroom | second | bedside lamp | back shutter | speaker | heated mattress | nap
 bathroom | upper | mirror light | skylight | radio | towel warmer | bath
 office | third | desk lamp | roller shade | stereo | printer | meeting
 garage | basement | spotlight | garage door | subwoofer | charger | laundry
 dining room | main | wall light | right curtain | projector | air conditioner | roast
 hallway | lower | ceiling light | gate | record player | doorbell | bread
-playroom | top | night light | velvet curtain | home theater | aquarium | homework
+playroom | top | night light | heavy curtain | home theater | aquarium | homework
 laundry room | middle | neon tube | sliding door | bluetooth speaker | washing machine | drying
 workshop | cellar | halogen lamp | hatch | amplifier | compressor | paint
 library | fourth | reading lamp | venetian blind | smart display | dehumidifier | reading
@@ -30,14 +31,14 @@ pantry | fifth | LED strip | sun shade | set-top box | freezer | eggs
 _FR = """
 la cuisine | le rez-de-chaussée | le lustre | le store avant | la télé | la cafetière | la pizza
 le salon | le premier étage | le lampadaire | le rideau gauche | la barre de son | le radiateur | le thé
-la chambre | le deuxième étage | la lampe de chevet | le volet arrière | l'enceinte | la couverture chauffante | la sieste
+la chambre | le deuxième étage | la lampe de chevet | le volet arrière | l'enceinte | le matelas chauffant | la sieste
 la salle de bain | l'étage supérieur | l'applique du miroir | la lucarne | la radio | le sèche-serviettes | le bain
-le bureau | le troisième étage | la lampe d'architecte | le store enrouleur | la chaîne hi-fi | l'imprimante | la réunion
+le bureau | le troisième étage | la lampe articulée | le store enrouleur | la chaîne stéréo | l'imprimante | la réunion
 le garage | le sous-sol | le spot | la porte du garage | le caisson de basses | le chargeur | la lessive
 la salle à manger | l'étage principal | l'applique murale | le rideau droit | le projecteur | le climatiseur | le rôti
 le couloir | l'étage inférieur | le plafonnier | le portail | le tourne-disque | la sonnette | le pain
-la salle de jeux | le dernier étage | la veilleuse | le rideau de velours | le home cinéma | l'aquarium | les devoirs
-la buanderie | l'entresol | le tube au néon | la porte coulissante | l'enceinte Bluetooth | la machine à laver | le séchage
+la salle de jeux | le dernier étage | la veilleuse | le rideau épais | le home cinéma | l'aquarium | les devoirs
+la buanderie | l'entresol | le tube au néon | la porte coulissante | l'enceinte Bluetooth | le lave-linge | le séchage
 l'atelier | la cave | l'halogène | la trappe | l'amplificateur | le compresseur | la peinture
 la bibliothèque | le quatrième étage | la liseuse | le store vénitien | l'écran connecté | le déshumidificateur | la lecture
 la véranda | le grenier | la lanterne | l'auvent | le baladeur | la fontaine | le barbecue
@@ -48,13 +49,13 @@ le cellier | le cinquième étage | le ruban LED | le pare-soleil | le décodeur
 _FA = """
 آشپزخانه | طبقه~ی همکف | لوستر | کرکره~ی جلویی | تلویزیون | قهوه~ساز | پیتزا
 پذیرایی | طبقه~ی اول | آباژور | پرده~ی چپ | ساندبار | بخاری | چای
-اتاق خواب | طبقه~ی دوم | چراغ خواب | کرکره~ی پشتی | بلندگو | پتوی برقی | چرت
+اتاق خواب | طبقه~ی دوم | چراغ خواب | کرکره~ی پشتی | بلندگو | تشک برقی | چرت
 حمام | طبقه~ی بالا | چراغ آینه | نورگیر | رادیو | حوله~خشک~کن | دوش
 اتاق کار | طبقه~ی سوم | چراغ مطالعه | پرده~ی رولی | ضبط صوت | چاپگر | جلسه
 پارکینگ | زیرزمین | نورافکن | درِ پارکینگ | ساب~ووفر | شارژر | لباس~شویی
 ناهارخوری | طبقه~ی اصلی | چراغ دیواری | پرده~ی راست | پروژکتور | کولر گازی | کباب
 راهرو | طبقه~ی پایین | چراغ سقفی | دروازه | گرامافون | زنگ در | نان
-اتاق بازی | طبقه~ی آخر | شب~خواب | پرده~ی مخملی | سینمای خانگی | آکواریوم | تکلیف
+اتاق بازی | طبقه~ی آخر | شب~خواب | پرده~ی ضخیم | سینمای خانگی | آکواریوم | تکلیف
 رخت~شوی~خانه | نیم~طبقه | مهتابی | درِ کشویی | اسپیکر بلوتوثی | ماشین لباس~شویی | خشک~کن
 کارگاه | انبار پایین | لامپ هالوژن | دریچه | آمپلی~فایر | کمپرسور | رنگ
 کتابخانه | طبقه~ی چهارم | چراغ رومیزی | کرکره~ی افقی | نمایشگر هوشمند | رطوبت~گیر | مطالعه

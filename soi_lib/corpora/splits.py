@@ -41,7 +41,7 @@ def assign(groups: np.ndarray, label: np.ndarray, shares: Mapping[str, float], s
     counts = np.zeros((len(names), int(label.max()) + 1))
     np.add.at(counts, (member, label), 1)
     sizes = counts.sum(1)
-    order = sorted(range(len(names)), key=lambda g: (-sizes[g], hashed(names[g], salt)))
+    order = sorted(range(len(names)), key=lambda g: (-sizes[g], hashed(str(names[g]), salt)))
     wanted = np.array(list(shares.values()))
     target = np.outer(wanted / wanted.sum(), np.maximum(counts.sum(0), 1))
     filled = np.zeros_like(target)

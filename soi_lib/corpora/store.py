@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 from functools import cache
+from itertools import repeat
 from pathlib import Path
 
 from soi_lib import atomic
@@ -95,7 +96,7 @@ def write(path: Path, corpus: Corpus) -> None:
         "split": pa.array([n for n, s in parts.items() for _ in range(len(s))], text),
         "id": pa.array([i for s in parts.values() for i in s.ids], text),
         "text": pa.array([t for s in parts.values() for t in s.text], text),
-        "text_pair": pa.array([t for s in parts.values() for t in (s.text_pair or [None] * len(s))], text),
+        "text_pair": pa.array([t for s in parts.values() for t in s.text_pair or repeat(None, len(s))], text),
         "label": pa.array([int(v) for s in parts.values() for v in s.label], pa.int16()),
         "group": pa.array([g for s in parts.values() for g in s.group], text),
     }
