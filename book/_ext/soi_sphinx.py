@@ -20,7 +20,9 @@ def command_line() -> str:
     """The reference of every `soi` command as Markdown, one level below the page's title."""
     command = [sys.executable, "-m", "typer", "soi_lib.cli", "utils", "docs", "--name", "soi"]
     made = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return re.sub(r"\A# .*?(?=^## )", "", made, flags=re.DOTALL | re.MULTILINE)
+    made = re.sub(r"\A# .*?(?=^## )", "", made, flags=re.DOTALL | re.MULTILINE)
+    made = made.replace("* `--help`: Show this message and exit.\n", "")
+    return re.sub(r"\*\*(Arguments|Options)\*\*:\n\n(?!\*)", "", made)
 
 
 def fill_in(app: Any, docname: str, source: list[str]) -> None:

@@ -12,8 +12,11 @@ from pathlib import Path
 from urllib.parse import unquote, urldefrag
 
 import pytest
+import typer
 import yaml
 from bs4 import BeautifulSoup
+
+from soi_lib.cli import app
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -134,6 +137,18 @@ def test_every_link_inside_the_book_arrives(html: Path, soups: dict[str, Beautif
             if not found:
                 broken.append(f"{name} -> {link['href']}")
     assert broken == []
+
+
+def test_command_line_page_explains_every_command_and_option(soups: dict[str, BeautifulSoup]) -> None:
+    commands = typer.main.get_command(app).commands
+    page = soups["book/cli"]
+    assert len(commands) >= 9
+    for name, command in commands.items():
+        heading = [h2 for h2 in page.find_all("h2") if h2.get_text().startswith(f"soi {name}")]
+        assert len(heading) == 1, name
+        section = heading[0].find_parent("section").get_text()
+        for option in (flag for parameter in command.params for flag in parameter.opts if flag.startswith("--")):
+            assert option in section, f"soi {name} {option}"
 
 
 def test_search_index_knows_the_words(html: Path) -> None:
