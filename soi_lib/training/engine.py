@@ -143,7 +143,8 @@ def train(
     accelerator = Accelerator()
     device = accelerator.device
     precision = resolve_precision(config.precision, device)
-    heads = Heads(encoder.config.hidden_size, [m.labels for m in members], dropout=config.dropout, seed=config.seed)
+    shape: Any = encoder.config
+    heads = Heads(shape.hidden_size, [m.labels for m in members], dropout=config.dropout, seed=config.seed)
     model = MultiTaskModel(encoder, heads, pooling=config.pooling)
     if initial is not None:
         model.load_state_dict(initial, strict=True)

@@ -1,0 +1,133 @@
+"""Sentences that read the numbers: the prose of the notebooks that depends on results.
+
+Every sentence is computed from the tables beside it, so that prose and numbers cannot part. A sentence states what
+was seen and how far it may be trusted; one seed is always said to be one seed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from soi_lib.analysis.categories import SOI
+from soi_lib.analysis.statistics import Interval, difference_interval, metric_interval
+from soi_lib.experiments.results import Results
+from soi_lib.experiments.tables import setting_name, transition
+
+
+def caution(results: Results) -> str:
+    """What the size of the profile allows to conclude."""
+    n = len(results.seeds)
+    if n == 1:
+        return (
+            f"**One seed** ({results.note}). Differences below mix the effect of the setting with that of chance; "
+            "intervals cover the choice of examples only. Read them as a demonstration, not as a result."
+        )
+    return f"{n} seeds ({results.note}). Intervals resample examples within a seed, then seeds."
+
+
+def against_baselines(results: Results) -> str:
+    """Whether each member, trained alone, is above the majority class and the bag of words on its test set."""
+    lines = []
+    for member in results.members:
+        run = results.run((member,))
+        frame = run.predictions(member)
+        test = frame[frame["split"] == "test"]
+        gold, predicted = test["gold"].to_numpy(), test["predicted"].to_numpy()
+        metrics = run.metrics[member]
+        score = metric_interval(gold, predicted)
+        parts = []
+        for key, name in (("majority", "the majority class"), ("bag_of_words", "a bag of words")):
+            other = metrics[key]["test"]["accuracy"]
+            word = "above" if score.low > other else "below" if score.high < other else "not clearly above"
+            parts.append(f"{word} {name} ({other:.3f})")
+        lines.append(f"- **{member}** alone reaches {score} on its test set: {parts[0]}, and {parts[1]}.")
+    return "\n".join(lines)
+
+
+def gain(results: Results, member: str, setting: tuple[str, ...], split: str) -> Interval:
+    """Accuracy of `member` in `setting` minus alone, paired by example and by seed, with a 95 % interval."""
+    sides = []
+    for which in ((member,), setting):
+        frames = [results.run(which, seed).predictions(member) for seed in results.seeds]
+        frames = [f[f["split"] == split].sort_values("id") for f in frames]
+        sides.append(np.stack([f["predicted"].to_numpy() for f in frames]))
+    return difference_interval(frames[0]["gold"].to_numpy(), sides[0], sides[1])
+
+
+def gain_table(results: Results) -> pd.DataFrame:
+    """A row a member, multi setting and split: the difference of accuracy from training alone, and its interval."""
+    rows = []
+    for member in results.members:
+        for setting in results.settings_with(member)[1:]:
+            for split in ("test", "ood"):
+                found = gain(results, member, setting, split)
+                rows.append(
+                    {
+                        "member": member,
+                        "setting": setting_name(setting, results.members),
+                        "split": "OOD" if split == "ood" else split,
+                        "difference": found.value,
+                        "low": found.low,
+                        "high": found.high,
+                        "interval without zero": found.excludes_zero,
+                    }
+                )
+    return pd.DataFrame(rows).round(3)
+
+
+def gains(results: Results) -> str:
+    """Which members gain or lose out of distribution and on their own test set when trained together."""
+    table = gain_table(results)
+    lines = []
+    for split, name in (("OOD", "Out of distribution"), ("test", "On the test sets")):
+        part = table[table["split"] == split]
+        up = part[part["low"] > 0]
+        down = part[part["high"] < 0]
+        rest = len(part) - len(up) - len(down)
+        clauses = [f"{_listing(up)} gained" if len(up) else "", f"{_listing(down)} lost" if len(down) else ""]
+        clauses += [f"in {rest} of {len(part)} comparisons the interval contains zero" if rest else ""]
+        sentence = "; ".join(c for c in clauses if c)
+        lines.append(f"- {name}: {sentence}. The mean difference is {part['difference'].mean():+.3f}.")
+    return "\n".join(lines)
+
+
+def _listing(rows: pd.DataFrame) -> str:
+    tuples: Any = rows.itertuples()
+    items = [
+        f"{row.member} {'with' if row.setting.startswith('all') else 'in'} {row.setting} "
+        f"({row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}])"
+        for row in tuples
+    ]
+    return ", ".join(items)
+
+
+def shares(results: Results, table: pd.DataFrame) -> str:
+    """How the shares of always-correct, unlearned and forgotten examples differ between alone and all together."""
+    lines = []
+    for member in results.members:
+        alone: Any = table.loc[(member, "alone")]
+        last = setting_name(results.settings_with(member)[-1], results.members)
+        together: Any = table.loc[(member, last)]
+        a, b = (float(row["FRGE_1"] + row["FRGE_2"]) for row in (alone, together))
+        lines.append(
+            f"- **{member}**: always correct {alone['ACE']:.1%} alone, {together['ACE']:.1%} with {last}; "
+            f"unlearned {alone['UNE']:.1%} and {together['UNE']:.1%}; forgotten at least once {a:.1%} and {b:.1%}."
+        )
+    return "\n".join(lines)
+
+
+def flows(results: Results, member: str, setting: tuple[str, ...], top: int = 2) -> str:
+    """How many examples changed category, and between which two most did."""
+    counts: Any = transition(results, member, setting)
+    total = counts.to_numpy().sum()
+    stay = sum(counts.loc[s.name, s.name] for s in SOI)
+    moves = [(float(counts.loc[a.name, b.name]), a, b) for a in SOI for b in SOI if a != b]
+    moves.sort(key=lambda move: (-move[0], move[1], move[2]))
+    largest = " and ".join(f"{a.label} to {b.label} ({n:.0f})" for n, a, b in moves[:top] if n > 0)
+    return (
+        f"**{member}**: {stay:.0f} of {total:.0f} examples ({stay / total:.0%}) are in the same category alone and in "
+        f"{setting_name(setting, results.members)}. The largest moves are from {largest}."
+    )

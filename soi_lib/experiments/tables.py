@@ -1,0 +1,129 @@
+"""The tables that the notebooks show, each one call on the results of a comparison.
+
+A table says what it averages: over seeds where there are several, with the smallest and the largest beside the mean.
+Every accuracy stands beside the majority class and the bag of words, so that no easy corpus passes for a result.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from soi_lib.analysis.categories import SOI
+from soi_lib.analysis.transitions import Normalize, mean_transition, movers
+from soi_lib.corpora import load
+from soi_lib.corpora.base import Split
+from soi_lib.experiments.results import Results
+
+Setting = tuple[str, ...]
+
+
+def setting_name(setting: Setting, members: tuple[str, ...] = ()) -> str:
+    """For people: `alone`, `all three`, or the members joined by +."""
+    if len(setting) == 1:
+        return "alone"
+    if len(setting) == len(members) > 2:
+        return "all three" if len(members) == 3 else "all"
+    return "+".join(setting)
+
+
+def member_table(results: Results) -> pd.DataFrame:
+    """A row a member: examples to train and to evaluate on, classes, mean tokens, and what must be beaten."""
+    rows = []
+    for member in results.members:
+        corpus, metrics = load(member), results.run((member,)).metrics[member]
+        rows.append(
+            {
+                "member": member,
+                "train": metrics["n"],
+                "test": metrics["test"]["n"],
+                "OOD": metrics["ood"]["n"],
+                "classes": len(corpus.labels),
+                "tokens": metrics["tokens"]["train"],
+                "majority, test": metrics["majority"]["test"]["accuracy"],
+                "bag of words, test": metrics["bag_of_words"]["test"]["accuracy"],
+                "majority, OOD": metrics["majority"]["ood"]["accuracy"],
+                "bag of words, OOD": metrics["bag_of_words"]["ood"]["accuracy"],
+            }
+        )
+    return pd.DataFrame(rows).set_index("member").round(3)
+
+
+def score_table(results: Results) -> pd.DataFrame:
+    """A row a member, setting and split: mean accuracy, macro-F1 and loss over seeds, the range, and the baselines."""
+    rows: list[dict[str, Any]] = []
+    for member in results.members:
+        for setting in results.settings_with(member):
+            found = [results.run(setting, seed).metrics[member] for seed in results.seeds]
+            for split in ("test", "ood"):
+                accuracy = np.array([m[split]["accuracy"] for m in found])
+                rows.append(
+                    {
+                        "member": member,
+                        "setting": setting_name(setting, results.members),
+                        "split": "OOD" if split == "ood" else split,
+                        "n": found[0][split]["n"],
+                        "accuracy": accuracy.mean(),
+                        "lowest": accuracy.min(),
+                        "highest": accuracy.max(),
+                        "macro-F1": np.mean([m[split]["macro_f1"] for m in found]),
+                        "loss": np.mean([m[split]["loss"] for m in found]),
+                        "majority": found[0]["majority"][split]["accuracy"],
+                        "bag of words": found[0]["bag_of_words"][split]["accuracy"],
+                    }
+                )
+    return pd.DataFrame(rows).round(3)
+
+
+def soi_table(results: Results, *, shares: bool = True) -> pd.DataFrame:
+    """A row a member and setting, a column a category: the share (or the count) of examples, mean over seeds."""
+    rows = {}
+    for member in results.members:
+        for setting in results.settings_with(member):
+            found = [results.run(setting, seed).metrics[member] for seed in results.seeds]
+            counts = np.array([[m["soi"][soi.name] for soi in SOI] for m in found], dtype=float)
+            values = counts / counts.sum(1, keepdims=True) if shares else counts
+            rows[member, setting_name(setting, results.members)] = values.mean(0)
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=[soi.name for soi in SOI])
+    table.index = pd.MultiIndex.from_tuples(table.index, names=["member", "setting"])
+    return table.round(3)
+
+
+def transition(results: Results, member: str, setting: Setting, normalize: Normalize = None) -> pd.DataFrame:
+    """The 6x6 transition of `member` from alone to `setting`, averaged over seeds."""
+    pairs = [
+        (results.run((member,), seed).dynamics(member), results.run(setting, seed).dynamics(member))
+        for seed in results.seeds
+    ]
+    return mean_transition(pairs, normalize)
+
+
+def texts(member: str) -> dict[str, tuple[str, str]]:
+    """Text and label name of every training example of a member, by id; the sides of a pair joined by a bar."""
+    corpus = load(member)
+    split: Split = corpus.splits["train"]
+    joined = (
+        split.text
+        if split.text_pair is None
+        else [f"{a}  |  {b}" for a, b in zip(split.text, split.text_pair, strict=True)]
+    )
+    names = [corpus.labels[i] for i in split.label]
+    return dict(zip(split.ids.tolist(), zip(joined, names, strict=True), strict=True))
+
+
+def moved_furthest(results: Results, member: str, setting: Setting, n: int = 12, width: int = 110) -> pd.DataFrame:
+    """The `n` examples whose confidence changed most from alone to `setting` (first seed), with their text."""
+    single, multi = results.run((member,)).dynamics(member), results.run(setting).dynamics(member)
+    table, text = movers(single, multi, n), texts(member)
+    body = [text[i][0] for i in table["id"]]
+    return pd.DataFrame(
+        {
+            "text": [t if len(t) <= width else t[: width - 1] + "…" for t in body],
+            "gold": [text[i][1] for i in table["id"]],
+            "alone": table["history_single"] + " " + table["soi_single"],
+            "together": table["history_multi"] + " " + table["soi_multi"],
+            "change of confidence": table["change"].round(2),
+        }
+    )
