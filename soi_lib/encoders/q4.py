@@ -84,7 +84,8 @@ def dequantise(raw: bytes | memoryview) -> np.ndarray:
     half = BLOCK // 2
     np.subtract(blocks["nibbles"] & 0x0F, 8, out=weights[:, :half], dtype=np.float32)
     np.subtract(blocks["nibbles"] >> 4, 8, out=weights[:, half:], dtype=np.float32)
-    weights *= blocks["scale"].astype(np.float32)[:, None]
+    with np.errstate(invalid="ignore"):  # a damaged scale is reported by whoever asked for the tensor
+        weights *= blocks["scale"].astype(np.float32)[:, None]
     return weights.reshape(-1)
 
 

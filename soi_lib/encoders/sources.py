@@ -12,12 +12,13 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
 from soi_lib import packages
 from soi_lib.atomic import building
-from soi_lib.errors import EncoderError, nearest
+from soi_lib.errors import EncoderError, SoiError, nearest
 from soi_lib.paths import cache_dir
 
 ENCODERS = ("minilm", "e5")
@@ -64,11 +65,18 @@ def encoder_dir(name: str | Path) -> Path:
     key = hashlib.sha256(f"{package.sha256} {_CONVERSION}".encode()).hexdigest()[:12]
     folder = cache_dir() / "encoders" / f"{name}-{key}"
     if not folder.is_dir():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.parent / f".{name}.lock"):  # runs side by side convert it once
-            if not folder.is_dir():
-                with building(folder) as work:
-                    build(work)
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(folder.parent / f".{name}.lock"):  # runs side by side convert it once
+                if not folder.is_dir():
+                    with building(folder) as work:
+                        build(work)
+        except SoiError:
+            raise
+        except Exception as error:  # the libraries that write report a full disk in errors of their own
+            raise EncoderError(
+                "the encoder could not be written", where=folder, found=error, hint="free some space, or set SOI_CACHE"
+            ) from error
     return _complete(folder)
 
 
@@ -87,10 +95,9 @@ def encoder_card(name: str | Path) -> EncoderCard:
     for file in weight_files(folder):
         with safe_open(file, framework="np") as tensors:
             for key in tensors.keys():  # noqa: SIM118 (not a dict)
-                size = 1
-                for length in tensors.get_slice(key).get_shape():
-                    size *= length
-                parameters += size
+                part = tensors.get_slice(key)
+                if "pooler" not in key and "F" in part.get_dtype():  # floats: position ids are no parameters
+                    parameters += prod(part.get_shape())
     return EncoderCard(
         name=folder.name,
         title=str(config.get("_name_or_path") or folder.name),

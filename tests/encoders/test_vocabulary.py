@@ -1,0 +1,224 @@
+"""Trimmed embeddings: the same bits out, only the used rows in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import (
+    AutoModel,
+    BertConfig,
+    BertForMaskedLM,
+    DistilBertConfig,
+    DistilBertModel,
+    XLMRobertaConfig,
+    XLMRobertaModel,
+)
+
+from soi_lib.encoders.sources import encoder_card, encoder_dir
+from soi_lib.encoders.vocabulary import Tokens, load_trimmed, remap, special_ids, tokenize, trim, untrim, used_tokens
+from soi_lib.errors import EncoderError
+
+pytestmark = pytest.mark.usefixtures("one_thread", "wheels")
+
+FIRST = ["Turn on the kitchen lights", "pause", "چراغ\u200cها را روشن کن", "Allume la lumière du salon"]
+SECOND = ["lights", "What is the weather like in Paris tomorrow evening?", "x", "Éteins tout"]
+
+
+def batch(tokens: Tokens, ids: np.ndarray, pad: int) -> dict[str, torch.Tensor]:
+    """A padded batch of all texts."""
+    mask = np.arange(tokens.lengths.max()) < tokens.lengths[:, None]
+    out = {"input_ids": np.full(mask.shape, pad), "attention_mask": mask.astype(np.int64)}
+    out["input_ids"][mask] = ids
+    if tokens.segments is not None:
+        out["token_type_ids"] = np.zeros(mask.shape, np.int64)
+        out["token_type_ids"][mask] = tokens.segments
+    return {name: torch.from_numpy(array) for name, array in out.items()}
+
+
+def states(model: torch.nn.Module, inputs: dict[str, torch.Tensor], *, bf16: bool) -> torch.Tensor:
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        return model(**inputs).last_hidden_state
+
+
+@pytest.mark.parametrize("name", ["minilm", "e5"])
+def test_forward_is_bit_identical(name: str) -> None:
+    """The full model as transformers loads it, trimmed after loading, and loaded trimmed: equal bits in both modes."""
+    tokens = tokenize(name, FIRST, SECOND, prefix=encoder_card(name).prefix)
+    full = AutoModel.from_pretrained(encoder_dir(name), add_pooling_layer=False).eval()
+    pad = full.config.pad_token_id
+    expected = [states(full, batch(tokens, tokens.ids, pad), bf16=bf16) for bf16 in (False, True)]
+    rows = full.get_input_embeddings().num_embeddings
+
+    loaded, id_map = load_trimmed(name, [tokens.ids, np.arange(5000, 8000)])
+    trimmed, same_map = trim(full, used_tokens(tokens.ids, np.arange(5000, 8000)))
+    assert np.array_equal(id_map, same_map)
+    assert len(id_map) == rows
+    assert 3000 < loaded.get_input_embeddings().num_embeddings < 3100
+    for model in (loaded, trimmed):
+        inputs = batch(tokens, remap(tokens.ids, id_map), model.config.pad_token_id)
+        assert int(inputs["input_ids"].max()) < model.config.vocab_size == len(model.get_input_embeddings().weight)
+        for bf16, bits in zip((False, True), expected, strict=True):
+            assert torch.equal(states(model, inputs, bf16=bf16), bits)
+    weights = loaded.state_dict()
+    assert list(weights) == list(trimmed.state_dict())
+    assert all(torch.equal(weights[key], value) for key, value in trimmed.state_dict().items())
+    assert {value.dtype for value in loaded.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("name", ["minilm", "e5"])
+def test_loading_all_is_the_whole_encoder(name: str) -> None:
+    model, id_map = load_trimmed(name, None)
+    card = encoder_card(name)
+    assert sum(parameter.numel() for parameter in model.parameters()) == card.parameters
+    assert model.get_input_embeddings().weight.numel() == card.embedding_parameters
+    assert np.array_equal(id_map, np.arange(card.vocabulary))
+    assert not model.training
+
+
+def train_a_step(model: torch.nn.Module, ids: torch.Tensor) -> None:
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    model(input_ids=ids).last_hidden_state.square().mean().backward()
+    optimizer.step()
+
+
+def test_untrim_puts_trained_rows_back(tmp_path: Path) -> None:
+    tokens = tokenize("minilm", FIRST)
+    model, id_map = load_trimmed("minilm", tokens.ids)
+    original = load_trimmed("minilm", None)[0].get_input_embeddings().weight
+    ids = torch.from_numpy(remap(tokens.row(0), id_map))[None]
+    train_a_step(model, ids)
+    expected = states(model, {"input_ids": ids}, bf16=False)
+
+    whole = untrim(model, id_map, "minilm")
+    whole.save_pretrained(tmp_path / "saved")
+    saved = AutoModel.from_pretrained(tmp_path / "saved", add_pooling_layer=False).eval()
+    full_ids = torch.from_numpy(tokens.row(0).astype(np.int64))[None]
+    assert torch.equal(states(saved, {"input_ids": full_ids}, bf16=False), expected)
+    assert (saved.config.vocab_size, saved.config.pad_token_id) == (30522, 0)
+    weight = saved.get_input_embeddings().weight
+    untouched = np.flatnonzero(id_map < 0)
+    assert torch.equal(weight[untouched], original[untouched])
+    assert not torch.equal(weight[tokens.row(0).tolist()], original[tokens.row(0).tolist()])
+
+    with pytest.raises(EncoderError, match="the id map does not belong to this model"):
+        untrim(load_trimmed("minilm", tokens.ids[:3])[0], id_map, "minilm")
+
+
+def save(model: torch.nn.Module, folder: Path, **options: object) -> Path:
+    """An encoder of one's own: any folder that save_pretrained writes, and a tokenizer."""
+    model.save_pretrained(folder, **options)
+    (folder / "tokenizer.json").write_bytes((encoder_dir("minilm") / "tokenizer.json").read_bytes())
+    return folder
+
+
+SMALL = {
+    "vocab_size": 400,
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+}
+
+
+def own_encoder(kind: str, folder: Path) -> Path:
+    torch.manual_seed(0)
+    if kind == "roberta, which counts positions from the padding id":
+        return save(XLMRobertaModel(XLMRobertaConfig(**SMALL, pad_token_id=1)), folder)
+    if kind == "padding far up in the vocabulary":
+        return save(BertForMaskedLM(BertConfig(**SMALL, pad_token_id=350)).bert, folder)
+    if kind == "names with a prefix":
+        return save(BertForMaskedLM(BertConfig(**SMALL)), folder)
+    if kind == "several files":
+        return save(BertForMaskedLM(BertConfig(**SMALL)).bert, folder, max_shard_size="20KB")
+    if kind == "half precision":
+        return save(BertForMaskedLM(BertConfig(**SMALL)).bert.to(torch.bfloat16), folder)
+    config = DistilBertConfig(vocab_size=400, dim=16, n_layers=1, n_heads=2, hidden_dim=32)
+    return save(DistilBertModel(config), folder)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "roberta, which counts positions from the padding id",
+        "padding far up in the vocabulary",
+        "names with a prefix",
+        "several files",
+        "half precision",
+        "no segments",
+    ],
+)
+def test_encoders_of_ones_own(kind: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    folder = own_encoder(kind, tmp_path / "own")
+    full = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
+    pad = full.config.pad_token_id
+    ids = np.array([[101, 300, 37, 102], [101, 250, 102, pad]])
+    capfd.readouterr()
+    model, id_map = load_trimmed(folder, ids)
+    assert capfd.readouterr().err == "", "no bars and reports of other libraries"
+    assert model.config.vocab_size < 30
+    assert id_map[pad] == model.config.pad_token_id
+    keep = torch.from_numpy((ids != pad).astype(np.int64))
+    expected = states(full, {"input_ids": torch.from_numpy(ids), "attention_mask": keep}, bf16=False)
+    new = torch.from_numpy(remap(ids, id_map))
+    assert torch.equal(states(model, {"input_ids": new, "attention_mask": keep}, bf16=False), expected)
+    assert all(parameter.dtype == torch.float32 and parameter.requires_grad for parameter in model.parameters())
+    if (index := model.get_input_embeddings().padding_idx) is not None:
+        assert index == id_map[pad]
+        train_a_step(model, new)
+        assert not model.get_input_embeddings().weight.grad[index].any(), "padding gets no gradient"
+
+
+def test_remap_and_its_errors(rng: np.random.Generator) -> None:
+    used = used_tokens(np.array([[7, 3], [3, 9]]), np.array([], np.int32), special=[0, 3])
+    assert used.tolist() == [0, 3, 7, 9]
+    assert used.dtype == np.int64
+    id_map = np.full(12, -1)
+    id_map[used] = np.arange(4)
+    ids = rng.choice(used, size=(5, 6)).astype(np.int32)
+    found = remap(ids, id_map)
+    assert found.dtype == np.int64
+    assert np.array_equal(used[found], ids)
+    assert remap(np.array([], np.int32), id_map).shape == (0,)
+    for wrong, count in (([0, 1, 5, 1], 2), ([0, 12], 1), ([-1], 1)):
+        with pytest.raises(EncoderError, match=rf"not in the trimmed vocabulary; found token .* \({count} such\)"):
+            remap(np.array(wrong), id_map)
+
+
+def test_ids_that_do_not_fit() -> None:
+    for wrong in (np.array([30522]), np.array([-1]), np.array([], np.int64)):
+        with pytest.raises(EncoderError, match="token ids do not fit the encoder"):
+            load_trimmed("minilm", wrong)
+
+
+def test_damaged_folders(tmp_path: Path) -> None:
+    folder = own_encoder("names with a prefix", tmp_path / "own")
+    whole = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(EncoderError, match=r"model\.safetensors: the weights are damaged"):
+        load_trimmed(folder, np.array([3]))
+
+    from safetensors.torch import load_file, save_file
+
+    (folder / "model.safetensors").write_bytes(whole)
+    weights = load_file(folder / "model.safetensors")
+    without = {name: value.clone() for name, value in weights.items() if "attention.self.query" not in name}
+    save_file(without, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(EncoderError, match=r"lacks weights; found no .*query\.bias.*\(2 in all\)"):
+        load_trimmed(folder, np.array([3]))
+    without = {name: value.clone() for name, value in weights.items() if "word_embeddings" not in name}
+    save_file(without, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(EncoderError, match="no token embedding"):
+        load_trimmed(folder, np.array([3]))
+    (folder / "model.safetensors").write_bytes(whole)
+    (folder / "config.json").write_text('{"model_type": "no-such-model"}')
+    with pytest.raises(EncoderError, match="the encoder cannot be loaded"):
+        load_trimmed(folder, np.array([3]))
+
+
+def test_special_tokens_survive() -> None:
+    model, id_map = load_trimmed("minilm", used_tokens(special=special_ids("minilm")))
+    assert id_map[special_ids("minilm")].tolist() == [0, 1, 2, 3, 4]
+    assert model.get_input_embeddings().padding_idx == 0
