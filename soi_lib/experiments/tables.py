@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from soi_lib.analysis.categories import SOI
+from soi_lib.analysis.statistics import metric_interval
 from soi_lib.analysis.transitions import Normalize, mean_transition, movers
 from soi_lib.corpora import load
 from soi_lib.corpora.base import Split
@@ -51,27 +52,37 @@ def member_table(results: Results) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index("member").round(3)
 
 
+def predicted(results: Results, member: str, setting: Setting, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Gold labels (N,) and predictions (S, N) of `member` in `setting` on a split, a row a seed, sorted by id."""
+    frames = [results.run(setting, seed).predictions(member) for seed in results.seeds]
+    frames = [f[f["split"] == split].sort_values("id") for f in frames]
+    return frames[0]["gold"].to_numpy(), np.stack([f["predicted"].to_numpy() for f in frames])
+
+
 def score_table(results: Results) -> pd.DataFrame:
-    """A row a member, setting and split: mean accuracy, macro-F1 and loss over seeds, the range, and the baselines."""
+    """A row a member, setting and split (test, ood): accuracy with its 95 % interval, macro-F1, loss, baselines.
+
+    Scores are means over seeds; the interval resamples examples, then seeds.
+    """
     rows: list[dict[str, Any]] = []
     for member in results.members:
         for setting in results.settings_with(member):
             found = [results.run(setting, seed).metrics[member] for seed in results.seeds]
             for split in ("test", "ood"):
-                accuracy = np.array([m[split]["accuracy"] for m in found])
+                interval = metric_interval(*predicted(results, member, setting, split))
                 rows.append(
                     {
                         "member": member,
                         "setting": setting_name(setting, results.members),
-                        "split": "OOD" if split == "ood" else split,
+                        "split": split,
                         "n": found[0][split]["n"],
-                        "accuracy": accuracy.mean(),
-                        "lowest": accuracy.min(),
-                        "highest": accuracy.max(),
-                        "macro-F1": np.mean([m[split]["macro_f1"] for m in found]),
+                        "accuracy": interval.value,
+                        "low": interval.low,
+                        "high": interval.high,
+                        "macro_f1": np.mean([m[split]["macro_f1"] for m in found]),
                         "loss": np.mean([m[split]["loss"] for m in found]),
                         "majority": found[0]["majority"][split]["accuracy"],
-                        "bag of words": found[0]["bag_of_words"][split]["accuracy"],
+                        "bag_of_words": found[0]["bag_of_words"][split]["accuracy"],
                     }
                 )
     return pd.DataFrame(rows).round(3)

@@ -113,7 +113,7 @@ def collate(data: Encoded, index: np.ndarray, *, pad: int, multiple: int = 1) ->
 def encode(tokens: Tokens, id_map: np.ndarray, gold: np.ndarray, *, member: int) -> Encoded:
     """Examples of member number `member` in the trimmed vocabulary of `id_map`."""
     return Encoded(
-        token=remap(tokens.ids, id_map).astype(np.int64),
+        token=remap(tokens.ids, id_map),
         segment=None if tokens.segments is None else tokens.segments.astype(np.int64),
         offset=tokens.offsets.astype(np.int64),
         gold=gold.astype(np.int64),

@@ -66,10 +66,12 @@ def attention(
     dropout: float = 0.0,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Scaled dot-product attention, written out; an additive mask, (B, 1, T, T) or None."""
+    """Scaled dot-product attention, written out; the mask is additive or bool (True: look), (B, 1, T, T), or None."""
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     scores = torch.matmul(query * scale, key.transpose(2, 3))
     if attention_mask is not None:
+        if attention_mask.dtype == torch.bool:
+            attention_mask = torch.zeros_like(scores).masked_fill_(~attention_mask, torch.finfo(scores.dtype).min)
         scores = scores + attention_mask
     weights = scores.softmax(-1)
     if dropout > 0.0 and module.training:
@@ -86,7 +88,7 @@ def make_fast(model: nn.Module) -> nn.Module:
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
             if type(child) is nn.Dropout:
-                setattr(module, name, FastDropout(child.p))
+                setattr(module, name, FastDropout(child.p).train(child.training))
         config: Any = getattr(module, "config", None)
         if getattr(config, "_attn_implementation", None) == "sdpa":
             config._attn_implementation = ATTENTION

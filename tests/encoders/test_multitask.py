@@ -1,0 +1,43 @@
+"""Heads as one matrix: equal to separate heads bit for bit, shared where label names are equal."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional
+
+from soi_lib.encoders.multitask import Heads, derived_seed
+
+
+def test_masked_columns_equal_separate_heads():
+    labels = [("no", "yes"), ("a", "b", "c")]
+    both = Heads(16, labels, dropout=0.0, seed=3)
+    alone = [Heads(16, [names], dropout=0.0, seed=3) for names in labels]
+    pooled = torch.randn(40, 16, generator=torch.Generator().manual_seed(0))
+    member = torch.arange(40) % 2
+    gold = torch.arange(40) % 2  # below both numbers of classes
+    logits = both(pooled, member)
+    assert logits.shape == (40, 5)
+    loss = functional.cross_entropy(logits, gold + both.offset[member], reduction="none")
+    for i in (0, 1):
+        rows = member == i
+        own = alone[i](pooled[rows], torch.zeros(20, dtype=torch.long))
+        assert torch.equal(logits[rows][:, both.columns[i]], own)
+        assert torch.equal(logits[rows].softmax(1)[:, both.columns[i]], own.softmax(1))
+        assert torch.equal(loss[rows], functional.cross_entropy(own, gold[rows], reduction="none"))
+
+
+def test_equal_label_names_share_a_head_and_start_alike_in_every_setting():
+    shared = Heads(8, [("x", "y"), ("x", "y"), ("p", "q")], dropout=0.0, seed=1)
+    assert shared.linear.weight.shape == (4, 8)
+    assert shared.columns[0] == shared.columns[1] != shared.columns[2]
+    alone = Heads(8, [("p", "q")], dropout=0.0, seed=1)
+    assert torch.equal(shared.linear.weight[shared.columns[2]], alone.linear.weight)
+    other = Heads(8, [("p", "q")], dropout=0.0, seed=2)
+    assert not torch.equal(alone.linear.weight, other.linear.weight)
+
+
+def test_derived_seeds_are_distinct_and_stable():
+    assert derived_seed(0, "dropout", 1) == derived_seed(0, "dropout", 1)
+    seeds = {derived_seed(s, name, e) for s in range(5) for name in ("dropout", "head") for e in range(5)}
+    assert len(seeds) == 50
+    assert all(0 <= s < 2**63 for s in seeds)
