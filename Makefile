@@ -41,12 +41,12 @@ book: fetch ## Train what is missing, execute the notebooks, render _build/html
 test: fetch ## Run every test that needs no browser
 	@echo "== test: every test but the browser's (about 10 minutes on 2 cores)"
 	@$(BIN)/python -m pytest -m "not browser" -n $(WORKERS) --dist loadfile \
-	  --nbval --nbval-sanitize-with tests/nbval.cfg tests notebooks book
+	  --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg tests notebooks book
 
 .PHONY: test-browser
 test-browser: venv ## Read the built book in headless Chromium (after make book)
 	@echo "== test-browser: every page of _build/html in Chromium (about 2 minutes)"
-	@$(BIN)/python -m pytest -m browser tests/browser
+	@$(BIN)/python -m pytest -m browser -n $(WORKERS) tests/browser
 
 .PHONY: screenshots
 screenshots: venv ## Write a picture of every page at 1280 and 390 pixels to _build/screenshots

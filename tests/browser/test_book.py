@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import WIDTHS, Visit, toc_pages
+from reading import WIDTHS, Visit, toc_pages
 
 pytestmark = pytest.mark.browser
 
