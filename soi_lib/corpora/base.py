@@ -71,10 +71,10 @@ class Split:
     def take(self, n: int | None) -> Split:
         """A subset of n examples that depends on their ids only; nested: take(100) is inside take(300).
 
-        n None, or not below N, returns all.
+        n None, or not below N, returns all. The result is sorted by id.
         """
         if n is None or n >= len(self):
-            return self
+            return self if list(self.ids) == sorted(self.ids) else self.rows(np.arange(len(self)))
         if n < 1:
             raise CorpusError("a subset of a split must hold examples", found=n, expected="at least 1")
         return self.rows(id_order(self.ids)[:n])

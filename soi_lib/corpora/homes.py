@@ -12,10 +12,10 @@ from __future__ import annotations
 FIELDS = ("area", "floor", "light", "cover", "media_player", "switch", "timer")
 
 _EN = """
-kitchen | ground | chandelier | front blind | TV | coffee maker | pizza
+kitchen | ground | chandelier | front blind | television | coffee maker | pizza
 living room | first | floor lamp | left curtain | soundbar | heater | tea
 bedroom | second | bedside lamp | back shutter | speaker | heated mattress | nap
-bathroom | upper | mirror light | skylight | radio | towel warmer | bath
+bathroom | upper | mirror light | skylight | clock radio | towel warmer | bath
 office | third | desk lamp | roller shade | stereo | printer | meeting
 garage | basement | spotlight | garage door | subwoofer | charger | laundry
 dining room | main | wall light | right curtain | projector | air conditioner | roast
@@ -29,10 +29,10 @@ pantry | fifth | LED strip | sun shade | set-top box | freezer | eggs
 """
 
 _FR = """
-la cuisine | le rez-de-chaussée | le lustre | le store avant | la télé | la cafetière | la pizza
+la cuisine | le rez-de-chaussée | le lustre | le store avant | la télévision | la cafetière | la pizza
 le salon | le premier étage | le lampadaire | le rideau gauche | la barre de son | le radiateur | le thé
 la chambre | le deuxième étage | la lampe de chevet | le volet arrière | l'enceinte | le matelas chauffant | la sieste
-la salle de bain | l'étage supérieur | l'applique du miroir | la lucarne | la radio | le sèche-serviettes | le bain
+la salle de bain | l'étage supérieur | l'applique du miroir | la lucarne | le radio-réveil | le sèche-serviettes | le bain
 le bureau | le troisième étage | la lampe articulée | le store enrouleur | la chaîne stéréo | l'imprimante | la réunion
 le garage | le sous-sol | le spot | la porte du garage | le caisson de basses | le chargeur | la lessive
 la salle à manger | l'étage principal | l'applique murale | le rideau droit | le projecteur | le climatiseur | le rôti

@@ -34,12 +34,18 @@ SOURCES = {
 DOCUMENTED = ("amazon", "nyt")  # their ids are DOCUMENT_SENTENCE
 
 _AIRLINE = re.compile(r"@(" + "|".join(AIRLINES) + r")\b", re.IGNORECASE)
-_DECORATION = re.compile(r"https?://\S+|@\w+|\brt\b|[\W_]+", re.IGNORECASE)
+_DECORATION = re.compile(r"https?://\S+|@\w+|\brt\b", re.IGNORECASE)
+_SIGNS = re.compile(r"[\W_]+")
 
 
 def wording(text: str) -> str:
     """What is left of a text without links, mentions, case and punctuation: near repetitions share it."""
-    return " ".join(_DECORATION.sub(" ", text).casefold().split()) or text.casefold()
+    return " ".join(_SIGNS.sub(" ", _DECORATION.sub(" ", text)).casefold().split()) or text.casefold()
+
+
+def cleaned(text: str) -> str:
+    """HTML entities decoded (some were encoded twice) and white space collapsed."""
+    return " ".join(html.unescape(html.unescape(text)).split())
 
 
 @cache
@@ -54,7 +60,7 @@ def scored(source: str) -> pd.DataFrame:
         parts = line.split("\t", 2)
         if len(parts) != 3:
             raise CorpusError("a line has too few fields", where=f"{path} line {number}", found=len(parts), expected=3)
-        key, score, text = parts[0], float(parts[1]), " ".join(html.unescape(parts[2]).split())
+        key, score, text = parts[0], float(parts[1]), cleaned(parts[2])
         if abs(score) < THRESHOLD or not text:
             continue
         if source in DOCUMENTED:
@@ -129,7 +135,7 @@ def airline() -> pd.DataFrame:
         raise CorpusError("unexpected columns", where=path, found=header, expected="sentiment, confidence, text")
     rows = []
     for number, (sentiment, _confidence, raw) in enumerate(table):
-        text = " ".join(html.unescape(raw).split())
+        text = cleaned(raw)
         if sentiment in LABELS and text and _AIRLINE.search(text):
             ident, group = f"sentiment/{number:05d}", f"sentiment:{wording(text)}"
             rows.append((ident, text, LABELS.index(sentiment), group))

@@ -12,11 +12,15 @@ import logging
 from functools import cache
 from itertools import repeat
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from soi_lib import atomic
 from soi_lib.corpora.base import Card, Corpus, Split, all_splits, card_dict, fingerprint
-from soi_lib.errors import CorpusError, nearest
+from soi_lib.errors import CorpusError, SoiError, nearest
 from soi_lib.paths import cache_dir
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 log = logging.getLogger("soi_lib")
 
@@ -31,6 +35,7 @@ PACKAGES = {
     "fr": ("home-assistant-intents",),
     "fa": ("home-assistant-intents",),
 }
+COLUMNS = ("split", "id", "text", "text_pair", "label", "group")
 BUILDERS = ("base", "entailment", "french", "homes", "intents", "paraphrase", "sentiment", "splits", "templates")
 
 
@@ -78,10 +83,13 @@ def load(name: str) -> Corpus:
     if path.exists():
         try:
             return read(path)
-        except (OSError, ValueError, KeyError, TypeError, CorpusError) as error:
-            log.warning("%s: the cached corpus is damaged (%s); building it again", path, error)
+        except CorpusError as error:
+            log.warning("%s; building it again", error)
     corpus = build(name)
-    write(path, corpus)
+    try:
+        write(path, corpus)
+    except SoiError as error:  # a cache that cannot be written costs time, not the corpus
+        log.warning("the corpus is not kept: %s", error)
     return corpus
 
 
@@ -107,23 +115,48 @@ def write(path: Path, corpus: Corpus) -> None:
         "card": card_dict(corpus.card),
         "fingerprint": corpus.fingerprint,
     }
-    table = pa.table(columns).replace_schema_metadata({"soi_corpus": json.dumps(about, sort_keys=True)})
+    head = json.dumps(about, sort_keys=True)
+    digest = hashlib.sha256(head.encode()).hexdigest()
+    table = pa.table(columns).replace_schema_metadata({"soi_corpus": head, "soi_sha256": digest})
     with atomic.replacing(path) as tmp:
         pq.write_table(table, tmp, compression="zstd")
 
 
 def read(path: Path) -> Corpus:
-    """Read what `write` wrote; raises CorpusError when the rows do not have the fingerprint written with them."""
-    import numpy as np
+    """Read what `write` wrote; raises CorpusError when anything in the file is not what was written."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         table = pq.read_table(path)
-    except pa.ArrowException as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise CorpusError("the file is no Parquet file that can be read", where=path, found=error) from error
-    about = json.loads((table.schema.metadata or {})[b"soi_corpus"])
-    column = {name: table.column(name).to_pylist() for name in table.column_names}
+    metadata = table.schema.metadata or {}
+    head = metadata.get(b"soi_corpus", b"")
+    if hashlib.sha256(head).hexdigest().encode() != metadata.get(b"soi_sha256"):
+        raise CorpusError("the description of the corpus is missing or not the one that was written", where=path)
+    about = json.loads(head)
+    labels = tuple(about["labels"])
+    try:
+        splits, extra = _splits(table)
+        found = fingerprint(labels, splits, extra)
+    except (KeyError, TypeError, ValueError) as error:
+        raise CorpusError("a column is missing or damaged", where=path, found=error) from error
+    if found != about["fingerprint"]:
+        raise CorpusError(
+            "the rows are not those that were written",
+            where=path,
+            found=f"fingerprint {found[:12]}",
+            expected=about["fingerprint"][:12],
+        )
+    return Corpus(about["name"], about["comparison"], labels, splits, Card(**about["card"]), found, extra)
+
+
+def _splits(table: pa.Table) -> tuple[dict[str, Split], dict[str, Split]]:
+    """The splits and the further out-of-distribution sets of a table."""
+    import numpy as np
+
+    column = {name: table.column(name).to_pylist() for name in COLUMNS}
     where = np.array(column["split"], dtype=object)
     everything: dict[str, Split] = {}
     for name in dict.fromkeys(column["split"]):
@@ -138,13 +171,4 @@ def read(path: Path) -> Corpus:
         )
     splits = {n: s for n, s in everything.items() if not n.startswith("ood:")}
     extra = {n.removeprefix("ood:"): s for n, s in everything.items() if n.startswith("ood:")}
-    labels = tuple(about["labels"])
-    found = fingerprint(labels, splits, extra)
-    if found != about["fingerprint"]:
-        raise CorpusError(
-            "the rows are not those that were written",
-            where=path,
-            found=f"fingerprint {found[:12]}",
-            expected=about["fingerprint"][:12],
-        )
-    return Corpus(about["name"], about["comparison"], labels, splits, Card(**about["card"]), found, extra)
+    return splits, extra

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from soi_lib.corpora.base import Split, fingerprint, id_order, make, normalise
+from soi_lib.errors import CorpusError
+
+from .conftest import CARD, split_of
+
+
+def changed(split: Split, position: int, **values: object) -> Split:
+    """The split with one example changed."""
+    fields = {}
+    for name, value in values.items():
+        column = list(getattr(split, name))
+        column[position] = value
+        old = getattr(split, name)
+        fields[name] = np.array(column, dtype=old.dtype) if isinstance(old, np.ndarray) else column
+    return dataclasses.replace(split, **fields)
+
+
+def test_a_sound_corpus_passes_and_keeps_its_rows(parts):
+    corpus = make("small", "user", ("no", "yes"), parts, CARD)
+    assert [len(s) for s in corpus.splits.values()] == [8] * 4
+    assert corpus.fingerprint == fingerprint(("no", "yes"), parts, {})
+    assert not corpus.paired
+
+
+@given(st.integers(1, 40), st.integers(1, 40))
+def test_subsets_are_nested_sorted_and_blind_to_the_order_of_rows(small, large):
+    small, large = sorted((small, large))
+    rows = [(f"id/{i:03d}", f"text {i}", i % 2, f"g{i}") for i in range(40)]
+    split, reverse = split_of(rows), split_of(rows[::-1])
+    few, many = split.take(small), split.take(large)
+    assert set(few.ids) <= set(many.ids)
+    assert len(few) == small
+    assert list(few.ids) == sorted(few.ids)
+    assert list(reverse.take(small).ids) == list(few.ids)
+    assert all(t == f"text {int(i[3:])}" for i, t in zip(few.ids, few.text, strict=True))
+
+
+def test_take_none_or_too_many_gives_all(parts):
+    assert len(parts["train"].take(None)) == len(parts["train"].take(10**6)) == 8
+    with pytest.raises(CorpusError, match="at least 1"):
+        parts["train"].take(0)
+
+
+def test_the_order_is_that_of_sha256():
+    # sha256("a") = ca97..., sha256("b") = 3e23..., sha256("c") = 2e7d...
+    assert id_order(["a", "b", "c"]).tolist() == [2, 1, 0]
+
+
+def test_normalise_folds_case_and_white_space():
+    assert normalise("  Straße\tUND\n Weg ") == "strasse und weg"
+
+
+def test_a_text_in_two_splits_is_named(parts):
+    parts["test"] = changed(parts["test"], 3, text="TEXT  5 of\ttrain")
+    with pytest.raises(CorpusError, match=r"small/test: the text of 'test/3' .* 'train/5' of train"):
+        make("small", "user", ("no", "yes"), parts, CARD)
+
+
+def test_a_pair_may_share_one_side_but_not_both(parts):
+    pairs = {n: dataclasses.replace(s, text_pair=["the same question"] * 8) for n, s in parts.items()}
+    make("pairs", "user", ("no", "yes"), pairs, CARD)
+    pairs["ood"] = changed(pairs["ood"], 0, text="text 1 of train")
+    with pytest.raises(CorpusError, match="'ood/0' stands in two splits"):
+        make("pairs", "user", ("no", "yes"), pairs, CARD)
+
+
+def test_a_group_in_two_splits_is_named(parts):
+    parts["validation"] = changed(parts["validation"], 2, group="train:4")
+    with pytest.raises(CorpusError, match="the group 'train:4' stands in two splits"):
+        make("small", "user", ("no", "yes"), parts, CARD)
+
+
+def test_a_repeated_id_is_named_within_and_across_splits(parts):
+    for name, repeated in (("train", "train/0"), ("test", "train/0")):
+        broken = parts | {name: changed(parts[name], 5, ids=repeated)}
+        with pytest.raises(CorpusError, match="the id 'train/0' is used twice"):
+            make("small", "user", ("no", "yes"), broken, CARD)
+
+
+def test_an_empty_split_is_named(parts):
+    parts["test"] = split_of([])
+    with pytest.raises(CorpusError, match="small/test: the split is empty"):
+        make("small", "user", ("no", "yes"), parts, CARD)
+
+
+def test_one_class_in_training_is_named(parts):
+    parts["train"] = dataclasses.replace(parts["train"], label=np.ones(8, dtype=np.int16))
+    with pytest.raises(CorpusError, match="one class only; found 'yes'"):
+        make("small", "user", ("no", "yes"), parts, CARD)
+
+
+@pytest.mark.parametrize("text", ["", "  \n"])
+def test_an_empty_text_is_named(parts, text):
+    parts["ood"] = changed(parts["ood"], 6, text=text)
+    with pytest.raises(CorpusError, match="small/ood: the text of 'ood/6' is empty"):
+        make("small", "user", ("no", "yes"), parts, CARD)
+
+
+def test_a_label_out_of_range_is_named(parts):
+    parts["test"] = changed(parts["test"], 1, label=2)
+    with pytest.raises(CorpusError, match="the label of 'test/1' is out of range; found 2, expected 0 to 1"):
+        make("small", "user", ("no", "yes"), parts, CARD)
+
+
+def test_pairs_and_single_texts_do_not_mix(parts):
+    parts["test"] = dataclasses.replace(parts["test"], text_pair=["x"] * 8)
+    with pytest.raises(CorpusError, match="some splits hold pairs"):
+        make("small", "user", ("no", "yes"), parts, CARD)
+
+
+def test_the_further_ood_sets_are_checked_too(parts):
+    with pytest.raises(CorpusError, match="small/ood:more: the id 'train/0' is used twice"):
+        make("small", "user", ("no", "yes"), parts, CARD, {"more": parts["train"]})
+
+
+@pytest.mark.parametrize(
+    "change", [{"text": "another"}, {"label": 1}, {"group": "another"}, {"ids": "another"}], ids=lambda c: next(iter(c))
+)
+def test_the_fingerprint_sees_every_change_but_not_the_order(parts, change):
+    before = fingerprint(("no", "yes"), parts, {})
+    train = parts["train"]
+    assert fingerprint(("no", "yes"), parts | {"train": train.rows(np.arange(8)[::-1])}, {}) == before
+    assert fingerprint(("no", "yes"), parts | {"train": changed(train, 4, **change)}, {}) != before
+    assert fingerprint(("yes", "no"), parts, {}) != before
+
+
+def test_summary_and_examples(parts):
+    corpus = make("small", "user", ("no", "yes"), parts, CARD)
+    row = corpus.summary()[0]
+    assert (row["split"], row["n"], row["groups"], row["mean_words"], row["max_words"]) == ("train", 8, 8, 4.0, 4)
+    assert row["labels"] == {"no": 0.5, "yes": 0.5}
+    assert {e["label"] for e in corpus.examples(2)} == {"no", "yes"}

@@ -1,0 +1,105 @@
+"""What all nine members promise, on the data themselves."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from soi_lib.corpora import COMPARISONS, SPLITS, Corpus, load
+from soi_lib.corpora.base import all_splits, normalise, validate
+
+MEMBERS = [name for names in COMPARISONS.values() for name in names]
+CHILD = """
+import sys
+assert not any(m.split('.')[0] in ('pandas', 'pyarrow', 'sklearn', 'hassil', 'torch') for m in sys.modules)
+import soi_lib.corpora
+heavy = [m for m in ('pandas', 'pyarrow', 'sklearn', 'hassil', 'torch') if m in sys.modules]
+assert not heavy, heavy
+from soi_lib.corpora.store import build
+for name in sys.argv[1:]:
+    print(name, build(name).fingerprint)
+"""
+
+
+@pytest.fixture(scope="module", params=MEMBERS)
+def corpus(request, wheels) -> Corpus:
+    return load(request.param)
+
+
+def test_all_splits_are_there_and_large_enough(corpus):
+    assert tuple(corpus.splits) == SPLITS
+    sizes = {name: len(split) for name, split in corpus.splits.items()}
+    assert 1000 <= sizes["train"] <= 5000
+    assert 250 <= sizes["validation"] <= 1000
+    assert 750 <= sizes["test"] <= 2000
+    small = {"entailment": 80, "paraphrase": 571}  # all that their sources have
+    assert sizes["ood"] == small[corpus.name] if corpus.name in small else 700 <= sizes["ood"] <= 2000
+
+
+def test_no_text_group_or_id_is_shared(corpus):
+    seen: dict[str, dict[str, str]] = {"text": {}, "group": {}, "id": {}}
+    for name, split in all_splits(corpus.splits, corpus.extra_ood).items():
+        pairs = split.text_pair or [""] * len(split)
+        keys = [f"{normalise(a)}\t{normalise(b)}" for a, b in zip(split.text, pairs, strict=True)]
+        assert len(set(split.ids)) == len(split)
+        for kind, values in (("text", keys), ("group", split.group), ("id", split.ids)):
+            for value in values:
+                assert seen[kind].setdefault(value, name) == name, (kind, value)
+
+
+def test_every_class_is_in_every_split_and_none_dominates(corpus):
+    for name, split in corpus.splits.items():
+        share = np.bincount(split.label, minlength=len(corpus.labels)) / len(split)
+        assert share.min() > 0.03, name
+        assert share.max() < 0.81, name
+    for name in ("validation", "test"):
+        mine, train = (
+            np.bincount(corpus.splits[s].label, minlength=len(corpus.labels)) / len(corpus.splits[s])
+            for s in (name, "train")
+        )
+        assert np.abs(mine - train).max() < 0.03, name
+
+
+def test_ids_name_the_source_and_rows_are_sorted(corpus):
+    for split in corpus.splits.values():
+        assert list(split.ids) == sorted(split.ids)
+        assert all("/" in i for i in split.ids)
+        assert split.label.dtype == np.int16
+
+
+def test_texts_are_clean(corpus):
+    for split in corpus.splits.values():
+        for text in [*split.text, *(split.text_pair or [])]:
+            assert text == " ".join(text.split())
+            assert not any(c in text for c in "\x00\x01\x02"), text
+
+
+def test_the_card_says_what_a_reader_needs(corpus):
+    for part in ("title", "question", "origin", "licence", "language", "construction", "group_by", "ood"):
+        assert getattr(corpus.card, part).strip()
+    assert corpus.card.caveats
+    assert len(corpus.examples(3)) == 3
+
+
+def test_building_again_gives_the_same_and_validation_still_runs(corpus):
+    validate(corpus.name, corpus.labels, corpus.splits, corpus.extra_ood)
+    again = load(corpus.name)
+    assert again.fingerprint == corpus.fingerprint
+    assert again.card == corpus.card
+
+
+def test_the_build_does_not_depend_on_the_process(wheels):
+    """One member of each builder, in a process with another hash seed; and the import stays light there."""
+    names = ["paraphrase", "fr", "tweets", "sentiment", "entailment"]
+    child = subprocess.run(
+        [sys.executable, "-c", CHILD, *names],
+        env=os.environ | {"PYTHONHASHSEED": "4711"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert dict(line.split() for line in child.stdout.splitlines()) == {n: load(n).fingerprint for n in names}

