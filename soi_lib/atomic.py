@@ -81,9 +81,14 @@ def write_text(path: str | os.PathLike[str], text: str, *, overwrite: bool = Tru
     write_bytes(path, text.encode("utf-8"), overwrite=overwrite)
 
 
+def json_text(value: Any) -> str:
+    """Indented JSON with sorted keys: equal values are equal bytes."""
+    return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
 def write_json(path: str | os.PathLike[str], value: Any, *, overwrite: bool = True) -> None:
-    """Write `value` as indented JSON with sorted keys, so that equal values are equal bytes."""
-    write_text(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n", overwrite=overwrite)
+    """Write `json_text(value)`; see `write_bytes`."""
+    write_text(path, json_text(value), overwrite=overwrite)
 
 
 @contextmanager

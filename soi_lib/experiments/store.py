@@ -179,8 +179,9 @@ def open_run(folder: str | os.PathLike[str]) -> StoredRun:
     folder = Path(folder)
     path = folder / MANIFEST
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        known = manifest["sha256"] == _seal(manifest)
+        text = path.read_text(encoding="utf-8")
+        manifest = json.loads(text)
+        known = manifest["sha256"] == _seal(manifest) and text == atomic.json_text(manifest)
     except FileNotFoundError:
         raise StoreError(
             "is no finished run: it has no manifest",

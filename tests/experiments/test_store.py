@@ -1,0 +1,132 @@
+"""The store: runs are whole or not there, damage is named and moved away, one process at a time does a run."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from soi_lib import atomic
+from soi_lib.dynamics import TrainingDynamics
+from soi_lib.errors import OutputExistsError, SoiError, StoreError
+from soi_lib.experiments.store import MANIFEST, RunStore, open_run
+
+IDENTITY = {"comparison": "source", "setting": ["tweets"], "seed": 0}
+
+
+def fill(folder):
+    (folder / "dynamics").mkdir()
+    p = np.full((2, 3), 0.5, np.float32)
+    dyn = TrainingDynamics(np.arange(3), np.zeros(3, np.int16), p, p > 0.4, {"member": "tweets"})
+    dyn.save(folder / "dynamics" / "tweets.parquet")
+    atomic.write_json(folder / "metrics.json", {"tweets": {"n": 3}})
+
+
+@pytest.fixture
+def stored(tmp_path):
+    store = RunStore(tmp_path / "runs")
+    store.write("abc", {"identity": IDENTITY}, fill)
+    return store
+
+
+def test_a_stored_run_reads_back(stored):
+    run = stored.get("abc")
+    assert (run.key, run.comparison, run.setting, run.seed) == ("abc", "source", ("tweets",), 0)
+    assert run.metrics == {"tweets": {"n": 3}}
+    assert len(run.dynamics("tweets")) == 3
+    with pytest.raises(StoreError, match=r"no such member.*found 'fr'"):
+        run.dynamics("fr")
+    assert [r.key for r in stored] == ["abc"]
+    assert stored.get("none") is None
+    assert not list(stored.root.rglob(f"{atomic.PREFIX}*"))
+
+
+@pytest.mark.parametrize("name", [MANIFEST, "metrics.json", "dynamics/tweets.parquet"])
+@pytest.mark.parametrize("damage", ["flip", "truncate", "delete"])
+def test_damage_is_named_and_moved_away(stored, name, damage, caplog):
+    path = stored.path("abc") / name
+    body = bytearray(path.read_bytes())
+    if damage == "flip":
+        body[len(body) // 2] ^= 1
+        path.write_bytes(bytes(body))
+    elif damage == "truncate":
+        path.write_bytes(bytes(body[:-1]))
+    else:
+        path.unlink()
+    with pytest.raises(StoreError) as raised:
+        open_run(stored.path("abc"))
+    assert str(path) in str(raised.value) or (name == MANIFEST and "no manifest" in str(raised.value))
+    assert stored.get("abc") is None
+    assert "was moved to" in caplog.text
+    assert not stored.path("abc").exists()
+    assert len(list((stored.root / "quarantine").iterdir())) == 1
+
+
+def test_a_stray_file_and_a_link_are_refused(stored, tmp_path):
+    (stored.path("abc") / "extra").write_text("x", encoding="utf-8")
+    with pytest.raises(StoreError, match=r"extra: a file that the run did not write"):
+        open_run(stored.path("abc"))
+    (stored.path("abc") / "extra").unlink()
+    target = stored.path("abc") / "metrics.json"
+    target.rename(tmp_path / "elsewhere.json")
+    target.symlink_to(tmp_path / "elsewhere.json")
+    with pytest.raises(StoreError, match=r"metrics.json: a file of the run is missing"):
+        open_run(stored.path("abc"))
+
+
+def test_nothing_is_left_when_filling_fails(tmp_path):
+    store = RunStore(tmp_path / "runs")
+
+    def broken(folder):
+        fill(folder)
+        raise SoiError("the disk is full")
+
+    with pytest.raises(SoiError, match="disk is full"):
+        store.write("abc", {"identity": IDENTITY}, broken)
+    assert list(store.root.iterdir()) == []
+
+
+def test_the_lock_of_a_dead_process_is_free(tmp_path):
+    store = RunStore(tmp_path)
+    code = (
+        "import sys, os; from soi_lib.experiments.store import RunStore\n"
+        "with RunStore(sys.argv[1]).lock('k'):\n"
+        "    print('held', flush=True); sys.stdin.read()"
+    )
+    other = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdin=-1, stdout=-1, text=True)
+    assert other.stdout.readline() == "held\n"
+    with pytest.raises(StoreError, match="being done by another process"), store.lock("k", timeout=0.1):
+        pass
+    other.kill()
+    other.wait()
+    with store.lock("k", timeout=5):
+        pass
+
+
+def test_atomic_writes(tmp_path):
+    path = tmp_path / "a.txt"
+    atomic.write_text(path, "one")
+    with pytest.raises(OutputExistsError, match="--force"):
+        atomic.write_text(path, "two", overwrite=False)
+    with contextlib.suppress(RuntimeError), atomic.replacing(path) as tmp:
+        tmp.write_text("half", encoding="utf-8")
+        raise RuntimeError
+    assert path.read_text(encoding="utf-8") == "one"
+    with pytest.raises(SoiError, match="a directory stands"):
+        atomic.write_text(tmp_path, "x")
+    (tmp_path / ".tmp-left").write_text("x", encoding="utf-8")
+    assert atomic.sweep(tmp_path) == [tmp_path / ".tmp-left"]
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_manifest_that_was_edited_is_refused(stored):
+    path = stored.path("abc") / MANIFEST
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    manifest["identity"]["seed"] = 1
+    path.write_text(json.dumps(manifest), encoding="utf-8")
+    with pytest.raises(StoreError, match="not the one that was written"):
+        open_run(stored.path("abc"))
