@@ -59,7 +59,9 @@ class Display:
         self.last = 0.0
 
     def say(self, text: str, *, final: bool = False) -> None:
-        """Show `text` in place of what was shown before; `final` keeps it."""
+        """Show `text` in place of what was shown before; `final` keeps it. Steps of one package show nothing."""
+        if self.total == 1 and not text.startswith(("ERROR", "error")):
+            return
         if self.tty:
             print(f"\r\033[K  {text}", end="\n" if final else "", flush=True)
         elif final or time.monotonic() - self.last > 10:
