@@ -293,8 +293,8 @@ def build() -> Corpus:
         caveats=[
             "Commands are generated: their variety is that of the templates, and some are stilted.",
             "Same means: the same intent and slot values; `here` counts as the same as no place.",
-            "News sentences are long and most rewritings shorten them: this is a far transfer. Of the 742 pairs, those that"
-            " repeat, and three sentences with one rewriting called both, are left out.",
+            "News sentences are long and most rewritings shorten them: this is a far transfer.",
+            "Of the 742 news pairs, repetitions are left out, and so are three pairs that are called both.",
         ],
         counts={"sentences": len(set(frame["text"]) | set(frame["text_pair"]))},
     )

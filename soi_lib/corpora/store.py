@@ -115,7 +115,7 @@ def write(path: Path, corpus: Corpus) -> None:
         "card": card_dict(corpus.card),
         "fingerprint": corpus.fingerprint,
     }
-    head = json.dumps(about, sort_keys=True)
+    head = json.dumps(about)
     digest = hashlib.sha256(head.encode()).hexdigest()
     table = pa.table(columns).replace_schema_metadata({"soi_corpus": head, "soi_sha256": digest})
     with atomic.replacing(path) as tmp:

@@ -29,6 +29,7 @@ def test_a_corpus_is_built_once_and_read_back_equal(cache):
     assert file.stat().st_mtime_ns == written
     assert again.fingerprint == first.fingerprint
     assert again.card == first.card
+    assert list(again.card.counts) == list(first.card.counts)
     assert again.labels == first.labels
     for name, split in first.splits.items():
         other = again.splits[name]
