@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from soi_lib.analysis.categories import SOI
@@ -123,3 +124,33 @@ def flows(results: Results, member: str, setting: tuple[str, ...], top: int = 2)
         f"**{member}**: {stay:.0f} of {total:.0f} examples ({stay / total:.0%}) are in the same category alone and in "
         f"{setting_name(setting, results.members)}. The largest moves are from {largest}."
     )
+
+
+_TITLES = {"task": "Tasks", "source": "Sources", "lingual": "Languages"}
+
+
+def _accuracy(results: Results, member: str, setting: tuple[str, ...], split: str) -> float:
+    gold, answers = predicted(results, member, setting, split)
+    return float((answers == gold).mean())
+
+
+def story(found: dict[str, Results]) -> str:
+    """The landing page's summary: per comparison, accuracy alone and together, and the share of examples that moved."""
+    lines = []
+    for name, results in found.items():
+        last = results.settings[-1]
+        parts = []
+        for split, label in (("test", "test"), ("ood", "OOD")):
+            alone = [_accuracy(results, m, (m,), split) for m in results.members]
+            both = [_accuracy(results, m, last, split) for m in results.members]
+            parts.append(f"{label} accuracy {np.mean(alone):.3f} alone and {np.mean(both):.3f} together")
+        moved = []
+        for member in results.members:
+            counts = transition(results, member, last).to_numpy()
+            moved.append(1 - np.trace(counts) / counts.sum())
+        lines.append(
+            f"- **{_TITLES[name]}** (mean over {', '.join(results.members)}): {'; '.join(parts)}; "
+            f"{np.mean(moved):.0%} of the training examples change category."
+        )
+    first = next(iter(found.values()))
+    return "\n".join([*lines, "", caution(first)])

@@ -84,11 +84,13 @@ def open_results(
     profile: str | Path = "quick",
     runs: str | os.PathLike[str] = "",
     seeds: Sequence[int] | None = None,
+    device: str = "auto",
 ) -> Results:
     """The runs of `comparison`: from a recorded folder, or from a store, where missing ones are trained first.
 
     `runs` is a folder that `soi reproduce --record` wrote, or a store; empty means the store `runs`. `seeds` keeps
-    some seeds. Raises StoreError when a recorded folder is damaged or has no such runs.
+    some seeds; `device` "cpu" keeps training off a GPU. Raises StoreError when a recorded folder is damaged or has no
+    such runs.
     """
     folder = Path(runs or "runs")
     if (folder / CHECKSUMS).exists():
@@ -105,6 +107,8 @@ def open_results(
     else:
         from soi_lib.experiments.reproduce import reproduce
 
+        if device == "cpu":
+            os.environ["ACCELERATE_USE_CPU"] = "true"
         sizes = load_profile(profile)
         found = reproduce(sizes, RunStore(folder), only=[comparison])
     kept = [r for r in found if r.comparison == comparison and (seeds is None or r.seed in seeds)]

@@ -35,10 +35,16 @@ Progress = Callable[[str, int, int], None]
 EVALUATED = ("test", "ood")
 
 
-def do_run(spec: RunSpec, store: RunStore, *, progress: Progress | None = None) -> StoredRun:
-    """Train `spec` unless `store` has it, and return the stored run. One process at a time does a given run."""
+def do_run(
+    spec: RunSpec, store: RunStore, *, progress: Progress | None = None, keep_weights: bool = False
+) -> StoredRun:
+    """Train `spec` unless `store` has it, and return the stored run. One process at a time does a given run.
+
+    With `keep_weights` the final weights (float32, trimmed vocabulary) are kept beside the store's runs, for a second
+    stage to start from.
+    """
     with store.lock(spec.key):
-        return store.get(spec.key) or _train_and_store(spec, store, progress)
+        return store.get(spec.key) or _train_and_store(spec, store, progress, keep_weights)
 
 
 def taken_splits(corpus: Corpus, spec: RunSpec) -> dict[str, Split]:
@@ -51,8 +57,9 @@ def taken_splits(corpus: Corpus, spec: RunSpec) -> dict[str, Split]:
     return splits | {f"ood:{name}": s.take(spec.data.evaluate) for name, s in sorted(corpus.extra_ood.items())}
 
 
-def _train_and_store(spec: RunSpec, store: RunStore, progress: Progress | None) -> StoredRun:
+def _train_and_store(spec: RunSpec, store: RunStore, progress: Progress | None, keep_weights: bool) -> StoredRun:
     import torch
+    from safetensors.torch import save_file
 
     from soi_lib.corpora.baselines import baselines
     from soi_lib.encoders.sources import encoder_card, encoder_dir
@@ -128,6 +135,10 @@ def _train_and_store(spec: RunSpec, store: RunStore, progress: Progress | None) 
         "machine": machine(result.device),
         "versions": {name: _version(name) for name in ("soi_lib", "torch", "transformers", "numpy", "pyarrow")},
     }
+
+    if keep_weights:
+        with atomic.replacing(store.weights_path(spec.key)) as tmp:
+            save_file({name: value.cpu().clone() for name, value in result.weights.items()}, tmp, {"key": spec.key})
 
     def fill(out: Path) -> None:
         for member in spec.setting:

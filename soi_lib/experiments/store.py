@@ -104,6 +104,10 @@ class RunStore:
         """Where an unfinished run keeps its state."""
         return self.root / "unfinished" / f"{key}.safetensors"
 
+    def weights_path(self, key: str) -> Path:
+        """Where a run's final weights are kept if asked for: outside its folder, since they can be made again."""
+        return self.root / "weights" / f"{key}.safetensors"
+
     @contextmanager
     def lock(self, key: str, timeout: float = -1) -> Iterator[None]:
         """Hold the run `key`. The lock is the operating system's, so it is gone when its owner is."""

@@ -138,3 +138,13 @@ def moved_furthest(results: Results, member: str, setting: Setting, n: int = 12,
             "change of confidence": table["change"].round(2),
         }
     )
+
+
+def story_tables(found: dict[str, Results]) -> dict[str, pd.DataFrame]:
+    """For each comparison the shares of the six categories, each member alone and with all others."""
+    tables = {}
+    for name, results in found.items():
+        table = soi_table(results)
+        last = setting_name(results.settings[-1], results.members)
+        tables[name] = table[table.index.get_level_values("setting").isin(["alone", last])]
+    return tables
