@@ -61,7 +61,7 @@ def gain_table(results: Results) -> pd.DataFrame:
                     {
                         "member": member,
                         "setting": setting_name(setting, results.members),
-                        "split": "OOD" if split == "ood" else split,
+                        "split": split,
                         "difference": found.value,
                         "low": found.low,
                         "high": found.high,
@@ -75,7 +75,7 @@ def gains(results: Results) -> str:
     """Which members gain or lose out of distribution and on their own test set when trained together."""
     table = gain_table(results)
     lines = []
-    for split, name in (("OOD", "Out of distribution"), ("test", "On the test sets")):
+    for split, name in (("ood", "Out of distribution"), ("test", "On the test sets")):
         part = table[table["split"] == split]
         up = part[part["low"] > 0]
         down = part[part["high"] < 0]

@@ -1,0 +1,225 @@
+"""A whole reproduction in small: real encoder, real tweets and reviews, two worker processes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import yaml
+
+from soi_lib.errors import OutputExistsError, ProfileError, StoreError
+from soi_lib.experiments import reading, results, tables
+from soi_lib.experiments.plan import plan
+from soi_lib.experiments.profile import load_profile
+from soi_lib.experiments.reproduce import reproduce
+from soi_lib.experiments.run import do_run
+from soi_lib.experiments.store import RunStore, open_run
+
+TINY = {
+    "name": "tiny",
+    "seeds": [0, 1],
+    "data": {"train": 24, "evaluate": 40},
+    "training": {"epochs": 3, "batch_size": 8, "learning_rate": 1e-4},
+    "comparisons": {"source": {"encoder": "minilm", "members": ["tweets", "amazon"], "settings": ["single", "all"]}},
+}
+
+
+@pytest.fixture(scope="module")
+def profile(tmp_path_factory):
+    path = tmp_path_factory.mktemp("profile") / "tiny.yaml"
+    path.write_text(yaml.safe_dump(TINY), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return tmp_path_factory.mktemp("reproduction") / "runs"
+
+
+@pytest.fixture(scope="module")
+def done(wheels, profile, root):
+    return reproduce(load_profile(profile), RunStore(root), jobs=2, quiet=True)
+
+
+def test_every_run_is_there_with_counts_that_add_up(done):
+    assert [(r.setting, r.seed) for r in done] == [
+        (s, seed) for s in (("tweets",), ("amazon",), ("tweets", "amazon")) for seed in (0, 1)
+    ]
+    for run in done:
+        assert set(run.metrics) == set(run.setting)
+        for member, m in run.metrics.items():
+            assert m["n"] == 24
+            assert sum(m["soi"].values()) == 24
+            assert m["test"]["n"] == m["ood"]["n"] == 40
+            for score in (m["test"], m["ood"], m["majority"]["test"], m["bag_of_words"]["ood"]):
+                assert 0 <= score["accuracy"] <= 1
+                assert 0 <= score["macro_f1"] <= 1
+            dyn = run.dynamics(member)
+            assert dyn.meta.setting == run.setting
+            assert dyn.meta.seed == run.seed
+            frame = run.predictions(member)
+            test = frame[frame["split"] == "test"]
+            assert np.isclose((test["gold"] == test["predicted"]).mean(), m["test"]["accuracy"], atol=1e-6)
+        assert run.manifest["machine"]["threads"] == 1
+        assert set(run.manifest["files"]) >= {"metrics.json", "log.jsonl"}
+
+
+def test_nothing_is_done_twice(done, profile, root):
+    before = {p: p.stat().st_mtime_ns for p in root.rglob("*") if p.is_file()}
+    again = reproduce(load_profile(profile), RunStore(root), quiet=True)
+    assert [r.key for r in again] == [r.key for r in done]
+    assert {p: p.stat().st_mtime_ns for p in root.rglob("*") if p.is_file()} == before
+    assert not list(root.rglob(".tmp-*"))
+
+
+def test_a_run_done_alone_has_the_bits_of_one_done_beside_others(done, profile, tmp_path):
+    spec = plan(load_profile(profile))[4]
+    assert spec.key == done[4].key
+    seen = []
+    alone = do_run(spec, RunStore(tmp_path), progress=lambda key, epoch, n: seen.append(n), keep_weights=True)
+    assert sum(seen) == 3 * 48
+    for member in spec.setting:
+        a, b = alone.dynamics(member), done[4].dynamics(member)
+        assert np.array_equal(a.p_gold, b.p_gold)
+        assert np.array_equal(a.correct, b.correct)
+    assert alone.metrics == done[4].metrics
+    assert RunStore(tmp_path).weights_path(spec.key).exists()
+    assert not RunStore(tmp_path).checkpoint_path(spec.key).exists()
+
+
+def test_a_damaged_run_is_done_again(done, profile, root, tmp_path):
+    copy = tmp_path / "runs"
+    shutil.copytree(root, copy)
+    victim = copy / done[0].key / "metrics.json"
+    victim.write_text(victim.read_text(encoding="utf-8").replace("24", "25"), encoding="utf-8")
+    again = reproduce(load_profile(profile), RunStore(copy), quiet=True, jobs=1)
+    assert again[0].metrics == done[0].metrics
+    assert [p.name.split("-")[0] for p in (copy / "quarantine").iterdir()] == [done[0].key]
+
+
+def test_a_key_depends_on_what_determines_the_run(done, profile):
+    specs = plan(load_profile(profile))
+    assert len({s.key for s in specs}) == len(specs)
+    base = specs[0]
+    from dataclasses import replace
+
+    for change in (
+        {"seed": 7},
+        {"engine": 99},
+        {"training": base.training.model_copy(update={"epochs": 4})},
+        {"data": base.data.model_copy(update={"evaluate": 41})},
+        {"fingerprints": (("corpus/tweets", "other"), base.fingerprints[1])},
+    ):
+        assert replace(base, **change).key != base.key
+    assert [s.key for s in plan(load_profile(profile), only=["source"])] == [s.key for s in specs]
+    with pytest.raises(ProfileError, match=r"unknown comparison.*'sorce'.*did you mean 'source'"):
+        plan(load_profile(profile), only=["sorce"])
+
+
+def test_results_json_has_the_agreed_form(done, profile):
+    value = results.summary(load_profile(profile), done, "abc")
+    assert json.loads(json.dumps(value)) == value
+    assert set(value) == {"profile", "seconds", "commit", "runs"}
+    run = value["runs"][4]
+    assert set(run) == {"key", "comparison", "setting", "seed", "members"}
+    assert run["setting"] == ["tweets", "amazon"]
+    assert set(run["members"]["amazon"]) == {"n", "soi", "test", "ood", "majority", "bag_of_words"}
+    assert set(run["members"]["amazon"]["test"]) == {"n", "accuracy", "macro_f1"}
+    assert sum(run["members"]["amazon"]["soi"].values()) == run["members"]["amazon"]["n"]
+
+
+@pytest.fixture(scope="module")
+def recorded(done, profile, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data") / "recorded" / "tiny"
+    return results.record(load_profile(profile), done, folder)
+
+
+def test_recorded_runs_verify_and_hold_no_text(done, recorded):
+    assert results.verify_recorded(recorded) == len([p for p in recorded.rglob("*") if p.is_file()]) - 1
+    from soi_lib.corpora import load
+
+    body = b"".join(p.read_bytes() for p in recorded.rglob("*") if p.is_file())
+    texts = [t for m in ("tweets", "amazon") for t in load(m).splits["train"].take(24).text]
+    assert not [t for t in texts if t.encode() in body]
+    with pytest.raises(OutputExistsError, match="--force"):
+        results.record(load_profile(recorded / results.PROFILE_COPY), done, recorded)
+    again = results.record(load_profile(recorded / results.PROFILE_COPY), done, recorded, force=True)
+    assert [p.name for p in again.parent.iterdir()] == ["tiny"]
+
+
+def test_one_changed_byte_of_a_recorded_file_is_named(recorded, tmp_path):
+    copy = tmp_path / "recorded" / "tiny"
+    shutil.copytree(recorded, copy)
+    for path in sorted(copy.rglob("*")):
+        if not path.is_file() or path.name == results.CHECKSUMS:
+            continue
+        body = path.read_bytes()
+        path.write_bytes(body[:-1] + bytes([body[-1] ^ 1]))
+        with pytest.raises(StoreError, match="not the one that was recorded") as raised:
+            results.open_results("source", runs=copy)
+        assert str(path) in str(raised.value)
+        path.write_bytes(body)
+    results.open_results("source", runs=copy)
+    (copy / "profile.yaml").unlink()
+    with pytest.raises(StoreError, match=r"profile.yaml: a recorded file is missing"):
+        results.open_results("source", runs=copy)
+    shutil.rmtree(copy)
+    with pytest.raises(StoreError, match="no recorded runs here"):
+        results.open_results("source", runs=copy)
+
+
+def test_tables_agree_with_the_runs(done, recorded):
+    found = results.open_results("source", runs=recorded)
+    assert found.members == ("tweets", "amazon")
+    assert found.settings == (("tweets",), ("amazon",), ("tweets", "amazon"))
+    assert found.seeds == (0, 1)
+    assert found.settings_with("amazon") == [("amazon",), ("tweets", "amazon")]
+    only = results.open_results("source", runs=recorded, seeds=[1])
+    assert only.seeds == (1,)
+    with pytest.raises(StoreError, match="no runs of this comparison"):
+        results.open_results("source", runs=recorded, seeds=[5])
+    with pytest.raises(StoreError, match="did you mean 'tweets'"):
+        found.run(("tweet",))
+
+    scores = tables.score_table(found)
+    row = scores[(scores["member"] == "amazon") & (scores["setting"] == "alone") & (scores["split"] == "test")].iloc[0]
+    expected = np.mean([found.run(("amazon",), s).metrics["amazon"]["test"]["accuracy"] for s in (0, 1)])
+    assert abs(row["accuracy"] - expected) < 6e-4
+    assert row["low"] <= row["accuracy"] <= row["high"]
+
+    shares = tables.soi_table(found)
+    assert np.allclose(shares.sum(axis=1), 1, atol=2e-3)
+    counts = tables.transition(found, "tweets", ("tweets", "amazon"))
+    assert counts.to_numpy().sum() == 24
+    alone = tables.soi_table(found, shares=False).loc[("tweets", "alone")]
+    assert np.allclose(counts.sum(axis=1), alone)
+
+    moved = tables.moved_furthest(found, "tweets", ("tweets", "amazon"), n=5)
+    assert moved["change of confidence"].abs().is_monotonic_decreasing
+    texts = tables.texts("tweets")
+    assert set(moved["gold"]) <= {label for _, label in texts.values()}
+
+
+def test_sentences_follow_the_numbers(recorded):
+    found = results.open_results("source", runs=recorded)
+    assert reading.caution(found).startswith("2 seeds (profile tiny, 2 seeds")
+    assert "One seed" in reading.caution(results.open_results("source", runs=recorded, seeds=[0]))
+    table = reading.gain_table(found)
+    text = reading.gains(found)
+    ood = table[table["split"] == "ood"]
+    assert f"{ood['difference'].mean():+.3f}" in text
+    for row in ood.itertuples():
+        shown = f"{row.member} " in text.splitlines()[0] and f"({row.difference:+.3f} [" in text.splitlines()[0]
+        assert shown == bool(row.low > 0 or row.high < 0)
+    counts = tables.transition(found, "amazon", ("tweets", "amazon"))
+    stay = np.trace(counts.to_numpy())
+    assert f"{stay:.0f} of 24" in reading.flows(found, "amazon", ("tweets", "amazon"))
+    assert "**tweets** alone reaches" in reading.against_baselines(found)
+    assert "always correct" in reading.shares(found, tables.soi_table(found))
+
+
+def test_an_opened_run_needs_no_store(recorded, done):
+    run = open_run(recorded / done[0].key)
+    assert run.metrics == done[0].metrics
