@@ -144,11 +144,7 @@ def run_notebook(source: Path, target: Path, parameters: dict[str, Any], *, cwd:
         ]
         for name, value in sorted(parameters.items()):
             command += ["-r" if isinstance(value, str) else "-p", name, str(value)]
-        environment = os.environ | {
-            "PYTHONWARNINGS": "ignore",
-            "TQDM_DISABLE": "",
-            "PYDEVD_DISABLE_FILE_VALIDATION": "1",
-        }
+        environment = os.environ | {"PYTHONWARNINGS": "ignore", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
         done = subprocess.run(command, capture_output=True, text=True, env=environment)
         if done.returncode != 0:
             partial = target.with_name(f"{target.stem}-failed.ipynb")
@@ -206,8 +202,8 @@ def render(root: Path, *, quiet: bool) -> Path:
     """Render the staged book to `_build/html` with warnings as errors; return its first page. Raises SoiError."""
     command = [
         sys.executable,
-        "-m",
-        "jupyter_book",
+        "-c",
+        "from jupyter_book.cli.main import main; main()",
         "build",
         str(root / STAGE),
         "--path-output",

@@ -1,0 +1,96 @@
+"""From sources to a rendered book: stamps decide what is executed, staging what is rendered; failures are named."""
+
+from __future__ import annotations
+
+import json
+
+import nbformat
+import pytest
+
+from soi_lib.errors import SoiError
+from soi_lib.experiments import publish
+
+
+def notebook(path, *cells: tuple[str, str]) -> None:
+    book = nbformat.v4.new_notebook(
+        metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}, "language_info": {"name": "python"}}
+    )
+    for kind, source in cells:
+        cell = nbformat.v4.new_markdown_cell(source) if kind == "md" else nbformat.v4.new_code_cell(source)
+        if kind == "parameters":
+            cell.metadata["tags"] = ["parameters"]
+        book.cells.append(cell)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(book, path)
+
+
+@pytest.fixture
+def book(tmp_path):
+    (tmp_path / "book").mkdir()
+    (tmp_path / "book" / "index.md").write_text("# Start\n", encoding="utf-8")
+    (tmp_path / "_config.yml").write_text(
+        "title: t\nexecute: {execute_notebooks: 'off'}\nonly_build_toc_files: true\n", encoding="utf-8"
+    )
+    (tmp_path / "_toc.yml").write_text(
+        "format: jb-book\nroot: book/index\nparts:\n- caption: A\n  chapters:\n  - file: notebooks/one\n"
+        "    sections:\n    - file: notebooks/two\n",
+        encoding="utf-8",
+    )
+    notebook(tmp_path / "notebooks" / "one.ipynb", ("md", "# One"), ("parameters", 'runs = ""\nseeds: int = 1'),
+             ("code", "print(runs, seeds)"))  # fmt: skip
+    notebook(tmp_path / "notebooks" / "two.ipynb", ("md", "# Two"), ("code", "print(1 + 1)"))
+    return tmp_path
+
+
+def run(root, **parameters):
+    values = {"runs": "runs", "profile": "quick"} | parameters
+    paths = publish.notebooks(root)
+    out = root / "_build" / "stamps"
+    return publish.execute(paths, root=root, out=out, parameters=values, reads="r", jobs=2, quiet=True)
+
+
+def test_pages_in_reading_order(book):
+    assert publish.toc_files(book) == ["book/index", "notebooks/one", "notebooks/two"]
+    assert [p.name for p in publish.notebooks(book)] == ["one.ipynb", "two.ipynb"]
+    assert publish.parameter_names(book / "notebooks/one.ipynb") == {"runs", "seeds"}
+
+
+def test_only_what_changed_is_executed_staged_and_rendered(book):
+    assert {p.name for p in run(book)} == {"one.ipynb", "two.ipynb"}
+    executed = book / "_build" / "stamps" / "notebooks" / "one.ipynb"
+    body = executed.read_text(encoding="utf-8")
+    assert "../runs 1" in body  # the folder as seen from the notebook: no path of this machine
+    assert str(book) not in body
+    assert "papermill" not in json.loads(body)["metadata"]
+    assert run(book) == []
+    assert publish.stage(book, book / "_build" / "stamps")
+    assert not publish.stage(book, book / "_build" / "stamps")
+
+    notebook(book / "notebooks" / "two.ipynb", ("md", "# Two, once more"), ("code", "print(1 + 1)"))
+    assert [p.name for p in run(book)] == ["two.ipynb"]
+    assert publish.stage(book, book / "_build" / "stamps")
+
+    executed.write_text(body.replace("../runs 1", "../runs 2"), encoding="utf-8")  # a damaged result is made again
+    assert [p.name for p in run(book)] == ["one.ipynb"]
+    assert {p.name for p in run(book, runs="other")} == {"one.ipynb", "two.ipynb"}
+
+    page = publish.render(book, quiet=True)
+    assert page.exists()
+    assert "Two, once more" in (book / "_build/html/notebooks/two.html").read_text(encoding="utf-8")
+
+
+def test_a_failing_notebook_is_named_and_its_output_kept(book):
+    notebook(book / "notebooks" / "two.ipynb", ("code", "1 / 0"))
+    with pytest.raises(SoiError, match=r"two.ipynb: the notebook failed; found .*ZeroDivisionError") as raised:
+        run(book)
+    kept = book / "_build" / "stamps" / "notebooks" / "two-failed.ipynb"
+    assert str(kept) in str(raised.value)
+    assert "ZeroDivisionError" in kept.read_text(encoding="utf-8")
+    assert not (book / "_build" / "stamps" / "notebooks" / "two.ipynb").exists()
+
+
+def test_a_warning_of_the_book_is_an_error(book):
+    (book / "book" / "index.md").write_text("# Start\n\n[nowhere](nothing.md)\n", encoding="utf-8")
+    publish.stage(book, book / "_build" / "stamps")
+    with pytest.raises(SoiError, match=r"render.log: the book could not be rendered; found .*nothing"):
+        publish.render(book, quiet=True)
