@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
+from playwright.sync_api import TimeoutError
 from reading import WIDTHS, Visit, toc_pages
 
 pytestmark = pytest.mark.browser
@@ -20,7 +23,10 @@ def test_page_loads_whole_and_fits(visit: Visit, name: str, width: int) -> None:
     assert broken == []
     nameless = page.evaluate("[...document.querySelectorAll('article img')].filter(i => !i.alt.trim()).length")
     assert nameless == 0
-    wide = page.evaluate("document.scrollingElement.scrollWidth - window.innerWidth")
+    excess = "document.scrollingElement.scrollWidth - window.innerWidth"
+    with suppress(TimeoutError):  # the side bars may still be sliding away
+        page.wait_for_function(f"{excess} <= 0", timeout=2000)
+    wide = page.evaluate(excess)
     assert wide <= 0, f"{name} scrolls sideways by {wide} pixels at {width}"
     assert visit.trouble == []
 
