@@ -9,12 +9,44 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from soi_lib.errors import ProfileError, nearest
 from soi_lib.experiments.profile import Comparison, DataSizes, Profile, Training
+
+if TYPE_CHECKING:
+    from soi_lib.experiments.store import RunStore, StoredRun
+
+Progress = Callable[[str, int, int], None]
+"""Called with the run's key, the epoch (from 0) and the number of training examples done since the last call."""
+
+
+class Job(Protocol):
+    """What `reproduce.run_all` does: a run, or training that starts from one."""
+
+    @property
+    def key(self) -> str:
+        """Under which the store has it when it is done."""
+
+    @property
+    def setting(self) -> tuple[str, ...]:
+        """The members that are trained together."""
+
+    @property
+    def training(self) -> Training:
+        """Its hyperparameters."""
+
+    @property
+    def examples(self) -> int:
+        """About how many examples are trained on, counted once an epoch."""
+
+    def found(self, store: RunStore) -> StoredRun | None:
+        """What `store` has of it; None when it is still to do."""
+
+    def do(self, store: RunStore, progress: Progress | None = None) -> StoredRun:
+        """Do it, unless it is done."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +71,33 @@ class RunSpec:
     @property
     def key(self) -> str:
         """Twenty hex digits of the sha256 of `identity`."""
-        text = json.dumps(self.identity(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:20]
+        return key_of(self.identity())
 
     @property
     def name(self) -> str:
         """For people: `task entailment+sentiment seed 0`."""
         return f"{self.comparison} {'+'.join(self.setting)} seed {self.seed}"
+
+    @property
+    def examples(self) -> int:
+        """How many examples are trained on, counted once an epoch (fewer where a split is smaller)."""
+        return self.data.train * self.training.epochs * len(self.setting)
+
+    def found(self, store: RunStore) -> StoredRun | None:
+        """The finished run in `store`."""
+        return store.get(self.key)
+
+    def do(self, store: RunStore, progress: Progress | None = None) -> StoredRun:
+        """Train it unless `store` has it; see `soi_lib.experiments.run.do_run`."""
+        from soi_lib.experiments.run import do_run
+
+        return do_run(self, store, progress=progress)
+
+
+def key_of(identity: dict[str, Any]) -> str:
+    """Twenty hex digits of the sha256 of the canonical JSON of `identity`."""
+    text = json.dumps(identity, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
 def plan(profile: Profile, *, only: Iterable[str] = ()) -> list[RunSpec]:

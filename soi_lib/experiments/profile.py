@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator, model_validator
@@ -17,6 +17,8 @@ from soi_lib.errors import ProfileError, nearest
 from soi_lib.paths import resource
 
 Comparison = Literal["task", "source", "lingual"]
+Subset = Literal["FRGE", "UNE+FRGE", "LLE+FRGE+UNE", "ACE", "ambiguous", "hard-to-learn", "easy-to-learn"]
+"""Names of the subsets of a finished run that further training may use; see `soi_lib.experiments.stages`."""
 
 
 class _Strict(BaseModel):
@@ -77,6 +79,35 @@ class ComparisonPlan(_Strict):
         return list(dict.fromkeys(sets))
 
 
+class Stages(_Strict):
+    """Further training on subsets of finished runs, of every member alone and of all members together.
+
+    `subsets` are those of a second stage, which continues from a run's final weights for `epochs` epochs with
+    `learning_rate_factor` times the run's learning rate, linear decay and no warm-up. `balance` evens out the classes
+    of a subset. `controls` are trained beside every subset: "random" has as many random examples of the same classes,
+    "all" as many updates on examples of all data. `from_pretrained` are the subsets to train on instead of all data,
+    with the run's own recipe, members alone only, beside the random control. `batch_size` and `seeds` are the
+    profile's where not given; `limit` is the largest number of examples that a member gives to a subset.
+    """
+
+    subsets: tuple[Subset, ...] = get_args(Subset)
+    controls: tuple[Literal["random", "all"], ...] = ("random", "all")
+    epochs: int = Field(ge=1, le=64, default=4)
+    learning_rate_factor: float = Field(gt=0, default=0.1)
+    batch_size: PositiveInt | None = None
+    balance: bool = True
+    limit: int | None = Field(ge=8, default=None)
+    from_pretrained: tuple[Subset, ...] = ()
+    seeds: tuple[int, ...] | None = None
+
+    @field_validator("subsets", "controls", "from_pretrained")
+    @classmethod
+    def _once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(names)) != len(names):
+            raise ValueError("a name is given twice")
+        return names
+
+
 class Profile(_Strict):
     """Everything that sizes a reproduction: data, models, seeds, epochs, hyperparameters."""
 
@@ -86,6 +117,7 @@ class Profile(_Strict):
     data: DataSizes
     training: Training
     comparisons: dict[Comparison, ComparisonPlan] = Field(min_length=1)
+    stages: Stages | None = None
 
     @field_validator("seeds")
     @classmethod
@@ -101,6 +133,9 @@ class Profile(_Strict):
     def _overrides(self) -> Profile:
         for name in self.comparisons:
             self.training_of(name)
+        for seed in (self.stages and self.stages.seeds) or ():
+            if seed not in self.seeds:
+                raise ValueError(f"stages need finished runs, and seed {seed} is not among the profile's seeds")
         return self
 
     def training_of(self, comparison: Comparison) -> Training:
@@ -153,7 +188,12 @@ def _explain(error: ValidationError, path: Path) -> ProfileError:
     place = [str(part) for part in first["loc"]]
     where = f"{path}, field {'.'.join(place)}" if place else str(path)
     if first["type"] == "extra_forbidden":
-        parents: dict[str, type[BaseModel]] = {"data": DataSizes, "training": Training, "comparisons": ComparisonPlan}
+        parents: dict[str, type[BaseModel]] = {
+            "data": DataSizes,
+            "training": Training,
+            "comparisons": ComparisonPlan,
+            "stages": Stages,
+        }
         model = parents.get(place[0], Profile) if len(place) > 1 else Profile
         return ProfileError("unknown field", where=where, hint=nearest(place[-1], model.model_fields))
     message = first["msg"].removeprefix("Value error, ")

@@ -12,12 +12,12 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,11 +26,17 @@ from soi_lib.analysis.categories import SOI, categorize
 from soi_lib.analysis.statistics import accuracy, macro_f1
 from soi_lib.corpora import load
 from soi_lib.corpora.base import Corpus, Split
-from soi_lib.experiments.plan import RunSpec
+from soi_lib.dynamics import TrainingDynamics
+from soi_lib.errors import StoreError
+from soi_lib.experiments.plan import Progress, RunSpec
 from soi_lib.experiments.store import RunStore, StoredRun
+from soi_lib.experiments.weights import fingerprints, fit, save_weights
 
-Progress = Callable[[str, int, int], None]
-"""Called with the run's key, the epoch (from 0) and the number of training examples done since the last call."""
+if TYPE_CHECKING:
+    from torch import nn
+
+    from soi_lib.encoders.vocabulary import Tokens
+    from soi_lib.training.engine import Predictions, TrainMember, TrainResult
 
 EVALUATED = ("test", "ood")
 
@@ -41,10 +47,32 @@ def do_run(
     """Train `spec` unless `store` has it, and return the stored run. One process at a time does a given run.
 
     With `keep_weights` the final weights (float32, trimmed vocabulary) are kept beside the store's runs, for a second
-    stage to start from.
+    stage to start from. Where the run is in the store and its weights are not, it is trained again; raises StoreError
+    when that does not give the stored dynamics bit for bit.
     """
     with store.lock(spec.key):
-        return store.get(spec.key) or _train_and_store(spec, store, progress, keep_weights)
+        run = store.get(spec.key)
+        if run is None:
+            return _train_and_store(spec, store, progress, keep_weights)
+        if keep_weights and not fit(store.weights_path(spec.key), run):
+            _train_again(spec, run, store, progress)
+        return run
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a run trains: the taken splits as tokens of a trimmed encoder. The same spec gives the same, always.
+
+    vocabulary (K,) int64 holds the token that each row of the encoder's embedding stands for.
+    """
+
+    corpora: dict[str, Corpus]
+    splits: dict[str, dict[str, Split]]
+    tokens: dict[tuple[str, str], Tokens]
+    encoder: nn.Module
+    vocabulary: np.ndarray
+    members: list[TrainMember]
+    pad: int
 
 
 def taken_splits(corpus: Corpus, spec: RunSpec) -> dict[str, Split]:
@@ -57,26 +85,19 @@ def taken_splits(corpus: Corpus, spec: RunSpec) -> dict[str, Split]:
     return splits | {f"ood:{name}": s.take(spec.data.evaluate) for name, s in sorted(corpus.extra_ood.items())}
 
 
-def _train_and_store(spec: RunSpec, store: RunStore, progress: Progress | None, keep_weights: bool) -> StoredRun:
-    import torch
-    from safetensors.torch import save_file
-
-    from soi_lib.corpora.baselines import baselines
+def prepare(spec: RunSpec) -> Prepared:
+    """Read the corpora of `spec`, and load its encoder with the tokens that they use."""
     from soi_lib.encoders.sources import encoder_card, encoder_dir
     from soi_lib.encoders.vocabulary import load_trimmed, special_ids, tokenize, used_tokens
     from soi_lib.training.batching import encode
-    from soi_lib.training.engine import TrainConfig, TrainMember, train
+    from soi_lib.training.engine import TrainMember
 
-    started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
-    torch.set_num_threads(1)
     corpora = {name: load(name) for name in spec.setting}
     splits = {name: taken_splits(corpus, spec) for name, corpus in corpora.items()}
     folder, card = encoder_dir(spec.encoder), encoder_card(spec.encoder)
-    training = spec.training
-
     tokens = {
         (member, name): tokenize(
-            folder, split.text, split.text_pair, max_length=training.max_length, prefix=card.prefix
+            folder, split.text, split.text_pair, max_length=spec.training.max_length, prefix=card.prefix
         )
         for member, parts in splits.items()
         for name, split in parts.items()
@@ -93,31 +114,65 @@ def _train_and_store(spec: RunSpec, store: RunStore, progress: Progress | None, 
         )
         for i, (member, parts) in enumerate(splits.items())
     ]
-    meta = {
-        "comparison": spec.comparison,
-        "setting": list(spec.setting),
-        "seed": spec.seed,
-        "profile": spec.key,
-        "library_version": _version("soi_lib"),
-        "commit": commit(),
-    }
-    config = TrainConfig(**training.model_dump(exclude={"max_length"}), seed=spec.seed)
-    result = train(
-        encoder,
-        members,
-        config,
-        pad=int(model_config.pad_token_id),
-        meta=meta,
+    vocabulary = np.flatnonzero(id_map >= 0)
+    return Prepared(corpora, splits, tokens, encoder, vocabulary, members, int(model_config.pad_token_id))
+
+
+def _train(spec: RunSpec, ready: Prepared, store: RunStore, progress: Progress | None) -> TrainResult:
+    import torch
+
+    from soi_lib.training.engine import TrainConfig, train
+
+    torch.set_num_threads(1)
+    return train(
+        ready.encoder,
+        ready.members,
+        TrainConfig(**spec.training.model_dump(exclude={"max_length"}), seed=spec.seed),
+        pad=ready.pad,
+        meta=described(spec, spec.key),
         progress=None if progress is None else lambda epoch, n: progress(spec.key, epoch, n),
         checkpoint_path=store.checkpoint_path(spec.key),
         identity=spec.key,
     )
+
+
+def _train_again(spec: RunSpec, run: StoredRun, store: RunStore, progress: Progress | None) -> None:
+    """Make the weights of a stored run again, and see that they are those of the run."""
+    ready = prepare(spec)
+    result = _train(spec, ready, store, progress)
+    store.checkpoint_path(spec.key).unlink(missing_ok=True)
+    made, stored = {m: d.fingerprint() for m, d in result.dynamics.items()}, fingerprints(run)
+    for member in spec.setting:
+        if made[member] != stored[member]:
+            raise StoreError(
+                "training the run again gives other dynamics than those stored, so its weights cannot be had",
+                where=run.folder / "dynamics" / f"{member}.parquet",
+                found=made[member][:12],
+                expected=stored[member][:12],
+                hint="use the machine that made the run, or do all runs anew in another folder with --runs",
+            )
+    _keep(store, spec.key, ready, result)
+
+
+def _keep(store: RunStore, key: str, ready: Prepared, result: TrainResult) -> None:
+    dynamics = {member: d.fingerprint() for member, d in result.dynamics.items()}
+    path = store.weights_path(key)
+    save_weights(path, result.weights, key=key, vocabulary=ready.vocabulary, dynamics=dynamics)
+
+
+def _train_and_store(spec: RunSpec, store: RunStore, progress: Progress | None, keep_weights: bool) -> StoredRun:
+    from soi_lib.corpora.baselines import baselines
+
+    started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
+    ready = prepare(spec)
+    result = _train(spec, ready, store, progress)
+    splits, tokens = ready.splits, ready.tokens
     metrics = {
         member: {
             "n": len(splits[member]["train"]),
-            "soi": _counts(result.dynamics[member]),
-            **{name: _scores(p) for name, p in result.predictions[member].items()},
-            **baselines(corpora[member], spec.data.train, spec.data.evaluate),
+            "soi": counts(result.dynamics[member]),
+            **{name: scores(p) for name, p in result.predictions[member].items()},
+            **baselines(ready.corpora[member], spec.data.train, spec.data.evaluate),
             "tokens": {n: round(float(tokens[member, n].lengths.mean()), 2) for n in splits[member]},
             "truncated": {n: tokens[member, n].truncated for n in splits[member]},
         }
@@ -126,39 +181,59 @@ def _train_and_store(spec: RunSpec, store: RunStore, progress: Progress | None, 
     manifest = {
         "identity": spec.identity(),
         "command": f"soi run {spec.key}",
-        "commit": meta["commit"],
+        **provenance(started, clock, result),
+        "examples": sum(len(m.splits["train"]) for m in ready.members),
+    }
+    if keep_weights:
+        _keep(store, spec.key, ready, result)
+    return store.write(spec.key, manifest, lambda out: save_result(out, splits, result, metrics))
+
+
+def described(spec: RunSpec, profile: str) -> dict[str, Any]:
+    """What the dynamics of a run say about it; `profile` is the hash of all that determines them."""
+    return {
+        "comparison": spec.comparison,
+        "setting": list(spec.setting),
+        "seed": spec.seed,
+        "profile": profile,
+        "library_version": _version("soi_lib"),
+        "commit": commit(),
+    }
+
+
+def provenance(started: str, clock: float, result: TrainResult) -> dict[str, Any]:
+    """The part of a manifest that says when, how long and on what: `clock` is time.monotonic() at the start."""
+    return {
+        "commit": commit(),
         "started": started,
         "seconds": {"total": round(time.monotonic() - clock, 2)} | {k: round(v, 2) for k, v in result.seconds.items()},
         "updates": result.updates,
-        "examples": sum(len(m.splits["train"]) for m in members),
         "precision": result.precision,
         "machine": machine(result.device),
         "versions": {name: _version(name) for name in ("soi_lib", "torch", "transformers", "numpy", "pyarrow")},
     }
 
-    if keep_weights:
-        with atomic.replacing(store.weights_path(spec.key)) as tmp:
-            save_file({name: value.cpu().clone() for name, value in result.weights.items()}, tmp, {"key": spec.key})
 
-    def fill(out: Path) -> None:
-        for member in spec.setting:
-            (out / "dynamics").mkdir(exist_ok=True)
-            (out / "predictions").mkdir(exist_ok=True)
-            result.dynamics[member].save(out / "dynamics" / f"{member}.parquet")
-            _save_predictions(out / "predictions" / f"{member}.parquet", splits[member], result.predictions[member])
-        atomic.write_json(out / "metrics.json", metrics)
-        lines = [json.dumps({"epoch": i, "loss": round(x, 6)}) for i, x in enumerate(result.losses)]
-        atomic.write_text(out / "log.jsonl", "\n".join(lines) + "\n")
-
-    return store.write(spec.key, manifest, fill)
+def save_result(out: Path, splits: dict[str, dict[str, Split]], result: TrainResult, metrics: dict[str, Any]) -> None:
+    """Write the files of a run into `out`: dynamics and predictions of each member, metrics.json, log.jsonl."""
+    for member, dynamics in result.dynamics.items():
+        (out / "dynamics").mkdir(exist_ok=True)
+        (out / "predictions").mkdir(exist_ok=True)
+        dynamics.save(out / "dynamics" / f"{member}.parquet")
+        _save_predictions(out / "predictions" / f"{member}.parquet", splits[member], result.predictions[member])
+    atomic.write_json(out / "metrics.json", metrics)
+    lines = [json.dumps({"epoch": i, "loss": round(x, 6)}) for i, x in enumerate(result.losses)]
+    atomic.write_text(out / "log.jsonl", "\n".join(lines) + "\n")
 
 
-def _counts(dynamics: Any) -> dict[str, int]:
+def counts(dynamics: TrainingDynamics) -> dict[str, int]:
+    """How many examples are in each category, by name."""
     codes = categorize(dynamics)
     return {soi.name: int((codes == soi).sum()) for soi in SOI}
 
 
-def _scores(predictions: Any) -> dict[str, float | int]:
+def scores(predictions: Predictions) -> dict[str, float | int]:
+    """Size, accuracy, macro-F1 and loss (nats) of predictions, as metrics.json holds them."""
     gold, predicted = predictions.gold, predictions.predicted
     return {
         "n": len(gold),
