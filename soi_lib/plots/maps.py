@@ -1,4 +1,4 @@
-"""Data maps side by side, and the six histories drawn as squares."""
+"""Data maps side by side, and the six histories drawn as boxes."""
 
 from __future__ import annotations
 
@@ -77,17 +77,18 @@ def data_map_plot(
             ax.grid(True)
         ax = axes[0, 0]
         ax.set_ylabel("confidence, mean p(gold)")
-        ax.set_xlim(-0.015, max(0.3, top * 1.06))
+        ax.set_xlim(-0.015, max(0.3, top * 1.14))
         ax.set_ylim(-0.03, 1.03)
         box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1.5}
         for ax in axes[0]:
             right = ax.get_xlim()[1]
-            for x, y, name, side in (
-                (0.42 * right, 0.985, "easy to learn", "left"),
-                (0.985 * right, 0.5, "ambiguous", "right"),
-                (0.42 * right, 0.015, "hard to learn", "left"),
+            for x, y, name, turn in (
+                (0.55 * right, 0.985, "easy to learn", 0),
+                (0.965 * right, 0.5, "ambiguous", 90),
+                (0.55 * right, 0.015, "hard to learn", 0),
             ):
-                ax.text(x, y, name, ha=side, va="center", fontsize=8.5, style="italic", color=MUTED, bbox=box)
+                look = {"fontsize": 8.5, "style": "italic", "color": MUTED, "rotation": turn, "bbox": box}
+                ax.text(x, y, name, ha="center", va="center", **look)
         if points is not None:
             bar = figure.colorbar(points, ax=axes, location="bottom", fraction=0.05, aspect=45, pad=0.03)
             bar.set_label("correctness: fraction of epochs that were right")
@@ -113,7 +114,7 @@ def data_map_plot(
 
 
 def histories_figure(epochs: int = 10, early: float = 0.5, *, note: str = "") -> Figure:
-    """One drawn history of each category, a square an epoch, with its rule: how examples are sorted."""
+    """One drawn history of each category, a box an epoch, with its rule: how examples are sorted."""
     if epochs < 6:
         raise FormatError("too few epochs to show all six histories", found=epochs, expected="at least 6")
     drawn = example_histories(epochs, early)
@@ -132,6 +133,7 @@ def histories_figure(epochs: int = 10, early: float = 0.5, *, note: str = "") ->
             ax.text(0, y - 0.32, soi.label, fontweight="bold", va="center", fontsize=10)
             ax.text(1.75 * epochs / 10, y - 0.32, rules[soi], va="center", fontsize=9.5, color=MUTED)
             history = drawn[soi]
+            ax.plot([early * epochs] * 2, [y - 0.05, y + 0.95], ls=(0, (3, 1.5)), lw=1.4, color="#202124", zorder=3)
             for e in range(epochs):
                 right = bool(history[e])
                 ax.add_patch(
@@ -149,7 +151,6 @@ def histories_figure(epochs: int = 10, early: float = 0.5, *, note: str = "") ->
                     ax.annotate(
                         "", (e + 0.34, y + 0.44), (e - 0.34, y + 0.44), arrowprops={"arrowstyle": "-|>", "lw": 1.6}
                     )
-        ax.axvline(early * epochs, ymin=0.01, ymax=0.985, ls=(0, (4, 3)), lw=1, color=MUTED, zorder=0)
         ax.set_xlim(0, epochs)
         ax.set_ylim(6 * 1.75 - 0.7, -0.75)
         ax.set_xticks(np.arange(epochs) + 0.5, [str(e) for e in range(epochs)])
@@ -158,7 +159,7 @@ def histories_figure(epochs: int = 10, early: float = 0.5, *, note: str = "") ->
         ax.spines[["left", "bottom"]].set_visible(False)
         ax.tick_params(length=0)
     squares = "; ".join(f"{s.label} {''.join('■' if c else '□' for c in drawn[s])}" for s in ORDER)
-    text = f"One drawn history of {epochs} epochs for each of the six categories, a filled square for every epoch that "
+    text = f"One drawn history of {epochs} epochs for each of the six categories, a filled box for every epoch that "
     text += f"was predicted right. {squares}. The dashed line is early x E = {early * epochs:g} epochs."
     return finish(figure, text + sentence(note))
 

@@ -14,10 +14,10 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import PathPatch, Rectangle
 from matplotlib.path import Path
 
-from soi_lib.analysis.categories import SOI
 from soi_lib.analysis.excess import Excess
 from soi_lib.errors import FormatError
 from soi_lib.plots.style import (
@@ -49,12 +49,12 @@ def transition_heatmap(
     """
     table = in_order(counts)
     with style():
-        figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 3.95), layout="constrained", sharey=True)
+        figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 4.1), layout=ConstrainedLayoutEngine(h_pad=0.09))
         _counts(axes[0], table, sides)
         _rows(axes[1], table, sides)
         axes[0].set_title("examples")
         axes[1].set_title("% of each row")
-        axes[1].set_ylabel("")
+        axes[1].set(ylabel="", yticks=[])
         _title(figure, title)
     text = f"Heatmaps of the moves between categories from {sides[0]} (rows) to {sides[1]} (columns), as counts and as "
     text += "shares of each row." + (f" {title}." if title else "") + f" {moves_told(table)}"
@@ -71,7 +71,7 @@ def transition_panels(excess: Excess, *, title: str = "", note: str = "", sides:
     residual, marked = in_order(excess.residual), in_order(excess.significant).astype(bool)
     single, multi = excess.seeds
     with style():
-        figure, axes = plt.subplots(2, 2, figsize=(WIDTH, 7.3), layout="constrained")
+        figure, axes = plt.subplots(2, 2, figsize=(WIDTH, 7.7), layout=ConstrainedLayoutEngine(h_pad=0.16))
         _rows(axes[0, 0], transition, sides)
         axes[0, 0].set_title(f"{sides[0]} to {sides[1]} (% of row)")
         _rows(axes[0, 1], floor, (f"{sides[0]}, one seed", f"{sides[0]}, another seed"))
@@ -88,12 +88,8 @@ def transition_panels(excess: Excess, *, title: str = "", note: str = "", sides:
         ax.set_title("beyond the floor (std. residual)")
         _reading(axes[1, 1], sides, excess)
         _title(figure, title)
-    told = [
-        f"{SOI[str(i)].label} to {SOI[str(j)].label} ({residual.loc[i, j]:+.1f})"
-        for i in NAMES
-        for j in NAMES
-        if bool(marked.loc[i, j])
-    ]
+    values, rows, columns = residual.to_numpy(dtype=float), *np.nonzero(marked.to_numpy())
+    told = [f"{LABELS[i]} to {LABELS[j]} ({values[i, j]:+.1f})" for i, j in zip(rows, columns, strict=True)]
     found = f"More than noise: {', '.join(told)}." if told else "No move is more than noise."
     text = f"""Heatmaps of the moves between categories from {sides[0]} to {sides[1]}, of the noise floor between
         seeds of {sides[0]}, and of their difference in standard deviations.{f" {title}." if title else ""} {found}
@@ -112,7 +108,7 @@ def flow_plot(counts: pd.DataFrame, *, title: str = "", note: str = "", sides: t
         figure, ax = plt.subplots(figsize=(WIDTH * 0.9, 4.6), layout="constrained")
         tops = {}
         for side, sums in ((0, values.sum(axis=1)), (1, values.sum(axis=0))):
-            y = 0.0
+            y, label = 0.0, -1.0
             for k, soi in enumerate(ORDER):
                 height = sums[k] / total
                 x = side - (0.03 if side == 0 else -0.03)
@@ -122,9 +118,10 @@ def flow_plot(counts: pd.DataFrame, *, title: str = "", note: str = "", sides: t
                     )
                 )
                 tops[side, k] = y
+                label = max(label + 0.042, y + height / 2)  # small categories keep readable labels
                 ax.text(
                     x + (0.015 if side else -0.015),
-                    y + height / 2,
+                    label,
                     f"{soi.label}  {percent(height)}",
                     ha="left" if side else "right",
                     va="center",
@@ -139,7 +136,7 @@ def flow_plot(counts: pd.DataFrame, *, title: str = "", note: str = "", sides: t
                 heads[0, i] += width
                 heads[1, j] += width
         ax.set_xlim(-0.32, 1.32)
-        ax.set_ylim(1 + 6 * gap + 0.03, -0.01)
+        ax.set_ylim(1 + 6 * gap + 0.06, -0.01)
         for side, name in enumerate(sides):
             ax.text(side, -0.03, name, ha="right" if side == 0 else "left", va="bottom", fontweight="bold")
         ax.axis("off")
@@ -163,7 +160,7 @@ def moves_told(table: pd.DataFrame) -> str:
     if total <= 0:
         raise FormatError("the transition holds no examples")
     stay = float(np.trace(values)) / total
-    off = [(values[i, j], i, j) for i, j in np.ndindex(values.shape) if i != j and values[i, j] > 0]
+    off = [(float(values[i, j]), i, j) for i, j in np.ndindex(values.shape) if i != j and values[i, j] > 0]
     off.sort(key=lambda move: (-move[0], move[1], move[2]))
     largest = ", ".join(f"{LABELS[i]} to {LABELS[j]} {number(v)}" for v, i, j in off[:3])
     easier = float(np.tril(values, -1).sum()) / total
@@ -219,8 +216,8 @@ def _reading(ax: Axes, sides: tuple[str, str], excess: Excess) -> None:
         ("easier, above it harder.", False),
         ("", False),
         ("Noise floor: the same setting with", False),
-        ("another seed. Only what goes beyond", False),
-        ("it is due to the setting.", False),
+        ("another seed. Only what goes beyond it", False),
+        ("can be due to the setting.", False),
         ("", False),
         ("Framed: more than noise", True),
         (f"(false discovery rate {excess.level:.0%}, and no", False),
