@@ -21,17 +21,18 @@ from tqdm.auto import tqdm
 
 from soi_lib import atomic
 from soi_lib.errors import StoreError
-from soi_lib.experiments.plan import RunSpec, plan
+from soi_lib.experiments.plan import Job, plan
 from soi_lib.experiments.profile import Profile
+from soi_lib.experiments.stages import WithWeights, plan_stages, staged
 from soi_lib.experiments.store import RunStore, StoredRun
 
 _COST = {"entailment": 2.2, "en": 1.2, "fr": 1.4, "fa": 1.4}
 """Time an example, relative to a short English sentence in MiniLM; only the order of runs depends on it."""
 
 
-def cost(spec: RunSpec) -> float:
+def cost(spec: Job) -> float:
     """A rough time of a run, in short English examples trained once."""
-    return spec.data.train * spec.training.epochs * sum(_COST.get(member, 1.0) for member in spec.setting)
+    return spec.examples / len(spec.setting) * sum(_COST.get(member, 1.0) for member in spec.setting)
 
 
 def reproduce(
@@ -42,15 +43,43 @@ def reproduce(
     jobs: int | None = None,
     quiet: bool = False,
 ) -> list[StoredRun]:
-    """All runs of `profile` (or of the comparisons in `only`), in the order of the plan; missing ones are trained."""
-    return run_all(plan(profile, only=only), store, jobs=jobs, quiet=quiet)
+    """All runs of `profile` (or of the comparisons in `only`), in the order of the plan; missing ones are trained.
+
+    The weights of new runs are kept where stages of the profile start from them; the stages themselves are done by
+    `reproduce_stages`.
+    """
+    todo: list[Job] = [
+        WithWeights(spec)
+        if staged(profile, spec) and profile.stages and profile.stages.subsets and store.get(spec.key) is None
+        else spec
+        for spec in plan(profile, only=only)
+    ]
+    return run_all(todo, store, jobs=jobs, quiet=quiet)
 
 
-def run_all(
-    specs: Sequence[RunSpec], store: RunStore, *, jobs: int | None = None, quiet: bool = False
+def reproduce_stages(
+    profile: Profile,
+    store: RunStore,
+    *,
+    only: Iterable[str] = (),
+    jobs: int | None = None,
+    quiet: bool = False,
 ) -> list[StoredRun]:
-    """These runs, in order; those that `store` does not have are trained. Raises StoreError."""
-    done = {spec.key: run for spec in specs if (run := store.get(spec.key)) is not None}
+    """All stages of `profile`, in the order of `plan_stages`; missing ones are trained, and the runs they start from.
+
+    Weights of stored runs that were not kept are made again first. Raises StoreError.
+    """
+    stages = plan_stages(profile, only=only)
+    missing = [stage for stage in stages if stage.found(store) is None]
+    bases: dict[str, Job] = {stage.base.key: stage.base for stage in missing}
+    bases |= {stage.base.key: WithWeights(stage.base) for stage in missing if stage.start == "final"}
+    run_all(list(bases.values()), store, jobs=jobs, quiet=quiet)
+    return run_all(stages, store, jobs=jobs, quiet=quiet)
+
+
+def run_all(specs: Sequence[Job], store: RunStore, *, jobs: int | None = None, quiet: bool = False) -> list[StoredRun]:
+    """These runs or stages, in order; those that `store` does not have are trained. Raises StoreError."""
+    done = {spec.key: run for spec in specs if (run := spec.found(store)) is not None}
     missing = [spec for spec in specs if spec.key not in done]
     if missing:
         atomic.sweep(store.root)
@@ -72,11 +101,11 @@ def default_jobs() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _train(specs: list[RunSpec], store: RunStore, *, total: int, jobs: int, quiet: bool) -> None:
+def _train(specs: list[Job], store: RunStore, *, total: int, jobs: int, quiet: bool) -> None:
     context = multiprocessing.get_context("spawn")
     reports = context.Queue()
     queue = sorted(specs, key=lambda spec: (-cost(spec), spec.key))
-    examples = {spec.key: spec.data.train * spec.training.epochs * len(spec.setting) for spec in specs}
+    examples = {spec.key: spec.examples for spec in specs}
     bar = tqdm(
         total=sum(examples.values()),
         unit=" examples",
@@ -97,7 +126,7 @@ def _train(specs: list[RunSpec], store: RunStore, *, total: int, jobs: int, quie
         initargs=(reports, os.getpid()),
     )
     try:
-        futures: dict[Future[str], RunSpec] = {pool.submit(_work, spec, store.root): spec for spec in queue}
+        futures: dict[Future[str], Job] = {pool.submit(_work, spec, store.root): spec for spec in queue}
         for future in as_completed(futures):
             future.result()
             reports.put((futures[future].key, None, 0))
@@ -117,9 +146,7 @@ def _train(specs: list[RunSpec], store: RunStore, *, total: int, jobs: int, quie
 class _Display:
     """One bar over all runs: what is done, what is running, examples a second, time left."""
 
-    def __init__(
-        self, bar: Any, specs: dict[str, RunSpec], examples: dict[str, int], *, finished: int, total: int
-    ) -> None:
+    def __init__(self, bar: Any, specs: dict[str, Job], examples: dict[str, int], *, finished: int, total: int) -> None:
         self.bar, self.specs, self.examples = bar, specs, examples
         self.finished, self.total = finished, total
         self.seen = dict.fromkeys(specs, 0)
@@ -167,12 +194,10 @@ def _start_worker(reports: Any, parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _work(spec: RunSpec, root: Any) -> str:
+def _work(spec: Job, root: Any) -> str:
     """In a worker: do one run, reporting at most five times a second."""
     import logging
     import warnings
-
-    from soi_lib.experiments.run import do_run
 
     warnings.filterwarnings("ignore", category=FutureWarning)
     logging.getLogger("transformers").setLevel(logging.ERROR)
@@ -185,5 +210,5 @@ def _work(spec: RunSpec, root: Any) -> str:
             _reports.put((key, epoch, pending))
             pending, last = 0, time.monotonic()
 
-    do_run(spec, RunStore(root), progress=progress)
+    spec.do(RunStore(root), progress)
     return spec.key

@@ -68,6 +68,11 @@ class StoredRun:
         """The seed."""
         return int(self.manifest["identity"]["seed"])
 
+    @property
+    def stage(self) -> dict[str, Any] | None:
+        """What of a stage it is (start, subset, control, training); None for a run of its own."""
+        return self.manifest["identity"].get("stage")
+
     @cached_property
     def metrics(self) -> dict[str, Any]:
         """metrics.json: per member its size, category counts, test and OOD metrics, baselines."""
