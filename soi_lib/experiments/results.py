@@ -21,6 +21,7 @@ import yaml
 from soi_lib import atomic
 from soi_lib.errors import OutputExistsError, StoreError, nearest
 from soi_lib.experiments.profile import Profile, load_profile
+from soi_lib.experiments.stage_runs import StageRun, pack_stages, read_stage, unpack_stages
 from soi_lib.experiments.store import RunStore, StoredRun, open_run
 
 CHECKSUMS = "checksums.txt"
@@ -29,11 +30,12 @@ PROFILE_COPY = "profile.yaml"
 
 @dataclass(frozen=True)
 class Results:
-    """The runs of one comparison of one profile, by setting and seed."""
+    """The runs of one comparison of one profile, by setting and seed; `stages` where they were asked for."""
 
     comparison: str
     profile: Profile
     runs: tuple[StoredRun, ...]
+    stages: tuple[StageRun, ...] = ()
 
     @cached_property
     def members(self) -> tuple[str, ...]:
@@ -85,18 +87,21 @@ def open_results(
     runs: str | os.PathLike[str] = "",
     seeds: Sequence[int] | None = None,
     device: str = "auto",
+    stages: bool = False,
 ) -> Results:
     """The runs of `comparison`: from a recorded folder, or from a store, where missing ones are trained first.
 
     `runs` is a folder that `soi reproduce --record` wrote, or a store; empty means the store `runs`. `seeds` keeps
-    some seeds; `device` "cpu" keeps training off a GPU. Raises StoreError when a recorded folder is damaged or has no
-    such runs.
+    some seeds; `device` "cpu" keeps training off a GPU; `stages` brings the profile's stages as well. Raises StoreError
+    when a recorded folder is damaged or has no such runs.
     """
     folder = Path(runs or "runs")
+    further: list[StageRun] = []
     if (folder / CHECKSUMS).exists():
         verify_recorded(folder)
         sizes = load_profile(folder / PROFILE_COPY)
         found = [open_run(path.parent) for path in sorted(folder.glob("*/manifest.json"))]
+        further = unpack_stages(folder) if stages else []
     elif not folder.is_dir() and runs and folder.parent.name == "recorded":
         raise StoreError(
             "there are no recorded runs here",
@@ -105,12 +110,14 @@ def open_results(
             hint="restore the folder from the repository, or give runs='' to train",
         )
     else:
-        from soi_lib.experiments.reproduce import reproduce
+        from soi_lib.experiments.reproduce import reproduce, reproduce_stages
 
         if device == "cpu":
             os.environ["ACCELERATE_USE_CPU"] = "true"
         sizes = load_profile(profile)
         found = reproduce(sizes, RunStore(folder), only=[comparison])
+        if stages:
+            further = [read_stage(r) for r in reproduce_stages(sizes, RunStore(folder), only=[comparison])]
     kept = [r for r in found if r.comparison == comparison and (seeds is None or r.seed in seeds)]
     if not kept:
         raise StoreError(
@@ -119,7 +126,8 @@ def open_results(
             found=f"{len(found)} others",
             expected=f"{comparison} with seeds {list(seeds or [])}",
         )
-    return Results(comparison, sizes, tuple(kept))
+    also = [s for s in further if s.comparison == comparison and (seeds is None or s.seed in seeds)]
+    return Results(comparison, sizes, tuple(kept), tuple(also))
 
 
 def summary(profile: Profile, runs: Sequence[StoredRun], commit: str) -> dict[str, Any]:
@@ -148,8 +156,19 @@ def summary(profile: Profile, runs: Sequence[StoredRun], commit: str) -> dict[st
     return {"profile": profile.name, "seconds": seconds, "commit": commit, "runs": rows}
 
 
-def record(profile: Profile, runs: Sequence[StoredRun], folder: str | os.PathLike[str], *, force: bool = False) -> Path:
-    """Copy finished runs (dynamics, predictions, metrics, manifests: no texts) to a folder with a checksum list."""
+def record(
+    profile: Profile,
+    runs: Sequence[StoredRun],
+    folder: str | os.PathLike[str],
+    *,
+    stages: Sequence[StoredRun] = (),
+    files: Sequence[Path] = (),
+    force: bool = False,
+) -> Path:
+    """Copy finished runs (dynamics, predictions, metrics, manifests: no texts) to a folder with a checksum list.
+
+    Finished `stages` are packed into two files; other `files` are copied beside them under their own names.
+    """
     target = Path(folder)
     if target.exists() and not force:
         raise OutputExistsError("recorded runs are already there", where=target, hint="pass --force to replace them")
@@ -160,6 +179,10 @@ def record(profile: Profile, runs: Sequence[StoredRun], folder: str | os.PathLik
     with atomic.building(target) as out:
         for run in runs:
             shutil.copytree(run.folder, out / run.key)
+        if stages:
+            pack_stages(stages, out)
+        for file in files:
+            shutil.copyfile(file, out / file.name)
         text = yaml.safe_dump(json.loads(profile.model_dump_json()), sort_keys=False, allow_unicode=True)
         atomic.write_text(out / PROFILE_COPY, text)
         lines = [f"{_digest(p)}  {p.relative_to(out).as_posix()}" for p in sorted(out.rglob("*")) if p.is_file()]
