@@ -18,6 +18,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from PIL import Image
 
 from soi_lib.analysis.categories import SOI
 
@@ -94,9 +95,13 @@ class Shown:
     """A figure as one piece of HTML: the picture inside, its description in `alt`, its caption below."""
 
     markup: str
+    text: str
 
     def _repr_html_(self) -> str:
         return self.markup
+
+    def __repr__(self) -> str:
+        return f"[figure] {self.text}"
 
 
 def show(figure: Figure, *, dpi: int = 200) -> Shown:
@@ -104,12 +109,16 @@ def show(figure: Figure, *, dpi: int = 200) -> Shown:
     text = caption(figure)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight", metadata={"Software": None})
+    picture = Image.open(buffer).convert("RGB").quantize(128, dither=Image.Dither.NONE)  # a third of the bytes
+    buffer = io.BytesIO()
+    picture.save(buffer, format="png", optimize=True)
     data = base64.b64encode(buffer.getvalue()).decode()
     width = round(figure.get_figwidth() * 100)
     kind = "soi-figure wide" if getattr(figure, "soi_wide", False) else "soi-figure"
     return Shown(
         f'<figure class="{kind}"><img src="data:image/png;base64,{data}" alt="{html.escape(first_sentence(text))}" '
-        f'width="{width}"><figcaption>{html.escape(text)}</figcaption></figure>'
+        f'width="{width}"><figcaption>{html.escape(text)}</figcaption></figure>',
+        text,
     )
 
 
