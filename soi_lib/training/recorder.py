@@ -154,6 +154,11 @@ class DynamicsRecorder:
         """Epochs recorded so far."""
         return len(self._p)
 
+    @property
+    def begun(self) -> bool:
+        """Whether anything was seen since the last epoch was closed."""
+        return self._turn > 0
+
     def update(self, ids: Iterable[Any], logits: Tensor) -> None:
         """Take the `logits` (B, C) of the examples `ids` (B,), as they are in the training forward pass.
 
@@ -167,20 +172,14 @@ class DynamicsRecorder:
                 found=repr(error.args[0]),
                 hint="give all ids when the recorder is made",
             ) from None
-        self.update_at(torch.from_numpy(self.last_of(index)).to(logits.device, non_blocking=True), logits)
-
-    def last_of(self, index: np.ndarray) -> np.ndarray:
-        """Places (B,) of one batch, with N for those that come again later in it: only the last one counts."""
-        last = len(index) - 1 - np.unique(index[::-1], return_index=True)[1]
-        if len(last) == len(index):
-            return index
-        out = np.full_like(index, len(self.ids))
-        out[last] = index[last]
-        return out
+        self.update_at(torch.from_numpy(last_of(index, len(self.ids))).to(logits.device, non_blocking=True), logits)
 
     @torch.no_grad()
     def update_at(self, index: Tensor, logits: Tensor) -> None:
-        """As `update`, for places (B,) int64 in the order of `ids` that are already on the device; none comes twice."""
+        """As `update`, for places (B,) int64 in the order of `ids` that are already on the device.
+
+        No place may come twice, except N (see `last_of`), which stands for none.
+        """
         if self.n_classes is None and logits.ndim == 2:
             self._set_classes(logits.shape[1])
         if logits.ndim != 2 or logits.shape[0] != index.shape[0] or logits.shape[1] != self.n_classes:
@@ -264,12 +263,12 @@ class DynamicsRecorder:
         if not several():
             return self._now
         assert self._device is not None
-        self._set_classes(agree(self._mark(), self.n_classes, self._device))
+        self._set_classes(agree(self.mark(), self.n_classes, self._device))
         self._ensure(self._device)
         return join(self._now, self._device)
 
-    def _mark(self) -> int:
-        """A number from all that the processes must have in common."""
+    def mark(self) -> int:
+        """A number below 2^56 from ids, gold and options: equal for recorders that can take one another's state."""
         digest = hashlib.sha256(json.dumps([self.ids, self.keep_logits]).encode())
         digest.update(self._gold_cpu.tobytes())
         return int.from_bytes(digest.digest()[:7], "little")
@@ -278,7 +277,8 @@ class DynamicsRecorder:
     def report(self) -> RecordingReport:
         """How many examples came, and which did not."""
         missing = tuple(self.ids[i] for i in np.flatnonzero(self._missing))
-        unfinished = int((self._now["seen"][:-1] > 0).sum()) if self._turn and self._now else 0
+        seen: Any = self._waiting["seen"] if self._waiting else self._now.get("seen")
+        unfinished = int((seen[:-1] > 0).sum()) if self.begun and seen is not None else 0
         return RecordingReport(self.epochs, len(self.ids) - len(missing), missing, self._repeated, unfinished)
 
     def state(self) -> dict[str, np.ndarray]:
@@ -363,6 +363,16 @@ class DynamicsRecorder:
             meta=Meta.from_dict({"epochs": self.epochs, "classes": self.n_classes, **met, **self.meta}),
             logits=np.ascontiguousarray(np.stack(self._logits)[:, keep]) if self.keep_logits else None,
         )
+
+
+def last_of(index: np.ndarray, n: int) -> np.ndarray:
+    """Places (B,) of one batch, with `n` for those that come again later in it: only the last one counts."""
+    last = len(index) - 1 - np.unique(index[::-1], return_index=True)[1]
+    if len(last) == len(index):
+        return index
+    out = np.full_like(index, n)
+    out[last] = index[last]
+    return out
 
 
 def _plain(ids: Iterable[Any]) -> list[Any]:

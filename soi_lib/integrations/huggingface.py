@@ -1,0 +1,267 @@
+"""Training dynamics from an unmodified Hugging Face Trainer, in two lines.
+
+    rec = record(trainer, id_column="id")    # before trainer.train()
+    dyn = rec.finish()                       # after it
+
+Special about it: the Trainer, its data set, its collator and its model stay as they are, and so do the weights that
+it computes, bit for bit. Row numbers travel with the batches beside the user's collator (see `trainer_data`), the
+training step takes them out again, and a forward hook sees the logits of the training forward pass (dropout on,
+before the update). What is recorded is saved inside each of the Trainer's checkpoints and comes back with
+`resume_from_checkpoint`; under several processes all of them get the same dynamics.
+
+Lightning needs no callback of ours: call `rec.update(ids, logits)` at the end of `training_step` and `rec.end_epoch()`
+in `on_train_epoch_end`, with a `DynamicsRecorder`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+from torch import Tensor
+from transformers import TrainerCallback
+from transformers.trainer_utils import get_last_checkpoint
+
+from soi_lib.atomic import replacing
+from soi_lib.dynamics import MAX_EPOCHS, TrainingDynamics
+from soi_lib.errors import AlignmentError, FormatError, RangeError
+from soi_lib.integrations.trainer_data import KEY, examples_of, number
+from soi_lib.training.recorder import DynamicsRecorder, RecordingReport
+
+logger = logging.getLogger("soi_lib")
+
+FILE = "soi_recorder.safetensors"
+"""What a checkpoint folder holds of the recording."""
+
+
+def record(
+    trainer: Any,
+    id_column: str | None = None,
+    *,
+    ids: Sequence[Any] | None = None,
+    gold: Sequence[int] | np.ndarray | None = None,
+    logits: Callable[[Any], Tensor] | None = None,
+    keep_logits: bool = False,
+    meta: dict[str, Any] | None = None,
+) -> TrainerRecording:
+    """Record what every training example does while `trainer` trains; returns what gives the dynamics afterwards.
+
+    `id_column` names the ids in the training set, or `ids` (N,) gives them; without either, rows are numbered from 0.
+    `gold` (N,) are class numbers; without it they are the training set's "labels", "label" or "label_ids". `logits`
+    takes the scores (B, C) out of a model's output; without it they are its "logits", or the first (B, C) tensor in
+    it. `keep_logits` and `meta` are those of DynamicsRecorder, whose rules for repeated and missing examples hold.
+    A new `train()` starts a new recording unless it resumes from a checkpoint. An epoch that training leaves before
+    its end is not recorded. Raises FormatError, DuplicateIdError and RangeError, here or in training.
+    """
+    return TrainerRecording(trainer, id_column, ids, gold, logits, keep_logits, meta)
+
+
+class TrainerRecording:
+    """A recording attached to a Trainer by `record`: `finish()` after training, `report` at any time, `detach()`."""
+
+    def __init__(
+        self,
+        trainer: Any,
+        id_column: str | None,
+        ids: Sequence[Any] | None,
+        gold: Sequence[int] | np.ndarray | None,
+        logits: Callable[[Any], Tensor] | None,
+        keep_logits: bool,
+        meta: dict[str, Any] | None,
+    ) -> None:
+        if isinstance(getattr(trainer.training_step, "__self__", None), TrainerRecording):
+            raise FormatError("this Trainer is recorded already", hint="use the first recording, or detach() it")
+        self.trainer = trainer
+        self._labels = list(trainer.label_names or ["labels"])
+        self._examples = examples_of(trainer.train_dataset, id_column, ids, gold, self._labels)
+        self._choose, self._keep_logits = logits, keep_logits
+        self._meta = {"seed": trainer.args.seed, "record": "train", **(meta or {})}
+        self.recorder = self._fresh()
+        self._checkpoint: str | None = None  # that the running train() resumes from
+        self.resumed = False  # until the first epoch after it
+        self._rows: Tensor | None = None  # of the step that is running, until its logits have come
+        self._originals = {name: getattr(trainer, name) for name in ("train", "training_step", "get_train_dataloader")}
+        self._before = {name: vars(trainer)[name] for name in self._originals if name in vars(trainer)}
+        trainer.train, trainer.training_step = self._train, self._training_step
+        trainer.get_train_dataloader = self._get_train_dataloader
+        self._callback = _Callback(self)
+        trainer.add_callback(self._callback)
+
+    def _fresh(self) -> DynamicsRecorder:
+        examples = self._examples
+        return DynamicsRecorder(examples.ids, examples.gold, keep_logits=self._keep_logits, meta=self._meta)
+
+    @property
+    def report(self) -> RecordingReport:
+        """Epochs, examples kept, ids that missed an epoch, repeated presentations."""
+        return self.recorder.report
+
+    def finish(self) -> TrainingDynamics:
+        """The dynamics of every example that was there in every epoch; in every process, if there are several.
+
+        Raises FormatError if no epoch was trained to its end or no example remains.
+        """
+        names = self._examples.names or _names(self.trainer.model)
+        if len(names) == self.recorder.n_classes:
+            self.recorder.meta.setdefault("label_names", list(names))
+        return self.recorder.finish()
+
+    def detach(self) -> None:
+        """Leave the Trainer as it was before `record`; what was recorded stays."""
+        for name in self._originals:
+            del vars(self.trainer)[name]
+        vars(self.trainer).update(self._before)
+        self.trainer.remove_callback(self._callback)
+
+    # --- what stands in for the Trainer's own methods, and calls them -------------------------------------------------
+
+    def _train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
+        self._checkpoint = str(resume_from_checkpoint) if resume_from_checkpoint else None
+        folder = self.trainer.args.output_dir
+        if resume_from_checkpoint is True and os.path.isdir(folder):
+            self._checkpoint = get_last_checkpoint(folder)
+        return self._originals["train"](resume_from_checkpoint, *args, **kwargs)
+
+    def _get_train_dataloader(self) -> Any:
+        return number(self._originals["get_train_dataloader"](), self._examples, self._labels)
+
+    def _training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        self._rows = inputs.pop(KEY, None)
+        if self._rows is None:
+            raise FormatError("a batch carries no row numbers", hint="leave the loader's collate_fn as it is")
+        hook = model.register_forward_hook(self._forward)  # on the model as it is wrapped: compiled, distributed
+        try:
+            loss = self._originals["training_step"](model, inputs, *args, **kwargs)
+            if self._rows is not None:
+                raise FormatError(
+                    "no logits were seen in a training step",
+                    expected=f"a ({len(self._rows)}, classes) tensor in the model's output",
+                    hint="say which part it is: record(trainer, logits=lambda output: ...)",
+                )
+        finally:
+            self._rows = None
+            hook.remove()  # between steps the model may be copied or saved
+        return loss
+
+    def _forward(self, model: Any, inputs: Any, output: Any) -> None:
+        """The hook: the first forward pass of a training step that gives logits is recorded, as soon as it is done."""
+        if self._rows is None:
+            return
+        logits = self._choose(output) if self._choose else _logits(output, len(self._rows))
+        if logits is not None:
+            rows, self._rows = self._rows, None
+            self.recorder.update_at(rows, logits)
+
+    # --- events -------------------------------------------------------------------------------------------------------
+
+    def begin(self, epochs: int) -> None:
+        """Training begins, anew or from a checkpoint."""
+        if epochs > MAX_EPOCHS:
+            raise RangeError(
+                "more epochs are planned than a history holds", found=epochs, expected=f"at most {MAX_EPOCHS}"
+            )
+        self.recorder = self._fresh()
+        self.resumed = self._checkpoint is not None
+        if self._checkpoint is not None:
+            self.recorder.restore(_load(Path(self._checkpoint) / FILE, self.recorder.mark()))
+
+    def begin_epoch(self, epoch: float) -> None:
+        """An epoch begins after `epoch` others, or all of training is over."""
+        if self.resumed:
+            # saved after the last step of an epoch and before its end, which the Trainer does not come back to
+            if self.recorder.begun and epoch.is_integer() and self.recorder.epochs < epoch:
+                self.recorder.end_epoch()
+        elif self.recorder.begun:
+            logger.warning("epoch %d was left before its end and is not recorded", self.recorder.epochs)
+            self.recorder.discard()
+        self.resumed = False
+
+    def end_epoch(self, epoch: float) -> None:
+        """An epoch ends, or training stops in the middle of it."""
+        if epoch.is_integer():
+            self.recorder.end_epoch()
+
+    def save(self, folder: Path, write: bool) -> None:
+        """The Trainer saved a checkpoint in `folder`; all processes come here, one writes."""
+        state = self.recorder.state()
+        if write and folder.is_dir():
+            with replacing(folder / FILE) as tmp:
+                save_file(state, tmp, metadata={"mark": str(self.recorder.mark())})
+
+
+class _Callback(TrainerCallback):
+    """Hands the Trainer's events on."""
+
+    def __init__(self, recording: TrainerRecording) -> None:
+        self.recording = recording
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.recording.begin(state.num_train_epochs)
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.recording.begin_epoch(float(state.epoch or 0))
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.recording.resumed:
+            self.recording.begin_epoch(float(state.epoch or 0))
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.recording.end_epoch(float(state.epoch))
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.recording.save(Path(args.output_dir) / f"checkpoint-{state.global_step}", bool(args.should_save))
+
+
+def _load(path: Path, mark: int) -> dict[str, np.ndarray]:
+    """The state that `TrainerRecording.save` left, if it is one of the same examples."""
+    if not path.is_file():
+        raise FormatError(
+            "the checkpoint holds no recording, so its epochs are lost",
+            where=path.parent,
+            expected=path.name,
+            hint="train from the start, or resume from a checkpoint that was recorded",
+        )
+    try:
+        with safe_open(path, framework="np") as file:
+            if (file.metadata() or {}).get("mark") != str(mark):
+                raise AlignmentError(
+                    "the recording is one of other examples or options",
+                    where=path,
+                    hint="resume with the training set, ids and keep_logits of the first run",
+                )
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    except (SafetensorError, OSError) as error:
+        raise FormatError(
+            "the recording cannot be read", where=path, found=error, hint="resume from an earlier checkpoint"
+        ) from error
+
+
+def _logits(output: Any, rows: int) -> Tensor | None:
+    """The class scores in a model's output: its "logits", else the first (rows, C) tensor of numbers in it."""
+    if isinstance(output, Mapping) and isinstance(output.get("logits"), Tensor):
+        return output["logits"]
+    if isinstance(getattr(output, "logits", None), Tensor):
+        return output.logits
+    return next((t for t in _parts(output) if t.ndim == 2 and len(t) == rows and t.is_floating_point()), None)
+
+
+def _parts(output: Any) -> Iterator[Tensor]:
+    if isinstance(output, Tensor):
+        yield output
+    elif isinstance(output, Mapping):
+        yield from (value for value in output.values() if isinstance(value, Tensor))
+    elif isinstance(output, tuple | list):
+        yield from (value for value in output if isinstance(value, Tensor))
+
+
+def _names(model: Any) -> tuple[str, ...]:
+    """Class names out of a model's config, unless they are the ones that transformers makes up."""
+    known = getattr(getattr(model, "config", None), "id2label", None) or {}
+    names = tuple(str(known[i]) for i in sorted(known))
+    return () if names == tuple(f"LABEL_{i}" for i in range(len(names))) else names

@@ -1,0 +1,203 @@
+"""What a Trainer's training set says about its examples, and row numbers that travel with them.
+
+Special about it: nothing is added to the data set, which stays the user's own, transforms and columns and all. The
+loader's fetch is asked which rows it fetches, and their numbers are put into the batch after the user's collator has
+made it; so no collator, column removal or padding can lose them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+from tqdm.auto import tqdm
+
+from soi_lib.errors import FormatError, nearest
+from soi_lib.training.recorder import last_of
+
+KEY = "soi_rows"
+"""The name under which a batch carries its row numbers, from the collator to the training step."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Ids (N,), gold labels (N,) int64 and class names (empty when unknown) of a training set."""
+
+    ids: list[Any]
+    gold: np.ndarray
+    names: tuple[str, ...]
+
+
+def examples_of(
+    dataset: Any, id_column: str | None, ids: Sequence[Any] | None, gold: Any, label_names: Sequence[str]
+) -> Examples:
+    """Read ids and labels of a `datasets.Dataset` (two columns) or of any other sized data set (one pass over it).
+
+    The label is the first there is of `label_names`, "label" and "label_ids". Raises FormatError when there is no such
+    column, or no length.
+    """
+    if dataset is None or isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
+        raise FormatError(
+            "the training set has no rows that can be told apart",
+            found=type(dataset).__name__,
+            expected="a data set with a length",
+            hint="give the Trainer a train_dataset that is not iterable-only",
+        )
+    if id_column is not None and ids is not None:
+        raise FormatError("both id_column and ids are given", hint="give one of them")
+    read = _columns if hasattr(dataset, "column_names") and hasattr(dataset, "with_format") else _items
+    wanted = [] if id_column is None else [(id_column,)]
+    labels = tuple(dict.fromkeys([*label_names, "label", "label_ids"]))
+    found = read(dataset, wanted + ([labels] if gold is None else []))
+    if gold is None:
+        label, values = found.pop()
+        feature = (getattr(dataset, "features", None) or {}).get(label)
+        names = tuple(getattr(feature, "names", None) or ())
+        gold = _whole(values, label)
+    else:
+        gold, names = np.asarray(gold.cpu() if isinstance(gold, Tensor) else gold), ()
+    keys = found[0][1] if found else list(range(len(dataset)) if ids is None else ids)
+    return Examples(keys, gold, names)
+
+
+def _columns(dataset: Any, wanted: list[tuple[str, ...]]) -> list[tuple[str, list[Any]]]:
+    """For each choice of names the first column of a `datasets.Dataset` that is there: its name and values."""
+    plain = dataset.with_format(None)  # no transform, no tensors
+    chosen = [_first(names, dataset.column_names) for names in wanted]
+    return [(name, list(plain[name][:])) for name in chosen]
+
+
+def _items(dataset: Any, wanted: list[tuple[str, ...]]) -> list[tuple[str, list[Any]]]:
+    """As `_columns`, from the items of a data set, which must be mappings."""
+    if not wanted:
+        return []
+    columns: list[tuple[str, list[Any]]] = []
+    with torch.random.fork_rng(devices=[]):  # looking must not change what training draws
+        for row in tqdm(range(len(dataset)), desc="reading labels", delay=2, leave=False):
+            item = dataset[row]
+            if not isinstance(item, Mapping):
+                raise FormatError(
+                    "the items of the training set have no named parts",
+                    where=f"row {row}",
+                    found=type(item).__name__,
+                    expected="a mapping",
+                    hint="give ids=... and gold=...",
+                )
+            columns = columns or [(_first(names, list(item)), []) for names in wanted]
+            for name, values in columns:
+                value = item.get(name)
+                values.append(value.item() if isinstance(value, Tensor | np.generic) else value)
+    return columns
+
+
+def _first(names: tuple[str, ...], have: Sequence[str]) -> str:
+    for name in names:
+        if name in have:
+            return name
+    part, hint = (
+        ("id", nearest(names[0], have) + "; without id_column rows are numbered")
+        if len(names) == 1
+        else (
+            "label",
+            "rename the label's column to 'label', or give gold=...",
+        )
+    )
+    raise FormatError(
+        f"the training set has no {part} column", found=", ".join(have), expected=" or ".join(names), hint=hint
+    )
+
+
+def _whole(values: list[Any], name: str) -> np.ndarray:
+    wrong = [i for i, v in enumerate(values) if not isinstance(v, int) or isinstance(v, bool)]
+    if wrong:
+        raise FormatError(
+            f"the label column {name!r} holds no class numbers",
+            where=f"row {wrong[0]}",
+            found=repr(values[wrong[0]]),
+            expected="a whole number from 0",
+            hint="number the classes, e.g. dataset.class_encode_column(...)",
+        )
+    return np.array(values, dtype=np.int64)
+
+
+class Row(NamedTuple):
+    """An item of a data set and its place in it."""
+
+    row: int
+    item: Any
+
+
+class Numbered(Dataset[Row]):
+    """A data set whose items come with their row numbers; everything else about it is that of `inner`."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+
+    def __len__(self) -> int:
+        return len(self.inner)
+
+    def __getitem__(self, row: Any) -> Row:
+        return Row(int(row), self.inner[row])
+
+    def __getitems__(self, rows: Sequence[Any]) -> list[Row]:
+        fetch = getattr(self.inner, "__getitems__", None)
+        items = fetch(rows) if fetch else [self.inner[row] for row in rows]
+        return [Row(int(row), item) for row, item in zip(rows, items, strict=True)]
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "inner":  # while it is being unpickled in a worker
+            raise AttributeError(name)
+        return getattr(self.inner, name)
+
+
+class NumberedCollator:
+    """Calls the user's collator and adds the row numbers to the batch; checks the batch's labels against gold."""
+
+    def __init__(self, inner: Callable[[list[Any]], Any], examples: Examples, label_names: Sequence[str]) -> None:
+        self.inner, self.examples, self.label_names = inner, examples, tuple(label_names)
+
+    def __call__(self, features: list[Row]) -> MutableMapping[str, Any]:
+        """The batch of `features`, with `KEY`: int64 (B,)."""
+        rows = np.array([f.row for f in features], dtype=np.int64)
+        batch = self.inner([f.item for f in features])
+        if not isinstance(batch, MutableMapping):
+            raise FormatError("the collator gives no mapping", found=type(batch).__name__, expected="a dict of tensors")
+        labels = next((batch[name] for name in self.label_names if name in batch), None)
+        if isinstance(labels, Tensor) and labels.shape == rows.shape and not labels.is_floating_point():
+            wrong = np.flatnonzero(labels.numpy() != self.examples.gold[rows])
+            if len(wrong):
+                row = int(rows[wrong[0]])
+                raise FormatError(
+                    "a batch carries another label than the training set",
+                    where=f"id {self.examples.ids[row]!r}",
+                    found=int(labels[int(wrong[0])]),
+                    expected=int(self.examples.gold[row]),
+                    hint="give the labels that are trained on as gold=..., in the order of the training set",
+                )
+        batch[KEY] = torch.from_numpy(last_of(rows, len(self.examples.ids)))
+        return batch
+
+
+def number(loader: Any, examples: Examples, label_names: Sequence[str]) -> Any:
+    """Make a (prepared) DataLoader tell row numbers; its sampling, workers and collator stay as they are."""
+    base = getattr(loader, "base_dataloader", loader)  # accelerate keeps the real one inside
+    if not isinstance(base, DataLoader) or isinstance(base.dataset, IterableDataset):
+        raise FormatError(
+            "the training loader cannot tell its rows", found=type(base).__name__, expected="a DataLoader"
+        )
+    if not isinstance(base.dataset, Numbered):
+        if len(base.dataset) != len(examples.ids):  # type: ignore[arg-type]
+            raise FormatError(
+                "the Trainer has another training set than when it was recorded",
+                found=f"{len(base.dataset)} rows",  # type: ignore[arg-type]
+                expected=f"{len(examples.ids)}",
+                hint="call record(trainer) after the training set is chosen",
+            )
+        vars(base)["dataset"] = Numbered(base.dataset)  # a plain assignment is refused once samplers are made
+        base.collate_fn = NumberedCollator(base.collate_fn, examples, label_names)
+    return loader
