@@ -72,9 +72,8 @@ class MultiTaskModel(nn.Module):
             setattr(encoder, "pooler", None)  # noqa: B010 - unused weights would only cost optimizer time
         self.encoder, self.heads, self.pooling = encoder, heads, pooling
         inner = [p for name, p in encoder.named_parameters() if not name.startswith("embeddings.")]
-        self._inner = (
-            inner[0],
-        )  # in a tuple, so that it is not registered twice; its dtype is that in which the layers compute, whatever it becomes later
+        # In a tuple, so that it is not registered twice: its dtype is that in which the layers compute.
+        self._inner = (inner[0],)
         if isinstance(embeddings := getattr(encoder, "embeddings", None), nn.Module):
             embeddings.register_forward_hook(lambda module, inputs, output: output.to(self._inner[0].dtype))
 

@@ -22,10 +22,10 @@ def caution(results: Results) -> str:
     n = len(results.seeds)
     if n == 1:
         return (
-            f"**One seed** ({results.note}). Differences below mix the effect of the setting with that of chance; "
+            f"**One seed.** {results.note}. Differences below mix the effect of the setting with that of chance; "
             "intervals cover the choice of examples only. Read them as a demonstration, not as a result."
         )
-    return f"{n} seeds ({results.note}). Intervals resample examples within a seed, then seeds."
+    return f"{results.note}. Intervals resample examples within a seed, then seeds."
 
 
 def against_baselines(results: Results) -> str:

@@ -77,7 +77,7 @@ class Results:
         seeds = f"{len(self.seeds)} seed{'s' if len(self.seeds) > 1 else ''}"
         devices = ", ".join(sorted({str(r.manifest["machine"]["device"]) for r in self.runs}))
         precision = ", ".join(sorted({r.manifest["precision"] for r in self.runs}))
-        return f"profile {self.profile.name}, {seeds}, device {devices} ({precision})"
+        return f"Profile {self.profile.name}, {seeds}, device {devices} ({precision})"
 
 
 def open_results(

@@ -124,7 +124,7 @@ def texts(member: str) -> dict[str, tuple[str, str]]:
     return dict(zip(split.ids.tolist(), zip(joined, names, strict=True), strict=True))
 
 
-def moved_furthest(results: Results, member: str, setting: Setting, n: int = 12, width: int = 110) -> pd.DataFrame:
+def moved_furthest(results: Results, member: str, setting: Setting, n: int = 12, width: int = 140) -> pd.DataFrame:
     """The `n` examples whose confidence changed most from alone to `setting` (first seed), with their text."""
     single, multi = results.run((member,)).dynamics(member), results.run(setting).dynamics(member)
     table, text = movers(single, multi, n), texts(member)
@@ -135,7 +135,7 @@ def moved_furthest(results: Results, member: str, setting: Setting, n: int = 12,
             "gold": [text[i][1] for i in table["id"]],
             "alone": table["history_single"] + " " + table["soi_single"],
             "together": table["history_multi"] + " " + table["soi_multi"],
-            "change of confidence": table["change"].round(2),
+            "change": table["change"].round(2),
         }
     )
 

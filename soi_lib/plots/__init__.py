@@ -7,6 +7,7 @@ from soi_lib.plots.bars import accuracy_bars, soi_bars, story_figure
 from soi_lib.plots.maps import data_map_plot, histories_figure
 from soi_lib.plots.matrices import flow_plot, transition_heatmap, transition_panels
 from soi_lib.plots.style import ORDER, SOI_COLORS, SOI_HATCHES, caption, show
+from soi_lib.plots.table import show_table
 
 __all__ = [
     "ORDER",
@@ -18,6 +19,7 @@ __all__ = [
     "flow_plot",
     "histories_figure",
     "show",
+    "show_table",
     "soi_bars",
     "story_figure",
     "transition_heatmap",

@@ -197,14 +197,14 @@ def test_tables_agree_with_the_runs(done, recorded):
     assert np.allclose(counts.sum(axis=1), alone)
 
     moved = tables.moved_furthest(found, "tweets", ("tweets", "amazon"), n=5)
-    assert moved["change of confidence"].abs().is_monotonic_decreasing
+    assert moved["change"].abs().is_monotonic_decreasing
     texts = tables.texts("tweets")
     assert set(moved["gold"]) <= {label for _, label in texts.values()}
 
 
 def test_sentences_follow_the_numbers(recorded):
     found = results.open_results("source", runs=recorded)
-    assert reading.caution(found).startswith("2 seeds (profile tiny, 2 seeds")
+    assert reading.caution(found).startswith("Profile tiny, 2 seeds")
     assert "One seed" in reading.caution(results.open_results("source", runs=recorded, seeds=[0]))
     table = reading.gain_table(found)
     text = reading.gains(found)
