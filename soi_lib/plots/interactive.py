@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 PLOTLY_JS = "../_static/plotly.min.js"
 _FONT = {"family": "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif", "size": 13}
-_LONGEST = 320  # characters of a text in a hover box
+_LONGEST = 300  # characters of a text in a hover box
 
 
 def interactive_map(
@@ -114,7 +114,7 @@ def flow_sankey(counts: pd.DataFrame, *, title: str = "", note: str = "", sides:
             node={
                 "label": [html.escape(name) for name in nodes],
                 "color": colors * 2,
-                "pad": 14,
+                "pad": 22,
                 "thickness": 14,
                 "x": [0.001] * 6 + [0.999] * 6,
                 "y": _node_places(values.sum(axis=1)) + _node_places(values.sum(axis=0)),
@@ -133,8 +133,8 @@ def flow_sankey(counts: pd.DataFrame, *, title: str = "", note: str = "", sides:
         title={"text": html.escape(title), "x": 0.01, "font": {"size": 16}} if title else None,
         meta={"caption": text},
         margin={"l": 10, "r": 10, "t": 45 if title else 10, "b": 20},
-        height=440,
-        font=_FONT,
+        height=480,
+        font={**_FONT, "size": 12},
     )
     return figure
 
@@ -239,9 +239,9 @@ def _rounded(values: pd.Series) -> list[float]:
 
 
 def _wrapped(text: str) -> str:
-    """A text as plotly's hover boxes take it: no markup of its own, lines of 60 characters, not endless."""
+    """A text as plotly's hover boxes take it: no markup of its own, lines that fit a phone, not endless."""
     short = text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
-    return "<br>".join(html.escape(line) for line in textwrap.wrap(short, 60) or [""])
+    return "<br>".join(html.escape(line) for line in textwrap.wrap(short, 44) or [""])
 
 
 def _faded(color: str, alpha: float) -> str:

@@ -1,0 +1,80 @@
+"""Data maps against the direct formulas."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from synthetic import learn
+
+from soi_lib.analysis import cartography
+from soi_lib.analysis.cartography import confidence_variability, data_map, regions
+from soi_lib.analysis.categories import categorize
+from soi_lib.dynamics import TrainingDynamics
+from soi_lib.errors import FormatError, RangeError
+
+
+@pytest.mark.parametrize("n", [1, 500, cartography._BLOCK + 3])
+def test_data_map_agrees_with_the_formulas(n: int) -> None:
+    dyn = learn(n, 7)
+    found = data_map(dyn, early=0.4)
+    p = dyn.p_gold.astype(np.float64)
+    mean = p.sum(0) / 7
+    assert list(found.columns) == [
+        "id",
+        "confidence",
+        "variability",
+        "correctness",
+        "forgetfulness",
+        "never_learned",
+        "soi",
+    ]
+    assert found["id"].tolist() == dyn.ids.tolist()
+    np.testing.assert_allclose(found["confidence"], mean, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(found["variability"], np.sqrt(((p - mean) ** 2).sum(0) / 7), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(found["correctness"], dyn.correct.sum(0) / 7, atol=1e-15)
+    lost = [sum(bool(c[e] and not c[e + 1]) for e in range(6)) for c in dyn.correct.T]
+    assert found["forgetfulness"].tolist() == lost
+    assert found["never_learned"].tolist() == [not c.any() for c in dyn.correct.T]
+    assert np.array_equal(found["soi"], categorize(dyn, 0.4))
+
+
+def test_constant_probabilities_do_not_vary() -> None:
+    p = np.full((10, 3), np.float32(0.1))
+    mean, spread = confidence_variability(p)
+    assert spread.tolist() == [0, 0, 0]
+    np.testing.assert_allclose(mean, np.float32(0.1), atol=1e-15)
+    assert confidence_variability(p[:1])[1].tolist() == [0, 0, 0]
+
+
+def test_population_not_sample_deviation() -> None:
+    assert confidence_variability(np.array([[0.0], [1.0]], np.float32))[1][0] == pytest.approx(0.5)
+
+
+def test_wrong_shape_is_refused() -> None:
+    with pytest.raises(FormatError):
+        confidence_variability(np.zeros(3))
+    with pytest.raises(FormatError):
+        confidence_variability(np.zeros((0, 3)))
+
+
+def test_regions_hold_the_extremes() -> None:
+    table = data_map(learn(300, 6))
+    found = regions(table, 0.2)
+    assert {name: int(mask.sum()) for name, mask in found.items()} == {"easy": 60, "ambiguous": 60, "hard": 60}
+    for name, column, sign in (("easy", "confidence", 1), ("ambiguous", "variability", 1), ("hard", "confidence", -1)):
+        value = sign * table[column].to_numpy()
+        assert value[found[name]].min() >= value[~found[name]].max()
+    assert not (found["easy"] & found["hard"]).any()
+
+
+def test_region_sizes_and_ties() -> None:
+    p = np.array([[0.5, 0.5, 0.25, 0.75], [0.5, 0.5, 0.75, 0.25]], np.float32)
+    table = data_map(TrainingDynamics(np.arange(4), np.zeros(4, int), p, p > 0.45))
+    found = regions(table, 0.5)
+    assert np.flatnonzero(found["easy"]).tolist() == [0, 1]  # equal confidence: the steady ones
+    assert np.flatnonzero(found["ambiguous"]).tolist() == [2, 3]
+    assert {int(m.sum()) for m in regions(table, 0.01).values()} == {1}
+    assert {int(m.sum()) for m in regions(table, 1).values()} == {4}
+    for fraction in (0, -1, 1.5):
+        with pytest.raises(RangeError, match="fraction"):
+            regions(table, fraction)

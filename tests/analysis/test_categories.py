@@ -1,0 +1,135 @@
+"""The six categories against a plain loop, on every history there is."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from itertools import pairwise, product
+
+import numpy as np
+import pytest
+from synthetic import learn
+
+from soi_lib.analysis.categories import (
+    SOI,
+    categorize,
+    categorize_history,
+    forgetting_events,
+    history_string,
+    soi_counts,
+    soi_shares,
+    soi_table,
+)
+from soi_lib.dynamics import pack_history
+from soi_lib.errors import FormatError, RangeError
+
+
+def by_hand(history: tuple[int, ...], early: Fraction) -> SOI:
+    """The rule as the method page words it, one epoch after the other, in exact arithmetic."""
+    if not any(history):
+        return SOI.UNE
+    if all(history):
+        return SOI.ACE
+    forgotten = 0
+    for now, then in pairwise(history):
+        if now == 1 and then == 0:
+            forgotten += 1
+    if forgotten >= 2:
+        return SOI.FRGE_2
+    if forgotten == 1:
+        return SOI.FRGE_1
+    k = history.index(1)
+    return SOI.ELE if k < early * len(history) else SOI.LLE
+
+
+@pytest.mark.parametrize("epochs", range(1, 13))
+def test_all_histories_agree_with_the_rule(epochs: int) -> None:
+    histories = list(product((0, 1), repeat=epochs))
+    correct = np.array(histories, dtype=bool).T
+    for early in ("0.5", "0.3", "0.7", "1", "0.01", "0.07"):
+        expected = [by_hand(h, Fraction(early)) for h in histories]
+        found = categorize(correct, float(early))
+        assert found.dtype == np.int8
+        assert found.tolist() == [int(e) for e in expected]
+
+
+def test_table_and_arithmetic_agree() -> None:
+    """Few examples are computed, many are looked up."""
+    every = np.arange(1 << 10, dtype=np.uint64)
+    few = categorize_history(every, 10, 0.4)
+    assert np.array_equal(categorize_history(np.concatenate([every, every]), 10, 0.4), np.concatenate([few, few]))
+
+
+@pytest.mark.parametrize("epochs", [17, 40, 64])
+def test_long_histories(epochs: int, rng: np.random.Generator) -> None:
+    correct = np.sort(rng.random((epochs, 300)), axis=0) > rng.random(300)
+    correct ^= rng.random(correct.shape) < rng.choice([0, 0.01, 0.3], 300)
+    expected = [int(by_hand(tuple(int(c) for c in column), Fraction(1, 2))) for column in correct.T]
+    assert set(expected) == {0, 1, 2, 3, 4, 5}
+    assert categorize(correct).tolist() == expected
+
+
+@pytest.mark.parametrize("early", ["0.07", "0.29", "0.57", "0.58", "0.14", "0.28"])
+def test_a_bound_that_floating_point_misses(early: str) -> None:
+    """0.07 * 100 is a little more than 7: the first correct epoch at the bound is late whatever the rounding."""
+    for epochs in range(2, 65):
+        bound = math.ceil(Fraction(early) * epochs)
+        for k in {max(1, bound - 1), min(epochs - 1, max(1, bound))}:
+            history = tuple(int(e >= k) for e in range(epochs))
+            assert categorize(np.array([history], bool).T, float(early))[0] == by_hand(history, Fraction(early))
+
+
+def test_dynamics_and_their_correctness_give_the_same() -> None:
+    dyn = learn(500, 8)
+    assert np.array_equal(categorize(dyn), categorize(dyn.correct))
+    assert np.array_equal(categorize(dyn, 0.25), categorize(dyn.correct, early=0.25))
+
+
+def test_forgetting_events_are_counted_forward_in_time() -> None:
+    correct = np.array([[1, 0, 1, 1], [0, 1, 1, 0], [1, 1, 1, 1], [0, 1, 1, 0]], bool)
+    assert forgetting_events(pack_history(correct), 4).tolist() == [2, 0, 0, 2]
+    assert forgetting_events(pack_history(correct[:1]), 1).tolist() == [0, 0, 0, 0]
+
+
+def test_learned_once_and_lost_is_forgotten_not_unlearned() -> None:
+    assert categorize(np.array([[False], [True], [False], [False]]))[0] == SOI.FRGE_1
+
+
+def test_counts_and_shares_cover_everything() -> None:
+    codes = categorize(learn(300, 6))
+    counts = soi_counts(codes)
+    assert list(counts) == ["UNE", "ACE", "ELE", "LLE", "FRGE_1", "FRGE_2"]
+    assert sum(counts.values()) == 300
+    assert counts["ACE"] == int((codes == 1).sum())
+    assert sum(soi_shares(codes).values()) == pytest.approx(1)
+    assert soi_shares([]) == dict.fromkeys(counts, 0.0)
+    assert soi_counts([3])["LLE"] == 1
+
+
+def test_table_of_runs() -> None:
+    a, b = learn(100, 6), learn(100, 6, seed=1)
+    table = soi_table({"alone": a, "together": b}, shares=False)
+    assert table.loc["together"].to_dict() == soi_counts(categorize(b))
+    assert soi_table({"alone": a}).sum(axis=1).tolist() == [pytest.approx(1)]
+
+
+def test_names_and_drawings() -> None:
+    assert [s.label for s in SOI] == ["UNE", "ACE", "ELE", "LLE", "1t-FRGE", "≥2t-FRGE"]
+    assert len({s.description for s in SOI}) == 6
+    assert history_string(0b0110, 5) == "□■■□□"
+    assert history_string(np.uint64(1), 2, "1", "0") == "10"
+
+
+@pytest.mark.parametrize("early", [0, -0.5, 1.01, float("nan")])
+def test_early_out_of_range(early: float) -> None:
+    with pytest.raises(RangeError, match="early"):
+        categorize(np.ones((3, 2), bool), early)
+
+
+def test_wrong_arrays_are_refused() -> None:
+    with pytest.raises(FormatError, match="bool"):
+        categorize(np.ones((3, 2)))
+    with pytest.raises(FormatError, match="bool"):
+        categorize(np.ones(3, bool))
+    with pytest.raises(RangeError, match="found 65"):
+        categorize(np.ones((65, 2), bool))

@@ -1,0 +1,112 @@
+"""Subsets: who is in them, that they are drawn the same every time, and their matched controls."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from synthetic import learn
+
+from soi_lib.analysis.cartography import data_map, regions
+from soi_lib.analysis.categories import SOI, categorize
+from soi_lib.analysis.selection import select
+from soi_lib.dynamics import TrainingDynamics
+from soi_lib.errors import RangeError, SelectionError
+
+
+@pytest.fixture
+def dyn() -> TrainingDynamics:
+    return learn(600, 8, classes=3)
+
+
+def golds(dyn: TrainingDynamics, ids: np.ndarray) -> list[int]:
+    return np.bincount(dyn.subset(ids).gold, minlength=3).tolist()
+
+
+def test_a_union_of_categories_is_all_of_them(dyn: TrainingDynamics) -> None:
+    codes = categorize(dyn)
+    expected = sorted(dyn.ids[(codes == SOI.UNE) | (codes == SOI.FRGE_1)].tolist())
+    assert select(dyn, [SOI.UNE, SOI.FRGE_1]).tolist() == expected
+    assert select(dyn, ["UNE", "FRGE_1"]).tolist() == expected
+    assert select(dyn, SOI.ACE).tolist() == sorted(dyn.ids[codes == SOI.ACE].tolist())
+    assert select(dyn, "ACE").tolist() == select(dyn, [1]).tolist()  # type: ignore[list-item]
+
+
+def test_early_and_fraction_reach_the_rules(dyn: TrainingDynamics) -> None:
+    assert len(select(dyn, "LLE", early=0.15)) == int((categorize(dyn, 0.15) == SOI.LLE).sum())
+    mask = regions(data_map(dyn), 0.1)
+    assert select(dyn, "ambiguous", fraction=0.1).tolist() == sorted(dyn.ids[mask["ambiguous"]].tolist())
+    both = select(dyn, ["hard", "UNE"], fraction=0.1)
+    assert set(both) == set(dyn.ids[mask["hard"] | (categorize(dyn) == SOI.UNE)])
+
+
+def test_draws_depend_on_seed_and_ids_not_on_order(dyn: TrainingDynamics, rng: np.random.Generator) -> None:
+    shuffled = dyn.subset(dyn.ids[rng.permutation(600)])
+    for control in (None, "random"):
+        first = select(dyn, "ACE", 50, seed=4, control=control)  # type: ignore[arg-type]
+        assert len(first) == len(set(first)) == 50
+        assert first.tolist() == sorted(first.tolist())
+        assert np.array_equal(first, select(shuffled, "ACE", 50, seed=4, control=control))  # type: ignore[arg-type]
+        assert not np.array_equal(first, select(dyn, "ACE", 50, seed=5, control=control))  # type: ignore[arg-type]
+
+
+def test_balance_takes_equally_many_of_every_class(dyn: TrainingDynamics) -> None:
+    assert golds(dyn, select(dyn, "ACE", 30, balance=True)) == [10, 10, 10]
+    assert golds(dyn, select(dyn, "ACE", 32, balance=True)) == [11, 11, 10]
+    rarest = min(golds(dyn, select(dyn, "FRGE_1")))
+    assert golds(dyn, select(dyn, "FRGE_1", balance=True)) == [rarest] * 3
+
+
+@pytest.mark.parametrize("balance", [True, False])
+@pytest.mark.parametrize("n", [None, 45])
+def test_the_control_matches_size_and_balance(dyn: TrainingDynamics, n: int | None, balance: bool) -> None:
+    subset = select(dyn, ["ACE", "ELE"], n, balance, seed=2)
+    control = select(dyn, ["ACE", "ELE"], n, balance, seed=2, control="random")
+    assert golds(dyn, control) == golds(dyn, subset)
+    assert len(set(control)) == len(control)
+    codes = categorize(dyn.subset(control))
+    assert len(set(codes.tolist())) > 2  # drawn from everything, the subset's own categories included
+    assert set(control) & set(select(dyn, ["ACE", "ELE"]))
+
+
+def test_the_control_is_uniform_within_a_class(dyn: TrainingDynamics) -> None:
+    hits = dict.fromkeys(dyn.ids.tolist(), 0)
+    subset = select(dyn, "FRGE_1")
+    for seed in range(300):
+        for key in select(dyn, "FRGE_1", control="random", seed=seed):
+            hits[key] += 1
+    for label, taken in enumerate(golds(dyn, subset)):
+        member = dyn.ids[dyn.gold == label]
+        rate = taken / len(member)
+        counts = np.array([hits[k] for k in member])
+        assert abs(counts.mean() - 300 * rate) < 1e-9
+        assert abs(counts.std() / np.sqrt(300 * rate * (1 - rate)) - 1) < 0.15
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"which": []}, "no category"),
+        ({"which": "FRGE1"}, "FRGE_1"),
+        ({"which": [9]}, "unknown category 9"),
+        ({"which": "ACE", "n": 0}, "at least 1"),
+        ({"which": "ACE", "n": 601}, "expected 601"),
+        ({"which": "ACE", "control": "same"}, "'same'"),
+        ({"which": "UNE", "n": 16, "balance": True}, "class"),
+    ],
+)
+def test_what_cannot_be_drawn(dyn: TrainingDynamics, arguments: dict, words: str) -> None:
+    with pytest.raises(SelectionError, match=words):
+        select(dyn, **arguments)
+
+
+def test_an_empty_category_and_a_missing_class() -> None:
+    p = np.full((4, 6), 0.9)
+    dyn = TrainingDynamics(range(6), [0, 0, 0, 1, 1, 1], p, p > 0.5)  # type: ignore[arg-type]
+    with pytest.raises(SelectionError, match="no example is in UNE"):
+        select(dyn, "UNE")
+    some = np.ones((4, 6), bool)
+    some[:, 3:] = False
+    with pytest.raises(SelectionError, match="class 0 are in UNE"):
+        select(TrainingDynamics(range(6), dyn.gold, p, some), "UNE", balance=True)  # type: ignore[arg-type]
+    with pytest.raises(RangeError):
+        select(dyn, "hard", fraction=2)

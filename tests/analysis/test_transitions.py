@@ -1,0 +1,99 @@
+"""Transitions against counting by hand, alignment by id, the noise floor and the movers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from synthetic import learn
+
+from soi_lib.analysis.cartography import data_map
+from soi_lib.analysis.categories import SOI, categorize
+from soi_lib.analysis.transitions import mean_transition, movers, noise_floor, transition_matrix
+from soi_lib.dynamics import TrainingDynamics
+from soi_lib.errors import AlignmentError, SelectionError
+
+NAMES = [s.name for s in SOI]
+
+
+def test_rows_are_from_and_columns_are_to() -> None:
+    never, always = np.zeros((4, 3), bool), np.ones((4, 3), bool)
+    p = np.full((4, 3), 0.5)
+    single = TrainingDynamics(["a", "b", "c"], [0, 1, 0], p, never)  # type: ignore[arg-type]
+    multi = TrainingDynamics(["c", "b", "a"], [0, 1, 0], p, always)  # type: ignore[arg-type]
+    table = transition_matrix(single, multi)
+    assert table.loc["UNE", "ACE"] == 3
+    assert table.to_numpy().sum() == 3
+    assert (table.index.name, table.columns.name) == ("single", "multi")
+    assert list(table.index) == list(table.columns) == NAMES
+
+
+def test_counts_agree_with_counting_by_id(rng: np.random.Generator) -> None:
+    a, b = learn(400, 8), learn(400, 8, seed=5, gain=2.2)
+    part_a, part_b = a.subset(a.ids[rng.permutation(400)[:300]]), b.subset(b.ids[rng.permutation(400)[:350]])
+    codes_a = dict(zip(part_a.ids, categorize(part_a, 0.3), strict=True))
+    codes_b = dict(zip(part_b.ids, categorize(part_b, 0.3), strict=True))
+    expected = np.zeros((6, 6), int)
+    for key in set(codes_a) & set(codes_b):
+        expected[codes_a[key], codes_b[key]] += 1
+    table = transition_matrix(part_a, part_b, early=0.3)
+    assert np.array_equal(table.to_numpy(), expected)
+    assert table.to_numpy().dtype.kind == "i"
+
+
+def test_normalisation() -> None:
+    a, b = learn(400, 8), learn(400, 8, seed=5, gain=2.2)
+    counts = transition_matrix(a, b).to_numpy()
+    rows = transition_matrix(a, b, "row").to_numpy()
+    full = counts.sum(1) > 0
+    np.testing.assert_allclose(rows[full].sum(1), 1)
+    np.testing.assert_allclose(rows[full], counts[full] / counts[full].sum(1, keepdims=True))
+    np.testing.assert_allclose(transition_matrix(a, b, "all").to_numpy(), counts / 400)
+    only = a.subset(categorize(a) == SOI.ACE)
+    assert np.isnan(transition_matrix(only, b, "row").loc["UNE"]).all()
+
+
+def test_mean_over_pairs_and_noise_floor() -> None:
+    runs = [learn(200, 8, seed=s) for s in range(3)]
+    floor = noise_floor(runs)
+    ordered = [transition_matrix(x, y).to_numpy() for x in runs for y in runs if x is not y]
+    np.testing.assert_allclose(floor, np.mean(ordered, axis=0))
+    np.testing.assert_allclose(floor, floor.T)
+    mean = mean_transition([(runs[0], runs[1]), (runs[0], runs[2])])
+    assert mean.to_numpy().sum() == pytest.approx(200)
+    np.testing.assert_allclose(noise_floor(runs, "all").to_numpy().sum(), 1)
+
+
+def test_what_cannot_be_compared() -> None:
+    a = learn(20, 6)
+    with pytest.raises(AlignmentError, match="two seeds"):
+        noise_floor([a])
+    with pytest.raises(AlignmentError, match="no pair"):
+        mean_transition([])
+    with pytest.raises(AlignmentError, match="in common"):
+        transition_matrix(a, learn(20, 6, member="movie"))
+    with pytest.raises(AlignmentError, match="gold"):
+        transition_matrix(a, learn(20, 6, corpus=8))
+
+
+def test_movers_are_those_whose_confidence_changed_most() -> None:
+    a, b = learn(300, 8), learn(300, 8, seed=5, gain=2.4)
+    found = movers(a, b, 10)
+    change = data_map(b).set_index("id")["confidence"] - data_map(a).set_index("id")["confidence"]
+    expected = change.abs().sort_values(ascending=False, kind="stable").head(10)
+    assert found["id"].tolist() == expected.index.tolist()
+    np.testing.assert_allclose(found["change"].abs(), expected, atol=1e-12)
+    np.testing.assert_allclose(found["change"], found["confidence_multi"] - found["confidence_single"], atol=1e-12)
+    row = found.iloc[0]
+    at = a.ids.tolist().index(row["id"])
+    assert row["soi_single"] == SOI(int(categorize(a)[at])).label
+    assert row["history_single"] == "".join("■" if c else "□" for c in a.correct[:, at])
+    assert len(movers(a, b, 1000)) == 300
+    with pytest.raises(SelectionError):
+        movers(a, b, 0)
+
+
+def test_movers_with_equal_changes_go_by_id() -> None:
+    p = np.full((2, 4), 0.5, np.float32)
+    a = TrainingDynamics([4, 2, 3, 1], [0] * 4, p, p > 0.4)  # type: ignore[arg-type]
+    b = TrainingDynamics([1, 2, 3, 4], [0] * 4, p + np.float32(0.25), p > 0.4)  # type: ignore[arg-type]
+    assert movers(a, b, 3)["id"].tolist() == [1, 2, 3]

@@ -1,0 +1,446 @@
+"""The data structure and its file: what goes in comes out, and every damage has its name."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from synthetic import learn
+
+from soi_lib import dynamics_file
+from soi_lib.dynamics import Meta, TrainingDynamics, align, common_rows, pack_history, unpack_history
+from soi_lib.errors import (
+    AlignmentError,
+    ChecksumError,
+    DuplicateIdError,
+    FormatError,
+    OutputExistsError,
+    RangeError,
+    SchemaError,
+    SoiError,
+)
+
+
+def same(a: TrainingDynamics, b: TrainingDynamics) -> None:
+    assert a.ids.tolist() == b.ids.tolist()
+    assert a.ids.dtype == b.ids.dtype
+    for name in ("gold", "p_gold", "correct", "history", "logits"):
+        left, right = getattr(a, name), getattr(b, name)
+        assert (left is None) == (right is None)
+        if left is not None:
+            assert left.dtype == right.dtype
+            assert np.array_equal(left, right), name
+
+
+def small(**change: Any) -> TrainingDynamics:
+    values: dict[str, Any] = {
+        "ids": ["a", "b", "c"],
+        "gold": [0, 1, 1],
+        "p_gold": [[0.1, 0.9, 0.4], [0.6, 0.8, 0.3]],
+        "correct": [[False, True, False], [True, True, False]],
+    }
+    return TrainingDynamics(**(values | change))
+
+
+# --- construction ----------------------------------------------------------------------------------------------------
+
+
+def test_arrays_have_the_stated_types_and_are_read_only() -> None:
+    dyn = small()
+    assert (dyn.gold.dtype, dyn.p_gold.dtype, dyn.correct.dtype, dyn.ids.dtype) == (np.int16, np.float32, bool, object)
+    assert dyn.p_gold.flags.c_contiguous
+    assert (len(dyn), dyn.epochs, dyn.meta.epochs, dyn.meta.classes) == (3, 2, 2, 2)
+    assert dyn.history.dtype == np.uint64
+    assert dyn.history.tolist() == [0b10, 0b11, 0b00]
+    for array in (dyn.ids, dyn.gold, dyn.p_gold, dyn.correct):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = array[0]
+    assert "3 examples, 2 epochs" in repr(small(meta=Meta(member="fr", setting=("en", "fr"))))
+    assert "fr en+fr" in repr(small(meta={"member": "fr", "setting": ["en", "fr"]}))
+
+
+def test_arrays_of_the_right_type_are_not_copied() -> None:
+    p = np.full((2, 3), 0.5, np.float32)
+    assert np.shares_memory(small(p_gold=p).p_gold, p)
+
+
+@pytest.mark.parametrize(
+    ("ids", "kind"),
+    [
+        ([3, 1, 2], np.int64),
+        (np.array([3, 1, 2], np.uint8), np.int64),
+        ([np.int32(3), 1, 2], np.int64),
+        (np.array(["x", "y", "z"]), object),
+        ([np.str_("x"), "y", "z"], object),
+    ],
+)
+def test_ids_are_int64_or_text(ids: Any, kind: Any) -> None:
+    dyn = small(ids=ids)
+    assert dyn.ids.dtype == kind
+    assert dyn.ids.tolist() == [i.item() if isinstance(i, np.generic) else i for i in ids]
+
+
+def test_ids_of_a_pandas_column_are_taken() -> None:
+    import pandas as pd
+
+    assert small(ids=pd.Series(["x", "y", "z"])).ids.tolist() == ["x", "y", "z"]
+    assert small(ids=pd.Series([7, 8, 9])).ids.dtype == np.int64
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"ids": ["a", "b", "a"]}, DuplicateIdError, "'a'"),
+        ({"ids": [5, 7, 5]}, DuplicateIdError, "id 5"),
+        ({"ids": ["a", 1, "c"]}, FormatError, "int, str"),
+        ({"ids": [True, False, True]}, FormatError, "bool"),
+        ({"ids": [1.0, 2.0, 3.0]}, FormatError, "float"),
+        ({"ids": [2**70, 1, 2]}, RangeError, "64 bits"),
+        ({"ids": np.array([2**63, 1, 2], np.uint64)}, RangeError, "64 bits"),
+        ({"ids": np.zeros((3, 1), int)}, FormatError, "flat"),
+        ({"ids": []}, FormatError, "no examples"),
+        ({"p_gold": [[0.1, 0.9, 1.5], [0.6, 0.8, 0.3]]}, RangeError, "id 'c' at epoch 0"),
+        ({"p_gold": [[0.1, 0.9, 0.5], [0.6, -0.1, 0.3]]}, RangeError, "id 'b' at epoch 1"),
+        ({"p_gold": [[0.1, np.nan, 0.5], [0.6, 0.1, 0.3]]}, RangeError, "found nan"),
+        ({"p_gold": [0.1, 0.9, 0.5]}, FormatError, "p_gold has a wrong shape"),
+        ({"p_gold": np.zeros((0, 3)), "correct": np.zeros((0, 3), bool)}, RangeError, "epochs"),
+        ({"p_gold": np.zeros((65, 3)), "correct": np.zeros((65, 3), bool)}, RangeError, "found 65"),
+        ({"p_gold": [["x", "y", "z"]] * 2}, FormatError, "not numeric"),
+        ({"correct": [[True, True, False]]}, FormatError, "correct has a wrong shape"),
+        ({"correct": [[2, 0, 1], [1, 1, 1]]}, FormatError, "not boolean"),
+        ({"gold": [0, 1]}, FormatError, "gold has a wrong shape"),
+        ({"gold": [0.0, 1.0, 1.0]}, FormatError, "class numbers"),
+        ({"gold": [0, 1, 40_000]}, RangeError, "16 bits"),
+        ({"gold": [0, -1, 1]}, RangeError, "id 'b'"),
+        ({"meta": Meta(classes=1)}, RangeError, "no class"),
+        ({"meta": Meta(epochs=3)}, FormatError, "meta.epochs"),
+        ({"meta": Meta(classes=2, label_names=("x",))}, FormatError, "label_names"),
+        ({"meta": {"setting": "en"}}, FormatError, "setting"),
+        ({"meta": {"epochs": "2"}}, FormatError, "epochs"),
+        ({"logits": np.zeros((2, 3))}, FormatError, "logits"),
+        ({"logits": np.full((2, 3, 2), np.inf)}, RangeError, "finite"),
+    ],
+)
+def test_what_is_not_possible_is_refused_by_name(change: dict[str, Any], error: type[SoiError], words: str) -> None:
+    with pytest.raises(error, match=words) as caught:
+        small(**change)
+    assert type(caught.value) is error
+    assert "\n" not in str(caught.value)
+
+
+def test_zeros_and_ones_count_as_correctness() -> None:
+    assert small(correct=[[0, 1, 0], [1, 1, 0]]).history.tolist() == small().history.tolist()
+
+
+def test_meta_keeps_what_it_does_not_know() -> None:
+    meta = Meta.from_dict({"member": "fr", "schema": 1, "mood": {"a": 1}, "label_names": ["no", "yes"]})
+    assert meta.extra == {"mood": {"a": 1}}
+    assert meta.label_names == ("no", "yes")
+    assert Meta.from_dict(meta.to_dict()) == meta
+    assert next(iter(meta.to_dict())) == "schema"
+
+
+def test_classes_come_from_logits_or_labels() -> None:
+    assert small(logits=np.zeros((2, 3, 5))).meta.classes == 5
+    assert small(gold=[0, 1, 7]).meta.classes == 8
+    assert small(gold=[0, 0, 0]).meta.classes == 2
+
+
+@pytest.mark.parametrize("epochs", [1, 7, 8, 9, 33, 64])
+def test_history_packs_and_unpacks(epochs: int, rng: np.random.Generator) -> None:
+    correct = rng.random((epochs, 50)) < 0.5
+    history = pack_history(correct)
+    expected = [sum(int(c) << e for e, c in enumerate(column)) for column in correct.T]
+    assert history.tolist() == expected
+    assert np.array_equal(unpack_history(history, epochs), correct)
+
+
+# --- subsets and alignment -------------------------------------------------------------------------------------------
+
+
+def test_subset_by_mask_keeps_order_and_by_ids_takes_theirs() -> None:
+    dyn = small(logits=np.arange(12, dtype=float).reshape(2, 3, 2))
+    masked = dyn.subset(np.array([True, False, True]))
+    assert masked.ids.tolist() == ["a", "c"]
+    listed = dyn.subset(["c", "a"])
+    assert listed.ids.tolist() == ["c", "a"]
+    assert np.array_equal(listed.p_gold, dyn.p_gold[:, [2, 0]])
+    assert np.array_equal(listed.logits, dyn.logits[:, [2, 0]])  # type: ignore[index]
+    assert dyn.subset([True, False, True]).ids.tolist() == ["a", "c"]
+    assert small(ids=[10, 20, 30]).subset([30]).gold.tolist() == [1]
+
+
+def test_subset_refuses_what_is_not_there() -> None:
+    with pytest.raises(AlignmentError, match="'nobody'"):
+        small().subset(["a", "nobody"])
+    with pytest.raises(FormatError, match="mask"):
+        small().subset(np.array([True]))
+    with pytest.raises(FormatError, match="empty"):
+        small().subset([])
+    with pytest.raises(FormatError, match="no examples"):
+        small().subset(np.zeros(3, bool))
+    with pytest.raises(DuplicateIdError):
+        small().subset(["a", "a"])
+
+
+def test_align_takes_common_ids_in_sorted_order(rng: np.random.Generator) -> None:
+    whole = learn(40)
+    a = whole.subset(whole.ids[rng.permutation(40)[:30]])
+    b = whole.subset(whole.ids[rng.permutation(40)[:30]])
+    left, right = align(a, b)
+    assert left.ids.tolist() == sorted(set(a.ids) & set(b.ids)) == right.ids.tolist()
+    same(left, right)
+
+
+def test_align_leaves_equal_sorted_ids_alone() -> None:
+    a, b = learn(30, seed=1), learn(30, seed=2)
+    left, right = align(a, b)
+    assert left is a
+    assert right is b
+    assert common_rows(a, b) == (None, None)
+    back = a.ids[::-1]
+    shuffled = align(a.subset(back), b.subset(back))
+    assert shuffled[0].ids.tolist() == a.ids.tolist()
+
+
+def test_align_refuses_strangers_and_other_golds() -> None:
+    with pytest.raises(AlignmentError, match="no id in common"):
+        align(small(), small(ids=["x", "y", "z"]))
+    with pytest.raises(AlignmentError, match="whole-number"):
+        align(small(), small(ids=[1, 2, 3]))
+    with pytest.raises(AlignmentError, match=r"1 ids.*0 and 1 for id 'a'"):
+        align(small(), small(gold=[1, 1, 1]))
+
+
+# --- the file --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [1, 300, dynamics_file._ROW_GROUP + 17])
+@pytest.mark.parametrize("text", [True, False])
+def test_round_trip(tmp_path: Path, n: int, text: bool) -> None:
+    dyn = learn(n, 4)
+    if not text:
+        dyn = TrainingDynamics(np.arange(n)[::-1], dyn.gold, dyn.p_gold, dyn.correct, dyn.meta)
+    path = dyn.save(tmp_path / "deep" / "x.parquet")
+    back = TrainingDynamics.load(path)
+    same(dyn, back)
+    assert back.fingerprint() == dyn.fingerprint()
+    assert back.meta.created.endswith("Z")
+    assert back.meta.library_version
+    assert back.meta.member == "tweets"
+    again = TrainingDynamics.load(back.save(tmp_path / "again.parquet"))
+    assert again.meta == back.meta
+
+
+def test_logits_and_extras_round_trip(tmp_path: Path, rng: np.random.Generator) -> None:
+    dyn = small(
+        logits=rng.normal(size=(2, 3, 2)),
+        meta=Meta(
+            label_names=("naïve", "\u202eא"), seed=3, record="eval", extra={"sha256": "x", "deep": {"sha256": "y"}}
+        ),
+    )
+    back = TrainingDynamics.load(dyn.save(tmp_path / "x.parquet"))
+    same(dyn, back)
+    assert back.meta.label_names == ("naïve", "\u202eא")
+    assert back.meta.extra == {"deep": {"sha256": "y"}}
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_round_trip_of_anything(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    ids = data.draw(
+        st.one_of(
+            st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=8, unique=True),
+            st.lists(st.text(st.characters(codec="utf-8"), max_size=9), min_size=1, max_size=8, unique=True),
+        )
+    )
+    epochs = data.draw(st.integers(1, 64))
+    draw = np.random.default_rng(data.draw(st.integers(0, 1000)))
+    p = draw.random((epochs, len(ids)), dtype=np.float32)
+    dyn = TrainingDynamics(ids, draw.integers(0, 9, len(ids)), p, draw.random(p.shape) < 0.5)  # type: ignore[arg-type]
+    path = tmp_path_factory.mktemp("any") / "x.parquet"
+    same(TrainingDynamics.load(dyn.save(path)), dyn)
+
+
+def test_the_same_content_gives_the_same_bytes(tmp_path: Path) -> None:
+    dyn = small(meta=Meta(created="2026-01-01T00:00:00Z"))
+    dyn.save(tmp_path / "a")
+    dyn.save(tmp_path / "b")
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    other = small(gold=[1, 1, 1])
+    assert other.fingerprint() != dyn.fingerprint()
+    assert small(meta=Meta(member="z")).fingerprint() == dyn.fingerprint()
+    assert small(ids=[1, 2, 3]).fingerprint() != dyn.fingerprint()
+
+
+def test_other_programs_can_read_the_columns(tmp_path: Path) -> None:
+    import pandas as pd
+
+    dyn = learn(50, 5)
+    dyn.save(tmp_path / "x.parquet")
+    frame = pd.read_parquet(tmp_path / "x.parquet")
+    assert list(frame.columns) == ["id", "gold", "p_gold", "history"]
+    assert np.array_equal(np.stack(frame["p_gold"].to_numpy()).T, dyn.p_gold)
+    file = pq.ParquetFile(tmp_path / "x.parquet")
+    column = file.metadata.row_group(0).column(2)
+    assert "BYTE_STREAM_SPLIT" in column.encodings
+    assert column.compression == "ZSTD"
+    assert file.schema_arrow.field("p_gold").type.list_size == 5
+    assert json.loads(file.metadata.metadata[b"soi"])["schema"] == 1
+
+
+def test_five_bytes_are_enough(tmp_path: Path) -> None:
+    dyn = learn(20_000, 10)
+    size = dyn.save(tmp_path / "x.parquet").stat().st_size
+    assert size / 20_000 / 10 <= 5
+
+
+def test_an_existing_file_is_kept_unless_told(tmp_path: Path) -> None:
+    path = small().save(tmp_path / "x.parquet")
+    before = path.read_bytes()
+    with pytest.raises(OutputExistsError):
+        small(gold=[0, 0, 0]).save(path)
+    assert path.read_bytes() == before
+    small(gold=[0, 0, 0]).save(path, overwrite=True)
+    assert TrainingDynamics.load(path).gold.tolist() == [0, 0, 0]
+    with pytest.raises(FormatError, match="UTF-8"):
+        small(ids=["a", "b", "\ud800"]).save(tmp_path / "y.parquet")
+    with pytest.raises(FormatError, match="JSON"):
+        small(meta=Meta(extra={"x": {1, 2}})).save(tmp_path / "y.parquet")
+    assert os.listdir(tmp_path) == ["x.parquet"]
+
+
+def test_every_changed_byte_is_refused(tmp_path: Path) -> None:
+    raw = learn(400, 6).save(tmp_path / "x.parquet").read_bytes()
+    draw = np.random.default_rng(5)
+    places = {*draw.choice(len(raw), 200, replace=False).tolist(), *range(8), *range(len(raw) - 80, len(raw))}
+    seal = raw.rfind(b'"sha256": "')
+    places |= set(range(seal, seal + 78))
+    damaged = tmp_path / "damaged.parquet"
+    for place in sorted(places):
+        change = int(draw.integers(1, 256))
+        damaged.write_bytes(raw[:place] + bytes([raw[place] ^ change]) + raw[place + 1 :])
+        with pytest.raises(FormatError, match=r"damaged\.parquet") as caught:
+            TrainingDynamics.load(damaged)
+        assert isinstance(caught.value, ChecksumError | SchemaError), place
+
+
+def test_every_truncation_is_refused(tmp_path: Path) -> None:
+    raw = learn(400, 6).save(tmp_path / "x.parquet").read_bytes()
+    draw = np.random.default_rng(6)
+    damaged = tmp_path / "damaged.parquet"
+    for length in [0, 1, 4, 11, 12, len(raw) - 1, *draw.integers(12, len(raw), 40).tolist()]:
+        damaged.write_bytes(raw[:length])
+        with pytest.raises((ChecksumError, SchemaError), match=r"damaged\.parquet"):
+            TrainingDynamics.load(damaged)
+    damaged.write_bytes(raw + raw)
+    with pytest.raises(ChecksumError):
+        TrainingDynamics.load(damaged)
+
+
+def test_what_is_no_dynamics_file_is_said(tmp_path: Path) -> None:
+    with pytest.raises(SoiError, match="no such file"):
+        TrainingDynamics.load(tmp_path / "none.parquet")
+    with pytest.raises(SoiError, match="directory"):
+        TrainingDynamics.load(tmp_path)
+    (tmp_path / "text.parquet").write_text("id,gold\n" * 5)
+    with pytest.raises(SchemaError, match="no dynamics file"):
+        TrainingDynamics.load(tmp_path / "text.parquet")
+    pq.write_table(pa.table({"id": [1, 2]}), tmp_path / "other.parquet")
+    with pytest.raises(SchemaError, match="another program's"):
+        TrainingDynamics.load(tmp_path / "other.parquet")
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    path = small().save(tmp_path / "x.parquet")
+    with pytest.raises(SoiError, match="cannot be read"):
+        TrainingDynamics.load(path / "inside.parquet")
+
+
+def forge(path: Path, change: Callable[[dict[str, Any]], None], table: pa.Table | None = None) -> Path:
+    """A file with a whole seal but wrong content: what a faulty writer, not a faulty disk, would leave."""
+    dyn = small()
+    table = dynamics_file._table(dyn, path) if table is None else table
+    values = {**dyn.meta.to_dict()}
+    change(values)
+    with pq.ParquetWriter(path, table.schema) as writer:
+        writer.write_table(table)
+        text = json.dumps(values)
+        text = text[:-1] + ', "sha256": "' + "0" * 64 + '"}' if values.get("sealed", True) else text
+        writer.add_key_value_metadata({values.get("key", "soi"): text})
+    raw = path.read_bytes()
+    place = raw.rfind(b'"sha256": "') + 11
+    path.write_bytes(raw[:place] + hashlib.sha256(raw).hexdigest().encode() + raw[place + 64 :])
+    return path
+
+
+def column(name: str, values: pa.Array) -> pa.Table:
+    table = dynamics_file._table(small(), Path("x"))
+    at = table.schema.names.index(name)
+    return table.set_column(at, table.schema.field(name), values)
+
+
+def test_a_forged_file_without_change_loads(tmp_path: Path) -> None:
+    same(TrainingDynamics.load(forge(tmp_path / "x", lambda v: None)), small())
+
+
+@pytest.mark.parametrize(
+    ("change", "table", "error", "words"),
+    [
+        ({"schema": 2}, None, SchemaError, "found 2, expected 1"),
+        ({"schema": None}, None, SchemaError, "another schema"),
+        ({"epochs": 0}, None, RangeError, "1 to 64 epochs"),
+        ({"epochs": 65}, None, RangeError, "1 to 64 epochs"),
+        ({"epochs": 3}, None, SchemaError, "columns"),
+        ({"epochs": "two"}, None, FormatError, "damaged"),
+        ({"setting": 5}, None, FormatError, "damaged"),
+        ({"classes": 1}, None, RangeError, "no class"),
+        ({"label_names": ["one"]}, None, FormatError, "label_names"),
+        ({"key": "other"}, None, SchemaError, "no dynamics file"),
+        ({}, lambda: column("id", pa.array(["a", "b", "a"])), DuplicateIdError, "'a'"),
+        ({}, lambda: column("history", pa.array([1, 4, 2], pa.uint64())), RangeError, "'b' goes beyond.*bit 2"),
+        ({}, lambda: column("gold", pa.array([0, 1, 9], pa.int16())), RangeError, "no class"),
+        ({}, lambda: column("gold", pa.array([0, 1, 1], pa.int16())).drop_columns("id"), SchemaError, "columns"),
+        ({}, lambda: dynamics_file._table(small(), Path("x")).slice(0, 0), FormatError, "no examples"),
+        (
+            {},
+            lambda: column(
+                "p_gold",
+                pa.FixedSizeListArray.from_arrays(
+                    pa.array([0.1, 0.2, 1.7, 0.3, 0.4, 0.5], pa.float32()),
+                    type=dynamics_file._arrow_schema(True, 2, None).field("p_gold").type,
+                ),
+            ),
+            RangeError,
+            "'b' at epoch 0",
+        ),
+    ],
+)
+def test_every_wrong_content_has_its_error(
+    tmp_path: Path, change: dict[str, Any], table: Callable[[], pa.Table] | None, error: type[SoiError], words: str
+) -> None:
+    path = forge(tmp_path / "forged.parquet", lambda v: v.update(change), table() if table else None)
+    with pytest.raises(error, match=words) as caught:
+        TrainingDynamics.load(path)
+    assert type(caught.value) is error
+    assert "forged.parquet" in str(caught.value)
+
+
+def test_the_public_names_are_all_there() -> None:
+    import soi_lib
+
+    for name in soi_lib.__all__:
+        assert getattr(soi_lib, name) is not None
+        assert name in dir(soi_lib)
+    with pytest.raises(AttributeError, match="nothing_such"):
+        _ = soi_lib.nothing_such
