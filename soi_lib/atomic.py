@@ -1,15 +1,17 @@
 """Writing so that a reader never meets half a file: write beside, fsync, rename.
 
 Everything the library leaves on disk goes through here. A killed process leaves at most a name that starts with
-`.tmp-`, which no reader opens and `sweep` removes.
+`.tmp-` and carries its number, which no reader opens and `sweep` removes once that process is gone.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +20,26 @@ from typing import Any
 from soi_lib.errors import OutputExistsError, SoiError
 
 PREFIX = ".tmp-"
+
+
+def _owner() -> str:
+    """This process, as part of a temporary name: a hash of the host's name and the process number."""
+    return f"{zlib.crc32(platform.node().encode()):08x}.{os.getpid()}-"
+
+
+def _left_over(path: Path) -> bool:
+    """Whether nobody is writing `path` any more: its process was on this machine and is gone."""
+    host, _, rest = path.name.removeprefix(PREFIX).partition(".")
+    number = rest.partition("-")[0]
+    if not number.isdigit() or host != _owner().partition(".")[0]:
+        return not number.isdigit()  # of another machine that shares the disk: not ours to judge
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
 
 
 def _fsync_dir(folder: Path) -> None:
@@ -49,7 +71,7 @@ def replacing(path: str | os.PathLike[str], *, overwrite: bool = True) -> Iterat
     tmp: Path | None = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        fd, name = tempfile.mkstemp(prefix=PREFIX, suffix=target.suffix, dir=target.parent)
+        fd, name = tempfile.mkstemp(prefix=PREFIX + _owner(), suffix=target.suffix, dir=target.parent)
         os.close(fd)
         tmp = Path(name)
         yield tmp
@@ -101,7 +123,7 @@ def building(folder: str | os.PathLike[str]) -> Iterator[Path]:
     target = Path(folder)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        tmp = Path(tempfile.mkdtemp(prefix=PREFIX, dir=target.parent))
+        tmp = Path(tempfile.mkdtemp(prefix=PREFIX + _owner(), dir=target.parent))
     except OSError as error:
         raise SoiError(
             "could not write",
@@ -131,9 +153,11 @@ def building(folder: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def sweep(folder: str | os.PathLike[str]) -> list[Path]:
-    """Remove what killed processes left under `folder`; return what was removed."""
+    """Remove what killed processes left under `folder`, not what living ones are writing; return what was removed."""
     removed = []
     for left in sorted(Path(folder).rglob(f"{PREFIX}*")):
+        if not _left_over(left):
+            continue
         shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
         removed.append(left)
     return removed

@@ -141,6 +141,9 @@ def reproduce(
     only: OnlyOption = None,
     jobs: JobsOption = None,
     keep: Annotated[bool, typer.Option("--record", help="Also copy the runs to data/recorded/PROFILE.")] = False,
+    reuse: Annotated[
+        Path | None, typer.Option("--reuse", help="First copy the runs of a recorded folder into the store.")
+    ] = None,
     force: ForceOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -154,6 +157,8 @@ def reproduce(
     from soi_lib.experiments.store import RunStore
 
     sizes = load_profile(profile)
+    if reuse is not None:
+        results.reuse(reuse, RunStore(runs))
     done = do_all(sizes, RunStore(runs), only=only or (), jobs=jobs, quiet=quiet)
     if keep:
         typer.echo(results.record(sizes, done, Path("data/recorded") / sizes.name, force=force))

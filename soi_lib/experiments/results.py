@@ -191,6 +191,19 @@ def record(
     return target
 
 
+def reuse(folder: str | os.PathLike[str], store: RunStore) -> int:
+    """Copy the verified runs of a recorded folder into `store`, where it lacks them; return how many were copied."""
+    verify_recorded(folder)
+    copied = 0
+    for path in sorted(Path(folder).glob("*/manifest.json")):
+        run = open_run(path.parent)
+        if store.get(run.key) is None:
+            with atomic.building(store.path(run.key)) as out:
+                shutil.copytree(run.folder, out, dirs_exist_ok=True)
+            copied += 1
+    return copied
+
+
 def verify_recorded(folder: str | os.PathLike[str]) -> int:
     """Check every file of a recorded folder against its list; return how many there are. Raises StoreError by name."""
     folder = Path(folder)

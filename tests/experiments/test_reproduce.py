@@ -149,6 +149,13 @@ def test_recorded_runs_verify_and_hold_no_text(done, recorded):
     assert [p.name for p in again.parent.iterdir()] == ["tiny"]
 
 
+def test_recorded_runs_can_be_continued_from(recorded, done, tmp_path):
+    store = RunStore(tmp_path / "runs")
+    assert results.reuse(recorded, store) == len(done)
+    assert results.reuse(recorded, store) == 0
+    assert [run.key for run in store] == sorted(run.key for run in done)
+
+
 def test_one_changed_byte_of_a_recorded_file_is_named(recorded, tmp_path):
     copy = tmp_path / "recorded" / "tiny"
     shutil.copytree(recorded, copy)

@@ -118,8 +118,17 @@ def test_atomic_writes(tmp_path):
     assert path.read_text(encoding="utf-8") == "one"
     with pytest.raises(SoiError, match="a directory stands"):
         atomic.write_text(tmp_path, "x")
-    (tmp_path / ".tmp-left").write_text("x", encoding="utf-8")
-    assert atomic.sweep(tmp_path) == [tmp_path / ".tmp-left"]
+
+
+def test_sweeping_spares_what_is_being_written(tmp_path):
+    code = "import os, sys; from soi_lib import atomic\nwith atomic.building(sys.argv[1]): os._exit(1)"
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "run")], check=False)
+    (left,) = tmp_path.iterdir()
+    assert left.name.startswith(atomic.PREFIX)
+    with atomic.replacing(tmp_path / "a.txt") as mine:
+        assert atomic.sweep(tmp_path) == [left]
+        assert mine.exists()
+        mine.write_text("one", encoding="utf-8")
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
 
 
