@@ -1,0 +1,277 @@
+"""Arrays and tables of other programs: what they hold, and every damage by its name."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from soi_lib.errors import DuplicateIdError, FormatError, RangeError, SoiError
+from soi_lib.integrations.arrays import from_arrays, read_arrays, softmax
+from soi_lib.integrations.tables import read_table
+
+
+@pytest.fixture
+def log(rng):
+    """Logits (4, 30, 3), their probabilities, gold labels and ids."""
+    logits = (rng.normal(size=(4, 30, 3)) * 2).astype(np.float32)
+    e = np.exp(logits.astype(np.float64))
+    return logits, e / e.sum(2, keepdims=True), rng.integers(0, 3, 30), np.array([f"x{i:02d}" for i in range(30)])
+
+
+def p_of(probabilities, gold):
+    return np.take_along_axis(probabilities, gold[None, :, None], 2)[..., 0]
+
+
+def long(log, **columns) -> pd.DataFrame:
+    """A row per epoch and example: id, epoch, gold, and the columns (E, N) given."""
+    _, _, gold, ids = log
+    epochs = len(log[0])
+    plain = {"id": np.tile(ids, epochs), "epoch": np.repeat(range(epochs), 30), "gold": np.tile(gold, epochs)}
+    return pd.DataFrame(plain | {k: np.asarray(v).reshape(epochs * 30) for k, v in columns.items()})
+
+
+def save(frame: pd.DataFrame, path):
+    if path.suffix == ".parquet":
+        frame.to_parquet(path)
+    else:
+        frame.to_csv(path, index=False, sep="\t" if path.suffix == ".tsv" else ",")
+    return path
+
+
+# --- arrays ----------------------------------------------------------------------------------------------------------
+
+
+def test_arrays_in_memory_and_in_files(log, tmp_path):
+    logits, probabilities, gold, ids = log
+    dyn = from_arrays(probabilities, gold, ids, meta={"member": "m"})
+    assert np.array_equal(dyn.p_gold, p_of(probabilities, gold).astype(np.float32))
+    assert np.array_equal(dyn.correct, probabilities.argmax(2) == gold)
+    assert dyn.ids.tolist() == ids.tolist()
+    assert (dyn.meta.classes, dyn.meta.member, dyn.logits) == (3, "m", None)
+    assert from_arrays(probabilities, gold).ids.tolist() == list(range(30))
+    scored = from_arrays(logits, gold, ids, kind="logits")
+    assert np.allclose(scored.p_gold, dyn.p_gold, atol=1e-6)
+    assert np.array_equal(scored.logits, logits)
+    assert from_arrays(logits, gold, ids, kind="logits", keep_logits=False).logits is None
+
+    np.save(tmp_path / "p.npy", probabilities)
+    np.save(tmp_path / "z.npy", logits)
+    np.savez(tmp_path / "p.npz", probabilities=probabilities, gold=gold, ids=ids)
+    np.savez_compressed(tmp_path / "both.npz", p=probabilities, logits=logits)
+    assert read_arrays(tmp_path / "p.npy", gold=gold, ids=ids).fingerprint() == dyn.fingerprint()
+    assert read_arrays(tmp_path / "z.npy", gold=gold, ids=ids, kind="logits").fingerprint() == scored.fingerprint()
+    assert read_arrays(tmp_path / "p.npz").fingerprint() == dyn.fingerprint()
+    both = read_arrays(tmp_path / "both.npz", kind="logits", gold=gold, ids=ids)
+    assert both.fingerprint() == scored.fingerprint()
+    half = from_arrays(probabilities.astype(np.float16), gold, ids)  # sums to 1 within its precision
+    assert np.allclose(half.p_gold, dyn.p_gold, atol=1e-3)
+
+
+def test_softmax_of_large_logits():
+    assert np.allclose(softmax(np.array([[1e4, 1e4, -1e4]])), [[0.5, 0.5, 0]])
+
+
+def test_bad_arrays_are_named(log, tmp_path):
+    logits, probabilities, gold, ids = log
+
+    def refused(message, kind=FormatError, values=probabilities, gold=gold, ids=ids, **more):
+        with pytest.raises(kind, match=message):
+            from_arrays(values, gold, ids, where="run.npy", **more)
+
+    refused(r"run.npy: the probabilities have a wrong shape; found shape \(30, 3\)", values=probabilities[0])
+    refused(r"wrong shape", values=probabilities[..., :1])
+    refused(r"wrong shape", values=np.array([[["a", "b"]]]))
+    refused(r"gold does not fit; found shape \(29,\)", gold=gold[1:])
+    refused(r"gold does not fit; found .* float64", gold=gold.astype(float))
+    refused(r"another number of ids; found 29, expected 30", ids=ids[1:])
+    refused(r"id 'x00' occurs more than once", DuplicateIdError, ids=np.array(["x00", "x00", *ids[2:]]))
+    refused(r"gold label of id 'x04' is no class; found 3", RangeError, gold=np.where(np.arange(30) == 4, 3, gold % 2))
+    refused(r"found 65, expected 1 to 64", RangeError, values=np.full((65, 30, 3), 1 / 3))
+    refused(r"id 'x00' at epoch 0 are no probabilities.*kind=\"logits\"", RangeError, values=logits)
+    for value in (np.nan, np.inf, -0.1, 0.99):
+        broken = probabilities.copy()
+        broken[2, 5] = [value, 0.5, 0.1]
+        refused(r"run.npy: the probabilities of id 'x05' at epoch 2 are no prob", RangeError, values=broken)
+    broken = logits.copy()
+    broken[3, 29, 1] = np.nan
+    with pytest.raises(RangeError, match=r"the logits of id 'x29' at epoch 3 are not finite; found \["):
+        from_arrays(broken, gold, ids, kind="logits")
+
+    path = tmp_path / "a.npy"
+    np.save(path, np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    with pytest.raises(FormatError, match=r"a.npy: the arrays cannot be read; found .*Python objects"):
+        read_arrays(path, gold=gold)
+    np.save(path, probabilities)
+    with pytest.raises(FormatError, match="there are no gold labels"):
+        read_arrays(path)
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(FormatError, match="cannot be read"):
+        read_arrays(path, gold=gold)
+    bundle = tmp_path / "a.npz"
+    np.savez(bundle, gold=gold)
+    with pytest.raises(FormatError, match="one array of values; found gold, expected one of prob"):
+        read_arrays(bundle)
+    np.savez(bundle, p=probabilities, logits=logits, gold=gold)
+    with pytest.raises(FormatError, match=r"one array of values.*say which"):
+        read_arrays(bundle)
+    bundle.write_bytes(bundle.read_bytes()[:200])
+    with pytest.raises(FormatError, match="cannot be read"):
+        read_arrays(bundle)
+    with pytest.raises(FormatError, match=r"unknown kind of file; found \.txt"):
+        read_arrays(save(pd.DataFrame({"a": [1]}), tmp_path / "a.txt"))
+    with pytest.raises(SoiError, match="no such file"):
+        read_arrays(tmp_path / "absent.npy")
+
+
+# --- tables ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".parquet"])
+def test_every_kind_of_column(log, tmp_path, suffix, rng):
+    logits, probabilities, gold, ids = log
+    path = tmp_path / f"log{suffix}"
+    right = probabilities.argmax(2) == gold
+    expected = from_arrays(logits, gold, ids, kind="logits")
+
+    frame = long(log, **{f"logits_{c}": logits[..., c] for c in range(3)})
+    frame = pd.concat([frame[:30], frame[30:].sample(frac=1, random_state=0)])  # later rows in any order
+    assert read_table(save(frame, path)).fingerprint() == expected.fingerprint()
+    frame = long(log, **{f"p_{c}": probabilities[..., c] for c in range(3)}, note=np.zeros((4, 30)))
+    got = read_table(save(frame, path))
+    assert np.array_equal(got.p_gold, p_of(probabilities, gold).astype(np.float32))
+    assert np.array_equal(got.correct, right)
+    p = p_of(probabilities, gold)
+    for name, truth in (("p", right), ("p_gold", right.astype(int))):
+        frame = long(log, **{name: p}, correct=truth)
+        frame["epoch"] += 1  # counted from 1
+        got = read_table(save(frame, path), classes=3)
+        assert np.array_equal(got.p_gold, p.astype(np.float32))
+        assert np.array_equal(got.correct, right)
+        assert got.meta.classes == 3
+    got = read_table(save(long(log, correct=right), path), meta={"member": "m"})
+    assert np.array_equal(got.p_gold, right)
+    assert (got.meta.extra["p_gold_from"], got.meta.member) == ("correct", "m")
+
+
+def test_lists_in_parquet(log, tmp_path):
+    logits, probabilities, gold, ids = log
+    for name, values in (("logits", logits), ("probabilities", probabilities)):
+        frame = long(log)
+        frame[name] = list(values.reshape(120, 3))
+        got = read_table(save(frame, tmp_path / "a.parquet"))
+        kind = "logits" if name == "logits" else "probabilities"
+        assert got.fingerprint() == from_arrays(values, gold, ids, kind=kind).fingerprint()
+    for value, message in ((np.array([1.0, 2.0]), "3 values, as in row 1"), (None, "3 values, as in row 1")):
+        frame.at[50, name] = value
+        with pytest.raises(FormatError, match=f"row 51: column 'probabilities' holds no {message}"):
+            read_table(save(frame, tmp_path / "a.parquet"))
+    frame.at[50, name] = [0.1, None, 0.3]
+    with pytest.raises(FormatError, match="row 51: column 'probabilities' holds no numbers"):
+        read_table(save(frame, tmp_path / "a.parquet"))
+
+
+def test_p_alone_tells_what_it_can(log, tmp_path):
+    frame = long(log, p=np.where(np.arange(30) % 3, 0.75, 0.25) * np.ones((4, 1)))
+    frame["gold"] %= 2
+    got = read_table(save(frame, tmp_path / "a.csv"))
+    assert got.correct[0].tolist() == [bool(i % 3) for i in range(30)]
+    frame.loc[33, "p"] = 0.5
+    with pytest.raises(
+        FormatError, match=r"row 34: column 'p' does not tell .* found 0.5, expected above 1/2, or below"
+    ):
+        read_table(save(frame, tmp_path / "a.csv"))
+    frame.loc[33, "p"] = 0.4
+    assert not read_table(save(frame, tmp_path / "a.csv")).correct[1, 3]
+    with pytest.raises(FormatError, match=r"row 1: .* found 0.25, expected above 1/2, or below 1/4"):
+        read_table(save(frame, tmp_path / "a.csv"), classes=4)
+    frame = long(log, p=np.full((4, 30), 0.9))
+    with pytest.raises(FormatError, match="the number of classes is not known"):
+        read_table(save(frame, tmp_path / "a.csv"))
+
+
+def test_ids_stay_what_they_are(tmp_path):
+    def ids(values, suffix=".csv"):
+        frame = pd.DataFrame({"i": values, "e": 0, "g": 0, "p": 0.9})
+        return read_table(save(frame, tmp_path / f"a{suffix}"), id="i", epoch="e", gold="g").ids.tolist()
+
+    assert ids(["007", "08"]) == ["007", "08"]
+    assert ids(["7", "-8", "0"]) == [7, -8, 0]
+    assert ids(["7", "b"]) == ["7", "b"]
+    assert ids(['é, "x"', "two\nlines"]) == ['é, "x"', "two\nlines"]
+    assert ids(["7", "8"], ".parquet") == ["7", "8"]
+    assert ids([7, 8], ".parquet") == [7, 8]
+    assert ids(["NA", "null"]) == ["NA", "null"]
+    with pytest.raises(FormatError, match="column 'i' holds no ids; found double"):
+        ids([1.5, 2.5], ".parquet")
+    with pytest.raises(FormatError, match="row 2: column 'i' holds no id"):
+        ids(["a", None])
+
+
+def test_bad_tables_are_named(log, tmp_path):
+    right = np.ones((4, 30), dtype=int)
+    good = long(log, p=np.full((4, 30), 0.75), correct=right)
+    path = tmp_path / "a.csv"
+
+    def refused(message, kind=FormatError, frame=None, **change):
+        frame = good.astype(object) if frame is None else frame
+        for name, (row, value) in change.items():
+            frame.loc[row, name] = value
+        with pytest.raises(kind, match=message) as error:
+            read_table(save(frame, path))
+        assert str(error.value).startswith(str(path))
+
+    refused(
+        "there is no gold column; found id, epoch, p, correct, expected 'gold'.*gold=COLUMN",
+        frame=good.drop(columns="gold"),
+    )
+    refused("there is no column of predictions", frame=good[["id", "epoch", "gold"]])
+    refused("the table is empty; found a header only", frame=good[:0])
+    refused("epoch 2 is partial; found 29 of 30 examples; 'x05' is not there", frame=good.drop(index=65))
+    refused("epoch 2 is missing; found 0 of 30", frame=good[good.epoch != 2])
+    refused("the first epoch is missing; found epoch 2", frame=good[good.epoch >= 2])
+    refused("row 121: id 'x00' comes more than once at epoch 0; found already in row 1", DuplicateIdError,
+            frame=pd.concat([good, good[:1]]))  # fmt: skip
+    gold = int(log[2][5])
+    refused(
+        f"row 36: the gold label of id 'x05' differs between epochs; found {gold + 1} at epoch 1", gold=(35, gold + 1)
+    )
+    refused("row 36: column 'p' holds no number; found 'much'", p=(35, "much"))
+    refused("row 36: column 'p' holds no number; found ''", p=(35, None))
+    refused("row 36: column 'p' holds no probability; found 1.5", RangeError, p=(35, 1.5))
+    refused("row 36: column 'p' holds no probability; found nan", RangeError, p=(35, "nan"))
+    refused("row 36: column 'correct' holds no 0 or 1; found 'maybe'", correct=(35, "maybe"))
+    refused("row 36: columns 'p' and 'correct' contradict each other; found p 0.75, correct False", correct=(35, 0))
+    refused("row 36: column 'epoch' holds no whole number; found '1.5'", epoch=(35, 1.5))
+    refused("row 36: column 'gold' holds no number; found 'pos'", gold=(35, "pos"))
+    refused("found 71, expected 1 to 64", RangeError, epoch=(35, 70))
+    refused("a class has no column; found p_0, p_2", frame=good.assign(p_0=0.5, p_2=0.5))
+    refused("holds no lists; found string.*p_0, p_1", frame=good.assign(probabilities="[0.5, 0.5]"))
+    with pytest.raises(FormatError, match=r"row 1: columns 'p' and 'correct' contradict"):
+        read_table(save(long(log, p=np.full((4, 30), 0.2), correct=right), path), classes=3)
+
+    good.to_csv(path, index=False)
+    text = path.read_text()
+    path.write_text(text[:-8])
+    with pytest.raises(FormatError, match=r"a.csv: the table cannot be read; found CSV parse error: Row #121"):
+        read_table(path)
+    path.write_bytes(text.replace("x05", "x\xe9").encode("latin-1"))
+    with pytest.raises(FormatError, match="the file is not UTF-8"):
+        read_table(path)
+    path.write_bytes(b"\xef\xbb\xbf" + text.encode())  # with a byte order mark, as Excel writes it
+    assert len(read_table(path)) == 30
+    path.write_text(text.replace("correct", "p", 1))
+    with pytest.raises(FormatError, match="two columns have the same name; found 'p'"):
+        read_table(path)
+    path.write_text("")
+    with pytest.raises(FormatError, match="cannot be read; found Empty CSV file"):
+        read_table(path)
+    parquet = tmp_path / "a.parquet"
+    good.to_parquet(parquet)
+    parquet.write_bytes(parquet.read_bytes()[:-20])
+    with pytest.raises(FormatError, match="the table cannot be read"):
+        read_table(parquet)
+    with pytest.raises(FormatError, match=r"unknown kind of file; found \.json"):
+        read_table(save(good, tmp_path / "a.json"))
+    with pytest.raises(SoiError, match="no such file"):
+        read_table(tmp_path)

@@ -1,0 +1,304 @@
+"""Folders of cartography's training dynamics: their formulas, round trips, and every damage by its name."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from soi_lib import data_map
+from soi_lib.dynamics import TrainingDynamics
+from soi_lib.errors import DuplicateIdError, FormatError, OutputExistsError, RangeError, SoiError
+from soi_lib.integrations import cartography_lines
+from soi_lib.integrations.cartography import read_dynamics, write_dynamics
+from soi_lib.training.recorder import DynamicsRecorder
+
+
+def folder_of(root, logits, gold, guids, **more):
+    """Write a folder by hand, as other tools do: no key of ours."""
+    root.mkdir()
+    for e, epoch in enumerate(logits):
+        lines = [
+            json.dumps({"guid": guids[i], f"logits_epoch_{e}": epoch[i].tolist(), "gold": int(gold[i]), **more})
+            for i in range(len(gold))
+        ]
+        (root / f"dynamics_epoch_{e}.jsonl").write_text("\n".join(lines) + "\n")
+    return root
+
+
+@pytest.fixture
+def log(rng, tmp_path):
+    logits = rng.normal(size=(6, 50, 3)) * 2
+    gold = rng.integers(0, 3, 50)
+    logits[:, 0] = [9, 0, 0]
+    logits[:, 1] = [-9, 0, 0]
+    gold[:2] = 0  # always right, never right
+    guids = [f"train-{i}" for i in range(50)]
+    return folder_of(tmp_path / "training_dynamics", logits, gold, guids), logits, gold, guids
+
+
+def recorded(rng, classes=3, keep_logits=True, ids=None) -> TrainingDynamics:
+    """Dynamics out of our own recorder, whose softmax is torch's in single precision."""
+    gold = rng.integers(0, classes, 40)
+    ids = ids or [f'"ü\n{i}' for i in range(40)]
+    rec = DynamicsRecorder(ids, gold, classes, keep_logits=keep_logits)
+    for _ in range(5):
+        rec.update(ids, torch.from_numpy(rng.normal(size=(40, classes)) * 4))
+        rec.end_epoch()
+    return rec.finish()
+
+
+def test_our_statistics_are_those_of_cartography(log):
+    folder, logits, gold, guids = log
+    ours = data_map(read_dynamics(folder))
+    assert ours["id"].tolist() == guids
+    for i in range(50):
+        chances, right = [], []
+        for e in range(6):
+            weights = [math.exp(z) for z in logits[e, i]]
+            chances.append(weights[gold[i]] / sum(weights))
+            right.append(weights.index(max(weights)) == gold[i])
+        mean = sum(chances) / 6
+        forgotten = sum(right[e] and not right[e + 1] for e in range(5)) if any(right) else 1000
+        row = ours.iloc[i]
+        assert abs(row.confidence - mean) < 1e-6
+        assert abs(row.variability - math.sqrt(sum((c - mean) ** 2 for c in chances) / 6)) < 1e-6
+        assert abs(row.correctness * 6 - sum(right)) < 1e-6
+        assert (1000 if row.never_learned else row.forgetfulness) == forgotten
+    assert ours.never_learned[1]
+    assert not ours.never_learned[0]
+
+
+def test_reading(log, tmp_path):
+    folder, logits, gold, _ = log
+    dyn = read_dynamics(tmp_path, meta={"member": "snli"})  # the folder above it will do
+    assert np.array_equal(dyn.logits, logits.astype(np.float32))
+    assert np.array_equal(dyn.gold, gold)
+    assert (dyn.meta.classes, dyn.meta.member, dyn.epochs) == (3, "snli", 6)
+    assert read_dynamics(folder, keep_logits=False).logits is None
+    shuffled = folder / "dynamics_epoch_3.jsonl"
+    lines = shuffled.read_text().splitlines()
+    shuffled.write_text("\n".join(reversed(lines)))  # another order, no newline at the end
+    assert read_dynamics(folder).fingerprint() == dyn.fingerprint()
+    numbers = read_dynamics(folder_of(tmp_path / "numbers", logits, gold, range(50)))
+    assert numbers.ids.dtype == np.int64
+
+
+def test_the_quick_and_the_careful_reader_agree(log, tmp_path, rng):
+    ours = write_dynamics(recorded(rng), tmp_path / "ours")
+    for folder in (log[0], ours):
+        data = (folder / "dynamics_epoch_1.jsonl").read_bytes()
+        quick = cartography_lines._quick(data, 1)
+        careful = cartography_lines._careful(data, folder, 1)
+        assert quick is not None
+        for name, value in vars(quick).items():
+            assert np.array_equal(value, vars(careful)[name]), name
+
+
+@pytest.mark.parametrize("ids", [None, list(range(-5, 35))])
+@pytest.mark.parametrize("classes", [2, 7])
+def test_round_trip_with_logits_to_the_bit(rng, tmp_path, classes, ids):
+    dyn = recorded(rng, classes, ids=ids)
+    write_dynamics(dyn, tmp_path / "td")
+    back = read_dynamics(tmp_path / "td")
+    assert back.fingerprint() == dyn.fingerprint()
+    assert back.meta.classes == classes
+    line = (tmp_path / "td" / "dynamics_epoch_4.jsonl").read_text().splitlines()[7]
+    assert list(json.loads(line)) == ["guid", "logits_epoch_4", "gold", "p_gold", "correct"]
+    for file in (tmp_path / "td").iterdir():  # as a tool sees it that does not know our keys
+        rows = [json.loads(line) for line in file.read_text().splitlines()]
+        file.write_text(
+            "\n".join(json.dumps({k: v for k, v in r.items() if k not in ("p_gold", "correct")}) for r in rows)
+        )
+    bare = read_dynamics(tmp_path / "td")
+    assert np.array_equal(bare.logits, dyn.logits)
+    assert np.array_equal(bare.correct, dyn.correct)
+    assert np.allclose(bare.p_gold, dyn.p_gold, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 150])
+def test_logits_that_were_not_kept_are_made_up_and_said_so(rng, tmp_path, classes):
+    dyn = recorded(rng, classes, keep_logits=False)
+    write_dynamics(dyn, tmp_path / "td")
+    for e in range(5):
+        for i, line in enumerate((tmp_path / "td" / f"dynamics_epoch_{e}.jsonl").read_text().splitlines()):
+            row = json.loads(line)
+            assert row["logits_made_up"] is True
+            z = np.array(row[f"logits_epoch_{e}"], dtype=np.float32)  # what another tool would make of it
+            p = np.exp(z.astype(float) - z.max()) / np.exp(z.astype(float) - z.max()).sum()
+            assert abs(p[row["gold"]] - dyn.p_gold[e, i]) < 1e-6
+            assert (z.argmax() == row["gold"]) == dyn.correct[e, i]
+    back = read_dynamics(tmp_path / "td")
+    assert back.logits is None
+    assert back.fingerprint() == dyn.fingerprint()
+
+
+def test_the_edges_of_what_logits_can_say(tmp_path):
+    def dynamics(p, correct, gold, classes):
+        meta = {"classes": classes}
+        return TrainingDynamics(range(len(p)), gold, np.array([p], np.float32), np.array([correct]), meta)
+
+    p = [0.0, 1.0, 0.5, 0.5, 0.5, 0.5, 1e-30, 0.49999997, 0.50000006]
+    correct, gold = [False, True, True, True, False, False, False, True, False], [0, 1, 0, 1, 0, 1, 1, 1, 0]
+    dyn = dynamics(p, correct, gold, 2)
+    assert read_dynamics(write_dynamics(dyn, tmp_path / "two")).fingerprint() == dyn.fingerprint()
+    third = float(np.float32(1 / 3))
+    dyn = dynamics([third, third, 0.499, 0.34], [True, False, False, True], [2, 0, 2, 1], 3)
+    assert read_dynamics(write_dynamics(dyn, tmp_path / "three")).fingerprint() == dyn.fingerprint()
+    for p0, right, classes in ((0.6, False, 2), (0.4, True, 2), (0.3, True, 3), (0.0, True, 5), (1.0, False, 2)):
+        with pytest.raises(FormatError, match=r"no logits give what was recorded of id 0 at epoch 0; found p_gold"):
+            write_dynamics(dynamics([p0], [right], [0], classes), tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_writing_whole_or_not_at_all(rng, tmp_path):
+    dyn = recorded(rng)
+    folder = write_dynamics(dyn, tmp_path / "deep" / "td")
+    with pytest.raises(OutputExistsError, match="already there"):
+        write_dynamics(dyn, folder)
+    short = TrainingDynamics(dyn.ids, dyn.gold, dyn.p_gold[:2], dyn.correct[:2], {"classes": 3}, dyn.logits[:2])
+    write_dynamics(short, folder, overwrite=True)
+    assert sorted(f.name for f in folder.iterdir()) == ["dynamics_epoch_0.jsonl", "dynamics_epoch_1.jsonl"]
+    assert read_dynamics(folder).fingerprint() == short.fingerprint()
+    lying = TrainingDynamics(dyn.ids, dyn.gold, dyn.p_gold, ~dyn.correct, {"classes": 3}, dyn.logits)
+    with pytest.raises(FormatError, match="contradict what was recorded"):
+        write_dynamics(lying, folder, overwrite=True)
+    assert read_dynamics(folder).fingerprint() == short.fingerprint()  # nothing lost
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(OutputExistsError, match=r"other files too; found notes\.txt"):
+        write_dynamics(dyn, folder, overwrite=True)
+    with pytest.raises(SoiError, match="a file stands"):
+        write_dynamics(dyn, folder / "notes.txt")
+    assert [f.name for f in (tmp_path / "deep").iterdir()] == ["td"]
+
+
+def change(file, line, **values):
+    """Change keys of a line (from 1); None removes a key."""
+    lines = file.read_text().splitlines()
+    row = json.loads(lines[line - 1]) | values
+    lines[line - 1] = json.dumps({k: v for k, v in row.items() if v is not ...})
+    file.write_text("\n".join(lines) + "\n")
+
+
+NO_NUMBERS = "the logits of 'train-6' are no numbers; found "
+DAMAGES = {
+    "null logits": (dict(logits_epoch_2=None), FormatError, NO_NUMBERS + "None"),
+    "a null among them": (dict(logits_epoch_2=[1.0, None, 2.0]), FormatError, NO_NUMBERS + r"\[1.0, None, 2.0\]"),
+    "NaN": (dict(logits_epoch_2=[1.0, math.nan, 2.0]), FormatError, NO_NUMBERS),
+    "text": (dict(logits_epoch_2=["1", "2", "3"]), FormatError, NO_NUMBERS),
+    "one class": (dict(logits_epoch_2=[1.0]), FormatError, NO_NUMBERS),
+    "other classes": (dict(logits_epoch_2=[1, 2]), FormatError, "another number of classes; found 2, expected 3"),
+    "other epoch": (
+        dict(logits_epoch_2=..., logits_epoch_1=[1, 2, 3]),
+        FormatError,
+        "the key 'logits_epoch_2' is missing; found guid, gold, logits_epoch_1",
+    ),
+    "no guid": (dict(guid=...), FormatError, "the key 'guid' is missing"),
+    "guid again": (dict(guid="train-3"), DuplicateIdError, "'train-3' comes more than once; found already in line 4"),
+    "guid of another kind": (dict(guid=6), FormatError, "the guid is of another kind; found 6, expected str"),
+    "unknown guid": (dict(guid="x"), FormatError, "the epoch has an example that epoch 0 lacks; found 'x'"),
+    "gold text": (dict(gold="pos"), RangeError, "gold label of 'train-6' is no class; found 'pos', expected 0 to 2"),
+    "gold too high": (dict(gold=3), RangeError, "the gold label of 'train-6' is no class; found 3"),
+    "gold true": (dict(gold=True), RangeError, "the gold label of 'train-6' is no class; found True"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_line_is_named(log, damage):
+    values, kind, message = DAMAGES[damage]
+    file = log[0] / "dynamics_epoch_2.jsonl"
+    change(file, 7, **values)
+    with pytest.raises(kind, match=message) as error:
+        read_dynamics(log[0])
+    assert str(error.value).startswith(f"{file} line 7: ")
+
+
+def test_a_gold_label_that_differs_between_epochs(log):
+    file = log[0] / "dynamics_epoch_2.jsonl"
+    gold = int(log[2][6])
+    change(file, 7, gold=(gold + 1) % 3)
+    with pytest.raises(
+        FormatError, match=rf"line 7: the gold label of 'train-6' differs .* expected {gold}, as in epoch 0"
+    ):
+        read_dynamics(log[0])
+
+
+def test_a_truncated_line(log):
+    file = log[0] / "dynamics_epoch_4.jsonl"
+    file.write_bytes(file.read_bytes()[:-20])
+    with pytest.raises(FormatError, match=r"dynamics_epoch_4.jsonl line 50: the line is broken; found .*cut short"):
+        read_dynamics(log[0])
+    file.write_bytes(b'{"guid": "\xff"}\n')
+    with pytest.raises(FormatError, match=r"line 1: the line is not UTF-8"):
+        read_dynamics(log[0])
+    file.write_bytes(b"[1, 2]\n")
+    with pytest.raises(FormatError, match=r"line 1: the line is no JSON object; found \[1, 2\]"):
+        read_dynamics(log[0])
+    file.write_bytes(b"\n")
+    with pytest.raises(FormatError, match="the epoch is empty"):
+        read_dynamics(log[0])
+
+
+def test_a_partial_epoch(log):
+    file = log[0] / "dynamics_epoch_5.jsonl"
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[:30]))
+    with pytest.raises(FormatError, match=r"epoch 5 is partial; found 30 of 50 examples; 'train-30' is not there"):
+        read_dynamics(log[0])
+    zero = log[0] / "dynamics_epoch_0.jsonl"
+    zero.write_text("".join(zero.read_text().splitlines(keepends=True)[1:]))
+    with pytest.raises(FormatError, match=r"epoch_1.jsonl line 1: the epoch has an example .* found 'train-0'"):
+        read_dynamics(log[0])
+
+
+def test_an_epoch_of_other_classes(log):
+    file = log[0] / "dynamics_epoch_2.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    file.write_text("\n".join(json.dumps(r | {"logits_epoch_2": [*r["logits_epoch_2"], 0.5]}) for r in rows))
+    with pytest.raises(FormatError, match=r"dynamics_epoch_2.jsonl: the epoch has another number of classes; found 4"):
+        read_dynamics(log[0])
+
+
+def test_folders_that_are_not_whole(log, tmp_path):
+    folder = log[0]
+    (folder / ".DS_Store").write_text("")
+    assert read_dynamics(folder).epochs == 6
+    for name in ("dynamics_epoch_2.jsonl.bak", "dynamics_epoch_02.jsonl", "dynamics_epoch_.jsonl", "notes.txt"):
+        (folder / name).write_text("")
+        with pytest.raises(FormatError, match="a stray file is among the epochs"):
+            read_dynamics(folder)
+        (folder / name).unlink()
+    (folder / "dynamics_epoch_3.jsonl").rename(tmp_path / "aside")
+    with pytest.raises(FormatError, match=r"epoch 3 is missing; found 5 files up to epoch 5"):
+        read_dynamics(folder)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FormatError, match="there are no epochs"):
+        read_dynamics(tmp_path / "empty")
+    with pytest.raises(SoiError, match="no such folder"):
+        read_dynamics(tmp_path / "aside")
+    many = tmp_path / "many"
+    many.mkdir()
+    for e in range(65):
+        (many / f"dynamics_epoch_{e}.jsonl").write_text("")
+    with pytest.raises(RangeError, match="found 65, expected 1 to 64"):
+        read_dynamics(many)
+
+
+def test_keys_of_ours_that_contradict_the_logits(rng, tmp_path):
+    folder = write_dynamics(recorded(rng), tmp_path / "td")
+    file = folder / "dynamics_epoch_0.jsonl"
+    whole = file.read_text()
+    row = json.loads(whole.splitlines()[3])
+    for values in ({"p_gold": row["p_gold"] / 2 + 0.3}, {"correct": not row["correct"]}):
+        change(file, 4, **values)
+        with pytest.raises(FormatError, match=r"line 4: p_gold or correct of .* is not what its logits say"):
+            read_dynamics(folder)
+        file.write_text(whole)
+    change(file, 4, p_gold="0.5")
+    with pytest.raises(FormatError, match=r"line 4: p_gold is no float; found '0\.5'"):
+        read_dynamics(folder)
+    change(file, 4, p_gold=...)
+    with pytest.raises(FormatError, match="line 4: the key 'p_gold' is missing; expected in every line or none"):
+        read_dynamics(folder)
