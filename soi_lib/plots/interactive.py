@@ -251,7 +251,7 @@ def _faded(color: str, alpha: float) -> str:
 
 def _node_places(sums: np.ndarray) -> list[float]:
     """Middles of the nodes from top to bottom (plotly refuses 0 and 1)."""
-    heights = np.maximum(sums / sums.sum(), 0.01)
+    heights = np.maximum(sums / sums.sum(), 0.04)  # room for a label
     heights = heights / heights.sum()
     middles = np.cumsum(heights) - heights / 2
     return [float(np.clip(m, 0.001, 0.999)) for m in middles]

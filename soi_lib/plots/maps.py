@@ -173,7 +173,7 @@ def example_histories(epochs: int, early: float = 0.5) -> dict[SOI, np.ndarray]:
         SOI.ELE: at >= max(1, half // 2),
         SOI.LLE: at >= min(epochs - 1, half + max(1, (epochs - half) // 3)),
         SOI.FRGE_1: (at >= 1) & ~((at >= half) & (at < half + 2)),
-        SOI.FRGE_2: (at >= 1) & (at % 3 != 0),
+        SOI.FRGE_2: (at >= 1) & (at % 3 != 0) if epochs > 7 else at % 2 == 0,
         SOI.UNE: at < 0,
     }
     table = np.stack([drawn[s] for s in ORDER], axis=1)

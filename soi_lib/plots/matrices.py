@@ -48,6 +48,7 @@ def transition_heatmap(
     `counts` as `transition_matrix` or `mean_transition` gives it (6x6, not normalised); `sides` names the settings.
     """
     table = in_order(counts)
+    told = moves_told(table)
     with style():
         figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 4.1), layout=ConstrainedLayoutEngine(h_pad=0.09))
         _counts(axes[0], table, sides)
@@ -57,7 +58,7 @@ def transition_heatmap(
         axes[1].set(ylabel="", yticks=[])
         _title(figure, title)
     text = f"Heatmaps of the moves between categories from {sides[0]} (rows) to {sides[1]} (columns), as counts and as "
-    text += "shares of each row." + (f" {title}." if title else "") + f" {moves_told(table)}"
+    text += "shares of each row." + (f" {title}." if title else "") + f" {told}"
     return finish(figure, text + sentence(note), wide=True)
 
 
@@ -101,6 +102,7 @@ def transition_panels(excess: Excess, *, title: str = "", note: str = "", sides:
 def flow_plot(counts: pd.DataFrame, *, title: str = "", note: str = "", sides: tuple[str, str] = SIDES) -> Figure:
     """An alluvial picture of a transition: bands from the categories in one setting to those in the other."""
     table = in_order(counts)
+    told = moves_told(table)
     values = table.to_numpy(dtype=float)
     total = values.sum()
     gap = 0.02
@@ -142,7 +144,7 @@ def flow_plot(counts: pd.DataFrame, *, title: str = "", note: str = "", sides: t
         ax.axis("off")
         _title(figure, title)
     text = f"Bands from the category of each example when trained {sides[0]} (left) to its category {sides[1]} (right)."
-    text += (f" {title}." if title else "") + f" {moves_told(table)}"
+    text += (f" {title}." if title else "") + f" {told}"
     return finish(figure, text + sentence(note))
 
 

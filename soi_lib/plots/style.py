@@ -72,8 +72,14 @@ _RC: dict[Any, Any] = {
 @contextmanager
 def style() -> Iterator[None]:
     """The look of all figures, for the duration of the block; nothing global changes."""
+    before = set(plt.get_fignums())
     with plt.rc_context(_RC):
-        yield
+        try:
+            yield
+        except BaseException:  # a figure that was refused half-way is not shown by the next cell
+            for number in set(plt.get_fignums()) - before:
+                plt.close(number)
+            raise
 
 
 def finish(figure: Figure, caption: str, *, wide: bool = False) -> Figure:
