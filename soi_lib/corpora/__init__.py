@@ -7,12 +7,29 @@ code that builds it. Its fingerprint is checked each time it is read; a damaged 
 from __future__ import annotations
 
 from soi_lib.corpora.base import SPLITS, Card, Corpus, Split
-from soi_lib.corpora.store import load
+from soi_lib.corpora.store import load as _load
 
 COMPARISONS = {
     "task": ("entailment", "paraphrase", "sentiment"),
     "source": ("tweets", "amazon", "movie"),
     "lingual": ("en", "fr", "fa"),
 }
+
+
+def load(name: str, fingerprint: str | None = None) -> Corpus:
+    """A member by name; with a `fingerprint`, the very corpus that has it, also one that a profile brought.
+
+    Raises CorpusError for an unknown name, and when there is no corpus of this name with this fingerprint.
+    """
+    from soi_lib.corpora import hub, store
+
+    if fingerprint is None:
+        return _load(name)
+    if name in store.PACKAGES and not hub.is_kept(name, fingerprint):
+        corpus = _load(name)
+        if corpus.fingerprint == fingerprint:
+            return corpus
+    return hub.kept(name, fingerprint)
+
 
 __all__ = ["COMPARISONS", "SPLITS", "Card", "Corpus", "Split", "load"]

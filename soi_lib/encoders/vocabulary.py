@@ -222,13 +222,14 @@ def untrim(model: nn.Module, id_map: np.ndarray, directory: str | Path) -> nn.Mo
 
 
 def load_trimmed(
-    directory: str | Path, token_ids: np.ndarray | Sequence[np.ndarray] | None
+    directory: str | Path, token_ids: np.ndarray | Sequence[np.ndarray] | None, *, pooler: bool = False
 ) -> tuple[nn.Module, np.ndarray]:
     """Load an encoder (a name or a folder) with only the rows of `token_ids`; None loads all.
 
-    Weights are float32 in evaluation mode, without the unused pooler. Returns the model and the id map, as `trim`
-    does and with the same bits, but the rest of the embedding is never read. `model.config` (vocab_size,
-    pad_token_id) speaks of the new ids. Raises EncoderError for a folder that is damaged or lacks weights.
+    Weights are float32 in evaluation mode, with the pretrained `pooler` only if asked for. Returns the model and the
+    id map, as `trim` does and with the same bits, but the rest of the embedding is never read. `model.config`
+    (vocab_size, pad_token_id) speaks of the new ids. Raises EncoderError for a folder that is damaged or lacks weights,
+    and for a pooler that the encoder does not have.
     """
     import torch
     from transformers import AutoConfig, AutoModel
@@ -239,7 +240,7 @@ def load_trimmed(
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         with torch.device("meta"):
             shell = AutoModel.from_config(config, trust_remote_code=False)
-        extra = {"add_pooling_layer": False} if "add_pooling_layer" in signature(type(shell)).parameters else {}
+        extra = {"add_pooling_layer": pooler} if "add_pooling_layer" in signature(type(shell)).parameters else {}
         key = _embedding_key(shell, weights, folder)
         full = shell.get_input_embeddings()
         kept, id_map, padding = _kept(np.arange(full.num_embeddings) if token_ids is None else token_ids, full, config)
@@ -247,7 +248,7 @@ def load_trimmed(
         weights = {
             name: tensor[torch.from_numpy(kept)] if name == key else tensor.clone()
             for name, tensor in weights.items()
-            if ".pooler." not in f".{name}"
+            if pooler or ".pooler." not in f".{name}"
         }
         config.vocab_size, config.pad_token_id = len(kept), padding
         with _quiet():
@@ -256,7 +257,11 @@ def load_trimmed(
             )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise EncoderError("the encoder cannot be loaded", where=folder, found=error, hint="save it again") from error
-    if missing := sorted(name for name in report["missing_keys"] if "pooler" not in name):
+    if pooler and getattr(model, "pooler", None) is None:
+        raise EncoderError(
+            "the encoder has no pooler", where=folder, found=type(model).__name__, hint="set pooling to mean or cls"
+        )
+    if missing := sorted(name for name in report["missing_keys"] if pooler or "pooler" not in name):
         raise EncoderError(
             "the encoder's file lacks weights",
             where=folder,

@@ -17,6 +17,7 @@ from soi_lib.errors import ProfileError, nearest
 from soi_lib.experiments.profile import Comparison, DataSizes, Profile, Training
 
 if TYPE_CHECKING:
+    from soi_lib.corpora.base import Corpus
     from soi_lib.experiments.store import RunStore, StoredRun
 
 Progress = Callable[[str, int, int], None]
@@ -61,12 +62,19 @@ class RunSpec:
     training: Training
     fingerprints: tuple[tuple[str, str], ...]
     engine: int
+    encoder_folder: str = ""
+    """Where the encoder lies that the profile brought; no part of the identity, as its fingerprint is."""
 
     def identity(self) -> dict[str, Any]:
         """Everything that determines the run, as JSON values."""
         values = asdict(self) | {"data": self.data.model_dump(), "training": self.training.model_dump()}
         values["fingerprints"] = dict(self.fingerprints)
+        del values["encoder_folder"]
         return values
+
+    def fingerprint(self, what: str) -> str:
+        """The fingerprint of `corpus/<member>` or of the `encoder`."""
+        return dict(self.fingerprints)[what]
 
     @property
     def key(self) -> str:
@@ -104,9 +112,10 @@ def plan(profile: Profile, *, only: Iterable[str] = ()) -> list[RunSpec]:
     """The runs of `profile`, in the order of its comparisons, settings and seeds; `only` keeps some comparisons.
 
     Builds the corpora and the encoders' directories if the cache does not have them, since keys contain their
-    fingerprints.
+    fingerprints; those that the profile itself names are brought from where it says.
     """
-    from soi_lib.corpora import load
+    from soi_lib.corpora import hub, load
+    from soi_lib.encoders.hub import bring
     from soi_lib.encoders.sources import encoder_dir, fingerprint
     from soi_lib.training.version import ENGINE_VERSION
 
@@ -122,8 +131,13 @@ def plan(profile: Profile, *, only: Iterable[str] = ()) -> list[RunSpec]:
     for comparison, part in profile.comparisons.items():
         if comparison not in wanted:
             continue
-        encoder = fingerprint(encoder_dir(part.encoder))
-        corpora = {member: load(member).fingerprint for member in part.members}
+        own = profile.encoders.get(part.encoder)
+        folder = encoder_dir(part.encoder) if own is None else bring(part.encoder, own)
+        encoder = fingerprint(folder)
+        found = {m: hub.load(m, profile.corpora[m]) if m in profile.corpora else load(m) for m in part.members}
+        if comparison == "task":
+            _heads_apart(found)
+        corpora = {member: corpus.fingerprint for member, corpus in found.items()}
         for setting in part.member_sets():
             prints = tuple(sorted({f"corpus/{m}": corpora[m] for m in setting}.items()))
             for seed in profile.seeds:
@@ -137,6 +151,21 @@ def plan(profile: Profile, *, only: Iterable[str] = ()) -> list[RunSpec]:
                         training=profile.training_of(comparison),
                         fingerprints=(*prints, ("encoder", encoder)),
                         engine=ENGINE_VERSION,
+                        encoder_folder="" if own is None else str(folder),
                     )
                 )
     return specs
+
+
+def _heads_apart(corpora: dict[str, Corpus]) -> None:
+    """Refuse tasks whose labels are the same numbers: equal labels share a head, and these mean different things."""
+    seen: dict[tuple[str, ...], str] = {}
+    for member, corpus in corpora.items():
+        other = seen.setdefault(corpus.labels, member)
+        if other != member and all(label.lstrip("-").isdigit() for label in corpus.labels):
+            raise ProfileError(
+                f"the tasks {other} and {member} call their labels by the same numbers, so they would share a head",
+                where="corpora",
+                found=", ".join(corpus.labels[:8]),
+                hint="give the labels names, e.g. labels: {0: different, 1: paraphrase}",
+            )

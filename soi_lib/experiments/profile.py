@@ -1,11 +1,13 @@
 """A profile: one YAML file that holds everything that sizes a reproduction.
 
 Training values may be overridden a comparison, never a setting: runs that are compared differ in their setting only,
-and there is no field with which to break that.
+and there is no field with which to break that. Members and encoders are those that ship with the library, or, under
+the same names or others, those that the profile itself says where to find.
 """
 
 from __future__ import annotations
 
+import re
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -13,6 +15,8 @@ from typing import Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator, model_validator
 
+from soi_lib.corpora.hub import Source
+from soi_lib.encoders.hub import EncoderSource
 from soi_lib.errors import ProfileError, nearest
 from soi_lib.paths import resource
 
@@ -118,6 +122,16 @@ class Profile(_Strict):
     training: Training
     comparisons: dict[Comparison, ComparisonPlan] = Field(min_length=1)
     stages: Stages | None = None
+    corpora: dict[str, Source] = Field(default_factory=dict)
+    encoders: dict[str, EncoderSource] = Field(default_factory=dict)
+
+    @field_validator("corpora", "encoders")
+    @classmethod
+    def _names(cls, given: dict[str, Any]) -> dict[str, Any]:
+        for name in given:
+            if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
+                raise ValueError(f"{name!r} cannot be the name of a file; letters, digits, '-', '_' and '.' can")
+        return given
 
     @field_validator("seeds")
     @classmethod
@@ -140,8 +154,10 @@ class Profile(_Strict):
 
     def training_of(self, comparison: Comparison) -> Training:
         """The hyperparameters of one comparison, its overrides applied."""
-        values = self.training.model_dump() | self.comparisons[comparison].training
-        return Training(**values)
+        part = self.comparisons[comparison]
+        encoder = self.encoders.get(part.encoder)
+        pooling = {"pooling": encoder.pooling} if encoder is not None and encoder.pooling is not None else {}
+        return Training(**(self.training.model_dump() | pooling | part.training))
 
 
 def profile_names() -> list[str]:
@@ -193,6 +209,8 @@ def _explain(error: ValidationError, path: Path) -> ProfileError:
             "training": Training,
             "comparisons": ComparisonPlan,
             "stages": Stages,
+            "corpora": Source,
+            "encoders": EncoderSource,
         }
         model = parents.get(place[0], Profile) if len(place) > 1 else Profile
         return ProfileError("unknown field", where=where, hint=nearest(place[-1], model.model_fields))

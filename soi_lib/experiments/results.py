@@ -139,7 +139,7 @@ def summary(profile: Profile, runs: Sequence[StoredRun], commit: str) -> dict[st
             members[name] = {
                 "n": m["n"],
                 "soi": m["soi"],
-                **{k: {x: m[k][x] for x in ("n", "accuracy", "macro_f1")} for k in ("test", "ood")},
+                **{k: {x: m[k][x] for x in ("n", "accuracy", "macro_f1")} for k in ("test", "ood") if k in m},
                 "majority": m["majority"],
                 "bag_of_words": m["bag_of_words"],
             }

@@ -76,12 +76,12 @@ class Prepared:
 
 
 def taken_splits(corpus: Corpus, spec: RunSpec) -> dict[str, Split]:
-    """The part of a corpus that a run uses: train, test, ood (and further OOD sets as `ood:<name>`)."""
-    splits = {
-        "train": corpus.splits["train"].take(spec.data.train),
-        "test": corpus.splits["test"].take(spec.data.evaluate),
-        "ood": corpus.splits["ood"].take(spec.data.evaluate),
-    }
+    """The part of a corpus that a run uses: train, test, ood (and further OOD sets as `ood:<name>`).
+
+    Only a corpus that a profile brought may have no `ood`; metrics and predictions of the run then have none either.
+    """
+    splits = {"train": corpus.splits["train"].take(spec.data.train)}
+    splits |= {name: corpus.splits[name].take(spec.data.evaluate) for name in EVALUATED if name in corpus.splits}
     return splits | {f"ood:{name}": s.take(spec.data.evaluate) for name, s in sorted(corpus.extra_ood.items())}
 
 
@@ -92,9 +92,10 @@ def prepare(spec: RunSpec) -> Prepared:
     from soi_lib.training.batching import encode
     from soi_lib.training.engine import TrainMember
 
-    corpora = {name: load(name) for name in spec.setting}
+    corpora = {name: load(name, spec.fingerprint(f"corpus/{name}")) for name in spec.setting}
     splits = {name: taken_splits(corpus, spec) for name, corpus in corpora.items()}
-    folder, card = encoder_dir(spec.encoder), encoder_card(spec.encoder)
+    encoder = spec.encoder_folder or spec.encoder
+    folder, card = encoder_dir(encoder), encoder_card(encoder)
     tokens = {
         (member, name): tokenize(
             folder, split.text, split.text_pair, max_length=spec.training.max_length, prefix=card.prefix
@@ -103,8 +104,8 @@ def prepare(spec: RunSpec) -> Prepared:
         for name, split in parts.items()
     }
     used = used_tokens(*(t.ids for t in tokens.values()), special=special_ids(folder))
-    encoder, id_map = load_trimmed(folder, used)
-    model_config: Any = encoder.config
+    model, id_map = load_trimmed(folder, used, pooler=spec.training.pooling == "pooler")
+    model_config: Any = model.config
     members = [
         TrainMember(
             name=member,
@@ -115,7 +116,7 @@ def prepare(spec: RunSpec) -> Prepared:
         for i, (member, parts) in enumerate(splits.items())
     ]
     vocabulary = np.flatnonzero(id_map >= 0)
-    return Prepared(corpora, splits, tokens, encoder, vocabulary, members, int(model_config.pad_token_id))
+    return Prepared(corpora, splits, tokens, model, vocabulary, members, int(model_config.pad_token_id))
 
 
 def _train(spec: RunSpec, ready: Prepared, store: RunStore, progress: Progress | None) -> TrainResult:
