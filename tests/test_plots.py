@@ -265,7 +265,7 @@ def test_accuracies_are_drawn_with_their_references() -> None:
     assert {a.get_xlabel() for a in figure.axes} == {"accuracy"}
     marks = [line for line in figure.axes[0].lines if len(set(line.get_xdata())) == 1 and len(line.get_xdata()) == 2]
     assert sorted(round(float(line.get_xdata()[0]), 2) for line in marks) == [0.55] * 6 + [0.68] * 5 + [0.99]
-    assert "tweets (alone, test) is not above bag of words" in caption(figure)
+    assert "Not above bag of words on test: tweets (1 of 2 settings)." in caption(figure)
     assert "All are above" in caption(accuracy_bars(scores()))
     assert "95 % intervals" in caption(figure)
     nothing_is_cut_off(figure)

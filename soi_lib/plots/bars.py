@@ -162,12 +162,10 @@ def accuracy_bars(table: pd.DataFrame, *, title: str = "", note: str = "") -> Fi
                 alone = next(s for m, s in rows if m == member) == setting
                 color = "#9DB7D5" if alone else "#2B5C8A"
                 ax.barh(place, value, height=0.72, color=color, gid=f"{member}|{setting}|{split}")
-                end = value
                 if np.isfinite(cell.get("low", np.nan)):
                     spread = [[value - cell["low"]], [cell["high"] - value]]
                     ax.errorbar(value, place, xerr=spread, color="#202124", capsize=2.5, lw=1)
-                    end = cell["high"]
-                ax.text(end + 0.012, place, f"{value:.2f}", va="center", fontsize=8.5)
+                ax.text(1.14, place, f"{value:.2f}", ha="right", va="center", fontsize=8.5)
                 for field, look in (("majority", "-"), ("bag_of_words", (0, (1, 0.7)))):
                     mark = cell.get(field, np.nan)
                     if np.isfinite(mark):
@@ -182,7 +180,7 @@ def accuracy_bars(table: pd.DataFrame, *, title: str = "", note: str = "") -> Fi
                         )
             ax.set_title("test" if split == "test" else "out of distribution (OOD)")
             ax.set_xlabel("accuracy")
-            ax.set_xlim(0, 1.12)
+            ax.set_xlim(0, 1.15)
             ax.set_xticks(np.linspace(0, 1, 5), ["0", ".25", ".5", ".75", "1"])
             ax.grid(axis="x")
             ax.tick_params(axis="y", length=0)
@@ -244,14 +242,19 @@ def _sizes_told(n: list[int] | None) -> str:
 
 def _baseline_text(table: pd.DataFrame) -> str:
     """Which bars do not beat their references, in words."""
-    weak = []
+    told = []
     for field, name in (("majority", "the majority class"), ("bag_of_words", "bag of words")):
-        if field in table:
-            low = table[table["accuracy"] <= table[field]]
-            keys = zip(low["member"], low["setting"], low["split"], strict=True)
-            weak += [f"{member} ({setting}, {split}) is not above {name}" for member, setting, split in keys]
-    if weak:
-        return f" {'; '.join(weak)}."
+        if field not in table:
+            continue
+        for split in dict.fromkeys(table["split"].tolist()):
+            part = table[table["split"] == split]
+            low = part[part["accuracy"] <= part[field]]["member"].tolist()
+            every = part["member"].tolist()
+            members = [f"{m} ({low.count(m)} of {every.count(m)} settings)" for m in dict.fromkeys(low)]
+            if members:
+                told.append(f"Not above {name} on {'OOD' if split == 'ood' else split}: {', '.join(members)}.")
+    if told:
+        return " " + " ".join(told)
     return " All are above their references." if {"majority", "bag_of_words"} & set(table.columns) else ""
 
 
