@@ -1,5 +1,6 @@
 """Training dynamics from an unmodified Hugging Face Trainer, in two lines.
 
+    from soi_lib.integrations.huggingface import record
     rec = record(trainer, id_column="id")    # before trainer.train()
     dyn = rec.finish()                       # after it
 
@@ -169,7 +170,7 @@ class TrainerRecording:
         self.recorder = self._fresh()
         self.resumed = self._checkpoint is not None
         if self._checkpoint is not None:
-            self.recorder.restore(_load(Path(self._checkpoint) / FILE, self.recorder.mark()))
+            self.recorder.restore(_load(Path(self._checkpoint) / FILE, self.recorder.mark))
 
     def begin_epoch(self, epoch: float) -> None:
         """An epoch begins after `epoch` others, or all of training is over."""
@@ -192,7 +193,7 @@ class TrainerRecording:
         state = self.recorder.state()
         if write and folder.is_dir():
             with replacing(folder / FILE) as tmp:
-                save_file(state, tmp, metadata={"mark": str(self.recorder.mark())})
+                save_file(state, tmp, metadata={"mark": str(self.recorder.mark)})
 
 
 class _Callback(TrainerCallback):

@@ -1,6 +1,7 @@
 """What every example did in every epoch, kept on the device until the epoch ends.
 
-    rec = DynamicsRecorder(ids, gold)        # before training
+    from soi_lib import DynamicsRecorder
+    rec = DynamicsRecorder(ids, gold)        # before training: all ids and labels
     rec.update(batch_ids, logits)            # after every forward pass
     rec.end_epoch()                          # after every epoch
     dyn = rec.finish()                       # after training
@@ -22,6 +23,7 @@ import json
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -263,10 +265,11 @@ class DynamicsRecorder:
         if not several():
             return self._now
         assert self._device is not None
-        self._set_classes(agree(self.mark(), self.n_classes, self._device))
+        self._set_classes(agree(self.mark, self.n_classes, self._device))
         self._ensure(self._device)
         return join(self._now, self._device)
 
+    @cached_property
     def mark(self) -> int:
         """A number below 2^56 from ids, gold and options: equal for recorders that can take one another's state."""
         digest = hashlib.sha256(json.dumps([self.ids, self.keep_logits]).encode())

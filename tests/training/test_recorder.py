@@ -341,3 +341,23 @@ def test_two_processes_record_what_one_does(rng, tmp_path):
         assert got["logits"].tobytes() == dyn.logits.tobytes()
         assert np.array_equal(got["correct"], dyn.correct)
         assert got["report"].tolist() == [one.report.kept, one.report.repeated, *one.report.missing]
+
+
+def test_an_update_waits_for_nothing_on_the_device():
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Watch(TorchDispatchMode):
+        met: set[str] = set()  # noqa: RUF012
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            self.met.add(function.overloadpacket.__name__)
+            return function(*args, **(kwargs or {}))
+
+    rec = DynamicsRecorder(range(4), [0, 1, 2, 0], 3, device="cpu", keep_logits=True)
+    index, logits = torch.tensor([0, 2]), torch.randn(2, 3).bfloat16()
+    with Watch():
+        rec.update_at(index, logits)
+    # .item(), nonzero and their like make the processor wait until the device has finished its queue
+    waits = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero", "unique", "_unique2"}
+    assert Watch.met
+    assert not Watch.met & waits
