@@ -2,7 +2,7 @@
 
 All heads are one linear layer whose columns are divided into blocks, a block a head. A row of a batch is sent to
 its head by adding minus infinity to the columns of the others, so a batch may mix members freely, there is no
-loop over heads, and softmax, loss and argmax over the masked row equal those of a separate head bit for bit.
+loop over heads, and softmax, loss and argmax over the masked row are bit for bit those over its own columns.
 Members with equal label names share one block.
 """
 
