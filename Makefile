@@ -43,7 +43,9 @@ book: fetch ## Train what is missing, execute the notebooks, render _build/html
 test: fetch ## Run every test that needs no browser
 	@echo "== test: every test but the browser's (about 10 minutes on 2 cores)"
 	@$(BIN)/python -m pytest -m "not browser" -n $(WORKERS) --dist loadfile \
-	  --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg tests notebooks book
+	  --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg \
+	  --cov=soi_lib.dynamics --cov=soi_lib.dynamics_file --cov=soi_lib.analysis --cov-report= --cov-fail-under=95 \
+	  tests notebooks book
 
 .PHONY: test-browser
 test-browser: venv ## Read the built book in headless Chromium (after make book)
