@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from soi_lib.training.batching import Encoded
 
+COLUMNS = ("first", "second", "measure", "value", "low", "high", "ceiling", "draws", "n")
 DIRECTIONS = 8
 VERSION = 1
 """Raised whenever a change here changes the numbers, so that stored ones are made again."""
@@ -96,7 +97,7 @@ def task_similarity(
                 row = {"first": first, "second": second, "measure": measure, "value": found.value}
                 row |= {"low": found.low, "high": found.high, "ceiling": ceiling, "draws": draws, "n": n}
                 rows.append(row)
-    return pd.DataFrame(rows).round(4)
+    return pd.DataFrame(rows, columns=COLUMNS).round(4)
 
 
 def similarity_path(comparison: str, runs: str | Path = "") -> Path:
@@ -118,7 +119,7 @@ def open_similarity(results: Results, runs: str | Path = "", *, n: int = 64, dra
     if (path.parent / CHECKSUMS).exists():
         if not path.exists():
             raise StoreError("no similarities were recorded", where=path, hint="record the runs again, with this file")
-        return pd.DataFrame(json.loads(path.read_text(encoding="utf-8"))["rows"])
+        return pd.DataFrame(json.loads(path.read_text(encoding="utf-8"))["rows"], columns=COLUMNS)
     part = results.profile.comparisons[results.comparison]  # type: ignore[index]
     training = results.profile.training_of(results.comparison)  # type: ignore[arg-type]
     settings = {"max_length": training.max_length, "pooling": training.pooling, "n": n, "draws": draws}
@@ -129,7 +130,7 @@ def open_similarity(results: Results, runs: str | Path = "", *, n: int = 64, dra
         table = task_similarity(part.members, part.encoder, **settings)  # type: ignore[arg-type]
         known = {"key": key, "rows": json.loads(table.to_json(orient="records"))}
         atomic.write_json(path, known)
-    return pd.DataFrame(known["rows"])
+    return pd.DataFrame(known["rows"], columns=COLUMNS)
 
 
 def similarity_and_gain(results: Results, similarities: pd.DataFrame) -> pd.DataFrame:

@@ -14,6 +14,7 @@ import yaml
 from soi_lib.analysis.categories import SOI, categorize
 from soi_lib.dynamics import TrainingDynamics
 from soi_lib.errors import ProfileError, StoreError
+from soi_lib.experiments import reproduce as reproducing
 from soi_lib.experiments import results, stages, weights
 from soi_lib.experiments.plan import RunSpec, plan
 from soi_lib.experiments.profile import DataSizes, Profile, Stages, Training, load_profile
@@ -21,7 +22,7 @@ from soi_lib.experiments.reproduce import reproduce, reproduce_stages
 from soi_lib.experiments.run import do_run, prepare
 from soi_lib.experiments.stage_runs import pack_stages, read_stage, unpack_stages
 from soi_lib.experiments.stage_tables import stage_gains, stage_summary, stage_table
-from soi_lib.experiments.stages import StageSpec, choose, do_stage, plan_stages, stages_of
+from soi_lib.experiments.stages import StageSpec, WithWeights, choose, do_stage, plan_stages, stages_of
 from soi_lib.experiments.store import RunStore
 
 BASE = RunSpec(
@@ -37,7 +38,7 @@ BASE = RunSpec(
 TINY = {
     "name": "tiny",
     "seeds": [0, 1],
-    "data": {"train": 30, "evaluate": 16},
+    "data": {"train": 24, "evaluate": 12},
     "training": {"epochs": 2, "batch_size": 8, "learning_rate": 1e-4},
     "comparisons": {"source": {"encoder": "minilm", "members": ["movie", "amazon"], "settings": ["all"]}},
     "stages": {"subsets": ["ambiguous"], "epochs": 2, "balance": False},
@@ -407,17 +408,29 @@ def test_a_run_of_another_machine_is_not_continued(single, tmp_path):
     assert elsewhere.get(wanted.key) is None
 
 
-def test_stages_are_done_in_worker_processes_like_runs(single, tmp_path):
+def test_stages_are_done_in_worker_processes_like_runs(single, tmp_path, monkeypatch):
     spec, store = single
+    do_run(spec, store, keep_weights=True)
+    copy = RunStore(tmp_path / "runs")
+    shutil.copytree(store.root, copy.root)
     sizes = Profile(**(TINY | {"seeds": (0,), "comparisons": {"source": {"encoder": "minilm", "members": ["movie"]}},
                                "stages": {"subsets": ["ACE"], "controls": [], "epochs": 1}}))  # fmt: skip
-    elsewhere = RunStore(tmp_path)
-    (run,) = reproduce(sizes, elsewhere, jobs=1, quiet=True)
-    assert run.dynamics("movie").fingerprint() == store.get(spec.key).dynamics("movie").fingerprint()
-    assert weights.fit(elsewhere.weights_path(run.key), run)  # kept, since a stage will want them
-    (further,) = reproduce_stages(sizes, elsewhere, jobs=1, quiet=True)
-    assert further.key == plan_stages(sizes)[0].key
-    assert further.manifest["base"] == run.manifest["sha256"]
+    (run,) = reproduce_stages(sizes, copy, jobs=1, quiet=True)
+    assert run.key == plan_stages(sizes)[0].key
+    assert run.manifest["base"] == store.get(spec.key).manifest["sha256"]
+
+    asked = []
+    monkeypatch.setattr(reproducing, "run_all", lambda specs, *_, **__: asked.append(specs))
+    reproduce(sizes, RunStore(tmp_path / "none"))
+    reproduce(sizes, copy)
+    reproduce(sizes.model_copy(update={"stages": None}), RunStore(tmp_path / "none"))
+    assert asked == [[WithWeights(spec)], [spec], [spec]]  # weights are kept for stages, and never trained for again
+    run.folder.rename(tmp_path / "away")
+    copy.weights_path(spec.key).unlink()
+    reproduce_stages(sizes, copy)
+    assert asked[3:] == [[WithWeights(spec)], plan_stages(sizes)]
+    assert WithWeights(spec).found(copy) is None
+    assert WithWeights(spec).found(store).key == spec.key
 
 
 # --- tables ------------------------------------------------------------------------------------------------------
