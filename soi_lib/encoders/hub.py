@@ -14,7 +14,7 @@ from typing import Literal
 from pydantic import Field
 
 from soi_lib.atomic import building
-from soi_lib.corpora.hub import Place, commit_of, unreachable
+from soi_lib.corpora.places import Place, commit_of, unreachable
 from soi_lib.encoders.sources import encoder_dir
 from soi_lib.errors import EncoderError, SoiError
 from soi_lib.paths import cache_dir

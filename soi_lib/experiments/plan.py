@@ -128,6 +128,9 @@ def plan(profile: Profile, *, only: Iterable[str] = ()) -> list[RunSpec]:
             hint=nearest(name, profile.comparisons),
         )
     specs = []
+    for member in [m for name, part in profile.comparisons.items() if name in wanted for m in part.members]:
+        if member in profile.corpora:
+            hub.check(member, profile.corpora[member])
     for comparison, part in profile.comparisons.items():
         if comparison not in wanted:
             continue

@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator, model_validator
 
-from soi_lib.corpora.hub import Source
+from soi_lib.corpora.places import Source
 from soi_lib.encoders.hub import EncoderSource
 from soi_lib.errors import ProfileError, nearest
 from soi_lib.paths import resource

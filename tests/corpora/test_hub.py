@@ -1,0 +1,263 @@
+"""Members from folders and from a hub: the authors' columns and splits, every fault named, kept for the runs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from authors_data import MEMBERS, as_parquet, class_label_folder, tables, tiny_bert
+from fake_hub import COMMIT, serve
+
+from soi_lib.corpora import hub, load
+from soi_lib.corpora.hub import Source
+from soi_lib.encoders.hub import EncoderSource, bring
+from soi_lib.errors import CorpusError, EncoderError
+from soi_lib.experiments.profile import load_profile
+
+MRPC = Path(__file__).resolve().parents[3] / "shared" / "data" / "mrpc"
+PAPER = load_profile("paper").corpora
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("SOI_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def at(member: str, folder: Path, **change: object) -> Source:
+    """The paper profile's description of a member, with a folder in place of the hub."""
+    values = PAPER[member].model_dump(exclude={"hub", "revision", "note"}) | {"path": str(folder)} | change
+    return Source(**values)
+
+
+@pytest.mark.parametrize("member", list(MEMBERS))
+def test_every_member_of_the_paper_profile_in_its_own_columns(member, tmp_path):
+    corpus = hub.load(member, at(member, as_parquet(member, tmp_path / member)))
+    sizes = {name: len(split) for name, split in corpus.splits.items()}
+    unknown = len(MEMBERS[member][2]) > 2
+    assert sizes == {"train": 40, "validation": 8, "test": 16, "ood": 17 if unknown else 18}
+    assert corpus.paired == (member in ("entailment", "paraphrase"))
+    assert len(corpus.labels) == len(MEMBERS[member][2])
+    lost = {"ood, no text or label": 1, "ood, text in an earlier split": 1}
+    lost |= {"ood, label not in training": 1} if unknown else {}
+    assert corpus.card.counts == {f"left out: {what}": n for what, n in lost.items()}
+    text, column = MEMBERS[member][0][0], MEMBERS[member][1]
+    first = tables(member)["train"].iloc[0]
+    assert (corpus.splits["train"].ids[0], corpus.splits["train"].text[0]) == ("train/000000", first[text])
+    given = PAPER[member].labels
+    assert corpus.labels[corpus.splits["train"].label[0]] == given.get(str(first[column]), str(first[column]))
+
+
+def test_sources_share_their_labels_and_tasks_do_not(tmp_path):
+    found = {m: hub.build(m, at(m, as_parquet(m, tmp_path / m))).labels for m in MEMBERS}
+    assert found["twitter"] == found["yelp"] == found["imdb"] == ("negative", "positive")
+    assert len({found[m] for m in ("entailment", "paraphrase", "sentiment")}) == 3
+    assert found["en"] == found["fr"] != found["fa"]
+
+
+def write_shards(folder: Path) -> None:
+    for split, table in tables("paraphrase").items():
+        (folder / "data").mkdir(parents=True, exist_ok=True)
+        for i, part in enumerate((table.iloc[:5], table.iloc[5:])):
+            part.to_parquet(folder / "data" / f"{split}-0000{i}-of-00002-0123abc.parquet", index=False)
+
+
+def write_text(folder: Path, kind: str) -> None:
+    folder.mkdir()
+    for split, table in tables("paraphrase").items():
+        file = folder / f"{split}.{kind}"
+        table.to_csv(file, index=False) if kind == "csv" else table.to_json(file, orient="records", lines=True)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        write_shards,
+        lambda folder: write_text(folder, "csv"),
+        lambda folder: write_text(folder, "jsonl"),
+        lambda folder: class_label_folder("paraphrase", folder),
+    ],
+    ids=["shards", "csv", "jsonl", "saved by datasets"],
+)
+def test_the_same_rows_in_another_form_are_the_same_corpus(write, tmp_path):
+    write(tmp_path / "other")
+    other = hub.load("paraphrase", at("paraphrase", tmp_path / "other"))
+    plain = hub.load("paraphrase", at("paraphrase", as_parquet("paraphrase", tmp_path / "plain")))
+    assert other.fingerprint == plain.fingerprint
+    assert other.labels == ("different", "paraphrase")
+
+
+def test_label_names_that_a_file_carries(tmp_path):
+    from datasets import load_from_disk
+
+    saved = load_from_disk(str(class_label_folder("entailment", tmp_path / "saved")))
+    (tmp_path / "files").mkdir()
+    for split, part in saved.items():
+        part.to_parquet(str(tmp_path / "files" / f"{split}.parquet"))
+    for folder in ("saved", "files"):
+        assert hub.build("e", at("entailment", tmp_path / folder, labels={})).labels == ("entails", "neutral")
+        named = at("entailment", tmp_path / folder, labels={0: "yes", "neutral": "no"})
+        assert hub.build("e", named).labels == ("no", "yes")
+
+
+@pytest.mark.parametrize("folder", ["generated", *([MRPC] if MRPC.is_dir() else [])], ids=str)
+def test_paraphrases_without_an_ood_split(folder, tmp_path):
+    if folder == "generated":
+        folder = as_parquet("paraphrase", tmp_path / "mine")
+        (folder / "OOD.parquet").unlink()
+    with pytest.raises(CorpusError, match=r"no split for 'ood'.*found .*test.*expected OOD or .*ood: NAME"):
+        hub.load("paraphrase", at("paraphrase", folder))
+    corpus = hub.load("paraphrase", at("paraphrase", folder, splits={}))
+    assert list(corpus.splits) == ["train", "validation", "test"]
+    assert corpus.labels == ("different", "paraphrase")
+    assert corpus.card.ood == "none"
+    if folder == MRPC:
+        assert len(corpus.splits["train"]) == 3668
+        assert 1700 < len(corpus.splits["test"]) <= 1724
+
+
+def edit(split: str, change):
+    """A change of one split's table in a folder of Parquet files."""
+
+    def do(folder: Path) -> None:
+        table = change(pd.read_parquet(folder / f"{split}.parquet"))
+        table.to_parquet(folder / f"{split}.parquet", index=False)
+
+    return do
+
+
+def nothing(folder: Path) -> None:
+    """No change: the flaws that are there already."""
+
+
+FAULTS = {
+    "empty": (
+        nothing, {"drop": ["duplicates"]}, r"OOD.parquet: row 19 has no text_pair; found 1 such rows.*\[empty"),
+    "duplicates": (nothing, {"drop": ["empty"]}, r"paraphrase/ood: the text of 'ood/000019' stands in two splits"),
+    "label without a name": (
+        nothing, {"labels": {0: "no"}}, r"train.parquet: the label '1' has no name; expected 0"),
+    "column": (nothing, {"text": "sentense1"}, r"there is no column for 'text'; found no 'sentense1'.*sentence1"),
+    "column of one split": (
+        edit("test", lambda t: t.drop(columns="label")), {}, r"test.parquet: a column is missing.*expected 'label'"),
+    "label of one split": (
+        edit("test", lambda t: t.assign(label=7)), {"labels": {}},
+        r"'test' has labels that training has not; found 7, expected 0, 1.*unknown-labels"),
+    "no test": (lambda f: (f / "test.parquet").unlink(), {}, r"no split for 'test'; found OOD, train, validation"),
+    "no such candidate": (nothing, {"splits": {"ood": "far"}}, r"no split for 'ood'; found OOD, .*, expected far"),
+    "two files": (
+        lambda f: (f / "test.csv").write_text("a,b"), {}, r"several files for the split 'test'; found test.csv, test"),
+    "one class": (edit("train", lambda t: t.assign(label=1)), {"drop": ["empty", "duplicates", "unknown-labels"]},
+                  r"one class only; found 'paraphrase'"),
+    "nothing left": (
+        edit("test", lambda t: t.assign(sentence1="")), {}, r"test.parquet: the split is empty; found 16 rows, none"),
+    "nothing new": (
+        lambda f: (f / "test.parquet").write_bytes((f / "train.parquet").read_bytes()), {},
+        r"every text of the split 'test' stands in an earlier one; found 40 rows"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("spoil", "change", "message"), FAULTS.values(), ids=FAULTS)
+def test_faults_of_the_data_are_named(spoil, change, message, tmp_path, cache):
+    folder = as_parquet("paraphrase", tmp_path / "mine")
+    spoil(folder)
+    with pytest.raises(CorpusError, match=message) as raised:
+        hub.load("paraphrase", at("paraphrase", folder, **change))
+    assert "\n" not in str(raised.value)
+    assert not list(cache.rglob("*.parquet"))
+
+
+def test_places_that_are_none(tmp_path):
+    with pytest.raises(CorpusError, match=r"corpora.fr: nothing says where the member is \(the authors' Fre.*--only"):
+        hub.load("fr", PAPER["fr"])
+    with pytest.raises(CorpusError, match=r"there is no such folder; found nothing at"):
+        hub.load("p", Source(path=str(tmp_path / "none")))
+    (tmp_path / "file.csv").write_text("text,label\n", encoding="utf-8")
+    with pytest.raises(CorpusError, match=r"there is no such folder; found a file at"):
+        hub.load("p", Source(path=str(tmp_path / "file.csv")))
+    message = r" at [0-9a-f]{7}: cannot be brought from the hub; found no network allowed.*HF_HUB_OFFLINE=0, or give"
+    with pytest.raises(CorpusError, match=message):
+        hub.load("paraphrase", PAPER["paraphrase"])
+    with pytest.raises(EncoderError, match=message):
+        bring("bert", EncoderSource(hub="google-bert/bert", revision="86b5e09"))
+    with pytest.raises(EncoderError, match=r"encoders.bert: nothing says where the encoder is"):
+        bring("bert", EncoderSource())
+
+
+def test_a_corpus_is_kept_for_the_runs_and_read_again_when_a_file_changes(tmp_path, cache, caplog):
+    folder = as_parquet("yelp", tmp_path / "yelp")
+    first = hub.load("yelp", at("yelp", folder))
+    again = load("yelp", first.fingerprint)
+    assert again.fingerprint == first.fingerprint
+    assert again.splits["ood"].text == first.splits["ood"].text
+    with pytest.raises(CorpusError, match=r"yelp: the corpus is not in the cache.*`soi plan`"):
+        load("yelp", "0" * 64)
+    with pytest.raises(CorpusError, match="unknown member"):
+        load("yelp")
+
+    (file,) = cache.rglob("yelp-*.parquet")
+    file.write_bytes(file.read_bytes()[:-9])
+    with pytest.raises(CorpusError, match="no Parquet file that can be read"):
+        load("yelp", first.fingerprint)
+    assert hub.load("yelp", at("yelp", folder)).fingerprint == first.fingerprint
+    assert "again" in caplog.text
+    assert load("yelp", first.fingerprint).fingerprint == first.fingerprint
+
+    edit("train", lambda table: table.assign(text=table["text"] + " more"))(folder)
+    changed = hub.load("yelp", at("yelp", folder))
+    assert changed.fingerprint != first.fingerprint
+    assert load("yelp", first.fingerprint).splits["train"].text == first.splits["train"].text
+
+
+SCRIPT = """
+from soi_lib.corpora.hub import Source, load
+from soi_lib.encoders.hub import EncoderSource, bring
+from soi_lib.errors import SoiError
+place = {"hub": "Shayanvsf/Paraphrase", "revision": "783102a", "labels": {0: "different", 1: "paraphrase"}}
+source = Source(**place, drop=["duplicates", "empty"], text="sentence1", text_pair="sentence2", label="label")
+bert = EncoderSource(hub="google-bert/bert-base-uncased", revision="783102a")
+for _ in range(2):
+    print(load("paraphrase", source).fingerprint)
+    print(bring("bert", bert).name, *sorted(file.name for file in bring("bert", bert).iterdir()))
+for wrong in ({"hub": "Shayanvsf/Nothing"}, {"revision": "0000000"}):
+    try:
+        load("paraphrase", source.model_copy(update=wrong))
+    except SoiError as error:
+        print(error)
+try:
+    bring("poor", EncoderSource(hub="google-bert/poor", revision="783102a"))
+except SoiError as error:
+    print(error)
+"""
+
+
+def test_a_hub_is_asked_once_and_gives_what_a_folder_gives(tmp_path, cache):
+    data = tmp_path / "hub" / "datasets" / "Shayanvsf" / "Paraphrase" / "data"
+    data.mkdir(parents=True)
+    for split, table in tables("paraphrase").items():
+        table.to_parquet(data / f"{split}-00000-of-00001-0123abc.parquet", index=False)
+    model = tiny_bert(tmp_path / "hub" / "models" / "google-bert" / "bert-base-uncased")
+    (model / "pytorch_model.bin").write_bytes(b"not wanted")
+    poor = model.with_name("poor")
+    poor.mkdir()
+    (poor / "config.json").write_text("{}", encoding="utf-8")
+    with serve(tmp_path / "hub") as (address, seen):
+        here = {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0"}
+        env = os.environ | here | {"SOI_CACHE": str(cache)}
+        done = subprocess.run([sys.executable, "-c", SCRIPT], env=env, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    local = hub.build("paraphrase", at("paraphrase", as_parquet("paraphrase", tmp_path / "local")))
+    assert lines[0] == lines[2] == local.fingerprint
+    files = "config.json model.safetensors tokenizer.json tokenizer_config.json"
+    brought = f"google-bert--bert-base-uncased-{COMMIT} {files}"
+    assert lines[1] == lines[3] == brought
+    assert lines[4].startswith("Shayanvsf/Nothing at 783102a: cannot be brought from the hub; found")
+    assert lines[5].startswith("Shayanvsf/Paraphrase at 0000000: cannot be brought from the hub; found")
+    assert lines[6].startswith(f"google-bert/poor at {COMMIT}: the encoder has no tokenizer.json")
+    assert len([one for one in seen if one.startswith("GET") and one.endswith("model.safetensors")]) == 1
+    assert not [one for one in seen if "pytorch_model" in one]
+    assert [f.name for f in (cache / "encoders").iterdir()] == [f"google-bert--bert-base-uncased-{COMMIT}"]

@@ -1,0 +1,252 @@
+"""The paper's profile whole, on folders in the form of the authors' data and a random BERT: plan, runs, summary."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from authors_data import MEMBERS, as_parquet, tiny_bert
+from transformers import AutoTokenizer, BertModel
+
+from soi_lib.encoders.vocabulary import load_trimmed, remap
+from soi_lib.errors import CorpusError, EncoderError, ProfileError
+from soi_lib.experiments import results
+from soi_lib.experiments.plan import plan
+from soi_lib.experiments.profile import load_profile
+from soi_lib.experiments.run import do_run, prepare
+from soi_lib.experiments.store import RunStore
+from soi_lib.paths import resource
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with the nine data sets, two encoders, and a cache of its own."""
+    folder = tmp_path_factory.mktemp("paper")
+    for member in MEMBERS:
+        as_parquet(member, folder / "data" / member)
+    tiny_bert(folder / "bert-base-uncased")
+    tiny_bert(folder / "multilingual-bert", layers=2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SOI_CACHE", str(folder / "cache"))
+        patch.setenv("ACCELERATE_USE_CPU", "true")
+        yield folder
+
+
+def local(place, name: str = "paper", change=lambda values: None) -> Any:
+    """profiles/paper.yaml with folders in place of the hub, one seed and two epochs; read as a profile."""
+    values = yaml.safe_load((resource("profiles") / "paper.yaml").read_text(encoding="utf-8"))
+    for kind, folder in (("corpora", place / "data"), ("encoders", place)):
+        for member, source in values[kind].items():
+            source.pop("hub", None), source.pop("revision", None)
+            source["path"] = str(folder / member)
+    values["seeds"] = [0]
+    values["training"] |= {"epochs": 2, "learning_rate": 1e-3}
+    change(values)
+    path = place / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+    return load_profile(path)
+
+
+@pytest.fixture(scope="module")
+def profile(place):
+    return local(place)
+
+
+@pytest.fixture(scope="module")
+def done(place, profile):
+    store = RunStore(place / "runs")
+    return [do_run(spec, store, keep_weights=spec.setting == ("twitter",)) for spec in plan(profile)]
+
+
+def test_the_profile_says_what_is_known():
+    paper = load_profile("paper")
+    for comparison in paper.comparisons:
+        values = paper.training_of(comparison)
+        assert (values.learning_rate, values.batch_size, values.epochs, values.max_length) == (3e-5, 32, 10, 128)
+        assert (values.warmup, values.weight_decay, values.clip, values.dropout) == (0.0, 0.0, 1.0, 0.3)
+        assert (values.pooling, values.record) == ("pooler", "train")
+        assert not paper.comparisons[comparison].training
+    assert len(paper.seeds) == 5
+    commits = {name: (source.hub, source.revision) for name, source in paper.corpora.items()}
+    assert commits == {
+        "entailment": ("Shayanvsf/Entailment_rte", "d106564"),
+        "paraphrase": ("Shayanvsf/Paraphrase", "783102a"),
+        "sentiment": ("Shayanvsf/Sentiment", "14c94ca"),
+        "twitter": ("Shayanvsf/Sentiment_Twitter", "65d7e20"),
+        "yelp": ("Shayanvsf/Sentiment_Yelp", "019b053"),
+        "imdb": ("Shayanvsf/Sentiment_IMDB", "e527283"),
+        "en": ("Shayanvsf/English", "f894180"),
+        "fa": ("Shayanvsf/Farsi", "a03d14b"),
+        "fr": (None, None),
+    }
+
+
+def test_every_run_of_the_paper_profile(done):
+    assert [run.setting for run in done] == [
+        ("entailment",), ("paraphrase",), ("sentiment",),
+        ("entailment", "paraphrase"), ("entailment", "sentiment"), ("paraphrase", "sentiment"),
+        ("entailment", "paraphrase", "sentiment"),
+        ("twitter",), ("yelp",), ("imdb",), ("twitter", "yelp", "imdb"),
+        ("en",), ("fr",), ("fa",), ("en", "fr", "fa"),
+    ]  # fmt: skip
+    for run in done:
+        for member, metrics in run.metrics.items():
+            assert metrics["n"] == sum(metrics["soi"].values()) == 40
+            assert metrics["test"]["n"] == metrics["majority"]["test"]["n"] == 16
+            assert metrics["ood"]["n"] == (17 if run.comparison == "lingual" else 18)
+            dynamics = run.dynamics(member)
+            assert dynamics.p_gold.shape == (2, 40)
+            assert dynamics.meta.classes == len(MEMBERS[member][2])
+            assert set(run.predictions(member)["split"]) == {"test", "ood"}
+        assert "path" not in json.dumps(run.manifest)
+
+
+def test_the_summary_and_the_record_of_these_runs(place, profile, done):
+    summary = results.summary(profile, done, "abc")
+    assert len(summary["runs"]) == 15
+    assert set(summary["runs"][0]["members"]["entailment"]) == {"n", "soi", "test", "ood", "majority", "bag_of_words"}
+    folder = results.record(profile, done, place / "recorded" / "paper")
+    again = results.open_results("source", runs=folder)
+    assert again.members == ("twitter", "yelp", "imdb")
+    assert again.profile.corpora == profile.corpora
+    assert [spec.key for spec in plan(again.profile)] == [run.key for run in done]
+
+
+def test_keys_depend_on_what_is_read_and_not_on_where_it_lies(place, profile, done):
+    (place / "data" / "yelp").rename(place / "data" / "elsewhere")
+    moved = local(place, "moved", lambda v: v["corpora"]["yelp"].update(path=str(place / "data" / "elsewhere")))
+    assert [spec.key for spec in plan(moved)] == [run.key for run in done]
+    (place / "data" / "elsewhere").rename(place / "data" / "yelp")
+    mean = local(place, "mean", lambda v: v["encoders"]["bert-base-uncased"].update(pooling="mean"))
+    assert not {spec.key for spec in plan(mean, only=["task"])} & {run.key for run in done}
+    own = lambda v: v["comparisons"]["task"].update(training={"pooling": "cls"})  # noqa: E731
+    assert local(place, "own", own).training_of("task").pooling == "cls"
+    assert profile.training_of("lingual").pooling == "pooler"
+
+
+def test_heads_are_shared_where_labels_are_the_same(profile):
+    specs = {spec.setting: spec for spec in plan(profile)}
+    labels = {m.name: m.labels for m in prepare(specs["en", "fr", "fa"]).members}
+    assert labels["en"] == labels["fr"] != labels["fa"]
+    labels = {m.name: m.labels for m in prepare(specs["twitter", "yelp", "imdb"]).members}
+    assert set(labels.values()) == {("negative", "positive")}
+
+
+def test_tasks_whose_labels_are_the_same_numbers_are_refused(place):
+    def unnamed(values):
+        for member in ("paraphrase", "sentiment"):
+            values["corpora"][member]["labels"] = {0: 0, 1: 1, "negative": 0, "positive": 1}
+
+    with pytest.raises(ProfileError, match=r"the tasks paraphrase and sentiment call their labels by the same numbers"):
+        plan(local(place, "numbers", unnamed), only=["task"])
+
+
+def test_french_without_a_place_is_refused_in_one_line(place):
+    nowhere = local(place, "nowhere", lambda values: values["corpora"]["fr"].pop("path"))
+    assert len(plan(nowhere, only=["task", "source"])) == 11
+    with pytest.raises(
+        CorpusError, match=r"corpora.fr: nothing says where .*; expected hub and revision, or path"
+    ) as one:
+        plan(nowhere)
+    assert "\n" not in str(one.value)
+
+
+def test_a_run_without_an_ood_split(place):
+    def smaller(values):
+        values["corpora"]["paraphrase"] |= {"splits": {"ood": "missing"}}
+        values["comparisons"] = {"task": values["comparisons"]["task"] | {"members": ["paraphrase"]}}
+
+    with pytest.raises(CorpusError, match="no split for 'ood'"):
+        plan(local(place, "missing", smaller))
+
+    as_parquet("paraphrase", place / "three")
+    (place / "three" / "OOD.parquet").unlink()
+    change = lambda v: (smaller(v), v["corpora"]["paraphrase"].update(splits={}, path=str(place / "three")))  # noqa: E731
+    profile = local(place, "three", change)
+    (spec,) = plan(profile)
+    run = do_run(spec, RunStore(place / "runs"))
+    metrics = run.metrics["paraphrase"]
+    assert "ood" not in metrics
+    assert set(metrics["majority"]) == {"test"}
+    assert set(run.predictions("paraphrase")["split"]) == {"test"}
+    member = results.summary(profile, [run], "abc")["runs"][0]["members"]["paraphrase"]
+    assert set(member) == {"n", "soi", "test", "majority", "bag_of_words"}
+
+
+def test_the_pooler_is_the_pretrained_one_and_is_trained(place, done):
+    folder = place / "bert-base-uncased"
+    tokens = AutoTokenizer.from_pretrained(folder)(
+        ["the twitter0a near 4", "a yelp1c"], return_tensors="pt", padding=True
+    )
+    full = BertModel.from_pretrained(folder).eval()
+    trimmed, id_map = load_trimmed(folder, tokens["input_ids"].numpy(), pooler=True)
+    ids = torch.from_numpy(remap(tokens["input_ids"].numpy(), id_map))
+    with torch.no_grad():
+        expected = full(**tokens).pooler_output
+        found = trimmed(**{**tokens, "input_ids": ids}).pooler_output
+    assert torch.equal(found, expected)
+    assert trimmed.get_input_embeddings().num_embeddings < full.get_input_embeddings().num_embeddings
+    assert load_trimmed(folder, tokens["input_ids"].numpy())[0].pooler is None
+
+    from safetensors.torch import load_file
+
+    (kept,) = (place / "runs" / "weights").iterdir()
+    trained = load_file(kept)["encoder.pooler.dense.weight"]
+    assert trained.shape == full.pooler.dense.weight.shape
+    assert 0 < np.abs(trained.numpy() - full.pooler.dense.weight.detach().numpy()).max() < 0.1
+
+
+def test_encoders_without_a_pooler_are_refused(tmp_path, place):
+    from safetensors.torch import load_file, save_file
+    from transformers import DistilBertConfig, DistilBertModel
+
+    ids = np.arange(8)
+    bare = tiny_bert(tmp_path / "bare")
+    weights = {key: value for key, value in load_file(bare / "model.safetensors").items() if "pooler" not in key}
+    save_file(weights, bare / "model.safetensors", {"format": "pt"})
+    load_trimmed(bare, ids)
+    with pytest.raises(EncoderError, match=r"lacks weights; found no pooler.dense.bias, pooler.dense.weight"):
+        load_trimmed(bare, ids, pooler=True)
+    DistilBertModel(DistilBertConfig(vocab_size=99, dim=16, n_layers=1, n_heads=2, hidden_dim=32)).save_pretrained(bare)
+    with pytest.raises(EncoderError, match=r"the encoder has no pooler; found DistilBertModel.*mean or cls"):
+        load_trimmed(bare, ids, pooler=True)
+
+
+def edited(*path, value):
+    def change(values):
+        for name in path[:-1]:
+            values = values[name]
+        values[path[-1]] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (edited("corpora", "fr", "revison", value="1234567"), r"corpora.fr.revison: unknown field.*'revision'"),
+        (edited("corpora", "fr", "hub", value="someone/French"), r"corpora.fr: .*both hub and path"),
+        (
+            edited("corpora", "fr", value={"hub": "someone/French"}),
+            r"hub someone/French needs its revision, the commit",
+        ),
+        (edited("corpora", "fr", value={"hub": "a/b", "revision": "main"}), r"a commit of 7 to 40 hex.*found 'main'"),
+        (edited("corpora", "fr", value={"hub": "a/b", "revision": 1234567}), r"in quotes; found 1234567"),
+        (edited("corpora", "fr", "drop", value=["duplicate"]), r"corpora.fr.drop.0: .*'duplicates'.*found 'duplicate'"),
+        (edited("corpora", "fr", "splits", value={"odd": "OOD"}), r"corpora.fr.splits.odd"),
+        (edited("corpora", "a/b", value={"path": "x"}), r"'a/b' cannot be the name of a file"),
+        (edited("encoders", "multilingual-bert", "pooling", value="max"), r"pooling: .*found 'max'"),
+        (
+            edited("encoders", "multilingual-bert", "labels", value={}),
+            r"multilingual-bert.labels: unknown field.*pooling",
+        ),
+    ],
+)
+def test_mistakes_in_these_sections_are_named(place, change, message):
+    with pytest.raises(ProfileError, match=message) as raised:
+        local(place, "mistake", change)
+    assert "\n" not in str(raised.value)
