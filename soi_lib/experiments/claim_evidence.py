@@ -56,7 +56,7 @@ def beyond_chance(hits: int, cases: int, rate: float = RATE) -> bool:
 
 def absent(what: str) -> Finding:
     """The finding when there is nothing to judge by."""
-    return Finding("not tested", (f"There is no evidence here: {what}.",), f"runs: {what}.")
+    return Finding("not tested", (f"There is no evidence here: {what}.",), "the runs that are missing here.")
 
 
 def row(case: str, measure: str, found: Interval, **extra: Any) -> dict[str, Any]:

@@ -142,18 +142,23 @@ CLAIMS = (
 
 
 def evaluate(
-    found: Mapping[str, Results], similarity: pd.DataFrame | None = None, stages: pd.DataFrame | None = None
+    found: Mapping[str, Results],
+    similarity: pd.DataFrame | None = None,
+    stages: pd.DataFrame | None = None,
+    *,
+    only: Iterable[str] = (),
 ) -> tuple[Verdict, ...]:
     """Judge C1 to C5 by the runs in `found` (results by comparison; those that are missing are not tested).
 
     `similarity` is a table of `soi_lib.experiments.similarity.task_similarity`; `stages` one of `stage_summary`, made
-    here from the results that were opened with their stages when it is not given.
+    here from the results that were opened with their stages when it is not given. `only` keeps some claims.
     """
-    if stages is None:
+    wanted = set(only) or {claim.id for claim in CLAIMS}
+    if stages is None and "C5" in wanted:
         stages = stages_of(found)
     evidence = Evidence(dict(found), similarity, stages)
     verdicts = []
-    for claim in CLAIMS:
+    for claim in (claim for claim in CLAIMS if claim.id in wanted):
         finding = claim.judge(evidence)
         judgement: Judgement = finding.judgement if finding.seeds >= LEAST_SEEDS else "not tested"
         verdicts.append(Verdict(claim, judgement, finding.judgement, finding))

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from soi_lib.analysis.categories import SOI
+from soi_lib.analysis.excess import Excess
 from soi_lib.analysis.statistics import Interval, difference_interval, metric_interval
 from soi_lib.experiments.results import Results
 from soi_lib.experiments.tables import predicted, setting_name, transition
@@ -55,7 +56,7 @@ def gain_table(results: Results) -> pd.DataFrame:
     rows = []
     for member in results.members:
         for setting in results.settings_with(member)[1:]:
-            for split in ("test", "ood"):
+            for split in results.splits(member):
                 found = gain(results, member, setting, split)
                 rows.append(
                     {
@@ -77,6 +78,8 @@ def gains(results: Results) -> str:
     lines = []
     for split, name in (("ood", "Out of distribution"), ("test", "On the test sets")):
         part = table[table["split"] == split]
+        if part.empty:
+            continue
         up = part[part["low"] > 0]
         down = part[part["high"] < 0]
         rest = len(part) - len(up) - len(down)
@@ -124,6 +127,38 @@ def flows(results: Results, member: str, setting: tuple[str, ...], top: int = 2)
         f"**{member}**: {stay:.0f} of {total:.0f} examples ({stay / total:.0%}) are in the same category alone and in "
         f"{setting_name(setting, results.members)}. The largest moves are from {largest}."
     )
+
+
+def excess(results: Results, member: str, setting: tuple[str, ...], found: Excess | None) -> str:
+    """Which moves from alone to `setting` are more than the noise floor; `found` comes from `tables.excess`."""
+    name = setting_name(setting, results.members)
+    if found is None:
+        return (
+            f"**{member}**: one seed has no noise floor, so nothing tells here which moves are due to {name} and which "
+            "to chance."
+        )
+    kept, floor = (float(np.trace(t.to_numpy())) / found.n for t in (found.transition, found.floor))
+    marked, residual, difference = (t.to_numpy() for t in (found.significant, found.residual, found.difference))
+    text = (
+        f"**{member}**: {1 - kept:.0%} of {found.n:,} examples change category from alone to {name}, {1 - floor:.0%} "
+        "when only the seed differs."
+    )
+    cells = [(float(residual[i, j]), SOI(i), SOI(j)) for i, j in zip(*np.nonzero(marked.astype(bool)), strict=True)]
+    cells.sort(key=lambda cell: (-abs(cell[0]), cell[1], cell[2]))
+    moves = [(r, a, b) for r, a, b in cells if a != b]
+    stays = [(r, a) for r, a, b in cells if a == b]
+    if not cells:
+        return f"{text} No move is more than noise at a false discovery rate of {found.level:.0%}."
+    parts = []
+    for word, part in (("more", [m for m in moves if m[0] > 0]), ("less", [m for m in moves if m[0] < 0])):
+        if part:
+            named = ", ".join(f"{a.label} to {b.label} ({difference[a, b]:+.0f} examples)" for _, a, b in part[:4])
+            rest = f" and {len(part) - 4} other moves" if len(part) > 4 else ""
+            parts.append(f"{word} often than between seeds: {named}{rest}")
+    if stays:
+        named = ", ".join(f"{a.label} ({difference[a, a]:+.0f} examples)" for _, a in stays)
+        parts.append(f"staying in {named}")
+    return f"{text} Beyond noise (false discovery rate {found.level:.0%}) are {'; '.join(parts)}."
 
 
 _TITLES = {"task": "Tasks", "source": "Sources", "lingual": "Languages"}

@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 
 from soi_lib.analysis.categories import SOI
+from soi_lib.analysis.excess import Excess, excess_transition
 from soi_lib.analysis.statistics import metric_interval
 from soi_lib.analysis.transitions import Normalize, mean_transition, movers
-from soi_lib.corpora import load
-from soi_lib.corpora.base import Split
+from soi_lib.corpora.base import Corpus, Split
 from soi_lib.experiments.results import Results
 
 Setting = tuple[str, ...]
@@ -34,21 +34,15 @@ def member_table(results: Results) -> pd.DataFrame:
     """A row a member: examples to train and to evaluate on, classes, mean tokens, and what must be beaten."""
     rows = []
     for member in results.members:
-        corpus, metrics = load(member), results.run((member,)).metrics[member]
-        rows.append(
-            {
-                "member": member,
-                "train": metrics["n"],
-                "test": metrics["test"]["n"],
-                "OOD": metrics["ood"]["n"],
-                "classes": len(corpus.labels),
-                "tokens": metrics["tokens"]["train"],
-                "majority, test": metrics["majority"]["test"]["accuracy"],
-                "bag of words, test": metrics["bag_of_words"]["test"]["accuracy"],
-                "majority, OOD": metrics["majority"]["ood"]["accuracy"],
-                "bag of words, OOD": metrics["bag_of_words"]["ood"]["accuracy"],
-            }
-        )
+        corpus, metrics = results.corpus(member), results.run((member,)).metrics[member]
+        row: dict[str, Any] = {"member": member, "train": metrics["n"]}
+        names = {split: "OOD" if split == "ood" else split for split in results.splits(member)}
+        row |= {name: metrics[split]["n"] for split, name in names.items()}
+        row |= {"classes": len(corpus.labels), "tokens": metrics["tokens"]["train"]}
+        for split, name in names.items():
+            row[f"majority, {name}"] = metrics["majority"][split]["accuracy"]
+            row[f"bag of words, {name}"] = metrics["bag_of_words"][split]["accuracy"]
+        rows.append(row)
     return pd.DataFrame(rows).set_index("member").round(3)
 
 
@@ -68,7 +62,7 @@ def score_table(results: Results) -> pd.DataFrame:
     for member in results.members:
         for setting in results.settings_with(member):
             found = [results.run(setting, seed).metrics[member] for seed in results.seeds]
-            for split in ("test", "ood"):
+            for split in results.splits(member):
                 interval = metric_interval(*predicted(results, member, setting, split))
                 rows.append(
                     {
@@ -111,9 +105,19 @@ def transition(results: Results, member: str, setting: Setting, normalize: Norma
     return mean_transition(pairs, normalize)
 
 
-def texts(member: str) -> dict[str, tuple[str, str]]:
-    """Text and label name of every training example of a member, by id; the sides of a pair joined by a bar."""
-    corpus = load(member)
+def excess(results: Results, member: str, setting: Setting) -> Excess | None:
+    """The transition of `member` from alone to `setting` held against its noise floor; None with one seed.
+
+    It is what `soi_lib.plots.transition_panels` draws and `reading.excess` reads.
+    """
+    if len(results.seeds) < 2:
+        return None
+    sides = [[results.run(s, seed).dynamics(member) for seed in results.seeds] for s in ((member,), setting)]
+    return excess_transition(*sides)
+
+
+def texts(corpus: Corpus) -> dict[str, tuple[str, str]]:
+    """Text and label name of every training example, by id; the sides of a pair joined by a bar."""
     split: Split = corpus.splits["train"]
     joined = (
         split.text
@@ -127,7 +131,7 @@ def texts(member: str) -> dict[str, tuple[str, str]]:
 def moved_furthest(results: Results, member: str, setting: Setting, n: int = 12, width: int = 140) -> pd.DataFrame:
     """The `n` examples whose confidence changed most from alone to `setting` (first seed), with their text."""
     single, multi = results.run((member,)).dynamics(member), results.run(setting).dynamics(member)
-    table, text = movers(single, multi, n), texts(member)
+    table, text = movers(single, multi, n), texts(results.corpus(member))
     body = [text[i][0] for i in table["id"]]
     return pd.DataFrame(
         {
