@@ -274,7 +274,6 @@ def data_map(
 def main() -> None:
     """Entry point: run the command; turn errors into one line and exit code 2."""
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
     try:
         app()
     except SoiError as error:

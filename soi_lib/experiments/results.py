@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 
 from soi_lib import atomic
+from soi_lib.corpora.base import Corpus
 from soi_lib.errors import OutputExistsError, StoreError, nearest
 from soi_lib.experiments.profile import Profile, load_profile
 from soi_lib.experiments.stage_runs import StageRun, pack_stages, read_stage, unpack_stages
@@ -70,6 +71,18 @@ class Results:
     def settings_with(self, member: str) -> list[tuple[str, ...]]:
         """The settings that train `member`, alone first."""
         return [s for s in self.settings if member in s]
+
+    def splits(self, member: str) -> list[str]:
+        """The sets that `member` is evaluated on: test, and ood where its corpus has one."""
+        metrics = self.run(self.settings_with(member)[0]).metrics[member]
+        return [split for split in ("test", "ood") if split in metrics]
+
+    def corpus(self, member: str) -> Corpus:
+        """The corpus that the runs of `member` were trained on, by its fingerprint. Raises CorpusError."""
+        from soi_lib.corpora import load
+
+        run = self.run(self.settings_with(member)[0])
+        return load(member, run.manifest["identity"]["fingerprints"][f"corpus/{member}"])
 
     @property
     def note(self) -> str:

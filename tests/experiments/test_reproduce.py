@@ -205,7 +205,7 @@ def test_tables_agree_with_the_runs(done, recorded):
 
     moved = tables.moved_furthest(found, "tweets", ("tweets", "amazon"), n=5)
     assert moved["change"].abs().is_monotonic_decreasing
-    texts = tables.texts("tweets")
+    texts = tables.texts(found.corpus("tweets"))
     assert set(moved["gold"]) <= {label for _, label in texts.values()}
 
 
