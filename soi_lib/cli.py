@@ -120,9 +120,11 @@ def run(
     from soi_lib.experiments.plan import plan as specs_of
     from soi_lib.experiments.profile import load_profile
     from soi_lib.experiments.reproduce import run_all
+    from soi_lib.experiments.stages import plan_stages
     from soi_lib.experiments.store import RunStore
 
-    specs = [spec for spec in specs_of(load_profile(profile)) if spec.key.startswith(key)]
+    sizes = load_profile(profile)
+    specs = [spec for spec in [*specs_of(sizes), *plan_stages(sizes)] if spec.key.startswith(key)]
     if len(specs) != 1:
         raise SoiError(
             "no run has this key" if not specs else "several runs have keys that begin so",
@@ -154,15 +156,17 @@ def reproduce(
     from soi_lib.experiments import results
     from soi_lib.experiments.profile import load_profile
     from soi_lib.experiments.reproduce import reproduce as do_all
+    from soi_lib.experiments.reproduce import reproduce_stages
     from soi_lib.experiments.store import RunStore
 
     sizes = load_profile(profile)
     if reuse is not None:
         results.reuse(reuse, RunStore(runs))
     done = do_all(sizes, RunStore(runs), only=only or (), jobs=jobs, quiet=quiet)
+    stages = reproduce_stages(sizes, RunStore(runs), only=only or (), jobs=jobs, quiet=quiet)
     if keep:
-        typer.echo(results.record(sizes, done, Path("data/recorded") / sizes.name, force=force))
-    for one in done:
+        typer.echo(results.record(sizes, done, Path("data/recorded") / sizes.name, stages=stages, force=force))
+    for one in [*done, *stages]:
         typer.echo(one.folder)
 
 

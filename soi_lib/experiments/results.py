@@ -185,11 +185,9 @@ def record(
     target = Path(folder)
     if target.exists() and not force:
         raise OutputExistsError("recorded runs are already there", where=target, hint="pass --force to replace them")
-    old = target.with_name(f"{atomic.PREFIX}old-{target.name}")
-    shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
-        os.rename(target, old)
-    with atomic.building(target) as out:
+    fresh = target.with_name(f"{atomic.PREFIX}new-{target.name}")
+    shutil.rmtree(fresh, ignore_errors=True)
+    with atomic.building(fresh) as out:
         for run in runs:
             shutil.copytree(run.folder, out / run.key)
         if stages:
@@ -200,6 +198,10 @@ def record(
         atomic.write_text(out / PROFILE_COPY, text)
         lines = [f"{_digest(p)}  {p.relative_to(out).as_posix()}" for p in sorted(out.rglob("*")) if p.is_file()]
         atomic.write_text(out / CHECKSUMS, "\n".join(lines) + "\n")
+    old = target.with_name(f"{atomic.PREFIX}old-{target.name}")
+    if target.exists():  # only now, when the new folder is complete
+        os.rename(target, old)
+    os.rename(fresh, target)
     shutil.rmtree(old, ignore_errors=True)
     return target
 
