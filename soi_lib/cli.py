@@ -117,6 +117,7 @@ def run(
     quiet: QuietOption = False,
 ) -> None:
     """Do one run of a profile, unless it is done, and print the folder that holds it."""
+    from soi_lib.experiments.plan import Job
     from soi_lib.experiments.plan import plan as specs_of
     from soi_lib.experiments.profile import load_profile
     from soi_lib.experiments.reproduce import run_all
@@ -124,7 +125,8 @@ def run(
     from soi_lib.experiments.store import RunStore
 
     sizes = load_profile(profile)
-    specs = [spec for spec in [*specs_of(sizes), *plan_stages(sizes)] if spec.key.startswith(key)]
+    listed: list[Job] = [*specs_of(sizes), *plan_stages(sizes)]
+    specs = [spec for spec in listed if spec.key.startswith(key)]
     if len(specs) != 1:
         raise SoiError(
             "no run has this key" if not specs else "several runs have keys that begin so",
