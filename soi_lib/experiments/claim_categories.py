@@ -146,8 +146,9 @@ def moves(evidence: Evidence) -> Finding:
             0,
             f"In {moved} of {tested} members at least one move between categories is more than the noise floor (false "
             f"discovery rate 5 %, and no other division of the runs shows as much); {sum(cells)} moves in all. "
-            f"From alone to together {span(part['changed'], percent=True)} of the examples change category, between "
-            f"seeds alone {span(part['floor'], percent=True)} and together {span(part['floor together'], percent=True)}.",
+            f"From alone to together {span(part['changed'], percent=True)} of the examples change category; between "
+            f"seeds it is {span(part['floor'], percent=True)} alone and "
+            f"{span(part['floor together'], percent=True)} together.",
         )
         enough = beyond_chance(moved, len(cells), 0.05)
         judgement = "supported" if enough and moved >= tested / 2 else "mixed" if enough else "not supported"

@@ -18,7 +18,7 @@ from soi_lib.experiments.results import Results
 
 Judgement = Literal["supported", "mixed", "not supported", "not tested"]
 
-SPLITS = (("test", "test"), ("ood", "OOD"))
+SPLITS = {"test": "test", "ood": "OOD"}
 RATE = 0.025
 """How often a 95 % interval lies on one given side of zero by chance."""
 
@@ -80,7 +80,7 @@ def together_of(results: Results | None) -> tuple[str, ...] | None:
 def evaluated(results: Results) -> int:
     """Test and OOD examples of all members that were trained alone or with others."""
     runs = {member: run for run in results.runs for member in run.setting}
-    return sum(run.metrics[member][split]["n"] for member, run in runs.items() for split, _ in SPLITS)
+    return sum(run.metrics[member][split]["n"] for member, run in runs.items() for split in results.splits(member))
 
 
 def signed(found: Interval) -> str:

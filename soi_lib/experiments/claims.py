@@ -7,9 +7,11 @@ stays not tested.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,8 +19,10 @@ import pandas as pd
 from soi_lib.errors import StoreError
 from soi_lib.experiments import claim_categories, claim_gains
 from soi_lib.experiments.claim_evidence import Evidence, Finding, Judgement, beyond_chance
+from soi_lib.experiments.profile import load_profile
 from soi_lib.experiments.results import Results
 from soi_lib.experiments.stage_tables import stage_summary
+from soi_lib.experiments.store import RunStore
 
 LEAST_SEEDS = 3
 JUDGEMENTS: tuple[Judgement, ...] = ("supported", "mixed", "not supported", "not tested")
@@ -113,7 +117,7 @@ CLAIMS = (
         "among all members, settings and sets (test, OOD), both gains and losses whose 95 % intervals are without "
         "zero are more than chance gives (binomial, 5 %); mixed when only one side is. Second: over directed pairs, "
         "the gain in accuracy (mean of test and OOD) rises with the similarity of the two tasks before training "
-        "(cosine of gradients with fitted heads; rank correlation, all relabellings of the tasks, p at most 5 %). "
+        "(cosine of gradients with aligned heads; rank correlation, all relabellings of the tasks, p at most 5 %). "
         "With three tasks p cannot be that small: the second half then stays not tested.",
         claim_gains.several_tasks,
     ),
@@ -173,6 +177,29 @@ def stages_of(found: Mapping[str, Results]) -> pd.DataFrame | None:
         if seeds:
             parts.append(replace(results, runs=tuple(run for run in results.runs if run.seed in seeds)))
     return stage_summary(parts) if parts else None
+
+
+def own_results(
+    folder: str | os.PathLike[str], profile: str | Path = "quick", *, beside: Mapping[str, Results] | None = None
+) -> dict[str, Results]:
+    """The comparisons of `profile` whose runs are all finished in the store `folder`; nothing is trained.
+
+    With `beside` (the recorded results), comparisons whose runs are the recorded ones themselves are left out, since
+    they cannot confirm themselves.
+    """
+    from soi_lib.experiments.plan import plan
+
+    if not Path(folder).is_dir():
+        return {}
+    sizes, store = load_profile(profile), RunStore(folder)
+    same = {run.manifest["sha256"] for results in (beside or {}).values() for run in results.runs}
+    out = {}
+    for name in sizes.comparisons:
+        runs = [store.get(spec.key) for spec in plan(sizes, only=[name])]
+        done = tuple(run for run in runs if run is not None)
+        if len(done) == len(runs) and not all(run.manifest["sha256"] in same for run in done):
+            out[str(name)] = Results(name, sizes, done)
+    return out
 
 
 def overview(verdicts: Iterable[Verdict]) -> pd.DataFrame:

@@ -125,8 +125,10 @@ def make(
     return found
 
 
-def write(store: RunStore, world: World, comparison: str, setting: Setting, seed: int) -> StoredRun:
-    """One finished run in the store."""
+def write(
+    store: RunStore, world: World, comparison: str, setting: Setting, seed: int, *, key: str = "", started: str = ""
+) -> StoredRun:
+    """One finished run in the store, under `key` where it must be that of a plan."""
     metrics: dict[str, Any] = {}
 
     def fill(folder: Path) -> None:
@@ -142,8 +144,9 @@ def write(store: RunStore, world: World, comparison: str, setting: Setting, seed
         atomic.write_json(folder / "metrics.json", metrics)
 
     identity = {"comparison": comparison, "setting": list(setting), "seed": seed, "training": {"record": world.record}}
-    key = f"{number(comparison, setting, seed, world.record):020d}"
-    return store.write(key, {"identity": identity, "machine": {"device": "cpu"}, "precision": "fp32"}, fill)
+    key = key or f"{number(comparison, setting, seed, world.record):020d}"
+    about = {"identity": identity, "machine": {"device": "cpu"}, "precision": "fp32", "started": started}
+    return store.write(key, about, fill)
 
 
 def answers(folder: Path, member: str, frames: list[pd.DataFrame], scores: dict[str, Any]) -> None:

@@ -8,12 +8,16 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 import pytest
-from made_runs import MEMBERS, World, make
+import yaml
+from made_runs import MEMBERS, World, make, write
 
 from soi_lib.errors import FormatError, StoreError
 from soi_lib.experiments import claims, reading, tables
 from soi_lib.experiments.claim_evidence import beyond_chance
 from soi_lib.experiments.claim_gains import SIMILARITY, similarity_test
+from soi_lib.experiments.plan import plan
+from soi_lib.experiments.profile import load_profile
+from soi_lib.experiments.store import RunStore
 from soi_lib.plots import caption
 from soi_lib.plots.claims import interval_plot, verdict_strip
 
@@ -277,6 +281,29 @@ def test_own_runs_agree_or_disagree_with_the_recorded_ones(gaining, verdicts, tm
     assert "disagree on C2" in claims.agreement_told(other)
     with pytest.raises(StoreError, match="different claims"):
         claims.agreement(verdicts, verdicts[:3])
+
+
+def test_own_runs_are_found_when_all_are_finished(wheels, tmp_path) -> None:
+    profile = tmp_path / "tiny.yaml"
+    values = {
+        "name": "tiny",
+        "seeds": [0],
+        "data": {"train": 40, "evaluate": 40},
+        "training": {"epochs": 4},
+        "comparisons": {"source": {"encoder": "minilm", "members": ["tweets", "amazon"]}},
+    }
+    profile.write_text(yaml.safe_dump(values), encoding="utf-8")
+    specs = plan(load_profile(profile))
+    world = World(n=40, evaluate=40, epochs=4)
+    for root in ("own", "other"):
+        assert claims.own_results(tmp_path / root, profile) == {}
+        for spec in specs:
+            assert claims.own_results(tmp_path / root, profile) == {}  # not all are there
+            write(RunStore(tmp_path / root), world, "source", spec.setting, 0, key=spec.key, started=root)
+    own, other = (claims.own_results(tmp_path / root, profile) for root in ("own", "other"))
+    assert own["source"].settings == (("tweets",), ("amazon",), ("tweets", "amazon"))
+    assert claims.own_results(tmp_path / "own", profile, beside=own) == {}
+    assert claims.own_results(tmp_path / "own", profile, beside=other).keys() == {"source"}
 
 
 def test_some_means_more_than_chance() -> None:
