@@ -261,8 +261,9 @@ def second_stage(evidence: Evidence) -> Finding:
         f"{main}, the subset of the recipe, gains over the run it continues and over as many random examples on "
         f"{listing([f'the {s} sets' for s in helped]) or 'neither kind of set'}"
         + (f", and loses on {listing([f'the {s} sets' for s in harmed])}." if harmed else "."),
-        f"Over the random control, {len(beat)} of {len(tried)} subsets by category gain ({listing(beat) or 'none'}) "
-        f"and {len(lost)} lose ({listing(lost) or 'none'}); by chance {RATE * len(tried):.1f} would on each side.",
+        f"Over the random control, subsets by category gain in {len(beat)} of {len(tried)} cases "
+        f"({listing(beat) or 'none'}) and lose in {len(lost)} ({listing(lost) or 'none'}); by chance it would be "
+        f"{RATE * len(tried):.1f} on each side.",
         f"Over the run that they continue, the subsets gain {span(continued['difference'], signed=True)}; training on "
         "with a low learning rate may do that by itself, so it is no evidence for the choice of examples.",
     )

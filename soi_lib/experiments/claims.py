@@ -74,6 +74,16 @@ class Verdict:
         return self.finding.table
 
     @property
+    def shown(self) -> pd.DataFrame:
+        """The table for a page: counts as whole numbers, and nothing where there is none."""
+        table = self.table.copy()
+        for column in table.columns.difference(["value", "low", "high"]):
+            values = pd.to_numeric(table[column], errors="coerce")
+            if values.isna().any() and values.notna().any() and (values.dropna() % 1 == 0).all():
+                table[column] = ["" if np.isnan(v) else f"{v:.0f}" for v in values]
+        return table
+
+    @property
     def label(self) -> str:
         """The verdict for reading: `supported`, or `not tested (one seed)`."""
         if self.verdict == "not tested" and 0 < self.seeds < LEAST_SEEDS:

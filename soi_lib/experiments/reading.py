@@ -161,7 +161,7 @@ def excess(results: Results, member: str, setting: tuple[str, ...], found: Exces
     return f"{text} Beyond noise (false discovery rate {found.level:.0%}) are {'; '.join(parts)}."
 
 
-_TITLES = {"task": "Tasks", "source": "Sources", "lingual": "Languages"}
+TITLES = {"task": "Tasks", "source": "Sources", "lingual": "Languages"}
 
 
 def _accuracy(results: Results, member: str, setting: tuple[str, ...], split: str) -> float:
@@ -184,7 +184,7 @@ def story(found: dict[str, Results]) -> str:
             counts = transition(results, member, last).to_numpy()
             moved.append(1 - np.trace(counts) / counts.sum())
         lines.append(
-            f"- **{_TITLES[name]}** (mean over {', '.join(results.members)}): {'; '.join(parts)}; "
+            f"- **{TITLES[name]}** (mean over {', '.join(results.members)}): {'; '.join(parts)}; "
             f"{np.mean(moved):.0%} of the training examples change category."
         )
     first = next(iter(found.values()))

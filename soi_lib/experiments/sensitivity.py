@@ -208,8 +208,8 @@ def seeds_told(table: pd.DataFrame) -> str:
     return (
         f"Between {known['seeds'].min()} seeds of one setting no share differs by more than "
         f"{known['spread'].max() * 100:.1f} points (that is the largest, the median is "
-        f"{known['spread'].median() * 100:.1f}). Single examples are less stable than shares: in the same category in "
-        f"every seed are {low['same']:.0%} ({low['member']}, {low['setting']}) to {high['same']:.0%} "
+        f"{known['spread'].median() * 100:.1f}). As to single examples, in the same category in every "
+        f"seed are {low['same']:.0%} ({low['member']}, {low['setting']}) to {high['same']:.0%} "
         f"({high['member']}, {high['setting']}); kappa is {known['kappa'].min():.2f} to {known['kappa'].max():.2f}, "
         "where 0 is chance and 1 perfect repetition."
     )
@@ -221,20 +221,20 @@ def effect_told(table: pd.DataFrame) -> str:
     sure = last[last["interval without zero"] & (last["difference"].abs() >= LEAST_DIFFERENCE)]
     if sure.empty:
         return "With all epochs no share differs between alone and together by more than its interval."
-    kept: list[str] = []
     turned: list[str] = []
     tuples: Any = sure.itertuples()
     for row in tuples:
         own = table[(table["member"] == row.member) & (table["category"] == row.category)]
         sign = np.sign(float(row.difference))
         against = own[own["interval without zero"] & (np.sign(own["difference"]) == -sign)]
-        (turned if len(against) else kept).append(f"{SOI[str(row.category)].label} of {row.member}")
+        turned += [f"{SOI[str(row.category)].label} of {row.member}"] if len(against) else []
     text = (
         f"With all {int(last['epochs'].max())} epochs, {len(sure)} of {len(last)} shares differ between alone and "
-        f"together by at least a point and more than their interval. {len(kept)} of these differences have the "
-        "opposite sign, beyond its interval, at no smaller number of epochs"
+        "together by at least a point and more than their interval. With fewer epochs "
     )
-    return text + (f"; these turn: {', '.join(turned)}." if turned else ".")
+    if turned:
+        return f"{text}{len(turned)} of them have the opposite sign beyond the interval: {', '.join(turned)}."
+    return f"{text}none of them has the opposite sign beyond its interval."
 
 
 def modes_told(table: pd.DataFrame) -> str:

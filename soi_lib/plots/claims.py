@@ -7,6 +7,7 @@ never needed to tell evidence from chance.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
@@ -53,8 +54,9 @@ def interval_plot(table: pd.DataFrame, *, title: str = "", note: str = "") -> Fi
                 ax.plot([row.low, row.high], [y, y], color=color, lw=1.6, solid_capstyle="butt")
                 face = "white" if color == OPEN else color
                 ax.plot(row.value, y, "o", ms=6, mfc=face, mec=color, mew=1.4)
-            ax.axvline(0, color="#202124", lw=0.8, zorder=0)
-            ax.set_xlabel(measure)
+            ax.axvline(0, color="#202124", lw=1.1, zorder=1.5)
+            ax.set_xlabel("\n".join(wrap(measure, 60 // len(measures))))
+            ax.locator_params(axis="x", nbins=7 if len(measures) == 1 else 4)
             ax.grid(axis="x")
             ax.tick_params(axis="y", length=0)
         axes[0, 0].set_yticks(range(len(cases)), cases)

@@ -91,12 +91,13 @@ def share_areas(table: pd.DataFrame, over: str = "epochs", *, title: str = "", n
             figure.suptitle(title, x=0.01, ha="left", fontsize=11.5, fontweight="bold")
     low, high = table[over].min(), table[over].max()
     ends = [table[table[over] == v][NAMES].mean() for v in (low, high)]
-    moves = (ends[1] - ends[0]).abs().sort_values(ascending=False, kind="stable").index[:3]
+    change = (ends[1] - ends[0]).abs().sort_values(ascending=False, kind="stable")
+    moves = change[change >= 0.005].index[:3]
     told = "; ".join(
         f"{LABELS[NAMES.index(str(m))]} from {percent(ends[0][m])} to {percent(ends[1][m])}" for m in moves
     )
     text = f"""Stacked areas of the shares of the six categories over {_AXES.get(over, over)}, {low:g} to {high:g}, for
-        each member and setting. Largest changes, mean over all panels: {told}.
+        each member and setting. Largest changes, mean over all panels: {told or "none"}.
         {"Areas are means over seeds, thin lines the boundaries of single seeds." if several else ""}"""
     return finish(figure, text + sentence(note))
 
@@ -120,8 +121,9 @@ def share_dots(table: pd.DataFrame, *, title: str = "", note: str = "") -> Figur
                 values = part[soi.name].to_numpy(dtype=float)
                 ax.plot([values.min(), values.max()], [y, y], color=MUTED, lw=1.2, zorder=1)
                 for value, seed in zip(values, part["seed"], strict=True):
-                    mark = _MARKS[seeds.index(seed) % len(_MARKS)]
-                    ax.plot(value, y, mark, color=SOI_COLORS[soi], mec="white", mew=0.5, ms=5.5, zorder=2)
+                    k = seeds.index(seed)
+                    mark, place = _MARKS[k % len(_MARKS)], y + (k - (len(seeds) - 1) / 2) * 0.5 / len(seeds)
+                    ax.plot(value, place, mark, color=SOI_COLORS[soi], mec="white", mew=0.5, ms=5.5, zorder=2)
                 if float(np.ptp(values)) > widest[0]:
                     widest = (float(np.ptp(values)), soi.label, (member, setting))
             ax.set_title(soi.label, fontsize=9.5)
@@ -132,7 +134,7 @@ def share_dots(table: pd.DataFrame, *, title: str = "", note: str = "") -> Figur
             ax.tick_params(axis="y", length=0)
         axes[0].set_yticks(range(len(groups)), [f"{member}, {setting}" for member, setting in groups])
         axes[0].set_ylim(len(groups) - 0.4, -0.6)
-        figure.supxlabel("share of training examples (%)", fontsize=10)
+        axes[len(ORDER) // 2].set_xlabel("share of training examples (%)", x=0)
         if len(seeds) > 1:
             marks = [
                 Line2D([], [], marker=_MARKS[k % len(_MARKS)], ls="", color=MUTED, label=f"seed {seed}")
@@ -141,7 +143,8 @@ def share_dots(table: pd.DataFrame, *, title: str = "", note: str = "") -> Figur
             figure.legend(handles=marks, loc="outside lower center", ncols=len(marks))
         if title:
             figure.suptitle(title, x=0.01, ha="left", fontsize=11.5, fontweight="bold")
-    text = f"Dots of the shares of the six categories, one for each of {len(seeds)} seeds, by member and setting."
+    which = f"one for each of {len(seeds)} seeds" if len(seeds) > 1 else "of one seed"
+    text = f"Dots of the shares of the six categories, {which}, by member and setting."
     if len(seeds) > 1 and widest[1]:
         (member, setting), points = widest[2], widest[0] * 100
         text += f" The widest spread is that of {widest[1]} for {member} ({setting}): {points:.1f} points."

@@ -168,6 +168,9 @@ def test_moves_beyond_the_floor(tmp_path, faster, comparisons, verdict) -> None:
     beyond = found.table[found.table["measure"] == "changes beyond the floor"].set_index("case")
     assert {m for m in beyond.index if beyond.loc[m, "significant moves"] > 0} >= set(faster)
     assert all(beyond.loc[m, "low"] > 0 for m in faster)
+    shown = found.shown[found.table["measure"] == "changes beyond the floor"]["significant moves"]
+    assert [int(cell) for cell in shown] == beyond["significant moves"].tolist()
+    assert (found.shown["significant moves"] == "").sum() == len(beyond)
     shift = found.table[found.table["measure"] == "change of confidence"].set_index("case")
     assert all(shift.loc[m, "low"] > 0 for m in faster)
     expected = (beyond["changed"] - (beyond["floor"] + beyond["floor together"]) / 2).to_numpy(dtype=float)

@@ -116,10 +116,9 @@ def test_a_difference_that_turns_is_named(results) -> None:
     table["interval without zero"] = (table["member"] == "tweets") & (table["category"] == "UNE")
     table["difference"] = -0.1
     assert "1 of 18 shares differ" in sensitivity.effect_told(table)
-    assert "these turn" not in sensitivity.effect_told(table)
+    assert "none of them has the opposite sign" in sensitivity.effect_told(table)
     table.loc[table["epochs"] == 4, "difference"] = 0.1
-    assert "0 of these" in sensitivity.effect_told(table)
-    assert "these turn: UNE of tweets" in sensitivity.effect_told(table)
+    assert "1 of them have the opposite sign beyond the interval: UNE of tweets." in sensitivity.effect_told(table)
 
 
 def test_recording_modes(results, tmp_path) -> None:
