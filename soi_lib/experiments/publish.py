@@ -218,9 +218,10 @@ def render(root: Path, *, quiet: bool) -> Path:
     if not quiet:
         print("rendering the book (about half a minute)", file=sys.stderr)
     done = subprocess.run(command, capture_output=True, text=True)
-    atomic.write_text(log, done.stdout + done.stderr)
+    said = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr)  # colours are for a terminal
+    atomic.write_text(log, said)
     if done.returncode != 0:
-        lines = re.findall(r".*(?:WARNING|ERROR).*", done.stdout + done.stderr)
+        lines = re.findall(r".*(?:WARNING|ERROR).*", said)
         raise SoiError(
             "the book could not be rendered", where=log, found=lines[0] if lines else "an error", hint="read the log"
         )

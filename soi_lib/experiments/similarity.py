@@ -4,17 +4,23 @@ Three measures, each from several disjoint draws of training examples, so that e
 between two halves of the same member: that is the most which so few examples can show, the ceiling to read a pair's
 value against.
 
-gradient: the cosine between the mean gradients of two members' losses with respect to the layers of the shared
+gradient:
+    the cosine between the mean gradients of two members' losses with respect to the layers of the shared
     encoder, at its pretrained weights: whether the first step for one is a step for the other. The head through which
     a gradient flows decides its sign. Under "initial heads" it is that which a run of that seed starts from; members
     with different labels have independent ones, so that the cosine is 0 on average whatever the tasks are, and only
     pairs with equal labels, which share the head, are given. Under "aligned heads" each member's head points to the
     mean pretrained sentence vector of each class, as a head does after a few updates, so that signs mean something for
     all pairs. (At a head that is fitted to the end, a mean gradient is nearly zero and its direction chance.)
-representation: how far the main directions of the pretrained sentence vectors of two members agree: the mean squared
+
+representation:
+    how far the main directions of the pretrained sentence vectors of two members agree: the mean squared
     cosine of the angles between their first DIRECTIONS principal components (0 to 1; two random subspaces have
     DIRECTIONS / width). Linear CKA would need the same inputs in both, which two data sets do not have.
-words: 1 minus the Jensen-Shannon divergence (base 2) between the distributions of words, 0 to 1; needs no model.
+
+words:
+    1 minus the Jensen-Shannon divergence (base 2) between the distributions of words, 0 to 1;
+    needs no model.
 """
 
 from __future__ import annotations

@@ -42,11 +42,13 @@ def read_table(
     """Dynamics from a CSV, TSV or Parquet file with a row per example and epoch, rows in any order.
 
     Columns: `id`; `epoch` (0, 1, ... or 1, 2, ...); `gold` (class number); and the fullest that is there of
+
     - `logits_0`, `logits_1`, ..., or in Parquet a list `logits`;
     - `p_0`, `p_1`, ..., or in Parquet a list `probabilities`;
     - `p` or `p_gold`, the gold label's probability, and `correct` (0/1, true/false). Without `correct` an example is
       right when p > 1/2 and wrong when p < 1/`classes` (2 unless given); in between nobody can tell: an error;
     - `correct` alone: p is then 1 where right and 0 where wrong, and the metadata says so (`p_gold_from`).
+
     Examples keep the order of their first rows. Ids of a CSV become integers if all are written as Python writes
     integers ("7", not "07"). Raises FormatError, RangeError or DuplicateIdError with the file and the row (the first
     one after the header is row 1).
