@@ -29,6 +29,17 @@ STAGE = Path("_build/stage")
 _COPIED = ("book", "notebooks", "_config.yml", "_toc.yml", "CHANGELOG.md")
 
 
+_FRONT_DOOR = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<title>Subsets of Interest</title>
+<link rel="icon" href="data:,">
+<meta http-equiv="refresh" content="0; url={first}">
+<a href="{first}">Subsets of Interest</a>
+</html>
+"""
+
+
 def toc_files(root: Path) -> list[str]:
     """The pages of _toc.yml in reading order, without their endings."""
     toc = yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8"))
@@ -225,7 +236,11 @@ def render(root: Path, *, quiet: bool) -> Path:
         raise SoiError(
             "the book could not be rendered", where=log, found=lines[0] if lines else "an error", hint="read the log"
         )
-    return root / "_build" / "html" / "index.html"
+    index = root / "_build" / "html" / "index.html"
+    first = f"{toc_files(root)[0]}.html"
+    # Jupyter Book's own front door has no icon, so browsers ask for one that is not there.
+    atomic.write_text(index, _FRONT_DOOR.format(first=first))
+    return index
 
 
 def make_book(root: Path, profile: str, runs: Path, *, jobs: int | None, quiet: bool) -> Path:
