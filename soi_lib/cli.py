@@ -59,7 +59,7 @@ def _table(rows: list[dict[str, Any]], *, title: str | None = None) -> None:
 
 
 def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=1, ensure_ascii=False))
+    typer.echo(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False))
 
 
 @app.command()
@@ -242,10 +242,11 @@ def compare(
         TrainingDynamics.load(single), TrainingDynamics.load(multi), normalize=normalize, early=early
     )
     if as_json:
+        table = table.astype(object).where(table.notna(), None)  # an empty row has no shares
         _print_json({str(row): {str(c): value for c, value in values.items()} for row, values in
                      table.to_dict("index").items()})  # fmt: skip
         return
-    text = table.round(3).astype(object)
+    text = table.round(3).astype(object).where(table.notna(), "–")
     _table([{"from / to": str(row), **{str(c): v for c, v in values.items()}} for row, values in
             text.to_dict("index").items()])  # fmt: skip
 

@@ -60,6 +60,16 @@ def test_compare(files):
     assert "FRGE_2" in soi("compare", *files, "--normalize", "row").stdout
 
 
+def test_compare_has_no_shares_for_a_category_without_examples(files, tmp_path):
+    dyn = TrainingDynamics.load(files[0])
+    steady = TrainingDynamics(dyn.ids, dyn.gold, np.ones_like(dyn.p_gold), np.ones_like(dyn.correct))
+    steady.save(tmp_path / "steady.parquet")
+    words = ("compare", tmp_path / "steady.parquet", files[1], "--normalize", "row", "--json")
+    shares = json.loads(soi(*words).stdout, parse_constant=pytest.fail)
+    assert set(shares["UNE"].values()) == {None}
+    assert abs(sum(shares["ACE"].values()) - 1) < 1e-9
+
+
 def test_map_writes_and_does_not_overwrite(files, tmp_path):
     out = tmp_path / "map.parquet"
     assert soi("map", files[0], "--out", out).returncode == 0
@@ -87,6 +97,7 @@ def test_map_writes_and_does_not_overwrite(files, tmp_path):
         (("run", "zzz"), "no run has this key"),
         (("reproduce", "--profile", "none.yaml"), "none.yaml: no such profile"),
         (("book",), "there is no book here"),
+        (("notebooks",), "there is no book here"),
     ],
 )
 def test_errors_are_one_line_with_the_next_step(words, message, tmp_path, monkeypatch, wheels):

@@ -200,7 +200,8 @@ def load_profile(name: str | Path) -> Profile:
 
 def _explain(error: ValidationError, path: Path) -> ProfileError:
     """The first complaint of pydantic, as one line with the field's name and, for a misspelling, the nearest one."""
-    first = error.errors()[0]
+    errors = error.errors()
+    first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])  # a misspelling explains the rest
     place = [str(part) for part in first["loc"]]
     where = f"{path}, field {'.'.join(place)}" if place else str(path)
     if first["type"] == "extra_forbidden":
@@ -215,4 +216,5 @@ def _explain(error: ValidationError, path: Path) -> ProfileError:
         model = parents.get(place[0], Profile) if len(place) > 1 else Profile
         return ProfileError("unknown field", where=where, hint=nearest(place[-1], model.model_fields))
     message = first["msg"].removeprefix("Value error, ")
-    return ProfileError(message, where=where, found=repr(first["input"])[:80], hint="correct the profile")
+    found = None if first["type"] == "missing" else repr(first["input"])[:80]
+    return ProfileError(message, where=where, found=found, hint="correct the profile")

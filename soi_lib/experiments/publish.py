@@ -251,8 +251,7 @@ def make_book(root: Path, profile: str, runs: Path, *, jobs: int | None, quiet: 
     from soi_lib.experiments.run import commit
     from soi_lib.experiments.store import RunStore, open_run
 
-    if not (root / "_toc.yml").exists():
-        raise SoiError("there is no book here", where=root, expected="_toc.yml", hint="run it in a checkout")
+    _checkout(root)
     if profile == "recorded":
         runs = Path("data/recorded/quick")
         results.verify_recorded(root / runs)
@@ -260,13 +259,22 @@ def make_book(root: Path, profile: str, runs: Path, *, jobs: int | None, quiet: 
         done = [open_run(p.parent) for p in sorted((root / runs).glob("*/manifest.json"))]
     else:
         sizes = load_profile(profile)
+        if lacking := sorted({"task", "source", "lingual"} - set(sizes.comparisons)):
+            raise SoiError(
+                "the book needs all three comparisons",
+                where=f"profile {profile}",
+                found=f"no {', '.join(lacking)}",
+                hint=f"add them, or train without a book: soi reproduce --profile {profile}",
+            )
         done = reproduce(sizes, RunStore(root / runs), jobs=jobs, quiet=quiet)
     target = root / "_build" / "results.json"
     value = results.summary(sizes, done, commit())
     if not target.exists() or json.loads(target.read_text(encoding="utf-8"))["runs"] != value["runs"]:
         atomic.write_json(target, value)
     reads = " ".join(run.manifest["sha256"] for run in done)
-    parameters = {"profile": profile if profile != "recorded" else sizes.name, "runs": runs.as_posix()}
+    own = Path(profile).suffix in (".yaml", ".yml")  # seen from a notebook, a file lies elsewhere
+    name = os.path.relpath(root / profile, root / "notebooks") if own else sizes.name
+    parameters = {"profile": name, "runs": runs.as_posix()}
     executed = root / "_build" / "stamps"
     execute(
         notebooks(root),
@@ -287,10 +295,17 @@ def make_book(root: Path, profile: str, runs: Path, *, jobs: int | None, quiet: 
     return index
 
 
+def _checkout(root: Path) -> None:
+    """Raise SoiError unless `root` is a checkout of the project."""
+    if not (root / "_toc.yml").exists():
+        raise SoiError("there is no book here", where=root, expected="_toc.yml", hint="run it in a checkout")
+
+
 def refresh_notebooks(root: Path, runs: Path, *, quiet: bool) -> list[Path]:
     """Execute the notebooks in place with the parameters that they declare, for committing; return them."""
     from soi_lib.experiments.results import verify_recorded
 
+    _checkout(root)
     verify_recorded(root / runs)
     paths = notebooks(root)
     for path in tqdm(paths, desc="notebooks", disable=quiet, file=sys.stderr):

@@ -23,7 +23,7 @@ def caution(results: Results) -> str:
     n = len(results.seeds)
     if n == 1:
         return (
-            f"**One seed.** {results.note}. Differences below mix the effect of the setting with that of chance; "
+            f"**One seed.** {results.note}. Differences on this page mix the effect of the setting with chance; "
             "intervals cover the choice of examples only. Read them as a demonstration, not as a result."
         )
     return f"{results.note}. Intervals resample examples within a seed, then seeds."

@@ -222,6 +222,8 @@ def reuse(folder: str | os.PathLike[str], store: RunStore) -> int:
 def verify_recorded(folder: str | os.PathLike[str]) -> int:
     """Check every file of a recorded folder against its list; return how many there are. Raises StoreError by name."""
     folder = Path(folder)
+    if not (folder / CHECKSUMS).is_file():
+        raise StoreError("there are no recorded runs here", where=folder, expected=f"{CHECKSUMS} beside the runs")
     listed = {}
     for line in (folder / CHECKSUMS).read_text(encoding="utf-8").splitlines():
         digest, _, name = line.partition("  ")

@@ -38,7 +38,7 @@ def member_table(results: Results) -> pd.DataFrame:
         row: dict[str, Any] = {"member": member, "train": metrics["n"]}
         names = {split: "OOD" if split == "ood" else split for split in results.splits(member)}
         row |= {name: metrics[split]["n"] for split, name in names.items()}
-        row |= {"classes": len(corpus.labels), "tokens": metrics["tokens"]["train"]}
+        row |= {"classes": len(corpus.labels), "mean tokens": f"{metrics['tokens']['train']:.1f}"}
         for split, name in names.items():
             row[f"majority, {name}"] = metrics["majority"][split]["accuracy"]
             row[f"bag of words, {name}"] = metrics["bag_of_words"][split]["accuracy"]

@@ -100,7 +100,8 @@ def story_figure(tables: Mapping[str, pd.DataFrame], *, note: str = "") -> Figur
                 _bar(ax, base + 0.5, rows.iloc[1], 0.46)
                 before, after = (float(rows.iloc[i][list(TROUBLE)].sum()) for i in (0, 1))
                 moves.append((member, before, after))
-                color = "#1B7F4B" if after < before else "#B3261E" if after > before else MUTED
+                change = round(after * 100) - round(before * 100)  # of the numbers as they are shown
+                color = "#1B7F4B" if change < 0 else "#B3261E" if change > 0 else MUTED
                 arrow = f"{before * 100:.0f} → {after * 100:.0f} %"
                 ax.text(1.02, base + 0.25, arrow, color=color, fontweight="bold", fontsize=9.5, va="center")
                 places += [base, base + 0.5]
@@ -113,12 +114,13 @@ def story_figure(tables: Mapping[str, pd.DataFrame], *, note: str = "") -> Figur
             1.02, 1.0, "forgotten or\nunlearned", transform=axes[0, 0].transAxes, fontsize=8.5, color=MUTED, va="bottom"
         )
         _soi_legend(figure)
-    fewer = sum(after < before for _, before, after in moves)
+    fewer = sum(round(after * 100) < round(before * 100) for _, before, after in moves)
     told = [f"{m} {percent(b)} alone and {percent(a)} together" for m, b, a in moves]
     sizes = [size for _, n in frames.values() for size in (n or [])]
     text = f"""Stacked bars of the shares of training examples in the six categories, for every member trained alone and
         together with the others of its comparison. Forgotten at least once or never learned: {"; ".join(told)}; fewer
-        when trained together in {fewer} of {len(moves)} members. {_sizes_told(sizes)}"""
+        when trained together in {fewer} of {len(moves)} members (green; red: more).
+        {_sizes_told(sizes)}"""
     return finish(figure, text + sentence(note))
 
 

@@ -57,6 +57,8 @@ def wrong(*path, value):
         (wrong("training", "epoch", value=3), r"field training.epoch: unknown field.*did you mean 'epochs'"),
         (wrong("data", "trian", value=3), r"field data.trian: unknown field.*did you mean 'train'"),
         (wrong("comparisons", "task", "training", value={"epohcs": 2}), r"'epohcs'.*did you mean 'epochs'"),
+        (lambda v: v["training"].update(epoch=v["training"].pop("epochs")), r"training.epoch: unknown.*'epochs'"),
+        (lambda v: v["training"].pop("epochs"), r"field training.epochs: Field required\. Next"),
         (wrong("seeds", value=[0, 1, 0]), r"seed 0 is given twice"),
         (wrong("seeds", value=[-1]), r"seed -1 is negative"),
         (wrong("training", "epochs", value=65), r"field training.epochs:.*64; found 65"),
