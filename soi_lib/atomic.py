@@ -54,6 +54,16 @@ def _fsync_dir(folder: Path) -> None:
         os.close(fd)
 
 
+def _refused(target: Path, error: OSError) -> SoiError:
+    """What to tell a person when the disk or the permissions do not allow the write."""
+    return SoiError(
+        "could not write",
+        where=target,
+        found=error.strerror or error,
+        hint="free some space, or choose a folder that you may write to",
+    )
+
+
 @contextmanager
 def replacing(path: str | os.PathLike[str], *, overwrite: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it becomes `path`, on any error it is removed.
@@ -81,12 +91,7 @@ def replacing(path: str | os.PathLike[str], *, overwrite: bool = True) -> Iterat
         os.replace(tmp, target)
         _fsync_dir(target.parent)
     except OSError as error:
-        raise SoiError(
-            "could not write",
-            where=target,
-            found=error.strerror or error,
-            hint="free some space, or choose a folder that you may write to",
-        ) from error
+        raise _refused(target, error) from error
     finally:
         if tmp is not None and tmp.exists():
             tmp.unlink()
@@ -125,12 +130,7 @@ def building(folder: str | os.PathLike[str]) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         tmp = Path(tempfile.mkdtemp(prefix=PREFIX + _owner(), dir=target.parent))
     except OSError as error:
-        raise SoiError(
-            "could not write",
-            where=target,
-            found=error.strerror or error,
-            hint="free some space, or choose a folder that you may write to",
-        ) from error
+        raise _refused(target, error) from error
     try:
         yield tmp
         for file in sorted(tmp.rglob("*")):
@@ -142,12 +142,7 @@ def building(folder: str | os.PathLike[str]) -> Iterator[Path]:
             os.rename(tmp, target)
             _fsync_dir(target.parent)
     except OSError as error:
-        raise SoiError(
-            "could not write",
-            where=target,
-            found=error.strerror or error,
-            hint="free some space, or choose a folder that you may write to",
-        ) from error
+        raise _refused(target, error) from error
     finally:
         shutil.rmtree(tmp, ignore_errors=True)
 
