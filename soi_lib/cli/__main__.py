@@ -1,0 +1,5 @@
+"""`python -m soi_lib.cli` is `soi`."""
+
+from soi_lib.cli import main
+
+main()

@@ -1,0 +1,89 @@
+"""Commands that read dynamics files: count, compare, draw."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from soi_lib.cli.app import app
+from soi_lib.cli.shared import Dynamics, EarlyOption, ForceOption, JsonOption, print_json, table
+from soi_lib.errors import SoiError
+
+
+@app.command()
+def categorize(file: Dynamics, early: EarlyOption = 0.5, as_json: JsonOption = False) -> None:
+    """Count the examples of a dynamics file in each of the six categories."""
+    from soi_lib.analysis.categories import SOI, soi_counts
+    from soi_lib.analysis.categories import categorize as codes_of
+    from soi_lib.dynamics import TrainingDynamics
+
+    dynamics = TrainingDynamics.load(file)
+    counts = soi_counts(codes_of(dynamics, early))
+    if as_json:
+        print_json({"file": str(file), "n": len(dynamics), "epochs": dynamics.epochs, "early": early, "soi": counts})
+        return
+    rows = [
+        {"code": soi.name, "category": soi.label, "examples": counts[soi.name],
+         "share": f"{counts[soi.name] / len(dynamics):.1%}"}
+        for soi in SOI
+    ]  # fmt: skip
+    table(rows, title=f"{len(dynamics)} examples, {dynamics.epochs} epochs")
+
+
+@app.command()
+def compare(
+    single: Annotated[Path, typer.Argument(help="Dynamics of the first run (rows).", metavar="SINGLE")],
+    multi: Annotated[Path, typer.Argument(help="Dynamics of the second run (columns).", metavar="MULTI")],
+    normalize: Annotated[
+        Literal["row", "all"] | None, typer.Option("--normalize", help="Shares of a row or of all, not counts.")
+    ] = None,
+    early: EarlyOption = 0.5,
+    as_json: JsonOption = False,
+) -> None:
+    """Show how examples move between categories from one run to another: a 6 x 6 table, aligned by id.
+
+    Read a row: of the examples that were, say, LLE in SINGLE, how many are what in MULTI.
+    """
+    from soi_lib.analysis.transitions import transition_matrix
+    from soi_lib.dynamics import TrainingDynamics
+
+    moves = transition_matrix(
+        TrainingDynamics.load(single), TrainingDynamics.load(multi), normalize=normalize, early=early
+    )
+    if as_json:
+        moves = moves.astype(object).where(moves.notna(), None)  # an empty row has no shares
+        print_json({str(row): {str(c): value for c, value in values.items()} for row, values in
+                     moves.to_dict("index").items()})  # fmt: skip
+        return
+    text = moves.round(3).astype(object).where(moves.notna(), "–")
+    table([{"from / to": str(row), **{str(c): v for c, v in values.items()}} for row, values in
+            text.to_dict("index").items()])  # fmt: skip
+
+
+@app.command("map")
+def data_map(
+    file: Dynamics,
+    out: Annotated[Path, typer.Option("--out", "-o", help="A .csv or .parquet for the numbers, a .png for the map.")],
+    early: EarlyOption = 0.5,
+    force: ForceOption = False,
+) -> None:
+    """Write the data map of a dynamics file: confidence, variability, correctness and category of every example."""
+    from soi_lib import atomic
+    from soi_lib.analysis.cartography import data_map as map_of
+    from soi_lib.dynamics import TrainingDynamics
+
+    dynamics = TrainingDynamics.load(file)
+    if out.suffix not in (".csv", ".parquet", ".png"):
+        raise SoiError("unknown kind of output", where=out, found=repr(out.suffix), expected=".csv, .parquet or .png")
+    with atomic.replacing(out, overwrite=force) as tmp:
+        if out.suffix == ".csv":
+            map_of(dynamics, early).to_csv(tmp, index=False)
+        elif out.suffix == ".parquet":
+            map_of(dynamics, early).to_parquet(tmp, index=False)
+        else:
+            from soi_lib.plots import data_map_plot
+
+            data_map_plot({file.stem: dynamics}, early=early).savefig(tmp, dpi=200)
+    typer.echo(out)

