@@ -1,7 +1,8 @@
 """Writing so that a reader never meets half a file: write beside, fsync, rename.
 
 Everything the library leaves on disk goes through here. A killed process leaves at most a name that starts with
-`.tmp-` and carries its number, which no reader opens and `sweep` removes once that process is gone.
+`.tmp-` and carries its number, which no reader opens. Whoever writes into that folder next removes it, once that
+process is gone; `sweep` does so in all folders below.
 """
 
 from __future__ import annotations
@@ -12,27 +13,28 @@ import platform
 import shutil
 import tempfile
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from soi_lib.errors import OutputExistsError, SoiError
 
 PREFIX = ".tmp-"
+_OLD = "old-"
 
 
-def _owner() -> str:
-    """This process, as part of a temporary name: a hash of the host's name and the process number."""
-    return f"{zlib.crc32(platform.node().encode()):08x}.{os.getpid()}-"
+def temporary() -> str:
+    """How a temporary name of this process begins: a hash of the host's name, and the process number."""
+    return f"{PREFIX}{zlib.crc32(platform.node().encode()):08x}.{os.getpid()}-"
 
 
 def _left_over(path: Path) -> bool:
     """Whether nobody is writing `path` any more: its process was on this machine and is gone."""
     host, _, rest = path.name.removeprefix(PREFIX).partition(".")
     number = rest.partition("-")[0]
-    if not number.isdigit() or host != _owner().partition(".")[0]:
-        return not number.isdigit()  # of another machine that shares the disk: not ours to judge
+    if not number.isdigit() or not temporary().startswith(f"{PREFIX}{host}."):
+        return False  # not one of ours, or of another machine that shares the disk: not ours to judge
     try:
         os.kill(int(number), 0)
     except ProcessLookupError:
@@ -77,11 +79,12 @@ def replacing(path: str | os.PathLike[str], *, overwrite: bool = True) -> Iterat
             "a directory stands where a file should be written", where=target, hint="give the name of a file"
         )
     if target.exists() and not overwrite:
-        raise OutputExistsError("the file is already there", where=target, hint="pass --force to replace it")
+        raise OutputExistsError("the file is already there", where=target, hint="pass overwrite=True to replace it")
     tmp: Path | None = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        fd, name = tempfile.mkstemp(prefix=PREFIX + _owner(), suffix=target.suffix, dir=target.parent)
+        _remove(target.parent.glob(f"{PREFIX}*"))
+        fd, name = tempfile.mkstemp(prefix=temporary(), suffix=target.suffix, dir=target.parent)
         os.close(fd)
         tmp = Path(name)
         yield tmp
@@ -119,16 +122,18 @@ def write_json(path: str | os.PathLike[str], value: Any, *, overwrite: bool = Tr
 
 
 @contextmanager
-def building(folder: str | os.PathLike[str]) -> Iterator[Path]:
+def building(folder: str | os.PathLike[str], *, replace: bool = False) -> Iterator[Path]:
     """Yield a temporary folder that becomes `folder` when the block ends without an error.
 
     When `folder` already exists (another process was quicker) the new one is dropped: whoever builds into a
-    content-addressed place builds the same thing.
+    content-addressed place builds the same thing. With `replace` the new one takes its place; a process that is
+    killed between the two renames leaves the old folder under a temporary name; the next one brings it back.
     """
     target = Path(folder)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        tmp = Path(tempfile.mkdtemp(prefix=PREFIX + _owner(), dir=target.parent))
+        _remove(target.parent.glob(f"{PREFIX}*"))
+        tmp = Path(tempfile.mkdtemp(prefix=temporary(), dir=target.parent))
     except OSError as error:
         raise _refused(target, error) from error
     try:
@@ -138,9 +143,14 @@ def building(folder: str | os.PathLike[str]) -> Iterator[Path]:
                 with open(file, "rb+") as handle:
                     os.fsync(handle.fileno())
         os.chmod(tmp, 0o755)
-        if not target.exists():
+        if replace and target.exists():
+            old = target.with_name(f"{temporary()}{_OLD}{target.name}")
+            os.rename(target, old)
             os.rename(tmp, target)
-            _fsync_dir(target.parent)
+            shutil.rmtree(old, ignore_errors=True)
+        elif not target.exists():
+            os.rename(tmp, target)
+        _fsync_dir(target.parent)
     except OSError as error:
         raise _refused(target, error) from error
     finally:
@@ -149,10 +159,19 @@ def building(folder: str | os.PathLike[str]) -> Iterator[Path]:
 
 def sweep(folder: str | os.PathLike[str]) -> list[Path]:
     """Remove what killed processes left under `folder`, not what living ones are writing; return what was removed."""
-    removed = []
-    for left in sorted(Path(folder).rglob(f"{PREFIX}*")):
-        if not _left_over(left):
-            continue
-        shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
-        removed.append(left)
+    return _remove(Path(folder).rglob(f"{PREFIX}*"))
+
+
+def _remove(found: Iterable[Path]) -> list[Path]:
+    """Remove those temporary files and folders that nobody is writing any more; return them."""
+    removed = [left for left in sorted(found) if _left_over(left)]
+    for left in removed:
+        _, old, name = left.name.partition(f"-{_OLD}")
+        with suppress(OSError):  # not ours to remove; no reader opens it
+            if old and not left.with_name(name).exists():  # killed when the old was away and the new not yet there
+                os.rename(left, left.with_name(name))
+            elif left.is_dir():
+                shutil.rmtree(left)
+            else:
+                left.unlink(missing_ok=True)
     return removed

@@ -2,7 +2,7 @@
 
 Everything is imported inside the commands, so that `soi --help` answers at once. What a person asked for goes to
 standard output, progress and messages to standard error. Exit codes: 0 done, 2 an error with its one-line reason,
-130 interrupted.
+130 interrupted. What Typer says in a box of five lines is one line here too.
 """
 
 from __future__ import annotations
@@ -10,33 +10,56 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from typing import Any, NoReturn
 
 import typer
 
-from soi_lib.cli import reading, reproducing  # noqa: F401  (each adds its commands)
+from soi_lib.cli import reading, reproducing, selecting  # noqa: F401  (each adds its commands)
 from soi_lib.cli.app import app
-from soi_lib.errors import SoiError
+from soi_lib.errors import OutputExistsError, SoiError
+
+_INTERRUPTED = 130
+_Click: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")  # Typer may carry its own
 
 
 def main() -> None:
     """Entry point: run the command; turn errors into one line and exit code 2."""
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     try:
-        app()
+        code = app(standalone_mode=False)
+    except OutputExistsError as error:
+        _stop(str(error).replace("overwrite=True", "--force"))
     except SoiError as error:
-        from rich.console import Console
-
-        Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {_escape(str(error))}")
-        sys.exit(2)
-    except KeyboardInterrupt:
-        typer.echo("interrupted; the same command continues", err=True)
-        sys.exit(130)
+        _stop(str(error))
+    except _Click as error:
+        _stop(_usage(error))
+    except (KeyboardInterrupt, typer.Abort):
+        code = _INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
+    if code == _INTERRUPTED:
+        typer.echo("interrupted; the same command continues", err=True)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
-def _escape(text: str) -> str:
-    from rich.markup import escape
+def _usage(error: Any) -> str:
+    """What was wrong with the words of a command, and where to read about it."""
+    message = " ".join(error.format_message().split()).replace("Value error, ", "").removesuffix(".")
+    context = getattr(error, "ctx", None)
+    if not message or context is None:
+        return message
+    end = "" if message.endswith("?") else "."
+    return (
+        f"{context.command_path}: {message[0].lower()}{message[1:]}{end} Next: `{context.command_path} --help` explains"
+    )
 
-    return escape(text)
+
+def _stop(message: str) -> NoReturn:
+    """Say what went wrong, if it has not been said, and end with 2."""
+    if message:
+        from rich.console import Console
+        from rich.markup import escape
+
+        Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {escape(message)}")
+    sys.exit(2)

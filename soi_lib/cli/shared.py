@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from soi_lib.errors import SchemaError, SoiError, nearest
+
+if TYPE_CHECKING:
+    from soi_lib.analysis.categories import SOI
+    from soi_lib.dynamics import TrainingDynamics
 
 ProfileOption = Annotated[str, typer.Option("--profile", "-p", help="quick, standard, paper, or a YAML file.")]
 RunsOption = Annotated[Path, typer.Option("--runs", help="The folder that stores runs by key.")]
@@ -21,6 +27,69 @@ EarlyOption = Annotated[
     float, typer.Option("--early", help="Learned before this share of the epochs is early, else late.")
 ]
 Dynamics = Annotated[Path, typer.Argument(help="A dynamics file (.parquet).", metavar="FILE")]
+DynamicsOrRun = Annotated[Path, typer.Argument(help="A dynamics file (.parquet), or a run's folder.", metavar="FILE")]
+MemberOption = Annotated[str | None, typer.Option("--member", help="Which member, where a run has several.")]
+_PREDICTIONS = {"split", "id", "gold", "predicted", "p_gold"}
+
+
+def load_dynamics(path: Path) -> TrainingDynamics:
+    """Read a dynamics file; one of a run's predictions is told apart, as their names are the same."""
+    from soi_lib.dynamics import TrainingDynamics
+
+    try:
+        return TrainingDynamics.load(path)
+    except SchemaError as error:
+        if not _holds_predictions(path):
+            raise
+        beside = path.parent.parent / "dynamics" / path.name
+        raise SchemaError(
+            "these are predictions at the end of a run, not dynamics",
+            where=path,
+            hint=f"give {beside}" if beside.is_file() else "give a file of the folder `dynamics` of a run",
+        ) from error
+
+
+def _holds_predictions(path: Path) -> bool:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return set(pq.read_schema(path).names) == _PREDICTIONS
+    except (pa.ArrowException, OSError):
+        return False
+
+
+def dynamics_in(path: Path, member: str | None = None) -> tuple[Path, TrainingDynamics]:
+    """The dynamics of a file, or of one member of a run's folder, and the file that holds them.
+
+    The files of a folder that a manifest seals are checked against it. Raises SoiError.
+    """
+    if not path.is_dir():
+        if member is not None:
+            raise SoiError("--member chooses in a run's folder", where=path, hint="give the folder, or leave it out")
+        return path, load_dynamics(path)
+    if (path / "manifest.json").is_file():
+        from soi_lib.experiments.store import open_run
+
+        open_run(path)
+    files = {file.stem: file for file in sorted((path / "dynamics").glob("*.parquet"))}
+    if not files:
+        raise SoiError(
+            "this folder is no run", where=path, expected="a folder `dynamics` with .parquet files", hint="name a file"
+        )
+    if member is None and len(files) > 1:
+        raise SoiError(
+            "the run has several members", where=path, found=", ".join(files), hint="choose one with --member"
+        )
+    if member is not None and member not in files:
+        raise SoiError("no such member in this run", where=path, found=repr(member), hint=nearest(member, files))
+    file = files[member] if member is not None else next(iter(files.values()))
+    return file, load_dynamics(file)
+
+
+def category_name(soi: SOI) -> str:
+    """A category in words, as every command writes it: "unlearned", "forgotten once"."""
+    return soi.description.partition(":")[0]
 
 
 def table(rows: list[dict[str, Any]], *, title: str | None = None) -> None:
