@@ -16,7 +16,7 @@ from soi_lib.analysis.statistics import Metric, difference_interval, mean_interv
 from soi_lib.errors import StoreError
 from soi_lib.experiments.results import Results
 from soi_lib.experiments.stage_runs import StageRun
-from soi_lib.experiments.tables import Setting, predicted, setting_name
+from soi_lib.experiments.tables import Setting, evaluated_ids, predicted, setting_name
 
 AGAINST = ("base", "random", "all")
 """What a stage is held against: the run it started from; as many random examples; as many updates on all data."""
@@ -83,15 +83,16 @@ def stage_table(results: Results, metric: Metric = "accuracy") -> pd.DataFrame:
 def stage_summary(found: Sequence[Results]) -> pd.DataFrame:
     """A row per start, subset, split, and what it is held against, over all settings and members of `found`.
 
-    difference, low, high: mean difference of accuracy over all examples of all members and settings, weighted by
-    examples, 95 % interval over examples and seeds; of the cases that were tested in every seed. cases: how many
-    those are; up, down: in how many of them the interval is above or below zero; not tested: in how many the subset
-    was too small in some seed. Compare only results with the same seeds; raises StoreError for others.
+    difference, low, high: mean difference of accuracy over all members and settings, weighted by examples, with its
+    95 % interval over examples and seeds; of the cases that were tested in every seed. An example that several cases
+    evaluate (a member's own in every setting, one OOD set of several members) is drawn once, with all of them. cases:
+    how many cases there are; up, down: in how many of them the interval is above or below zero; not tested: in how
+    many the subset was too small in some seed. Compare only results with the same seeds; raises StoreError for others.
     """
     seeds = {results.seeds for results in found}
     if len(seeds) != 1:
         raise StoreError("the comparisons have different seeds", found=sorted(map(list, seeds)), expected="the same")
-    cases: dict[tuple[str, str, str, str], list[np.ndarray | None]] = {}
+    cases: dict[tuple[str, str, str, str], list[pd.DataFrame | None]] = {}
     for results in found:
         for setting, start, subset, runs in _groups(results):
             for member in setting:
@@ -103,7 +104,8 @@ def stage_summary(found: Sequence[Results]) -> pd.DataFrame:
                         hits = None
                         if pair is not None and len(pair[1]) == len(results.seeds):
                             gold, other, own = pair
-                            hits = (own == gold).astype(np.int8) - (other == gold).astype(np.int8)
+                            ids = evaluated_ids(results, member, setting, split)
+                            hits = pd.DataFrame(((own == gold).astype(np.int8) - (other == gold)).T, index=ids)
                         cases.setdefault((start, subset, label, against), []).append(hits)
     rows = []
     for key, every in cases.items():
@@ -111,9 +113,11 @@ def stage_summary(found: Sequence[Results]) -> pd.DataFrame:
         row: dict[str, Any] = dict(zip(("start", "subset", "split", "against"), key, strict=True))
         row |= {"difference": np.nan, "low": np.nan, "high": np.nan}
         if known:
-            pooled = mean_interval(np.concatenate(known, axis=1))
+            every_case = pd.concat(known)
+            together = every_case.groupby(level=0).sum()
+            pooled = mean_interval(together.to_numpy().T * (len(together) / len(every_case)))
             row |= {"difference": pooled.value, "low": pooled.low, "high": pooled.high}
-        each = [mean_interval(hits) for hits in known]
+        each = [mean_interval(hits.to_numpy().T) for hits in known]
         row |= {"cases": len(known), "up": sum(i.low > 0 for i in each), "down": sum(i.high < 0 for i in each)}
         rows.append(row | {"not tested": len(every) - len(known)})
     return pd.DataFrame(rows).round(4)

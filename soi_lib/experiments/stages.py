@@ -4,16 +4,19 @@ The second stage follows Yaghoobzadeh et al. (2021): after training on everythin
 forgotten or never learned, classes balanced, at a tenth of the learning rate, for 4 epochs with linear decay and no
 warm-up; the optimizer starts fresh. Here the subset is a choice. Subsets come from the dynamics of the very run whose
 weights are continued, and nothing is believed without its controls: as many random examples with the same classes,
-and as many updates on all data. Each of them is a run in the same store, under a key of its own.
+and as many updates on all data. Each of them is a run in the same store, under a key of its own. Two subsets of one
+run that have as many examples of every class have the same controls: these are trained once.
 """
 
 from __future__ import annotations
 
 import hashlib
+import shutil
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -30,7 +33,7 @@ from soi_lib.experiments.store import RunStore, StoredRun
 if TYPE_CHECKING:
     from soi_lib.training.batching import Encoded
 
-STAGE_VERSION = 1
+STAGE_VERSION = 2
 """Part of every stage's key: raised whenever a change here changes what a stage computes."""
 
 SUBSETS: dict[str, tuple[str, ...]] = {
@@ -121,10 +124,13 @@ class StageSpec:
         return do_stage(self, store, progress=progress)
 
     def seed_for(self, use: str) -> int:
-        """The seed of one use of randomness in this stage, derived from the run's seed and the stage's name."""
+        """The seed of one use of randomness, from the run's seed and the subset, or the kind of control for any subset.
+
+        So a control depends on its subset by the number of examples of each class only.
+        """
         from soi_lib.encoders.multitask import derived_seed
 
-        return derived_seed(self.base.seed, "stage", self.start, self.subset, self.control or "subset", use)
+        return derived_seed(self.base.seed, "stage", self.start, self.control or self.subset, use)
 
 
 @dataclass(frozen=True)
@@ -341,14 +347,21 @@ def _stage(spec: StageSpec, base: StoredRun, store: RunStore, progress: Progress
         about |= {"commit": run.commit(), "started": started, "stage": stage}
         return store.write(spec.key, about, lambda out: atomic.write_json(out / "metrics.json", metrics))
 
+    hashes = {m: hashlib.sha256("\n".join(map(str, ids)).encode()).hexdigest() for m, ids in choice.ids.items()}
+    twin = _twin(spec, store, hashes, choice.passes) if spec.control else None
+    if twin is not None:
+        about |= {k: twin.manifest[k] for k in _TRAINED}
+        about["stage"] = twin.manifest["stage"] | stage | {"same_as": twin.key}
+        metrics = {member: scores | {"n": choice.n[member]} for member, scores in twin.metrics.items()}
+        return store.write(spec.key, about, lambda out: _copied(twin, metrics, out))
+
     ready = run.prepare(spec.base)
     initial, weights = None, ""
     if spec.start == "final":
         initial, weights = load_weights(store.weights_path(base.key), vocabulary=ready.vocabulary)
     rows = {m.name: np.flatnonzero(np.isin(m.ids, choice.ids[m.name])) for m in ready.members}
     members = [
-        TrainMember(m.name, m.labels, m.ids[rows[m.name]], m.splits | {"train": _rows(m.splits["train"], rows[m.name])})
-        for m in ready.members
+        TrainMember(m.name, m.labels, m.ids[rows[m.name]], _splits(m.splits, rows[m.name])) for m in ready.members
     ]
     # from pretrained weights the heads start as the run's did, so that only the examples differ
     seed = spec.seed_for("training") if spec.start == "final" else spec.base.seed
@@ -375,12 +388,39 @@ def _stage(spec: StageSpec, base: StoredRun, store: RunStore, progress: Progress
         for member in spec.setting
     }
     examples = sum(len(index) for index in rows.values())
-    hashes = {m: hashlib.sha256("\n".join(map(str, ids)).encode()).hexdigest() for m, ids in choice.ids.items()}
     about |= run.provenance(started, clock, result) | {
         "examples": examples,
         "stage": stage | {"presentations": choice.passes * examples, "ids": hashes, "weights": weights},
     }
     return store.write(spec.key, about, lambda out: run.save_result(out, ready.splits, result, metrics))
+
+
+# what a manifest says of a training: the same for stages that are the same training
+_TRAINED = ("commit", "started", "seconds", "updates", "precision", "machine", "versions", "examples")
+
+
+def _twin(spec: StageSpec, store: RunStore, hashes: dict[str, str], passes: int) -> StoredRun | None:
+    """The finished control of another subset of the same run that trained on the same examples."""
+    for subset in SUBSETS:
+        other = replace(spec, subset=subset).found(store) if subset != spec.subset else None
+        if other is not None and other.manifest["stage"]["tested"]:
+            stage = other.manifest["stage"]
+            if (stage["ids"], stage["passes"]) == (hashes, passes) and "same_as" not in stage:
+                return other
+    return None
+
+
+def _copied(twin: StoredRun, metrics: dict[str, Any], out: Path) -> None:
+    shutil.copytree(
+        twin.folder, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns("manifest.json", "metrics.json")
+    )
+    atomic.write_json(out / "metrics.json", metrics)
+
+
+def _splits(splits: dict[str, Encoded], index: np.ndarray) -> dict[str, Encoded]:
+    """What a stage trains on, at places `index`, and the sets that its gains are measured on."""
+    kept = {name: splits[name] for name in ("test", "ood") if name in splits}
+    return {"train": _rows(splits["train"], index)} | kept
 
 
 def _rows(data: Encoded, index: np.ndarray) -> Encoded:

@@ -53,6 +53,12 @@ def predicted(results: Results, member: str, setting: Setting, split: str) -> tu
     return frames[0]["gold"].to_numpy(), np.stack([f["predicted"].to_numpy() for f in frames])
 
 
+def evaluated_ids(results: Results, member: str, setting: Setting, split: str) -> np.ndarray:
+    """The ids (N,) of the examples of `predicted`, in its order."""
+    frame = results.run(setting).predictions(member)
+    return np.sort(frame.loc[frame["split"] == split, "id"].to_numpy())
+
+
 def score_table(results: Results) -> pd.DataFrame:
     """A row a member, setting and split (test, ood): accuracy with its 95 % interval, macro-F1, loss, baselines.
 

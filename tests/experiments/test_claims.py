@@ -211,7 +211,7 @@ def test_a_second_stage_helps_or_does_not(tmp_path, sizes, verdict) -> None:
 
 
 def test_stages_of_some_seeds_only(tmp_path) -> None:
-    world = World(stages={(RECIPE, "subset"): 0.06, (RECIPE, "random"): 0.02}, n=60)
+    world = World(stages={(RECIPE, "subset"): 0.12, (RECIPE, "random"): 0.02}, n=60)
     found = make(tmp_path, world, members=("tweets", "amazon"))
     some = replace(found["source"], stages=tuple(s for s in found["source"].stages if s.seed != 1))
     verdict = judge({"source": some}, "C5")["C5"]

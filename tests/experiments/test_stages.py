@@ -61,7 +61,7 @@ def test_the_key_of_a_run_is_what_it_always_was():
 
 def test_the_key_of_a_stage_depends_on_what_determines_it():
     stage = stages_of(BASE, Stages(subsets=("ACE",)))[0]
-    assert stage.key == "d0a14107d1faa67171a4"
+    assert stage.key == "1cefd6b8344d5be19951"
     changed = [
         replace(stage, base=replace(BASE, seed=4)),
         replace(stage, start="pretrained"),
@@ -74,6 +74,8 @@ def test_the_key_of_a_stage_depends_on_what_determines_it():
     ]
     assert len({s.key for s in [stage, *changed]}) == 9
     assert len({s.seed_for("training") for s in [stage, *changed[:5]]}) == 6
+    other = replace(changed[3], subset="FRGE")  # the random control of another subset
+    assert other.seed_for("training") == changed[3].seed_for("training")
     assert stage.name == "source tweets+movie seed 3, ACE"
 
 
@@ -277,6 +279,7 @@ def test_a_stage_is_a_run_of_its_own(done, profile, root):
             assert scores["trained"] == len(dyn) == sum(scores["soi"].values())
             assert scores["base"]["test"] == start.metrics[member]["test"]
             frame, before = run.predictions(member), start.predictions(member)
+            before = before[before["split"].isin(["test", "ood"])].reset_index(drop=True)
             assert frame["id"].tolist() == before["id"].tolist()
             assert not np.array_equal(frame["p_gold"], before["p_gold"])
             test = frame[frame["split"] == "ood"]
@@ -286,6 +289,30 @@ def test_a_stage_is_a_run_of_its_own(done, profile, root):
         assert [r.stage["control"] for r in three] == [None, "random", "all"]
         assert len({r.manifest["updates"] for r in three}) == 1
         assert len({r.manifest["stage"]["weights"] for r in three}) == 1
+
+
+def test_controls_that_are_the_same_training_are_trained_once(done, profile, root, monkeypatch):
+    from soi_lib.training import engine
+
+    sizes, store = load_profile(profile), RunStore(root)
+    spec = next(s for s in plan_stages(sizes) if s.control == "random")
+    monkeypatch.setitem(stages.SUBSETS, "ACE", stages.SUBSETS["ambiguous"])  # another subset, as many of every class
+    first, twin = store.get(spec.key), replace(spec, subset="ACE")
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "train", None)
+        run = do_stage(twin, store)
+    assert run.manifest["stage"]["same_as"] == first.key
+    assert run.manifest["base"] == first.manifest["base"]
+    assert run.metrics == first.metrics
+    assert run.manifest["files"] == first.manifest["files"]
+    answers = {member: first.predictions(member) for member in run.setting}
+    shutil.rmtree(first.folder)
+    shutil.rmtree(run.folder)
+    again = do_stage(twin, store)  # trained for itself, it gives the same
+    assert "same_as" not in again.manifest["stage"]
+    assert all(again.predictions(member).equals(frame) for member, frame in answers.items())
+    shutil.rmtree(again.folder)
+    do_stage(spec, store)
 
 
 def test_nothing_is_trained_twice(done, profile, root):
@@ -339,7 +366,9 @@ def test_from_pretrained_weights_all_examples_give_the_run_itself(single, monkey
     assert [s.control for s in anew] == [None, "random"]
     found = do_stage(anew[0], store)
     assert found.dynamics("movie").fingerprint() == dyn.fingerprint()
-    assert found.predictions("movie").equals(run.predictions("movie"))
+    whole = run.predictions("movie")
+    measured = whole[whole["split"].isin(["test", "ood"])].reset_index(drop=True)
+    assert found.predictions("movie").equals(measured)
 
 
 def test_a_subset_that_is_too_small_is_stored_as_not_tested(single, monkeypatch):
@@ -501,6 +530,14 @@ def test_gains_are_differences_on_the_same_examples_and_seeds(done, profile, roo
     )
     assert (one["cases"] == 2).all()
     assert (one["not tested"] == 0).all()
+
+    # both members are evaluated on the same OOD examples: the same answers twice are no more evidence than once
+    twice = [replace(s, answers=s.answers | {("amazon", "ood"): s.answers["movie", "ood"]}) for s in found.stages]
+    repeated = replace(found, stages=tuple(twice))
+    pooled = stage_summary([repeated]).set_index(["split", "against"]).loc[("OOD", "random")]
+    alone = stage_gains(repeated).set_index(["member", "split", "against"]).loc[("movie", "OOD", "random")]
+    assert pooled[["difference", "low", "high"]].tolist() == alone[["difference", "low", "high"]].tolist()
+    assert pooled["cases"] == 2
 
     # a subset that was too small in one seed is compared in the other, and said to be
     gone = next(s for s in found.stages if s.seed == 0 and s.kind[2] is None)
