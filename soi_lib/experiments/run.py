@@ -86,12 +86,15 @@ def taken_splits(corpus: Corpus, spec: RunSpec) -> dict[str, Split]:
 
 
 def prepare(spec: RunSpec) -> Prepared:
-    """Read the corpora of `spec`, and load its encoder with the tokens that they use."""
+    """Read the corpora of `spec`, and load its encoder with the tokens that they use; torch gets its one thread."""
+    import torch
+
     from soi_lib.encoders.sources import encoder_card, encoder_dir
     from soi_lib.encoders.vocabulary import load_trimmed, special_ids, tokenize, used_tokens
     from soi_lib.training.batching import encode
     from soi_lib.training.engine import TrainMember
 
+    torch.set_num_threads(1)
     corpora = {name: load(name, spec.fingerprint(f"corpus/{name}")) for name in spec.setting}
     splits = {name: taken_splits(corpus, spec) for name, corpus in corpora.items()}
     encoder = spec.encoder_folder or spec.encoder
@@ -120,11 +123,8 @@ def prepare(spec: RunSpec) -> Prepared:
 
 
 def _train(spec: RunSpec, ready: Prepared, store: RunStore, progress: Progress | None) -> TrainResult:
-    import torch
-
     from soi_lib.training.engine import TrainConfig, train
 
-    torch.set_num_threads(1)
     return train(
         ready.encoder,
         ready.members,

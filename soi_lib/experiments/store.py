@@ -11,11 +11,11 @@ import hashlib
 import json
 import logging
 import os
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -116,32 +116,47 @@ class RunStore:
     @contextmanager
     def lock(self, key: str, timeout: float = -1) -> Iterator[None]:
         """Hold the run `key`. The lock is the operating system's, so it is gone when its owner is."""
-        folder = self.root / "locks"
+        lock = FileLock(self.root / "locks" / f"{key}.lock", timeout=timeout)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(folder / f"{key}.lock", timeout=timeout):
-                yield
+            (self.root / "locks").mkdir(parents=True, exist_ok=True)
+            lock.acquire()
         except Timeout as error:
             raise StoreError(
                 "the run is being done by another process",
                 where=self.path(key),
                 hint="wait for it, or stop that process",
             ) from error
-        except PermissionError as error:
+        except OSError as error:
             raise StoreError(
                 "the store cannot be written",
                 where=self.root,
-                found=error.strerror,
-                hint="choose another folder with --runs",
+                found=error.strerror or error,
+                hint="free some space, or choose another folder with --runs",
             ) from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     def get(self, key: str) -> StoredRun | None:
-        """The finished run `key`, verified; None when there is none (a damaged one is moved away first)."""
+        """The finished run `key`, verified; None when there is none (a damaged one is moved away first).
+
+        Raises StoreError for a link in the place of a run: what it points to may change without the store.
+        """
         folder = self.path(key)
+        if folder.is_symlink():
+            raise StoreError(
+                "a link stands where a run should be",
+                where=folder,
+                hint="copy the run itself there, or remove the link",
+            )
         if not folder.exists():
             return None
         try:
-            return open_run(folder)
+            run = open_run(folder)
+            if run.key != key:
+                raise StoreError("the run has another key", where=folder, found=run.key, expected=key)
+            return run
         except StoreError as error:
             self._quarantine(folder, error)
             return None
@@ -162,11 +177,22 @@ class RunStore:
         self.checkpoint_path(key).unlink(missing_ok=True)
         return open_run(self.path(key))
 
+    def tidy(self) -> None:
+        """Remove what killed processes left: temporary files, and states of runs that were finished afterwards."""
+        atomic.sweep(self.root)
+        for state in sorted((self.root / "unfinished").glob("*.safetensors")):
+            with suppress(OSError):  # no such run yet; a newer state is of weights that are being made again
+                if state.stat().st_mtime_ns <= (self.path(state.stem) / MANIFEST).stat().st_mtime_ns:
+                    state.unlink()
+
     def _quarantine(self, folder: Path, error: StoreError) -> None:
-        place = self.root / "quarantine" / f"{folder.name}-{time.time_ns()}"
+        places = (self.root / "quarantine" / f"{folder.name}-{n}" for n in count(1))
         try:
+            place = next(place for place in places if not place.exists())
             place.parent.mkdir(parents=True, exist_ok=True)
             os.rename(folder, place)
+        except FileNotFoundError:  # another process was quicker
+            return
         except OSError as failure:
             raise StoreError(
                 "a damaged run cannot be moved away", where=folder, found=failure.strerror, hint="remove it by hand"
@@ -204,9 +230,13 @@ def open_run(folder: str | os.PathLike[str]) -> StoredRun:
     expected = manifest["files"]
     for name, digest in expected.items():
         file = folder / name
-        if file.is_symlink() or not file.is_file():
+        if file.resolve() != folder.resolve() / name or not file.is_file():  # missing, or a link to another place
             raise StoreError("a file of the run is missing", where=file, hint="do the run again")
-        if _sha256(file) != digest:
+        try:
+            found = _sha256(file)
+        except OSError as error:
+            raise StoreError("a file of the run cannot be read", where=file, found=error.strerror) from error
+        if found != digest:
             raise StoreError(
                 "a file of the run is not the one that was written",
                 where=file,

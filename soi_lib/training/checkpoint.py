@@ -1,23 +1,24 @@
 """The whole state of a run at the end of an epoch, in one safetensors file.
 
 All randomness is derived from the seed and the epoch, so the state is small: the master vector, the two moments of
-AdamW, and what the recorders hold. The identity of the run travels in the metadata; a file of another run, or one
-that was cut short, is ignored by name rather than continued.
+AdamW, and what the recorders hold. The identity of the run travels in the metadata; a file of another run is ignored
+by name rather than continued, and a damaged one is put aside.
 """
 
 from __future__ import annotations
 
 import logging
+import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from soi_lib.atomic import replacing
+from soi_lib.errors import StoreError
+from soi_lib.training import tensorfile
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +38,8 @@ def save(path: Path, identity: str, state: State) -> None:
     for member, arrays in state.recorders.items():
         for name, array in arrays.items():
             tensors[f"recorder/{member}/{name}"] = torch.from_numpy(np.array(array))
-    with replacing(path) as tmp:
-        save_file(tensors, tmp, metadata={"identity": identity, "epoch": str(state.epoch)})
+    tensors["epoch"] = torch.tensor(state.epoch)
+    tensorfile.save(path, tensors, {"identity": identity})
 
 
 def load(path: Path, identity: str) -> State | None:
@@ -46,19 +47,20 @@ def load(path: Path, identity: str) -> State | None:
     if not path.exists():
         return None
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("identity") != identity:
-                logger.warning("%s: belongs to another run; starting from the first epoch", path)
-                return None
-            everything = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-    except (SafetensorError, OSError) as error:
-        logger.warning("%s: cannot be read (%s); starting from the first epoch", path, error)
+        everything, about = tensorfile.read(path)
+    except StoreError as error:
+        with suppress(OSError):
+            os.replace(path, path.with_name(f"{path.name}.damaged"))
+        logger.warning("%s It was put aside as .damaged; starting from the first epoch", error)
         return None
+    if about.get("identity") != identity:
+        logger.warning("%s: belongs to another run; starting from the first epoch", path)
+        return None
+    epoch = int(everything.pop("epoch"))
     tensors = {k.removeprefix("tensor/"): v for k, v in everything.items() if k.startswith("tensor/")}
     recorders: dict[str, dict[str, np.ndarray]] = {}
     for key, value in everything.items():
         if key.startswith("recorder/"):
             _, member, name = key.split("/", 2)
             recorders.setdefault(member, {})[name] = value.numpy()
-    return State(int(metadata["epoch"]), tensors, recorders)
+    return State(epoch, tensors, recorders)

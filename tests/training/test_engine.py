@@ -132,9 +132,14 @@ def test_a_checkpoint_of_another_run_or_a_cut_one_is_not_continued(tmp_path, cap
     assert checkpoint.load(path, "mine").epoch == 1
     assert checkpoint.load(path, "yours") is None
     assert "another run" in caplog.text
-    path.write_bytes(path.read_bytes()[:-3])
-    assert checkpoint.load(path, "mine") is None
-    assert "cannot be read" in caplog.text
+    whole = path.read_bytes()
+    for damaged, message in ((whole[:-3], "cannot be read"), (whole[:-3] + b"\0\0\1", "not those that were written")):
+        path.write_bytes(damaged)
+        assert checkpoint.load(path, "mine") is None
+        assert f"{path}: the tensors" in caplog.text
+        assert message in caplog.text
+        assert not path.exists()
+        assert path.with_name(f"{path.name}.damaged").read_bytes() == damaged
     assert checkpoint.load(tmp_path / "none", "mine") is None
 
 
