@@ -177,10 +177,13 @@ def guess(frame: pd.DataFrame, where: Path, named: Mapping[str, str | None]) -> 
                 f"no column looks like the {part}",
                 where=where,
                 found=", ".join(map(str, frame.columns)) or "no column",
-                hint=f"name it: {part}=COLUMN",
+                hint=f"name it: {part}=COLUMN (soi train: --{part} COLUMN)",
             )
     assert text is not None
     assert label is not None
+    for name in (text, pair, label):
+        if name is not None and [str(c) for c in frame.columns].count(name) > 1:
+            raise CorpusError(f"the column {name!r} stands twice in the header", where=where, hint="rename one of them")
     return Columns(text, label, pair, named.get("id") or _first(have, ID_COLUMNS), named.get("group"))
 
 

@@ -20,7 +20,8 @@ from soi_lib.encoders.hub import EncoderSource
 from soi_lib.errors import ProfileError, nearest
 from soi_lib.paths import resource
 
-Comparison = Literal["task", "source", "lingual"]
+Comparison = Literal["task", "source", "lingual", "user"]
+"""What the members of a setting differ in; "user" for members of one's own, which may differ in anything."""
 Subset = Literal["FRGE", "UNE+FRGE", "LLE+FRGE+UNE", "ACE", "ambiguous", "hard-to-learn", "easy-to-learn"]
 """Names of the subsets of a finished run that further training may use; see `soi_lib.experiments.stages`."""
 

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from typing import Any
 
 from tqdm.auto import tqdm
 
-from soi_lib import atomic
 from soi_lib.errors import StoreError
 from soi_lib.experiments.plan import Job, plan
 from soi_lib.experiments.profile import Profile
@@ -81,8 +82,8 @@ def run_all(specs: Sequence[Job], store: RunStore, *, jobs: int | None = None, q
     """These runs or stages, in order; those that `store` does not have are trained. Raises StoreError."""
     done = {spec.key: run for spec in specs if (run := spec.found(store)) is not None}
     missing = [spec for spec in specs if spec.key not in done]
+    store.tidy()
     if missing:
-        atomic.sweep(store.root)
         _train(missing, store, total=len(specs), jobs=jobs or default_jobs(), quiet=quiet)
         for spec in missing:
             run = store.get(spec.key)
@@ -119,6 +120,7 @@ def _train(specs: list[Job], store: RunStore, *, total: int, jobs: int, quiet: b
     shown = _Display(bar, {spec.key: spec for spec in specs}, examples, finished=total - len(specs), total=total)
     listener = threading.Thread(target=shown.listen, args=(reports,), daemon=True)
     listener.start()
+    others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(
         max_workers=min(jobs, len(queue)),
         mp_context=context,
@@ -126,7 +128,8 @@ def _train(specs: list[Job], store: RunStore, *, total: int, jobs: int, quiet: b
         initargs=(reports, os.getpid()),
     )
     try:
-        futures: dict[Future[str], Job] = {pool.submit(_work, spec, store.root): spec for spec in queue}
+        with _deaf():  # workers are started here, and inherit it: an interrupt is for the parent to handle
+            futures: dict[Future[str], Job] = {pool.submit(_work, spec, store.root): spec for spec in queue}
         for future in as_completed(futures):
             future.result()
             reports.put((futures[future].key, None, 0))
@@ -136,11 +139,28 @@ def _train(specs: list[Job], store: RunStore, *, total: int, jobs: int, quiet: b
             where=store.root,
             hint="see that there is enough memory, or use --jobs 1; the same command continues",
         ) from error
+    except KeyboardInterrupt:
+        for process in set(multiprocessing.active_children()) - others:  # else leaving would wait for the runs in hand
+            process.terminate()
+        raise
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
         reports.put(None)
         listener.join(timeout=5)
         bar.close()
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Hold back interrupts (Ctrl-C) while the block runs; what is started in it never gets any."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _Display:

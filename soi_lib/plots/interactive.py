@@ -35,35 +35,36 @@ _LONGEST = 300  # characters of a text in a hover box
 
 def interactive_map(
     single: TrainingDynamics,
-    multi: TrainingDynamics,
+    multi: TrainingDynamics | None,
     texts: Mapping[Any, str] | None = None,
     *,
     early: float = 0.5,
     title: str = "",
     note: str = "",
-    sides: tuple[str, str] = SIDES,
+    sides: tuple[str, ...] = SIDES,
 ) -> go.Figure:
-    """A data map of the examples that two runs share; `interactive_html` adds its filters.
+    """A data map of the examples that two runs share, or of one run; `interactive_html` adds its filters.
 
     Hovering shows the text (`texts` by id; the id where there is none), both histories as small squares, and both
     categories. Points lie where the first run puts them; the page can switch to the second. Raises AlignmentError.
     """
-    a, b = align(single, multi)
-    maps = [data_map(run, early) for run in (a, b)]
+    runs = (single,) if multi is None else align(single, multi)
+    a, sides = runs[0], sides[: len(runs)]
+    maps = [data_map(run, early) for run in runs]
     names = a.meta.label_names
     codes: list[list[int]] = [m["soi"].astype(int).tolist() for m in maps]
     rows = []
     for i, key in enumerate(a.ids.tolist()):
         gold = names[a.gold[i]] if names else str(a.gold[i])
-        squares = [history_string(run.history[i], run.epochs) for run in (a, b)]
+        squares = [history_string(run.history[i], run.epochs) for run in runs]
         labels = [SOI(code[i]).label for code in codes]
         rows.append([_wrapped((texts or {}).get(key, str(key))), html.escape(gold), *squares, *labels])
     place = [[_rounded(m["variability"]), _rounded(m["confidence"])] for m in maps]
-    hover = (
-        "%{customdata[0]}<br><br>gold: %{customdata[1]}<br>"
-        f"{html.escape(sides[0])}: %{{customdata[2]}} %{{customdata[4]}}<br>"
-        f"{html.escape(sides[1])}: %{{customdata[3]}} %{{customdata[5]}}<extra></extra>"
-    )
+    told = [
+        f"<br>{html.escape(side)}: %{{customdata[{k + 2}]}} %{{customdata[{k + 2 + len(sides)}]}}"
+        for k, side in enumerate(sides)
+    ]
+    hover = f"%{{customdata[0]}}<br><br>gold: %{{customdata[1]}}{''.join(told)}<extra></extra>"
     figure = go.Figure(
         go.Scatter(
             x=place[0][0],
@@ -79,8 +80,9 @@ def interactive_map(
         look = {"size": 9, "color": SOI_COLORS[soi]}
         figure.add_trace(go.Scatter(x=[None], y=[None], mode="markers", name=soi.label, marker=look, hoverinfo="skip"))
     top = max(max(x) for x, _ in place)
+    categories = f"categories {' and '.join(sides)}" if len(sides) > 1 else "category"
     text = f"""Interactive data map of {len(a):,} training examples: variability across epochs (x), confidence (y) and
-        category (colour); hover for the text, the history and the categories {sides[0]} and {sides[1]}.
+        category (colour); hover for the text, the history and the {categories}.
         {title + "." if title else ""}{sentence(note)}"""
     figure.update_layout(
         title={"text": html.escape(title), "x": 0.01, "font": {"size": 16}} if title else None,
@@ -139,11 +141,11 @@ def flow_sankey(counts: pd.DataFrame, *, title: str = "", note: str = "", sides:
     return figure
 
 
-def interactive_html(figure: go.Figure, *, name: str, plotly_js: str = PLOTLY_JS) -> str:
+def interactive_html(figure: go.Figure, *, name: str, plotly_js: str | None = PLOTLY_JS) -> str:
     """An HTML fragment with the figure, its filters (a data map has them) and its caption, for a page of the book.
 
     `name` is unique on the page (letters, digits, dashes) and makes the output the same every time; `plotly_js` is the
-    path of plotly.min.js as the page sees it.
+    path of plotly.min.js as the page sees it, None where the page has the script inside.
     """
     if not name.replace("-", "").isalnum() or not name.isascii():
         raise FormatError("the name of a figure is no plain word", found=name, expected="letters, digits and dashes")
@@ -151,7 +153,7 @@ def interactive_html(figure: go.Figure, *, name: str, plotly_js: str = PLOTLY_JS
     state = dict(figure.layout.meta or {}).get("soi")
     body = figure.to_html(
         full_html=False,
-        include_plotlyjs=plotly_js,
+        include_plotlyjs=plotly_js or False,
         div_id=f"soi-{name}",
         config={"responsive": True, "displaylogo": False, "scrollZoom": False, "modeBarButtonsToRemove": ["lasso2d"]},
     )
@@ -187,7 +189,8 @@ _PAGE = """body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:1rem a
 h1{font-size:1.4rem}figure{margin:0}figcaption{font-size:.9rem;color:#5f6368}"""
 
 _STYLE = """<style>.soi-controls{display:flex;flex-wrap:wrap;gap:.4rem 1rem;align-items:center;margin:.2rem 0 .6rem;
-font-size:.92rem}.soi-controls label{display:flex;gap:.4rem;align-items:center}.soi-controls select{font:inherit;
+font-size:.92rem}.soi-controls label{display:flex;gap:.4rem;align-items:center}
+.soi-controls label[hidden]{display:none}.soi-controls select{font:inherit;
 padding:.15rem .3rem;max-width:12rem}.soi-controls output{font-weight:600}</style>"""
 
 _SCRIPT = """<script>(function(){
@@ -198,7 +201,7 @@ function draw(){
   const plot=document.getElementById('soi-'+name);
   if(!window.Plotly||!plot||!plot.data){return setTimeout(draw,60);}
   if(!all){all=plot.data[0].customdata;}
-  const at=+pick('place'),want=[pick('from'),pick('to')],keep=[];
+  const at=+pick('place'),want=state.sides.map((s,k)=>pick('soi-'+k)),keep=[];
   for(let i=0;i<all.length;i++){
     if(want.every((w,k)=>w===''||state.codes[k][i]===+w)){keep.push(i);}
   }
@@ -218,13 +221,16 @@ def _controls(name: str, state: Mapping[str, Any]) -> str:
     options = '<option value="">all</option>' + "".join(f'<option value="{int(s)}">{s.label}</option>' for s in ORDER)
     colors = [SOI_COLORS[soi] for soi in SOI]
     values = {"name": json.dumps(name), "state": _script_json(state), "colors": json.dumps(colors)}
+    places = "".join(f'<option value="{k}">{side}</option>' for k, side in enumerate(sides))
+    hidden = " hidden" if len(sides) == 1 else ""
+    picks = "".join(
+        f'<label>Category {side if len(sides) > 1 else ""} <select data-pick="soi-{k}">{options}</select></label>'
+        for k, side in enumerate(sides)
+    )
     return (
         f'{_STYLE}<div class="soi-controls" id="soi-{name}-controls">'
-        f'<label>Positions <select data-pick="place"><option value="0">{sides[0]}</option>'
-        f'<option value="1">{sides[1]}</option></select></label>'
-        f'<label>Category {sides[0]} <select data-pick="from">{options}</select></label>'
-        f'<label>Category {sides[1]} <select data-pick="to">{options}</select></label>'
-        f"<output aria-live=polite></output></div>{_SCRIPT % values}"
+        f'<label{hidden}>Positions <select data-pick="place">{places}</select></label>'
+        f"{picks}<output aria-live=polite></output></div>{_SCRIPT % values}"
     )
 
 
