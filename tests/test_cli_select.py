@@ -154,9 +154,9 @@ def test_row_numbers_stand_for_ids_where_a_file_has_none(tmp_path):
 def test_ids_of_another_type_are_compared_as_text(tmp_path):
     path = tmp_path / "mine.jsonl"
     path.write_text('{"id": 7, "t": "a"}\n{"id": 8.0, "t": "b"}\n{"id": null, "t": "c"}\n{"id": null, "t": "d"}\n')
-    assert match(path, ["7", "8"]).rows.tolist() == [0, 1]
-    assert match(path, ["validation/8"]).rows.tolist() == [1]
-    assert match(path, [8]).texts(["t"])["t"].tolist() == ["b"]
+    assert match(path, ["7", "8"], "id").rows.tolist() == [0, 1]
+    assert match(path, ["validation/8"], "id").rows.tolist() == [1]
+    assert match(path, [8], "id").texts(["t"])["t"].tolist() == ["b"]
     padded = tmp_path / "padded.csv"
     padded.write_text("id,t\n007,a\n008,b\n")
     with pytest.raises(AlignmentError, match=r"found '7' in the dynamics and '007' in the file"):
@@ -168,7 +168,12 @@ def test_faults_of_the_file_are_named(soi, dynamics, tmp_path):
     twice = tmp_path / "twice.csv"
     twice.write_text("id,t\n100,a\n101,b\n100,c\n")
     with pytest.raises(DuplicateIdError, match=r"twice\.csv: rows 1 and 3 have the same id .* found '100'"):
-        match(twice, [100])
+        match(twice, [100], "id")
+    assert match(twice, [2]).by == "row numbers from 0"  # a column that is only called so cannot serve
+    header_twice = tmp_path / "header_twice.csv"
+    header_twice.write_text("id,id\n100,a\n")
+    with pytest.raises(CorpusError, match="stands twice in the header"):
+        match(header_twice, [100], "id")
     with pytest.raises(CorpusError, match=r"no such column; found 'key'. Next: .*id, t"):
         match(twice, [100], "key")
     out = tmp_path / "part.csv"

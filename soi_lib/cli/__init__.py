@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from soi_lib.cli import reading, reproducing, selecting, training  # noqa: F401  (each adds its commands)
+from soi_lib.cli import doctor, reading, reproducing, selecting, training  # noqa: F401  (each adds its commands)
 from soi_lib.cli.app import app
 from soi_lib.errors import OutputExistsError, SoiError
 

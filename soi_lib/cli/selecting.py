@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -17,6 +17,7 @@ from soi_lib.cli.shared import (
     QuietOption,
     dynamics_in,
     print_json,
+    table,
 )
 from soi_lib.errors import SoiError
 
@@ -103,6 +104,83 @@ def select(
         typer.echo(out)
     else:
         typer.echo("\n".join(map(str, ids.tolist())))
+
+
+@app.command()
+def suspects(
+    file: DynamicsOrRun,
+    top: Annotated[
+        int | None, typer.Option("--top", "-n", min=1, help="How many [default: 20 on the screen, all in a file].")
+    ] = None,
+    rule: Annotated[str, typer.Option("--rule", help="What is looked at; the library reference lists the rules.")] = "",
+    source: FromOption = None,
+    id_column: IdOption = None,
+    text: Annotated[
+        list[str] | None, typer.Option("--text", help="The column of your file to show beside; may be repeated.")
+    ] = None,
+    member: MemberOption = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Write the ranking (.csv .tsv .jsonl .json .parquet).")
+    ] = None,
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Rank examples by how likely their label is wrong, from how the model learned them; the most suspect first.
+
+    `soi suspects run --from train.csv --id id --text text` shows the texts beside. "given" is the label that the
+    example has, "suggested" the one that the model favoured.
+    """
+    from soi_lib.analysis.categories import SOI
+    from soi_lib.analysis.suspects import DEFAULT_RULE
+    from soi_lib.analysis.suspects import suspects as rank
+
+    path, dynamics = dynamics_in(file, member)
+    ranking = rank(dynamics, rule or DEFAULT_RULE)
+    ranking.insert(0, "rank", range(1, len(ranking) + 1))
+    ranking = ranking.head(top if top is not None else len(ranking) if out is not None else 20)
+    ranking["soi"] = [SOI(code).name for code in ranking["soi"]]
+    if source is not None:
+        ranking = _with_texts(ranking, source, id_column, text, quiet)
+    elif id_column is not None or text:
+        raise SoiError("--id and --text name columns of a file that was not given", hint="give the file with --from")
+    if out is not None:
+        _write_table(out, ranking, force)
+        _say(quiet, f"{len(ranking)} of {len(dynamics)} examples of {path}")
+    if as_json:
+        rows = ranking.astype(object).where(ranking.notna(), None).to_dict("records")
+        told: dict[str, Any] = {"file": str(path), "rule": rule or DEFAULT_RULE, "n": len(dynamics)}
+        print_json(told | ({"out": str(out)} if out is not None else {"suspects": rows}))
+    elif out is not None:
+        typer.echo(out)
+    else:
+        shown = ranking.drop(columns=["gold", "score", "variability", "correctness"])
+        table([{str(name): _brief(value) for name, value in row.items()} for row in shown.to_dict("records")])
+
+
+def _with_texts(
+    ranking: pd.DataFrame, source: Path, id_column: str | None, text: list[str] | None, quiet: bool
+) -> pd.DataFrame:
+    """The ranking with columns of the person's file beside; those that were not named are guessed and said."""
+    import pandas as pd
+
+    from soi_lib.corpora.copies import match, text_columns
+
+    found = match(source, ranking["id"].tolist(), id_column)
+    columns = text or text_columns(found.frame, source)
+    _say(quiet, f"{source}: found by {found.by}; text from {', '.join(map(repr, columns))}")
+    beside = found.texts(columns).rename(columns={name: f"{name} (file)" for name in columns if name in ranking})
+    return pd.concat([ranking.reset_index(drop=True), beside], axis=1)
+
+
+def _brief(value: Any) -> Any:
+    """A value for a cell: numbers to three places, texts to a line, nothing for what is not known."""
+    if value is None or value != value:
+        return ""
+    if isinstance(value, float):
+        return round(value, 3)
+    text = " ".join(str(value).split())
+    return value if isinstance(value, int) else text if len(text) <= 100 else text[:99] + "…"
 
 
 def _known(subsets: list[str]) -> list[str]:

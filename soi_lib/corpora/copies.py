@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from soi_lib import atomic
 from soi_lib.corpora.base import SPLITS
-from soi_lib.corpora.files import ID_COLUMNS, read
+from soi_lib.corpora.files import ID_COLUMNS, PAIRS, TEXTS, read
 from soi_lib.errors import AlignmentError, CorpusError, DuplicateIdError, SoiError, nearest
 
 if TYPE_CHECKING:
@@ -81,9 +81,9 @@ class Matched:
 def match(path: str | os.PathLike[str], ids: Iterable[Any], column: str | None = None) -> Matched:
     """Find the rows of a CSV, TSV, JSONL or Parquet file that hold `ids`.
 
-    `column` names the file's ids. Without it, a column that is called id, idx or guid is taken, and where there is
-    none the ids are row numbers from 0. Ids are compared as text (7 is "7"; "007" is not), with or without the name of
-    a split in front, as `soi_lib.corpora.files` gives it ("train/7").
+    `column` names the file's ids. Without it, a column that is called id, idx or guid is taken if it has a value in
+    every row and none twice; where there is none, ids are row numbers from 0. Ids are compared as text (7 is "7"; "007"
+    is not), with or without the name of a split in front, as `soi_lib.corpora.files` gives it ("train/7").
     Raises CorpusError (no such file or column, a damaged file), DuplicateIdError (a row's id stands twice in the
     file) and AlignmentError (ids that are not in the file).
     """
@@ -106,24 +106,38 @@ def match(path: str | os.PathLike[str], ids: Iterable[Any], column: str | None =
     return Matched(source, frame, np.array([place[key] for key in keys], dtype=np.int64), by)
 
 
+def text_columns(frame: pd.DataFrame, path: Path) -> list[str]:
+    """The columns that are called as texts are, both of a pair; raises CorpusError where there is none."""
+    have = {str(c).lower(): str(c) for c in frame.columns}
+    for names in (*PAIRS, *((name,) for name in TEXTS)):
+        if all(name in have for name in names):
+            return [have[name] for name in names]
+    raise CorpusError("no column looks like the text", where=path, found=", ".join(have), hint="name it with --text")
+
+
 def _require(path: Path, frame: pd.DataFrame, column: str) -> None:
     have = [str(c) for c in frame.columns]
     if column not in have:
         raise CorpusError("there is no such column", where=path, found=repr(column), hint=nearest(column, have))
+    if have.count(column) > 1:
+        raise CorpusError(f"the column {column!r} stands twice in the header", where=path, hint="rename one of them")
 
 
 def _id_column(frame: pd.DataFrame) -> str | None:
     have = {str(c).lower(): str(c) for c in frame.columns}
-    return next((have[name] for name in ID_COLUMNS if name in have), None)
+    name = next((have[name] for name in ID_COLUMNS if name in have), None)
+    if name is None or list(frame.columns).count(name) > 1:
+        return None
+    keys = [_key(value) for value in frame[name]]
+    return name if None not in keys and len(set(keys)) == len(keys) else None
 
 
 def _places(path: Path, column: pd.Series[Any], name: str) -> dict[str, int]:
     """The row of each id of a column; rows without an id are never matched."""
     place: dict[str, int] = {}
-    for row, value in enumerate(column.tolist()):
-        if value is None or value != value or value == "":
+    for row, key in enumerate(map(_key, column)):
+        if key is None:
             continue
-        key = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
         if key in place:
             raise DuplicateIdError(
                 f"rows {place[key] + 1} and {row + 1} have the same id in column {name!r}",
@@ -134,6 +148,13 @@ def _places(path: Path, column: pd.Series[Any], name: str) -> dict[str, int]:
             )
         place[key] = row
     return place
+
+
+def _key(value: Any) -> str | None:
+    """An id as text (12.0 is what a table makes of 12 beside missing values); None where there is none."""
+    if value is None or value != value or value == "":
+        return None
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _without_split(ids: list[str]) -> list[str]:

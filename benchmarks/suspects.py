@@ -1,0 +1,320 @@
+"""How well are wrong labels found? Flip some on purpose, train, rank, and see where the flipped ones stand.
+
+    .venv/bin/python benchmarks/suspects.py                  # all of it; stops and continues at will
+    .venv/bin/python benchmarks/suspects.py --estimate       # what it would take, without training
+    .venv/bin/python benchmarks/suspects.py --examples 100 --epochs 2 --seeds 0 --folds 2 --out /tmp/try.json
+
+For each corpus, rate of flipped labels and seed there is one training with recording, for every rule of
+`soi_lib.analysis.suspects` (the area under the margin of Pleiss et al. 2020 is the rule "margin"), and K trainings on
+all but a K-th of the examples, whose predictions on the rest are what cleanlab judges. Same encoder, examples and
+hyperparameters. What a training gives is kept under `--work` by a key of all that determines it, so nothing is trained
+twice. Average precision and the recall among the first K, K being the number of flipped labels, both of the ranking
+that a person would see; means over seeds with 95 % intervals of Student's t.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import numpy as np
+from scipy import stats
+from tqdm.auto import tqdm
+
+from soi_lib import TrainingDynamics, atomic
+from soi_lib.analysis.suspects import RULES, suspects
+
+ROOT = Path(__file__).resolve().parent.parent
+ENCODER = {"en": "e5", "fr": "e5", "fa": "e5"}
+COST = {"entailment": 2.2, "en": 1.2, "fr": 1.4, "fa": 1.4}
+"""Time an example, relative to a short English sentence in MiniLM."""
+RATE = 90
+"""Such sentences a core trains on in a second, as measured on this project's machine with both cores at work."""
+TRAINING = {"batch_size": 16, "learning_rate": 1e-4}
+OURS = "confidence"
+"""The default rule of `suspects`, with which the others are compared."""
+
+
+def options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--corpora", nargs="+", default=["sentiment", "paraphrase", "en"])
+    parser.add_argument("--rates", nargs="+", type=float, default=[0.05, 0.1, 0.2])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--examples", type=int, default=500)
+    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--folds", type=int, default=3, help="0 leaves cleanlab out")
+    parser.add_argument("--work", type=Path, default=ROOT / "_build" / "suspects")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "suspects.json")
+    parser.add_argument("--estimate", action="store_true", help="print the work that is left and stop")
+    return parser.parse_args()
+
+
+def main() -> int:
+    given = options()
+    cells = [(c, rate, seed) for c in given.corpora for rate in given.rates for seed in given.seeds]
+    todo = [job for cell in cells for job in jobs(given, *cell) if not path_of(given, job).exists()]
+    minutes = sum(cost(job) for job in todo) / RATE / 60
+    print(f"{len(todo)} trainings to do, about {minutes:.0f} minutes of one core", file=sys.stderr)
+    if given.estimate:
+        return 0
+    import torch
+
+    torch.set_num_threads(1)
+    started = time.monotonic()
+    with tqdm(
+        total=sum(examples_of(job) for job in todo), unit=" examples", unit_scale=True, dynamic_ncols=True
+    ) as bar:
+        for job in todo:
+            bar.set_description(f"{job['corpus']} {job['rate']:.0%} seed {job['seed']} {job['part']}")
+            do(given, job, bar.update)
+    spent = time.monotonic() - started
+    rankings = {cell: ranked(given, *cell) for cell in tqdm(cells, desc="rank", dynamic_ncols=True)}
+    report = summary(given, rankings)
+    report["seconds_of_this_call"] = round(spent, 1)
+    atomic.write_json(given.out, report)
+    show(report)
+    print(given.out)
+    return 0
+
+
+# --- trainings --------------------------------------------------------------------------------------------------------
+
+
+def jobs(given: argparse.Namespace, corpus: str, rate: float, seed: int) -> list[dict[str, Any]]:
+    """The trainings of one cell: one on everything, and one a fold."""
+    common = {"corpus": corpus, "rate": rate, "seed": seed, "examples": given.examples, "epochs": given.epochs}
+    parts = ["all", *(f"fold {k + 1} of {given.folds}" for k in range(given.folds))]
+    return [common | {"part": part, "folds": given.folds if part != "all" else 0, **TRAINING} for part in parts]
+
+
+def examples_of(job: dict[str, Any]) -> int:
+    """About how many examples are trained on, counted once an epoch."""
+    share = 1.0 if job["part"] == "all" else 1 - 1 / job["folds"]
+    return round(job["examples"] * job["epochs"] * share)
+
+
+def cost(job: dict[str, Any]) -> float:
+    return examples_of(job) * COST.get(job["corpus"], 1.0)
+
+
+def path_of(given: argparse.Namespace, job: dict[str, Any]) -> Path:
+    """Where the result of a training is kept: dynamics with logits, or probabilities of a fold's held-out examples."""
+    from soi_lib.encoders.sources import encoder_dir, fingerprint
+    from soi_lib.training.version import ENGINE_VERSION
+
+    corpus = job["corpus"]
+    identity = job | {
+        "corpus_fingerprint": corpus_of(corpus).fingerprint,
+        "encoder": cached_fingerprint(ENCODER.get(corpus, "minilm"), encoder_dir, fingerprint),
+        "engine": ENGINE_VERSION,
+    }
+    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:20]
+    return given.work / f"{key}.{'parquet' if job['part'] == 'all' else 'npy'}"
+
+
+@lru_cache
+def cached_fingerprint(name: str, folder: Callable[[str], Path], fingerprint: Callable[[Path], str]) -> str:
+    return fingerprint(folder(name))
+
+
+@lru_cache
+def corpus_of(name: str) -> Any:
+    from soi_lib.corpora import load
+
+    return load(name)
+
+
+def flipped(gold: np.ndarray, classes: int, rate: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Labels with a share `rate` of them changed to another class at random, and which were: (N,) int64, (N,) bool.
+
+    The labels that are flipped at a low rate are among those of a higher one.
+    """
+    rng = np.random.default_rng(seed)
+    order, shift = rng.permutation(len(gold)), rng.integers(1, classes, len(gold))
+    wrong = np.zeros(len(gold), dtype=bool)
+    wrong[order[: round(rate * len(gold))]] = True
+    return np.where(wrong, (gold + shift) % classes, gold).astype(np.int64), wrong
+
+
+def folds_of(labels: np.ndarray, folds: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    from sklearn.model_selection import StratifiedKFold
+
+    return list(StratifiedKFold(folds, shuffle=True, random_state=seed).split(np.zeros(len(labels)), labels))
+
+
+def do(given: argparse.Namespace, job: dict[str, Any], progress: Callable[[int], Any]) -> None:
+    """Train, and keep what the comparison needs."""
+    split = corpus_of(job["corpus"]).splits["train"].take(job["examples"])
+    classes = len(corpus_of(job["corpus"]).labels)
+    labels, _ = flipped(split.label.astype(np.int64), classes, job["rate"], job["seed"])
+    path = path_of(given, job)
+    if job["part"] == "all":
+        result = train(job, split, labels, np.arange(len(split)), None, progress)
+        result.dynamics[job["corpus"]].save(path, overwrite=True)
+        return
+    number = int(job["part"].split()[1]) - 1
+    inside, outside = folds_of(labels, job["folds"], job["seed"])[number]
+    result = train(job, split, labels, inside, outside, progress)
+    with atomic.replacing(path) as tmp, open(tmp, "wb") as handle:
+        np.save(handle, result.predictions[job["corpus"]]["rest"].probabilities, allow_pickle=False)
+
+
+def train(
+    job: dict[str, Any], split: Any, labels: np.ndarray, inside: np.ndarray, outside: np.ndarray | None, progress: Any
+) -> Any:
+    """Train on the rows `inside`, recording logits, and predict the rows `outside`."""
+    from soi_lib.encoders.sources import encoder_card, encoder_dir
+    from soi_lib.encoders.vocabulary import load_trimmed, special_ids, tokenize, used_tokens
+    from soi_lib.training import engine
+    from soi_lib.training.batching import encode
+
+    encoder = ENCODER.get(job["corpus"], "minilm")
+    folder, card = encoder_dir(encoder), encoder_card(encoder)
+
+    def tokens(rows: np.ndarray) -> Any:
+        pair = None if split.text_pair is None else [split.text_pair[i] for i in rows]
+        return tokenize(folder, [split.text[i] for i in rows], pair, max_length=128, prefix=card.prefix)
+
+    parts = {"train": inside} if outside is None else {"train": inside, "rest": outside}
+    made = {name: tokens(rows) for name, rows in parts.items()}
+    model, id_map = load_trimmed(folder, used_tokens(*(t.ids for t in made.values()), special=special_ids(folder)))
+    member = engine.TrainMember(
+        name=job["corpus"],
+        labels=corpus_of(job["corpus"]).labels,
+        ids=split.ids[inside],
+        splits={name: encode(made[name], id_map, labels[rows], member=0) for name, rows in parts.items()},
+    )
+    config = engine.TrainConfig(epochs=job["epochs"], seed=job["seed"], **TRAINING)
+    plain = engine.DynamicsRecorder
+    engine.DynamicsRecorder = partial(plain, keep_logits=True)  # the loop itself keeps none
+    try:
+        pad = int(model.config.pad_token_id)
+        return engine.train(model, [member], config, pad=pad, progress=lambda _, n: progress(n))
+    finally:
+        engine.DynamicsRecorder = plain
+
+
+# --- rankings ---------------------------------------------------------------------------------------------------------
+
+
+def ranked(given: argparse.Namespace, corpus: str, rate: float, seed: int) -> dict[str, Any]:
+    """The flipped examples of one cell, and every method's ranking of all: rows, the most suspect first."""
+    split = corpus_of(corpus).splits["train"].take(given.examples)
+    labels, wrong = flipped(split.label.astype(np.int64), len(corpus_of(corpus).labels), rate, seed)
+    whole, *parts = jobs(given, corpus, rate, seed)
+    dynamics = TrainingDynamics.load(path_of(given, whole))
+    assert np.array_equal(dynamics.gold, labels)
+    place = {key: row for row, key in enumerate(split.ids)}
+    orders = {rule: np.array([place[i] for i in suspects(dynamics, rule)["id"]]) for rule in RULES}
+    if not parts:
+        return {"wrong": wrong, "orders": orders}
+    held_out = np.full((len(split), len(corpus_of(corpus).labels)), np.nan, dtype=np.float64)
+    for (_, outside), part in zip(folds_of(labels, given.folds, seed), parts, strict=True):
+        held_out[outside] = np.load(path_of(given, part), allow_pickle=False)
+    return {"wrong": wrong, "orders": orders | by_cleanlab(labels, held_out)}
+
+
+def by_cleanlab(labels: np.ndarray, held_out: np.ndarray) -> dict[str, np.ndarray]:
+    """cleanlab's rankings from out-of-fold probabilities: of all examples by quality, and with its issues in front."""
+    from cleanlab.filter import find_label_issues
+    from cleanlab.rank import get_label_quality_scores
+
+    held_out = held_out / held_out.sum(1, keepdims=True)
+    out = {}
+    for method in ("self_confidence", "normalized_margin"):
+        quality = get_label_quality_scores(labels, held_out, method=method)
+        out[f"cleanlab {method.replace('_', ' ')}"] = np.argsort(quality, kind="stable")
+    by_quality = out["cleanlab self confidence"]
+    issues = find_label_issues(labels, held_out, return_indices_ranked_by="self_confidence", n_jobs=1)
+    rest = by_quality[~np.isin(by_quality, issues)]
+    return out | {"cleanlab find_label_issues": np.concatenate([issues, rest]).astype(np.int64)}
+
+
+def scores(order: np.ndarray, wrong: np.ndarray) -> tuple[float, float]:
+    """Average precision of a ranking, and its recall among as many as there are wrong labels."""
+    hits = wrong[order]
+    at = np.flatnonzero(hits) + 1
+    return float((np.arange(1, len(at) + 1) / at).mean()), float(hits[: len(at)].mean())
+
+
+def interval(values: list[float]) -> dict[str, Any]:
+    """Mean over seeds with its 95 % interval (Student's t); no interval for one seed."""
+    mean, n = float(np.mean(values)), len(values)
+    half = float(stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n)) if n > 1 else None
+    low, high = (None, None) if half is None else (round(mean - half, 4), round(mean + half, 4))
+    return {"mean": round(mean, 4), "low": low, "high": high, "seeds": [round(v, 4) for v in values]}
+
+
+def summary(given: argparse.Namespace, rankings: dict[Any, Any]) -> dict[str, Any]:
+    """What is written: every cell, the means over cells, and the differences from our rule, by seed."""
+    from soi_lib.experiments.run import commit, machine
+
+    methods = list(next(iter(rankings.values()))["orders"])
+    measured = {
+        (*cell, method): scores(r["orders"][method], r["wrong"]) for cell, r in rankings.items() for method in methods
+    }
+    pairs = [(c, r) for c in given.corpora for r in given.rates]
+    names = ("average_precision", "recall")
+    rows = [
+        {"corpus": c, "rate": r, "method": m}
+        | {name: interval([measured[c, r, s, m][i] for s in given.seeds]) for i, name in enumerate(names)}
+        for c, r in pairs
+        for m in methods
+    ]
+
+    def mean(method: str, seed: int, i: int) -> float:
+        return float(np.mean([measured[c, r, seed, method][i] for c, r in pairs]))
+
+    overall = []
+    for m in methods:
+        row: dict[str, Any] = {"method": m}
+        for i, name in enumerate(names):
+            row[name] = interval([mean(m, s, i) for s in given.seeds])
+            row[f"{OURS} minus it, {name}"] = interval([mean(OURS, s, i) - mean(m, s, i) for s in given.seeds])
+        overall.append(row)
+    overall.sort(key=lambda row: -row["average_precision"]["mean"])
+    sizes = {k: getattr(given, k) for k in ("corpora", "rates", "seeds", "examples", "epochs", "folds")}
+    words = [f"--{k} {' '.join(map(str, v if isinstance(v, list) else [v]))}" for k, v in sizes.items()]
+    return {
+        "command": f".venv/bin/python benchmarks/suspects.py {' '.join(words)}",
+        "commit": commit(),
+        "machine": machine("cpu"),
+        "versions": versions(),
+        "training": TRAINING | {"encoders": {c: ENCODER.get(c, "minilm") for c in given.corpora}},
+        **sizes,
+        "chance": "average precision and recall of a random ranking are about the rate",
+        "ours": OURS,
+        "rows": rows,
+        "overall": overall,
+    }
+
+
+def versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("soi_lib", "torch", "transformers", "numpy", "cleanlab")}
+
+
+def show(report: dict[str, Any]) -> None:
+    """The means as a table, for a person who waits."""
+
+    def cell(value: dict[str, Any]) -> str:
+        return f"{value['mean']:.3f}" + ("" if value["low"] is None else f" [{value['low']:.3f}, {value['high']:.3f}]")
+
+    for row in report["overall"]:
+        print(f"{row['method']:28} AP {cell(row['average_precision'])}  recall {cell(row['recall'])}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,225 @@
+"""Wrong labels from dynamics: flipped ones are found well above chance, and the edges are where one expects them."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import synthetic
+
+from soi_lib import SOI, TrainingDynamics, categorize, data_map
+from soi_lib.analysis.suspects import DEFAULT_RULE, RULES, margins, suspects
+from soi_lib.cli import main
+from soi_lib.errors import FormatError, RangeError
+
+N, RATE = 1000, 0.1
+
+
+def average_precision(ranking: pd.DataFrame, wrong: set[object]) -> float:
+    hits = np.array([i in wrong for i in ranking["id"]])
+    at = np.flatnonzero(hits) + 1
+    return float((np.arange(1, len(at) + 1) / at).mean())
+
+
+def with_flips(classes: int, seed: int = 0, *, logits: bool = True) -> tuple[TrainingDynamics, set[object]]:
+    """Dynamics of which a tenth of the labels were flipped, and the ids of those.
+
+    A model that learns the true label better and better, with noise, and in the end a little of the flipped one too.
+    """
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(0, classes, N)
+    gold = truth.copy()
+    flipped = rng.choice(N, int(RATE * N), replace=False)
+    gold[flipped] = (truth[flipped] + rng.integers(1, classes, len(flipped))) % classes
+    clean = synthetic.learn(N, 8, seed=seed, corpus=seed)
+    ease = np.log(clean.p_gold / (1 - clean.p_gold)).astype(np.float64)  # the margin of the true label
+    scores = rng.normal(0, 0.4, (8, N, classes))
+    np.put_along_axis(scores, np.broadcast_to(truth[None, :, None], (8, N, 1)), ease[..., None], axis=2)
+    by_heart = np.linspace(0, 1.5, 8)[:, None]
+    scores[:, np.arange(N), gold] += by_heart
+    odds = np.exp(scores - scores.max(2, keepdims=True))
+    p = (odds / odds.sum(2, keepdims=True))[:, np.arange(N), gold].astype(np.float32)
+    meta = {"classes": classes, "member": "made"}
+    kept = scores.astype(np.float32) if logits else None
+    dyn = TrainingDynamics(np.arange(N) * 7, gold, p, scores.argmax(2) == gold, meta, kept)
+    return dyn, set((flipped * 7).tolist())
+
+
+@pytest.mark.parametrize("classes", [2, 6])
+@pytest.mark.parametrize("rule", RULES)
+def test_flipped_labels_are_found_far_above_chance(rule, classes):
+    dyn, wrong = with_flips(classes)
+    floor = 4 * RATE if rule == DEFAULT_RULE else 2 * RATE  # chance is the rate
+    assert average_precision(suspects(dyn, rule), wrong) > floor
+    shuffled = set(np.random.default_rng(1).permutation(dyn.ids)[: len(wrong)].tolist())
+    assert average_precision(suspects(dyn, rule), shuffled) < 1.6 * RATE  # the measure itself is not generous
+
+
+def test_columns_say_what_they_are():
+    dyn, _ = with_flips(3)
+    ranking = suspects(dyn)
+    assert list(ranking) == [
+        "id", "gold", "given", "suggested", "score", "confidence", "variability", "correctness", "soi",
+    ]  # fmt: skip
+    by_id = ranking.sort_values("id").reset_index(drop=True)
+    expected = data_map(dyn)
+    for name in ("id", "confidence", "variability", "correctness", "soi"):
+        np.testing.assert_array_equal(by_id[name], expected[name])
+    assert by_id["given"].tolist() == [str(g) for g in dyn.gold]
+    assert (ranking["score"].diff().dropna() <= 0).all()
+    assert set(ranking.loc[ranking["suggested"].notna(), "suggested"]) <= {"0", "1", "2"}
+    agreed = ranking["suggested"].isna()
+    assert (ranking.loc[~agreed, "suggested"] != ranking.loc[~agreed, "given"]).all()
+    assert ranking.loc[agreed, "confidence"].mean() > 0.6 > ranking.loc[~agreed, "confidence"].mean()
+
+
+def test_the_order_of_examples_does_not_matter_and_ties_go_by_id():
+    dyn, _ = with_flips(2)
+    order = np.random.default_rng(3).permutation(N)
+    again = dyn.subset(dyn.ids[order].tolist())
+    for rule in RULES:
+        pd.testing.assert_frame_equal(suspects(dyn, rule), suspects(again, rule))
+    same = TrainingDynamics(["b", "c", "a"], [0, 1, 0], np.full((2, 3), 0.5), np.zeros((2, 3), bool))
+    for rule in RULES:
+        assert suspects(same, rule)["id"].tolist() == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_one_epoch_is_enough(rule):
+    p = np.array([[0.9, 0.1, 0.6]], np.float32)
+    dyn = TrainingDynamics([1, 2, 3], [0, 1, 0], p, p > 0.5)
+    ranking = suspects(dyn, rule)
+    assert ranking["id"].iloc[0] == 2
+    assert np.isfinite(ranking["score"]).all()
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_all_right_and_certain(rule):
+    dyn = TrainingDynamics([3, 1, 2], [0, 1, 0], np.ones((4, 3)), np.ones((4, 3), bool))
+    ranking = suspects(dyn, rule)
+    assert ranking["id"].tolist() == [1, 2, 3]
+    assert np.isfinite(ranking["score"]).all()
+    assert ranking["suggested"].isna().all()
+    assert set(ranking["soi"]) == {SOI.ACE}
+
+
+def test_margins_of_two_classes_need_no_logits():
+    dyn, _ = with_flips(2)
+    without = TrainingDynamics(dyn.ids, dyn.gold, dyn.p_gold, dyn.correct, dyn.meta)
+    np.testing.assert_allclose(margins(without), margins(dyn), rtol=1e-3, atol=1e-4)
+    assert suspects(without, "margin")["id"].head(50).tolist() == suspects(dyn, "margin")["id"].head(50).tolist()
+    assert suspects(without)["suggested"].equals(suspects(dyn)["suggested"])
+
+
+def test_margins_by_hand():
+    logits = np.array([[[2.0, 1.0, 0.0], [0.0, 3.0, 5.0]]], np.float32)
+    dyn = TrainingDynamics([1, 2], [0, 1], np.array([[0.7, 0.1]]), np.array([[True, False]]), logits=logits)
+    assert margins(dyn).tolist() == [[1.0, -2.0]]
+    assert suspects(dyn, "margin")["score"].tolist() == [2.0, -1.0]
+    assert suspects(dyn)["suggested"].tolist() == ["2", None]
+
+
+def test_many_classes_without_logits():
+    dyn, wrong = with_flips(5, logits=False)
+    ranking = suspects(dyn)
+    assert ranking["suggested"].isna().all()  # nobody knows
+    assert average_precision(ranking, wrong) > 4 * RATE
+    with pytest.raises(FormatError, match=r"margins need the logits .* found 5 classes and no logits"):
+        suspects(dyn, "margin")
+    with pytest.raises(RangeError, match="did you mean 'confidence'"):
+        suspects(dyn, "confidense")
+
+
+def test_rules_differ_where_they_should():
+    """Never right but unsure, against right at the end but very sure of another label before."""
+    p = np.array([[0.45, 0.02], [0.45, 0.02], [0.45, 0.9]], np.float32)
+    dyn = TrainingDynamics([1, 2], [0, 0], p, p > 0.5)
+    assert suspects(dyn, "unlearned first")["id"].tolist() == [1, 2]
+    assert suspects(dyn, "confidence")["id"].tolist() == [2, 1]
+    assert suspects(dyn, "last epoch")["id"].tolist() == [1, 2]
+    assert suspects(dyn, "early")["id"].tolist() == [2, 1]
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def soi(monkeypatch, capsys):
+    def call(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["soi", *map(str, words)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        out, err = capsys.readouterr()
+        return stop.value.code, out, err
+
+    return call
+
+
+@pytest.fixture
+def saved(tmp_path):
+    dyn, _ = with_flips(2)
+    dyn.save(tmp_path / "made.parquet")
+    return dyn, tmp_path / "made.parquet"
+
+
+def test_command_prints_the_head_of_the_ranking(soi, saved):
+    dyn, path = saved
+    told = json.loads(soi("suspects", path, "--json", "--top", 3)[1], parse_constant=pytest.fail)
+    expected = suspects(dyn).head(3)
+    assert (told["n"], told["rule"]) == (N, DEFAULT_RULE)
+    assert [row["id"] for row in told["suspects"]] == expected["id"].tolist()
+    assert [row["rank"] for row in told["suspects"]] == [1, 2, 3]
+    codes = dict(zip(dyn.ids.tolist(), categorize(dyn), strict=True))
+    assert [row["soi"] for row in told["suspects"]] == [SOI(codes[i]).name for i in expected["id"]]
+    code, out, err = soi("suspects", path)
+    assert (code, err) == (0, "")
+    assert len(out.splitlines()) == 21
+    margin = json.loads(soi("suspects", path, "--rule", "margin", "--json")[1])
+    assert [row["id"] for row in margin["suspects"]] == suspects(dyn, "margin").head(20)["id"].tolist()
+
+
+def test_command_shows_the_texts_beside(soi, saved, tmp_path):
+    dyn, path = saved
+    frame = pd.DataFrame({"score": "mine", "text": [f"text of {i}" for i in dyn.ids], "id": dyn.ids})
+    frame.iloc[::-1].to_csv(tmp_path / "mine.csv", index=False)
+    code, out, err = soi("suspects", path, "--from", tmp_path / "mine.csv", "--top", 2)
+    assert code == 0
+    assert f"text of {suspects(dyn)['id'][0]}" in out
+    assert "found by column 'id'; text from 'text'" in err
+    out_file = tmp_path / "ranking.csv"
+    words = ("suspects", path, "--from", tmp_path / "mine.csv", "--text", "text", "--text", "score", "--out", out_file)
+    assert soi(*words, "--quiet")[::2] == (0, "")
+    ranking = pd.read_csv(out_file)
+    assert len(ranking) == N
+    assert ranking["id"].tolist() == suspects(dyn)["id"].tolist()
+    assert ranking["text"].tolist() == [f"text of {i}" for i in ranking["id"]]
+    assert set(ranking["score (file)"]) == {"mine"}
+    assert soi(*words)[0] == 2  # it is there now
+    for more, message in (
+        (("--text", "texts"), "did you mean 'text'"),
+        (("--id", "key"), "there is no such column"),
+    ):
+        code, _, err = soi("suspects", path, "--from", tmp_path / "mine.csv", *more)
+        assert code == 2
+        assert message in err
+    assert "give the file with --from" in soi("suspects", path, "--text", "text")[2]
+    assert "did you mean 'margin'" in soi("suspects", path, "--rule", "margins")[2]
+
+
+@pytest.mark.parametrize("suffix", [".tsv", ".jsonl", ".json", ".parquet"])
+def test_command_writes_every_format(soi, saved, tmp_path, suffix):
+    dyn, path = saved
+    out = tmp_path / f"ranking{suffix}"
+    assert soi("suspects", path, "--top", 5, "--out", out)[0] == 0
+    read = {
+        ".tsv": lambda: pd.read_csv(out, sep="\t"),
+        ".jsonl": lambda: pd.read_json(out, lines=True),
+        ".json": lambda: pd.read_json(out),
+        ".parquet": lambda: pd.read_parquet(out),
+    }[suffix]()
+    assert read["id"].tolist() == suspects(dyn)["id"].head(5).tolist()
+    np.testing.assert_allclose(read["score"], suspects(dyn)["score"].head(5), rtol=1e-8)
+    assert "expected .csv .tsv" in soi("suspects", path, "--out", tmp_path / "ranking.xlsx")[2]

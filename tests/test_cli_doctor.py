@@ -1,0 +1,146 @@
+"""`soi doctor`: what it finds is so, and what is needed and missing is said with the command that helps."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import soi_lib
+from soi_lib.cli import main
+from soi_lib.cli.doctor import examine
+from soi_lib.packages import read_list
+from soi_lib.paths import cache_dir
+
+
+@pytest.fixture
+def soi(monkeypatch, capsys):
+    def call(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["soi", *map(str, words)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        out, err = capsys.readouterr()
+        return stop.value.code, out, err
+
+    return call
+
+
+def test_all_is_well_here(soi, wheels, tmp_path):
+    code, out, err = soi("doctor", "--json", "--runs", tmp_path / "runs")
+    found = json.loads(out, parse_constant=pytest.fail)
+    assert (code, err, found["problems"], found["well"]) == (0, "", [], True)
+    assert found["soi_lib"] == soi_lib.__version__
+    assert found["python"] == ".".join(map(str, sys.version_info[:3]))
+    versions = {p["name"]: p["version"] for p in found["packages"]}
+    for name in ("torch", "transformers", "numpy", "typer", "plotly"):
+        assert versions[name] == importlib.metadata.version(name)
+    assert found["cores"] == len(os.sched_getaffinity(0))
+    assert found["memory"]["total"] > found["memory"]["available"] > 0
+    assert found["device"]["kind"] in ("cpu", "cuda")
+    assert found["device"]["precision"] in ("bf16", "fp32")
+    assert found["cache"]["folder"] == str(cache_dir())
+    assert found["cache"]["packages"] == {p.name: "verified" for p in read_list()}
+    assert found["cache"]["size"] > sum(p.path.stat().st_size for p in read_list())
+    assert found["runs"] == {"folder": str(tmp_path / "runs"), "writable": True, "free": found["runs"]["free"]}
+    assert not (tmp_path / "runs").exists()
+    assert any(found["device"]["precision"] in line for line in found["would_run"])
+
+
+def test_for_people(wheels):
+    done = subprocess.run([sys.executable, "-m", "soi_lib.cli", "doctor"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"{len(wheels)} of {len(wheels)} there and verified" in done.stdout
+    assert done.stdout.strip().endswith("all is well")
+    assert "\x1b" not in done.stdout
+
+
+def test_an_empty_cache_is_a_problem_with_its_remedy(soi, tmp_path, monkeypatch):
+    monkeypatch.setenv("SOI_CACHE", str(tmp_path / "cache"))
+    code, out, _ = soi("doctor", "--json")
+    found = json.loads(out)
+    assert (code, found["well"]) == (2, False)
+    assert set(found["cache"]["packages"].values()) == {"missing"}
+    assert found["cache"]["size"] == 0
+    (problem,) = found["problems"]
+    assert problem.endswith("Next: `soi fetch`")
+    assert found["variables"]["SOI_CACHE"] == str(tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()  # it only looks
+
+
+def test_a_damaged_package_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("SOI_CACHE", str(tmp_path))
+    package = read_list()[0]
+    package.path.parent.mkdir()
+    package.path.write_bytes(b"PK")
+    found = examine(tmp_path)
+    assert found["cache"]["packages"][package.name] == "damaged"
+    assert any(f"{package.name} (damaged)" in line for line in found["problems"])
+
+
+def hide(monkeypatch, *names: str) -> None:
+    """As if these packages were not installed: no metadata, and an import fails."""
+    version = importlib.metadata.version
+
+    def without(name: str) -> str:
+        if name in names:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return version(name)
+
+    monkeypatch.setattr("soi_lib.cli.doctor.version", without)
+    for name in names:
+        monkeypatch.setitem(sys.modules, name, None)
+
+
+def test_without_torch_it_says_so(soi, wheels, monkeypatch):
+    hide(monkeypatch, "torch", "transformers")
+    code, out, _ = soi("doctor", "--json")
+    found = json.loads(out)
+    assert code == 2
+    assert found["device"]["kind"] is None
+    (problem,) = found["problems"]
+    assert problem == "training needs torch, transformers. Next: `pip install 'soi_lib[train]'`"
+    assert any("training" in line and "not here" in line for line in found["would_run"])
+    code, out, _ = soi("doctor")
+    assert code == 2
+    assert "none: torch is not installed" in out
+
+
+def test_a_book_that_cannot_be_made_is_only_a_note(wheels, monkeypatch):
+    hide(monkeypatch, "plotly")
+    found = examine()
+    assert found["problems"] == []
+    assert found["notes"] == ["figures and the book needs plotly. Next: `pip install 'soi_lib[book]'`"]
+
+
+def test_an_old_or_broken_torch(wheels, monkeypatch):
+    monkeypatch.setattr(
+        "soi_lib.cli.doctor.version", lambda name: "1.0" if name == "torch" else importlib.metadata.version(name)
+    )
+    monkeypatch.setitem(sys.modules, "torch", None)
+    found = examine()
+    assert any("training needs torch>=" in line for line in found["problems"])
+    assert any(line.startswith("torch cannot be used; found") for line in found["problems"])
+    assert found["device"]["name"] == "none: torch cannot be used"
+
+
+def test_a_folder_that_cannot_be_written(wheels, monkeypatch, tmp_path):
+    monkeypatch.setattr("os.access", lambda path, mode: not Path(path).is_relative_to(tmp_path))
+    found = examine(tmp_path / "runs")
+    assert found["runs"]["writable"] is False
+    assert found["problems"] == [
+        f"{tmp_path}: may not be written to. Next: change that, or choose another folder with --runs"
+    ]
+    monkeypatch.undo()
+    (tmp_path / "file").write_text("")
+    assert "is no folder" in examine(tmp_path / "file" / "runs")["problems"][0]
+
+
+def test_a_disk_without_room(monkeypatch, tmp_path):
+    monkeypatch.setenv("SOI_CACHE", str(tmp_path))
+    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 5 * 10**7})())
+    assert any("the disk has 50.0 MB free" in line for line in examine(tmp_path)["problems"])
