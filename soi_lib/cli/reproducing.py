@@ -43,30 +43,29 @@ def plan(
     profile: ProfileOption = "quick",
     runs: RunsOption = Path("runs"),
     only: OnlyOption = None,
+    stages: Annotated[bool, typer.Option("--stages", help="List the profile's second stages as well.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """List the runs of a profile: key, comparison, setting, seed, whether it is done, and a rough cost.
 
-    Cost is in thousands of short English examples trained once; a core does about 90 of those in a second.
+    Cost is in thousands of short English examples trained once; a core does about 90 of those in a second. With
+    `--json` a row also says what the run reads (fingerprints of corpora and encoder), which kind it is, and of a
+    stage the key of the run that it starts from (`base`).
     """
     from soi_lib.experiments.plan import plan as specs_of
     from soi_lib.experiments.profile import load_profile
-    from soi_lib.experiments.reproduce import cost
+    from soi_lib.experiments.reproduce import described
+    from soi_lib.experiments.stages import plan_stages
     from soi_lib.experiments.store import RunStore
 
-    store = RunStore(runs)
-    rows = [
-        {
-            "key": spec.key,
-            "comparison": spec.comparison,
-            "setting": "+".join(spec.setting),
-            "seed": spec.seed,
-            "state": "done" if store.get(spec.key) else "to do",
-            "cost": round(cost(spec) / 1000, 1),
-        }
-        for spec in specs_of(load_profile(profile), only=only or ())
-    ]
-    print_json(rows) if as_json else table(rows)
+    sizes, store = load_profile(profile), RunStore(runs)
+    specs = [*specs_of(sizes, only=only or ()), *(plan_stages(sizes, only=only or ()) if stages else ())]
+    rows = [described(spec, store) for spec in specs]
+    if as_json:
+        print_json(rows)
+        return
+    shown = ("key", "comparison", "setting", "seed", *(["stage"] if stages else []), "state", "cost")
+    table([{name: row[name] for name in shown} for row in rows])
 
 
 @app.command()
@@ -76,16 +75,15 @@ def run(
     runs: RunsOption = Path("runs"),
     quiet: QuietOption = False,
 ) -> None:
-    """Do one run of a profile, unless it is done, and print the folder that holds it."""
+    """Do one run or stage of a profile, unless it is done, and print the folder that holds it."""
     from soi_lib.experiments.plan import Job
-    from soi_lib.experiments.plan import plan as specs_of
     from soi_lib.experiments.profile import load_profile
-    from soi_lib.experiments.reproduce import run_all
+    from soi_lib.experiments.reproduce import run_all, runs_of
     from soi_lib.experiments.stages import plan_stages
     from soi_lib.experiments.store import RunStore
 
     sizes = load_profile(profile)
-    listed: list[Job] = [*specs_of(sizes), *plan_stages(sizes)]
+    listed: list[Job] = [*runs_of(sizes, RunStore(runs)), *plan_stages(sizes)]
     specs = [spec for spec in listed if spec.key.startswith(key)]
     if len(specs) != 1:
         raise SoiError(
@@ -133,6 +131,32 @@ def reproduce(
 
 
 @app.command()
+def results(
+    profile: ProfileOption = "quick",
+    runs: RunsOption = Path("runs"),
+    only: OnlyOption = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Write there instead of to standard output.")] = None,
+) -> None:
+    """Sum up the finished runs of a profile as JSON: what `make book` writes to _build/results.json.
+
+    Trains nothing: a run that is missing is an error.
+    """
+    from soi_lib import atomic
+    from soi_lib.experiments.profile import load_profile
+    from soi_lib.experiments.results import finished, summary
+    from soi_lib.experiments.run import commit
+    from soi_lib.experiments.store import RunStore
+
+    sizes = load_profile(profile)
+    value = summary(sizes, finished(sizes, RunStore(runs), only=only or ()), commit())
+    if out is None:
+        print_json(value)
+    else:
+        atomic.write_json(out, value)
+        typer.echo(out)
+
+
+@app.command()
 def book(
     profile: ProfileOption = "quick",
     runs: RunsOption = Path("runs"),
@@ -151,7 +175,7 @@ def book(
 
 @app.command()
 def notebooks(
-    runs: Annotated[Path, typer.Option("--runs", help="The recorded runs to read.")] = Path("data/recorded/quick"),
+    runs: Annotated[Path, typer.Option("--runs", help="The recorded runs to read.")] = Path("data/recorded/standard"),
     quiet: QuietOption = False,
 ) -> None:
     """Execute the project's notebooks in place on recorded runs, as they are committed."""

@@ -22,9 +22,9 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from soi_lib.errors import StoreError
-from soi_lib.experiments.plan import Job, plan
+from soi_lib.experiments.plan import Job, RunSpec, plan
 from soi_lib.experiments.profile import Profile
-from soi_lib.experiments.stages import WithWeights, plan_stages, staged
+from soi_lib.experiments.stages import StageSpec, WithWeights, plan_stages, staged
 from soi_lib.experiments.store import RunStore, StoredRun
 
 _COST = {"entailment": 2.2, "en": 1.2, "fr": 1.4, "fa": 1.4}
@@ -34,6 +34,27 @@ _COST = {"entailment": 2.2, "en": 1.2, "fr": 1.4, "fa": 1.4}
 def cost(spec: Job) -> float:
     """A rough time of a run, in short English examples trained once."""
     return spec.examples / len(spec.setting) * sum(_COST.get(member, 1.0) for member in spec.setting)
+
+
+def described(spec: RunSpec | StageSpec, store: RunStore) -> dict[str, Any]:
+    """A row of the plan, for tables and for programs that do it elsewhere."""
+    base = spec.base if isinstance(spec, StageSpec) else spec
+    stage = f"{spec.subset}, {spec.control or 'subset'}" if isinstance(spec, StageSpec) else ""
+    return {
+        "key": spec.key,
+        "comparison": base.comparison,
+        "setting": "+".join(base.setting),
+        "seed": base.seed,
+        "state": "done" if store.get(spec.key) else "to do",
+        "cost": round(cost(spec) / 1000, 1),
+        "kind": "stage" if stage else "run",
+        "name": spec.name,
+        "stage": stage,
+        "base": base.key if stage else None,
+        "examples": spec.examples,
+        "encoder": base.encoder,
+        "inputs": dict(base.fingerprints),
+    }
 
 
 def reproduce(
@@ -49,13 +70,17 @@ def reproduce(
     The weights of new runs are kept where stages of the profile start from them; the stages themselves are done by
     `reproduce_stages`.
     """
-    todo: list[Job] = [
+    return run_all(runs_of(profile, store, only=only), store, jobs=jobs, quiet=quiet)
+
+
+def runs_of(profile: Profile, store: RunStore, *, only: Iterable[str] = ()) -> list[Job]:
+    """The runs of `profile`; those that are to do, and that second stages start from, with their weights."""
+    return [
         WithWeights(spec)
         if staged(profile, spec) and profile.stages and profile.stages.subsets and store.get(spec.key) is None
         else spec
         for spec in plan(profile, only=only)
     ]
-    return run_all(todo, store, jobs=jobs, quiet=quiet)
 
 
 def reproduce_stages(

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -110,7 +110,7 @@ def open_results(
     """
     folder = Path(runs or "runs")
     further: list[StageRun] = []
-    if (folder / CHECKSUMS).exists():
+    if is_recorded(folder):
         verify_recorded(folder)
         sizes = load_profile(folder / PROFILE_COPY)
         found = [open_run(path.parent) for path in sorted(folder.glob("*/manifest.json"))]
@@ -141,6 +141,22 @@ def open_results(
         )
     also = [s for s in further if s.comparison == comparison and (seeds is None or s.seed in seeds)]
     return Results(comparison, sizes, tuple(kept), tuple(also))
+
+
+def finished(profile: Profile, store: RunStore, *, only: Iterable[str] = ()) -> list[StoredRun]:
+    """The runs of `profile` in the order of its plan. Raises StoreError that counts those that `store` lacks."""
+    from soi_lib.experiments.plan import plan
+
+    specs = plan(profile, only=only)
+    found = [run for spec in specs if (run := store.get(spec.key)) is not None]
+    if len(found) < len(specs):
+        missing = next(spec for spec in specs if spec.key not in {run.key for run in found})
+        raise StoreError(
+            f"{len(specs) - len(found)} of {len(specs)} runs are not done, the first is {missing.name} ({missing.key})",
+            where=store.root,
+            hint=f"soi reproduce --profile {profile.name} does them",
+        )
+    return found
 
 
 def summary(profile: Profile, runs: Sequence[StoredRun], commit: str) -> dict[str, Any]:
@@ -185,9 +201,7 @@ def record(
     target = Path(folder)
     if target.exists() and not force:
         raise OutputExistsError("recorded runs are already there", where=target, hint="pass --force to replace them")
-    fresh = target.with_name(f"{atomic.PREFIX}new-{target.name}")
-    shutil.rmtree(fresh, ignore_errors=True)
-    with atomic.building(fresh) as out:
+    with atomic.building(target, replace=True) as out:
         for run in runs:
             shutil.copytree(run.folder, out / run.key)
         if stages:
@@ -198,11 +212,6 @@ def record(
         atomic.write_text(out / PROFILE_COPY, text)
         lines = [f"{_digest(p)}  {p.relative_to(out).as_posix()}" for p in sorted(out.rglob("*")) if p.is_file()]
         atomic.write_text(out / CHECKSUMS, "\n".join(lines) + "\n")
-    old = target.with_name(f"{atomic.PREFIX}old-{target.name}")
-    if target.exists():  # only now, when the new folder is complete
-        os.rename(target, old)
-    os.rename(fresh, target)
-    shutil.rmtree(old, ignore_errors=True)
     return target
 
 
@@ -222,26 +231,42 @@ def reuse(folder: str | os.PathLike[str], store: RunStore) -> int:
 def verify_recorded(folder: str | os.PathLike[str]) -> int:
     """Check every file of a recorded folder against its list; return how many there are. Raises StoreError by name."""
     folder = Path(folder)
+    restore = "restore it from the repository, or record the runs again"
     if not (folder / CHECKSUMS).is_file():
         raise StoreError("there are no recorded runs here", where=folder, expected=f"{CHECKSUMS} beside the runs")
-    listed = {}
-    for line in (folder / CHECKSUMS).read_text(encoding="utf-8").splitlines():
-        digest, _, name = line.partition("  ")
-        listed[name] = digest
-    restore = "restore it from the repository, or record the runs again"
+    try:
+        *lines, end = (folder / CHECKSUMS).read_bytes().decode().split("\n")
+        listed = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
+    except (OSError, ValueError) as error:
+        raise StoreError("the list cannot be read", where=folder / CHECKSUMS, found=error, hint=restore) from error
+    if end or len(listed) != len(lines):
+        raise StoreError("the list is not the one that was written", where=folder / CHECKSUMS, hint=restore)
     for name, digest in listed.items():
         path = folder / name
         if not path.is_file():
-            raise StoreError("a recorded file is missing", where=path, hint=restore)
+            raise StoreError("a recorded file is missing", where=path, expected=f"what {CHECKSUMS} lists", hint=restore)
         if _digest(path) != digest:
             raise StoreError(
                 "a recorded file is not the one that was recorded",
                 where=path,
                 found="another sha256",
-                expected=digest[:12],
+                expected=f"{digest[:12]} as {CHECKSUMS} says",
                 hint=restore,
             )
+    there = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()} - {CHECKSUMS}
+    if unknown := sorted(there - set(listed)):
+        raise StoreError(
+            f"a file that {CHECKSUMS} does not list",
+            where=folder / unknown[0],
+            found=f"{len(unknown)} such files",
+            hint=f"remove it, or restore {CHECKSUMS} from the repository",
+        )
     return len(listed)
+
+
+def is_recorded(folder: Path) -> bool:
+    """Whether `folder` is one that `record` wrote, be it damaged; a store has neither of these files."""
+    return (folder / CHECKSUMS).exists() or (folder / PROFILE_COPY).exists()
 
 
 def _digest(path: Path) -> str:
