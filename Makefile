@@ -58,7 +58,7 @@ screenshots: venv ## Write a picture of every page at 1280 and 390 pixels to _bu
 
 .PHONY: notebooks
 notebooks: fetch ## Re-execute the committed notebooks from the recorded runs
-	@$(BIN)/soi notebooks --runs data/recorded/quick
+	@$(BIN)/soi notebooks --runs data/recorded/standard
 
 .PHONY: recorded
 recorded: fetch ## Train the profile and keep its runs under data/recorded (maintainers)

@@ -31,12 +31,13 @@ _NUMBERS = {1: "one", 2: "two"}
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim of the paper's abstract in our words, the rule by which it is judged in words, and the same in code."""
+    """A claim of the abstract in our words, its rule in words and in code, and the caption of its evidence."""
 
     id: str
     text: str
     rule: str
     judge: Callable[[Evidence], Finding]
+    caption: str
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,8 @@ CLAIMS = (
         "Cohen's kappa between seeds lies above zero with its 95 % interval over examples, for every member and for "
         "every category against the others. Not supported when (a) fails or no member repeats; else mixed.",
         claim_categories.six_behaviours,
+        "Kappa between seeds, for every member and for every category against the others, with 95 % intervals over "
+        "examples.",
     ),
     Claim(
         "C2",
@@ -119,6 +122,7 @@ CLAIMS = (
         "zero for every source; mixed when it does for some and lies below zero for none; else not supported. The "
         "largest gain is set beside the paper's.",
         claim_gains.several_sources,
+        "OOD accuracy together minus alone, with 95 % intervals (paired by example and seed).",
     ),
     Claim(
         "C3",
@@ -130,6 +134,7 @@ CLAIMS = (
         "(cosine of gradients with aligned heads; rank correlation, all relabellings of the tasks, p at most 5 %). "
         "With three tasks p cannot be that small: the second half then stays not tested.",
         claim_gains.several_tasks,
+        "Accuracy with other tasks minus alone, with 95 % intervals (paired by example and seed).",
     ),
     Claim(
         "C4",
@@ -141,6 +146,8 @@ CLAIMS = (
         "when fewer have, but more than chance gives; else not supported. Beside it stands how far the data map "
         "shifts.",
         claim_categories.moves,
+        "How many more examples change category between the settings than between seeds, and the change of mean "
+        "confidence, with 95 % intervals. Significant moves are cells off the diagonal that are more than noise.",
     ),
     Claim(
         "C5",
@@ -151,6 +158,8 @@ CLAIMS = (
         "neither; mixed when it does not, but more of the four subsets by category gain over their random control "
         "than chance gives; else not supported.",
         claim_gains.second_stage,
+        "Gains of accuracy of continuing on a subset, pooled over all members and settings, with 95 % intervals. Up "
+        "and down count the single cases whose interval is without zero.",
     ),
 )
 

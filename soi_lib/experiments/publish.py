@@ -14,7 +14,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,15 @@ from soi_lib import atomic
 from soi_lib.errors import SoiError
 
 STAGE = Path("_build/stage")
+RECORDED = Path("data/recorded/standard")
+"""The runs that ship with the project: several seeds, and their second stages."""
+FINDINGS = tuple(
+    map(
+        Path,
+        ("notebooks/two_stage.ipynb", "notebooks/claims.ipynb", "notebooks/sensitivity.ipynb", "book/provenance.ipynb"),
+    )
+)
+"""Pages that need several seeds and second stages: of the recorded runs, unless the profile has stages of its own."""
 _COPIED = ("book", "notebooks", "_config.yml", "_toc.yml", "CHANGELOG.md")
 
 
@@ -81,18 +90,19 @@ def library_hash() -> str:
 
 
 def execute(
-    paths: Iterable[Path], *, root: Path, out: Path, parameters: dict[str, Any], reads: str, jobs: int, quiet: bool
+    parameters: Mapping[Path, dict[str, Any]], *, root: Path, out: Path, reads: str, jobs: int, quiet: bool
 ) -> list[Path]:
     """Execute the notebooks whose stamp under `out` is missing or old; return those that were executed.
 
-    A `runs` parameter is given relative to each notebook's folder under `out`. Raises SoiError that names the
-    notebook, its failing cell's error, and the file with the partial output.
+    `parameters` holds the values for each notebook; those that it does not declare are not given. A folder of runs is
+    given relative to the notebook. Raises SoiError that names the notebook, its failing cell's error, and the file
+    with the partial output.
     """
     stamps = out.parent / "stamps"
     library = library_hash()
     pending: list[tuple[Path, str]] = []
-    for path in paths:
-        text = json.dumps([source_of(root / path), library, reads, parameters], sort_keys=True)
+    for path, given in parameters.items():
+        text = json.dumps([source_of(root / path), library, reads, given], sort_keys=True)
         stamp = hashlib.sha256(text.encode()).hexdigest()
         kept = stamps / path.with_suffix(".ipynb")
         if kept.exists() and (stamps / path.with_suffix(".sha256")).exists():
@@ -107,9 +117,9 @@ def execute(
         target.parent.mkdir(parents=True, exist_ok=True)
         source = root / path
         declared = parameter_names(source)
-        values = {k: v for k, v in parameters.items() if k in declared}
-        if "runs" in values:
-            values["runs"] = Path(os.path.relpath(root / values["runs"], source.parent)).as_posix()
+        values = {k: v for k, v in parameters[path].items() if k in declared}
+        for name in {"runs", "own"} & set(values):
+            values[name] = Path(os.path.relpath(root / values[name], source.parent)).as_posix()
         run_notebook(source, target, values, cwd=source.parent)
         body = target.read_bytes()
         atomic.write_text(target.with_suffix(".sha256"), f"{stamp} {hashlib.sha256(body).hexdigest()}\n")
@@ -137,7 +147,15 @@ def parameter_names(path: Path) -> set[str]:
 
 
 def run_notebook(source: Path, target: Path, parameters: dict[str, Any], *, cwd: Path) -> None:
-    """Execute one notebook with papermill in a process of its own, from `source` to `target`."""
+    """Execute one notebook with papermill in a process of its own, from `source` to `target`.
+
+    Strings in `parameters` arrive as they are, whatever is in them: papermill writes them as string literals.
+    """
+    for name, value in parameters.items():
+        if not name.isidentifier():
+            raise SoiError("cannot be the name of a parameter", where=source, found=repr(name))
+        if "\0" in str(value):
+            raise SoiError(f"a NUL character in the parameter {name}", where=source, found=repr(value))
     with atomic.replacing(target) as tmp:
         command = [
             sys.executable,
@@ -247,16 +265,20 @@ def make_book(root: Path, profile: str, runs: Path, *, jobs: int | None, quiet: 
     """Everything from runs to `_build/html/index.html`; only what is missing or changed is done."""
     from soi_lib.experiments import results
     from soi_lib.experiments.profile import load_profile
-    from soi_lib.experiments.reproduce import default_jobs, reproduce
+    from soi_lib.experiments.reproduce import default_jobs, reproduce, reproduce_stages
     from soi_lib.experiments.run import commit
     from soi_lib.experiments.store import RunStore, open_run
 
     _checkout(root)
+    pages = notebooks(root)
+    if findings := set(FINDINGS) & set(pages):
+        results.verify_recorded(root / RECORDED)
     if profile == "recorded":
-        runs = Path("data/recorded/quick")
+        runs = RECORDED
         results.verify_recorded(root / runs)
         sizes = load_profile(root / runs / results.PROFILE_COPY)
         done = [open_run(p.parent) for p in sorted((root / runs).glob("*/manifest.json"))]
+        findings = set()
     else:
         sizes = load_profile(profile)
         if lacking := sorted({"task", "source", "lingual"} - set(sizes.comparisons)):
@@ -267,32 +289,39 @@ def make_book(root: Path, profile: str, runs: Path, *, jobs: int | None, quiet: 
                 hint=f"add them, or train without a book: soi reproduce --profile {profile}",
             )
         done = reproduce(sizes, RunStore(root / runs), jobs=jobs, quiet=quiet)
+        if sizes.stages:
+            reproduce_stages(sizes, RunStore(root / runs), jobs=jobs, quiet=quiet)
+            findings = set()
     target = root / "_build" / "results.json"
     value = results.summary(sizes, done, commit())
     if not target.exists() or json.loads(target.read_text(encoding="utf-8"))["runs"] != value["runs"]:
         atomic.write_json(target, value)
-    reads = " ".join(run.manifest["sha256"] for run in done)
     own = Path(profile).suffix in (".yaml", ".yml")  # seen from a notebook, a file lies elsewhere
     name = os.path.relpath(root / profile, root / "notebooks") if own else sizes.name
-    parameters = {"profile": name, "runs": runs.as_posix()}
-    executed = root / "_build" / "stamps"
+    of_runs: dict[str, Any] = {"profile": name, "runs": runs.as_posix()}
+    beside: dict[str, Any] = {"own_profile": name, "own": runs.as_posix()}
     execute(
-        notebooks(root),
+        {page: beside if page in findings else of_runs for page in pages},
         root=root,
-        out=executed,
-        parameters=parameters,
-        reads=reads,
+        out=root / "_build" / "stamps",
+        reads=" ".join([*(run.manifest["sha256"] for run in done), *_recorded_lists(root)]),
         jobs=jobs or default_jobs(),
         quiet=quiet,
     )
     index = root / "_build" / "html" / "index.html"
     rendered = root / "_build" / "rendered.sha256"
-    stage(root, executed)
+    stage(root, root / "_build" / "stamps")
     stamp = _stage_hash(root / STAGE) + library_hash()
     if not index.exists() or not rendered.exists() or rendered.read_text(encoding="utf-8").strip() != stamp:
         render(root, quiet=quiet)
         atomic.write_text(rendered, stamp + "\n")
     return index
+
+
+def _recorded_lists(root: Path) -> list[str]:
+    """The sha256 of every recorded folder's list: with it changes everything that is read from there."""
+    lists = sorted((root / "data" / "recorded").glob("*/checksums.txt"))
+    return [hashlib.sha256(path.read_bytes()).hexdigest() for path in lists]
 
 
 def _checkout(root: Path) -> None:

@@ -26,6 +26,7 @@ words:
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
     import torch
 
     from soi_lib.training.batching import Encoded
+
+log = logging.getLogger("soi_lib")
 
 COLUMNS = ("first", "second", "measure", "value", "low", "high", "ceiling", "draws", "n")
 DIRECTIONS = 8
@@ -131,12 +134,26 @@ def open_similarity(results: Results, runs: str | Path = "", *, n: int = 64, dra
     settings = {"max_length": training.max_length, "pooling": training.pooling, "n": n, "draws": draws}
     prints = {member: load(member).fingerprint for member in part.members}
     key = key_of({"version": VERSION, **settings, **prints, "encoder": fingerprint(encoder_dir(part.encoder))})
-    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    known = _kept(path)
     if known.get("key") != key:
         table = task_similarity(part.members, part.encoder, **settings)  # type: ignore[arg-type]
         known = {"key": key, "rows": json.loads(table.to_json(orient="records"))}
-        atomic.write_json(path, known)
+        atomic.write_json(path, known | {"sha256": key_of(known)})
     return pd.DataFrame(known["rows"], columns=COLUMNS)
+
+
+def _kept(path: Path) -> dict[str, Any]:
+    """What was kept at `path`; nothing when it is not there, or damaged, which is said in the log."""
+    try:
+        known = json.loads(path.read_bytes().decode())
+        if key_of({"key": known["key"], "rows": known["rows"]}) == known["sha256"]:
+            return dict(known)
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    log.warning("%s: not what was written; measuring the similarities again", path)
+    return {}
 
 
 def similarity_and_gain(results: Results, similarities: pd.DataFrame) -> pd.DataFrame:
@@ -159,6 +176,27 @@ def similarity_and_gain(results: Results, similarities: pd.DataFrame) -> pd.Data
             row[f"gain, {label}"] = np.mean([gain(results, member, setting, split).value for member in setting])
         rows.append(row)
     return pd.DataFrame(rows).round(4)
+
+
+def similarity_told(results: Results, similarities: pd.DataFrame) -> str:
+    """Which pair is most similar before training, by each measure, and whether its members gained most together."""
+    table = similarity_and_gain(results, similarities)
+    if len(table) < 2:
+        return "There are too few pairs to order them."
+    table = table.set_index("pair")
+    columns = ["gain, test", "gain, OOD"]
+    gains = table[columns].mean(axis=1).sort_values(ascending=False, kind="stable")
+    lines = []
+    for measure in table.columns.difference(columns, sort=False):
+        known = table[measure].dropna().sort_values(ascending=False, kind="stable")
+        if len(known) > 1:
+            first = known.index[0]
+            gained = (
+                "it also gained most together" if first == gains.index[0] else f"together it gained {gains[first]:+.3f}"
+            )
+            lines.append(f"- By *{measure}*, {first} is the most similar pair ({known.iloc[0]:.2f}); {gained}.")
+    best = f"- {gains.index[0]} gained most together: {gains.iloc[0]:+.3f}, the mean of both members on test and OOD."
+    return "\n".join([*lines, best, "", f"With {len(table)} pairs this describes; it cannot test a relation."])
 
 
 def _halves(split: Split, classes: list[np.ndarray]) -> Split:

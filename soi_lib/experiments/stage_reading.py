@@ -6,6 +6,7 @@ helped, so that is what the sentences are about.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +19,23 @@ from soi_lib.experiments.stage_tables import stage_gains
 from soi_lib.plots.style import listing
 
 AGAINST = {"random": "over its random control", "base": "over the run", "all": "over equal updates on all data"}
+
+
+def note(found: Mapping[str, Results]) -> str:
+    """What to say under a table of stages: profile, seeds that have stages, device."""
+    first = next(iter(found.values()))
+    seeds = len({stage.seed for results in found.values() for stage in results.stages})
+    return re.sub(r"\d+ seeds?", f"{seeds} seed{'s' if seeds > 1 else ''}", first.note, count=1)
+
+
+def caution(found: Mapping[str, Results]) -> str:
+    """What the number of seeds with stages allows to conclude."""
+    if len({stage.seed for results in found.values() for stage in results.stages}) > 1:
+        return f"{note(found)}. Intervals resample examples within a seed, then seeds."
+    return (
+        f"**One seed.** {note(found)}. Differences here mix the effect of the subset with chance; intervals cover "
+        "the choice of examples only. Read them as a demonstration, not as a result."
+    )
 
 
 def all_gains(found: Mapping[str, Results]) -> pd.DataFrame:

@@ -6,6 +6,7 @@ evidence from chance.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
@@ -39,7 +40,7 @@ def gain_heatmap(table: pd.DataFrame, *, title: str = "", note: str = "") -> Fig
     values = wide["difference"].unstack().loc[cases, subsets].to_numpy() * 100
     sure = ((wide["low"] > 0) | (wide["high"] < 0)).unstack().loc[cases, subsets].to_numpy()
     reach = max(1.0, float(np.nanmax(np.abs(values))))
-    text = [["–" if np.isnan(v) else f"{v:+.1f}" for v in row] for row in values]
+    text = [["–" if np.isnan(v) else f"{v:+.1f}".replace("-", "−") for v in row] for row in values]
     with style():
         figure, ax = plt.subplots(figsize=(WIDTH, 0.31 * len(cases) + 1.5), layout="constrained")
         sns.heatmap(
@@ -66,7 +67,9 @@ def gain_heatmap(table: pd.DataFrame, *, title: str = "", note: str = "") -> Fig
                     ax.add_patch(Rectangle((j + 0.04, i + 0.05), 0.92, 0.9, fill=False, ec="#202124", lw=1.3))
         ax.set(xlabel="subset of the second stage", ylabel="")
         ax.tick_params(length=0)
-        ax.set_xticks(ax.get_xticks(), [name.replace("+", "+\n", 1) for name in subsets], rotation=0)
+        ax.set_xticks(
+            ax.get_xticks(), [re.sub(r"^(UNE|LLE)\+|-to-", lambda m: f"{m[0]}\n", name) for name in subsets], rotation=0
+        )
         if title:
             figure.suptitle(title, x=0.01, ha="left", fontsize=11.5, fontweight="bold")
     known = int((~np.isnan(values)).sum())

@@ -46,7 +46,7 @@ def run(root, **parameters):
     values = {"runs": "runs", "profile": "quick"} | parameters
     paths = publish.notebooks(root)
     out = root / "_build" / "stamps"
-    return publish.execute(paths, root=root, out=out, parameters=values, reads="r", jobs=2, quiet=True)
+    return publish.execute(dict.fromkeys(paths, values), root=root, out=out, reads="r", jobs=2, quiet=True)
 
 
 def test_pages_in_reading_order(book):

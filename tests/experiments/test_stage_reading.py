@@ -57,7 +57,7 @@ def test_the_figures_show_every_case(found):
     assert "UNE+FRGE +11.1 and ACE -11.6" in said
     shown = [text.get_text() for text in figure.axes[0].texts]
     assert len(shown) == 8
-    assert all(float(text) == pytest.approx(11, abs=1) for text in shown[::2])
+    assert all(float(text.replace("−", "-")) == pytest.approx(11, abs=1) for text in shown[::2])
     with pytest.raises(FormatError, match="nothing to draw"):
         gain_heatmap(part.drop(columns="low"))
     cases = stage_reading.summary_cases(stage_summary(list(found.values())), "OOD")
