@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -11,11 +12,33 @@ import pandas as pd
 import pytest
 
 from soi_lib import SOI, TrainingDynamics, categorize, data_map, transition_matrix
+from soi_lib.cli import main
+from soi_lib.errors import OutputExistsError
+from soi_lib.experiments.store import seal
+
+COMMANDS = (
+    "fetch", "plan", "run", "reproduce", "results", "book", "train", "report", "categorize", "compare", "map", "select",
+    "suspects", "doctor",
+)  # fmt: skip
 
 
 def soi(*words: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "soi_lib.cli", *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True)
+
+
+@pytest.fixture
+def here(monkeypatch, capsys):
+    """The command in this process: exit code, standard output, standard error."""
+
+    def call(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["soi", *map(str, words)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        out, err = capsys.readouterr()
+        return stop.value.code, out, err
+
+    return call
 
 
 @pytest.fixture(scope="module")
@@ -31,14 +54,14 @@ def files(tmp_path_factory):
     return out
 
 
-def test_help_teaches():
+def test_help_teaches(here):
     top = soi("--help")
     assert top.returncode == 0
-    for command in ("fetch", "plan", "run", "reproduce", "categorize", "compare", "map", "book"):
+    for command in COMMANDS:
         assert command in top.stdout
-        page = soi(command, "--help")
-        assert page.returncode == 0
-        assert len(page.stdout) > 300
+        code, page, _ = here(command, "--help")
+        assert code == 0
+        assert len(page) > 300
     assert soi().stdout.strip() == top.stdout.strip()  # no command: the same help
 
 
@@ -116,3 +139,170 @@ def test_plan_lists_the_runs_of_the_quick_profile(wheels, tmp_path):
     assert len({row["key"] for row in rows}) == 15
     assert {row["state"] for row in rows} == {"to do"}
     assert soi("plan", "--runs", tmp_path, "--only", "source").stdout.count("source") == 4
+
+
+def test_plan_says_about_how_long(here, wheels, tmp_path):
+    words = ("plan", "--runs", tmp_path, "--only", "source")
+    _, shown, told = here(*words)
+    assert "minutes" in shown
+    assert told.startswith("to do: about 2 minutes of one core")
+    for row in json.loads(here(*words, "--json")[1]):
+        assert row["minutes"] == pytest.approx(row["cost"] * 1000 / 90 / 60, abs=0.06)
+    assert here(*words, "--quiet")[2] == ""
+
+
+# --- manners ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("categorise", "x"), "no such command 'categorise'. Did you mean 'categorize'? Next: `soi --help` explains"),
+        (("plan", "--jsn"), "soi plan: no such option: --jsn (Possible options: --json). Next: `soi plan --help`"),
+        (("categorize",), "soi categorize: missing argument 'FILE'. Next:"),
+        (("categorize", "x", "y"), "unexpected extra argument(s) (y)"),
+        (("categorize", "x", "--early", "soon"), "invalid value for '--early': "),
+        (("select", "x", "--control", "all"), "invalid value for '--control': 'all' is not one of 'random'"),
+        (("compare", "x"), "missing argument 'MULTI'"),
+        (("map", "none.parquet"), "there is no such file"),
+    ],
+)
+def test_wrong_words_are_one_line_too(here, words, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = here(*words)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+    assert message in err
+    assert len(err.splitlines()) == 1
+
+
+def test_an_interruption_is_130_with_a_line(here, monkeypatch, files):
+    def interrupted(path):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(TrainingDynamics, "load", interrupted)
+    code, out, err = here("categorize", files[0])
+    assert (code, out, err) == (130, "", "interrupted; the same command continues\n")
+
+
+def test_every_command_that_reads_prints_json_and_nothing_else(here, files, tmp_path, wheels):
+    for words in (
+        ("categorize", files[0]),
+        ("compare", *files),
+        ("map", files[0]),
+        ("map", files[0], "--out", tmp_path / "m.csv"),
+        ("select", files[0], "FRGE_2"),
+        ("select", files[0], "FRGE_2", "--out", tmp_path / "ids.txt", "--quiet"),
+        ("suspects", files[0]),
+        ("suspects", files[0], "--out", tmp_path / "s.csv", "--quiet"),
+        ("plan", "--runs", tmp_path / "runs", "--only", "source"),
+        ("doctor",),
+    ):
+        code, out, err = here(*words, "--json")
+        assert (code, err) == (0, ""), words
+        json.loads(out, parse_constant=pytest.fail)
+
+
+def test_the_map_as_json_is_the_map(here, files):
+    told = json.loads(here("map", files[0], "--json")[1])
+    expected = data_map(TrainingDynamics.load(files[0]))
+    assert [row["id"] for row in told["examples"]] == expected["id"].tolist()
+    assert [row["confidence"] for row in told["examples"]] == expected["confidence"].tolist()
+    assert [SOI[row["soi"]] for row in told["examples"]] == expected["soi"].tolist()
+    assert "give --out map.png, or --json" in here("map", files[0])[2]
+
+
+def test_categories_have_one_spelling(here, files):
+    shown = here("categorize", files[0])[1]
+    for code, name in (
+        ("UNE", "unlearned"), ("ACE", "always correct"), ("ELE", "early learned"), ("LLE", "late learned"),
+        ("FRGE_1", "forgotten once"), ("FRGE_2", "forgotten at least twice"),
+    ):  # fmt: skip
+        (line,) = [line for line in shown.splitlines() if line.startswith(code)]
+        assert name in line
+    assert "1t-FRGE" not in shown
+    assert "FRGE_2" in here("compare", *files)[1]
+
+
+def test_predictions_are_told_apart_from_dynamics(here, tmp_path, files):
+    for name in ("dynamics", "predictions"):
+        (tmp_path / name).mkdir()
+    beside = tmp_path / "dynamics" / "mine.parquet"
+    beside.write_bytes(files[0].read_bytes())
+    path = tmp_path / "predictions" / "mine.parquet"
+    pd.DataFrame({"split": ["test"], "id": ["a"], "gold": [0], "predicted": [1], "p_gold": [0.2]}).to_parquet(path)
+    for words in (("categorize", path), ("compare", path, path), ("map", path, "--json"), ("suspects", path)):
+        code, _, err = here(*words)
+        assert code == 2
+        assert f"these are predictions at the end of a run, not dynamics. Next: give {beside}" in err
+    beside.unlink()
+    assert "give a file of the folder `dynamics` of a run" in here("categorize", path)[2]
+    pd.DataFrame({"id": ["a"]}).to_parquet(path)
+    assert "another program's Parquet file" in here("categorize", path)[2]
+
+
+def test_python_is_told_of_overwrite_and_the_command_line_of_force(here, files, tmp_path):
+    dyn = TrainingDynamics.load(files[0])
+    with pytest.raises(OutputExistsError, match="pass overwrite=True to replace it"):
+        dyn.save(files[0])
+    (tmp_path / "map.csv").write_text("mine")
+    err = here("map", files[0], "--out", tmp_path / "map.csv")[2]
+    assert "pass --force to replace it" in err
+    assert "overwrite" not in err
+
+
+def test_quiet_turns_off_every_bar_and_only_while_the_command_runs(here, files, monkeypatch):
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    seen = []
+    load = TrainingDynamics.load
+    monkeypatch.setattr(
+        TrainingDynamics, "load", lambda path: (seen.append(os.environ.get("TQDM_DISABLE")), load(path))[1]
+    )
+    assert here("suspects", files[0], "--quiet")[0] == 0
+    assert here("suspects", files[0])[0] == 0
+    assert seen == ["1", None]
+    assert "TQDM_DISABLE" not in os.environ
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
+@pytest.mark.parametrize("no_color", [False, True])
+def test_colour_only_on_a_terminal_that_wants_it(no_color):
+    import pty
+
+    clean = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "FORCE_COLOR", "TERM", "GITHUB_ACTIONS")}
+    environment = clean | {"TERM": "xterm-256color"} | ({"NO_COLOR": "1"} if no_color else {})
+    screen, end = pty.openpty()
+    command = [sys.executable, "-m", "soi_lib.cli", "categorize", "none.parquet"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=end, env=environment)
+    os.close(end)
+    told = os.read(screen, 10_000).decode()
+    os.close(screen)
+    assert done.returncode == 2
+    assert "none.parquet" in told
+    assert ("\x1b[1;31m" in told) is not no_color
+    plain = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert "\x1b" not in plain.stderr
+
+
+def test_completion_is_there():
+    environment = os.environ | {"_SOI_COMPLETE": "complete_bash", "COMP_WORDS": "soi sus", "COMP_CWORD": "1"}
+    code = "import sys; sys.argv = ['soi']; from soi_lib.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.stdout.split() == ["suspects"]
+    assert "--install-completion" in soi("--help").stdout
+
+
+def test_a_run_of_soi_train_is_found_in_its_folder(here, files, tmp_path):
+    for key in ("aaa", "bbb"):
+        folder = tmp_path / "out" / "runs" / key
+        (folder / "dynamics").mkdir(parents=True)
+        (folder / "dynamics" / "mine.parquet").write_bytes(files[0].read_bytes())
+        seal(folder, {"key": key})
+        if key == "aaa":
+            told = json.loads(here("suspects", tmp_path / "out", "--json")[1])
+            assert told["file"] == str(folder / "dynamics" / "mine.parquet")
+    code, _, err = here("suspects", tmp_path / "out")
+    assert code == 2
+    assert f"there are several runs here; found 2. Next: give one: {tmp_path}/out/runs/aaa" in err
+    (tmp_path / "out" / "runs" / "aaa" / "dynamics" / "mine.parquet").write_bytes(files[1].read_bytes())
+    assert "a file of the run is not the one that was written" in here("suspects", tmp_path / "out" / "runs" / "aaa")[2]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -51,12 +50,12 @@ def test_all_is_well_here(soi, wheels, tmp_path):
     assert any(found["device"]["precision"] in line for line in found["would_run"])
 
 
-def test_for_people(wheels):
-    done = subprocess.run([sys.executable, "-m", "soi_lib.cli", "doctor"], capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert f"{len(wheels)} of {len(wheels)} there and verified" in done.stdout
-    assert done.stdout.strip().endswith("all is well")
-    assert "\x1b" not in done.stdout
+def test_for_people(soi, wheels):
+    code, out, err = soi("doctor")
+    assert (code, err) == (0, "")
+    assert f"{len(wheels)} of {len(wheels)} there and verified" in out
+    assert out.strip().endswith("all is well")
+    assert "\x1b" not in out
 
 
 def test_an_empty_cache_is_a_problem_with_its_remedy(soi, tmp_path, monkeypatch):

@@ -8,7 +8,6 @@ standard output, progress and messages to standard error. Exit codes: 0 done, 2 
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from typing import Any, NoReturn
 
@@ -19,7 +18,27 @@ from soi_lib.cli.app import app
 from soi_lib.errors import OutputExistsError, SoiError
 
 _INTERRUPTED = 130
+_PANELS = {
+    "The comparisons of the paper": ("fetch", "plan", "run", "reproduce", "results", "book", "notebooks"),
+    "Your own data": ("train", "report"),
+    "Dynamics, from anywhere": ("categorize", "compare", "map", "select", "suspects"),
+    "This machine": ("doctor",),
+}
+"""The order of `soi --help`; a command that is not listed comes last."""
 _Click: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")  # Typer may carry its own
+
+
+def _arrange() -> None:
+    """Put the commands into their panels, in order."""
+    panel = {name: title for title, names in _PANELS.items() for name in names}
+    order = {name: place for place, name in enumerate(panel)}
+    names = {id(c): c.name or getattr(c.callback, "__name__", "") for c in app.registered_commands}
+    for command in app.registered_commands:
+        command.rich_help_panel = panel.get(names[id(command)], "Further commands")
+    app.registered_commands.sort(key=lambda command: order.get(names[id(command)], len(order)))
+
+
+_arrange()
 
 
 def main() -> None:
@@ -35,9 +54,6 @@ def main() -> None:
         _stop(_usage(error))
     except (KeyboardInterrupt, typer.Abort):
         code = _INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
     if code == _INTERRUPTED:
         typer.echo("interrupted; the same command continues", err=True)
     sys.exit(code if isinstance(code, int) else 0)

@@ -8,7 +8,16 @@ from typing import Annotated, Literal
 import typer
 
 from soi_lib.cli.app import app
-from soi_lib.cli.shared import Dynamics, EarlyOption, ForceOption, JsonOption, print_json, table
+from soi_lib.cli.shared import (
+    Dynamics,
+    EarlyOption,
+    ForceOption,
+    JsonOption,
+    category_name,
+    load_dynamics,
+    print_json,
+    table,
+)
 from soi_lib.errors import SoiError
 
 
@@ -17,15 +26,14 @@ def categorize(file: Dynamics, early: EarlyOption = 0.5, as_json: JsonOption = F
     """Count the examples of a dynamics file in each of the six categories."""
     from soi_lib.analysis.categories import SOI, soi_counts
     from soi_lib.analysis.categories import categorize as codes_of
-    from soi_lib.dynamics import TrainingDynamics
 
-    dynamics = TrainingDynamics.load(file)
+    dynamics = load_dynamics(file)
     counts = soi_counts(codes_of(dynamics, early))
     if as_json:
         print_json({"file": str(file), "n": len(dynamics), "epochs": dynamics.epochs, "early": early, "soi": counts})
         return
     rows = [
-        {"code": soi.name, "category": soi.label, "examples": counts[soi.name],
+        {"code": soi.name, "category": category_name(soi), "examples": counts[soi.name],
          "share": f"{counts[soi.name] / len(dynamics):.1%}"}
         for soi in SOI
     ]  # fmt: skip
@@ -47,11 +55,8 @@ def compare(
     Read a row: of the examples that were, say, LLE in SINGLE, how many are what in MULTI.
     """
     from soi_lib.analysis.transitions import transition_matrix
-    from soi_lib.dynamics import TrainingDynamics
 
-    moves = transition_matrix(
-        TrainingDynamics.load(single), TrainingDynamics.load(multi), normalize=normalize, early=early
-    )
+    moves = transition_matrix(load_dynamics(single), load_dynamics(multi), normalize=normalize, early=early)
     if as_json:
         moves = moves.astype(object).where(moves.notna(), None)  # an empty row has no shares
         print_json({str(row): {str(c): value for c, value in values.items()} for row, values in
@@ -65,16 +70,29 @@ def compare(
 @app.command("map")
 def data_map(
     file: Dynamics,
-    out: Annotated[Path, typer.Option("--out", "-o", help="A .csv or .parquet for the numbers, a .png for the map.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="A .csv or .parquet for the numbers, a .png for the map.")
+    ] = None,
     early: EarlyOption = 0.5,
     force: ForceOption = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Write the data map of a dynamics file: confidence, variability, correctness and category of every example."""
+    """Write the data map of a dynamics file: confidence, variability, correctness and category of every example.
+
+    With `--json` and no `--out` the numbers go to standard output.
+    """
     from soi_lib import atomic
     from soi_lib.analysis.cartography import data_map as map_of
-    from soi_lib.dynamics import TrainingDynamics
+    from soi_lib.analysis.categories import SOI
 
-    dynamics = TrainingDynamics.load(file)
+    dynamics = load_dynamics(file)
+    told = {"file": str(file), "n": len(dynamics), "epochs": dynamics.epochs, "early": early}
+    if out is None:
+        if not as_json:
+            raise SoiError("the map has nowhere to go", where=file, hint="give --out map.png, or --json")
+        rows = map_of(dynamics, early).to_dict("records")
+        print_json(told | {"examples": [row | {"soi": SOI(row["soi"]).name} for row in rows]})
+        return
     if out.suffix not in (".csv", ".parquet", ".png"):
         raise SoiError("unknown kind of output", where=out, found=repr(out.suffix), expected=".csv, .parquet or .png")
     with atomic.replacing(out, overwrite=force) as tmp:
@@ -86,4 +104,4 @@ def data_map(
             from soi_lib.plots import data_map_plot
 
             data_map_plot({file.stem: dynamics}, early=early).savefig(tmp, dpi=200)
-    typer.echo(out)
+    print_json(told | {"out": str(out)}) if as_json else typer.echo(out)

@@ -21,6 +21,9 @@ from soi_lib.cli.shared import (
 )
 from soi_lib.errors import SoiError
 
+_MINUTES = 1000 / 90 / 60
+"""Minutes of a core a unit of cost: a thousand short English examples, of which it trains on about 90 a second."""
+
 
 @app.command()
 def fetch(
@@ -45,27 +48,33 @@ def plan(
     only: OnlyOption = None,
     stages: Annotated[bool, typer.Option("--stages", help="List the profile's second stages as well.")] = False,
     as_json: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> None:
-    """List the runs of a profile: key, comparison, setting, seed, whether it is done, and a rough cost.
+    """List the runs of a profile: key, comparison, setting, seed, whether it is done, a rough cost and time.
 
-    Cost is in thousands of short English examples trained once; a core does about 90 of those in a second. With
-    `--json` a row also says what the run reads (fingerprints of corpora and encoder), which kind it is, and of a
-    stage the key of the run that it starts from (`base`).
+    Cost is in thousands of short English examples trained once; a core does about 90 of those in a second, which
+    gives the minutes of one core (a GPU is quicker). With `--json` a row also says what the run reads (fingerprints
+    of corpora and encoder), which kind it is, and of a stage the key of the run that it starts from (`base`).
     """
     from soi_lib.experiments.plan import plan as specs_of
     from soi_lib.experiments.profile import load_profile
-    from soi_lib.experiments.reproduce import described
+    from soi_lib.experiments.reproduce import default_jobs, described
     from soi_lib.experiments.stages import plan_stages
     from soi_lib.experiments.store import RunStore
 
     sizes, store = load_profile(profile), RunStore(runs)
     specs = [*specs_of(sizes, only=only or ()), *(plan_stages(sizes, only=only or ()) if stages else ())]
-    rows = [described(spec, store) for spec in specs]
+    rows = [row | {"minutes": round(row["cost"] * _MINUTES, 1)} for spec in specs for row in [described(spec, store)]]
     if as_json:
         print_json(rows)
         return
-    shown = ("key", "comparison", "setting", "seed", *(["stage"] if stages else []), "state", "cost")
+    shown = ("key", "comparison", "setting", "seed", *(["stage"] if stages else []), "state", "cost", "minutes")
     table([{name: row[name] for name in shown} for row in rows])
+    left = sum(row["minutes"] for row in rows if row["state"] != "done")
+    if left and not quiet:
+        jobs = default_jobs()
+        side = f", about {left / jobs:.0f} with {jobs} runs side by side" if jobs > 1 else ""
+        typer.echo(f"to do: about {left:.0f} minutes of one core{side}", err=True)
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,7 +22,17 @@ OnlyOption = Annotated[
 ]
 JobsOption = Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Runs side by side [default: cores].")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on standard error.")]
+
+
+def _silence(context: typer.Context, quiet: bool) -> bool:
+    """With `--quiet` every progress bar is off, also that of a library which nobody told, until the command ends."""
+    if quiet and not context.resilient_parsing and "TQDM_DISABLE" not in os.environ:
+        os.environ["TQDM_DISABLE"] = "1"  # read when tqdm is imported, which is later
+        context.call_on_close(lambda: os.environ.pop("TQDM_DISABLE", None))
+    return quiet
+
+
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on standard error.", callback=_silence)]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace an output that is already there.")]
 EarlyOption = Annotated[
     float, typer.Option("--early", help="Learned before this share of the epochs is early, else late.")
@@ -72,6 +83,12 @@ def dynamics_in(path: Path, member: str | None = None) -> tuple[Path, TrainingDy
         from soi_lib.experiments.store import open_run
 
         open_run(path)
+    runs = sorted(manifest.parent for manifest in path.glob("runs/*/manifest.json"))  # a folder of `soi train`
+    if len(runs) == 1:
+        return dynamics_in(runs[0], member)
+    if runs:
+        listing = ", ".join(str(run) for run in runs[:4]) + (" ..." if len(runs) > 4 else "")
+        raise SoiError("there are several runs here", where=path, found=f"{len(runs)}", hint=f"give one: {listing}")
     files = {file.stem: file for file in sorted((path / "dynamics").glob("*.parquet"))}
     if not files:
         raise SoiError(
