@@ -94,3 +94,13 @@ def test_a_warning_of_the_book_is_an_error(book):
     publish.stage(book, book / "_build" / "stamps")
     with pytest.raises(SoiError, match=r"render.log: the book could not be rendered; found .*nothing"):
         publish.render(book, quiet=True)
+
+
+@pytest.mark.parametrize("profile", ["quick", "recorded"])
+def test_a_book_without_its_recorded_runs_is_refused(book, profile):
+    toc = (book / "_toc.yml").read_text(encoding="utf-8").replace("notebooks/two", "notebooks/claims")
+    (book / "_toc.yml").write_text(toc, encoding="utf-8")
+    notebook(book / "notebooks" / "claims.ipynb", ("code", "print(1)"))
+    with pytest.raises(SoiError, match=r"data/recorded/standard: there are no recorded runs here"):
+        publish.make_book(book, profile, book / "runs", jobs=1, quiet=True)
+    assert not (book / "runs").exists()  # before anything is trained
