@@ -73,6 +73,6 @@ def told(table: pd.DataFrame) -> str:
     return (
         f"On the same {int(ours['n_train']):,} examples, {ours['share flagged']:.1%} are forgotten at least once or "
         f"never learned by MiniLM and {theirs['share flagged']:.1%} by their BERT. Never learned are "
-        f"{int(ours['never learned'])} here and {int(theirs['never learned'])} there; test accuracy is {ours['test accuracy']:.3f} here and "
-        f"{theirs['test accuracy']:.3f} there. One run each allows no interval."
+        f"{int(ours['never learned'])} here and {int(theirs['never learned'])} there; test accuracy is "
+        f"{ours['test accuracy']:.3f} here and {theirs['test accuracy']:.3f} there. One run each allows no interval."
     )
