@@ -1,7 +1,7 @@
 """What the book asks of Sphinx beyond its extensions: the command line reference, and signatures that read well.
 
 `book/cli.md` holds a marker that is replaced by the reference which Typer makes of the real commands, so the page
-cannot fall behind them.
+cannot fall behind them. The page of examples gets its explorer when the texts are there.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ import re
 import subprocess
 import sys
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 MARKER = "<!-- soi command line -->"
+LOOK = "notebooks/look"
 
 
 @cache
@@ -40,8 +42,17 @@ def plain_signature(
     return signature, returns
 
 
+def explore(app: Any, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
+    """Give the page of examples its explorer, where `soi book` has made what that shows (it holds texts)."""
+    if pagename == LOOK and (Path(app.srcdir) / "book/_static/look/index.js").is_file():
+        app.add_css_file("look.css")
+        app.add_js_file("look/index.js")
+        app.add_js_file("look.js")
+
+
 def setup(app: Any) -> dict[str, bool]:
     """Called by Sphinx."""
     app.connect("source-read", fill_in)
     app.connect("autodoc-process-signature", plain_signature)
+    app.connect("html-page-context", explore)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

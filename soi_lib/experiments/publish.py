@@ -24,6 +24,7 @@ from tqdm.auto import tqdm
 
 from soi_lib import atomic
 from soi_lib.errors import SoiError
+from soi_lib.experiments.looking import look_files, write_look
 
 STAGE = Path("_build/stage")
 RECORDED = Path("data/recorded/standard")
@@ -213,6 +214,7 @@ def stage(root: Path, executed: Path) -> bool:
     for path in notebooks(root):
         if (executed / path).exists():
             wanted[path.as_posix()] = executed / path
+    wanted |= look_files(root)
     changed = False
     for file in sorted(target.rglob("*")):
         if file.is_file() and file.relative_to(target).as_posix() not in wanted:
@@ -310,6 +312,7 @@ def make_book(root: Path, profile: str, runs: Path, *, jobs: int | None, quiet: 
     )
     index = root / "_build" / "html" / "index.html"
     rendered = root / "_build" / "rendered.sha256"
+    write_look(root, sizes, done, quiet=quiet)
     stage(root, root / "_build" / "stamps")
     stamp = _stage_hash(root / STAGE) + library_hash()
     if not index.exists() or not rendered.exists() or rendered.read_text(encoding="utf-8").strip() != stamp:

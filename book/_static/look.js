@@ -1,0 +1,432 @@
+/* The explorer of training examples on the page "Looking at examples".
+
+   It reads look/index.js and one script a member, which `soi book` makes with the texts of the corpora; where they are
+   missing, this file is not loaded and the page shows its pictures. Plain script on plotly: it works from a folder and
+   from a server. Texts enter the page as text nodes only, so markup in them stays text. */
+(() => {
+  "use strict";
+  const look = window.soiLook;
+  if (!look) return;
+  const base = new URL("look/", document.currentScript.src);
+  const SHORT = 240; // characters of a text beside the pointer
+  const MARKS = { symbols: ["x", "circle", "circle", "square", "triangle-up", "diamond"], signs: "✖●●■▲◆" };
+  const INK = "#202124";
+  const FONT = { family: "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif", size: 13, color: INK };
+  const coarse = matchMedia("(pointer: coarse)").matches;
+  const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  const format = (n) => n.toLocaleString("en");
+  const percent = (share) => (share > 0 && share < 0.005 ? "<1 %" : `${Math.round(share * 100)} %`);
+
+  const loading = {};
+  function load(file) {
+    loading[file] ??= new Promise((done, failed) => {
+      const script = document.createElement("script");
+      script.src = new URL(`${file}?${look.version}`, base);
+      script.onload = done;
+      script.onerror = () => failed(new Error(`${file} could not be loaded`));
+      document.head.append(script);
+    });
+    return loading[file];
+  }
+
+  /* An element with its attributes, listeners (functions) and children. */
+  function make(tag, attributes = {}, ...children) {
+    const element = document.createElement(tag);
+    for (const [name, value] of Object.entries(attributes)) {
+      if (typeof value === "function") element.addEventListener(name, value);
+      else if (value !== null) element.setAttribute(name, value);
+    }
+    element.append(...children);
+    return element;
+  }
+
+  const cut = (text, most) => (text.length <= most ? text : `${text.slice(0, most - 1)}…`);
+
+  class Explorer {
+    constructor(place) {
+      this.place = place;
+      this.comparison = place.dataset.comparison;
+      const { members, note } = look.comparisons[this.comparison];
+      this.note = note;
+      this.from = new Set();
+      this.to = new Set();
+      this.words = "";
+      this.members = make("div", { class: "look-members", role: "group", "aria-label": "Data set" });
+      for (const name of members) {
+        const choose = () => this.open(name);
+        this.members.append(make("button", { type: "button", "data-member": name, click: choose }, name));
+      }
+      this.runs = make("div", { class: "look-runs" });
+      this.filters = make("div", { class: "look-filters" });
+      this.count = make("output", { "aria-live": "polite" });
+      const search = (event) => { this.words = event.target.value.trim().toLowerCase(); this.refresh(); };
+      this.search = make("input", { type: "search", placeholder: "find in texts", "aria-label": "Find in texts", input: search });
+      const all = make("button", { type: "button", class: "look-all", click: () => this.clear() }, "show all");
+      this.status = make("div", { class: "look-status" }, this.count, all, this.search);
+      this.sides = make("div", { class: "look-sides", role: "group", "aria-label": "Whose positions and colours" });
+      this.map = make("div", { class: "look-plot" });
+      this.ring = make("div", { class: "look-ring", hidden: "" });
+      this.mapText = make("figcaption");
+      this.position = make("span");
+      this.text = make("div", { class: "look-words", "aria-live": "polite" });
+      const steps = [["Previous example", "‹", -1], ["Next example", "›", 1]].map(([label, sign, by]) =>
+        make("button", { type: "button", "aria-label": label, click: () => this.step(by) }, sign));
+      this.card = make("section", { class: "look-card", "aria-label": "One example" },
+        make("div", { class: "look-steps" }, steps[0], this.position, steps[1]), this.text);
+      this.tip = make("div", { class: "look-tip", "aria-hidden": "true", hidden: "" });
+      addEventListener("scroll", () => { this.tip.hidden = true; }, { passive: true, capture: true });
+      document.body.append(this.tip); // not inside: there `fixed` would not be the window's
+      this.flow = make("div", { class: "look-plot" });
+      this.flowText = make("figcaption");
+      this.place.append(
+        make("div", { class: "look-bar" }, this.members, this.runs), this.filters, this.status,
+        make("div", { class: "look-main" },
+          make("figure", { class: "look-map" }, this.sides, make("div", { class: "look-paper" }, this.map, this.ring), this.mapText), this.card),
+        make("figure", { class: "look-flow" }, this.flow, this.flowText), this.pictures());
+      this.open(members[0]);
+    }
+
+    /* The button that brings back the static pictures of the page, which stand in for the explorers on paper. */
+    pictures() {
+      const root = document.documentElement;
+      const flip = (event) => {
+        root.classList.toggle("soi-look-pictures");
+        event.target.scrollIntoView({ block: "center" }); // pictures may have appeared above it
+        for (const button of document.querySelectorAll(".look-pictures")) {
+          button.setAttribute("aria-pressed", root.classList.contains("soi-look-pictures"));
+        }
+      };
+      return make("button", { type: "button", class: "look-pictures", "aria-pressed": "false", click: flip }, "the same as pictures");
+    }
+
+    async open(member) {
+      const name = `${this.comparison}-${member}`;
+      this.wanted = member;
+      for (const button of this.members.children) button.setAttribute("aria-pressed", button.dataset.member === member);
+      try {
+        await Promise.all([load("plotly.min.js"), load(`${name}.js`)]);
+      } catch (error) {
+        this.count.textContent = error.message;
+        return;
+      }
+      if (this.wanted !== member) return; // another one was chosen meanwhile
+      this.data = look.data[name];
+      this.found = this.data.text.map((text, i) => `${text}\n${this.data.pair ? this.data.pair[i] : ""}`.toLowerCase());
+      [this.a, this.b, this.side, this.pinned] = [this.data.first, this.data.second, 0, null];
+      this.runs.replaceChildren(
+        make("span", {}, "Compare "), this.runChoice("a", "First run"), make("span", {}, " with "), this.runChoice("b", "Second run"));
+      this.reopen();
+    }
+
+    runChoice(which, label) {
+      const change = (event) => { this[which] = +event.target.value; this.reopen(); };
+      const select = make("select", { "aria-label": label, change });
+      this.data.runs.forEach((run, i) => select.append(make("option", { value: i }, run.name)));
+      select.value = this[which];
+      return select;
+    }
+
+    /* Two runs were chosen: new filters with their counts, all examples shown. */
+    reopen() {
+      this.from.clear();
+      this.to.clear();
+      const rows = [[this.a, this.from], [this.b, this.to]];
+      this.filters.replaceChildren(...rows.map(([at, set], k) => this.filterRow(at, set, k)));
+      this.sides.replaceChildren(make("span", {}, "Map as in "), ...[this.a, this.b].map((at, k) =>
+        make("button", { type: "button", "data-side": k, click: () => this.turn(k) }, this.run(at).name)));
+      this.refresh();
+    }
+
+    filterRow(at, set, k) {
+      const row = make("div", { role: "group", "aria-label": `Categories: ${this.run(at).name}`, "data-row": k },
+        make("span", { class: "look-name" }, this.run(at).name));
+      const counts = new Array(6).fill(0);
+      for (const code of this.run(at).soi) counts[code] += 1;
+      for (const code of look.order) {
+        const toggle = () => { set.has(code) ? set.delete(code) : set.add(code); this.refresh(); };
+        row.append(make("button",
+          { type: "button", class: "look-chip", "data-soi": code, title: look.descriptions[code], click: toggle,
+            disabled: counts[code] ? null : "" },
+          this.sign(code), `${look.labels[code]} `, make("b", {}, format(counts[code]))));
+      }
+      return row;
+    }
+
+    sign(code) {
+      return make("i", { class: "look-sign", style: `color:${look.colors[code]}`, "aria-hidden": "true" }, MARKS.signs[code]);
+    }
+
+    run(at) { return this.data.runs[at]; }
+    get here() { return this.run(this.side ? this.b : this.a); }
+
+    clear() {
+      this.from.clear();
+      this.to.clear();
+      this.search.value = this.words = "";
+      this.refresh();
+    }
+
+    turn(side) {
+      if (this.side === side) return;
+      this.side = side;
+      this.refresh(true);
+    }
+
+    /* Everything that depends on the filters. */
+    refresh(moving = false) {
+      const [a, b] = [this.run(this.a), this.run(this.b)];
+      const shown = [];
+      for (let i = 0; i < this.data.text.length; i++) {
+        if ((!this.from.size || this.from.has(+a.soi[i])) && (!this.to.size || this.to.has(+b.soi[i]))
+            && (!this.words || this.found[i].includes(this.words))) shown.push(i);
+      }
+      const { confidence, soi } = this.here;
+      this.shown = shown.sort((i, j) => confidence[i] - confidence[j] || i - j);
+      const rank = (i) => look.order.indexOf(+soi[i]);
+      this.drawn = [...shown].sort((i, j) => rank(i) - rank(j) || i - j); // the rarer and harder lie on top
+      this.count.textContent = `${format(shown.length)} of ${format(this.data.text.length)} examples shown`;
+      this.place.classList.toggle("look-filtered", Boolean(this.from.size || this.to.size || this.words));
+      for (const chip of this.filters.querySelectorAll(".look-chip")) {
+        const set = +chip.parentElement.dataset.row ? this.to : this.from;
+        chip.setAttribute("aria-pressed", set.has(+chip.dataset.soi));
+      }
+      for (const button of this.sides.querySelectorAll("button")) {
+        button.setAttribute("aria-pressed", +button.dataset.side === this.side);
+      }
+      if (!this.shown.includes(this.pinned)) this.pinned = this.shown[0] ?? null;
+      this.tip.hidden = true;
+      this.drawMap(moving);
+      this.drawCard();
+      this.drawFlow();
+    }
+
+    points() {
+      const { confidence, variability, soi } = this.here;
+      return {
+        x: this.drawn.map((i) => variability[i] / 1000), y: this.drawn.map((i) => confidence[i] / 1000),
+        color: this.drawn.map((i) => look.colors[soi[i]]), symbol: this.drawn.map((i) => MARKS.symbols[soi[i]]),
+      };
+    }
+
+    async drawMap(moving) {
+      const round = this.round = {};
+      const { x, y, color, symbol } = this.points();
+      const top = Math.max(300, ...[this.a, this.b].flatMap((at) => this.run(at).variability)) / 1000;
+      const traces = [
+        { type: "scatter", mode: "markers", x, y, customdata: this.drawn, hoverinfo: "none", showlegend: false,
+          marker: { color, symbol, size: 8, opacity: 0.85, line: { width: 0.6, color: "rgba(32,33,36,.55)" } } },
+      ];
+      const grid = { zeroline: false, gridcolor: "#e3e5e8", linecolor: "#9aa0a6", fixedrange: coarse };
+      const words = { showarrow: false, font: { size: 11, color: "#5f6368" }, xref: "paper", yref: "paper", bgcolor: "rgba(255,255,255,.7)" };
+      const layout = {
+        xaxis: { ...grid, title: { text: "variability of p(gold)", standoff: 8 }, range: [-0.012, top * 1.06] },
+        yaxis: { ...grid, title: { text: "confidence, mean p(gold)", standoff: 8 }, range: [-0.03, 1.03] },
+        annotations: [
+          { ...words, text: "<i>easy to learn</i>", x: 0.6, y: 0.99 }, { ...words, text: "<i>hard to learn</i>", x: 0.6, y: 0.01 },
+          { ...words, text: "<i>ambiguous</i>", x: 0.99, y: 0.5, textangle: -90 },
+        ],
+        margin: { l: 52, r: 8, t: 8, b: 44 }, height: this.place.clientWidth < 560 ? 330 : 440, hovermode: "closest", hoverdistance: 12,
+        dragmode: coarse ? false : "zoom", font: FONT, paper_bgcolor: "#fff", plot_bgcolor: "#fff", uirevision: `${this.data.member}`,
+      };
+      const first = !this.map.data;
+      this.ring.hidden = true;
+      if (moving && !first && !still) await this.walk();
+      if (this.round !== round) return; // something else was asked for meanwhile
+      await Plotly.react(this.map, traces, layout, {
+        responsive: true, displaylogo: false, displayModeBar: coarse ? false : "hover",
+        modeBarButtons: [["toImage"], ["zoomIn2d", "zoomOut2d", "resetScale2d"]],
+      });
+      const n = this.data.text.length;
+      const part = this.data.of > n ? ` An even sample of ${format(n)} of ${format(this.data.of)} examples.` : "";
+      this.mapText.textContent = `Data map of ${this.data.member}, ${this.here.name}: a mark for every training example. `
+        + `Point at one to read it, choose it to keep it.${part} ${this.note}.`;
+      this.map.setAttribute("role", "img");
+      this.map.setAttribute("aria-label", `${this.mapText.textContent} ${this.count.textContent}.`);
+      this.settled = round;
+      this.circle();
+      if (first) {
+        this.map.on("plotly_afterplot", () => { if (this.round === this.settled) this.circle(); }); // zoomed, or resized
+        this.map.on("plotly_hover", (event) => this.showTip(event));
+        this.map.on("plotly_unhover", () => { this.tip.hidden = true; });
+        this.map.addEventListener("pointerleave", () => { this.tip.hidden = true; });
+        this.map.on("plotly_click", (event) => this.pin(event.points[0].customdata));
+      }
+    }
+
+    /* The marks that are drawn walk to where the other run has them, in the order in which they are drawn. */
+    walk() {
+      const drawn = this.map.data[0].customdata;
+      const { confidence, variability } = this.here;
+      const data = [{ x: drawn.map((i) => variability[i] / 1000), y: drawn.map((i) => confidence[i] / 1000) }];
+      const pace = { duration: 700, easing: "cubic-in-out" };
+      const options = { transition: pace, frame: { duration: 700, redraw: false }, mode: "immediate" };
+      return Plotly.animate(this.map, { data, traces: [0] }, options).catch(() => null); // interrupted by another walk
+    }
+
+    /* The ring around the example that the card shows; an element of its own, so that stepping redraws nothing. */
+    circle() {
+      const { xaxis, yaxis, _size: size } = this.map._fullLayout;
+      const i = this.pinned;
+      this.ring.hidden = i === null;
+      if (i === null) return;
+      const x = xaxis.d2p(this.here.variability[i] / 1000);
+      const y = yaxis.d2p(this.here.confidence[i] / 1000);
+      this.ring.hidden = x < 0 || y < 0 || x > size.w || y > size.h; // out of sight when zoomed in
+      this.ring.style.left = `${size.l + x}px`;
+      this.ring.style.top = `${size.t + y}px`;
+    }
+
+    pin(i) {
+      if (i === undefined || i === null) return;
+      this.pinned = i;
+      this.circle();
+      this.drawCard();
+    }
+
+    showTip({ points, event }) {
+      const i = points[0].customdata;
+      if (coarse || i === undefined || !this.map.matches(":hover")) return; // plotly tells late, the pointer may be gone
+      this.tip.replaceChildren(...this.describe(i, SHORT));
+      this.tip.hidden = false;
+      const [width, height] = [this.tip.offsetWidth, this.tip.offsetHeight];
+      const left = event.clientX + 14 + width > innerWidth - 8 ? event.clientX - 14 - width : event.clientX + 14;
+      const top = event.clientY + 14 + height > innerHeight - 8 ? event.clientY - 14 - height : event.clientY + 14;
+      this.tip.style.left = `${Math.max(8, left)}px`;
+      this.tip.style.top = `${Math.max(8, top)}px`;
+    }
+
+    /* What is known of example i: its texts, its gold label, its history and category in both runs. */
+    describe(i, most) {
+      const { text, pair, gold, labels } = this.data;
+      const quotes = [text[i], ...(pair ? [pair[i]] : [])];
+      const parts = quotes.map((quote) => make("blockquote", { dir: "auto" }, cut(quote, most)));
+      parts.push(make("p", { class: "look-gold" }, "gold label ", make("b", {}, labels[gold[i]])));
+      for (const at of [this.a, this.b]) parts.push(this.track(at, i));
+      return parts;
+    }
+
+    track(at, i) {
+      const run = this.run(at);
+      const code = +run.soi[i];
+      const history = run.history.slice(i * run.epochs, (i + 1) * run.epochs);
+      const squares = make("span", { class: "look-history", role: "img", style: `--soi:${look.colors[code]}`,
+        "aria-label": `right at ${[...history].filter((c) => c === "1").length} of ${run.epochs} epochs`,
+        "data-history": [...history].map((c) => (c === "1" ? "■" : "□")).join("") });
+      for (const c of history) squares.append(make("i", { class: c === "1" ? "on" : "" }));
+      const values = `confidence ${(run.confidence[i] / 1000).toFixed(2)}, variability ${(run.variability[i] / 1000).toFixed(2)}`;
+      return make("div", { class: "look-track" }, make("span", { class: "look-name" }, run.name), squares,
+        make("span", { class: "look-soi", title: look.descriptions[code] }, this.sign(code), look.labels[code]),
+        make("small", {}, values));
+    }
+
+    drawCard() {
+      const at = this.shown.indexOf(this.pinned);
+      this.card.classList.toggle("look-empty", at < 0);
+      this.position.textContent = at < 0 ? "" : `${format(at + 1)} of ${format(this.shown.length)}, hardest first`;
+      this.text.replaceChildren(...(at < 0 ? [make("p", {}, "No example passes these filters.")] : this.describe(this.pinned, Infinity)));
+    }
+
+    step(by) {
+      const n = this.shown.length;
+      if (n) this.pin(this.shown[(this.shown.indexOf(this.pinned) + by + n) % n]);
+    }
+
+    /* How many examples go from category i to category j, [i][j]. */
+    moves() {
+      const counts = look.order.map(() => new Array(6).fill(0));
+      const [a, b] = [this.run(this.a).soi, this.run(this.b).soi];
+      for (let i = 0; i < a.length; i++) counts[look.order.indexOf(+a[i])][look.order.indexOf(+b[i])] += 1;
+      return counts;
+    }
+
+    async drawFlow() {
+      const counts = this.moves();
+      const total = this.data.text.length;
+      const colors = look.order.map((code) => look.colors[code]);
+      const links = [];
+      counts.forEach((row, i) => row.forEach((value, j) => { if (value) links.push({ i, j, value }); }));
+      const lit = ({ i, j }) => (!this.from.size || this.from.has(look.order[i])) && (!this.to.size || this.to.has(look.order[j]));
+      const faded = (color, alpha) => `rgba(${[1, 3, 5].map((k) => parseInt(color.slice(k, k + 2), 16)).join(",")},${alpha})`;
+      const sums = [counts.map((row) => row.reduce((s, v) => s + v, 0)), look.order.map((_, j) => counts.reduce((s, row) => s + row[j], 0))];
+      // Bars of nothing are left out: plotly drops them itself, and then gives their places to others.
+      const bars = [0, 1].flatMap((side) => look.order.map((_, k) => ({ side, k, sum: sums[side][k] }))).filter(({ sum }) => sum);
+      const bar = (side, k) => bars.findIndex((other) => other.side === side && other.k === k);
+      const label = ({ k, sum }) => `${look.labels[look.order[k]]}  ${percent(sum / total)}`;
+      const places = [0, 1].flatMap((side) => middles(bars.filter((other) => other.side === side).map(({ sum }) => sum)));
+      const trace = {
+        type: "sankey", arrangement: "fixed",
+        node: {
+          label: bars.map(label), color: bars.map(({ k }) => colors[k]), customdata: bars.map(({ side, k }) => [side, look.order[k]]),
+          pad: 16, thickness: 16, line: { width: 0.5, color: INK }, hovertemplate: "%{value:,} examples<extra></extra>",
+          x: bars.map(({ side }) => (side ? 0.999 : 0.001)), y: places,
+        },
+        link: {
+          source: links.map(({ i }) => bar(0, i)), target: links.map(({ j }) => bar(1, j)), value: links.map(({ value }) => value),
+          customdata: links.map(({ i, j }) => [look.order[i], look.order[j]]),
+          color: links.map((link) => faded(colors[link.i], lit(link) ? (link.i === link.j ? 0.35 : 0.65) : 0.07)),
+          hovertemplate: "%{source.label} to %{target.label}: %{value:,} examples<extra></extra>",
+        },
+      };
+      const names = [this.run(this.a).name, this.run(this.b).name];
+      const head = { showarrow: false, xref: "paper", yref: "paper", y: 1.01, yanchor: "bottom" };
+      const layout = {
+        annotations: [{ ...head, text: `<b>${names[0]}</b>`, x: 0, xanchor: "left" }, { ...head, text: `<b>${names[1]}</b>`, x: 1, xanchor: "right" }],
+        margin: { l: 6, r: 6, t: 28, b: 12 }, height: 420, font: FONT, paper_bgcolor: "#fff",
+      };
+      const first = !this.flow.data;
+      await Plotly.react(this.flow, [trace], layout, { responsive: true, displayModeBar: false });
+      this.place.classList.remove("look-ahead");
+      const stay = counts.reduce((s, row, k) => s + row[k], 0);
+      const part = (test) => percent(links.filter(test).reduce((s, { value }) => s + value, 0) / total);
+      this.flowText.textContent = `Flow of the ${format(total)} examples of ${this.data.member} from their category in "${names[0]}" (left) `
+        + `to that in "${names[1]}" (right): ${percent(stay / total)} stay, ${part(({ i, j }) => j < i)} become easier, `
+        + `${part(({ i, j }) => j > i)} harder. Choose a band or a bar to see its examples on the map. ${this.note}.`;
+      this.flow.setAttribute("role", "img");
+      this.flow.setAttribute("aria-label", this.flowText.textContent);
+      if (first) this.flow.on("plotly_click", (event) => this.follow(event.points[0]));
+    }
+
+    /* A band or a bar of the flow was chosen: show its examples. */
+    follow({ source, customdata: [one, other] }) {
+      const from = source ? [one] : one === 0 ? [other] : [];
+      const to = source || one === 1 ? [other] : [];
+      const same = (set, codes) => set.size === codes.length && codes.every((code) => set.has(code));
+      const again = same(this.from, from) && same(this.to, to);
+      this.from.clear();
+      this.to.clear();
+      if (!again) {
+        from.forEach((code) => this.from.add(code));
+        to.forEach((code) => this.to.add(code));
+      }
+      this.refresh();
+    }
+  }
+
+  /* Middles of stacked bars from top to bottom; plotly refuses 0 and 1. */
+  function middles(sums) {
+    const total = sums.reduce((s, v) => s + v, 0);
+    const heights = sums.map((v) => Math.max(v / total, 0.05));
+    const all = heights.reduce((s, v) => s + v, 0);
+    let y = 0;
+    return heights.map((h) => { y += h / all; return Math.min(0.999, Math.max(0.001, y - h / all / 2)); });
+  }
+
+  function begin() {
+    document.documentElement.classList.add("soi-look-on");
+    const near = new IntersectionObserver((entries) => {
+      for (const entry of entries) {
+        if (!entry.isIntersecting) continue;
+        near.unobserve(entry.target);
+        entry.target.explorer = new Explorer(entry.target);
+      }
+    }, { rootMargin: "300px" });
+    for (const place of document.querySelectorAll(".soi-look")) {
+      if (!look.comparisons[place.dataset.comparison]) continue;
+      place.replaceChildren();
+      place.classList.add("look-ahead"); // keeps about the room that it will take, for links into the page
+      near.observe(place);
+    }
+  }
+  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", begin);
+  else begin();
+})();

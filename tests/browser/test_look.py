@@ -1,0 +1,181 @@
+"""The page of examples as it is played with: from a folder, with a mouse, with keys only, on a phone, on paper."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+from reading import BOOK, Visit, toc_pages
+
+pytestmark = [pytest.mark.browser, pytest.mark.parametrize("base", ["file"], indirect=True)]
+
+expect.set_options(timeout=30_000)  # megabytes of script are read first, and machines may be busy
+PAGE = "notebooks/look"
+FOUND = {"task": "paraphrase", "source": "movie", "lingual": "fa"}
+POINT = """([place, i]) => {
+  const {map, drawn} = place.explorer, {xaxis, yaxis, _size} = map._fullLayout, box = map.getBoundingClientRect();
+  const at = drawn.indexOf(i);
+  return {x: box.x + _size.l + xaxis.d2p(map.data[0].x[at]), y: box.y + _size.t + yaxis.d2p(map.data[0].y[at])};
+}"""
+
+
+def data(comparison: str, member: str) -> dict:
+    body = (BOOK / "_static" / "look" / f"{comparison}-{member}.js").read_text(encoding="utf-8")
+    return json.loads(body.partition(",")[2].removesuffix(");\n"))
+
+
+def explorer(page: Page, comparison: str, member: str) -> Locator:
+    """The explorer of a comparison, at work on a member."""
+    place = page.locator(f".soi-look[data-comparison={comparison}]")
+    place.scroll_into_view_if_needed()
+    place.locator(f"[data-member={member}]").click()
+    expect(place.locator(".look-map figcaption")).to_contain_text(f"Data map of {member}")
+    expect(place.locator(".look-flow figcaption")).to_contain_text(f"examples of {member}")
+    return place
+
+
+def settled(place: Locator) -> None:
+    """Wait until nothing is being drawn."""
+    place.page.wait_for_function(
+        "place => place.explorer.settled === place.explorer.round", arg=place.element_handle(), timeout=20_000
+    )
+
+
+def shown(place: Locator, n: int, of: int) -> None:
+    expect(place.locator("output")).to_have_text(f"{n:,} of {of:,} examples shown")
+
+
+@pytest.mark.parametrize("comparison", FOUND)
+def test_pointing_at_an_example_shows_its_text_and_history(visit: Visit, comparison: str) -> None:
+    place = explorer(visit.open(f"{PAGE}.html"), comparison, FOUND[comparison])
+    settled(place)
+    value = data(comparison, FOUND[comparison])
+    alone, together = value["runs"][value["first"]], value["runs"][value["second"]]
+    # the most variable one lies apart from the others, so nothing covers it
+    i = max(range(len(value["text"])), key=lambda k: (alone["variability"][k], k))
+    place.locator(".look-map .main-svg").first.scroll_into_view_if_needed()
+    spot = place.evaluate(f"(place, i) => ({POINT})([place, i])", i)
+    visit.page.mouse.move(spot["x"] - 40, spot["y"] - 40)
+    visit.page.mouse.move(spot["x"], spot["y"], steps=4)
+    tip = visit.page.locator(".look-tip:visible")
+    expect(tip).to_have_count(1)
+    expect(tip.locator("blockquote").first).to_have_text(value["text"][i][:200], use_inner_text=False)
+    if value["pair"]:
+        expect(tip.locator("blockquote")).to_have_count(2)
+    expect(tip.locator(".look-gold b")).to_have_text(value["labels"][value["gold"][i]])
+    for k, run in enumerate((alone, together)):
+        history = run["history"][i * run["epochs"] : (i + 1) * run["epochs"]]
+        squares = tip.locator(".look-history").nth(k)
+        assert squares.get_attribute("data-history") == history.replace("1", "■").replace("0", "□")
+        assert squares.locator("i").count() == run["epochs"]
+        assert squares.locator("i.on").count() == history.count("1")
+    visit.page.mouse.click(spot["x"], spot["y"])  # it stays to be read
+    visit.page.mouse.move(5, 5)
+    expect(tip).to_have_count(0)
+    expect(place.locator(".look-words blockquote").first).to_have_text(value["text"][i])
+    assert visit.trouble == []
+
+
+@pytest.mark.parametrize("comparison", FOUND)
+def test_filters_show_the_true_number(visit: Visit, comparison: str) -> None:
+    place = explorer(visit.open(f"{PAGE}.html"), comparison, FOUND[comparison])
+    value = data(comparison, FOUND[comparison])
+    alone, together = (value["runs"][value[which]]["soi"] for which in ("first", "second"))
+    n = len(alone)
+    shown(place, n, n)
+    one = max(set(alone), key=lambda code: (alone.count(code), code))
+    place.locator(f"[data-row='0'] [data-soi='{one}']").click()
+    shown(place, alone.count(one), n)
+    settled(place)
+    assert place.evaluate("p => p.explorer.map.querySelectorAll('.scatterlayer .point').length") == alone.count(one)
+    both = sum(a == b == one for a, b in zip(alone, together, strict=True))
+    place.locator(f"[data-row='1'] [data-soi='{one}']").click()
+    shown(place, both, n)
+    place.get_by_role("button", name="show all").click()
+    shown(place, n, n)
+    place.get_by_role("searchbox").fill(value["text"][3][:12])
+    pairs = value["pair"] or [""] * n
+    found = [f"{a}\n{b}".lower() for a, b in zip(value["text"], pairs, strict=True)]
+    shown(place, sum(value["text"][3][:12].strip().lower() in text for text in found), n)
+    assert visit.trouble == []
+
+
+def test_a_band_of_the_flow_filters_the_map(visit: Visit) -> None:
+    place = explorer(visit.open(f"{PAGE}.html"), "source", "tweets")
+    value = data("source", "tweets")
+    alone, together = (value["runs"][value[which]]["soi"] for which in ("first", "second"))
+    band = place.locator(".look-flow .sankey-link").first
+    band.scroll_into_view_if_needed()
+    band.click()
+    chosen = [place.locator(f"[data-row='{k}'] [aria-pressed=true]") for k in (0, 1)]
+    expect(chosen[0]).to_have_count(1)
+    a, b = (chip.get_attribute("data-soi") for chip in chosen)
+    shown(place, sum(pair == (a, b) for pair in zip(alone, together, strict=True)), len(alone))
+    assert visit.trouble == []
+
+
+def test_the_map_turns_to_the_other_run_and_keys_step_through_it(visit: Visit) -> None:
+    place = explorer(visit.open(f"{PAGE}.html"), "task", "sentiment")
+    value = data("task", "sentiment")
+    place.get_by_role("button", name="all three, seed 0").focus()
+    visit.page.keyboard.press("Enter")
+    expect(place.locator(".look-map figcaption")).to_contain_text("sentiment, all three, seed 0")
+    settled(place)
+    together = value["runs"][value["second"]]
+    places = place.evaluate("p => [p.explorer.drawn, p.explorer.map.data[0].y]")
+    assert {i: round(y * 1000) for i, y in zip(*places, strict=True)} == dict(enumerate(together["confidence"]))
+    order = sorted(range(len(value["text"])), key=lambda i: (together["confidence"][i], i))
+    kept = value["runs"][value["first"]]["confidence"]
+    start = order.index(min(range(len(kept)), key=lambda i: (kept[i], i)))  # the one that was in the card stays there
+    place.get_by_role("button", name="Next example").focus()
+    for step in (1, 2):
+        visit.page.keyboard.press("Enter")
+        expect(place.locator(".look-words blockquote").first).to_have_text(
+            value["text"][order[(start + step) % len(order)]]
+        )
+    assert visit.trouble == []
+
+
+def test_markup_in_a_text_stays_text(visit: Visit) -> None:
+    place = explorer(visit.open(f"{PAGE}.html"), "source", "amazon")
+    settled(place)
+    hostile = "<img src=x onerror=alert(1)></script><script>alert(1)</script><b>&amp;</b>"
+    place.evaluate("(p, text) => { const e = p.explorer; e.data.text[e.shown[0]] = text; e.refresh(); }", hostile)
+    expect(place.locator(".look-words blockquote").first).to_have_text(hostile)
+    assert place.locator(".look-words blockquote *").count() == 0
+    assert visit.trouble == []
+
+
+@pytest.mark.parametrize("width", [390])
+def test_a_phone_scrolls_downwards_only(visit: Visit) -> None:
+    page = visit.open(f"{PAGE}.html")
+    for comparison, member in FOUND.items():
+        settled(explorer(page, comparison, member))
+    assert page.evaluate("document.scrollingElement.scrollWidth - window.innerWidth") <= 0
+    outside = """[...document.querySelectorAll('.soi-look *')].filter(e => !e.closest('svg') && e.offsetWidth
+      && e.getBoundingClientRect().right > innerWidth + 1).map(e => e.className)"""
+    assert page.evaluate(outside) == []
+    assert visit.trouble == []
+
+
+def test_on_paper_stand_the_pictures(visit: Visit) -> None:
+    page = visit.open(f"{PAGE}.html")
+    explorer(page, "source", "tweets")
+    pictures = page.locator(".tag_look-pictures figure")
+    assert pictures.count() == 2 * 9
+    assert not pictures.first.is_visible()
+    page.emulate_media(media="print")
+    assert pictures.first.is_visible()
+    assert page.locator(".soi-look:visible").count() == 0
+    page.emulate_media(media="screen")
+    page.get_by_role("button", name="the same as pictures").first.click()
+    assert pictures.first.is_visible()
+
+
+def test_the_page_is_in_the_contents(visit: Visit) -> None:
+    assert PAGE in toc_pages()
+    page = visit.open(f"{PAGE}.html#several-languages")  # a link into the page arrives, whatever unfolds above
+    place = page.locator(".soi-look[data-comparison=lingual]")
+    expect(place.locator("output")).to_contain_text("examples shown")
+    expect(page.locator("h2", has_text="Several languages")).to_be_in_viewport()
