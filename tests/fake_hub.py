@@ -34,6 +34,8 @@ class _Handler(BaseHTTPRequestHandler):
             for owner in (self.root / kind).glob("*/*"):
                 name = owner.relative_to(self.root / kind).as_posix()
                 plain = f"datasets/{name}" if kind == "datasets" else name
+                if path == f"api/{kind}/{name}":  # without a revision: the newest
+                    return self.api(owner, name, f"revision/{COMMIT}", body)
                 if path.startswith(f"api/{kind}/{name}/"):
                     return self.api(owner, name, path.removeprefix(f"api/{kind}/{name}/"), body)
                 if path.startswith(f"{plain}/resolve/{COMMIT}/"):

@@ -47,7 +47,7 @@ def train(
         Texts, typer.Option("--id", metavar="COLUMN", help="Column of ids [default: row numbers].")
     ] = None,
     test: Annotated[
-        Texts, typer.Option("--test", metavar="FILE", help="Rows to test on [default: 20 % of the training rows].")
+        Texts, typer.Option("--test", metavar="FILE", help="Rows to test on [default: a fifth of the training rows].")
     ] = None,
     ood: Annotated[
         Texts, typer.Option("--ood", metavar="FILE", help="Rows from elsewhere, to test on out of distribution.")
@@ -190,7 +190,8 @@ def _preview(todo: Undertaking, finished: int, total: int, minutes: float) -> No
         if minutes < 90
         else f"{minutes / 60:.1f} hours"
     )
-    console.print(f"runs: {what}{done}; {time} on {default_jobs()} cores (a rough estimate)")
+    cores = default_jobs()
+    console.print(f"runs: {what}{done}; {time} on {cores} core{'s' if cores > 1 else ''} (a rough estimate)")
 
 
 def _clean(text: str, longest: int) -> str:

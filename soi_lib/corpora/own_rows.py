@@ -32,6 +32,12 @@ def label_order(names: Iterable[Any]) -> tuple[str, ...]:
     return tuple(sorted(words, key=int) if all(w.lstrip("-").isdecimal() for w in words) else sorted(words))
 
 
+def shown(value: Any) -> str:
+    """A value of a file in a message: quoted, and not endless."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:56]}...{text[-1]}"
+
+
 def plain(value: Any) -> Any:
     """12.0 as 12: what a table makes of whole numbers beside missing ones."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
@@ -87,7 +93,7 @@ def whole(rows: pd.DataFrame, where: str, columns: Columns, drop: tuple[Drop, ..
             raise CorpusError(
                 f"row {first['row']} has no {part.replace('_', ' ')}",
                 where=where,
-                found=f"{first[part]!r} in column {getattr(columns, part)!r}, {int(empty.sum())} such rows",
+                found=f"{shown(first[part])} in column {getattr(columns, part)!r}, {int(empty.sum())} such rows",
                 expected="a text" if part != "label" else "a label",
                 hint="fill or remove them, or leave them out with --drop empty",
             )
@@ -120,7 +126,7 @@ def check_labels(rows: pd.DataFrame, where: str, columns: Columns) -> None:
         raise CorpusError(
             "all rows have the same label",
             where=where,
-            found=f"{rows['label'].iloc[0]!r} in column {columns.label!r}",
+            found=f"{shown(rows['label'].iloc[0])} in column {columns.label!r}",
             expected="at least two classes",
             hint="choose the label column with --label",
         )
@@ -167,8 +173,8 @@ def known_labels(
         raise CorpusError(
             f"row {first['row']} has a label that the training rows have not",
             where=where,
-            found=f"{first['label']!r}, {int((~known).sum())} such rows",
-            expected=", ".join(labels[:8]) + (" ..." if len(labels) > 8 else ""),
+            found=f"{shown(first['label'])}, {int((~known).sum())} such rows",
+            expected=", ".join(map(shown, labels[:8])) + (" ..." if len(labels) > 8 else ""),
             hint="correct them, or leave them out with --drop unknown-labels",
         )
     said.append(f"left out: {int((~known).sum())} rows of {Path(where).name} with labels that training has not")

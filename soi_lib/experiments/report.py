@@ -25,8 +25,10 @@ from soi_lib.experiments.store import MANIFEST, StoredRun, open_run
 if TYPE_CHECKING:
     import pandas as pd
 
+    from soi_lib.experiments.results import Results
+
 Runs = Mapping[str, Sequence[TrainingDynamics]]
-"""The dynamics of one member by setting ("alone", "a+b"), a list over seeds."""
+"""The dynamics of one member by setting ("alone", "together"), a list over seeds."""
 
 
 @dataclass(frozen=True)
@@ -92,15 +94,12 @@ def subject(place: str | Path) -> Subject:
 
 
 def _of_own(folder: Path) -> Subject:
-    from soi_lib.experiments import tables
     from soi_lib.experiments.own import DATA
 
     results, index = open_own(folder)
-    members = {
+    members: dict[str, Runs] = {
         member: {
-            tables.setting_name(setting, results.members): [
-                results.run(setting, seed).dynamics(member) for seed in results.seeds
-            ]
+            _name(setting): [results.run(setting, seed).dynamics(member) for seed in results.seeds]
             for setting in results.settings_with(member)
         }
         for member in results.members
@@ -109,7 +108,7 @@ def _of_own(folder: Path) -> Subject:
     missing = len(index["runs"]) - len(results.runs)
     some = f" {missing} of {len(index['runs'])} runs are not done, or belong to a seed that is not complete."
     lead = (
-        f"{_count(results.members, 'data set')} ({', '.join(results.members)}), trained "
+        f"{_count(results.members, 'data set').capitalize()} ({', '.join(results.members)}), trained "
         f"{'alone and together' if len(results.members) > 1 else 'alone'} for {index['epochs']} epochs from "
         f"{index['model']}, {_count(results.seeds, 'seed')}.{some if missing else ''}"
     )
@@ -119,7 +118,7 @@ def _of_own(folder: Path) -> Subject:
         note=results.note,
         members=members,
         texts=texts,
-        scores=tables.score_table(results),
+        scores=_scores(results),
         runs=_run_table(results.runs),
         decided=tuple(index.get("decided", [])),
         command=str(index.get("command", "")),
@@ -130,12 +129,11 @@ def _of_run(run: StoredRun) -> Subject:
     from soi_lib.corpora import load
 
     texts = {}
-    name = "alone" if len(run.setting) == 1 else "+".join(run.setting)
     for member in run.setting:
         try:
             corpus = load(member, run.manifest["identity"]["fingerprints"][f"corpus/{member}"])
             train = corpus.splits["train"]
-            pairs = train.text_pair or [None] * len(train)
+            pairs: Sequence[str | None] = train.text_pair or [None] * len(train)
             texts[member] = {i: _joined(a, b) for i, a, b in zip(train.ids, train.text, pairs, strict=True)}
         except (SoiError, KeyError):  # a corpus of another version, or no longer in the cache: ids must do
             continue
@@ -143,7 +141,7 @@ def _of_run(run: StoredRun) -> Subject:
         title=f"Training dynamics: {' + '.join(run.setting)}",
         lead=f"One run of {' + '.join(run.setting)}, seed {run.seed}.",
         note=f"Run {run.key}, seed {run.seed}, device {run.manifest['machine']['device']}",
-        members={member: {name: [run.dynamics(member)]} for member in run.setting},
+        members={member: {_name(run.setting): [run.dynamics(member)]} for member in run.setting},
         texts=texts,
         runs=_run_table((run,)),
     )
@@ -151,13 +149,25 @@ def _of_run(run: StoredRun) -> Subject:
 
 def _of_dynamics(path: Path, dynamics: TrainingDynamics) -> Subject:
     name = dynamics.meta.member or path.stem
-    setting = "+".join(dynamics.meta.setting) if len(dynamics.meta.setting) > 1 else "alone"
     return Subject(
         title=f"Training dynamics: {name}",
         lead=f"{len(dynamics):,} examples over {dynamics.epochs} epochs, from the file {path.name}.",
         note=f"{path.name}, one seed",
-        members={name: {setting: [dynamics]}},
+        members={name: {_name(dynamics.meta.setting): [dynamics]}},
     )
+
+
+def _name(setting: Sequence[str]) -> str:
+    return "together" if len(setting) > 1 else "alone"
+
+
+def _scores(results: Results) -> pd.DataFrame:
+    """`tables.score_table` with the settings as the page calls them, and intervals that stay between 0 and 1."""
+    from soi_lib.experiments.tables import score_table
+
+    table = score_table(results)
+    names = table["setting"].map(lambda name: name if name == "alone" else "together")
+    return table.assign(setting=names, low=table["low"].clip(0, 1), high=table["high"].clip(0, 1))
 
 
 def _texts(rows: pd.DataFrame) -> dict[Any, str]:
@@ -172,7 +182,7 @@ def _joined(text: str, pair: str | None) -> str:
 def _count(things: Sequence[Any], word: str) -> str:
     numbers = ("no", "one", "two", "three", "four", "five", "six")
     n = len(things)
-    return f"{numbers[n] if n < len(numbers) else n} {word}{'' if n == 1 else 's'}".capitalize()
+    return f"{numbers[n] if n < len(numbers) else n} {word}{'' if n == 1 else 's'}"
 
 
 def _run_table(runs: Sequence[StoredRun]) -> pd.DataFrame:
@@ -183,7 +193,7 @@ def _run_table(runs: Sequence[StoredRun]) -> pd.DataFrame:
     for run in runs:
         for member in run.setting:
             metrics = run.metrics[member]
-            row: dict[str, Any] = {"member": member, "trained": "alone" if len(run.setting) == 1 else "together"}
+            row: dict[str, Any] = {"member": member, "trained": _name(run.setting)}
             row |= {"seed": run.seed, "train n": metrics["n"]}
             for split in [s for s in metrics if s in ("test", "ood") or s.startswith("ood:")]:
                 name = split.replace("ood", "OOD")

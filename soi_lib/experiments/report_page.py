@@ -108,7 +108,7 @@ def _scores(subject: Subject) -> str:
                 "Accuracy is the share of right answers; macro-F1 is the mean over the labels, so that a rare label "
                 "counts as much as a common one. A score means something only above <em>majority</em> (always "
                 "answering the commonest label) and <em>bag of words</em> (a classifier that only counts words). The "
-                "interval says how far the accuracy may be off because these test rows and no others were drawn."
+                "interval says how far the accuracy may be off because these test rows, and these seeds, were drawn."
             )
         )
     runs = _scroll(show_table(subject.runs, "").markup)
@@ -140,7 +140,7 @@ def _member(subject: Subject, member: str, figures: _Figures) -> str:
     first = settings[names[0]][0]
     last = settings[names[-1]][0] if len(names) > 1 else None
     some, others = _sample(first), None if last is None else _sample(last)
-    sides = (names[0], "together" if len(names) > 1 else "")
+    sides = tuple(names[:1] + names[-1:]) if len(names) > 1 else (names[0], "")
     part = f" Of {len(first):,} examples {len(some):,} are shown." if len(some) < len(first) else ""
     drawn = interactive_map(some, others, texts, sides=sides, note=f"Seed {first.meta.seed}.{part}")
     return "".join(
@@ -229,10 +229,11 @@ def _examples(
                 f'<tr><td class="text" dir="auto">{told}</td><td>{escape(label)}</td><td>{"<br>".join(cells)}</td>'
                 f'<td class="num">{row["confidence"]:.2f}</td></tr>'
             )
+        name = f"{soi.label}, {soi.description.partition(':')[0]}"
         share = len(rows) / len(table)
         parts.append(
             f'<details{" open" if soi in (SOI.UNE, SOI.FRGE_2) else ""}><summary><span class="dot {soi.name}"></span>'
-            f"{escape(soi.label)}: {len(rows):,} examples ({share:.0%})</summary><p>{_WHY[soi]}</p>"
+            f"{escape(name)}: {len(rows):,} examples ({share:.0%})</summary><p>{_WHY[soi]}</p>"
             '<div class="scroll"><table><thead><tr><th>text</th><th>gold label</th><th>epochs</th>'
             f'<th class="num">confidence</th></tr></thead><tbody>{"".join(lines)}</tbody></table></div></details>'
         )
@@ -312,7 +313,8 @@ figure{margin:.5rem 0}figure img{max-width:100%;height:auto;display:block}figcap
 .scroll,.wide{overflow-x:auto}table{border-collapse:collapse;font-size:.92rem;font-variant-numeric:tabular-nums}
 th,td{padding:.3rem .6rem;border-bottom:1px solid #e3e5e8;text-align:left;vertical-align:top}th{white-space:nowrap}
 .num{text-align:right}td.text{min-width:16rem;max-width:34rem;overflow-wrap:anywhere}.id{color:#5f6368;font-size:.82rem}
-.squares{white-space:nowrap;letter-spacing:.06em}.side{font-size:.82rem;color:#5f6368;letter-spacing:0}
+.squares{white-space:nowrap;letter-spacing:.06em}.side{font-size:.82rem;color:#5f6368;letter-spacing:0;
+display:inline-block;min-width:4.4rem}
 details{margin:.6rem 0;border:1px solid #dadce0;border-radius:6px;padding:.3rem .8rem}
 summary{cursor:pointer;font-weight:600}
 .dot{display:inline-block;width:.8em;height:.8em;border-radius:50%;margin-right:.45em}

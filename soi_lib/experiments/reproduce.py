@@ -230,6 +230,7 @@ def _start_worker(reports: Any, parent: int) -> None:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ["OMP_NUM_THREADS"] = "1"
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    tqdm.set_lock(threading.RLock())  # its own lock is a semaphore of the system, which outlives a worker that is ended
 
     def watch() -> None:
         while os.getppid() == parent:

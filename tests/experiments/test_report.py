@@ -1,0 +1,142 @@
+"""The page of a training: one file that loads nothing, with everything in it and nobody's markup but ours."""
+
+from __future__ import annotations
+
+import re
+import shutil
+
+import pytest
+from bs4 import BeautifulSoup
+from own_data import made_folder, run_main, snapshot
+
+from soi_lib import SOI, TrainingDynamics, categorize
+from soi_lib.errors import OutputExistsError, SoiError
+from soi_lib.experiments.report import subject, write_report
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return made_folder(tmp_path_factory.mktemp("report") / "made")
+
+
+@pytest.fixture(scope="module")
+def html(folder):
+    return write_report(folder).read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def soup(html):
+    return BeautifulSoup(html, "html.parser")
+
+
+def test_the_page_is_one_file(html, soup):
+    for tag in soup.find_all(True):
+        for name in ("src", "href", "action", "data", "poster"):
+            value = str(tag.get(name, "#"))
+            assert value.startswith(("#", "data:image/png;base64,")), (tag.name, value[:80])
+    assert soup.find_all(["link", "iframe", "object", "embed", "form", "base"]) == []
+    assert "default-src 'none'" in soup.find("meta", {"http-equiv": "Content-Security-Policy"})["content"]
+    assert html.count("plotly.js v") == 1
+    assert "url(http" not in html
+
+
+def test_every_part_is_there_and_says_how_to_read_it(folder, soup):
+    assert [h.text for h in soup.find_all("h2")] == [
+        "Scores", "Categories", "tweets", "reviews", "Words", "How it was made",
+    ]  # fmt: skip
+    assert len(soup.find_all(class_="how")) == 2 + 2 * 2
+    for member in ("tweets", "reviews"):
+        part = soup.find(id=f"member-{member}")
+        assert [h.text for h in part.find_all("h3")] == ["Data map", "From alone to together", "Examples to look at"]
+        assert "noise floor" in part.find_all("img")[0]["alt"]
+        assert "false discovery rate" in part.text
+    for image in soup.find_all("img"):
+        assert len(image["alt"]) > 40
+    scores = soup.find(id="scores").find_all("table")
+    assert len(scores[0].find_all("tr")) == 1 + 4  # two members, alone and together
+    assert len(scores[1].find_all("tr")) == 1 + 8  # and two seeds, a row a member of a run
+    assert {"accuracy", "macro-F1", "majority", "bag of words"} <= {th.text for th in scores[0].find_all("th")}
+
+
+def test_examples_are_those_of_their_category(folder, soup):
+    dynamics = subject(folder).members["tweets"]["alone"][0]
+    codes = dict(zip(dynamics.ids.tolist(), categorize(dynamics).tolist(), strict=True))
+    history = dict(zip(dynamics.ids.tolist(), dynamics.correct.T.tolist(), strict=True))
+    seen = 0
+    for part in soup.find(id="member-tweets").find_all("details"):
+        label, count = re.match(r"(\S+), [^:]+: ([\d,]+) examples", part.summary.text).groups()
+        soi = next(s for s in SOI if s.label == label)
+        assert int(count.replace(",", "")) == sum(code == soi for code in codes.values())
+        for row in part.tbody.find_all("tr"):
+            key = row.find(class_="id").text
+            squares = row.find(class_="squares").text.split()[-1]
+            assert codes[key] == soi
+            assert squares == "".join("■" if right else "□" for right in history[key])
+            assert row.find_all("td")[1].text in ("negative", "<b>positive</b>")
+            seen += 1
+    assert seen > 15
+
+
+def test_no_text_becomes_markup(html, soup):
+    assert "window.owned" in html  # the hostile texts are on the page
+    for tag in soup.find_all(True):
+        assert not any(name.startswith("on") for name in tag.attrs), str(tag)[:100]
+    for script in soup.find_all("script"):
+        assert "<script" not in script.text[:200]
+    scripts = "".join(script.text for script in soup.find_all("script") if "plotly.js v" not in script.text[:3000])
+    assert "<img" not in scripts
+    assert "</" not in scripts.replace("<\\/", "")
+    assert soup.find("b", string="positive") is None
+    assert max(len(td.text) for td in soup.find_all("td")) < 500
+
+
+def test_an_output_is_not_replaced_and_runs_are_not_touched(folder, html):
+    before = snapshot(folder)
+    with pytest.raises(OutputExistsError, match="--force"):
+        write_report(folder)
+    with pytest.raises(SoiError, match="nothing may be added to a run"):
+        write_report(folder, folder / "runs" / f"{0:020d}" / "page.html")
+    assert snapshot(folder) == before
+    assert write_report(folder, force=True).read_text(encoding="utf-8") == html  # the same bytes every time
+
+
+def test_one_seed_says_that_it_is_one(tmp_path):
+    one = BeautifulSoup(
+        write_report(made_folder(tmp_path / "one", seeds=(0,))).read_text(encoding="utf-8"), "html.parser"
+    )
+    assert "With one seed nothing says which of these moves are more than chance" in one.text
+    alone = write_report(made_folder(tmp_path / "alone", members=("tweets",)))
+    text = BeautifulSoup(alone.read_text(encoding="utf-8"), "html.parser").text
+    assert "What moves between seeds" in text
+    assert "From alone to together" not in text
+
+
+def test_a_run_and_a_dynamics_file_have_a_page(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    run = folder / "runs" / f"{4:020d}"  # tweets and reviews, seed 0
+    code, out, err = run_main(monkeypatch, capsys, "report", run)
+    assert code == 0
+    assert out.strip() == f"{4:020d}-report.html"
+    assert "open it in a browser: file:///" in err
+    assert "member-reviews" in (tmp_path / out.strip()).read_text(encoding="utf-8")
+    code, out, _ = run_main(monkeypatch, capsys, "report", run / "dynamics" / "tweets.parquet", "--out", "x.html", "-q")
+    assert (code, out) == (0, "x.html\n")
+
+
+def test_what_cannot_be_reported_is_named(folder, tmp_path, monkeypatch, capsys):
+    for place, message in (
+        (tmp_path / "absent", "no such file or folder"),
+        (tmp_path, "there is nothing here to report on"),
+        (folder / "README.md", "is no dynamics file"),
+    ):
+        code, _, err = run_main(monkeypatch, capsys, "report", place)
+        assert (code, err.count("\n")) == (2, 1), err
+        assert message in err or place.name == "README.md"
+    damaged = tmp_path / "damaged"
+    shutil.copytree(folder, damaged)
+    victim = damaged / "runs" / f"{2:020d}" / "metrics.json"
+    victim.write_text("{}", encoding="utf-8")
+    code, _, err = run_main(monkeypatch, capsys, "report", damaged, "--force")
+    assert (code, "metrics.json" in err) == (2, True)
+    victim = folder / "runs" / f"{2:020d}" / "dynamics" / "reviews.parquet"
+    assert len(TrainingDynamics.load(victim)) == 240

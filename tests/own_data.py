@@ -1,0 +1,124 @@
+"""Files as people keep them, and a folder that soi train made of them with a random tiny BERT."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+from authors_data import COMMON, words
+
+HOSTILE = '<img src=x onerror="window.owned=1"><script>window.owned=2</script> &amp; "quoted" %{x} $a$'
+
+
+def rows(n: int, *, member: str = "twitter", start: int = 0, labels: Sequence[object] = (0, 4)) -> pd.DataFrame:
+    """Texts with words of their label (`authors_data` knows the words of 0 and 4), columns text and sentiment."""
+    out = []
+    for i in range(start, start + n):
+        draw = random.Random(f"{member} {i}")
+        value = (0, 4)[i % 2]
+        text = " ".join(draw.choices(COMMON, k=4) + draw.choices(words(member, value), k=3)) + f" {i}"
+        out.append({"text": text, "sentiment": labels[i % 2]})
+    return pd.DataFrame(out)
+
+
+def csv(path: Path, frame: pd.DataFrame) -> Path:
+    frame.to_csv(path, index=False, encoding="utf-8")
+    return path
+
+
+def run_main(monkeypatch, capsys, *words: object) -> tuple[int, str, str]:
+    """The `soi` command in this process: exit code, standard output, standard error."""
+    from soi_lib.cli import main
+
+    monkeypatch.setattr(sys, "argv", ["soi", *map(str, words)])
+    capsys.readouterr()
+    try:
+        main()
+        code = 0
+    except SystemExit as end:
+        code = int(end.code or 0)
+    said = capsys.readouterr()
+    return code, said.out, said.err
+
+
+def snapshot(folder: Path) -> dict[str, tuple[bytes, int]]:
+    """Every file below a folder: bytes and time of writing."""
+    return {str(p): (p.read_bytes(), p.stat().st_mtime_ns) for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def made_folder(folder: Path, members: Sequence[str] = ("tweets", "reviews"), seeds: Sequence[int] = (0, 1)) -> Path:
+    """A folder as soi train leaves it, with generated dynamics in place of training; a few texts are hostile."""
+    from dataclasses import replace
+    from itertools import product
+
+    import numpy as np
+    import yaml
+    from synthetic import learn
+
+    from soi_lib import atomic, categorize
+    from soi_lib.analysis.categories import soi_counts
+    from soi_lib.dynamics import TrainingDynamics
+    from soi_lib.experiments.own_index import readme
+    from soi_lib.experiments.store import RunStore
+
+    settings = [(m,) for m in members] + ([tuple(members)] if len(members) > 1 else [])
+    labels = ("negative", "<b>positive</b>")
+    store, index = RunStore(folder / "runs"), []
+    for number, (setting, seed) in enumerate(product(settings, seeds)):
+        runs, metrics, answers = {}, {}, {}
+        for k, member in enumerate(setting):
+            corpus = 7 + members.index(member)
+            made = learn(
+                240, 10, seed=number, gain=1.2 + 0.5 * len(setting), corpus=corpus, member=member, setting=setting
+            )
+            ids = np.array([f"train/{i:06d}" for i in range(len(made))], dtype=object)
+            meta = replace(made.meta, comparison="user", seed=seed, label_names=labels)
+            runs[member] = TrainingDynamics(ids, made.gold, made.p_gold, made.correct, meta)
+            rng = np.random.default_rng([number, k])
+            gold = np.arange(60) % 2
+            wrong = rng.random(60) < 0.2
+            answers[member] = pd.DataFrame(
+                {"split": "test", "id": [f"test/{i}" for i in range(60)], "gold": gold.astype(np.int16),
+                 "predicted": np.where(wrong, 1 - gold, gold).astype(np.int16), "p_gold": np.float32(0.7)}
+            )  # fmt: skip
+            score = {"n": 60, "accuracy": float(1 - wrong.mean()), "macro_f1": float(1 - wrong.mean()), "loss": 0.5}
+            base = {"test": {"n": 60, "accuracy": 0.5, "macro_f1": 0.33}}
+            metrics[member] = {"n": 240, "soi": soi_counts(categorize(runs[member])), "test": score}
+            metrics[member] |= {"majority": base, "bag_of_words": base, "tokens": {"train": 12.0}}
+
+        def fill(out: Path, runs=runs, metrics=metrics, answers=answers) -> None:
+            for kind in ("dynamics", "predictions"):
+                (out / kind).mkdir()
+            for member, dynamics in runs.items():
+                dynamics.save(out / "dynamics" / f"{member}.parquet")
+                answers[member].to_parquet(out / "predictions" / f"{member}.parquet")
+            atomic.write_json(out / "metrics.json", metrics)
+
+        key = f"{number:020d}"
+        identity = {"comparison": "user", "setting": list(setting), "seed": seed, "fingerprints": {}}
+        about = {"identity": identity, "machine": {"device": "cpu"}, "precision": "fp32", "seconds": {"total": 30.0}}
+        store.write(key, about, fill)
+        files = {m: f"runs/{key}/dynamics/{m}.parquet" for m in setting}
+        index.append({"key": key, "setting": list(setting), "seed": seed, "state": "done", "folder": f"runs/{key}"})
+        index[-1] |= {"dynamics": files, "scores": metrics}
+    for member in members:
+        frame = rows(240, member=member)
+        frame.loc[::7, "text"] = [f"{HOSTILE} {i}" for i in range(len(frame.loc[::7]))]
+        frame.loc[1, "text"] = "a very long text " * 900
+        table = pd.DataFrame({"id": [f"{i:06d}" for i in range(240)], "text": frame["text"], "label": labels[0]})
+        (folder / "data" / member).mkdir(parents=True)
+        table.to_parquet(folder / "data" / member / "train.parquet")
+    profile = {
+        "name": "made", "seeds": list(seeds), "data": {"train": 240, "evaluate": 60}, "training": {"epochs": 10},
+        "comparisons": {"user": {"encoder": "minilm", "members": list(members)}},
+        "corpora": {m: {"path": "elsewhere"} for m in members},
+    }  # fmt: skip
+    (folder / "profile.yaml").write_text(yaml.safe_dump(profile), encoding="utf-8")
+    about = {"command": "soi train --train '<script>'", "members": list(members), "model": "minilm", "epochs": 10}
+    value = about | {"runs": index, "decided": ['label column: "<i>x</i>" (guessed; give --label to choose)']}
+    atomic.write_json(folder / "runs.json", value)
+    (folder / "README.md").write_text(readme(value), encoding="utf-8")
+    return folder
