@@ -36,7 +36,7 @@ FINDINGS = tuple(
     )
 )
 """Pages that need several seeds and second stages: of the recorded runs, unless the profile has stages of its own."""
-_COPIED = ("book", "notebooks", "_config.yml", "_toc.yml", "CHANGELOG.md")
+_COPIED = ("book", "notebooks", "_config.yml", "_toc.yml", "CHANGELOG.md", "CONTRIBUTING.md")
 
 
 _FRONT_DOOR = """<!doctype html>

@@ -47,7 +47,8 @@ def make(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_every_make_target_that_is_named_exists() -> None:
-    prose = README + "".join(page.read_text(encoding="utf-8") for page in sorted((ROOT / "book").glob("*.md")))
+    pages = [ROOT / "CONTRIBUTING.md", *sorted((ROOT / "book").glob("*.md"))]
+    prose = README + "".join(page.read_text(encoding="utf-8") for page in pages)
     named = set(re.findall(r"(?:^|`)make ([a-z][a-z-]+)", prose, flags=re.MULTILINE))
     assert {"book", "test", "help", "test-browser", "notebooks"} <= named
     listed = make("help").stdout

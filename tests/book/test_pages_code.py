@@ -1,0 +1,90 @@
+"""The code on the pages of the book: every block runs as printed, and prints what stands below it."""
+
+from __future__ import annotations
+
+import io
+import re
+import shlex
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import pytest
+import typer
+
+from soi_lib import TrainingDynamics
+
+ROOT = Path(__file__).resolve().parents[2]
+RUN = ("howto_loop", "howto_trainer", "howto_cartography")  # from nothing, one program a page
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
+
+
+def blocks(page: str) -> list[tuple[str, str]]:
+    """Language and content of the fenced blocks of a page, in order."""
+    return FENCE.findall((ROOT / "book" / f"{page}.md").read_text(encoding="utf-8"))
+
+
+def run(page: str, names: dict[str, Any]) -> int:
+    """Run the Python blocks of a page in one namespace; compare what each prints with a `text` block that follows."""
+    found = blocks(page)
+    ran = 0
+    for (kind, code), (following, expected) in zip(found, [*found[1:], ("", "")], strict=True):
+        if kind != "python":
+            continue
+        said = io.StringIO()
+        with redirect_stdout(said):
+            exec(compile(code, f"book/{page}.md", "exec"), names)
+        if following == "text":
+            assert said.getvalue() == expected, f"{page}: {code}"
+        ran += 1
+    return ran
+
+
+@pytest.mark.parametrize("page", RUN)
+def test_page_runs_as_printed(page: str, wheels: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    assert run(page, {"__name__": page}) >= 4
+    printed = [code for kind, code in blocks(page) if kind == "python" and "print(" in code]
+    assert len(printed) == sum(kind == "text" for kind, _ in blocks(page)), "what a block prints stands below it"
+
+
+def test_entry_page_runs_on_dynamics_of_any_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    draw = np.random.default_rng(0)
+    dyn, single, multi = (
+        TrainingDynamics(np.arange(4000), np.arange(4000) % 2, draw.random((6, 4000)), draw.random((6, 4000)) < 0.5)
+        for _ in range(3)
+    )
+    assert run("own", {"dyn": dyn, "single": single, "multi": multi}) == 1
+    assert TrainingDynamics.load(tmp_path / "dynamics.parquet").fingerprint() == dyn.fingerprint()
+
+
+def commands() -> list[tuple[str, str]]:
+    """Every `soi` command line in a block or in backticks, with its page."""
+    out = []
+    for path in sorted((ROOT / "book").glob("*.md")):
+        text = path.read_text(encoding="utf-8")
+        lines = [line for kind, block in FENCE.findall(text) if kind in ("", "bash") for line in block.splitlines()]
+        lines += re.findall(r"`(soi [a-z]+ [^`]*-[^`]*)`", text)
+        out += [(path.stem, line) for line in lines if re.match(r"soi [a-z]", line)]
+    return out
+
+
+def test_every_command_line_on_a_page_is_understood() -> None:
+    """Parsed with all its options, without being run."""
+    from soi_lib.cli import app
+
+    known = typer.main.get_command(app)
+    assert isinstance(known, click.Group)
+    lines = commands()
+    assert len(lines) > 12
+    for page, line in lines:
+        name, *arguments = shlex.split(line)[1:]
+        assert name in known.commands, f"{page}: {line}"
+        try:
+            known.commands[name].make_context(name, arguments)
+        except click.ClickException as error:
+            pytest.fail(f"{page}: {line}: {error.format_message()}")
