@@ -1,0 +1,327 @@
+"""Kills a reproduction at random moments in all its phases, restarts it, and compares what is left, bit for bit.
+
+    python tests/experiments/kill_anywhere.py --kills 100 --seed 0 --log kills.json
+
+One attempt is `soi reproduce --record` and then `soi results` on a tiny profile, in a process group of its own that
+is killed with SIGKILL: parent and workers at once. The moment is drawn in two steps, so that short phases are met as
+often as long ones: first a phase, then a share of its usual time after one of its beginnings. The next attempt
+continues. When one ends undisturbed, store, recorded folder and results.json are compared with those of an attempt
+that was never disturbed, and a new round begins in an empty folder.
+
+Two liberties are taken to have a hundred kills in minutes: an attempt is forked from a process that has already
+imported everything (nothing is written during imports), and unfinished runs keep their state after every epoch
+instead of every minute (so that there are states to be killed in). With `--command` the undisturbed attempt is
+compared with the command itself as well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[1])]
+
+PHASES = ("plan", "corpora", "prepare", "training", "state", "weights", "run folder", "stage", "record", "results")
+DONE = {"corpora": "cache/corpora/given/*.json", "weights": "runs/weights/*.safetensors"}
+COMPARED = ("runs", "data/recorded/tiny")
+PROFILE = {
+    "comparisons": {
+        "source": {"encoder": "tiny", "members": ["twitter", "yelp"], "settings": ["single", "all"]},
+    },
+    "stages": {"subsets": ["ambiguous"], "controls": [], "epochs": 2, "balance": False},
+}
+WORDS = (
+    ["reproduce", "--profile", "../given/tiny.yaml", "--jobs", "2", "--record", "--force", "--quiet"],
+    ["results", "--profile", "../given/tiny.yaml", "--out", "results.json"],
+)
+
+
+# --- what must be equal --------------------------------------------------------------------------------------------
+
+
+def digest_of(folder: Path) -> dict[str, str]:
+    """What must be equal of a store, a run or a recorded folder: a digest a file, by its path inside.
+
+    Left out: times, commit and command in manifests and in dynamics' metadata (`started`, `created`, `seconds`), and
+    what is a digest of them (the manifests' seals, the checksum list); locks, quarantine, states of unfinished runs.
+    """
+    from soi_lib.dynamics import TrainingDynamics
+    from soi_lib.training import tensorfile
+
+    out = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if not path.is_file() or name.split("/")[0] in ("locks", "quarantine", "unfinished"):
+            continue
+        if path.name == "checksums.txt":
+            continue
+        if path.parent.name == "dynamics":
+            value = TrainingDynamics.load(path).fingerprint()
+        elif path.suffix == ".safetensors":
+            tensors, about = tensorfile.read(path)
+            value = _digest(about | {"sha256": tensorfile.digest(tensors)})
+        elif path.name == "manifest.json":
+            value = _digest(_lasting(json.loads(path.read_text(encoding="utf-8"))))
+        elif path.name == "stages.json":
+            value = _digest([_lasting(one) for one in json.loads(path.read_text(encoding="utf-8"))])
+        else:
+            value = hashlib.sha256(path.read_bytes()).hexdigest()
+        out[name] = value
+    return out
+
+
+def _lasting(value: object) -> object:
+    """A manifest without what differs from one time to the next."""
+    gone = ("started", "seconds", "commit", "command", "sha256", "base", "files")
+    if isinstance(value, dict):
+        return {k: _lasting(v) for k, v in value.items() if k not in gone}
+    return value
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def compare(found: Path, expected: Path) -> list[str]:
+    """What differs between two folders in which WORDS were done, in words; and what should not be there at all."""
+    faults = []
+    for part in COMPARED:
+        one, two = digest_of(found / part), digest_of(expected / part)
+        faults += [f"{part}/{name} differs" for name in sorted({*one, *two}) if one.get(name) != two.get(name)]
+    one, two = (json.loads((folder / "results.json").read_text(encoding="utf-8")) for folder in (found, expected))
+    faults += [f"results.json differs in {name}" for name in ("profile", "runs") if one[name] != two[name]]
+    for pattern in (".tmp-*", "quarantine", "*.damaged", "unfinished/*"):
+        faults += [f"{path.relative_to(found)} is left" for path in found.rglob(pattern)]
+    return faults
+
+
+# --- one attempt ---------------------------------------------------------------------------------------------------
+
+
+def _note(log: Path, what: str) -> None:
+    with open(log, "a", encoding="utf-8") as handle:
+        handle.write(f"{what} {os.getpid()} {time.monotonic()}\n")
+
+
+def _noting(log: Path, phase: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def noted(*arguments: Any, **named: Any) -> Any:
+        _note(log, f"+{phase}")
+        try:
+            return function(*arguments, **named)
+        finally:
+            _note(log, f"-{phase}")
+
+    return noted
+
+
+def instrument(log: Path) -> None:
+    """Make the phases of a reproduction say in `log` when they begin and end."""
+    from soi_lib.corpora import hub
+    from soi_lib.experiments import reproduce, results, run, stages, store
+    from soi_lib.training import checkpoint, engine
+
+    engine.train.__kwdefaults__["checkpoint_every"] = 0.0
+    for phase, place, name in (
+        ("plan", reproduce, "plan"),
+        ("corpora", hub, "build"),
+        ("prepare", run, "prepare"),
+        ("training", engine, "train"),
+        ("state", checkpoint, "save"),
+        ("weights", run, "save_weights"),
+        ("run folder", store.RunStore, "write"),
+        ("stage", stages, "_stage"),
+        ("record", results, "record"),
+        ("results", results, "finished"),
+    ):
+        setattr(place, name, _noting(log, phase, getattr(place, name)))
+
+
+def attempt(folder: Path, log: Path) -> int:
+    """Start an attempt in `folder`; returns its process, which leads a group of its own."""
+    import tiny_grid
+
+    def before() -> None:
+        os.environ["SOI_CACHE"] = str(folder / "cache")
+        instrument(log)
+
+    return tiny_grid.forked(WORDS, folder, log.with_suffix(".said"), before)
+
+
+def ahead(folder: Path, whole: Path) -> list[str]:
+    """The phases that an attempt in `folder` has before it; an empty name, to let it end, when all runs are done."""
+    left = {}
+    for phase in PHASES:
+        pattern = DONE.get(phase, "runs/*/manifest.json")
+        left[phase] = len(list(folder.glob(pattern))) < len(list(whole.glob(pattern)))
+    always = {"plan", "record", "results"}
+    return [phase for phase in PHASES if left[phase] or phase in always] + ([] if left["stage"] else [""])
+
+
+def reap(group: int) -> None:
+    """Kill what is left of a process group, and wait until nothing is."""
+    while True:
+        try:
+            os.killpg(group, signal.SIGKILL)
+            os.waitpid(-group, 0)
+        except (ProcessLookupError, ChildProcessError):
+            return
+
+
+def read(log: Path) -> list[tuple[str, int, float]]:
+    """The notes of an attempt: "+phase" or "-phase", process, time."""
+    lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
+    notes = [line.rsplit(" ", 2) for line in lines if line.count(" ") >= 2]
+    return [(what, int(pid), float(when)) for what, pid, when in notes]
+
+
+def durations(log: Path) -> dict[str, float]:
+    """The usual (median) time of every phase of an undisturbed attempt, in seconds."""
+    begun: dict[tuple[str, int], float] = {}
+    took: dict[str, list[float]] = {}
+    for what, pid, when in read(log):
+        if what[0] == "+":
+            begun[what[1:], pid] = when
+        else:
+            took.setdefault(what[1:], []).append(when - begun[what[1:], pid])
+    return {phase: sorted(times)[len(times) // 2] for phase, times in took.items()}
+
+
+def under_way(log: Path) -> list[str]:
+    """The innermost phase of each process, when its group was killed."""
+    inside: dict[int, list[str]] = {}
+    for what, pid, _ in read(log):
+        stack = inside.setdefault(pid, [])
+        stack.append(what[1:]) if what[0] == "+" else stack.remove(what[1:])
+    return sorted(stack[-1] for stack in inside.values() if stack)
+
+
+# --- all of them ---------------------------------------------------------------------------------------------------
+
+
+def main() -> int:
+    """Kill, restart, compare; 0 when every round ended with the same bits."""
+    asked = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    asked.add_argument("--kills", type=int, default=100)
+    asked.add_argument("--seed", type=int, default=0)
+    asked.add_argument("--log", type=Path, help="where to write a summary as JSON")
+    asked.add_argument("--command", action="store_true", help="also compare with the command in processes of its own")
+    asked.add_argument("--folder", type=Path, help="where to work (default: a temporary folder, removed afterwards)")
+    wanted = asked.parse_args()
+    folder = (wanted.folder or Path(tempfile.mkdtemp(prefix="kill-anywhere-"))).resolve()
+    try:
+        summary = kill(folder, wanted.kills, random.Random(wanted.seed), command=wanted.command)
+    finally:
+        if wanted.folder is None:
+            shutil.rmtree(folder, ignore_errors=True)
+    summary = {"seed": wanted.seed} | summary
+    if wanted.log:
+        wanted.log.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(summary, indent=1))
+    return 1 if summary["faults"] else 0
+
+
+def kill(folder: Path, kills: int, draw: random.Random, *, command: bool) -> dict[str, Any]:
+    """Rounds of attempts until `kills` of them were killed and the last round is finished."""
+    import tiny_grid
+
+    started = time.monotonic()
+    ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: workers that outlive their parent come to us
+    os.environ |= {"ACCELERATE_USE_CPU": "true", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    tiny_grid.make(folder / "given", **PROFILE)
+    tiny_grid.preload()
+    for _ in range(2):  # the first attempt also reads from disk what is imported late
+        shutil.rmtree(folder / "usual", ignore_errors=True)
+        (folder / "usual").mkdir()
+        log = folder / "usual.log"
+        log.unlink(missing_ok=True)
+        begun = time.monotonic()
+        process = attempt(folder / "usual", log)
+        if os.waitpid(process, 0)[1]:
+            raise RuntimeError(log.with_suffix(".said").read_text(encoding="utf-8"))
+        reap(process)
+        whole = time.monotonic() - begun
+    usual, faults = durations(log), []
+    if command:
+        (folder / "command").mkdir()
+        for words in WORDS:
+            done = tiny_grid.soi(*words, cwd=folder / "command")
+            assert done.returncode == 0, done.stderr
+        faults += compare(folder / "usual", folder / "command")
+
+    aimed: Counter[str] = Counter()
+    met: Counter[str] = Counter()
+    rounds = attempts = killed = 0
+    times: list[float] = []
+    disturbed = folder / "disturbed"
+    while killed < kills or disturbed.exists():
+        disturbed.mkdir(exist_ok=True)
+        log = folder / "attempt.log"
+        log.unlink(missing_ok=True)
+        phase, share, which = draw.choice(ahead(disturbed, folder / "usual")), draw.random(), draw.choice((1, 1, 1, 2))
+        process = attempt(disturbed, log)
+        attempts += 1
+        begun = time.monotonic()
+        ended = _wait(process, log, phase, which, share * usual[phase] if killed < kills and phase else None)
+        reap(process)
+        if ended is None:
+            killed += 1
+            aimed[phase] += 1
+            met.update(set(under_way(log)) or {"start or between"})
+            times.append(round(time.monotonic() - begun, 2))
+            continue
+        if ended:
+            faults.append(f"attempt {attempts}: {log.with_suffix('.said').read_text(encoding='utf-8').strip()[-500:]}")
+        else:
+            rounds += 1
+            faults += [f"round {rounds}: {fault}" for fault in compare(disturbed, folder / "usual")]
+        shutil.rmtree(disturbed)
+    return {
+        "kills": killed,
+        "attempts": attempts,
+        "rounds finished and compared": rounds,
+        "faults": faults,
+        "kills aimed at": {phase: aimed[phase] for phase in PHASES},
+        "kills that met a process in": dict(sorted(met.items())),
+        "usual seconds of a phase": {phase: round(usual[phase], 3) for phase in PHASES},
+        "seconds of an undisturbed attempt": round(whole, 1),
+        "seconds until the kill": {
+            "least": min(times, default=0.0),
+            "median": sorted(times)[len(times) // 2] if times else 0.0,
+            "most": max(times, default=0.0),
+        },
+        "seconds in all": round(time.monotonic() - started, 1),
+        "files compared": sum(len(digest_of(folder / "usual" / part)) for part in COMPARED),
+    }
+
+
+def _wait(process: int, log: Path, phase: str, which: int, after: float | None) -> int | None:
+    """Kill `process` `after` seconds from the `which`-th beginning of `phase`; its exit code when it ended before."""
+    moment = None
+    while True:
+        gone, status = os.waitpid(process, os.WNOHANG)
+        if gone:
+            return os.waitstatus_to_exitcode(status)
+        if after is not None and moment is None:
+            begun = [when for what, _, when in read(log) if what == f"+{phase}"]
+            moment = time.monotonic() + after if len(begun) >= which else None
+        if moment is not None and time.monotonic() >= moment:
+            os.killpg(process, signal.SIGKILL)
+            return None
+        time.sleep(0.001)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,386 @@
+"""What may happen to files and machines: damage, two at once, a full disk, clocks, permissions, links, hostile input.
+
+Everything here happens to a real reproduction of a tiny profile. `SOI_DAMAGES=200` damages as many files (40 else).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+import zipfile
+from functools import partial
+from pathlib import Path
+
+import pytest
+import tiny_grid
+import torch
+from kill_anywhere import digest_of
+from tiny_grid import Nursery, environment
+
+from soi_lib import atomic, packages
+from soi_lib.errors import SoiError, StoreError
+from soi_lib.experiments import publish, results
+from soi_lib.experiments.plan import plan
+from soi_lib.experiments.profile import load_profile
+from soi_lib.experiments.run import do_run
+from soi_lib.experiments.stages import plan_stages
+from soi_lib.experiments.store import RunStore
+from soi_lib.training import checkpoint
+
+DAMAGES = int(os.environ.get("SOI_DAMAGES", "40"))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with a profile, its cache, a store with all runs and stages, and a recorded folder."""
+    folder = tmp_path_factory.mktemp("damage")
+    tiny_grid.make(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("SOI_CACHE", "ACCELERATE_USE_CPU"):
+            patch.setenv(name, environment(folder / "cache")[name])
+        done = reproduce_here(folder, folder / "runs")
+        results.record(load_profile(folder / "tiny.yaml"), *done[:1], folder / "recorded" / "tiny", stages=done[1])
+        yield folder
+
+
+def reproduce_here(folder: Path, root: Path) -> tuple[list, list]:
+    """What `soi reproduce` does, in this process and so without the seconds that starting others takes."""
+    profile, store = load_profile(folder / "tiny.yaml"), RunStore(root)
+    store.tidy()
+    runs = [do_run(spec, store, keep_weights=True) for spec in plan(profile)]
+    return runs, [stage.do(store) for stage in plan_stages(profile)]
+
+
+def damage(path: Path, how: str, draw: random.Random) -> None:
+    """Flip a bit of a file, cut it somewhere, or delete it."""
+    body = path.read_bytes()
+    at = draw.randrange(len(body))
+    if how == "flip":
+        path.write_bytes(body[:at] + bytes([body[at] ^ 1 << draw.randrange(8)]) + body[at + 1 :])
+    elif how == "truncate":
+        path.write_bytes(body[:at])
+    else:
+        path.unlink()
+
+
+def damages(folder: Path, seed: int, n: int) -> list[tuple[Path, str, random.Random]]:
+    """`n` damages of files under `folder`, drawn with a seed; every file with content has the same chance."""
+    files = sorted(p.relative_to(folder) for p in folder.rglob("*") if p.is_file() and p.stat().st_size)
+    draw = random.Random(seed)
+    kinds = ("flip", "flip", "truncate", "delete")
+    return [(draw.choice(files), draw.choice(kinds), random.Random(draw.random())) for _ in range(n)]
+
+
+def test_damage_in_the_store_is_named_and_done_again_to_the_same_bits(place, tmp_path, caplog):
+    whole = digest_of(place / "runs")
+    profile = load_profile(place / "tiny.yaml")
+    state = checkpoint.State(1, {"master": torch.ones(9)}, {})
+    for file, how, draw in damages(place / "runs", 1, max(1, DAMAGES // 2)):
+        copy = tmp_path / "runs"
+        shutil.copytree(place / "runs", copy)
+        damage(copy / file, how, draw)
+        caplog.clear()
+        done = reproduce_here(place, copy)
+        assert digest_of(copy) == whole, (file, how)
+        assert [r.key for r in done[0] + done[1]] == [s.key for s in [*plan(profile), *plan_stages(profile)]]
+        moved = list((copy / "quarantine").glob("*"))
+        if file.parts[0] == "weights":
+            assert how == "delete" or str(copy / file) in caplog.text, (file, how)
+            assert moved == []
+        else:
+            at_fault = copy / file.parts[0] if file.name == "manifest.json" else copy / file
+            assert str(at_fault) in caplog.text, (file, how)
+            assert [place.name for place in moved] == [f"{file.parts[0]}-1"]
+        shutil.rmtree(copy)
+    # the state of an unfinished run is there only while it runs
+    spec = plan(profile)[0]
+    path = RunStore(tmp_path / "runs").checkpoint_path(spec.key)
+    for how in ("flip", "truncate"):
+        checkpoint.save(path, spec.key, state)
+        damage(path, how, random.Random(how))
+        caplog.clear()
+        assert checkpoint.load(path, spec.key) is None
+        assert str(path) in caplog.text
+
+
+def test_damage_in_the_cache_is_named_and_made_again(place, tmp_path, caplog, monkeypatch):
+    spec = plan(load_profile(place / "tiny.yaml"))
+    keys = [one.key for one in spec]
+    copy = tmp_path / "cache"
+    monkeypatch.setenv("SOI_CACHE", str(copy))
+    monkeypatch.setattr(packages, "_verified", {})
+    caplog.set_level(logging.WARNING)
+    for file, how, draw in damages(place / "cache", 2, max(1, DAMAGES // 4)):
+        shutil.copytree(place / "cache", copy)
+        damage(copy / file, how, draw)
+        caplog.clear()
+        packages._verified.clear()
+        assert [one.key for one in plan(load_profile(place / "tiny.yaml"))] == keys
+        if how != "delete":
+            harmless = file.suffix == ".parquet" and not caplog.text  # bytes that Parquet does not read
+            assert harmless or file.name in caplog.text, (file, how)
+        assert not list(copy.rglob(f"{atomic.PREFIX}*"))
+        shutil.rmtree(copy)
+
+
+def test_damage_in_a_recorded_folder_is_an_error_that_names_the_file(place, tmp_path):
+    for file, how, draw in damages(place / "recorded", 3, max(1, DAMAGES // 4)):
+        copy = tmp_path / "recorded"
+        shutil.copytree(place / "recorded", copy)
+        damage(copy / file, how, draw)
+        with pytest.raises(StoreError) as raised:
+            results.open_results("source", runs=copy / "tiny", stages=True)
+        named = str(raised.value)
+        assert str(copy / file) in named or (file.name == results.CHECKSUMS and results.CHECKSUMS in named), (file, how)
+        assert "\n" not in named
+        shutil.rmtree(copy)
+    assert results.open_results("source", runs=place / "recorded" / "tiny", stages=True).stages
+
+
+# --- several at once, and their deaths -----------------------------------------------------------------------------
+
+COUNTING = """
+import os
+from soi_lib.training import engine
+
+def counted(*arguments, train=engine.train, **named):
+    with open("LOG", "a") as log:
+        log.write(named["identity"] + "\\n")
+    return train(*arguments, **named)
+
+engine.train = counted
+"""
+
+
+@pytest.fixture(scope="module")
+def nursery(place):
+    """Commands in processes of their own, without the seconds that their imports take."""
+    nursery = Nursery(environment(place / "cache"))
+    yield nursery
+    nursery.close()
+
+
+def test_two_reproductions_at_once_and_the_death_of_one(place, nursery, tmp_path):
+    """The third finds what the second left: locks without an owner, a run half done."""
+    counted = tmp_path / "counted"
+    counted.touch()
+    words = ("reproduce", "--profile", place / "tiny.yaml", "--runs", tmp_path / "runs", "--jobs", "2", "-q")
+    start = partial(nursery.start, *words, cwd=tmp_path, before=COUNTING.replace("LOG", str(counted)))
+    one, two = start(), start()
+    deadline = time.monotonic() + 120
+    while len(counted.read_text().split()) < 3 and time.monotonic() < deadline:
+        time.sleep(0.002)
+    os.killpg(two[0], signal.SIGKILL)
+    assert nursery.wait(two)[0] == -signal.SIGKILL
+    done = counted.read_text().split()
+    three = start()
+    for started in (one, three):
+        code, said = nursery.wait(started)
+        assert code == 0, said
+    profile = load_profile(place / "tiny.yaml")
+    keys = {spec.key for spec in [*plan(profile), *plan_stages(profile)]}
+    trained = counted.read_text().split()
+    assert set(trained) == keys
+    again = [key for key in keys if trained.count(key) > 1]
+    assert set(again) <= set(done)  # only what the killed one had in hand
+    assert len(again) <= 2
+    assert len(trained) == len(keys) + len(again)
+    assert digest_of(tmp_path / "runs") == digest_of(place / "runs")
+    assert not list(tmp_path.rglob(f"{atomic.PREFIX}*"))
+
+
+# --- what a machine may do -----------------------------------------------------------------------------------------
+
+
+def one_run(place: Path, nursery: Nursery, root: Path, before: str = "", index: int = 0) -> tuple[int, str]:
+    """`soi run` of one run of the tiny profile, after the statements `before`."""
+    key = plan(load_profile(place / "tiny.yaml"))[index].key
+    words = ("run", key, "--profile", place / "tiny.yaml", "--runs", root, "-q")
+    return nursery.soi(*words, cwd=place, before=before)
+
+
+def one_line(done: tuple[int, str]) -> str:
+    """The error of a command that failed as it should."""
+    code, said = done
+    assert code == 2, said
+    assert "Traceback" not in said
+    (line,) = [line for line in said.splitlines() if line.startswith("error:")]
+    return line
+
+
+@pytest.fixture
+def full(tmp_path):
+    """A file system with a little room, and how to give it more; skipped where nothing may be mounted."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32k", "tmpfs", str(disk)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("mounting needs root")
+    yield disk, lambda: subprocess.run(["mount", "-o", "remount,size=16m", str(disk)], check=True)
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_full_disk(place, nursery, full):
+    disk, more = full
+    root = disk / "runs"
+    assert "No space left on device" in one_line(one_run(place, nursery, root))
+    assert not list(disk.rglob(f"{atomic.PREFIX}*"))
+    assert list(RunStore(root)) == []
+    more()
+    code, said = one_run(place, nursery, root)
+    assert code == 0, said
+    assert [run.key for run in RunStore(root)] == [plan(load_profile(place / "tiny.yaml"))[0].key]
+
+
+LIMIT = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))"
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        "",
+        # safetensors has its own way to say that the disk is full
+        "; from soi_lib.training import engine; engine.train.__kwdefaults__['checkpoint_every'] = 0.0",
+    ],
+)
+def test_a_limit_on_files_stands_for_a_full_disk_where_nothing_can_be_mounted(place, nursery, tmp_path, more):
+    line = one_line(one_run(place, nursery, tmp_path / "runs", LIMIT + more))
+    assert "could not write" in line
+    assert "too large" in line
+    assert str(tmp_path / "runs") in line
+    assert ("unfinished" in line) == bool(more)
+    assert not list(tmp_path.rglob(f"{atomic.PREFIX}*"))
+    assert list(RunStore(tmp_path / "runs")) == []
+
+
+def test_a_store_that_may_not_be_written(place, nursery, tmp_path):
+    root = tmp_path / "runs"
+    shutil.copytree(place / "runs", root)
+    somebody = "import os; os.geteuid() or (os.setgid(65534), os.setuid(65534))"  # root may write anything
+    missing = plan(load_profile(place / "tiny.yaml"))[1].key
+    shutil.move(root / missing, tmp_path / "away")
+    before = digest_of(root)
+    opened = [path for path in {*tmp_path.parents, *place.parents, tmp_path, place} if path.stat().st_mode & 0o077 == 0]
+    for path in opened:
+        path.chmod(0o711)
+    for path in [root, *root.rglob("*")]:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    try:
+        code, said = one_run(place, nursery, root, somebody)  # what is there can be read
+        assert code == 0, said
+        line = one_line(one_run(place, nursery, root, somebody, index=1))
+        assert f"{root}: the store cannot be written; found Permission denied" in line
+        assert "--runs" in line
+        assert digest_of(root) == before
+    finally:
+        for path in [root, *root.rglob("*")]:
+            path.chmod(0o755)
+        for path in opened:
+            path.chmod(0o700)
+
+
+CLOCK = """
+import datetime, itertools, time
+from soi_lib.experiments import run, stages
+hours, now, now_ns = itertools.count(1), time.time, time.time_ns
+class Jumping(datetime.datetime):
+    @classmethod
+    def now(cls, tz=None): return datetime.datetime.now(tz) - datetime.timedelta(hours=next(hours))
+time.time = lambda: now() - 3600 * next(hours)
+time.time_ns = lambda: now_ns() - 3600 * 10**9 * next(hours)
+run.datetime = Jumping
+"""
+
+
+def test_a_clock_that_jumps(place, nursery, tmp_path):
+    """Every reading of the clock is an hour before the last one; nothing depends on it but what the manifest says."""
+    code, said = one_run(place, nursery, tmp_path / "runs", CLOCK)
+    assert code == 0, said
+    (run,) = RunStore(tmp_path / "runs")
+    there = RunStore(place / "runs").get(run.key)
+    assert run.manifest["started"] < there.manifest["started"]
+    assert run.manifest["seconds"]["total"] > 0
+    assert digest_of(run.folder) == digest_of(there.folder)
+
+
+def test_links_out_of_the_store_are_refused(place, tmp_path):
+    root = tmp_path / "runs"
+    shutil.copytree(place / "runs", root)
+    key = plan(load_profile(place / "tiny.yaml"))[0].key
+    shutil.move(root / key, tmp_path / "elsewhere")
+    (root / key).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StoreError, match=rf"runs/{key}: a link stands where a run should be"):
+        RunStore(root).get(key)
+    assert (tmp_path / "elsewhere" / "manifest.json").exists()
+    (root / key).unlink()
+    shutil.copytree(tmp_path / "elsewhere", root / key)
+    shutil.rmtree(root / key / "dynamics")
+    (root / key / "dynamics").symlink_to(tmp_path / "elsewhere" / "dynamics")
+    assert RunStore(root).get(key) is None  # a folder of a run that lies elsewhere: put aside
+    assert (root / "quarantine" / f"{key}-1" / "dynamics").is_symlink()
+    shutil.copytree(tmp_path / "elsewhere", root / ("0" * 20))
+    assert RunStore(root).get("0" * 20) is None  # a whole run under the key of another
+
+
+# --- hostile input -------------------------------------------------------------------------------------------------
+
+
+def test_a_hostile_archive_member_is_bytes_and_nothing_else(tmp_path, monkeypatch):
+    """Members are read by exact name into memory: no name in an archive decides where anything is written."""
+    monkeypatch.setenv("SOI_CACHE", str(tmp_path / "cache"))
+    names = ["../../escaped.txt", "/tmp/escaped-absolute.txt", "inside/../../escaped.txt", "evil.pth"]
+    wheel = tmp_path / "evil.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name in names:
+            archive.writestr(name, b"import os; os.abort()")
+    package = packages.Package("evil", "1.0", packages.sha256_file(wheel))
+    package.path.parent.mkdir(parents=True)
+    shutil.copyfile(wheel, package.path)
+    monkeypatch.setattr(packages, "read_list", lambda path=None: [package])
+    before = sorted(tmp_path.rglob("*"))
+    for name in names:
+        assert packages.member("evil", name) == b"import os; os.abort()"
+    with pytest.raises(SoiError, match="the wheel has no such file"):
+        packages.member("evil", "escaped.txt")
+    after = [path for path in sorted(tmp_path.rglob("*")) if "stamps" not in path.parts]
+    assert after == before
+    assert not Path("/tmp/escaped-absolute.txt").exists()
+
+
+def test_a_notebook_parameter_arrives_as_data(tmp_path):
+    """Quotes, lines, escapes, code: what papermill puts into the notebook is a string with just these characters."""
+    hostile = {
+        "runs": "x\"; open('hacked', 'w'); y=\"",
+        "profile": "__import__('os').system('touch hacked')\nimport os\\n\\\" ''' \"\"\" {runs} é \u2028 \\x00",
+        "seeds": 1,
+    }
+    cells = [
+        ("parameters", 'runs = ""\nprofile = ""\nseeds = 0'),
+        ("", "import json\nopen('seen.json', 'w').write(json.dumps([runs, profile, seeds]))"),
+    ]
+    book = {
+        "cells": [
+            {"cell_type": "code", "id": str(i), "execution_count": None, "outputs": [], "source": source,
+             "metadata": {"tags": [tag] if tag else []}}
+            for i, (tag, source) in enumerate(cells)
+        ],
+        "metadata": {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},
+        "nbformat": 4, "nbformat_minor": 5,
+    }  # fmt: skip
+    (tmp_path / "in.ipynb").write_text(json.dumps(book), encoding="utf-8")
+    publish.run_notebook(tmp_path / "in.ipynb", tmp_path / "out.ipynb", hostile, cwd=tmp_path)
+    assert json.loads((tmp_path / "seen.json").read_text()) == list(hostile.values())
+    assert not (tmp_path / "hacked").exists()
+    with pytest.raises(SoiError, match="cannot be the name of a parameter"):
+        publish.run_notebook(
+            tmp_path / "in.ipynb", tmp_path / "out.ipynb", {"a=1; open('hacked', 'w') #": "1"}, cwd=tmp_path
+        )
+    with pytest.raises(SoiError, match="a NUL character"):
+        publish.run_notebook(tmp_path / "in.ipynb", tmp_path / "out.ipynb", {"runs": "a\0b"}, cwd=tmp_path)
+    assert not (tmp_path / "hacked").exists()
