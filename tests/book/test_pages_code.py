@@ -9,7 +9,6 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
-import click
 import numpy as np
 import pytest
 import typer
@@ -77,8 +76,7 @@ def test_every_command_line_on_a_page_is_understood() -> None:
     """Parsed with all its options, without being run."""
     from soi_lib.cli import app
 
-    known = typer.main.get_command(app)
-    assert isinstance(known, click.Group)
+    known: Any = typer.main.get_command(app)
     lines = commands()
     assert len(lines) > 12
     for page, line in lines:
@@ -86,5 +84,5 @@ def test_every_command_line_on_a_page_is_understood() -> None:
         assert name in known.commands, f"{page}: {line}"
         try:
             known.commands[name].make_context(name, arguments)
-        except click.ClickException as error:
-            pytest.fail(f"{page}: {line}: {error.format_message()}")
+        except Exception as error:  # typer's own copy of click has classes of its own
+            pytest.fail(f"{page}: {line}: {error}")
