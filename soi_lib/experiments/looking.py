@@ -165,9 +165,9 @@ class Explorer:
 
     def _repr_html_(self) -> str:
         return (
-            f'<div class="soi-look" data-comparison="{self.comparison}"><p><em>Pictures only.</em> The texts are not '
-            "part of the repository. <code>make book PROFILE=recorded</code> brings them and renders this page with "
-            "maps to explore: it trains nothing and takes some minutes.</p></div>"
+            f'<div class="soi-look" data-comparison="{self.comparison}"><p style="max-width:44rem">'
+            "<em>Pictures only.</em> The texts are not part of the repository. <code>make book PROFILE=recorded</code> "
+            "brings them and renders this page with maps to explore: it trains nothing and takes some minutes.</p></div>"
         )
 
     def __repr__(self) -> str:
