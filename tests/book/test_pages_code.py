@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import shlex
 from contextlib import redirect_stdout
@@ -61,14 +62,29 @@ def test_entry_page_runs_on_dynamics_of_any_kind(tmp_path: Path, monkeypatch: py
     assert TrainingDynamics.load(tmp_path / "dynamics.parquet").fingerprint() == dyn.fingerprint()
 
 
+def tutorial() -> list[dict[str, Any]]:
+    """The cells of the tutorial notebook."""
+    return json.loads((ROOT / "notebooks" / "own_data.ipynb").read_text(encoding="utf-8"))["cells"]
+
+
+def test_tutorial_trains_what_its_command_line_says() -> None:
+    (given,) = (c for c in tutorial() if "parameters" in c["metadata"].get("tags", []))
+    names: dict[str, Any] = {}
+    exec("".join(given["source"]), names)
+    seeds = " ".join(f"--seed {seed}" for seed in names["seeds"])
+    expected = f"soi train --train messages.csv --epochs {names['epochs']} {seeds} --out trained"
+    assert ("own_data", expected) in commands()
+
+
 def commands() -> list[tuple[str, str]]:
     """Every `soi` command line in a block or in backticks, with its page."""
     out = []
-    for path in sorted((ROOT / "book").glob("*.md")):
-        text = path.read_text(encoding="utf-8")
+    pages = {path.stem: path.read_text(encoding="utf-8") for path in sorted((ROOT / "book").glob("*.md"))}
+    pages["own_data"] = "\n".join("".join(c["source"]) for c in tutorial() if c["cell_type"] == "markdown")
+    for page, text in pages.items():
         lines = [line for kind, block in FENCE.findall(text) if kind in ("", "bash") for line in block.splitlines()]
         lines += re.findall(r"`(soi [a-z]+ [^`]*-[^`]*)`", text)
-        out += [(path.stem, line) for line in lines if re.match(r"soi [a-z]", line)]
+        out += [(page, line) for line in lines if re.match(r"soi [a-z]", line)]
     return out
 
 
