@@ -167,7 +167,8 @@ class Explorer:
         return (
             f'<div class="soi-look" data-comparison="{self.comparison}"><p style="max-width:44rem">'
             "<em>Pictures only.</em> The texts are not part of the repository. <code>make book PROFILE=recorded</code> "
-            "brings them and renders this page with maps to explore: it trains nothing and takes some minutes.</p></div>"
+            "brings them and renders this page with maps to explore: it trains nothing and takes some minutes.</p>"
+            "</div>"
         )
 
     def __repr__(self) -> str:
