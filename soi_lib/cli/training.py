@@ -158,7 +158,7 @@ def _preview(todo: Undertaking, finished: int, total: int, minutes: float) -> No
     shown.add_column("member", overflow="fold")
     for split in splits:
         shown.add_column(split, justify="right")
-    shown.add_column("words", justify="right")
+    shown.add_column("mean words", justify="right")
     shown.add_column("classes (training rows)", overflow="fold")
     for member in todo.members:
         counts = member.rows["train"]["label"].value_counts()

@@ -58,10 +58,10 @@ def interactive_map(
         gold = names[a.gold[i]] if names else str(a.gold[i])
         squares = [history_string(run.history[i], run.epochs) for run in runs]
         labels = [SOI(code[i]).label for code in codes]
-        rows.append([_wrapped((texts or {}).get(key, str(key))), html.escape(gold), *squares, *labels])
+        rows.append([_wrapped((texts or {}).get(key, str(key))), _plain(gold), *squares, *labels])
     place = [[_rounded(m["variability"]), _rounded(m["confidence"])] for m in maps]
     told = [
-        f"<br>{html.escape(side)}: %{{customdata[{k + 2}]}} %{{customdata[{k + 2 + len(sides)}]}}"
+        f"<br>{_plain(side)}: %{{customdata[{k + 2}]}} %{{customdata[{k + 2 + len(sides)}]}}"
         for k, side in enumerate(sides)
     ]
     hover = f"%{{customdata[0]}}<br><br>gold: %{{customdata[1]}}{''.join(told)}<extra></extra>"
@@ -85,7 +85,7 @@ def interactive_map(
         category (colour); hover for the text, the history and the {categories}.
         {title + "." if title else ""}{sentence(note)}"""
     figure.update_layout(
-        title={"text": html.escape(title), "x": 0.01, "font": {"size": 16}} if title else None,
+        title={"text": _plain(title), "x": 0.01, "font": {"size": 16}} if title else None,
         xaxis={"title": "variability of p(gold)", "range": [-0.015, max(0.3, top * 1.08)], "zeroline": False},
         yaxis={"title": "confidence, mean p(gold)", "range": [-0.03, 1.03], "zeroline": False},
         legend={"orientation": "h", "y": -0.2, "x": 0, "itemclick": False, "itemdoubleclick": False},
@@ -114,7 +114,7 @@ def flow_sankey(counts: pd.DataFrame, *, title: str = "", note: str = "", sides:
         go.Sankey(
             arrangement="fixed",
             node={
-                "label": [html.escape(name) for name in nodes],
+                "label": [_plain(name) for name in nodes],
                 "color": colors * 2,
                 "pad": 22,
                 "thickness": 14,
@@ -132,7 +132,7 @@ def flow_sankey(counts: pd.DataFrame, *, title: str = "", note: str = "", sides:
         )
     )
     figure.update_layout(
-        title={"text": html.escape(title), "x": 0.01, "font": {"size": 16}} if title else None,
+        title={"text": _plain(title), "x": 0.01, "font": {"size": 16}} if title else None,
         meta={"caption": text},
         margin={"l": 10, "r": 10, "t": 45 if title else 10, "b": 20},
         height=480,
@@ -247,7 +247,12 @@ def _rounded(values: pd.Series) -> list[float]:
 def _wrapped(text: str) -> str:
     """A text as plotly's hover boxes take it: no markup of its own, lines that fit a phone, not endless."""
     short = text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
-    return "<br>".join(html.escape(line) for line in textwrap.wrap(short, 44) or [""])
+    return "<br>".join(_plain(line) for line in textwrap.wrap(short, 44) or [""])
+
+
+def _plain(text: str) -> str:
+    """A text without markup of its own; plotly shows quotes as they are, and `&quot;` as six characters."""
+    return html.escape(text, quote=False)
 
 
 def _faded(color: str, alpha: float) -> str:

@@ -27,6 +27,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def page(chromium: Browser, made: Path, width: int) -> Iterator[Visit]:
     context = chromium.new_context(viewport={"width": width, "height": 900})
+    context.set_default_timeout(120_000)  # a page of five megabytes, on a machine that may be busy
     visit = Visit(context.new_page(), made.as_uri())
     visit.watch()
     visit.page.on("dialog", lambda dialog: visit.trouble.append(f"dialog: {dialog.message}"))
