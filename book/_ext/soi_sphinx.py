@@ -1,7 +1,7 @@
 """What the book asks of Sphinx beyond its extensions: the command line reference, and signatures that read well.
 
-`book/cli.md` holds a marker that is replaced by the reference which Typer makes of the real commands, so the page
-cannot fall behind them. The page of examples gets its explorer when the texts are there.
+`book/cli.md` holds a marker that is replaced by the reference which Typer makes of the real commands, and
+`book/cluster.md` one for the costs of the profiles, so the pages cannot fall behind them. The page of examples gets its explorer when the texts are there.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 MARKER = "<!-- soi command line -->"
+COSTS = "<!-- soi cost table -->"
 LOOK = "notebooks/look"
 
 
@@ -27,10 +28,20 @@ def command_line() -> str:
     return re.sub(r"\*\*(Arguments|Options)\*\*:\n\n(?!\*)", "", made)
 
 
+@cache
+def costs() -> str:
+    """What the profiles cost, as Markdown."""
+    from soi_lib.experiments.costs import as_markdown, cost_table
+    from soi_lib.experiments.profile import load_profile
+
+    return as_markdown(cost_table(*map(load_profile, ("quick", "standard", "paper"))))
+
+
 def fill_in(app: Any, docname: str, source: list[str]) -> None:
-    """Replace the marker of a page by the reference."""
-    if MARKER in source[0]:
-        source[0] = source[0].replace(MARKER, command_line())
+    """Replace the marker of a page by what it stands for."""
+    for marker, made in ((MARKER, command_line), (COSTS, costs)):
+        if marker in source[0]:
+            source[0] = source[0].replace(marker, made())
 
 
 def plain_signature(
