@@ -1,0 +1,246 @@
+"""What all benchmarks share: the list of figures with their targets, repeated measurement, and the record of a call.
+
+A script measures, hands its values to `Record.figure` under a name of FIGURES, and saves; `table.py` makes README.md of
+the records. A figure is the median of at least five values with the smallest and the largest beside it; a ratio is the
+median of the ratios within each repetition, so that a machine that is slow for a while is slow for both sides.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from soi_lib import atomic
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+TRIED = ROOT / "_build" / "benchmarks"
+"""Where calls with --quick go: sizes too small to mean anything are no results."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure of the table: what it says, its unit, and its target (`sense` "at least" or "at most"; None: no target).
+
+    `record` is the file under results/ that holds it, `where` the kind of machine that the target is meant for.
+    """
+
+    record: str
+    what: str
+    unit: str
+    target: float | None = None
+    sense: str = "at most"
+    where: str = "CPU"
+
+
+def _training(corpus: str, name: str, fp32: float, bf16: float) -> dict[str, Figure]:
+    out = {}
+    for ours, title in (
+        ("one", "one run on all threads"),
+        ("beside", "one-thread runs side by side, counted together"),
+    ):
+        for theirs, target in (("fp32", fp32), ("bf16", bf16)):
+            words = f"{name}: ours ({title}) over Trainer {theirs} with a prediction pass an epoch"
+            out[f"{corpus}.cpu.{ours}/trainer_{theirs}"] = Figure("training", words, "x", target, "at least")
+    for theirs in ("fp32", "bf16"):
+        words = f"{name}: Trainer {theirs} with our two lines over the same with a prediction pass an epoch"
+        out[f"{corpus}.cpu.record_{theirs}/trainer_{theirs}"] = Figure("training", words, "x")
+    out[f"{corpus}.cpu.accuracy_gap"] = Figure(
+        "training", f"{name}: test accuracy, ours minus Trainer fp32, mean over seeds", "points"
+    )
+    out[f"{corpus}.cpu.noise"] = Figure(
+        "training", f"{name}: test accuracy of Trainer fp32, standard deviation over seeds", "points"
+    )
+    out[f"{corpus}.cuda.one/trainer_bf16"] = Figure(
+        "training", f"{name}: ours over Trainer bf16 with a prediction pass an epoch", "x", 4, "at least", "GPU"
+    )
+    return out
+
+
+FIGURES: dict[str, Figure] = {
+    **_training("english", "English (MiniLM-L6, tweets, batch 16)", 4, 2.5),
+    **_training("intents", "Intents (multilingual-e5-small, batch 16)", 5, 3),
+    **{
+        key: figure
+        for shape, words in (
+            ("base128", "bert-base shape, length 128"),
+            ("basemixed", "bert-base shape, mixed lengths"),
+        )
+        for key, figure in {
+            f"{shape}.cuda.one/trainer_bf16": Figure(
+                "training", f"{words}: ours over Trainer bf16", "x", 2, "at least", "GPU"
+            ),
+            f"{shape}.cuda.utilisation": Figure(
+                "training", f"{words}: share of the bf16 matmul rate of the same call", "%", 45, "at least", "GPU"
+            ),
+        }.items()
+    },
+    "record.cpu.train": Figure("recording", "Recording in the training pass, share of step time", "%", 1),
+    "record.cpu.eval": Figure("recording", "Recording in evaluation mode, on top of training time", "%", 30),
+    "record.cuda.train": Figure("recording", "Recording in the training pass, share of step time", "%", 1, where="GPU"),
+    "record.cuda.eval": Figure("recording", "Recording in evaluation mode, on top of training", "%", 30, where="GPU"),
+    **{
+        key: figure
+        for classes in (2, 5)
+        for key, figure in {
+            f"analysis.{classes}.all": Figure(
+                "analysis", f"1,000,000 x 10, {classes} classes: Parquet to all metrics and categories, warm", "s", 0.15
+            ),
+            f"analysis.{classes}.metrics/copy": Figure(
+                "analysis", f"1,000,000 x 10, {classes} classes: metrics over a copy of the same bytes", "x", 5
+            ),
+            f"analysis.{classes}.transition": Figure(
+                "analysis", f"1,000,000 x 10, {classes} classes: 6x6 transition", "ms", 10
+            ),
+        }.items()
+    },
+    "streaming.memory": Figure("streaming", "100,000,000 x 10 from disk: most memory of the process", "GiB", 1),
+    "streaming.map": Figure("streaming", "100,000,000 x 10: data map with exact regions, file to file", "s"),
+    "streaming.counts": Figure("streaming", "100,000,000 x 10: categories only", "s"),
+    "streaming.linear": Figure("streaming", "time an example at 100,000,000 over that at 1,000,000", "x", 1.25),
+    "whole.train": Figure("whole", "make book, profile quick: training", "s"),
+    "whole.notebooks": Figure("whole", "make book, profile quick: notebooks", "s"),
+    "whole.render": Figure("whole", "make book, profile quick: rendering", "s"),
+    "whole.all": Figure("whole", "make book, profile quick: all stages, data and environment there", "min", 10),
+    "whole.again": Figure("whole", "make book again, nothing changed", "s", 15),
+    "whole.prose": Figure("whole", "make book after a change in one notebook's prose: notebooks executed", "", 1),
+    "whole.prose_time": Figure("whole", "make book after a change in one notebook's prose", "s"),
+    "whole.import": Figure("whole", "python -c 'import soi_lib'", "s", 0.5),
+    "whole.help": Figure("whole", "soi --help", "s", 0.5),
+    "whole.bytes": Figure("whole", "dynamics file, 1,000,000 x 10: bytes an example and epoch", "B", 5),
+    "whole.bytes_recorded": Figure("whole", "dynamics files of the recorded runs: bytes an example and epoch", "B"),
+}
+
+
+def parser(doc: str | None) -> argparse.ArgumentParser:
+    """The options that every script has."""
+    out = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    out.add_argument("--quick", action="store_true", help="tiny sizes, to see that it works; no result")
+    out.add_argument("--repeats", type=int, default=5, help="repetitions (5)")
+    out.add_argument("--out", type=Path, help="the record to append to (benchmarks/results/NAME.json)")
+    return out
+
+
+class Record:
+    """One call of a script: its figures and details, appended to the record file when saved (again and again)."""
+
+    def __init__(self, name: str, given: argparse.Namespace) -> None:
+        self.path = given.out or (TRIED if given.quick else RESULTS) / f"{name}.json"
+        self.name = name
+        shown = [Path(word).name if os.path.isabs(word) else word for word in sys.argv[1:]]
+        self.value: dict[str, Any] = {
+            "command": " ".join([".venv/bin/python", f"benchmarks/{Path(sys.argv[0]).name}", *shown]),
+            "started": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "quick": bool(given.quick),
+            "commit": commit(),
+            "machine": machine(),
+            "versions": versions(),
+            "figures": {},
+            "details": {},
+        }
+
+    def figure(self, key: str, values: Iterable[float]) -> None:
+        """Keep the values of a figure; its median is what the table shows."""
+        assert FIGURES[key].record == self.name, key
+        numbers = [float(f"{v:.6g}") for v in values]
+        self.value["figures"][key] = {
+            "median": float(f"{median(numbers):.6g}"),
+            "low": min(numbers),
+            "high": max(numbers),
+            "n": len(numbers),
+        }
+        entry, figure = self.value["figures"][key], FIGURES[key]
+        print(f"{key:40} {entry['median']:10.4g} {figure.unit:4} [{entry['low']:.4g}, {entry['high']:.4g}]", flush=True)
+
+    def detail(self, key: str, value: Any) -> None:
+        """Keep anything else that belongs to the call."""
+        self.value["details"][key] = value
+
+    def save(self) -> Path:
+        """Append this call to the record, or bring it up to date there."""
+        held = json.loads(self.path.read_text(encoding="utf-8")) if self.path.exists() else []
+        held = [one for one in held if one["started"] != self.value["started"]]
+        atomic.write_json(self.path, [*held, self.value])
+        return self.path
+
+
+def timed(function: Callable[[], Any]) -> float:
+    """Seconds of one call."""
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def alternate(functions: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
+    """Seconds of every function, called in turn, so that a disturbance meets all of them; the first turn is dropped."""
+    out: dict[str, list[float]] = {name: [] for name in functions}
+    for turn in range(repeats + 1):
+        for name, function in functions.items():
+            seconds = timed(function)
+            if turn:
+                out[name].append(seconds)
+    return out
+
+
+def ratios(over: Iterable[float], under: Iterable[float]) -> list[float]:
+    """Ratios repetition by repetition."""
+    return [a / b for a, b in zip(over, under, strict=True)]
+
+
+def commit() -> str:
+    """The checked-out commit, with `+` when the library or the benchmarks differ from it."""
+    try:
+        git = ["git", "-C", str(ROOT)]
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        look = [*git, "status", "--porcelain", "--untracked-files=no", "--", "soi_lib", "profiles", "benchmarks/*.py"]
+        return head + ("+" if subprocess.run(look, capture_output=True, text=True, check=True).stdout.strip() else "")
+    except (OSError, subprocess.CalledProcessError):
+        return os.environ.get("BENCH_COMMIT", "")
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores that may be used, memory, GPU, system, and how busy it is. No names and no paths."""
+    cpu = ""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        cpu = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
+        memory = int(Path("/proc/meminfo").read_text(encoding="utf-8").split()[1]) / 2**20
+    except (OSError, ValueError):
+        memory = 0.0
+    out = {
+        "cpu": cpu or platform.processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(memory, 1),
+        "python": platform.python_version(),
+        "system": sys.platform,
+        "load": round(os.getloadavg()[0], 2),
+    }
+    if "torch" in sys.modules:
+        import torch
+
+        if torch.cuda.is_available():
+            out["gpu"] = torch.cuda.get_device_name()
+    return out
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the figures depend on."""
+    out = {}
+    for name in ("soi_lib", "torch", "transformers", "numpy", "pandas", "pyarrow"):
+        try:
+            out[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return out

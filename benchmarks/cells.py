@@ -1,0 +1,314 @@
+"""One training in a process of its own: ours, or the Hugging Face Trainer's, on the same numbers. Used by training.py.
+
+    python cells.py '{"pack": DIR, "method": "ours", ...}'       # says `ready`, waits for a line, trains, prints JSON
+
+Both sides get the same encoder weights, head, token ids, batch size, schedule, clipping and dropout. What differs is
+what a user of each gets: ours has the used rows of the vocabulary, length buckets and recording in the training pass;
+the Trainer has the whole vocabulary, dynamic padding, and a callback that predicts the training set after every epoch
+(in batches of 64, more than its default of 8), or our `record(trainer)`. Loading and tokenising are outside the clock
+on both sides, and so are a short warm-up training and the prediction of the test set.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import numpy as np
+
+SHAPES = {"base128": (128, 128), "basemixed": (12, 128)}
+"""Random weights of bert-base, with the smallest and the largest length of a text."""
+RECIPE = {"learning_rate": 1e-4, "warmup": 0.1, "clip": 1.0, "dropout": 0.1}
+
+
+def make_pack(name: str, examples: int, folder: Path, half: bool) -> Path:
+    """Everything that a training needs, without texts: token ids, labels, the encoder's used rows and other weights.
+
+    `half` keeps the weights in 16 bits, half as large to carry.
+    """
+    import torch
+    from safetensors.torch import save_file
+
+    from soi_lib.corpora import load
+    from soi_lib.encoders.sources import encoder_card, encoder_dir
+    from soi_lib.encoders.vocabulary import load_trimmed, special_ids, tokenize, used_tokens
+
+    corpus, encoder = {"english": ("tweets", "minilm"), "intents": ("en", "e5")}[name]
+    target = folder / f"{name}-{examples}{'-half' if half else ''}"
+    if (target / "arrays.npz").exists():
+        return target
+    target.mkdir(parents=True, exist_ok=True)
+    home, given = encoder_dir(encoder), load(corpus)
+    splits = {"train": given.splits["train"].take(examples), "test": given.splits["test"].take(500)}
+    tokens = {k: tokenize(home, s.text, s.text_pair, prefix=encoder_card(encoder).prefix) for k, s in splits.items()}
+    used = used_tokens(*(t.ids for t in tokens.values()), special=special_ids(home))
+    model, id_map = load_trimmed(home, used)
+    weights = {k: v.contiguous().to(torch.float16 if half else v.dtype) for k, v in model.state_dict().items()}
+    save_file(weights, target / "weights.safetensors")
+    full = json.loads((home / "config.json").read_text())
+    about = {
+        "full": full["vocab_size"],
+        "full_pad": full.get("pad_token_id") or 0,
+        "config": model.config.to_dict(),
+        "labels": list(given.labels),
+    }
+    (target / "about.json").write_text(json.dumps(about, default=str))
+    arrays: dict[str, Any] = {"vocabulary": np.flatnonzero(id_map >= 0)}
+    for k, split in splits.items():
+        arrays |= {f"{k}_token": tokens[k].ids, f"{k}_offset": tokens[k].offsets, f"{k}_gold": split.label}
+    with open(target / "arrays.npz", "wb") as handle:
+        np.savez(handle, **arrays)
+    return target
+
+
+class Data:
+    """The examples of a pack (or random ones of a bert-base shape), and encoders for either side."""
+
+    def __init__(self, pack: str, examples: int) -> None:
+        from transformers import BertConfig
+
+        if pack in SHAPES:
+            rng, (low, high) = np.random.default_rng(0), SHAPES[pack]
+            self.config, self.labels, self.full = BertConfig(), ("no", "yes"), 30522
+            self.vocabulary, self.pad, self.weights = np.arange(30522), 0, None
+            self.splits = {}
+            for name, n in (("train", examples), ("test", 64)):
+                lengths = rng.integers(low, high + 1, n)
+                offset = np.concatenate([[0], np.cumsum(lengths)])
+                self.splits[name] = (rng.integers(1000, 30000, offset[-1]), offset, rng.integers(0, 2, n))
+            return
+        from safetensors.torch import load_file
+
+        about = json.loads((Path(pack) / "about.json").read_text())
+        arrays = np.load(Path(pack) / "arrays.npz", allow_pickle=False)
+        self.config = BertConfig.from_dict(about["config"])
+        self.labels, self.full, self.pad = tuple(about["labels"]), about["full"], about["full_pad"]
+        self.vocabulary = arrays["vocabulary"]
+        self.weights = {k: v.float() for k, v in load_file(Path(pack) / "weights.safetensors").items()}
+        self.splits = {
+            k: (arrays[f"{k}_token"], arrays[f"{k}_offset"], arrays[f"{k}_gold"].astype(np.int64))
+            for k in ("train", "test")
+        }
+
+    def encoder(self, *, trimmed: bool) -> Any:
+        """A fresh encoder with the used rows only, or with the whole vocabulary (unused rows are random)."""
+        import torch
+        from transformers import BertConfig, BertModel
+
+        torch.manual_seed(0)
+        shape = self.config.to_dict() | {"vocab_size": len(self.vocabulary) if trimmed else self.full}
+        shape["pad_token_id"] = int(np.searchsorted(self.vocabulary, self.pad)) if trimmed else self.pad
+        model = BertModel(BertConfig.from_dict(shape), add_pooling_layer=False)
+        if self.weights is not None:
+            key = "embeddings.word_embeddings.weight"
+            weights = dict(self.weights)
+            if not trimmed:
+                rows = model.get_input_embeddings().weight.detach().clone()
+                rows[torch.from_numpy(self.vocabulary)] = weights[key]
+                weights[key] = rows
+            model.load_state_dict(weights)
+        return model
+
+    def work(self, epochs: int) -> dict[str, float]:
+        """Tokens and floating-point operations of a training, forward and backward, without padding."""
+        lengths = np.diff(self.splits["train"][1])
+        layers, hidden, inner = (
+            getattr(self.config, k) for k in ("num_hidden_layers", "hidden_size", "intermediate_size")
+        )
+        linear = layers * (4 * hidden * hidden + 2 * hidden * inner)
+        flops = 6.0 * linear * lengths.sum() + 12.0 * layers * hidden * (lengths.astype(float) ** 2).sum()
+        return {"tokens": float(lengths.sum() * epochs), "flops": float(flops * epochs)}
+
+
+def ours(data: Data, given: dict[str, Any], epochs: int, n: int | None = None) -> tuple[float, float]:
+    """Train with our engine; seconds without the evaluation, and test accuracy."""
+    from soi_lib.encoders.vocabulary import remap
+    from soi_lib.training.batching import Encoded
+    from soi_lib.training.engine import TrainConfig, TrainMember, train
+
+    id_map = np.full(data.full, -1, np.int64)
+    id_map[data.vocabulary] = np.arange(len(data.vocabulary))
+    splits = {}
+    for name, (token, offset, gold) in data.splits.items():
+        size = len(gold) if n is None else min(n, len(gold))
+        ids = remap(token[: offset[size]], id_map)
+        splits[name] = Encoded(ids, None, offset[: size + 1].astype(np.int64), gold[:size], np.zeros(size, np.int64))
+    member = TrainMember("bench", data.labels, np.arange(len(splits["train"])), splits)
+    config = TrainConfig(
+        epochs=epochs,
+        batch_size=given["batch"],
+        seed=given["seed"],
+        precision=given["precision"],
+        record=given.get("record", "train"),
+        **RECIPE,
+    )
+    encoder = data.encoder(trimmed=True)
+    start = time.monotonic()
+    result = train(encoder, [member], config, pad=int(encoder.config.pad_token_id))
+    seconds = time.monotonic() - start - result.seconds["evaluate"]
+    found = result.predictions["bench"]["test"]
+    return seconds, float((found.predicted == found.gold).mean())
+
+
+def trainer(data: Data, given: dict[str, Any], epochs: int, n: int | None = None) -> tuple[float, float]:
+    """Train with the Hugging Face Trainer, which records every epoch; seconds, and test accuracy."""
+    import torch
+    from torch import nn
+    from torch.nn import functional
+    from transformers import Trainer, TrainerCallback, TrainingArguments
+
+    from soi_lib.encoders.multitask import Heads
+    from soi_lib.integrations.huggingface import record
+
+    class Rows(torch.utils.data.Dataset):  # type: ignore[type-arg]
+        def __init__(self, token: Any, offset: Any, gold: Any) -> None:
+            self.rows = [
+                {"input_ids": token[offset[i] : offset[i + 1]].tolist(), "labels": int(gold[i])}
+                for i in range(len(gold) if n is None else min(n, len(gold)))
+            ]
+
+        def __len__(self) -> int:
+            return len(self.rows)
+
+        def __getitem__(self, i: int) -> dict[str, Any]:
+            return self.rows[i]
+
+    class Classifier(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder = data.encoder(trimmed=False)
+            head = Heads(data.config.hidden_size, [data.labels], dropout=0.0, seed=given["seed"])
+            self.dropout, self.linear = nn.Dropout(RECIPE["dropout"]), head.linear
+
+        def forward(self, input_ids: Any, attention_mask: Any, labels: Any = None) -> dict[str, Any]:
+            states = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+            keep = attention_mask[..., None].to(states.dtype)
+            logits = self.linear(self.dropout((states * keep).sum(1) / keep.sum(1)))
+            return {"loss": functional.cross_entropy(logits, labels), "logits": logits}
+
+    def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
+        width = max(len(row["input_ids"]) for row in rows)
+        padded = [row["input_ids"] + [data.pad] * (width - len(row["input_ids"])) for row in rows]
+        keep = [[1] * len(row["input_ids"]) + [0] * (width - len(row["input_ids"])) for row in rows]
+        labels = [row["labels"] for row in rows]
+        return {
+            "input_ids": torch.tensor(padded),
+            "attention_mask": torch.tensor(keep),
+            "labels": torch.tensor(labels),
+        }
+
+    train_rows, test_rows = (Rows(*data.splits[name]) for name in ("train", "test"))
+    history: list[tuple[Any, Any]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        made = Trainer(
+            Classifier(),
+            TrainingArguments(
+                folder,
+                per_device_train_batch_size=given["batch"],
+                per_device_eval_batch_size=64,
+                num_train_epochs=epochs,
+                learning_rate=RECIPE["learning_rate"],
+                warmup_steps=RECIPE["warmup"],
+                max_grad_norm=RECIPE["clip"],
+                bf16=given["precision"] == "bf16",
+                use_cpu=given["device"] == "cpu",
+                seed=given["seed"],
+                save_strategy="no",
+                logging_strategy="no",
+                report_to="none",
+                disable_tqdm=True,
+            ),
+            collate,
+            train_rows,
+        )
+
+        class Predict(TrainerCallback):
+            def on_epoch_end(self, *args: Any, **kwargs: Any) -> None:
+                found = made.predict(train_rows)
+                scores, gold = np.asarray(found.predictions, dtype=np.float32), np.asarray(found.label_ids)
+                e = np.exp(scores - scores.max(1, keepdims=True))
+                history.append((e[np.arange(len(gold)), gold] / e.sum(1), scores.argmax(1) == gold))
+
+        recording = record(made) if given["recording"] == "ours" else made.add_callback(Predict())
+        start = time.monotonic()
+        made.train()
+        if recording is not None:
+            assert recording.finish().epochs == epochs
+        else:
+            assert len(history) == epochs
+        if given["device"] == "cuda":
+            torch.cuda.synchronize()
+        seconds = time.monotonic() - start
+        found = made.predict(test_rows)
+    return seconds, float((found.predictions.argmax(1) == found.label_ids).mean())
+
+
+def matmul_rate(device: str) -> float:
+    """Floating-point operations a second of a large bf16 matrix product: the median of ten."""
+    import torch
+
+    size = 8192 if device == "cuda" else 2048
+    a, b = (torch.randn(size, size, dtype=torch.bfloat16, device=device) for _ in range(2))
+    times = []
+    for _ in range(13):
+        start = time.perf_counter()
+        (a @ b)[0, 0].item()
+        times.append(time.perf_counter() - start)
+    return 2.0 * size**3 / float(np.median(times[3:]))
+
+
+def profile(data: Data, given: dict[str, Any], n: int) -> dict[str, float]:
+    """Shares of time by operation in one epoch of ours over n examples; on a GPU also the share without any kernel."""
+    from torch.profiler import ProfilerActivity
+    from torch.profiler import profile as watch
+
+    cuda = given["device"] == "cuda"
+    kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
+    with watch(activities=kinds) as seen:
+        seconds, _ = ours(data, given, 1, n)
+    name = "self_device_time_total" if cuda else "self_cpu_time_total"
+    shares = {e.key: getattr(e, name) for e in seen.key_averages() if getattr(e, name) > 0}
+    total = max(sum(shares.values()), seconds * 1e6) if cuda else sum(shares.values())
+    largest = sorted(shares, key=lambda k: -shares[k])[:12]
+    out = {k[:60]: round(shares[k] / total, 4) for k in largest}
+    return out | {"everything else": round(1 - sum(out.values()), 4)}
+
+
+def main() -> int:
+    warnings.filterwarnings("ignore")
+    given = json.loads(sys.argv[1])
+    import torch
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    if given["threads"]:
+        torch.set_num_threads(given["threads"])
+    data = Data(given["pack"], given["examples"])
+    do = {"ours": ours, "trainer": trainer}[given["method"]]
+    do(data, given, 1, 2 * given["batch"])  # the first steps of a process are slow
+    print("ready", flush=True)
+    sys.stdin.readline()
+    out: dict[str, Any] = {}
+    if given.get("rate"):
+        out["rate"] = matmul_rate(given["device"])
+    if given.get("profile"):
+        out["profile"] = profile(data, given, given["profile"])
+    else:
+        start = time.monotonic()
+        out["seconds"], out["accuracy"] = do(data, given, given["epochs"])
+        out |= {"start": start, "end": start + out["seconds"], **data.work(given["epochs"])}
+    print(json.dumps(out), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,154 @@
+"""Dynamics of 100,000 to 100,000,000 examples x 10 epochs, from disk to a data map on disk: time and memory.
+
+    .venv/bin/python benchmarks/streaming.py                     # needs 8 GB of disk in --folder; some ten minutes
+    .venv/bin/python benchmarks/streaming.py --largest 10000000
+
+Every size is written in parts, read, and removed again, each step in a process of its own whose largest resident
+memory is taken (VmHWM of Linux). `counts` are the categories of all examples (seal and histories only), `map` is the
+whole data map with the exact regions, file to file. Files of the first three sizes are read five times, the largest
+once: it is a hundred repetitions in a row. Results in a plot beside the record.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import bench
+import numpy as np
+
+PART = 1 << 20
+
+
+def main() -> int:
+    parser = bench.parser(__doc__)
+    parser.add_argument("--largest", type=int, default=100_000_000)
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--folder", type=Path, help="where the files lie meanwhile (the system's temporary folder)")
+    parser.add_argument("--child", help=bench.argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.child:
+        print(json.dumps(child(json.loads(given.child))))
+        return 0
+    sizes = [n for n in (10**5, 10**6, 10**7, 10**8) if n <= given.largest]
+    if given.quick:
+        sizes, given.repeats = [20_000, 200_000], 1
+    record = bench.Record("streaming", given)
+    rows = []
+    for n in sizes:
+        with tempfile.TemporaryDirectory(dir=given.folder) as folder:
+            common = {"n": n, "epochs": given.epochs, "path": f"{folder}/d.parquet", "out": f"{folder}/map.parquet"}
+            row = {"examples": n, "write": run(common | {"step": "write"})}
+            row["bytes"] = os.path.getsize(common["path"])
+            times = given.repeats if n <= 10**7 else 1
+            for step in ("counts", "map"):
+                found = [run(common | {"step": step}) for _ in range(times)]
+                row[step] = {k: sorted(f[k] for f in found)[len(found) // 2] for k in ("seconds", "gib")}
+                row[step]["all"] = [f["seconds"] for f in found]
+        rows.append(row)
+        print(json.dumps(row), flush=True)
+        record.detail("sizes", rows)
+        record.save()
+    last, million = rows[-1], next((r for r in rows if r["examples"] == 10**6), rows[0])
+    each = {n: row["map"]["seconds"] / row["examples"] for n, row in (("last", last), ("million", million))}
+    if last["examples"] == 10**8 or given.quick:
+        record.figure("streaming.memory", [max(last[step]["gib"] for step in ("write", "counts", "map"))])
+        record.figure("streaming.map", last["map"]["all"])
+        record.figure("streaming.counts", last["counts"]["all"])
+        record.figure("streaming.linear", [each["last"] / each["million"]])
+    hours, size = 1e10 * each["last"] / 3600, 1e10 * last["bytes"] / last["examples"] / 2**40
+    record.detail(
+        "said",
+        [
+            f"10,000,000,000 examples x {given.epochs} would take {hours:.1f} hours and {size:.2f} TiB at this rate on "
+            "one such machine (an estimate). They shard by files: counts add up, and so do the four histograms of "
+            "65,536 places from which each cut is found, so K machines with a K-th of the files each need a K-th of "
+            "the time and exchange two megabytes a cut for exact regions."
+        ],
+    )
+    picture(rows, (bench.TRIED if given.quick else bench.RESULTS) / "streaming.png")
+    print(record.save())
+    return 0
+
+
+def run(call: dict[str, Any]) -> dict[str, float]:
+    """A step in a process of its own: seconds, and the most memory that it had."""
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(bench.ROOT), os.environ.get("PYTHONPATH", "")])}
+    done = subprocess.run(
+        [sys.executable, __file__, "--child", json.dumps(call)], capture_output=True, text=True, env=env
+    )
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    found: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
+    return found
+
+
+def child(call: dict[str, Any]) -> dict[str, float]:
+    """Do one step; only the step itself is timed."""
+    import pyarrow.parquet  # noqa: F401 - imported before the clock runs
+
+    from soi_lib.analysis.stream import stream_counts, stream_data_map
+    from soi_lib.dynamics_file import write_parts
+
+    start = time.perf_counter()
+    if call["step"] == "write":
+        write_parts(made(call["n"], call["epochs"]), call["path"])
+    elif call["step"] == "counts":
+        assert stream_counts(call["path"], progress=False).examples == call["n"]
+    else:
+        stream_data_map(call["path"], call["out"], overwrite=True, progress=False)
+    seconds = time.perf_counter() - start
+    status = Path("/proc/self/status").read_text()
+    peak = int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
+    return {"seconds": seconds, "gib": peak / 2**20}
+
+
+def made(n: int, epochs: int) -> Iterator[Any]:
+    """Dynamics that look like learning, in parts; every part has a seed of its own."""
+    from soi_lib import TrainingDynamics
+
+    for start in range(0, n, PART):
+        size = min(PART, n - start)
+        rng = np.random.default_rng(start)
+        score = (
+            rng.normal(0, 1.8, size).astype(np.float32) + 1.5 * np.log1p(np.arange(epochs, dtype=np.float32))[:, None]
+        )
+        score += rng.standard_normal((epochs, size), dtype=np.float32)
+        p = 1 / (1 + np.exp(-score))
+        ids = np.arange(start, start + size)
+        yield TrainingDynamics(ids, rng.integers(0, 2, size), p, p > 0.5, {"classes": 2})
+
+
+def picture(rows: list[dict[str, Any]], path: Path) -> None:
+    """Time and memory against the number of examples."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    n = [row["examples"] for row in rows]
+    fig, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+    for step, label in (("write", "write"), ("counts", "categories"), ("map", "data map with regions")):
+        left.loglog(n, [row[step]["seconds"] for row in rows], "o-", label=label)
+        right.semilogx(n, [row[step]["gib"] for row in rows], "o-", label=label)
+    left.loglog(n, [rows[-1]["map"]["seconds"] * k / n[-1] for k in n], "k:", lw=1, label="linear")
+    left.set(xlabel="examples (10 epochs each)", ylabel="seconds")
+    right.set(xlabel="examples (10 epochs each)", ylabel="largest memory, GiB", ylim=(0, 1.05))
+    right.axhline(1, color="k", lw=1, ls=":")
+    left.legend(frameon=False)
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fig.savefig(path, dpi=120)
+    plt.close(fig)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,104 @@
+"""The benchmarks start, their table is made of their records, and their records say what was measured."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+BENCHMARKS = ROOT / "benchmarks"
+SCRIPTS = ("training", "recording", "analysis", "streaming", "whole", "table")
+
+
+@pytest.fixture(scope="module")
+def modules() -> Any:
+    """bench and table, imported as the scripts import them, and gone from the path afterwards."""
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        import bench
+        import table
+
+        yield argparse.Namespace(bench=bench, table=table)
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+        for name in ("bench", "table"):
+            sys.modules.pop(name, None)
+
+
+@pytest.fixture(scope="module")
+def helps() -> dict[str, subprocess.Popen[str]]:
+    """All scripts asked for help at once."""
+    pipe = subprocess.PIPE
+    return {
+        name: subprocess.Popen(
+            [sys.executable, str(BENCHMARKS / f"{name}.py"), "--help"], stdout=pipe, stderr=pipe, text=True
+        )
+        for name in SCRIPTS
+    }
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_every_script_says_what_it_does(helps: dict[str, subprocess.Popen[str]], name: str) -> None:
+    out, err = helps[name].communicate(timeout=120)
+    assert helps[name].returncode == 0, err
+    assert f"benchmarks/{name}.py" in out
+
+
+def test_the_readme_is_what_the_records_say(modules: Any) -> None:
+    assert (BENCHMARKS / "README.md").read_text(encoding="utf-8") == modules.table.table(BENCHMARKS / "results")
+
+
+def test_every_figure_has_a_row_and_every_record_a_title(modules: Any) -> None:
+    text = (BENCHMARKS / "README.md").read_text(encoding="utf-8")
+    assert {figure.record for figure in modules.bench.FIGURES.values()} == set(modules.table.TITLES)
+    for key, figure in modules.bench.FIGURES.items():
+        assert f"| {figure.what} |" in text, key
+
+
+def a_record(modules: Any, path: Path, values: dict[str, list[float]], *, quick: bool = False) -> Any:
+    record = modules.bench.Record("analysis", argparse.Namespace(out=path, quick=quick))
+    for key, found in values.items():
+        record.figure(key, found)
+    record.save()
+    return record
+
+
+def test_a_figure_is_the_median_of_the_latest_call_that_has_it(modules: Any, tmp_path: Path) -> None:
+    path = tmp_path / "analysis.json"
+    a_record(modules, path, {"analysis.2.all": [0.3, 0.1, 0.2], "analysis.2.transition": [5.0]})
+    a_record(modules, path, {"analysis.2.all": [0.14, 0.12, 0.9]})
+    a_record(modules, path, {"analysis.2.all": [7.0]}, quick=True)
+    assert len(json.loads(path.read_text())) == 3
+    rows = modules.table.table(tmp_path).splitlines()
+    (one,) = [row for row in rows if "2 classes: Parquet" in row]
+    assert "at most 0.15 s | 0.14 s [0.12, 0.9], n = 3 | yes | 1 |" in one
+    (other,) = [row for row in rows if "2 classes: 6x6" in row]
+    assert "| 5 ms | yes | 2 |" in other
+    (none,) = [row for row in rows if "5 classes: 6x6" in row]
+    assert "not measured" in none
+
+
+def test_a_missed_target_is_said(modules: Any, tmp_path: Path) -> None:
+    a_record(modules, tmp_path / "analysis.json", {"analysis.2.all": [0.16]})
+    assert "| 0.16 s | **no** | 1 |" in modules.table.table(tmp_path)
+
+
+def test_a_record_saved_twice_is_one_call_and_names_no_place(modules: Any, tmp_path: Path) -> None:
+    record = a_record(modules, tmp_path / "analysis.json", {"analysis.2.all": [0.2]})
+    record.figure("analysis.5.all", [0.3])
+    record.save()
+    (call,) = json.loads((tmp_path / "analysis.json").read_text())
+    assert set(call["figures"]) == {"analysis.2.all", "analysis.5.all"}
+    assert {"command", "commit", "machine", "versions", "started", "quick"} <= set(call)
+    assert str(ROOT) not in json.dumps(call)
+
+
+def test_a_figure_that_nobody_listed_is_refused(modules: Any, tmp_path: Path) -> None:
+    with pytest.raises(KeyError):
+        a_record(modules, tmp_path / "analysis.json", {"analysis.3.all": [0.2]})
