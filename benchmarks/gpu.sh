@@ -4,11 +4,13 @@
 #
 #     .venv/bin/python benchmarks/training.py --pack-only --half --packs .packs --corpora english intents
 #
-# and bring .packs along (22 MB and 43 MB; a part of the corpora can be left out). The records lie in $OUT, or in
-# benchmarks/results. Usage: bash benchmarks/gpu.sh [CORPUS ...]   (default: what there is, and the bert-base shapes)
+# and bring .packs along (22 MB and 43 MB). Where a command may run ten minutes only, give one corpus a call. Without git
+# there, say which commit it is: BENCH_COMMIT=$(git rev-parse HEAD). Of the light dependencies platformdirs may be missing:
+# a wheel of it on PYTHONPATH is enough. The records lie in $OUT, or in benchmarks/results.
+# Usage: bash benchmarks/gpu.sh [CORPUS ...]     (default: the packs that are there, and the bert-base shapes)
 set -eu
 cd "$(dirname "$0")/.."
-export PYTHONPATH=. HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
+export PYTHONPATH=.:${PYTHONPATH:-} HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 out=${OUT:-benchmarks/results}
 python=${PYTHON:-python3}
 packed() { [ -d ".packs/$1-400-half" ] && echo "$1" || true; }
