@@ -42,10 +42,23 @@ book: fetch ## Train what is missing, execute the notebooks, render _build/html
 .PHONY: test
 test: fetch ## Run every test that needs no browser
 	@echo "== test: every test but the browser's (about 5 minutes on 2 cores)"
-	@$(BIN)/python -m pytest -m "not browser" -n $(WORKERS) --dist loadfile \
+	@$(BIN)/python -m pytest -m "not browser and not scale" -n $(WORKERS) --dist loadfile \
 	  --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg \
 	  --cov=soi_lib.dynamics --cov=soi_lib.dynamics_file --cov=soi_lib.analysis --cov-report= --cov-fail-under=95 \
 	  tests notebooks book
+
+.PHONY: scale
+scale: venv ## Make .venv-scale, the environment of Snakemake (a minute once, then nothing)
+	@cmp -s workflow/requirements.lock .venv-scale/installed.lock || { \
+	  echo "== scale: Snakemake and its executors into .venv-scale"; \
+	  "$(PYTHON)" -m venv --clear .venv-scale && \
+	  .venv-scale/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r workflow/requirements.lock && \
+	  cp workflow/requirements.lock .venv-scale/installed.lock; }
+
+.PHONY: test-scale
+test-scale: scale ## Do a small grid of runs with Snakemake, here and through a stand-in for Slurm
+	@echo "== test-scale: Snakemake on a small grid (about two minutes on 2 cores)"
+	@$(BIN)/python -m pytest -m scale tests/workflow
 
 .PHONY: test-browser
 test-browser: venv ## Read the built book in headless Chromium (after make book)

@@ -108,7 +108,7 @@ def test_lock_satisfies_every_requirement_of_the_project() -> None:
     lines = (ROOT / "requirements.lock").read_text().splitlines()
     pins = {canonicalize_name(pin.split("==")[0]): pin.split("==")[1] for pin in lines if not pin.startswith("#")}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    extras = project["project"]["optional-dependencies"].values()
+    extras = [v for k, v in project["project"]["optional-dependencies"].items() if k != "scale"]  # has its own lock
     wanted = [*project["project"]["dependencies"], *project["build-system"]["requires"], *chain(*extras)]
     for requirement in map(Requirement, wanted):
         assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), requirement

@@ -1,0 +1,93 @@
+"""A stand-in for Slurm: `sbatch` starts the job at once on this machine; the other commands say what became of it.
+
+Called as `fake_slurm.py COMMAND ARGUMENTS...`; all it knows is in the folder $FAKE_SLURM.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+COMMANDS = ("sbatch", "sacct", "squeue", "scancel", "srun", "scontrol", "sinfo", "sacctmgr", "sshare")
+PLACE = Path(os.environ.get("FAKE_SLURM", "."))
+
+
+def install(folder: Path) -> None:
+    """Put a script for each command into `folder`, for PATH."""
+    folder.mkdir(parents=True)
+    for name in COMMANDS:
+        script = folder / name
+        script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "{__file__}" {name} "$@"\n', encoding="utf-8")
+        script.chmod(0o755)
+
+
+def value(words: list[str], *names: str) -> str:
+    """The value of an option, written `--name value`, `--name=value` or `-nvalue`."""
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        for name in names:
+            if word == name:
+                return following
+            if word.startswith(f"{name}="):
+                return word.partition("=")[2]
+    return ""
+
+
+def sbatch(words: list[str]) -> None:
+    """Start a job and print its number."""
+    number = 1
+    while True:
+        try:
+            (PLACE / f"{number}.state").touch(exist_ok=False)
+            break
+        except FileExistsError:
+            number += 1
+    request = {"time": value(words, "-t"), "mem": value(words, "--mem"), "comment": value(words, "--comment")}
+    (PLACE / f"{number}.json").write_text(json.dumps(request), encoding="utf-8")
+    (PLACE / f"{number}.state").write_text("RUNNING", encoding="utf-8")
+    log = value(words, "--output", "-o").replace("%j", str(number))
+    command = [sys.executable, "-S", __file__, "job", str(number), log, value(words, "-D"), value(words, "--wrap")]
+    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(command, start_new_session=True, **quiet)
+    (PLACE / f"{number}.pid").write_text(str(process.pid), encoding="utf-8")
+    print(number)
+
+
+def job(number: str, log: str, folder: str, command: str) -> None:
+    """The job itself, with its output in `log`, and how it ended."""
+    with open(log or os.devnull, "ab") as out:
+        env = os.environ | {"SLURM_JOB_ID": number, "SLURM_CPUS_PER_TASK": "1"}
+        done = subprocess.run(["bash", "-c", command], cwd=folder or None, env=env, stdout=out, stderr=out)
+    (PLACE / f"{number}.state").write_text("FAILED" if done.returncode else "COMPLETED", encoding="utf-8")
+
+
+def srun(words: list[str]) -> None:
+    """Become the command behind the options."""
+    while words and words[0].startswith("-"):
+        words = words[1:]
+    os.execvp(words[0], words)
+
+
+def main(command: str, *words: str) -> None:
+    """Answer as the command would, as far as anybody asks here."""
+    if command in ("sbatch", "srun"):
+        globals()[command](list(words))
+    elif command == "job":
+        job(*words)
+    elif command in ("sacct", "squeue"):
+        for path in sorted(PLACE.glob("*.state")):
+            print(f"{path.stem}|{path.read_text(encoding='utf-8') or 'PENDING'}")
+    elif command == "scancel":
+        for word in words:
+            if word.isdigit() and (PLACE / f"{word}.pid").exists():
+                os.killpg(int((PLACE / f"{word}.pid").read_text(encoding="utf-8")), signal.SIGKILL)
+                (PLACE / f"{word}.state").write_text("CANCELLED", encoding="utf-8")
+    else:
+        print({"scontrol": "MinJobAge = 300 sec", "sinfo": "PARTITION\nshort*"}.get(command, "lab"))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,129 @@
+"""The grid on Snakemake: here, killed and continued, and through Slurm's executor; always the results of the library.
+
+Snakemake is taken from $SOI_SNAKEMAKE or .venv-scale; `make test-scale` makes the latter.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "experiments")]
+
+import fake_slurm  # noqa: E402
+import tiny_grid  # noqa: E402
+from kill_anywhere import digest_of  # noqa: E402
+
+SNAKEMAKE = Path(os.environ.get("SOI_SNAKEMAKE") or ROOT / ".venv-scale" / "bin" / "snakemake")
+pytestmark = pytest.mark.scale
+SMALL = {
+    "comparisons": {"source": {"encoder": "tiny", "members": ["twitter", "yelp"], "settings": ["single"]}},
+    "stages": {"subsets": ["ambiguous"], "controls": [], "epochs": 2, "balance": False},
+}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A checkout with library, workflow and a profile, and in `undisturbed` what `soi reproduce` makes of it."""
+    assert SNAKEMAKE.exists(), f"{SNAKEMAKE} is not there: make scale"
+    folder = tmp_path_factory.mktemp("grid")
+    for part in ("soi_lib", "workflow", "profiles"):
+        shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "data").mkdir()
+    shutil.copyfile(ROOT / "data" / "packages.txt", folder / "data" / "packages.txt")
+    tiny_grid.make(folder, **SMALL)
+    nursery = tiny_grid.Nursery(tiny_grid.environment(folder / "cache"))
+    for words in (("reproduce", "-q", "--jobs", 2), ("results", "--out", "undisturbed.json")):
+        code, said = nursery.soi(*words, "--profile", "tiny.yaml", "--runs", "undisturbed", cwd=folder)
+        assert code == 0, said
+    nursery.close()
+    return folder
+
+
+def command(place: Path, name: str, *words: object, **config: object) -> tuple[list[str], dict[str, str]]:
+    """A call of Snakemake that keeps its store and its results in `name`, and its environment."""
+    values = {"profile": "tiny.yaml", "runs": f"{name}/runs", "out": f"{name}/out"} | config
+    values["soi"] = f"{sys.executable} -m soi_lib.cli"  # the copy of the library in this folder
+    settings = [f"{key}={value}" for key, value in values.items()]
+    env = tiny_grid.environment(place / "cache", XDG_CACHE_HOME=str(place / "snakemake"), PYTHONPATH=str(place))
+    return [str(SNAKEMAKE), *map(str, words), "--config", *settings], env
+
+
+def snakemake(place: Path, name: str, *words: object, **more: str) -> str:
+    """Run Snakemake to its end; what it said."""
+    call, env = command(place, name, *words)
+    done = subprocess.run(call, cwd=place, env=env | more, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def same_results(place: Path, name: str) -> None:
+    """The results and the store are those of the library alone."""
+    found = json.loads((place / name / "out" / "results.json").read_text(encoding="utf-8"))
+    expected = json.loads((place / "undisturbed.json").read_text(encoding="utf-8"))
+    assert found["runs"] == expected["runs"]
+    assert found["profile"] == expected["profile"]
+    assert digest_of(place / name / "runs") == digest_of(place / "undisturbed")
+
+
+def test_killed_and_continued_the_results_are_those_of_the_library(place):
+    call, env = command(place, "local", "--jobs", 2, "--rerun-incomplete")
+    process = subprocess.Popen(
+        call, cwd=place, env=env, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 600
+    markers = place / "local" / "out" / "done"
+    while not [m for m in markers.glob("*") if m.stat().st_size] and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (place / "local" / "out" / "results.json").exists()
+    snakemake(place, "local", "--unlock")
+    said = snakemake(place, "local", "--jobs", 2, "--rerun-incomplete")
+    same_results(place, "local")
+    first = next(iter(sorted(json.loads((place / "undisturbed.json").read_text())["runs"], key=lambda r: r["key"])))
+    assert first["key"] in said or (markers / first["key"]).exists()
+
+    assert "Nothing to be done" in snakemake(place, "local", "--jobs", 2, "--dry-run")
+    library = place / "soi_lib" / "training" / "version.py"
+    library.write_text(library.read_text(encoding="utf-8") + "\n# edited\n", encoding="utf-8")
+    assert "Updated input files" in snakemake(place, "local", "--jobs", 2, "--dry-run")  # an edit does not go unnoticed
+    gone = next(markers.glob("*"))
+    shutil.rmtree(place / "local" / "runs" / gone.name)
+    snakemake(place, "local", "--jobs", 2)  # nor does a run that was taken away; the others are found in the store
+    same_results(place, "local")
+
+
+def test_through_the_executor_of_slurm(place):
+    slurm = place / "slurm"
+    fake_slurm.install(slurm / "bin")
+    profile = place / "workflow" / "profiles" / "slurm"
+    words = ("--profile", profile, "--default-resources", "slurm_account=lab", "slurm_partition=short")
+    waiting = ("--slurm-init-seconds-before-status-checks", 1, "--latency-wait", 5)
+    path = f"{slurm / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    snakemake(place, "slurm", *words, *waiting, PATH=path, FAKE_SLURM=str(slurm))
+    same_results(place, "slurm")
+    plan = {row["key"]: row for row in json.loads((slurm / "out" / "plan.json").read_text(encoding="utf-8"))}
+    asked = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(slurm.glob("*.json"))]
+    assert sorted(one["comment"].rpartition("_")[2] for one in asked) == sorted(plan)  # one run, one job, one key
+    for one in asked:
+        row = plan[one["comment"].rpartition("_")[2]]
+        assert int(one["time"]) == 10 + -(-2 * row["minutes"] // 1)
+        assert one["mem"] == "6000"
+
+
+@pytest.mark.parametrize("name", ["slurm", "kubernetes"])
+def test_the_profiles_plan(place, name):
+    """A dry run reads a profile whole: executor, its settings, the store's."""
+    said = snakemake(place, f"dry-{name}", "--profile", place / "workflow" / "profiles" / name, "--dry-run")
+    assert "plan" in said
+    assert "results" in said
