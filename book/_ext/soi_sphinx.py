@@ -1,7 +1,8 @@
 """What the book asks of Sphinx beyond its extensions: the command line reference, and signatures that read well.
 
 `book/cli.md` holds a marker that is replaced by the reference which Typer makes of the real commands, and
-`book/cluster.md` one for the costs of the profiles, so the pages cannot fall behind them. The page of examples gets its explorer when the texts are there.
+`book/cluster.md` one for the costs of the profiles, so the pages cannot fall behind them. The page of examples gets its
+explorer when the texts are there.
 """
 
 from __future__ import annotations

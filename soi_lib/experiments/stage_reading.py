@@ -29,7 +29,12 @@ def note(found: Mapping[str, Results]) -> str:
 
 
 def caution(found: Mapping[str, Results]) -> str:
-    """What the number of seeds with stages allows to conclude."""
+    """What the number of seeds with stages allows to conclude, or that there are none."""
+    if not any(results.stages for results in found.values()):
+        first = next(iter(found.values()))
+        return (
+            f"**No second stages.** These runs have none ({first.note}), so there is nothing to show on this page yet."
+        )
     if len({stage.seed for results in found.values() for stage in results.stages}) > 1:
         return f"{note(found)}. Intervals resample examples within a seed, then seeds."
     return (

@@ -128,7 +128,7 @@ _Runs = dict[tuple[int, str | None], StageRun]
 
 def _groups(results: Results) -> Iterator[tuple[Setting, str, str, _Runs]]:
     """Setting, start, subset, and the stages by seed and control; settings as in `results`, subsets as planned."""
-    from soi_lib.experiments.stages import SUBSETS
+    from soi_lib.experiments.stage_choice import SUBSETS
 
     groups: dict[tuple[Setting, str, str], _Runs] = {}
     for run in results.stages:

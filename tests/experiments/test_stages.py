@@ -15,7 +15,7 @@ from soi_lib.analysis.categories import SOI, categorize
 from soi_lib.dynamics import TrainingDynamics
 from soi_lib.errors import ProfileError, StoreError
 from soi_lib.experiments import reproduce as reproducing
-from soi_lib.experiments import results, stages, weights
+from soi_lib.experiments import results, stage_choice, stages, weights
 from soi_lib.experiments.plan import RunSpec, plan
 from soi_lib.experiments.profile import DataSizes, Profile, Stages, Training, load_profile
 from soi_lib.experiments.reproduce import reproduce, reproduce_stages
@@ -373,7 +373,7 @@ def test_from_pretrained_weights_all_examples_give_the_run_itself(single, monkey
 
 def test_a_subset_that_is_too_small_is_stored_as_not_tested(single, monkeypatch):
     spec, store = single
-    monkeypatch.setattr(stages, "SMALLEST", 1000)
+    monkeypatch.setattr(stage_choice, "SMALLEST", 1000)
     small = stages_of(spec, Stages(subsets=("ambiguous",), epochs=3, balance=False))[0]
     run = do_stage(small, store)
     assert set(run.manifest["files"]) == {"metrics.json"}
