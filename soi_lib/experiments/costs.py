@@ -51,7 +51,7 @@ def cost_table(*profiles: Profile) -> pd.DataFrame:
                 for seed in profile.seeds
             ]
             stages = [s for r in runs if profile.stages and staged(profile, r) for s in stages_of(r, profile.stages)]
-            counted = [_counted(spec) for spec in [*runs, *stages]]
+            counted = [*map(_counted, runs), *map(_counted, stages)]
             rows.append(
                 {
                     "profile": profile.name,
@@ -74,7 +74,7 @@ def _counted(spec: RunSpec | StageSpec) -> tuple[int, float, float]:
     examples = tokens = evaluated = 0.0
     for member in base.setting:
         length, most = MEMBERS.get(member, (128, None))
-        n = min(base.data.train, most or base.data.train)
+        n = float(min(base.data.train, most or base.data.train))
         if isinstance(spec, StageSpec):
             share = spec.examples / (base.examples / base.training.epochs * spec.training.epochs)
             n = min(n * share, spec.limit or n)

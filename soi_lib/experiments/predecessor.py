@@ -51,9 +51,9 @@ def beside(results: Results, path: str | os.PathLike[str], task: str = "paraphra
     Columns: who, setting, then as `counts`, share flagged, test accuracy.
     """
     known = earlier(path)
+    records: Any = known[known["task"] == task].drop(columns="task").to_dict("records")
     rows: list[dict[str, Any]] = [
-        {"who": "earlier code" + (", resumed" if row["setting"] == RESUMED else ""), **row}
-        for row in known[known["task"] == task].drop(columns="task").to_dict("records")
+        {"who": "earlier code" + (", resumed" if row["setting"] == RESUMED else ""), **row} for row in records
     ]
     for member in results.members:
         run = results.run((member,))

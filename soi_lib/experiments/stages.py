@@ -17,14 +17,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
 from soi_lib import atomic
 from soi_lib.experiments.plan import Progress, RunSpec, key_of, plan
 from soi_lib.experiments.profile import Profile, Stages, Subset, Training
-from soi_lib.experiments.stage_choice import SUBSETS, choose
+from soi_lib.experiments.stage_choice import choose
 from soi_lib.experiments.store import RunStore, StoredRun
 
 if TYPE_CHECKING:
@@ -282,7 +282,7 @@ _TRAINED = ("commit", "started", "seconds", "updates", "precision", "machine", "
 
 def _twin(spec: StageSpec, store: RunStore, hashes: dict[str, str], passes: int) -> StoredRun | None:
     """The finished control of another subset of the same run that trained on the same examples."""
-    for subset in SUBSETS:
+    for subset in get_args(Subset):
         other = replace(spec, subset=subset).found(store) if subset != spec.subset else None
         if other is not None and other.manifest["stage"]["tested"]:
             stage = other.manifest["stage"]

@@ -153,7 +153,7 @@ def inside(dyn: TrainingDynamics, ids: np.ndarray) -> TrainingDynamics:
     return dyn.subset(ids)
 
 
-@pytest.mark.parametrize("subset", list(stages.SUBSETS))
+@pytest.mark.parametrize("subset", list(stage_choice.SUBSETS))
 def test_a_subset_and_its_random_control_have_the_same_classes(dynamics, subset):
     own, control = choose(stage(subset), dynamics), choose(stage(subset, "random"), dynamics)
     assert own.n == control.n
@@ -244,7 +244,7 @@ def root(tmp_path_factory):
 def mixed():
     """So little training tells classes apart only: a region has one class. Two of them together have both."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(stages.SUBSETS, "ambiguous", ("easy", "hard"))
+        patch.setitem(stage_choice.SUBSETS, "ambiguous", ("easy", "hard"))
         yield
 
 
@@ -296,7 +296,8 @@ def test_controls_that_are_the_same_training_are_trained_once(done, profile, roo
 
     sizes, store = load_profile(profile), RunStore(root)
     spec = next(s for s in plan_stages(sizes) if s.control == "random")
-    monkeypatch.setitem(stages.SUBSETS, "ACE", stages.SUBSETS["ambiguous"])  # another subset, as many of every class
+    same = stage_choice.SUBSETS["ambiguous"]
+    monkeypatch.setitem(stage_choice.SUBSETS, "ACE", same)  # another subset, as many of every class
     first, twin = store.get(spec.key), replace(spec, subset="ACE")
     with monkeypatch.context() as patch:
         patch.setattr(engine, "train", None)
