@@ -45,7 +45,7 @@ def main() -> None:
     """Entry point: run the command; turn errors into one line and exit code 2."""
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     try:
-        code = app(standalone_mode=False)
+        code = app(prog_name="soi", standalone_mode=False)
     except OutputExistsError as error:
         _stop(str(error).replace("overwrite=True", "--force"))
     except SoiError as error:
