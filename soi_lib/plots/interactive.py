@@ -108,23 +108,28 @@ def flow_sankey(counts: pd.DataFrame, *, title: str = "", note: str = "", sides:
     rows, columns = np.nonzero(values)
     colors = [SOI_COLORS[soi] for soi in ORDER]
     nodes = [f"{label} {side}" for side in sides for label in LABELS]
+    places = _node_places(values.sum(axis=1)) + _node_places(values.sum(axis=0))
+    # a node without flow is left out by plotly, and its place would go to the next one
+    used = np.flatnonzero(np.concatenate([values.sum(axis=1), values.sum(axis=0)]))
+    number = np.full(2 * len(ORDER), -1)
+    number[used] = np.arange(len(used))
     text = f"Flow of examples from their category {sides[0]} (left) to their category {sides[1]} (right)."
     text += (f" {title}." if title else "") + f" {moves_told(table)}{sentence(note)}"
     figure = go.Figure(
         go.Sankey(
             arrangement="fixed",
             node={
-                "label": [_plain(name) for name in nodes],
-                "color": colors * 2,
+                "label": [_plain(nodes[k]) for k in used],
+                "color": [(colors * 2)[k] for k in used],
                 "pad": 22,
                 "thickness": 14,
-                "x": [0.001] * 6 + [0.999] * 6,
-                "y": _node_places(values.sum(axis=1)) + _node_places(values.sum(axis=0)),
+                "x": [0.001 if k < len(ORDER) else 0.999 for k in used],
+                "y": [places[k] for k in used],
                 "hovertemplate": "%{label}: %{value:,} examples<extra></extra>",
             },
             link={
-                "source": rows.tolist(),
-                "target": (columns + 6).tolist(),
+                "source": number[rows].tolist(),
+                "target": number[columns + len(ORDER)].tolist(),
                 "value": values[rows, columns].tolist(),
                 "color": [_faded(colors[i], 0.3 if i == j else 0.6) for i, j in zip(rows, columns, strict=True)],
                 "hovertemplate": "%{source.label} to %{target.label}: %{value:,} examples<extra></extra>",
