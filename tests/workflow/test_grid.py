@@ -6,6 +6,7 @@ Snakemake is taken from $SOI_SNAKEMAKE or .venv-scale; `make test-scale` makes t
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -58,10 +59,10 @@ def command(place: Path, name: str, *words: object, **config: object) -> tuple[l
     return [str(SNAKEMAKE), *map(str, words), "--config", *settings], env
 
 
-def snakemake(place: Path, name: str, *words: object, **more: str) -> str:
+def snakemake(place: Path, name: str, *words: object) -> str:
     """Run Snakemake to its end; what it said."""
     call, env = command(place, name, *words)
-    done = subprocess.run(call, cwd=place, env=env | more, capture_output=True, text=True)
+    done = subprocess.run(call, cwd=place, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -110,15 +111,19 @@ def test_through_the_executor_of_slurm(place):
     words = ("--profile", profile, "--default-resources", "slurm_account=lab", "slurm_partition=short")
     waiting = ("--slurm-init-seconds-before-status-checks", 1, "--latency-wait", 5)
     path = f"{slurm / 'bin'}{os.pathsep}{os.environ['PATH']}"
-    snakemake(place, "slurm", *words, *waiting, PATH=path, FAKE_SLURM=str(slurm))
+    call, env = command(place, "slurm", *words, *waiting, speed=0.001)
+    env |= {"PATH": path, "FAKE_SLURM": str(slurm)}
+    done = subprocess.run(call, cwd=place, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
     same_results(place, "slurm")
     plan = {row["key"]: row for row in json.loads((slurm / "out" / "plan.json").read_text(encoding="utf-8"))}
     asked = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(slurm.glob("*.json"))]
     assert sorted(one["comment"].rpartition("_")[2] for one in asked) == sorted(plan)  # one run, one job, one key
     for one in asked:
         row = plan[one["comment"].rpartition("_")[2]]
-        assert int(one["time"]) == 10 + -(-2 * row["minutes"] // 1)
+        assert int(one["time"]) == 10 + math.ceil(2 * row["cost"] * 1000 / 90 / 60 / 0.001)
         assert one["mem"] == "6000"
+    assert {one["time"] for one in asked} == {"10", "48"}  # stages are short, runs are not
 
 
 @pytest.mark.parametrize("name", ["slurm", "kubernetes"])
@@ -127,3 +132,47 @@ def test_the_profiles_plan(place, name):
     said = snakemake(place, f"dry-{name}", "--profile", place / "workflow" / "profiles" / name, "--dry-run")
     assert "plan" in said
     assert "results" in said
+
+
+KUBECTL = """#!/bin/sh
+# create: run the container's command here; get: say how it ended
+case "$3" in
+  create) cat > "$PLACE/job.json"
+    if sh "$PLACE/job.sh"; then echo succeeded > "$PLACE/ended"; else echo failed > "$PLACE/ended"; fi
+    echo job.batch/soi-1 ;;
+  get) echo "{\\"status\\": {\\"$(cat "$PLACE/ended")\\": 1}}" ;;
+  delete) echo "$@" > "$PLACE/deleted" ;;
+esac
+"""
+
+
+def test_a_job_through_kubectl(tmp_path):
+    """The plan's time and memory arrive in the Job; its script runs in this folder, and its end is told."""
+    kubectl = tmp_path / "kubectl"
+    kubectl.write_text(KUBECTL, encoding="utf-8")
+    kubectl.chmod(0o755)
+    settings = {"SOI_IMAGE": "python:3.11", "SOI_CLAIM": "soi", "SOI_MOUNT": "/soi", "SOI_CACHE": "/soi/cache"}
+    env = os.environ | settings | {"PLACE": str(tmp_path), "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    script = ROOT / "workflow" / "profiles" / "kubernetes" / "job.py"
+
+    def job(*words: object, **more: str) -> subprocess.CompletedProcess[str]:
+        call = [sys.executable, script, *map(str, words)]
+        return subprocess.run(call, cwd=tmp_path, env=env | more, capture_output=True, text=True)
+
+    for ending, told in (("touch done", "success"), ("exit 3", "failed")):
+        (tmp_path / "job.sh").write_text(ending, encoding="utf-8")
+        assert job("submit", 11, 6000, 1, "job.sh").stdout == "job.batch/soi-1\n"
+        assert job("status", "job.batch/soi-1").stdout == f"{told}\n"
+    assert (tmp_path / "done").exists()
+    made = json.loads((tmp_path / "job.json").read_text(encoding="utf-8"))["spec"]
+    (container,) = made["template"]["spec"]["containers"]
+    assert container["command"] == ["sh", str(tmp_path / "job.sh")]
+    assert container["workingDir"] == str(tmp_path)
+    assert made["activeDeadlineSeconds"] == 660
+    assert container["resources"]["requests"] == {"memory": "6000Mi", "cpu": "1"}
+    assert {"name": "SOI_CACHE", "value": "/soi/cache"} in container["env"]
+    job("cancel", "job.batch/soi-1")
+    assert "job.batch/soi-1" in (tmp_path / "deleted").read_text(encoding="utf-8")
+    refused = job("submit", 11, 6000, 1, "job.sh", SOI_CLAIM="")
+    assert refused.returncode == 1
+    assert "SOI_CLAIM not set" in refused.stderr
