@@ -73,7 +73,7 @@ def main() -> int:
             "the time and exchange two megabytes a cut for exact regions."
         ],
     )
-    picture(rows, (bench.TRIED if given.quick else bench.RESULTS) / "streaming.png")
+    picture(rows, record.path.with_suffix(".png"))
     print(record.save())
     return 0
 

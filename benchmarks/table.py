@@ -114,7 +114,8 @@ def notes(name: str, used: list[dict[str, Any]]) -> str:
         details = call["details"]
         out += [f"Call {number}: {sentence}" for sentence in details.get("said", [])]
         for title, shares in details.get("profile", {}).items():
-            listed = ", ".join(f"{op} {share:.0%}" for op, share in shares.items())
+            largest = sorted(shares.items(), key=lambda item: (item[0] == "everything else", -item[1]))
+            listed = ", ".join(f"`{op}` {share:.0%}" for op, share in largest)
             out.append(f"Call {number}, where {title} goes: {listed}.")
     if name == "streaming" and (bench.RESULTS / "streaming.png").exists():
         out.append("![Time and memory against the number of examples](results/streaming.png)")

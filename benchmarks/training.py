@@ -102,7 +102,7 @@ def measure(record: bench.Record, given: Any, name: str, pack: str) -> None:
     if "one" in names:
         call = common | METHODS["one"] | {"seed": 0, "profile": min(common["examples"], 20 * common["batch"])}
         (found,) = run([call])
-        where = f"an epoch of ours ({name}, {given.device}, share of the time on the device)"
+        where = f"an epoch of ours ({name}, {given.device}; shares of the time in operations)"
         record.detail("profile", record.value["details"].get("profile", {}) | {where: found["profile"]})
         record.save()
 
