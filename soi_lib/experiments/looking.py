@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from soi_lib import atomic
 from soi_lib.analysis.cartography import data_map
@@ -44,6 +43,8 @@ def write_look(root: Path, profile: Profile, runs: Sequence[StoredRun], *, quiet
     Nothing is read but the stamp and what it covers while runs, library and plotly are the same. Raises CorpusError
     when a corpus is not the one that a run was trained on.
     """
+    from tqdm.auto import tqdm
+
     from soi_lib.experiments.publish import library_hash
 
     inputs = [sorted(run.manifest["sha256"] for run in runs), profile.model_dump_json(), version("plotly")]

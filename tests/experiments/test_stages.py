@@ -361,7 +361,7 @@ def test_from_pretrained_weights_all_examples_give_the_run_itself(single, monkey
     spec, store = single
     run = store.get(spec.key)
     dyn = run.dynamics("movie")
-    everything = stages.Choice({"movie": dyn.ids}, spec.training.epochs, {"movie": len(dyn)})
+    everything = stage_choice.Choice({"movie": dyn.ids}, spec.training.epochs, {"movie": len(dyn)})
     monkeypatch.setattr(stages, "choose", lambda spec, dynamics: everything)
     anew = stages_of(spec, Stages(subsets=(), from_pretrained=("UNE+FRGE",)))
     assert [s.control for s in anew] == [None, "random"]
