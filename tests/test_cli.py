@@ -138,7 +138,28 @@ def test_plan_lists_the_runs_of_the_quick_profile(wheels, tmp_path):
     assert len(rows) == 15
     assert len({row["key"] for row in rows}) == 15
     assert {row["state"] for row in rows} == {"to do"}
+    for row in rows:  # what a program needs that does the runs elsewhere
+        assert (row["kind"], row["base"], row["stage"]) == ("run", None, "")
+        assert set(row["inputs"]) == {"encoder", *(f"corpus/{member}" for member in row["setting"].split("+"))}
     assert soi("plan", "--runs", tmp_path, "--only", "source").stdout.count("source") == 4
+
+
+def test_plan_lists_stages_when_asked(here, wheels, tmp_path):
+    words = ("plan", "--profile", "standard", "--runs", tmp_path, "--only", "source", "--json")
+    runs = json.loads(here(*words)[1])
+    rows = json.loads(here(*words, "--stages")[1])
+    assert rows[: len(runs)] == runs
+    stages = rows[len(runs) :]
+    assert len({row["key"] for row in rows}) == len(rows) > len(runs)
+    assert {row["kind"] for row in stages} == {"stage"}
+    assert {row["base"] for row in stages} == {row["key"] for row in runs}
+
+
+def test_results_of_runs_that_are_not_done_are_refused(here, wheels, tmp_path):
+    code, _, told = here("results", "--runs", tmp_path, "--only", "source", "--out", tmp_path / "results.json")
+    assert code == 2
+    assert "4 of 4 runs are not done, the first is source tweets seed 0" in told
+    assert not (tmp_path / "results.json").exists()
 
 
 def test_plan_says_about_how_long(here, wheels, tmp_path):
