@@ -426,6 +426,18 @@
       place.classList.add("look-ahead"); // keeps about the room that it will take, for links into the page
       near.observe(place);
     }
+    stay();
+  }
+
+  /* A link into the page keeps its place while the explorers above unfold, until the reader moves. */
+  function stay() {
+    const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    if (!target) return;
+    const hold = new ResizeObserver(() => target.scrollIntoView({ behavior: "instant" }));
+    hold.observe(document.body);
+    for (const moved of ["wheel", "touchstart", "pointerdown", "keydown"]) {
+      addEventListener(moved, () => hold.disconnect(), { once: true, passive: true });
+    }
   }
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", begin);
   else begin();
