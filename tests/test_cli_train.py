@@ -30,6 +30,7 @@ def place(tmp_path_factory):
         patch.setenv("SOI_JOBS", "1")
         tiny_bert(folder / "tiny")
         csv(folder / "good.csv", rows(64, labels=("no", "yes")))
+        csv(folder / "long.csv", rows(600, labels=("no", "yes")))
         yield folder
 
 
@@ -41,6 +42,7 @@ def soi(place, monkeypatch, capsys):
 
 
 GOOD = ("train", "--train", "good.csv", "--model", "tiny", "--epochs", 30)
+LONG = ("train", "--train", "long.csv", "--model", "tiny", "--epochs", 60)  # seconds: a signal comes before its end
 
 
 def test_the_preview_says_everything_before_training(soi, place):
@@ -208,13 +210,13 @@ def until(process: subprocess.Popen[bytes], log, word: str, seconds: float = 300
 
 def test_a_killed_run_continues_to_the_same_bits(soi, place, tmp_path, monkeypatch):
     monkeypatch.chdir(place)
-    command = [sys.executable, "-m", "soi_lib.cli", *map(str, GOOD), "--out", str(tmp_path / "run")]
+    command = [sys.executable, "-m", "soi_lib.cli", *map(str, LONG), "--out", str(tmp_path / "run")]
     ends = []
     for number in (signal.SIGINT, signal.SIGKILL):
         log = tmp_path / f"{number}.log"
         with open(log, "wb") as handle:
             process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=handle, start_new_session=True)
-            until(process, log, "epochs: good")  # a worker is training
+            until(process, log, "epochs: long")  # a worker is training
             with suppress(ProcessLookupError):
                 if number == signal.SIGINT:
                     os.killpg(process.pid, number)  # as a terminal sends it: to the workers as well
@@ -234,27 +236,27 @@ def test_a_killed_run_continues_to_the_same_bits(soi, place, tmp_path, monkeypat
     (row,) = value["runs"]
     assert row["state"] == "done"
 
-    todo = own.prepare(own.Wish((own.Given("good", "good.csv"),), "tiny", 30), tmp_path / "run")
+    todo = own.prepare(own.Wish((own.Given("long", "long.csv"),), "tiny", 60), tmp_path / "run")
     (spec,) = todo.specs()
     assert spec.key == row["key"]
     other = do_run(spec, RunStore(tmp_path / "undisturbed"))
     run = todo.store.get(spec.key)
-    assert run.dynamics("good").fingerprint() == other.dynamics("good").fingerprint()
+    assert run.dynamics("long").fingerprint() == other.dynamics("long").fingerprint()
     assert run.metrics == other.metrics
-    pd.testing.assert_frame_equal(run.predictions("good"), other.predictions("good"))
+    pd.testing.assert_frame_equal(run.predictions("long"), other.predictions("long"))
     assert not list(tmp_path.rglob(".tmp-*"))
 
     before = snapshot(tmp_path / "run")
-    code, out, err = soi(*GOOD, "--out", tmp_path / "run")
+    code, out, err = soi(*LONG, "--out", tmp_path / "run")
     assert code == 0
     assert "the run was done already: nothing was trained" in err
     assert f"soi report {tmp_path / 'run'}" in err
-    assert f"{row['scores']['good']['test']['accuracy']:.3f}" in out
+    assert f"{row['scores']['long']['test']['accuracy']:.3f}" in out
     after = snapshot(tmp_path / "run")
     assert {k: v for k, v in after.items() if not k.endswith(("README.md", "runs.json"))} == {
         k: v for k, v in before.items() if not k.endswith(("README.md", "runs.json"))
     }  # only the command that is written down differs
-    code, _, err = soi(*GOOD, "--out", tmp_path / "run", "--max-length", 64)
+    code, _, err = soi(*LONG, "--out", tmp_path / "run", "--max-length", 64)
     assert (code, "max length 128, now 64" in err and "--force" in err) == (2, True)
     assert snapshot(tmp_path / "run") == after
 
