@@ -10,9 +10,9 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from own_data import run_main
 
 from soi_lib import SOI, TrainingDynamics, categorize, data_map, transition_matrix
-from soi_lib.cli import main
 from soi_lib.errors import OutputExistsError
 from soi_lib.experiments.store import seal
 
@@ -30,15 +30,7 @@ def soi(*words: object) -> subprocess.CompletedProcess[str]:
 @pytest.fixture
 def here(monkeypatch, capsys):
     """The command in this process: exit code, standard output, standard error."""
-
-    def call(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["soi", *map(str, words)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        out, err = capsys.readouterr()
-        return stop.value.code, out, err
-
-    return call
+    return lambda *words: run_main(monkeypatch, capsys, *words)
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from own_data import run_main
 
 import soi_lib
-from soi_lib.cli import main
 from soi_lib.cli.doctor import examine
 from soi_lib.packages import read_list
 from soi_lib.paths import cache_dir
@@ -19,14 +19,7 @@ from soi_lib.paths import cache_dir
 
 @pytest.fixture
 def soi(monkeypatch, capsys):
-    def call(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["soi", *map(str, words)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        out, err = capsys.readouterr()
-        return stop.value.code, out, err
-
-    return call
+    return lambda *words: run_main(monkeypatch, capsys, *words)
 
 
 def test_all_is_well_here(soi, wheels, tmp_path):

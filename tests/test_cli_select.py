@@ -11,9 +11,9 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import synthetic
+from own_data import run_main
 
 from soi_lib import SOI, TrainingDynamics, categorize, select
-from soi_lib.cli import main
 from soi_lib.corpora.copies import match
 from soi_lib.errors import AlignmentError, CorpusError, DuplicateIdError
 
@@ -23,15 +23,7 @@ N = 60
 @pytest.fixture
 def soi(monkeypatch, capsys):
     """The command in this process: exit code, standard output, standard error."""
-
-    def call(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["soi", *map(str, words)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        out, err = capsys.readouterr()
-        return stop.value.code, out, err
-
-    return call
+    return lambda *words: run_main(monkeypatch, capsys, *words)
 
 
 @pytest.fixture

@@ -47,20 +47,20 @@ def load(name: str, source: Source) -> Corpus:
         try:
             text = index.read_bytes().decode()
             fingerprint = json.loads(text)["fingerprint"]
-            if text != _entry(fingerprint, source):
+            if text != _entry(fingerprint):
                 raise ValueError("not what was written")
             return kept(name, fingerprint)
         except (CorpusError, OSError, ValueError, KeyError, TypeError) as error:
             log.warning("%s: %s; reading %s again", index, error, source)
     corpus = build(name, source)
     store.write(_place(name, corpus.fingerprint), corpus)
-    atomic.write_text(index, _entry(corpus.fingerprint, source))
+    atomic.write_text(index, _entry(corpus.fingerprint))
     return corpus
 
 
-def _entry(fingerprint: str, source: Source) -> str:
-    """What the index says of a source: the fingerprint under which its corpus is kept."""
-    return atomic.json_text({"fingerprint": fingerprint, "source": str(source)})
+def _entry(fingerprint: str) -> str:
+    """What the index says of a source: the fingerprint under which its corpus is kept, wherever the source lies now."""
+    return atomic.json_text({"fingerprint": fingerprint})
 
 
 def check(name: str, source: Source) -> None:

@@ -19,7 +19,7 @@ def run_table(found: Mapping[str, Results]) -> pd.DataFrame:
                 run = results.run(setting, seed)
                 about = run.manifest
                 rows.append(
-                    {"key": run.key, "comparison": name, "setting": _setting(setting), "seed": seed}
+                    {"key": run.key, "comparison": name, "setting": "+".join(setting), "seed": seed}
                     | _origin(about)
                     | {"minutes": round(about["seconds"]["total"] / 60, 1)}
                 )
@@ -44,9 +44,8 @@ def stage_table(found: Mapping[str, Results]) -> pd.DataFrame:
     return out.round(1)
 
 
-def told(found: Mapping[str, Results], checked: int) -> str:
-    """How many files were checked, and how long all of it took; `checked` as `results.verify_recorded` gives it."""
-    runs, stages = run_table(found), stage_table(found)
+def told(runs: pd.DataFrame, stages: pd.DataFrame, checked: int) -> str:
+    """How long all of `run_table` and `stage_table` took, and how many files `results.verify_recorded` checked."""
     hours = float(runs["minutes"].sum() + stages["minutes"].sum()) / 60
     commits = sorted(set(runs["commit"]) | set(stages.get("commit", ())))
     return (
@@ -71,7 +70,3 @@ def _origin(about: Mapping[str, Any]) -> dict[str, Any]:
 def _trained(about: Mapping[str, Any]) -> dict[str, Any]:
     trained = about["stage"]["tested"] and "same_as" not in about["stage"]
     return {"trained": bool(trained), "minutes": about["seconds"]["total"] / 60 if trained else 0.0}
-
-
-def _setting(setting: tuple[str, ...]) -> str:
-    return setting[0] if len(setting) == 1 else "+".join(setting)

@@ -6,7 +6,6 @@ project (all of them, after its checksum list has been verified). With neither, 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -24,6 +23,7 @@ from soi_lib.errors import OutputExistsError, StoreError, nearest
 from soi_lib.experiments.profile import Profile, load_profile
 from soi_lib.experiments.stage_runs import StageRun, pack_stages, read_stage, unpack_stages
 from soi_lib.experiments.store import RunStore, StoredRun, open_run
+from soi_lib.packages import sha256_file
 
 CHECKSUMS = "checksums.txt"
 PROFILE_COPY = "profile.yaml"
@@ -87,10 +87,13 @@ class Results:
     @property
     def note(self) -> str:
         """What to say under a table: profile, seeds, device."""
-        seeds = f"{len(self.seeds)} seed{'s' if len(self.seeds) > 1 else ''}"
+        return self.noted(len(self.seeds))
+
+    def noted(self, seeds: int) -> str:
+        """As `note`, for what only so many of the seeds have."""
         devices = ", ".join(sorted({str(r.manifest["machine"]["device"]) for r in self.runs}))
         precision = ", ".join(sorted({r.manifest["precision"] for r in self.runs}))
-        return f"Profile {self.profile.name}, {seeds}, device {devices} ({precision})"
+        return f"Profile {self.profile.name}, {seeds} seed{'s' if seeds > 1 else ''}, device {devices} ({precision})"
 
 
 def open_results(
@@ -210,7 +213,7 @@ def record(
             shutil.copyfile(file, out / file.name)
         text = yaml.safe_dump(json.loads(profile.model_dump_json()), sort_keys=False, allow_unicode=True)
         atomic.write_text(out / PROFILE_COPY, text)
-        lines = [f"{_digest(p)}  {p.relative_to(out).as_posix()}" for p in sorted(out.rglob("*")) if p.is_file()]
+        lines = [f"{sha256_file(p)}  {p.relative_to(out).as_posix()}" for p in sorted(out.rglob("*")) if p.is_file()]
         atomic.write_text(out / CHECKSUMS, "\n".join(lines) + "\n")
     return target
 
@@ -245,7 +248,7 @@ def verify_recorded(folder: str | os.PathLike[str]) -> int:
         path = folder / name
         if not path.is_file():
             raise StoreError("a recorded file is missing", where=path, expected=f"what {CHECKSUMS} lists", hint=restore)
-        if _digest(path) != digest:
+        if sha256_file(path) != digest:
             raise StoreError(
                 "a recorded file is not the one that was recorded",
                 where=path,
@@ -267,8 +270,3 @@ def verify_recorded(folder: str | os.PathLike[str]) -> int:
 def is_recorded(folder: Path) -> bool:
     """Whether `folder` is one that `record` wrote, be it damaged; a store has neither of these files."""
     return (folder / CHECKSUMS).exists() or (folder / PROFILE_COPY).exists()
-
-
-def _digest(path: Path) -> str:
-    with open(path, "rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -6,7 +6,6 @@ helped, so that is what the sentences are about.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,13 +18,12 @@ from soi_lib.experiments.stage_tables import stage_gains
 from soi_lib.plots.style import listing
 
 AGAINST = {"random": "over its random control", "base": "over the run", "all": "over equal updates on all data"}
+SPLITS = {"test": "Test sets", "OOD": "Out of distribution"}
 
 
 def note(found: Mapping[str, Results]) -> str:
     """What to say under a table of stages: profile, seeds that have stages, device."""
-    first = next(iter(found.values()))
-    seeds = len({stage.seed for results in found.values() for stage in results.stages})
-    return re.sub(r"\d+ seeds?", f"{seeds} seed{'s' if seeds > 1 else ''}", first.note, count=1)
+    return next(iter(found.values())).noted(_seeds(found))
 
 
 def caution(found: Mapping[str, Results]) -> str:
@@ -35,7 +33,7 @@ def caution(found: Mapping[str, Results]) -> str:
         return (
             f"**No second stages.** These runs have none ({first.note}), so there is nothing to show on this page yet."
         )
-    if len({stage.seed for results in found.values() for stage in results.stages}) > 1:
+    if _seeds(found) > 1:
         return f"{note(found)}. Intervals resample examples within a seed, then seeds."
     return (
         f"**One seed.** {note(found)}. Differences here mix the effect of the subset with chance; intervals cover "
@@ -85,8 +83,9 @@ def summary_told(summary: pd.DataFrame) -> str:
             up, down = rows[rows["low"] > 0], rows[rows["high"] < 0]
             words = [f"gain: {_named(up)}" if len(up) else "", f"lose: {_named(down)}" if len(down) else ""]
             said.append(f"{AGAINST[against]}, {'; '.join(w for w in words if w) or 'no subset differs'}")
-        name = "On the test sets" if split == "test" else "Out of distribution"
-        lines.append(f"- **{name}**, {'. '.join(s[0].upper() + s[1:] if i else s for i, s in enumerate(said))}.")
+        lines.append(
+            f"- **{SPLITS[split]}**, {'. '.join(s[0].upper() + s[1:] if i else s for i, s in enumerate(said))}."
+        )
     return "\n".join(lines)
 
 
@@ -99,7 +98,7 @@ def where_told(gains: pd.DataFrame) -> str:
         up, down = own[own["low"] > 0], own[own["high"] < 0]
         chance = "more than" if beyond_chance(len(up), len(own)) else "not more than"
         lines.append(
-            f"- {'Test sets' if split == 'test' else 'Out of distribution'}: in {len(up)} of {len(own)} cases a subset "
+            f"- {SPLITS[split]}: in {len(up)} of {len(own)} cases a subset "
             f"beats its random control with an interval above zero, {chance} chance gives ({RATE * len(own):.1f}); in "
             f"{len(down)} it is worse."
             + (f" Most often better: {_often(up)}." if len(up) else "")
@@ -148,14 +147,17 @@ def subset_only_told(table: pd.DataFrame) -> str:
     lines = []
     for split, own in table.groupby("split", sort=False):
         worse, better = own[own["high"] < 0], own[own["low"] > 0]
-        name = "Test sets" if split == "test" else "Out of distribution"
         lines.append(
-            f"- {name}: trained on the subset alone the mean accuracy is {own['on the subset'].mean():.3f}, "
-            f"on as many random examples {own['on random'].mean():.3f}, on all "
+            f"- {SPLITS[split]}: trained on the subset alone the mean accuracy is "
+            f"{own['on the subset'].mean():.3f}, on as many random examples {own['on random'].mean():.3f}, on all "
             f"{own['on all'].mean():.3f}. The subset is worse than random in {len(worse)} of {len(own)} members"
             f"{_members(worse)} and better in {len(better)}{_members(better)}."
         )
     return "\n".join(lines)
+
+
+def _seeds(found: Mapping[str, Results]) -> int:
+    return len({stage.seed for results in found.values() for stage in results.stages})
 
 
 def _members(rows: pd.DataFrame) -> str:

@@ -24,15 +24,11 @@ from filelock import FileLock, Timeout
 from soi_lib import atomic
 from soi_lib.dynamics import TrainingDynamics
 from soi_lib.errors import StoreError
+from soi_lib.packages import sha256_file
 
 logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def _seal(manifest: dict[str, Any]) -> str:
@@ -202,7 +198,7 @@ class RunStore:
 
 def seal(folder: Path, manifest: dict[str, Any]) -> None:
     """Write the manifest of a complete run folder: its values, the sha256 of every file, its own seal."""
-    files = {str(p.relative_to(folder)): _sha256(p) for p in sorted(folder.rglob("*")) if p.is_file()}
+    files = {str(p.relative_to(folder)): sha256_file(p) for p in sorted(folder.rglob("*")) if p.is_file()}
     files.pop(MANIFEST, None)
     sealed = {**manifest, "files": files}
     sealed = json.loads(json.dumps(sealed))
@@ -233,7 +229,7 @@ def open_run(folder: str | os.PathLike[str]) -> StoredRun:
         if file.resolve() != folder.resolve() / name or not file.is_file():  # missing, or a link to another place
             raise StoreError("a file of the run is missing", where=file, hint="do the run again")
         try:
-            found = _sha256(file)
+            found = sha256_file(file)
         except OSError as error:
             raise StoreError("a file of the run cannot be read", where=file, found=error.strerror) from error
         if found != digest:

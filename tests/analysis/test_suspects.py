@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import numpy as np
 import pandas as pd
 import pytest
 import synthetic
+from own_data import run_main
 
 from soi_lib import SOI, TrainingDynamics, categorize, data_map
 from soi_lib.analysis.suspects import DEFAULT_RULE, RULES, margins, suspects
-from soi_lib.cli import main
 from soi_lib.errors import FormatError, RangeError
 
 N, RATE = 1000, 0.1
@@ -148,14 +147,7 @@ def test_rules_differ_where_they_should():
 
 @pytest.fixture
 def soi(monkeypatch, capsys):
-    def call(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["soi", *map(str, words)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        out, err = capsys.readouterr()
-        return stop.value.code, out, err
-
-    return call
+    return lambda *words: run_main(monkeypatch, capsys, *words)
 
 
 @pytest.fixture

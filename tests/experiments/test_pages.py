@@ -50,15 +50,16 @@ def test_the_most_similar_pair_is_named_with_what_it_gained(tasks):
 
 
 def test_every_recorded_run_is_listed_with_its_origin():
-    found = {name: open_results(name, runs=RECORDED) for name in ("task", "source", "lingual")}
+    found = {name: open_results(name, runs=RECORDED, stages=True) for name in ("task", "source", "lingual")}
     table = provenance.run_table(found)
     assert sorted(table["key"]) == sorted(p.name for p in RECORDED.iterdir() if p.is_dir())
     assert table["commit"].str.fullmatch("[0-9a-f]{7}").all()
     assert (table["minutes"] > 0).all()
     assert set(table["threads"]) == {1}
-    told = provenance.told(found, verify_recorded(RECORDED))
+    stages = provenance.stage_table(found)
+    told = provenance.told(table, stages, verify_recorded(RECORDED))
     assert told.startswith(f"{verify_recorded(RECORDED)} recorded files were checked")
-    assert f"{len(table)} runs and 0 stages" in told
+    assert f"{len(table)} runs and {stages['stages'].sum()} stages" in told
 
 
 def test_stages_that_were_not_trained_cost_nothing(tmp_path):

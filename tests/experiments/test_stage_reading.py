@@ -33,7 +33,7 @@ def test_sentences_name_what_helps_and_what_harms(found):
     summary = stage_summary(list(found.values()))
     told = stage_reading.summary_told(summary)
     first, second = told.splitlines()
-    assert first.startswith("- **On the test sets**, over its random control, gain: UNE+FRGE (+0.111")
+    assert first.startswith("- **Test sets**, over its random control, gain: UNE+FRGE (+0.111")
     assert "lose: ACE (-0.116" in first
     assert second.startswith("- **Out of distribution**")
     gains = stage_reading.all_gains(found)
