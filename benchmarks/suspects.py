@@ -2,7 +2,7 @@
 
     .venv/bin/python benchmarks/suspects.py                  # all of it; stops and continues at will
     .venv/bin/python benchmarks/suspects.py --estimate       # what it would take, without training
-    .venv/bin/python benchmarks/suspects.py --examples 100 --epochs 2 --seeds 0 --folds 2 --out /tmp/try.json
+    .venv/bin/python benchmarks/suspects.py --examples 100 --epochs 2 --seeds 0 --folds 2 --out try.json
 
 For each corpus, rate of flipped labels and seed there is one training with recording, for every rule of
 `soi_lib.analysis.suspects` (the area under the margin of Pleiss et al. 2020 is the rule "margin"), and K trainings on
@@ -23,7 +23,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -198,13 +198,8 @@ def train(
         splits={name: encode(made[name], id_map, labels[rows], member=0) for name, rows in parts.items()},
     )
     config = engine.TrainConfig(epochs=job["epochs"], seed=job["seed"], **TRAINING)
-    plain = engine.DynamicsRecorder
-    engine.DynamicsRecorder = partial(plain, keep_logits=True)  # the loop itself keeps none
-    try:
-        pad = int(model.config.pad_token_id)
-        return engine.train(model, [member], config, pad=pad, progress=lambda _, n: progress(n))
-    finally:
-        engine.DynamicsRecorder = plain
+    pad = int(model.config.pad_token_id)
+    return engine.train(model, [member], config, pad=pad, progress=lambda _, n: progress(n), keep_logits=True)
 
 
 # --- rankings ---------------------------------------------------------------------------------------------------------

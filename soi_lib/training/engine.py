@@ -132,13 +132,15 @@ def train(
     checkpoint_path: Path | None = None,
     checkpoint_every: float = 60.0,
     identity: str = "",
+    keep_logits: bool = False,
 ) -> TrainResult:
     """Train `encoder` with a head a member on all `members` together, recording every training example.
 
     `encoder` is changed in place; token ids in `members` must be those of its (trimmed) vocabulary and `pad` its
     padding id. `initial` (named parameters, as in `TrainResult.weights`) starts from another run's weights. With a
     `checkpoint_path` the state is kept there at the first epoch end after every `checkpoint_every` seconds, and a
-    later call with the same `identity` continues from it to the same bits.
+    later call with the same `identity` continues from it to the same bits. With `keep_logits` the dynamics hold the
+    logits of every example and epoch as well.
     """
     accelerator = Accelerator()
     device = accelerator.device
@@ -162,6 +164,7 @@ def train(
             m.splits["train"].gold,
             len(m.labels),
             device=device,
+            keep_logits=keep_logits,
             meta={**(meta or {}), "member": m.name, "label_names": list(m.labels), "record": config.record},
         )
         for m in members

@@ -93,6 +93,17 @@ def test_same_seed_same_bits_in_another_process(tweets):
     assert done.stdout.strip() == hashlib.sha256(b"".join(bits(tweets))).hexdigest(), done.stderr[-500:]
 
 
+def test_logits_are_kept_on_request_and_change_nothing_else(tweets):
+    from dataclasses import replace
+
+    assert tweets.dynamics["tweets"].logits is None
+    kept = train(*prepared(("tweets",)), replace(CONFIG, epochs=1), keep_logits=True).dynamics["tweets"]
+    assert kept.logits.shape == (1, 32, 2)
+    softmax = torch.tensor(kept.logits).softmax(2).numpy()
+    assert np.array_equal(softmax[:, np.arange(32), kept.gold], kept.p_gold)
+    assert np.array_equal(kept.logits.argmax(2) == kept.gold, kept.correct)
+
+
 def test_another_seed_gives_other_dynamics(tweets):
     from dataclasses import replace
 
