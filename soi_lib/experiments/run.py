@@ -29,8 +29,9 @@ from soi_lib.corpora.base import Corpus, Split
 from soi_lib.dynamics import TrainingDynamics
 from soi_lib.errors import StoreError
 from soi_lib.experiments.plan import Progress, RunSpec
-from soi_lib.experiments.store import RunStore, StoredRun
+from soi_lib.experiments.store import RunStore, StoredRun, open_run
 from soi_lib.experiments.weights import fingerprints, fit, save_weights
+from soi_lib.training import launch
 
 if TYPE_CHECKING:
     from torch import nn
@@ -44,13 +45,14 @@ EVALUATED = ("test", "ood")
 def do_run(
     spec: RunSpec, store: RunStore, *, progress: Progress | None = None, keep_weights: bool = False
 ) -> StoredRun:
-    """Train `spec` unless `store` has it, and return the stored run. One process at a time does a given run.
+    """Train `spec` unless `store` has it, and return the stored run. One process at a time does a given run, or
+    several that `accelerate launch` started to train it together.
 
     With `keep_weights` the final weights (float32, trimmed vocabulary) are kept beside the store's runs, for a second
     stage to start from. Where the run is in the store and its weights are not, it is trained again; raises StoreError
     when that does not give the stored dynamics bit for bit.
     """
-    with store.lock(spec.key):
+    with launch.held(store.lock(spec.key)):
         run = store.get(spec.key)
         if run is None:
             return _train_and_store(spec, store, progress, keep_weights)
@@ -158,7 +160,8 @@ def _train_again(spec: RunSpec, run: StoredRun, store: RunStore, progress: Progr
 def _keep(store: RunStore, key: str, ready: Prepared, result: TrainResult) -> None:
     dynamics = {member: d.fingerprint() for member, d in result.dynamics.items()}
     path = store.weights_path(key)
-    save_weights(path, result.weights, key=key, vocabulary=ready.vocabulary, dynamics=dynamics)
+    if launch.first():
+        save_weights(path, result.weights, key=key, vocabulary=ready.vocabulary, dynamics=dynamics)
 
 
 def _train_and_store(spec: RunSpec, store: RunStore, progress: Progress | None, keep_weights: bool) -> StoredRun:
@@ -187,7 +190,10 @@ def _train_and_store(spec: RunSpec, store: RunStore, progress: Progress | None, 
     }
     if keep_weights:
         _keep(store, spec.key, ready, result)
-    return store.write(spec.key, manifest, lambda out: save_result(out, splits, result, metrics))
+    return launch.once(
+        lambda: store.write(spec.key, manifest, lambda out: save_result(out, splits, result, metrics)),
+        lambda: open_run(store.path(spec.key)),
+    )
 
 
 def described(spec: RunSpec, profile: str) -> dict[str, Any]:
@@ -210,7 +216,7 @@ def provenance(started: str, clock: float, result: TrainResult) -> dict[str, Any
         "seconds": {"total": round(time.monotonic() - clock, 2)} | {k: round(v, 2) for k, v in result.seconds.items()},
         "updates": result.updates,
         "precision": result.precision,
-        "machine": machine(result.device),
+        "machine": machine(result.device) | ({"processes": result.processes} if result.processes > 1 else {}),
         "versions": {name: _version(name) for name in ("soi_lib", "torch", "transformers", "numpy", "pyarrow")},
     }
 

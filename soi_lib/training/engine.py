@@ -4,10 +4,14 @@ It trains a shared encoder on the examples of one or several members and records
 it depends on how many members there are: batches mix members by size, the heads are one matrix (see
 `encoders.multitask`), every recorder sees its own rows. So a single- and a multi-member run differ in their data
 only. All randomness (heads, order, dropout) is derived from `seed` and the epoch.
+
+Several processes (`accelerate launch`) each take their share of every batch and add their gradients, so that an update
+is the one that a single process makes, up to rounding and dropout masks. `processes` holds what they do together.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -23,7 +27,7 @@ from torch.nn import functional
 
 from soi_lib.dynamics import TrainingDynamics
 from soi_lib.encoders.multitask import Heads, MultiTaskModel, derived_seed
-from soi_lib.training import checkpoint, cpu
+from soi_lib.training import checkpoint, cpu, processes
 from soi_lib.training.batching import Encoded, collate, epoch_batches, join, sorted_batches
 from soi_lib.training.flat import FlatParameters
 from soi_lib.training.recorder import DynamicsRecorder, RecordingReport
@@ -86,7 +90,10 @@ class Predictions:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a run leaves: dynamics and predictions per member, mean training loss per epoch, times, weights."""
+    """What a run leaves: dynamics and predictions per member, mean training loss per epoch, times, weights.
+
+    Each of the `processes` that trained it gets the same, but for the times.
+    """
 
     dynamics: dict[str, TrainingDynamics]
     predictions: dict[str, dict[str, Predictions]]
@@ -97,10 +104,11 @@ class TrainResult:
     device: str
     precision: str
     weights: dict[str, Tensor] = field(repr=False)
+    processes: int = 1
 
 
 Progress = Callable[[int, int], None]
-"""Called after every batch with the epoch (from 0) and the number of training examples done in this call."""
+"""Called after every batch with the epoch (from 0) and the number of training examples done, by all processes."""
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
@@ -139,11 +147,15 @@ def train(
     `encoder` is changed in place; token ids in `members` must be those of its (trimmed) vocabulary and `pad` its
     padding id. `initial` (named parameters, as in `TrainResult.weights`) starts from another run's weights. With a
     `checkpoint_path` the state is kept there at the first epoch end after every `checkpoint_every` seconds, and a
-    later call with the same `identity` continues from it to the same bits. With `keep_logits` the dynamics hold the
-    logits of every example and epoch as well.
+    later call with the same `identity` and as many processes continues from it to the same bits. With `keep_logits`
+    the dynamics hold the logits of every example and epoch as well. Several processes all make the same call; the
+    first one writes the checkpoint, all read it. Raises AlignmentError when their calls differ, SoiError when one of
+    them stops.
     """
     accelerator = Accelerator()
     device = accelerator.device
+    rank, count = processes.place()
+    identity = identity if count == 1 else f"{identity} by {count} processes"
     precision = resolve_precision(config.precision, device)
     shape: Any = encoder.config
     heads = Heads(shape.hidden_size, [m.labels for m in members], dropout=config.dropout, seed=config.seed)
@@ -178,39 +190,51 @@ def train(
     if state is not None:
         first = state.epoch
         flat.master.copy_(state.tensors["master"])
-        flat.publish()
         _restore_moments(optimizer, state.tensors, step=first * per_epoch)
         losses = state.tensors["losses"].tolist()
         for name, recorder in recorders.items():
             recorder.restore(state.recorders[name])
         if progress:
             progress(first - 1, first * len(data))
+    if count > 1:
+        processes.begin(
+            flat.master,
+            configuration=(config, precision, pad, keep_logits),
+            members=[(name, m.labels, recorders[name].mark) for name, m in zip(recorders, members, strict=True)],
+            texts=hashlib.sha256(data.token.tobytes() + data.offset.tobytes()).digest(),
+            checkpoint=(checkpoint_path is None, first),
+        )
+    flat.publish()
 
     saved = time.monotonic()
     for epoch in range(first, config.epochs):
         start = time.monotonic()
         model.train()
-        torch.manual_seed(derived_seed(config.seed, "dropout", epoch))
-        cpu.seed_dropout(derived_seed(config.seed, "dropout", epoch))
+        masks = derived_seed(config.seed, "dropout", epoch, *([rank] if rank else []))
+        torch.manual_seed(masks)
+        cpu.seed_dropout(masks)
         summed = torch.zeros((), device=device)
         batches = epoch_batches(data.lengths, config.batch_size, seed=config.seed, epoch=epoch)
         for i, index in enumerate(batches):
-            batch = _to(collate(data, index, pad=pad), device)
-            logits = model(batch, batch["member"])
-            target = batch["gold"] + heads.offset[batch["member"]]
-            loss = functional.cross_entropy(logits, target)
-            loss.backward()
-            flat.collect()
+            mine = processes.share(index)
+            if len(mine):
+                batch = _to(collate(data, mine, pad=pad), device)
+                logits = model(batch, batch["member"])
+                target = batch["gold"] + heads.offset[batch["member"]]
+                loss = functional.cross_entropy(logits, target)
+                loss.backward()
+                summed += loss.detach() * len(mine)
+                if config.record == "train":
+                    _record(recorders, members, heads, bounds, mine, logits)
+            processes.average(flat.collect(), len(mine) / len(index))
             flat.clip(config.clip)
             for group in optimizer.param_groups:
                 group["lr"] = config.learning_rate * _rate(epoch * per_epoch + i, total, config.warmup)
             optimizer.step()
             flat.publish()
-            summed += loss.detach() * len(index)
-            if config.record == "train":
-                _record(recorders, members, heads, bounds, index, logits)
             if progress:
                 progress(epoch, len(index))
+        processes.add(summed)
         losses.append(float(summed) / len(data))
         seconds["train"] += time.monotonic() - start
         if config.record == "eval":
@@ -221,12 +245,14 @@ def train(
         for recorder in recorders.values():
             recorder.end_epoch()
         last = epoch == config.epochs - 1
-        if checkpoint_path and not last and time.monotonic() - saved >= checkpoint_every:
+        due = time.monotonic() - saved >= checkpoint_every
+        if checkpoint_path and not last and processes.first_says(due, device):
             start = time.monotonic()
             tensors = {"master": flat.master, "losses": torch.tensor(losses, dtype=torch.float64)}
             tensors |= _moments(optimizer)
             held = {name: recorder.state() for name, recorder in recorders.items()}
-            checkpoint.save(checkpoint_path, identity, checkpoint.State(epoch + 1, tensors, held))
+            if rank == 0:
+                checkpoint.save(checkpoint_path, identity, checkpoint.State(epoch + 1, tensors, held))
             saved = time.monotonic()
             seconds["checkpoint"] += saved - start
 
@@ -250,24 +276,26 @@ def train(
         device=_device_name(device),
         precision=precision,
         weights=flat.named_master(),
+        processes=count,
     )
 
 
 def predict(
     model: nn.Module, data: Encoded, columns: slice, *, pad: int, device: torch.device, batch_size: int = 64
 ) -> Predictions:
-    """Predictions of one member's head on `data`, in evaluation mode."""
-    probabilities = np.empty((len(data), columns.stop - columns.start), dtype=np.float32)
+    """Predictions of one member's head on `data`, in evaluation mode; several processes call it together."""
+    probabilities = np.zeros((len(data), columns.stop - columns.start), dtype=np.float32)
     for index, logits in _forward(model, data, pad=pad, device=device, batch_size=batch_size):
         probabilities[index] = logits[:, columns].softmax(1).cpu().numpy()
+    processes.add(torch.from_numpy(probabilities))
     return Predictions(probabilities, data.gold)
 
 
 @torch.no_grad()
 def _forward(model: nn.Module, data: Encoded, *, pad: int, device: torch.device, batch_size: int = 64) -> Any:
-    """Yield (index, logits) over all of `data` in evaluation mode."""
+    """Yield (index, logits) over this process's part of `data` in evaluation mode."""
     model.eval()
-    for index in sorted_batches(data.lengths, batch_size):
+    for index in processes.deal(sorted_batches(data.lengths, batch_size)):
         batch = _to(collate(data, index, pad=pad), device)
         yield index, model(batch, batch["member"])
 

@@ -1,0 +1,180 @@
+"""Two processes that `accelerate launch` started train what one trains; all of it in one launch, on the CPU."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+sys.path.append(str(Path(__file__).parents[1] / "experiments"))
+
+import together
+from tiny_grid import make
+
+from soi_lib.corpora import load
+from soi_lib.experiments.store import open_run
+from soi_lib.training import launch, processes
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def real(wheels):
+    """Tweets, as arrays."""
+    arrays = {}
+    for name in ("train", "test"):
+        split = load("tweets").splits[name].take(400)
+        data = together.encoded(split.text, split.label)
+        arrays |= {f"{name}/token": data.token, f"{name}/offset": data.offset, f"{name}/gold": data.gold}
+    return arrays
+
+
+@pytest.fixture(scope="module")
+def two(real, tmp_path_factory):
+    """What each of two processes got, and the folder where they worked."""
+    folder = tmp_path_factory.mktemp("together")
+    np.savez(folder / "real.npz", **real)
+    make(folder)
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "MKL_", "COV_"))}
+    environment |= {"SOI_CACHE": str(folder / "cache"), "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    environment["ACCELERATE_USE_CPU"] = "true"  # without it the same line trains on GPUs
+    line = "-m accelerate.commands.launch --multi_gpu --num_processes 2 --main_process_port 0"
+    command = [sys.executable, *line.split(), together.__file__, str(folder)]
+    ended = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=500)
+    assert (folder / "out0.npz").exists(), ended.stderr[-3000:]
+    assert ended.returncode  # one of them was killed in the last training
+    found = []
+    for rank in range(2):
+        with np.load(folder / f"out{rank}.npz") as file:
+            found.append(dict(file))
+    return found, folder
+
+
+def part(found: dict[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
+    return {key.removeprefix(f"{name}/"): value for key, value in found.items() if key.startswith(f"{name}/")}
+
+
+def test_both_processes_hold_the_same(two):
+    (first, second), _ = two
+    assert first.keys() == second.keys()
+    for key in first.keys() - {"refused"}:
+        assert first[key].tobytes() == second[key].tobytes(), key
+    assert first["quiet/processes"] == 2
+
+
+def test_the_same_as_one_process_up_to_rounding(two):
+    got = part(two[0][0], "quiet")
+    torch.set_num_threads(1)
+    one = together.values(together.done(together.QUIET, [together.made(60, 3, 0)]))
+    assert one["processes"] == 1
+    for key in ("m0/ids", "m0/gold", "m0/report"):
+        assert np.array_equal(got[key], one[key])
+    assert one["m0/report"].tolist() == [2, 60, 0, 0]
+    assert got["m0/p"].shape == (2, 60)
+    for key in ("m0/p", "m0/predictions", "losses"):
+        assert np.allclose(got[key], one[key], atol=2e-5), np.abs(got[key] - one[key]).max()
+    moved = 0.0
+    for key in one:
+        if key.startswith("weights/") and not key.endswith("key.bias"):  # whose gradient is rounding and nothing else
+            assert np.allclose(got[key], one[key], atol=1e-4), (key, np.abs(got[key] - one[key]).max())
+            moved = max(moved, float(np.abs(one[key]).max()))
+    assert moved > 0.01
+
+
+def test_a_batch_smaller_than_the_number_of_processes(two):
+    got = part(two[0][0], "single")
+    one = together.values(together.done(together.SINGLE, [together.made(6, 2, 0)]))
+    del got["processes"], one["processes"]
+    for key in one:  # the second process never has a row, so even the bits are those of one
+        assert np.array_equal(got[key], one[key]), key
+
+
+def test_members_and_recording_in_evaluation_mode(two):
+    got = part(two[0][0], "eval")
+    one = together.values(together.done(together.EVALUATED, together.both()))
+    for name, n in (("m0", 25), ("m1", 6)):
+        assert np.array_equal(got[f"{name}/ids"], one[f"{name}/ids"])
+        assert got[f"{name}/report"].tolist() == one[f"{name}/report"].tolist() == [2, n, 0, 0]
+        assert np.allclose(got[f"{name}/p"], one[f"{name}/p"], atol=0.02)  # bf16 where the machine has it
+
+
+def test_each_process_has_dropout_masks_of_its_own(two):
+    p = two[0][0]["twins/twins/p"]
+    assert p[0, 0] != p[0, 1]
+
+
+def test_accuracy_is_that_of_one_process(two, real):
+    got = part(two[0][0], "real")
+    one = together.values(together.done(together.LEARNING, [together.member_of(real)], dropout=0.1))
+    test = real["test/gold"]
+    scores = [(r["real/correct"][-1].mean(), (r["real/predictions"].argmax(1) == test).mean()) for r in (got, one)]
+    chance = max(test.mean(), 1 - test.mean())
+    for trained, tested in scores:
+        assert trained > 0.9
+        assert tested > chance
+    assert abs(scores[0][1] - scores[1][1]) < 0.07  # two standard errors of 400 tweets
+    assert not np.array_equal(got["real/p"], one["real/p"])  # other masks, other rounding
+
+
+def test_stopped_and_continued_to_the_same_bits(two):
+    (first, _), folder = two
+    assert first["stopped"]
+    assert first["seen"][0].tolist() == [1, 62]  # two epochs of 31 examples were not done again
+    assert {epoch for epoch, _ in first["seen"][1:].tolist()} == {2}
+    noisy, resumed = part(first, "noisy"), part(first, "resumed")
+    assert noisy.keys() == resumed.keys()
+    for key, value in noisy.items():
+        assert value.tobytes() == resumed[key].tobytes(), key
+    assert (folder / "state.safetensors").exists()
+
+
+def test_processes_that_are_told_different_things_refuse(two):
+    for rank, found in enumerate(two[0]):
+        message = str(found["refused"])
+        assert f"process {rank}: the processes were not given the same configuration and members and texts" in message
+
+
+def test_a_run_is_written_once_and_says_how_many_trained_it(two):
+    _, folder = two
+    (run,) = [open_run(p.parent) for p in (folder / "runs").glob("*/manifest.json")]
+    assert run.manifest["machine"]["processes"] == 2
+    assert (folder / "runs" / "weights" / f"{run.key}.safetensors").exists()
+    assert not list((folder / "runs").rglob(".tmp-*"))
+    assert not list((folder / "runs").glob("quarantine/*"))
+
+
+def test_when_one_process_is_killed_the_other_says_so_and_ends(two):
+    _, folder = two
+    seconds, message = (folder / "left").read_text(encoding="utf-8").split("\n", 1)
+    assert float(seconds) < 60
+    assert message.startswith("process 0: another process has stopped")
+    assert "goes on from the last checkpoint" in message
+
+
+def test_shares_cover_a_batch_and_one_process_takes_all(monkeypatch):
+    index = np.arange(100, 107)
+    assert processes.share(index) is index
+    assert processes.deal([1, 2, 3]) == [1, 2, 3]
+    for count in (2, 3, 9):
+        shares = []
+        for rank in range(count):
+            monkeypatch.setattr(processes, "place", lambda at=(rank, count): at)
+            shares.append(processes.share(index))
+        assert np.array_equal(np.concatenate(shares), index)
+        assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_who_writes(monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert launch.first()
+    assert not launch.several()
+    assert launch.once(lambda: "did", lambda: "found") == "did"
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    assert launch.several()
+    assert not launch.first()

@@ -1,0 +1,180 @@
+"""Small trainings, done by one process in a test and by two that `accelerate launch` starts with this file.
+The line is: ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes 2 tests/training/together.py FOLDER
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+import zlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import BertConfig, BertModel
+
+from soi_lib.errors import AlignmentError, SoiError
+from soi_lib.training.batching import Encoded
+from soi_lib.training.engine import TrainConfig, TrainMember, TrainResult, train
+
+WORDS = 2000
+QUIET = TrainConfig(epochs=2, batch_size=7, learning_rate=1e-3, dropout=0.0, precision="fp32", seed=3)
+NOISY = TrainConfig(epochs=3, batch_size=8, learning_rate=1e-3, dropout=0.1, seed=4)
+SINGLE = replace(QUIET, epochs=1, batch_size=1)
+EVALUATED = replace(QUIET, record="eval", precision="auto")
+LEARNING = TrainConfig(epochs=6, batch_size=16, learning_rate=5e-3, dropout=0.1, precision="fp32", seed=5)
+
+
+def encoded(texts: Sequence[str], gold: np.ndarray, member: int = 0) -> Encoded:
+    """Every word as one of `WORDS` numbers, the first 30 of a text."""
+    rows = [[1, *(2 + zlib.crc32(w.encode()) % (WORDS - 2) for w in text.lower().split()[:30])] for text in texts]
+    offset = np.cumsum([0, *map(len, rows)])
+    owner = np.full(len(rows), member, dtype=np.int64)
+    return Encoded(np.concatenate(rows).astype(np.int64), None, offset, gold.astype(np.int64), owner)
+
+
+def made(n: int, classes: int, member: int) -> TrainMember:
+    """A member of n made-up texts to train on and half as many to test on, of very different lengths."""
+    rng = np.random.default_rng([n, classes, member])
+
+    def texts(k: int) -> list[str]:
+        return [" ".join(f"w{i}" for i in rng.integers(0, 300, rng.integers(1, 20))) for _ in range(k)]
+
+    splits = {k: encoded(texts(m), rng.integers(0, classes, m), member) for k, m in (("train", n), ("test", n // 2))}
+    labels = tuple(f"m{member}c{i}" for i in range(classes))
+    return TrainMember(f"m{member}", labels, np.array([f"{member}/{i}" for i in range(n)], dtype=object), splits)
+
+
+def member_of(arrays: dict[str, np.ndarray]) -> TrainMember:
+    """The member whose encoded splits `arrays` holds."""
+    splits = {
+        name: Encoded(
+            arrays[f"{name}/token"],
+            None,
+            arrays[f"{name}/offset"],
+            arrays[f"{name}/gold"],
+            np.zeros_like(arrays[f"{name}/gold"]),
+        )
+        for name in ("train", "test")
+    }
+    ids = np.array([f"t{i}" for i in range(len(splits["train"]))], dtype=object)
+    return TrainMember("real", ("negative", "positive"), ids, splits)
+
+
+def done(config: TrainConfig, members: Sequence[TrainMember], *, dropout: float = 0.0, **more: object) -> TrainResult:
+    """A training of a tiny random BERT."""
+    torch.manual_seed(0)
+    shape = BertConfig(
+        vocab_size=WORDS,
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
+    )
+    return train(BertModel(shape, add_pooling_layer=False), members, config, **more)
+
+
+def values(result: TrainResult) -> dict[str, np.ndarray]:
+    """All that a training gives, but for times."""
+    out = {f"weights/{name}": w.numpy() for name, w in result.weights.items()}
+    out |= {"losses": np.array(result.losses), "processes": np.array(result.processes)}
+    for name, dyn in result.dynamics.items():
+        report = result.reports[name]
+        out |= {f"{name}/ids": dyn.ids.astype(str), f"{name}/gold": dyn.gold, f"{name}/p": dyn.p_gold}
+        out |= {f"{name}/correct": dyn.correct, f"{name}/predictions": result.predictions[name]["test"].probabilities}
+        out[f"{name}/report"] = np.array([report.epochs, report.kept, report.repeated, len(report.missing)])
+    return out
+
+
+def both() -> list[TrainMember]:
+    """Two members with different labels, one of them in single batches only."""
+    return [made(25, 2, 0), made(6, 3, 1)]
+
+
+def twins() -> list[TrainMember]:
+    """Two examples with one text: what differs in the first batch is dropout alone."""
+    data = encoded(["one and the same"] * 2, np.array([0, 0]))
+    return [TrainMember("twins", ("a", "b"), np.array(["x", "y"], dtype=object), {"train": data, "test": data})]
+
+
+class Stopped(Exception):
+    """A training was stopped on purpose."""
+
+
+def main(folder: Path) -> None:
+    """Every training, by the processes that were launched; what each of them got is kept in `folder`."""
+    rank = int(os.environ["RANK"])
+    torch.set_num_threads(1)
+    kept: dict[str, np.ndarray] = {}
+
+    def keep(name: str, result: TrainResult) -> None:
+        kept.update({f"{name}/{key}": value for key, value in values(result).items()})
+
+    keep("quiet", done(QUIET, [made(60, 3, 0)]))
+    keep("single", done(SINGLE, [made(6, 2, 0)]))
+    keep("eval", done(EVALUATED, both()))
+    keep("twins", done(replace(QUIET, batch_size=2), twins(), dropout=0.5))
+    with np.load(folder / "real.npz") as real:
+        keep("real", done(LEARNING, [member_of(dict(real))], dropout=0.1))
+
+    keep("noisy", done(NOISY, both(), dropout=0.1))
+    state = folder / "state.safetensors"
+    seen: list[tuple[int, int]] = []
+
+    def stop(epoch: int, n: int) -> None:
+        if epoch == 2:
+            raise Stopped
+
+    try:
+        done(NOISY, both(), dropout=0.1, progress=stop, checkpoint_path=state, checkpoint_every=0, identity="x")
+    except Stopped:
+        kept["stopped"] = np.array(state.exists())
+    resumed = done(
+        NOISY, both(), dropout=0.1, checkpoint_path=state, identity="x", progress=lambda e, n: seen.append((e, n))
+    )
+    keep("resumed", resumed)
+    kept["seen"] = np.array(seen)
+
+    try:
+        done(replace(QUIET, seed=rank), [made(8, 2, rank)])
+    except AlignmentError as error:
+        kept["refused"] = np.array(str(error))
+    grid(folder)
+    np.savez(folder / f"out{rank}.npz", **kept)
+
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # sent by the launcher as soon as the other is gone
+
+    def die(epoch: int, n: int) -> None:
+        if rank == 1 and epoch == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    start = time.monotonic()
+    try:
+        done(QUIET, [made(60, 3, 0)], progress=die)
+    except SoiError as error:
+        (folder / "left").write_text(f"{time.monotonic() - start:.1f}\n{error}", encoding="utf-8")
+
+
+def grid(folder: Path) -> None:
+    """A run of a profile into a store, twice: by all processes, then found."""
+    from soi_lib.experiments.plan import plan
+    from soi_lib.experiments.profile import load_profile
+    from soi_lib.experiments.run import do_run
+    from soi_lib.experiments.store import RunStore
+
+    (spec,) = plan(load_profile(folder / "tiny.yaml"), only=["lingual"])
+    store = RunStore(folder / "runs")
+    first = do_run(spec, store, keep_weights=True)
+    again = do_run(spec, store, keep_weights=True)
+    assert first.manifest == again.manifest
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
