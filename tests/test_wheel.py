@@ -40,7 +40,8 @@ here = Path.cwd()
 for page in map(Path, sys.argv[1:]):
     (here / page.stem).mkdir()
     os.chdir(here / page.stem)
-    blocks = re.findall(r"^```(\\w*)\\n(.*?)^```$", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    text = page.read_text(encoding="utf-8")
+    blocks = re.findall(r"^```([\\w{}-]*)\\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
     names, ran = {"__name__": page.stem}, 0
     for (kind, code), (following, expected) in zip(blocks, [*blocks[1:], ("", "")]):
         if kind != "python":
@@ -207,9 +208,9 @@ def full(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_loops_and_trainers_run_as_printed(full: Path, tmp_path: Path, wheels: list[Path]) -> None:
-    names = ("README.md", "book/howto_loop.md", "book/howto_trainer.md")
+    names = ("README.md", "book/api.md", "book/howto_loop.md", "book/howto_trainer.md")
     said = run(tmp_path, full / "python", "-c", PAGES, *pages(*names)).stdout.splitlines()
-    assert [line.split()[0] for line in said[:-1]] == ["README", "howto_loop", "howto_trainer"]
+    assert [line.split()[0] for line in said[:-1]] == ["README", "api", "howto_loop", "howto_trainer"]
     assert all(int(line.split()[1]) >= 1 for line in said[:-1])
     assert "pytest" not in said[-1].split()
 

@@ -17,8 +17,8 @@ import typer
 from soi_lib import TrainingDynamics
 
 ROOT = Path(__file__).resolve().parents[2]
-RUN = ("howto_loop", "howto_trainer", "howto_cartography")  # from nothing, one program a page
-FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
+RUN = ("howto_loop", "howto_trainer", "howto_cartography", "api")  # from nothing, one program a page
+FENCE = re.compile(r"^```([\w{}-]*)\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
 
 
 def blocks(page: str) -> list[tuple[str, str]]:

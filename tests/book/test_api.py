@@ -1,0 +1,179 @@
+"""The library reference: every name for use stands there, says what it takes and raises, and is shown at work.
+
+The examples themselves are run by test_pages_code (pages), test_readme and nbval (notebooks).
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import json
+import re
+import textwrap
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import soi_lib
+from soi_lib import errors
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "book" / "api.md").read_text(encoding="utf-8")
+FOR_USE, BEHIND = PAGE.split("\n## Behind the commands\n")
+WHOLE_ROOMS = ("dynamics", "analysis", "plots", "errors")
+"""Rooms that are made for use as a whole: each of their public names stands among the names for use."""
+INSIDE = {  # what these rooms share among themselves
+    "soi_lib.dynamics": {"common_rows", "pack_history", "unpack_history"},
+    "soi_lib.analysis.stream": set(),
+}
+
+
+def found(dotted: str) -> Any:
+    """What a dotted name means."""
+    parts = dotted.split(".")
+    for cut in range(len(parts), 0, -1):
+        try:
+            value: Any = importlib.import_module(".".join(parts[:cut]))
+        except ModuleNotFoundError:
+            continue
+        for part in parts[cut:]:
+            value = getattr(value, part)
+        return value
+    raise AssertionError(dotted)
+
+
+def public(module: ModuleType) -> list[str]:
+    """The functions and classes that a module defines, or that its `__all__` names."""
+    own = getattr(module, "__all__", None)
+    names = [name for name in (own or vars(module)) if not name.startswith("_")]
+    values = {name: getattr(module, name) for name in names}
+    return [n for n, v in values.items() if callable(v) and hasattr(v, "__module__") and not isinstance(v, type(Any))
+            and (own or v.__module__ == module.__name__) and (inspect.isfunction(v) or inspect.isclass(v))]  # fmt: skip
+
+
+def listed(text: str) -> dict[str, Any]:
+    """Every function and class that the directives of a part of the page show, by dotted name."""
+    out: dict[str, Any] = {}
+    for kind, target, lines in re.findall(
+        r"^\.\. auto(module|function|class):: ([\w.]+)[^\n]*\n((?:   :.*\n)*)", text, flags=re.MULTILINE
+    ):
+        options = dict(re.findall(r":([\w-]+):[ ]*(.*)", lines))
+        if kind != "module":
+            out[target] = found(target)
+        elif "members" in options:
+            excluded = {name.strip() for name in options.get("exclude-members", "").split(",")}
+            named = [name.strip() for name in options["members"].split(",") if name.strip()]
+            out |= {
+                f"{target}.{n}": found(f"{target}.{n}") for n in named or public(found(target)) if n not in excluded
+            }
+    return out
+
+
+USED, INNER = listed(FOR_USE), listed(BEHIND)
+
+
+def shown() -> str:
+    """All code that is run as printed: blocks of the pages and of the README, cells of the notebooks."""
+    pages = [ROOT / "README.md", *sorted((ROOT / "book").glob("*.md"))]
+    code = [c for p in pages for c in re.findall(r"^```python\n(.*?)^```$", p.read_text("utf-8"), flags=re.S | re.M)]
+    for path in [*sorted((ROOT / "notebooks").glob("*.ipynb")), *sorted((ROOT / "book").glob("*.ipynb"))]:
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        code += ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    return "\n".join(code)
+
+
+def test_everything_that_can_be_taken_from_the_library_itself_is_there() -> None:
+    homes = {f"{value.__module__}.{name}": value for name, value in taken().items()}
+    assert set(homes) - set(USED) == set()
+    assert len(USED) > 70
+    assert set(USED) & set(INNER) == set()
+
+
+def taken() -> dict[str, Any]:
+    return {name: getattr(soi_lib, name) for name in soi_lib.__all__ if name != "__version__"}
+
+
+def test_rooms_for_use_are_there_as_a_whole() -> None:
+    missing = []
+    for path in sorted((ROOT / "soi_lib").rglob("*.py")):
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        if name == "soi_lib" or name.split(".")[1] not in WHOLE_ROOMS or name.startswith("soi_lib.plots."):
+            continue
+        own = [f"{name}.{n}" for n in public(importlib.import_module(name)) if n not in INSIDE.get(name, ())]
+        missing += [n for n in own if n not in USED]
+    assert missing == []
+
+
+@pytest.mark.parametrize("name", sorted({**USED, **INNER}))
+def test_every_name_is_documented(name: str) -> None:
+    value = {**USED, **INNER}[name]
+    assert len(inspect.getdoc(value) or "") > 20
+    if inspect.isclass(value):
+        for part, member in vars(value).items():
+            if part.startswith("_") or not (inspect.isfunction(member) or isinstance(member, property | classmethod)):
+                continue
+            assert inspect.getdoc(getattr(value, part, member)) or overridden(value, part), f"{name}.{part}"
+
+
+def overridden(kind: type, part: str) -> bool:
+    """Whether a method is another library's, whose own documentation holds."""
+    return any(part in vars(base) for base in kind.__mro__[1:] if not base.__module__.startswith("soi_lib"))
+
+
+ARRAYS = re.compile(r"NDArray|ArrayLike|\bArray\b|DataFrame|Tensor")
+SHAPES = re.compile(r"\((?:[A-Z]|n|\.\.\.)(?:,|\))|6 ?x ?6|\brows?\b|[Cc]olumns?|same shape|by name|one an? |as `")
+
+
+SILENT = {
+    "shape": {
+        "analysis.categories.soi_shares", "analysis.selection.select", "analysis.transitions.mean_transition",
+        "analysis.transitions.noise_floor", "plots.data_map_plot", "plots.flow_plot",
+    },
+    "errors": {
+        "analysis.cartography.confidence_variability", "analysis.categories.categorize_history",
+        "analysis.excess.common_codes", "analysis.statistics.mean_interval", "analysis.statistics.permutation_test",
+        "analysis.statistics.share_intervals", "analysis.transitions.mean_transition", "analysis.transitions.movers",
+        "integrations.arrays.read_arrays", "integrations.cartography.read_dynamics", "plots.histories_figure",
+        "plots.story_figure",
+    },
+}  # fmt: skip
+"""What does not say it yet. A name that says it must be taken out here; none may be added."""
+FUNCTIONS = {name.removeprefix("soi_lib."): value for name, value in USED.items() if inspect.isfunction(value)}
+
+
+def test_functions_that_take_or_give_arrays_say_their_shape() -> None:
+    taking = {n for n, v in FUNCTIONS.items() if ARRAYS.search(" ".join(map(str, inspect.get_annotations(v).values())))}
+    assert len(taking) > 30
+    assert {n for n in taking if not SHAPES.search(inspect.getdoc(FUNCTIONS[n]) or "")} == SILENT["shape"]
+
+
+def test_functions_name_the_errors_that_they_raise_themselves() -> None:
+    silent = set()
+    for name, function in FUNCTIONS.items():
+        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+        calls = [node.exc for node in ast.walk(tree) if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call)]
+        raised = {call.func.id for call in calls if isinstance(call.func, ast.Name)} & set(vars(errors))
+        text = inspect.getdoc(function) or ""
+        if not re.search(r"[Rr]aises (?:an? )?SoiError", text) and not all(error in text for error in raised):
+            silent.add(name)
+    assert silent == SILENT["errors"]
+
+
+def test_every_name_is_shown_at_work() -> None:
+    """In code that is run as printed; a class also where a function or method that gives it is."""
+    words = set(re.findall(r"\w+", shown()))
+    used = {name: value for name, value in USED.items() if not name.startswith("soi_lib.errors.")}
+    given = " ".join(
+        str(inspect.get_annotations(function).get("return", ""))
+        for name, value in used.items()
+        if name.rpartition(".")[2] in words
+        for function in (value, *(vars(value).values() if inspect.isclass(value) else ()))
+        for function in [getattr(function, "fget", function)]
+        if inspect.isfunction(function)
+    )
+    words |= set(re.findall(r"\w+", given))
+    assert {name for name in used if name.rpartition(".")[2] not in words} == set()
+    assert {"SoiError", "AlignmentError", "OutputExistsError"} <= words
