@@ -15,7 +15,7 @@ from soi_lib.analysis.categories import SOI
 from soi_lib.analysis.excess import Excess
 from soi_lib.analysis.statistics import Interval, difference_interval, metric_interval
 from soi_lib.experiments.results import Results
-from soi_lib.experiments.tables import predicted, setting_name, transition
+from soi_lib.experiments.tables import setting_name, transition
 
 
 def caution(results: Results) -> str:
@@ -35,7 +35,8 @@ def against_baselines(results: Results) -> str:
     for member in results.members:
         run = results.run((member,))
         metrics = run.metrics[member]
-        score = metric_interval(*predicted(results, member, (member,), "test"))
+        _, gold, alone = results.evaluated(member, (member,), "test")
+        score = metric_interval(gold, alone)
         parts = []
         for key, name in (("majority", "the majority class"), ("bag_of_words", "a bag of words")):
             other = metrics[key]["test"]["accuracy"]
@@ -47,8 +48,8 @@ def against_baselines(results: Results) -> str:
 
 def gain(results: Results, member: str, setting: tuple[str, ...], split: str) -> Interval:
     """Accuracy of `member` in `setting` minus alone, paired by example and by seed, with a 95 % interval."""
-    gold, alone = predicted(results, member, (member,), split)
-    return difference_interval(gold, alone, predicted(results, member, setting, split)[1])
+    _, gold, alone = results.evaluated(member, (member,), split)
+    return difference_interval(gold, alone, results.evaluated(member, setting, split).predicted)
 
 
 def gain_table(results: Results) -> pd.DataFrame:
@@ -165,7 +166,7 @@ TITLES = {"task": "Tasks", "source": "Sources", "lingual": "Languages"}
 
 
 def _accuracy(results: Results, member: str, setting: tuple[str, ...], split: str) -> float:
-    gold, answers = predicted(results, member, setting, split)
+    _, gold, answers = results.evaluated(member, setting, split)
     return float((answers == gold).mean())
 
 

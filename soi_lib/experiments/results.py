@@ -13,8 +13,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import yaml
 
 from soi_lib import atomic
@@ -27,6 +28,14 @@ from soi_lib.packages import sha256_file
 
 CHECKSUMS = "checksums.txt"
 PROFILE_COPY = "profile.yaml"
+
+
+class Evaluated(NamedTuple):
+    """Examples of one split, sorted by id: ids (N,), gold labels (N,), and predictions (S, N), a row a seed."""
+
+    ids: np.ndarray
+    gold: np.ndarray
+    predicted: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -76,6 +85,20 @@ class Results:
         """The sets that `member` is evaluated on: test, and ood where its corpus has one."""
         metrics = self.run(self.settings_with(member)[0]).metrics[member]
         return [split for split in ("test", "ood") if split in metrics]
+
+    def evaluated(self, member: str, setting: Sequence[str], split: str) -> Evaluated:
+        """What the runs of a setting said of a member's `split` at their end; its files are read once."""
+        key = (member, tuple(setting), split)
+        if key not in self._evaluated:
+            frames = [self.run(setting, seed).predictions(member) for seed in self.seeds]
+            frames = [frame[frame["split"] == split].sort_values("id") for frame in frames]
+            ids, gold = frames[0]["id"].to_numpy(), frames[0]["gold"].to_numpy()
+            self._evaluated[key] = Evaluated(ids, gold, np.stack([frame["predicted"].to_numpy() for frame in frames]))
+        return self._evaluated[key]
+
+    @cached_property
+    def _evaluated(self) -> dict[tuple[str, tuple[str, ...], str], Evaluated]:
+        return {}
 
     def corpus(self, member: str) -> Corpus:
         """The corpus that the runs of `member` were trained on, by its fingerprint. Raises CorpusError."""

@@ -16,7 +16,7 @@ from soi_lib.analysis.statistics import Metric, difference_interval, mean_interv
 from soi_lib.errors import StoreError
 from soi_lib.experiments.results import Results
 from soi_lib.experiments.stage_runs import StageRun
-from soi_lib.experiments.tables import Setting, evaluated_ids, predicted, setting_name
+from soi_lib.experiments.tables import Setting, setting_name
 
 AGAINST = ("base", "random", "all")
 """What a stage is held against: the run it started from; as many random examples; as many updates on all data."""
@@ -104,7 +104,7 @@ def stage_summary(found: Sequence[Results]) -> pd.DataFrame:
                         hits = None
                         if pair is not None and len(pair[1]) == len(results.seeds):
                             gold, other, own = pair
-                            ids = evaluated_ids(results, member, setting, split)
+                            ids = results.evaluated(member, setting, split).ids
                             hits = pd.DataFrame(((own == gold).astype(np.int8) - (other == gold)).T, index=ids)
                         cases.setdefault((start, subset, label, against), []).append(hits)
     rows = []
@@ -162,7 +162,7 @@ def _pair(
     seeds = [seed for seed in results.seeds if seed in own and (against == "base" or seed in other)]
     if not seeds:
         return None
-    gold, base = predicted(results, member, setting, split)
+    _, gold, base = results.evaluated(member, setting, split)
     mine = np.stack([own[seed].answers[member, split] for seed in seeds])
     if against == "base":
         theirs = base[[results.seeds.index(seed) for seed in seeds]]

@@ -46,19 +46,6 @@ def member_table(results: Results) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index("member").round(3)
 
 
-def predicted(results: Results, member: str, setting: Setting, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Gold labels (N,) and predictions (S, N) of `member` in `setting` on a split, a row a seed, sorted by id."""
-    frames = [results.run(setting, seed).predictions(member) for seed in results.seeds]
-    frames = [f[f["split"] == split].sort_values("id") for f in frames]
-    return frames[0]["gold"].to_numpy(), np.stack([f["predicted"].to_numpy() for f in frames])
-
-
-def evaluated_ids(results: Results, member: str, setting: Setting, split: str) -> np.ndarray:
-    """The ids (N,) of the examples of `predicted`, in its order."""
-    frame = results.run(setting).predictions(member)
-    return np.sort(frame.loc[frame["split"] == split, "id"].to_numpy())
-
-
 def score_table(results: Results) -> pd.DataFrame:
     """A row a member, setting and split (test, ood): accuracy with its 95 % interval, macro-F1, loss, baselines.
 
@@ -69,7 +56,8 @@ def score_table(results: Results) -> pd.DataFrame:
         for setting in results.settings_with(member):
             found = [results.run(setting, seed).metrics[member] for seed in results.seeds]
             for split in results.splits(member):
-                interval = metric_interval(*predicted(results, member, setting, split))
+                evaluated = results.evaluated(member, setting, split)
+                interval = metric_interval(evaluated.gold, evaluated.predicted)
                 rows.append(
                     {
                         "member": member,
