@@ -45,7 +45,7 @@ def two(real, tmp_path_factory):
     environment["ACCELERATE_USE_CPU"] = "true"  # without it the same line trains on GPUs
     line = "-m accelerate.commands.launch --multi_gpu --num_processes 2 --main_process_port 0"
     command = [sys.executable, *line.split(), together.__file__, str(folder)]
-    ended = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=500)
+    ended = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=900)
     assert (folder / "out0.npz").exists(), ended.stderr[-3000:]
     assert ended.returncode  # one of them was killed in the last training
     found = []
