@@ -183,6 +183,18 @@ def test_the_core_says_what_else_there_is(core: Path, tmp_path: Path, wheels: li
     assert problem.startswith("training needs accelerate, ")
     assert problem.endswith("Next: `pip install 'soi_lib[train]'`")
     assert note.endswith("Next: `pip install 'soi_lib[book]'`")
+    script = """
+from soi_lib.cli.doctor import remedy
+for name in ("torch", "matplotlib.pyplot", "sklearn", "numpy", "nothing_such"):
+    print(remedy(ModuleNotFoundError(name=name)))
+"""
+    assert run(tmp_path, core / "python", "-c", script).stdout.splitlines() == [
+        "training needs torch, which is not installed. Next: `pip install 'soi_lib[train]'`",
+        "figures and the book needs matplotlib, which is not installed. Next: `pip install 'soi_lib[book]'`",
+        "training needs scikit-learn, which is not installed. Next: `pip install 'soi_lib[train]'`",
+        "None",
+        "None",
+    ]
     assert list(tmp_path.iterdir()) == []
 
 

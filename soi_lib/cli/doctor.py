@@ -75,6 +75,20 @@ def examine(runs: Path = Path("runs")) -> dict[str, Any]:
     return found | {"notes": notes, "problems": problems, "well": not problems}
 
 
+def remedy(error: ModuleNotFoundError) -> str | None:
+    """What to say of an import that failed because an extra is not installed; None where that is not the reason."""
+    package = {"sklearn": "scikit-learn"}.get(error.name or "", error.name or "").partition(".")[0]
+    try:
+        lines = requires("soi_lib") or []
+    except PackageNotFoundError:
+        return None
+    for match in filter(None, map(_REQUIREMENT.fullmatch, lines)):
+        if match["name"].lower() == package.lower() and match["extra"] in _EXTRAS:
+            install = f"pip install 'soi_lib[{match['extra']}]'"
+            return f"{_EXTRAS[match['extra']]} needs {match['name']}, which is not installed. Next: `{install}`"
+    return None
+
+
 def _version(name: str) -> str | None:
     try:
         return version(name)
