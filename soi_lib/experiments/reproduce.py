@@ -26,6 +26,7 @@ from soi_lib.experiments.plan import Job, RunSpec, plan
 from soi_lib.experiments.profile import Profile
 from soi_lib.experiments.stages import StageSpec, WithWeights, plan_stages, staged
 from soi_lib.experiments.store import RunStore, StoredRun
+from soi_lib.training import launch
 
 _COST = {"entailment": 2.2, "en": 1.2, "fr": 1.4, "fa": 1.4}
 """Time an example, relative to a short English sentence in MiniLM; only the order of runs depends on it."""
@@ -104,10 +105,16 @@ def reproduce_stages(
 
 
 def run_all(specs: Sequence[Job], store: RunStore, *, jobs: int | None = None, quiet: bool = False) -> list[StoredRun]:
-    """These runs or stages, in order; those that `store` does not have are trained. Raises StoreError."""
+    """These runs or stages, in order; those that `store` does not have are trained. Raises StoreError.
+
+    Under `accelerate launch` all processes train every run together, one run after another.
+    """
+    if launch.several():
+        jobs, quiet = 1, quiet or not launch.first()
     done = {spec.key: run for spec in specs if (run := spec.found(store)) is not None}
     missing = [spec for spec in specs if spec.key not in done]
-    store.tidy()
+    if launch.first():
+        store.tidy()
     if missing:
         _train(missing, store, total=len(specs), jobs=jobs or default_jobs(), quiet=quiet)
         for spec in missing:

@@ -148,7 +148,7 @@ def subset_only_told(table: pd.DataFrame) -> str:
     for split, own in table.groupby("split", sort=False):
         worse, better = own[own["high"] < 0], own[own["low"] > 0]
         lines.append(
-            f"- {SPLITS[split]}: trained on the subset alone the mean accuracy is "
+            f"- {SPLITS[str(split)]}: trained on the subset alone the mean accuracy is "
             f"{own['on the subset'].mean():.3f}, on as many random examples {own['on random'].mean():.3f}, on all "
             f"{own['on all'].mean():.3f}. The subset is worse than random in {len(worse)} of {len(own)} members"
             f"{_members(worse)} and better in {len(better)}{_members(better)}."
