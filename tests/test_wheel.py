@@ -195,6 +195,10 @@ for name in ("torch", "matplotlib.pyplot", "sklearn", "numpy", "nothing_such"):
         "None",
         "None",
     ]
+    stored = sorted((ROOT / "data" / "recorded" / "quick").glob("*/dynamics/tweets.parquet"))[0]
+    for words in (("map", stored, "--out", "m.png"), ("report", stored)):
+        told = run(tmp_path, core / "soi", *words, code=2).stderr
+        assert told.startswith("error: figures and the book needs matplotlib, which is not installed. Next: ")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -61,7 +61,8 @@ def confidence_variability(
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Mean and population standard deviation over epochs of (E, N) probabilities: two (N,) float64.
 
-    Large arrays are divided among `jobs` threads (one a core); the bits do not depend on how many.
+    Large arrays are divided among `jobs` threads (one a core); the bits do not depend on how many. Raises FormatError
+    for another shape.
     """
     if p_gold.ndim != 2 or not len(p_gold):
         raise FormatError("probabilities have a wrong shape", found=p_gold.shape, expected="(E, N) with E >= 1")

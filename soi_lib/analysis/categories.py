@@ -65,7 +65,7 @@ def categorize(dynamics: TrainingDynamics | npt.ArrayLike, early: float = 0.5) -
 
 
 def categorize_history(history: npt.NDArray[np.uint64], epochs: int, early: float = 0.5) -> npt.NDArray[np.int8]:
-    """As `categorize`, from packed histories (N,) uint64 of `epochs` epochs."""
+    """As `categorize`, from packed histories (N,) uint64 of `epochs` epochs. Raises RangeError as it does."""
     if not 0 < early <= 1:
         raise RangeError("early is out of range", found=early, expected="more than 0 and at most 1")
     if epochs <= _TABLE_EPOCHS and len(history) > 1 << epochs:
@@ -101,7 +101,7 @@ def soi_counts(codes: npt.ArrayLike) -> dict[str, int]:
 
 
 def soi_shares(codes: npt.ArrayLike) -> dict[str, float]:
-    """`soi_counts` as fractions of all examples (they add up to 1; all 0 where there is no example)."""
+    """`soi_counts` of codes (N,) as fractions of all examples (they add up to 1; all 0 where there is no example)."""
     counts = soi_counts(codes)
     total = max(1, sum(counts.values()))
     return {name: count / total for name, count in counts.items()}

@@ -104,7 +104,7 @@ def excess_transition(
 
 
 def common_codes(runs: Sequence[TrainingDynamics], early: float = 0.5) -> npt.NDArray[np.int8]:
-    """Categories (R, N) of the examples that all `runs` share, in sorted order of their ids."""
+    """Categories (R, N) of what all `runs` share, sorted by id. Raises AlignmentError: none common, or other golds."""
     first = runs[0]
     for other in runs[1:]:
         common_rows(first, other)  # refuses other gold labels and foreign ids with a message that names them

@@ -28,7 +28,7 @@ def select(
     early: float = 0.5,
     fraction: float = 1 / 3,
 ) -> npt.NDArray[Any]:
-    """Ids of the examples in the union of categories or regions, sorted; int64 or str objects, as in `dynamics`.
+    """Ids (n,) of the examples in the union of categories or regions, sorted; int64 or str objects, as in `dynamics`.
 
     `which` holds SOI codes or names ("UNE"), or map regions ("easy", "ambiguous", "hard"; each the top `fraction`).
     `n` draws that many of them at random; `balance` takes equally many of every gold class that `dynamics` has (as

@@ -101,7 +101,7 @@ def difference_interval(
 
 
 def mean_interval(values: npt.ArrayLike, *, level: float = 0.95, seed: int = 0) -> Interval:
-    """Interval of the mean of numbers (N,) or (S, N), a column an example and a row a seed."""
+    """Interval of the mean of numbers (N,) or (S, N), a column an example and a row a seed. Raises FormatError."""
     x = np.atleast_2d(np.asarray(values, dtype=np.float64))
     if x.ndim != 2 or not x.size or not np.isfinite(x).all():
         raise FormatError("values have a wrong shape or are not finite", found=x.shape, expected="(S, N), finite")
@@ -115,6 +115,7 @@ def share_intervals(
     """Intervals of the six shares, or of their differences from `baseline`: a row per SOI, columns value, low, high.
 
     codes (N,) or (S, N) as `categorize` gives them, a row a seed; `baseline` the same shape, same examples and seeds.
+    Raises FormatError for other shapes.
     """
     import pandas as pd
 
@@ -134,6 +135,7 @@ def permutation_test(first: npt.ArrayLike, second: npt.ArrayLike, *, resamples: 
     """Two-sided p-value of "the two sides differ by chance": paired by example, signs of differences flipped.
 
     Both (N,) or (S, N) numbers or bools (then averaged over seeds first). The smallest p is 1 / (resamples + 1).
+    Raises FormatError for other shapes.
     """
     a, b = (np.atleast_2d(np.asarray(x, dtype=np.float64)) for x in (first, second))
     if a.shape != b.shape or not a.size:

@@ -41,7 +41,10 @@ def transition_matrix(
 def mean_transition(
     pairs: Iterable[tuple[TrainingDynamics, TrainingDynamics]], normalize: Normalize = None, early: float = 0.5
 ) -> pd.DataFrame:
-    """The transition averaged over pairs of runs: the mean of their counts, normalised afterwards (float64)."""
+    """The 6x6 transition averaged over pairs of runs: the mean of their counts, normalised afterwards (float64).
+
+    Raises AlignmentError when there is no pair, and as `transition_matrix` does.
+    """
     counts = [transition_matrix(a, b, early=early).to_numpy() for a, b in pairs]
     if not counts:
         raise AlignmentError("there is no pair of runs to average", expected="at least one")
@@ -49,7 +52,7 @@ def mean_transition(
 
 
 def noise_floor(runs: Sequence[TrainingDynamics], normalize: Normalize = None, early: float = 0.5) -> pd.DataFrame:
-    """The mean transition over all ordered pairs of runs of one setting with different seeds (float64, symmetric
+    """The mean 6x6 transition over all ordered pairs of runs of one setting with other seeds (float64, symmetric
     as counts): what moves without any change of setting. Raises AlignmentError with fewer than two runs.
     """
     if len(runs) < 2:
@@ -65,7 +68,7 @@ def movers(single: TrainingDynamics, multi: TrainingDynamics, n: int = 12, early
     """The `n` common examples whose confidence changed most, largest absolute change first, equal ones by id.
 
     Columns: id, gold, change (multi minus single), confidence_single, confidence_multi, soi_single, soi_multi
-    (labels), history_single, history_multi (text, first epoch first).
+    (labels), history_single, history_multi (text, first epoch first). Raises SelectionError when `n` is less than 1.
     """
     import pandas as pd
 

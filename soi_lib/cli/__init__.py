@@ -52,6 +52,11 @@ def main() -> None:
         _stop(str(error))
     except _Click as error:
         _stop(_usage(error))
+    except ModuleNotFoundError as error:
+        remedy = doctor.remedy(error)
+        if remedy is None:
+            raise
+        _stop(remedy)
     except (KeyboardInterrupt, typer.Abort):
         code = _INTERRUPTED
     if code == _INTERRUPTED:

@@ -114,7 +114,8 @@ def read_arrays(
 
     An `.npz` may hold "gold" (N,) and "ids" (N,) as well; what is given here goes before. The values of an `.npy` are
     probabilities unless `kind` says "logits"; the file is mapped, not loaded. Raises FormatError for a file that is
-    damaged, holds Python objects or lacks a part, and what `from_arrays` raises.
+    damaged, holds Python objects or lacks a part, SoiError
+    for one that cannot be opened, and what `from_arrays` raises.
     """
     file = Path(path)
     if not file.is_file():

@@ -55,6 +55,7 @@ def read_dynamics(
     memory. Raises FormatError, RangeError or DuplicateIdError, each with file and line, for: a stray file, a missing
     epoch, an epoch that lacks examples or has others, a broken line, a key that is missing, logits that are null, no
     numbers or of another width, a guid that comes twice, a gold label that is no class or differs between epochs.
+    Raises SoiError for what cannot be opened.
     """
     root = Path(folder)
     if not root.is_dir():

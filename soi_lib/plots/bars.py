@@ -73,7 +73,7 @@ def story_figure(tables: Mapping[str, pd.DataFrame], *, note: str = "") -> Figur
 
     `tables` maps a comparison's title to a table as `soi_bars` takes it, indexed by (member, setting) with two rows a
     member, the first alone and the second together. Beside each pair stands how the share of examples that were
-    forgotten or never learned changes.
+    forgotten or never learned changes. Raises FormatError for a table of another form.
     """
     with style():
         frames = {name: _shares(table) for name, table in tables.items()}

@@ -34,8 +34,8 @@ def data_map_plot(
 ) -> Figure:
     """Data maps side by side on shared axes: x variability, y confidence, colour correctness (or the category).
 
-    `runs` maps a panel's name to dynamics, or to their data map. Of more than 4,000 examples an even sample is drawn;
-    the caption says so. Raises FormatError when there is nothing to draw.
+    `runs` maps a panel's name to dynamics, or to their data map (a row an example). Of more than 4,000 examples an
+    even sample is drawn; the caption says so. Raises FormatError when there is nothing to draw.
     """
     if not runs:
         raise FormatError("there is no data map to draw", expected="at least one run")
@@ -114,7 +114,10 @@ def data_map_plot(
 
 
 def histories_figure(epochs: int = 10, early: float = 0.5, *, note: str = "") -> Figure:
-    """One drawn history of each category, a box an epoch, with its rule: how examples are sorted."""
+    """One drawn history of each category, a box an epoch, with its rule: how examples are sorted.
+
+    Raises FormatError for too few epochs.
+    """
     if epochs < 6:
         raise FormatError("too few epochs to show all six histories", found=epochs, expected="at least 6")
     drawn = example_histories(epochs, early)

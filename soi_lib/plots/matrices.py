@@ -100,7 +100,7 @@ def transition_panels(excess: Excess, *, title: str = "", note: str = "", sides:
 
 
 def flow_plot(counts: pd.DataFrame, *, title: str = "", note: str = "", sides: tuple[str, str] = SIDES) -> Figure:
-    """An alluvial picture of a transition: bands from the categories in one setting to those in the other."""
+    """An alluvial picture of a 6x6 transition: bands from the categories in one setting to those in the other."""
     table = in_order(counts)
     told = moves_told(table)
     values = table.to_numpy(dtype=float)
