@@ -62,7 +62,9 @@ def _refused(target: Path, error: OSError) -> SoiError:
         "could not write",
         where=target,
         found=error.strerror or error,
-        hint="free some space, or choose a folder that you may write to",
+        hint="a part of this path is a file: choose another"
+        if isinstance(error, (NotADirectoryError, FileExistsError))
+        else "free some space, or choose a folder that you may write to",
     )
 
 

@@ -89,7 +89,9 @@ def read(path: Path) -> pd.DataFrame:
         data = path.read_bytes()
     except FileNotFoundError:
         raise CorpusError("no such file", where=path, hint="check the path") from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise CorpusError("the file cannot be read", where=path, found=error.strerror or error) from error
+    except ValueError as error:
         raise CorpusError("the file cannot be read", where=path, found=error) from error
     text = _decode(path, data)
     if path.suffix.lower() == ".jsonl":

@@ -53,7 +53,7 @@ class FastDropout(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Drop in training, pass through in evaluation."""
-        return _Dropout.apply(x, self.p) if self.training and self.p > 0 else x
+        return _Dropout.apply(x, self.p) if self.training and self.p > 0 else x  # type: ignore[no-untyped-call]
 
 
 def attention(
@@ -75,7 +75,7 @@ def attention(
         scores = scores + attention_mask
     weights = scores.softmax(-1)
     if dropout > 0.0 and module.training:
-        weights = _Dropout.apply(weights, dropout)
+        weights = _Dropout.apply(weights, dropout)  # type: ignore[no-untyped-call]
     return torch.matmul(weights, value).transpose(1, 2).contiguous(), None
 
 

@@ -229,3 +229,11 @@ def test_missing_files_columns_and_splits_are_named(tmp_path, mrpc):
     (mrpc / "empty").mkdir()
     with pytest.raises(CorpusError, match="there is no training file; found nothing"):
         load_files(mrpc / "empty")
+
+
+def test_a_folder_in_the_place_of_a_file_is_named(tmp_path):
+    from soi_lib.corpora.files import read
+
+    (tmp_path / "rows.csv").mkdir()
+    with pytest.raises(CorpusError, match=r"rows\.csv.*found Is a directory"):
+        read(tmp_path / "rows.csv")
