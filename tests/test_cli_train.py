@@ -208,6 +208,11 @@ def until(process: subprocess.Popen[bytes], log, word: str, seconds: float = 300
         time.sleep(0.02)
 
 
+def listening() -> None:
+    """In a child, before it starts: hear Ctrl-C, which a shell turns off for whatever it runs in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_a_killed_run_continues_to_the_same_bits(soi, place, tmp_path, monkeypatch):
     monkeypatch.chdir(place)
     command = [sys.executable, "-m", "soi_lib.cli", *map(str, LONG), "--out", str(tmp_path / "run")]
@@ -215,7 +220,9 @@ def test_a_killed_run_continues_to_the_same_bits(soi, place, tmp_path, monkeypat
     for number in (signal.SIGINT, signal.SIGKILL):
         log = tmp_path / f"{number}.log"
         with open(log, "wb") as handle:
-            process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=handle, start_new_session=True)
+            process = subprocess.Popen(
+                command, stdout=subprocess.DEVNULL, stderr=handle, start_new_session=True, preexec_fn=listening
+            )
             until(process, log, "epochs: long")  # a worker is training
             with suppress(ProcessLookupError):
                 if number == signal.SIGINT:
