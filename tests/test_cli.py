@@ -277,7 +277,6 @@ def test_quiet_turns_off_every_bar_and_only_while_the_command_runs(here, files, 
     assert "TQDM_DISABLE" not in os.environ
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
 @pytest.mark.parametrize("no_color", [False, True])
 def test_colour_only_on_a_terminal_that_wants_it(no_color):
     import pty

@@ -15,7 +15,6 @@ import pandas as pd
 from soi_lib.errors import FormatError
 
 MEASURES = {"average_precision": "average precision", "recall": "recall among as many as were flipped"}
-CLEANLAB = "cleanlab"
 SHOWN = ("margin", "cleanlab find_label_issues", "cleanlab self confidence", "unlearned first")
 """Beside our rule in the table of single cells: area under the margin, cleanlab's two rankings, the category alone."""
 
@@ -56,8 +55,8 @@ def overall(report: dict[str, Any]) -> pd.DataFrame:
         shown = {"method": row["method"]}
         for key, name in MEASURES.items():
             shown[name] = _text(row[key])
-            more = row[f"{report['ours']} minus it, {key}"]
-            shown[f"{name}: {report['ours']} minus it"] = _text(more, "+") if row["method"] != report["ours"] else ""
+            more = "" if row["method"] == report["ours"] else _text(_gap(row, report, key), "+")
+            shown[f"{name}: {report['ours']} minus it"] = more
         rows.append(shown)
     return pd.DataFrame(rows)
 
@@ -66,7 +65,11 @@ def differences(report: dict[str, Any]) -> pd.DataFrame:
     """What our rule has more than each other method, as `plots.claims.interval_plot` reads it."""
     return pd.DataFrame(
         [
-            {"case": row["method"], "measure": f"{name}:\n{report['ours']} minus it", **_interval(row, report, key)}
+            {
+                "case": row["method"],
+                "measure": f"{name}:\n{report['ours']} minus it",
+                **_interval(_gap(row, report, key)),
+            }
             for row in report["overall"]
             if row["method"] != report["ours"]
             for key, name in MEASURES.items()
@@ -81,8 +84,9 @@ def cells(report: dict[str, Any], measure: str = "average_precision") -> pd.Data
     methods = [report["ours"], *(m for m in SHOWN if m in set(table["method"]) and m != report["ours"])]
     wide = table.pivot(index=["corpus", "rate"], columns="method", values="value")[methods].reset_index()
     wide["rate"] = [f"{rate:.0%}" for rate in wide["rate"]]
-    order = pd.Categorical(wide["corpus"], categories=report["corpora"], ordered=True)
-    return wide.assign(corpus=order.astype(object)).iloc[order.argsort(kind="stable")].rename_axis(columns=None)
+    return wide.sort_values("corpus", key=lambda c: c.map(report["corpora"].index), kind="stable").rename_axis(
+        columns=None
+    )
 
 
 def told(report: dict[str, Any]) -> str:
@@ -93,18 +97,17 @@ def told(report: dict[str, Any]) -> str:
     for key, name in MEASURES.items():
         best = max(others, key=lambda row: row[key]["mean"])
         own = next(row for row in report["overall"] if row["method"] == ours)
-        gap = best[f"{ours} minus it, {key}"]
-        verdict = _verdict(gap)
+        gap = _gap(best, report, key)
         sentences.append(
             f"By {name}, the rule *{ours}* reaches {own[key]['mean']:.3f} and the best other method, {best['method']}, "
-            f"{best[key]['mean']:.3f}: ours {verdict} ({_text(gap, sign='+')})."
+            f"{best[key]['mean']:.3f}: ours {_verdict(gap)} ({_text(gap, sign='+')})."
         )
     return " ".join(sentences)
 
 
 def _foreign(method: str) -> bool:
-    """Whether other tools offer it: the area under the margin, confidence alone, cleanlab."""
-    return method == "margin" or method.startswith(CLEANLAB)
+    """Whether other tools offer it: the area under the margin, and what cleanlab ranks by."""
+    return method == "margin" or method.startswith("cleanlab")
 
 
 def _verdict(gap: dict[str, Any]) -> str:
@@ -115,8 +118,13 @@ def _verdict(gap: dict[str, Any]) -> str:
     return "is worse" if gap["high"] < 0 else "cannot be told from it"
 
 
-def _interval(row: dict[str, Any], report: dict[str, Any], key: str) -> dict[str, Any]:
-    gap = row[f"{report['ours']} minus it, {key}"]
+def _gap(row: dict[str, Any], report: dict[str, Any], key: str) -> dict[str, Any]:
+    """What our rule has more than the method of `row`, as the report holds it."""
+    gap: dict[str, Any] = row[f"{report['ours']} minus it, {key}"]
+    return gap
+
+
+def _interval(gap: dict[str, Any]) -> dict[str, Any]:
     return {"value": gap["mean"], "low": gap["low"], "high": gap["high"]}
 
 
