@@ -29,7 +29,7 @@ from soi_lib.corpora.base import Corpus, Split
 from soi_lib.dynamics import TrainingDynamics
 from soi_lib.errors import StoreError
 from soi_lib.experiments.plan import Progress, RunSpec
-from soi_lib.experiments.store import RunStore, StoredRun, open_run
+from soi_lib.experiments.store import RunStore, StoredRun
 from soi_lib.experiments.weights import fingerprints, fit, save_weights
 from soi_lib.training import launch
 
@@ -190,10 +190,7 @@ def _train_and_store(spec: RunSpec, store: RunStore, progress: Progress | None, 
     }
     if keep_weights:
         _keep(store, spec.key, ready, result)
-    return launch.once(
-        lambda: store.write(spec.key, manifest, lambda out: save_result(out, splits, result, metrics)),
-        lambda: open_run(store.path(spec.key)),
-    )
+    return store.write(spec.key, manifest, lambda out: save_result(out, splits, result, metrics))
 
 
 def described(spec: RunSpec, profile: str) -> dict[str, Any]:

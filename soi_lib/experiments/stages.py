@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +25,7 @@ from soi_lib import atomic
 from soi_lib.experiments.plan import Progress, RunSpec, key_of, plan
 from soi_lib.experiments.profile import Profile, Stages, Subset, Training
 from soi_lib.experiments.stage_choice import choose
-from soi_lib.experiments.store import RunStore, StoredRun, open_run
+from soi_lib.experiments.store import RunStore, StoredRun
 from soi_lib.training import launch
 
 if TYPE_CHECKING:
@@ -227,7 +227,7 @@ def _stage(spec: StageSpec, base: StoredRun, store: RunStore, progress: Progress
     if choice.reason:
         metrics: dict[str, Any] = {member: {"n": n} for member, n in choice.n.items()}
         about |= {"commit": run.commit(), "started": started, "stage": stage}
-        return _written(spec, store, about, lambda out: atomic.write_json(out / "metrics.json", metrics))
+        return store.write(spec.key, about, lambda out: atomic.write_json(out / "metrics.json", metrics))
 
     hashes = {m: hashlib.sha256("\n".join(map(str, ids)).encode()).hexdigest() for m, ids in choice.ids.items()}
     twin = _twin(spec, store, hashes, choice.passes) if spec.control else None
@@ -235,7 +235,7 @@ def _stage(spec: StageSpec, base: StoredRun, store: RunStore, progress: Progress
         about |= {k: twin.manifest[k] for k in _TRAINED}
         about["stage"] = twin.manifest["stage"] | stage | {"same_as": twin.key}
         metrics = {member: scores | {"n": choice.n[member]} for member, scores in twin.metrics.items()}
-        return _written(spec, store, about, lambda out: _copied(twin, metrics, out))
+        return store.write(spec.key, about, lambda out: _copied(twin, metrics, out))
 
     ready = run.prepare(spec.base)
     initial, weights = None, ""
@@ -274,12 +274,7 @@ def _stage(spec: StageSpec, base: StoredRun, store: RunStore, progress: Progress
         "examples": examples,
         "stage": stage | {"presentations": choice.passes * examples, "ids": hashes, "weights": weights},
     }
-    return _written(spec, store, about, lambda out: run.save_result(out, ready.splits, result, metrics))
-
-
-def _written(spec: StageSpec, store: RunStore, about: dict[str, Any], fill: Callable[[Path], Any]) -> StoredRun:
-    """The stage as it stands in the store; of several processes that trained it together, the first writes it."""
-    return launch.once(lambda: store.write(spec.key, about, fill), lambda: open_run(store.path(spec.key)))
+    return store.write(spec.key, about, lambda out: run.save_result(out, ready.splits, result, metrics))
 
 
 # what a manifest says of a training: the same for stages that are the same training

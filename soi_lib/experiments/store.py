@@ -25,6 +25,7 @@ from soi_lib import atomic
 from soi_lib.dynamics import TrainingDynamics
 from soi_lib.errors import StoreError
 from soi_lib.packages import sha256_file
+from soi_lib.training import launch
 
 logger = logging.getLogger(__name__)
 
@@ -166,12 +167,19 @@ class RunStore:
                     yield run
 
     def write(self, key: str, manifest: dict[str, Any], fill: Callable[[Path], None]) -> StoredRun:
-        """Make the folder of the run `key`: `fill` puts its files into a temporary folder that is then sealed."""
-        with atomic.building(self.path(key)) as folder:
-            fill(folder)
-            seal(folder, {**manifest, "key": key})
-        self.checkpoint_path(key).unlink(missing_ok=True)
-        return open_run(self.path(key))
+        """Make the folder of the run `key`: `fill` puts its files into a temporary folder that is then sealed.
+
+        Of several processes that trained it together the first one does, and all of them open it.
+        """
+
+        def make() -> StoredRun:
+            with atomic.building(self.path(key)) as folder:
+                fill(folder)
+                seal(folder, {**manifest, "key": key})
+            self.checkpoint_path(key).unlink(missing_ok=True)
+            return open_run(self.path(key))
+
+        return launch.once(make, lambda: open_run(self.path(key)))
 
     def tidy(self) -> None:
         """Remove what killed processes left: temporary files, and states of runs that were finished afterwards."""
