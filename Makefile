@@ -41,7 +41,7 @@ book: fetch ## Train what is missing, execute the notebooks, render _build/html
 
 .PHONY: test
 test: fetch ## Run every test that needs no browser
-	@echo "== test: every test but the browser's (about 5 minutes on 2 cores)"
+	@echo "== test: every test but the browser's (about 8 minutes on 2 cores)"
 	@$(BIN)/python -m pytest -m "not browser and not scale" -n $(WORKERS) --dist loadfile \
 	  --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg \
 	  --cov=soi_lib.dynamics --cov=soi_lib.dynamics_file --cov=soi_lib.analysis --cov-report= --cov-fail-under=95 \

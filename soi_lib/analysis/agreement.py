@@ -71,3 +71,22 @@ def _agreement(kinds: Array, weights: Array) -> tuple[Array, Array]:
     shares = np.einsum("bk,sck->bsc", weights, hot)
     chance = ((shares.sum(axis=1) ** 2 - (shares**2).sum(axis=1)).sum(axis=1)) / pairs
     return weights @ same, chance
+
+
+def change_rates(codes: npt.ArrayLike, single: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Per example, how often its category differs: between two settings (N,), and between runs of each (2, N).
+
+    codes: (S, N) as `categorize` gives them, the first `single` rows runs of one setting, the others of the other.
+    The first minus the mean of the other two is 0 on average when the setting changes nothing for the example, and
+    above 0 when it does (an energy distance); the floor of one setting alone would not do, since the categories may
+    vary less in the other. A setting of one run has no floor (NaN).
+    """
+    g = np.asarray(codes)
+    hot = g[:, None, :] == np.arange(len(SOI))[:, None]
+    sides = [(hot[:single].sum(axis=0), single), (hot[single:].sum(axis=0), len(g) - single)]
+    across = 1 - (sides[0][0] * sides[1][0]).sum(axis=0) / (sides[0][1] * sides[1][1])
+    floors = [
+        1 - (count * (count - 1)).sum(axis=0) / (runs * (runs - 1)) if runs > 1 else np.full(g.shape[1], np.nan)
+        for count, runs in sides
+    ]
+    return across, np.stack(floors)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from enum import IntEnum
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -69,9 +70,14 @@ def categorize_history(history: npt.NDArray[np.uint64], epochs: int, early: floa
     if not 0 < early <= 1:
         raise RangeError("early is out of range", found=early, expected="more than 0 and at most 1")
     if epochs <= _TABLE_EPOCHS and len(history) > 1 << epochs:
-        table = _codes(np.arange(1 << epochs, dtype=np.uint64), epochs, early)
-        return table[history]
+        return _table(epochs, early)[history]
     return _codes(history, epochs, early)
+
+
+@lru_cache(maxsize=8)
+def _table(epochs: int, early: float) -> npt.NDArray[np.int8]:
+    """The categories of all histories of `epochs` epochs."""
+    return _codes(np.arange(1 << epochs, dtype=np.uint64), epochs, early)
 
 
 def _codes(history: npt.NDArray[np.uint64], epochs: int, early: float) -> npt.NDArray[np.int8]:

@@ -9,7 +9,7 @@ seeds enters through Student's t, and a simulation in the tests holds the covera
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -62,13 +62,18 @@ def macro_f1(gold: npt.ArrayLike, predicted: npt.ArrayLike) -> float:
 def metric_interval(
     gold: npt.ArrayLike, predicted: npt.ArrayLike, metric: Metric = "accuracy", *, level: float = 0.95, seed: int = 0
 ) -> Interval:
-    """Interval of a score: gold (N,), predicted (N,) or (S, N), a row a seed. The value is the mean over seeds."""
+    """Interval of a score: gold (N,), predicted (N,) or (S, N), a row a seed. The value is the mean over seeds.
+
+    Ends that the spread between seeds would put outside 0 to 1 are put on 0 or 1, where a score can be.
+    """
     g, p = _labels(gold, predicted)
     score = _score(metric)
     if metric == "accuracy":  # a mean, which has fewer kinds of example
-        return mean_interval(p == g, level=level, seed=seed)
-    kinds, counts = np.unique(np.vstack([g, p]), axis=1, return_counts=True)
-    return _interval(lambda w: score(kinds[0], kinds[1:], w), counts, len(p), level, seed)
+        found = mean_interval(p == g, level=level, seed=seed)
+    else:
+        kinds, counts = np.unique(np.vstack([g, p]), axis=1, return_counts=True)
+        found = _interval(lambda w: score(kinds[0], kinds[1:], w), counts, len(p), level, seed)
+    return replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0))
 
 
 def difference_interval(

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from soi_lib.analysis.agreement import repeat_kappa
+from soi_lib.analysis.agreement import change_rates, repeat_kappa
 from soi_lib.analysis.categories import SOI, categorize, soi_counts
 from soi_lib.analysis.excess import common_codes, excess_transition
 from soi_lib.analysis.statistics import Interval, mean_interval
@@ -119,7 +119,7 @@ def moves(evidence: Evidence) -> Finding:
                 excess = excess_transition(*sides)
                 off = excess.significant.to_numpy().astype(bool) & ~np.eye(len(SOI), dtype=bool)
                 surplus = excess.difference.to_numpy().clip(min=0)[off].sum() / excess.n
-                across, floors = _changes(codes, seeds[-1])
+                across, floors = change_rates(codes, seeds[-1])
                 extra = {"changed": float(across.mean()), "floor": float(floors[0].mean())}
                 extra |= {"floor together": float(floors[1].mean())}
                 extra |= {"significant moves": int(off.sum()), "examples in them": float(surplus)}
@@ -150,6 +150,13 @@ def moves(evidence: Evidence) -> Finding:
             f"seeds it is {span(part['floor'], percent=True)} alone and "
             f"{span(part['floor together'], percent=True)} together.",
         )
+        surplus = part["value"] * 100
+        told.insert(
+            1,
+            f"That share is above the floors in {int((part['low'] > 0).sum())} of {len(part)} members and below them "
+            f"in {int((part['high'] < 0).sum())}, by {surplus.min():+.1f} to {surplus.max():+.1f} points"
+            + (": moves differ from noise in where they go more than in number." if surplus.max() < 5 else "."),
+        )
         enough = beyond_chance(moved, len(cells), 0.05)
         judgement = "supported" if enough and moved >= tested / 2 else "mixed" if enough else "not supported"
         change = (
@@ -158,17 +165,3 @@ def moves(evidence: Evidence) -> Finding:
             else f"moves beyond the floor in at least {-(-tested // 2)} of {tested} members."
         )
     return Finding(judgement, tuple(told), change, table, n, min(seeds))
-
-
-def _changes(codes: np.ndarray, single: int) -> tuple[np.ndarray, np.ndarray]:
-    """Per example, how often its category differs: between the settings (N,), and between seeds of each (2, N).
-
-    The first minus the mean of the other two is 0 on average when the setting changes nothing for the example, and
-    above 0 when it does (an energy distance); the floor of one setting alone would not do, since the categories may
-    vary less in the other.
-    """
-    hot = codes[:, None, :] == np.arange(len(SOI))[:, None]
-    sides = [(hot[:single].sum(axis=0), single), (hot[single:].sum(axis=0), len(codes) - single)]
-    across = 1 - (sides[0][0] * sides[1][0]).sum(axis=0) / (sides[0][1] * sides[1][1])
-    floors = [1 - (count * (count - 1)).sum(axis=0) / (runs * (runs - 1)) for count, runs in sides]
-    return across, np.stack(floors)

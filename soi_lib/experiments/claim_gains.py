@@ -257,13 +257,18 @@ def second_stage(evidence: Evidence) -> Finding:
     else:
         judgement = "mixed" if beyond_chance(len(beat), len(tried)) else "not supported"
     continued = known.xs("base", level="against")
+    first = part[(part["subset"] == main) & (part["against"] == "random")].iloc[0]
+    tested, left = int(first["cases"]), int(first["not tested"])
     told = (
         f"{main}, the subset of the recipe, gains over the run it continues and over as many random examples on "
         f"{listing([f'the {s} sets' for s in helped]) or 'neither kind of set'}"
         + (f", and loses on {listing([f'the {s} sets' for s in harmed])}." if harmed else "."),
-        f"Over the random control, subsets by category gain in {len(beat)} of {len(tried)} cases "
-        f"({listing(beat) or 'none'}) and lose in {len(lost)} ({listing(lost) or 'none'}); by chance it would be "
-        f"{RATE * len(tried):.1f} on each side.",
+        f"Over the random control, pooled over members and settings, the four subsets by category, each on test and on "
+        f"OOD, gain in {len(beat)} of {len(tried)}{_in_brackets(beat)} and lose in {len(lost)}{_in_brackets(lost)}; by "
+        f"chance it would be {RATE * len(tried):.1f} on each side. The regions of the "
+        "data map stand beside them in the figure and are not counted here.",
+        f"{main} was tested in {tested} of {tested + left} members and settings"
+        + (f"; in the other {left} too few examples were forgotten or never learned in some seed." if left else "."),
         f"Over the run that they continue, the subsets gain {span(continued['difference'], signed=True)}; training on "
         "with a low learning rate may do that by itself, so it is no evidence for the choice of examples.",
     )
@@ -273,3 +278,7 @@ def second_stage(evidence: Evidence) -> Finding:
         else f"a gain of {main} over the run and over its random control on the test or the OOD sets, and no loss."
     )
     return Finding(judgement, told, change, table, n, seeds)
+
+
+def _in_brackets(names: Sequence[str]) -> str:
+    return f" ({listing(list(names))})" if names else ""

@@ -34,6 +34,7 @@ class Claim:
     """A claim of the abstract in our words, its rule in words and in code, and the caption of its evidence."""
 
     id: str
+    title: str
     text: str
     rule: str
     judge: Callable[[Evidence], Finding]
@@ -105,6 +106,7 @@ class Verdict:
 CLAIMS = (
     Claim(
         "C1",
+        "Six learning behaviours",
         "The history of its correctness puts every training example into one of six learning behaviours, among them "
         "forgettable, unlearned and always-correct examples.",
         "Supported when (a) the six categories add up to all examples in every run, (b) each occurs in at least half "
@@ -117,6 +119,7 @@ CLAIMS = (
     ),
     Claim(
         "C2",
+        "Several sources, out of distribution",
         "Learning from several sources together consistently improves accuracy out of distribution, by up to 7 %.",
         "OOD accuracy together minus alone, paired by example and seed. Supported when the 95 % interval lies above "
         "zero for every source; mixed when it does for some and lies below zero for none; else not supported. The "
@@ -126,6 +129,7 @@ CLAIMS = (
     ),
     Claim(
         "C3",
+        "Several tasks, similar and dissimilar",
         "Learning several tasks together gives mixed results, with notable gains for combinations of similar tasks.",
         "Two halves, and supported only when both are; mixed when one is, or when one half is itself mixed. First: "
         "among all members, settings and sets (test, OOD), both gains and losses whose 95 % intervals are without "
@@ -138,6 +142,7 @@ CLAIMS = (
     ),
     Claim(
         "C4",
+        "Moves between the categories",
         "Heatmaps of transitions and data maps show how examples move between the categories from training alone to "
         "training together.",
         "For each member, the transition from alone to all together is held against the noise floor between seeds. "
@@ -151,6 +156,7 @@ CLAIMS = (
     ),
     Claim(
         "C5",
+        "A second stage",
         "A second stage of fine-tuning on a subset chosen by category improves the result further.",
         "Accuracy pooled over all members and settings. Supported when continuing on never-learned and forgotten "
         "examples (UNE+FRGE, the recipe's subset) gains both over the run that it continues and over a random subset "

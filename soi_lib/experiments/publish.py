@@ -32,12 +32,19 @@ RECORDED = Path("data/recorded/standard")
 FINDINGS = tuple(
     map(
         Path,
-        ("notebooks/two_stage.ipynb", "notebooks/claims.ipynb", "notebooks/sensitivity.ipynb", "book/provenance.ipynb"),
+        (
+            "book/index.ipynb",
+            "notebooks/two_stage.ipynb",
+            "notebooks/claims.ipynb",
+            "notebooks/sensitivity.ipynb",
+            "book/provenance.ipynb",
+        ),
     )
 )
 """Pages that need several seeds and second stages: of the recorded runs, unless the profile has stages of its own."""
-FIXED = (Path("notebooks/predecessor.ipynb"),)
-"""Pages of recorded runs that no profile of the book makes."""
+FIXED = tuple(map(Path, ("notebooks/predecessor.ipynb", "notebooks/suspects.ipynb")))
+"""Pages of recorded runs, or of a measurement, that no profile of the book makes."""
+MEASURED = Path("benchmarks/results/suspects.json")
 _COPIED = ("book", "notebooks", "_config.yml", "_toc.yml", "CHANGELOG.md", "CONTRIBUTING.md")
 
 
@@ -324,9 +331,9 @@ def make_book(root: Path, profile: str, runs: Path, *, jobs: int | None, quiet: 
 
 
 def _recorded_lists(root: Path) -> list[str]:
-    """The sha256 of every recorded folder's list: with it changes everything that is read from there."""
+    """The sha256 of every recorded folder's list and of the measurement: with it changes what is read from there."""
     lists = sorted((root / "data" / "recorded").glob("*/checksums.txt"))
-    return [hashlib.sha256(path.read_bytes()).hexdigest() for path in lists]
+    return [hashlib.sha256(path.read_bytes()).hexdigest() for path in [*lists, *root.glob(MEASURED.as_posix())]]
 
 
 def _checkout(root: Path) -> None:

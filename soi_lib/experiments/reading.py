@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from soi_lib.analysis.agreement import change_rates
 from soi_lib.analysis.categories import SOI
-from soi_lib.analysis.excess import Excess
+from soi_lib.analysis.excess import Excess, common_codes
 from soi_lib.analysis.statistics import Interval, difference_interval, metric_interval
 from soi_lib.experiments.results import Results
 from soi_lib.experiments.tables import setting_name, transition
@@ -170,6 +171,16 @@ def _accuracy(results: Results, member: str, setting: tuple[str, ...], split: st
     return float((answers == gold).mean())
 
 
+def _changes(results: Results, setting: tuple[str, ...]) -> list[tuple[float, float]]:
+    """For each member the share of examples that change category from alone to `setting`, and between seeds alone."""
+    rates = []
+    for member in results.members:
+        runs = [results.run(s, seed).dynamics(member) for s in ((member,), setting) for seed in results.seeds]
+        across, floors = change_rates(common_codes(runs), len(results.seeds))
+        rates.append((float(across.mean()), float(floors[0].mean())))
+    return rates
+
+
 def story(found: dict[str, Results]) -> str:
     """The landing page's summary: per comparison, accuracy alone and together, and the share of examples that moved."""
     lines = []
@@ -180,13 +191,11 @@ def story(found: dict[str, Results]) -> str:
             alone = [_accuracy(results, m, (m,), split) for m in results.members]
             both = [_accuracy(results, m, last, split) for m in results.members]
             parts.append(f"{label} accuracy {np.mean(alone):.3f} alone and {np.mean(both):.3f} together")
-        moved = []
-        for member in results.members:
-            counts = transition(results, member, last).to_numpy()
-            moved.append(1 - np.trace(counts) / counts.sum())
+        changed, floor = (float(np.mean(rates)) for rates in zip(*_changes(results, last), strict=True))
+        by_chance = "" if np.isnan(floor) else f", {floor:.0%} when only the seed differs"
         lines.append(
             f"- **{TITLES[name]}** (mean over {', '.join(results.members)}): {'; '.join(parts)}; "
-            f"{np.mean(moved):.0%} of the training examples change category."
+            f"{changed:.0%} of the training examples change category between the two{by_chance}."
         )
     first = next(iter(found.values()))
     return "\n".join([*lines, "", caution(first)])

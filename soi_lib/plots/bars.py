@@ -64,7 +64,7 @@ def soi_bars(table: pd.DataFrame, *, title: str = "", note: str = "") -> Figure:
         if title:
             figure.suptitle(title, x=0.01, ha="left", fontsize=11.5, fontweight="bold")
     text = f"""Stacked bars of the shares of training examples in the six categories, by setting.
-        {_shares_told(shares)} {_sizes_told(n)}"""
+        {f"{title}. " if title else ""}{_shares_told(shares)} {_sizes_told(n)}"""
     return finish(figure, text + sentence(note))
 
 
@@ -215,6 +215,7 @@ def accuracy_bars(table: pd.DataFrame, *, title: str = "", note: str = "") -> Fi
         )
     whiskers = " Whiskers are 95 % intervals." if "low" in table and table["low"].notna().any() else ""
     text = f"Bars of the accuracy of every member in every setting, {'; '.join(told)}.{whiskers}"
+    text += f" {title}." if title else ""
     return finish(figure, text + _baseline_text(table) + sentence(note), wide=True)
 
 

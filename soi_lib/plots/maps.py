@@ -16,7 +16,7 @@ from soi_lib.analysis.cartography import data_map
 from soi_lib.analysis.categories import SOI, categorize, forgetting_events
 from soi_lib.dynamics import TrainingDynamics, pack_history
 from soi_lib.errors import FormatError
-from soi_lib.plots.style import MUTED, ORDER, SOI_COLORS, SOI_HATCHES, WIDTH, finish, sentence, style
+from soi_lib.plots.style import MUTED, ORDER, SOI_COLORS, SOI_HATCHES, WIDTH, finish, percent, sentence, style
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -103,9 +103,10 @@ def data_map_plot(
     told = []
     for name, table in maps.items():
         left = f"; {MOST_POINTS:,} drawn" if len(table) > MOST_POINTS else ""
+        never = percent(float(table["never_learned"].mean()))
         told.append(
             f"{name}: {len(table):,} examples{left}, mean confidence {table['confidence'].mean():.2f}, mean "
-            f"variability {table['variability'].mean():.2f}, {table['never_learned'].mean() * 100:.0f} % never learned"
+            f"variability {table['variability'].mean():.2f}, {never} never learned"
         )
     colour = "correctness" if color == "correctness" else "category"
     text = f"Data maps of training examples: variability across epochs (x), confidence (y) and {colour} (colour)."

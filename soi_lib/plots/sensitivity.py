@@ -97,7 +97,7 @@ def share_areas(table: pd.DataFrame, over: str = "epochs", *, title: str = "", n
         f"{LABELS[NAMES.index(str(m))]} from {percent(ends[0][m])} to {percent(ends[1][m])}" for m in moves
     )
     text = f"""Stacked areas of the shares of the six categories over {_AXES.get(over, over)}, {low:g} to {high:g}, for
-        each member and setting. Largest changes, mean over all panels: {told or "none"}.
+        each member and setting. {f"{title}. " if title else ""}Largest changes, mean over all panels: {told or "none"}.
         {"Areas are means over seeds, thin lines the boundaries of single seeds." if several else ""}"""
     return finish(figure, text + sentence(note))
 
@@ -145,6 +145,7 @@ def share_dots(table: pd.DataFrame, *, title: str = "", note: str = "") -> Figur
             figure.suptitle(title, x=0.01, ha="left", fontsize=11.5, fontweight="bold")
     which = f"one for each of {len(seeds)} seeds" if len(seeds) > 1 else "of one seed"
     text = f"Dots of the shares of the six categories, {which}, by member and setting."
+    text += f" {title}." if title else ""
     if len(seeds) > 1 and widest[1]:
         (member, setting), points = widest[2], widest[0] * 100
         text += f" The widest spread is that of {widest[1]} for {member} ({setting}): {points:.1f} points."

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
-from soi_lib.analysis.agreement import repeat_kappa
+from soi_lib.analysis.agreement import change_rates, repeat_kappa
 from soi_lib.analysis.categories import SOI
 from soi_lib.errors import FormatError
 
@@ -72,3 +72,18 @@ def test_what_are_no_categories() -> None:
         repeat_kappa(np.array([[0.5, 1.0]]))
     with pytest.raises(FormatError, match="different numbers of runs"):
         repeat_kappa([np.ones((2, 3), int), np.ones((3, 3), int)])
+
+
+def test_change_rates_are_means_over_pairs_of_runs(rng: np.random.Generator) -> None:
+    codes = codes_of(rng, seeds=5)
+    across, floors = change_rates(codes, 3)
+    assert np.allclose(across, np.mean([codes[i] != codes[j] for i in range(3) for j in (3, 4)], axis=0))
+    assert np.allclose(floors[0], np.mean([codes[i] != codes[j] for i, j in combinations(range(3), 2)], axis=0))
+    assert np.allclose(floors[1], codes[3] != codes[4])
+
+
+def test_one_run_has_no_floor(rng: np.random.Generator) -> None:
+    codes = codes_of(rng, seeds=2)
+    across, floors = change_rates(codes, 1)
+    assert np.allclose(across, codes[0] != codes[1])
+    assert np.isnan(floors).all()
