@@ -27,7 +27,8 @@ was tried on the way, and what failed, is in [LOG.md](LOG.md). How well wrong la
 
 To measure: close everything else, then `.venv/bin/python benchmarks/NAME.py` for training, recording, analysis,
 streaming and whole (`--quick` only shows that it works), and `benchmarks/gpu.sh` where there is a GPU. Each call is
-appended to its record; the table shows the latest one that has the figure.
+appended to its record; the table shows the latest one that has the figure. Kills are counted by a test,
+`.venv/bin/python tests/experiments/kill_anywhere.py --kills 100 --seed 0 --command --log benchmarks/results/kill.json`.
 """
 TITLES = {
     "training": "Training beside the Hugging Face Trainer",
@@ -35,6 +36,7 @@ TITLES = {
     "analysis": "Analysis in memory",
     "streaming": "Analysis of more than memory holds",
     "whole": "The whole",
+    "kill": "Killed anywhere",
 }
 
 
@@ -84,7 +86,8 @@ def row(key: str, figure: bench.Figure, calls: list[dict[str, Any]], used: list[
         target = f"{target} (GPU)" if target else "(GPU)"
     call = next((call for call in reversed(calls) if key in call["figures"]), None)
     if call is None:
-        return f"| {figure.what} | {target} | not measured | | |"
+        why = ": no GPU was at hand" if figure.where == "GPU" else ""
+        return f"| {figure.what} | {target} | not measured{why} | | |"
     if call not in used:
         used.append(call)
     found = call["figures"][key]
@@ -117,6 +120,9 @@ def notes(name: str, used: list[dict[str, Any]]) -> str:
             largest = sorted(shares.items(), key=lambda item: (item[0] == "everything else", -item[1]))
             listed = ", ".join(f"`{op}` {share:.0%}" for op, share in largest)
             out.append(f"Call {number}, where {title} goes: {listed}.")
+        if name == "kill":
+            phases = ", ".join(f"{phase} {n}" for phase, n in details["kills that met a process in"].items())
+            out.append(f"Call {number}: the {details['kills']} kills met a process in these phases: {phases}.")
     if name == "streaming" and (bench.RESULTS / "streaming.png").exists():
         out.append("![Time and memory against the number of examples](results/streaming.png)")
     return "\n\n".join(out) + ("\n" if out else "")
