@@ -1,8 +1,9 @@
 """All parameters as one vector, so that a step's bookkeeping is a handful of operations instead of hundreds.
 
 The master copy is one float32 vector. In bf16 training the encoder's layers compute with a bf16 shadow of their
-part of it and write their gradients into a bf16 vector, both sliced into views once; embeddings and heads stay in
-float32. Casting, clipping, AdamW, zeroing, averaging over processes and saving a checkpoint are then one call
+part of it, sliced into views once; embeddings and heads stay in float32. Gradients are made by the backward pass in
+whatever memory it likes and then written into one float32 vector, which casts them on the way; so nothing is zeroed
+and nothing added to zeros. Casting, clipping, AdamW, averaging over processes and saving a checkpoint are then one call
 each. Against autocast, which casts every weight and every gradient on its own, this took the step of a six-layer
 encoder from 164 to 137 ms together with `training.cpu` (batch 16, 24 tokens, 2 cores).
 """
@@ -36,19 +37,16 @@ class FlatParameters:
         self.master = torch.cat([p.detach().float().flatten() for _, p in named]).to(device)
         self.gradient = torch.zeros(n, device=device)
         self._shadow = self.master[n_float:].to(torch.bfloat16)
-        self._shadow_gradient = torch.zeros_like(self._shadow)
         self._split = n_float
+        self._owned = [parameter for _, parameter in named]
+        self._places = [part.view(shape) for part, shape in zip(self.gradient.split(sizes), self.shapes, strict=True)]
         self.decayed: list[tuple[int, int]] = []
         self.plain: list[tuple[int, int]] = []
         start = 0
         for (_, parameter), size in zip(named, sizes, strict=True):
             stop = start + size
-            if start < n_float:
-                value, gradient = self.master[start:stop], self.gradient[start:stop]
-            else:
-                value = self._shadow[start - n_float : stop - n_float]
-                gradient = self._shadow_gradient[start - n_float : stop - n_float]
-            parameter.data, parameter.grad = value.view(parameter.shape), gradient.view(parameter.shape)
+            value = self.master[start:stop] if start < n_float else self._shadow[start - n_float : stop - n_float]
+            parameter.data, parameter.grad = value.view(parameter.shape), None
             slices = self.decayed if parameter.ndim > 1 else self.plain
             if slices and slices[-1][1] == start:
                 slices[-1] = (slices[-1][0], stop)
@@ -77,8 +75,17 @@ class FlatParameters:
         return torch.optim.AdamW(groups, lr=lr, fused=True)
 
     def collect(self) -> Tensor:
-        """The gradient (P,) float32 of the backward pass that just ended."""
-        self.gradient[self._split :].copy_(self._shadow_gradient)
+        """The gradient (P,) float32 of the backward passes since the last call; zero where none has been."""
+        reached, gradients = [], []
+        for parameter, place in zip(self._owned, self._places, strict=True):
+            if parameter.grad is None:
+                place.zero_()
+            else:
+                reached.append(place)
+                gradients.append(parameter.grad)
+                parameter.grad = None
+        if reached:
+            torch._foreach_copy_(reached, gradients)
         return self.gradient
 
     def clip(self, limit: float) -> None:
@@ -87,10 +94,8 @@ class FlatParameters:
         self.gradient.mul_(torch.clamp(limit / (norm + 1e-6), max=1.0))
 
     def publish(self) -> None:
-        """After an optimizer step: refresh the bf16 shadow and clear the gradients."""
+        """After an optimizer step: refresh the bf16 shadow."""
         self._shadow.copy_(self.master[self._split :])
-        self._shadow_gradient.zero_()
-        self.gradient.zero_()
 
     def named_master(self) -> dict[str, Tensor]:
         """Every parameter's float32 value, by name, as views of the master vector."""
