@@ -222,7 +222,60 @@ def test_a_run_gives_its_member(soi, dynamics, tmp_path):
     assert "found mine, yours. Next: choose one with --member" in soi("select", tmp_path / "run", "UNE")[2]
     assert soi("select", tmp_path / "run", "UNE", "--member", "mine")[1] == expected
     assert "did you mean 'mine'" in soi("select", tmp_path / "run", "UNE", "--member", "mime")[2]
-    assert "this folder is no run" in soi("select", tmp_path / "run" / "dynamics", "UNE")[2]
+    assert "this directory is no run" in soi("select", tmp_path / "run" / "dynamics", "UNE")[2]
+
+
+def test_every_reading_command_takes_a_run(soi, dynamics, tmp_path):
+    _, path = dynamics
+    folder = tmp_path / "made"
+    for key, setting in (("k0", ["mine"]), ("k1", ["mine"]), ("k2", ["mine", "yours"])):
+        for member in setting:
+            file = folder / "runs" / key / "dynamics" / f"{member}.parquet"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(path.read_bytes())
+    runs = [("k0", ["mine"], 0, "done"), ("k1", ["mine"], 1, "done"), ("k2", ["mine", "yours"], 0, "to do")]
+    index = [{"folder": f"runs/{k}", "setting": s, "seed": seed, "state": state} for k, s, seed, state in runs]
+    (folder / "runs.json").write_text(json.dumps({"runs": index}))
+    first, second = folder / "runs" / "k0", folder / "runs" / "k2"
+    assert soi("categorize", first)[1] == soi("categorize", path)[1]
+    assert soi("compare", first, second, "--member", "mine")[1] == soi("compare", path, path)[1]
+    assert soi("map", first, "--out", tmp_path / "map.csv")[0] == 0
+    code, _, err = soi("categorize", folder)
+    assert code == 2
+    assert f"found 2. Next: give one: {first} (mine alone, seed 0), " in " ".join(err.split())
+    (folder / "runs.json").write_text(json.dumps({"runs": index[:1]}))
+    assert soi("categorize", folder)[1] == soi("categorize", path)[1]
+
+
+def test_other_tools_files_are_told_apart(soi, tmp_path):
+    (tmp_path / "log.csv").write_text("id,epoch,gold,correct\n")
+    epochs = tmp_path / "cartography" / "training_dynamics" / "dynamics_epoch_0.jsonl"
+    epochs.parent.mkdir(parents=True)
+    epochs.write_text("{}\n")
+    for place in (tmp_path / "log.csv", tmp_path / "cartography", epochs):
+        code, _, err = soi("categorize", place)
+        assert code == 2
+        assert "cartography.read_dynamics, tables.read_table" in err
+
+
+def test_suspects_stand_with_the_ids_and_texts_of_the_file(soi, dynamics, tmp_path):
+    dyn, path = dynamics
+    named = TrainingDynamics([f"train/{i}" for i in dyn.ids], dyn.gold, dyn.p_gold, dyn.correct, dyn.meta)
+    named.save(path, overwrite=True)
+    source = tmp_path / "mine.csv"
+    pd.DataFrame(
+        [(100 + i, "no", f"opinion number {i}") for i in range(N + 7)], columns=["id", "label", "opinion"]
+    ).to_csv(source, index=False)
+    code, _, err = soi("suspects", path, "--from", source, "--out", tmp_path / "ranked.csv")
+    assert code == 0
+    assert "text from 'opinion'" in err  # no known name: the longest texts
+    assert f"7 of its {N + 7} rows were not trained on" in err
+    ranked = pd.read_csv(tmp_path / "ranked.csv")
+    assert set(ranked["id"]) == set(dyn.ids)
+    assert (ranked["opinion"] == [f"opinion number {i - 100}" for i in ranked["id"]]).all()
+    code, out, err = soi("suspects", path)
+    assert "suggested" not in out  # three classes and no logits
+    assert "no other label is suggested" in err
 
 
 def test_the_same_in_a_process_of_its_own(dynamics):

@@ -15,6 +15,7 @@ import pytest
 from authors_data import tiny_bert
 from own_data import csv, rows, run_main, snapshot
 
+from soi_lib.cli import training
 from soi_lib.experiments import own
 from soi_lib.experiments.run import do_run
 from soi_lib.experiments.store import RunStore
@@ -99,6 +100,18 @@ def test_several_members_and_what_belongs_to_which(soi, place):
     ):
         code, _, err = soi(*words, *extra)
         assert (code, message in err) == (2, True), err
+
+
+def test_the_comparison_that_is_offered_is_of_one_seed(capsys, place):
+    runs = [(["a"], 0), (["a"], 1), (["b"], 0), (["b"], 1), (["a", "b"], 0), (["a", "b"], 1)]
+    rows = [
+        {"seed": seed, "dynamics": {m: f"runs/{'-'.join(setting)}-{seed}/{m}.parquet" for m in setting}}
+        for setting, seed in runs
+    ]
+    training._next(place, {"members": ["a", "b"], "runs": rows})
+    said = capsys.readouterr().err
+    assert f"soi compare {place}/runs/a-0/a.parquet {place}/runs/a-b-0/a.parquet" in said
+    assert "both of seed 0" in said
 
 
 def write(path, text: str | bytes) -> None:

@@ -3,31 +3,37 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from soi_lib.cli.app import app
 from soi_lib.cli.shared import (
-    Dynamics,
+    DynamicsOrRun,
     EarlyOption,
     ForceOption,
     JsonOption,
+    MemberOption,
     category_name,
-    load_dynamics,
+    dynamics_in,
     print_json,
     table,
 )
 from soi_lib.errors import SoiError
 
+if TYPE_CHECKING:
+    from soi_lib.dynamics import TrainingDynamics
+
 
 @app.command()
-def categorize(file: Dynamics, early: EarlyOption = 0.5, as_json: JsonOption = False) -> None:
+def categorize(
+    file: DynamicsOrRun, member: MemberOption = None, early: EarlyOption = 0.5, as_json: JsonOption = False
+) -> None:
     """Count the examples of a dynamics file in each of the six categories."""
     from soi_lib.analysis.categories import SOI, soi_counts
     from soi_lib.analysis.categories import categorize as codes_of
 
-    dynamics = load_dynamics(file)
+    file, dynamics = dynamics_in(file, member)
     counts = soi_counts(codes_of(dynamics, early))
     if as_json:
         print_json({"file": str(file), "n": len(dynamics), "epochs": dynamics.epochs, "early": early, "soi": counts})
@@ -47,16 +53,18 @@ def compare(
     normalize: Annotated[
         Literal["row", "all"] | None, typer.Option("--normalize", help="Shares of a row or of all, not counts.")
     ] = None,
+    member: MemberOption = None,
     early: EarlyOption = 0.5,
     as_json: JsonOption = False,
 ) -> None:
     """Show how examples move between categories from one run to another: a 6 x 6 table, aligned by id.
 
-    Read a row: of the examples that were, say, LLE in SINGLE, how many are what in MULTI.
+    Read a row: of the examples that were, say, LLE in SINGLE, how many are what in MULTI. Give files, or run folders
+    (`--member` then says whose examples).
     """
     from soi_lib.analysis.transitions import transition_matrix
 
-    moves = transition_matrix(load_dynamics(single), load_dynamics(multi), normalize=normalize, early=early)
+    moves = transition_matrix(_side(single, member), _side(multi, member), normalize=normalize, early=early)
     if as_json:
         moves = moves.astype(object).where(moves.notna(), None)  # an empty row has no shares
         print_json({str(row): {str(c): value for c, value in values.items()} for row, values in
@@ -67,25 +75,32 @@ def compare(
             text.to_dict("index").items()])  # fmt: skip
 
 
+def _side(path: Path, member: str | None) -> TrainingDynamics:
+    """The dynamics of one side; `member` chooses in folders only, so that a file may stand beside one."""
+    return dynamics_in(path, member if path.is_dir() else None)[1]
+
+
 @app.command("map")
 def data_map(
-    file: Dynamics,
+    file: DynamicsOrRun,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="A .csv or .parquet for the numbers, a .png for the map.")
     ] = None,
+    member: MemberOption = None,
     early: EarlyOption = 0.5,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Write the data map of a dynamics file: confidence, variability, correctness and category of every example.
 
-    With `--json` and no `--out` the numbers go to standard output.
+    A picture shows the first three; the numbers have all. With `--json` and no `--out` the numbers go to standard
+    output.
     """
     from soi_lib import atomic
     from soi_lib.analysis.cartography import data_map as map_of
     from soi_lib.analysis.categories import SOI
 
-    dynamics = load_dynamics(file)
+    file, dynamics = dynamics_in(file, member)
     told = {"file": str(file), "n": len(dynamics), "epochs": dynamics.epochs, "early": early}
     if out is None:
         if not as_json:

@@ -41,7 +41,8 @@ def select(
     subsets: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Categories (UNE ACE ELE LLE FRGE_1 FRGE_2) or regions of the data map (easy ambiguous hard).",
+            help="Categories (UNE ACE ELE LLE FRGE_1 FRGE_2) or regions of the data map (easy ambiguous hard); "
+            "several are joined.",
             metavar="SUBSET...",
         ),
     ] = None,
@@ -141,7 +142,7 @@ def suspects(
     ranking = ranking.head(top if top is not None else len(ranking) if out is not None else 20)
     ranking["soi"] = [SOI(code).name for code in ranking["soi"]]
     if source is not None:
-        ranking = _with_texts(ranking, source, id_column, text, quiet)
+        ranking = _with_texts(ranking, source, id_column, text, len(dynamics), quiet)
     elif id_column is not None or text:
         raise SoiError("--id and --text name columns of a file that was not given", hint="give the file with --from")
     if out is not None:
@@ -155,22 +156,31 @@ def suspects(
         typer.echo(out)
     else:
         shown = ranking.drop(columns=["gold", "score", "variability", "correctness"])
+        if dynamics.meta.classes > 2 and dynamics.logits is None:
+            shown = shown.drop(columns="suggested")
+            _say(quiet, "no other label is suggested: with more than two classes that needs recorded logits")
         table([{str(name): _brief(value) for name, value in row.items()} for row in shown.to_dict("records")])
 
 
 def _with_texts(
-    ranking: pd.DataFrame, source: Path, id_column: str | None, text: list[str] | None, quiet: bool
+    ranking: pd.DataFrame, source: Path, id_column: str | None, text: list[str] | None, trained: int, quiet: bool
 ) -> pd.DataFrame:
-    """The ranking with columns of the person's file beside; those that were not named are guessed and said."""
+    """The ranking with columns of the person's file beside, and ids as they stand there; guesses are said."""
     import pandas as pd
 
     from soi_lib.corpora.copies import match, text_columns
 
     found = match(source, ranking["id"].tolist(), id_column)
     columns = text or text_columns(found.frame, source)
-    _say(quiet, f"{source}: found by {found.by}; text from {', '.join(map(repr, columns))}")
     beside = found.texts(columns).rename(columns={name: f"{name} (file)" for name in columns if name in ranking})
-    return pd.concat([ranking.reset_index(drop=True), beside], axis=1)
+    _say(quiet, f"{source}: found by {found.by}; text from {', '.join(map(repr, columns))}")
+    if (rest := len(found.frame) - trained) > 0:
+        _say(
+            quiet,
+            f"{rest} of its {len(found.frame)} rows were not trained on (held out for the test, or left out) and are "
+            "not judged; rows to test on from elsewhere (soi train --test FILE) leave all of these to training",
+        )
+    return pd.concat([ranking.reset_index(drop=True).assign(id=found.keys), beside], axis=1)
 
 
 def _brief(value: Any) -> Any:

@@ -37,9 +37,13 @@ ForceOption = Annotated[bool, typer.Option("--force", help="Replace an output th
 EarlyOption = Annotated[
     float, typer.Option("--early", help="Learned before this share of the epochs is early, else late.")
 ]
-Dynamics = Annotated[Path, typer.Argument(help="A dynamics file (.parquet).", metavar="FILE")]
 DynamicsOrRun = Annotated[Path, typer.Argument(help="A dynamics file (.parquet), or a run's folder.", metavar="FILE")]
 MemberOption = Annotated[str | None, typer.Option("--member", help="Which member, where a run has several.")]
+_OTHERS = (".csv", ".tsv", ".json", ".jsonl", ".npy", ".npz")
+_OTHERS_HINT = (
+    "read another tool's file in Python (soi_lib.integrations: cartography.read_dynamics, tables.read_table, "
+    "arrays.read_arrays), and save the result as .parquet"
+)
 _PREDICTIONS = {"split", "id", "gold", "predicted", "p_gold"}
 
 
@@ -78,21 +82,27 @@ def dynamics_in(path: Path, member: str | None = None) -> tuple[Path, TrainingDy
     if not path.is_dir():
         if member is not None:
             raise SoiError("--member chooses in a run's folder", where=path, hint="give the folder, or leave it out")
+        if path.is_file() and path.suffix in _OTHERS:
+            raise SchemaError(
+                "this is not a dynamics file", where=path, found=path.suffix, expected=".parquet", hint=_OTHERS_HINT
+            )
         return path, load_dynamics(path)
     if (path / "manifest.json").is_file():
         from soi_lib.experiments.store import open_run
 
         open_run(path)
-    runs = sorted(manifest.parent for manifest in path.glob("runs/*/manifest.json"))  # a folder of `soi train`
+    runs = _runs_in(path, member)
     if len(runs) == 1:
-        return dynamics_in(runs[0], member)
+        return dynamics_in(next(iter(runs)), member)
     if runs:
-        listing = ", ".join(str(run) for run in runs[:4]) + (" ..." if len(runs) > 4 else "")
-        raise SoiError("there are several runs here", where=path, found=f"{len(runs)}", hint=f"give one: {listing}")
+        listing = ", ".join(f"{run} ({what})" for run, what in list(runs.items())[:6])
+        hint = f"give one: {listing}{' ...' if len(runs) > 6 else ''}"
+        raise SoiError("there are several runs here", where=path, found=f"{len(runs)}", hint=hint)
     files = {file.stem: file for file in sorted((path / "dynamics").glob("*.parquet"))}
     if not files:
+        hint = _OTHERS_HINT if any(path.rglob("dynamics_epoch_*.jsonl")) else "name a file"
         raise SoiError(
-            "this folder is no run", where=path, expected="a folder `dynamics` with .parquet files", hint="name a file"
+            "this directory is no run", where=path, expected="a folder `dynamics` with .parquet files", hint=hint
         )
     if member is None and len(files) > 1:
         raise SoiError(
@@ -102,6 +112,22 @@ def dynamics_in(path: Path, member: str | None = None) -> tuple[Path, TrainingDy
         raise SoiError("no such member in this run", where=path, found=repr(member), hint=nearest(member, files))
     file = files[member] if member is not None else next(iter(files.values()))
     return file, load_dynamics(file)
+
+
+def _runs_in(path: Path, member: str | None) -> dict[Path, str]:
+    """The runs of a folder that `soi train` made, with setting and seed in words; those that hold `member`."""
+    try:
+        index = json.loads((path / "runs.json").read_text(encoding="utf-8"))
+        rows = [row for row in index["runs"] if row["state"] == "done"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {manifest.parent: "run" for manifest in sorted(path.glob("runs/*/manifest.json"))}
+    from soi_lib.experiments.own_index import setting_words
+
+    return {
+        path / row["folder"]: f"{setting_words(row['setting'])}, seed {row['seed']}"
+        for row in rows
+        if member is None or member in row["setting"]
+    }
 
 
 def category_name(soi: SOI) -> str:

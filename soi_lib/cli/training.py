@@ -44,7 +44,7 @@ def train(
     ] = None,
     label: Annotated[Texts, typer.Option("--label", metavar="COLUMN", help="Column of labels.")] = None,
     id_column: Annotated[
-        Texts, typer.Option("--id", metavar="COLUMN", help="Column of ids [default: row numbers].")
+        Texts, typer.Option("--id", metavar="COLUMN", help="Column of ids [default: id, idx, guid, or row numbers].")
     ] = None,
     test: Annotated[
         Texts, typer.Option("--test", metavar="FILE", help="Rows to test on [default: a fifth of the training rows].")
@@ -72,7 +72,9 @@ def train(
     ] = 128,
     jobs: JobsOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be done; write nothing.")] = False,
-    force: ForceOption = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Use a folder made with other settings; its finished runs stay in it.")
+    ] = False,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -80,7 +82,7 @@ def train(
 
     One data set is trained alone; with several (`--member`) each is trained alone and all are trained together. Columns
     are guessed where you do not name them, and every guess is said before training starts. Stop it at any time: the
-    same command continues.
+    same command continues (a run's state is kept once a minute).
 
     `soi train --train reviews.csv --out reviews` ... then `soi report reviews`.
     """
@@ -118,11 +120,12 @@ def train(
 
 def _next(out: Path, index: dict[str, Any]) -> None:
     """The commands that one gives after this one."""
-    first, last = index["runs"][0], index["runs"][-1]
-    name = index["members"][0]
-    files = [shlex.quote(str(out / row["dynamics"][name])) for row in (first, last) if name in row["dynamics"]]
+    name, seed = index["members"][0], index["runs"][0]["seed"]
+    rows = [row for row in index["runs"] if name in row["dynamics"] and row["seed"] == seed]  # alone, then together
+    files = [shlex.quote(str(out / row["dynamics"][name])) for row in rows]
     lines = [f"soi report {shlex.quote(str(out))}", f"soi categorize {files[0]}"]
-    lines += [f"soi compare {' '.join(files)}"] if len(set(files)) > 1 else []
+    if len(files) > 1:
+        lines.append(f"soi compare {files[0]} {files[-1]}  # {name} alone and together, both of seed {seed}")
     typer.echo("next:\n" + "\n".join(f"  {line}" for line in lines), err=True)
 
 

@@ -34,13 +34,14 @@ class Matched:
     """Where the examples of dynamics stand in a file.
 
     rows (n,) int64: the row (from 0, in the file's order) of each id asked for; frame: all rows of the file, with the
-    values as they stand; by: what the ids were compared with, for a person.
+    values as they stand; by: what the ids were compared with, for a person; keys: the ids as they stand there, as text.
     """
 
     path: Path
     frame: pd.DataFrame
     rows: npt.NDArray[np.int64]
     by: str
+    keys: tuple[str, ...]
 
     def texts(self, columns: Iterable[str]) -> pd.DataFrame:
         """These columns of the matched rows, in the order of the ids asked for. Raises CorpusError."""
@@ -103,15 +104,22 @@ def match(path: str | os.PathLike[str], ids: Iterable[Any], column: str | None =
     missing = [i for i, key in enumerate(keys) if key not in place]
     if missing:
         raise _missing(source, by, wanted, missing, place, guessed=column is None)
-    return Matched(source, frame, np.array([place[key] for key in keys], dtype=np.int64), by)
+    return Matched(source, frame, np.array([place[key] for key in keys], dtype=np.int64), by, tuple(keys))
 
 
 def text_columns(frame: pd.DataFrame, path: Path) -> list[str]:
-    """The columns that are called as texts are, both of a pair; raises CorpusError where there is none."""
+    """The columns that are called as texts are, both of a pair, else the one with the longest texts.
+
+    Raises CorpusError where there is none.
+    """
     have = {str(c).lower(): str(c) for c in frame.columns}
     for names in (*PAIRS, *((name,) for name in TEXTS)):
         if all(name in have for name in names):
             return [have[name] for name in names]
+    words = {name: frame[name].astype(str).str.count(r"\S+").mean() for name in have.values() if len(frame)}
+    longest = max(words, key=words.__getitem__, default=None)
+    if longest is not None and words[longest] >= 2:
+        return [longest]
     raise CorpusError("no column looks like the text", where=path, found=", ".join(have), hint="name it with --text")
 
 
@@ -176,7 +184,7 @@ def _missing(
         f"{len(missing)} of the {len(ids)} ids are not in the file ({by})",
         where=path,
         found=found,
-        hint="name the column that holds the ids with --id"
+        hint="if this is the file that was trained on, name its column of ids with --id"
         if guessed
         else "give the file that was trained on, and the column of its ids",
     )

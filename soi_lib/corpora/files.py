@@ -32,7 +32,7 @@ FILE_NAMES = {
     "ood": ("ood", "out_of_distribution", "out-of-distribution"),
 }
 PAIRS = (("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2"), ("text", "text_pair"))
-TEXTS = ("text", "utt", "sentence", "utterance", "content")
+TEXTS = ("text", "utt", "sentence", "utterance", "content", "review", "comment", "message", "tweet")
 LABEL_COLUMNS = ("label", "intent", "sentiment", "airline_sentiment", "labels", "gold", "class", "category")
 ID_COLUMNS = ("id", "idx", "guid")
 

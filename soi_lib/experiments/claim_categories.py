@@ -68,10 +68,11 @@ def six_behaviours(evidence: Evidence) -> Finding:
         else f"Rare, in under half of them: {listing(rare)}.",
     ]
     if seeds > 1:
-        told.append(
+        told.insert(
+            0,
             f"Between seeds, examples fall into the same category again beyond chance in "
             f"{int((by_member['low'] > 0).sum())} of {len(by_member)} members (kappa {span(by_member['value'])}) and "
-            f"for {int((by_category['low'] > 0).sum())} of 6 categories: {_named(by_category)}."
+            f"for {int((by_category['low'] > 0).sum())} of 6 categories: {_named(by_category)}.",
         )
     else:
         told.append("With one seed nothing shows whether an example would fall into its category again.")
@@ -153,8 +154,9 @@ def moves(evidence: Evidence) -> Finding:
         surplus = part["value"] * 100
         told.insert(
             1,
-            f"That share is above the floors in {int((part['low'] > 0).sum())} of {len(part)} members and below them "
-            f"in {int((part['high'] < 0).sum())}, by {surplus.min():+.1f} to {surplus.max():+.1f} points"
+            f"That share is above the mean of these two in {int((part['low'] > 0).sum())} of {len(part)} members and "
+            f"below it in {int((part['high'] < 0).sum())} (95 % intervals), by {surplus.min():+.1f} to "
+            f"{surplus.max():+.1f} points"
             + (": moves differ from noise in where they go more than in number." if surplus.max() < 5 else "."),
         )
         enough = beyond_chance(moved, len(cells), 0.05)

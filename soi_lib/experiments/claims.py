@@ -164,8 +164,9 @@ CLAIMS = (
         "neither; mixed when it does not, but more of the four subsets by category gain over their random control "
         "than chance gives; else not supported.",
         claim_gains.second_stage,
-        "Gains of accuracy of continuing on a subset, pooled over all members and settings, with 95 % intervals. Up "
-        "and down count the single cases whose interval is without zero.",
+        "Gains of accuracy of continuing on a subset, pooled over all members and settings, with 95 % intervals. "
+        "Cases: members in a setting whose subset was large enough in every seed (not tested: the others); up and "
+        "down: those of them whose own interval is above or below zero.",
     ),
 )
 

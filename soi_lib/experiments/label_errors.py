@@ -99,8 +99,8 @@ def told(report: dict[str, Any]) -> str:
         own = next(row for row in report["overall"] if row["method"] == ours)
         gap = _gap(best, report, key)
         sentences.append(
-            f"By {name}, the rule *{ours}* reaches {own[key]['mean']:.3f} and the best other method, {best['method']}, "
-            f"{best[key]['mean']:.3f}: ours {_verdict(gap)} ({_text(gap, sign='+')})."
+            f"By {name}, the default rule *{ours}* reaches {own[key]['mean']:.3f} and the best method that other tools "
+            f"offer, {best['method']}, {best[key]['mean']:.3f}: the default {_verdict(gap)} ({_text(gap, sign='+')})."
         )
     return " ".join(sentences)
 

@@ -34,7 +34,7 @@ def caution(found: Mapping[str, Results]) -> str:
             f"**No second stages.** These runs have none ({first.note}), so there is nothing to show on this page yet."
         )
     if _seeds(found) > 1:
-        return f"{note(found)}. Intervals resample examples within a seed, then seeds."
+        return f"{note(found)}. Intervals resample examples and add the spread between seeds (Student's t)."
     return (
         f"**One seed.** {note(found)}. Differences here mix the effect of the subset with chance; intervals cover "
         "the choice of examples only. Read them as a demonstration, not as a result."

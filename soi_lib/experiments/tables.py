@@ -49,7 +49,7 @@ def member_table(results: Results) -> pd.DataFrame:
 def score_table(results: Results) -> pd.DataFrame:
     """A row a member, setting and split (test, ood): accuracy with its 95 % interval, macro-F1, loss, baselines.
 
-    Scores are means over seeds; the interval resamples examples, then seeds.
+    Scores are means over seeds; the interval resamples examples and adds the spread between seeds.
     """
     rows: list[dict[str, Any]] = []
     for member in results.members:

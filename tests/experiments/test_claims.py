@@ -42,7 +42,7 @@ def test_six_behaviours_repeat_or_do_not(tmp_path, shuffled, verdict) -> None:
     assert (found.n, found.seeds) == (1200, 3)
     members = found.table.set_index("case").loc[list(MEMBERS["source"])]
     assert {m for m in members.index if members.loc[m, "low"] > 0} == set(MEMBERS["source"]) - set(shuffled)
-    assert "In 18 of 18 dynamics the six categories add up" in found.evidence[0]  # 3 alone and 3 together, 3 seeds
+    assert "In 18 of 18 dynamics the six categories add up" in found.evidence[1]  # 3 alone and 3 together, 3 seeds
 
 
 def test_stored_counts_that_are_not_those_of_the_dynamics_end_c1(tmp_path) -> None:
@@ -51,8 +51,8 @@ def test_stored_counts_that_are_not_those_of_the_dynamics_end_c1(tmp_path) -> No
     first.metrics["tweets"]["soi"]["ACE"] += 1
     verdict = judge(found, "C1")["C1"]
     assert verdict.verdict == "not supported"
-    assert "17 of 18" in verdict.evidence[0]
-    assert "tweets in tweets, seed 0" in verdict.evidence[0]
+    assert "17 of 18" in verdict.evidence[1]
+    assert "tweets in tweets, seed 0" in verdict.evidence[1]
 
 
 # --- C2 ----------------------------------------------------------------------------------------------------------

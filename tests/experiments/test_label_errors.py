@@ -45,10 +45,10 @@ def test_the_sentence_names_the_best_of_the_others_and_the_gap(tmp_path):
 
     worse = report({DEFAULT_RULE: 1.0, "cleanlab self confidence": 3.0})
     said = label_errors.told(worse)
-    assert "the best other method, cleanlab self confidence" in said
-    assert said.count("ours is worse") == 2
+    assert "the best method that other tools offer, cleanlab self confidence" in said
+    assert said.count("the default is worse") == 2
     better = label_errors.told(report({DEFAULT_RULE: 3.0, "last epoch": 5.0}))  # a rule of ours is no other tool
-    assert better.count("ours is better") == 2
+    assert better.count("the default is better") == 2
     assert "last epoch" not in better
     same = label_errors.told(report({name: 2.0 for name in (DEFAULT_RULE, "margin")}, seeds=(0, 1)))
     assert "cannot be told from it" in same
