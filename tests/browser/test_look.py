@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 from playwright.sync_api import Locator, Page, expect
 from reading import BOOK, Visit, toc_pages
@@ -52,8 +53,10 @@ def test_pointing_at_an_example_shows_its_text_and_history(visit: Visit, compari
     settled(place)
     value = data(comparison, FOUND[comparison])
     alone, together = value["runs"][value["first"]], value["runs"][value["second"]]
-    # the most variable one lies apart from the others, so nothing covers it
-    i = max(range(len(value["text"])), key=lambda k: (alone["variability"][k], k))
+    # the one that lies furthest from all others, so that nothing covers it
+    at = np.column_stack([2 * np.array(alone["variability"]), np.array(alone["confidence"])])
+    apart = np.hypot(*(at[:, None] - at).transpose(2, 0, 1)) + 1e6 * np.eye(len(at))
+    i = int(apart.min(axis=1).argmax())
     place.locator(".look-map .main-svg").first.scroll_into_view_if_needed()
     spot = place.evaluate(f"(place, i) => ({POINT})([place, i])", i)
     visit.page.mouse.move(spot["x"] - 40, spot["y"] - 40)
