@@ -108,5 +108,5 @@ def test_the_essentials_load_neither_torch_nor_pandas() -> None:
 
 
 def test_figures_and_analysis_load_no_torch() -> None:
-    code = "import soi_lib.plots, soi_lib.plots.interactive, soi_lib.analysis.excess, soi_lib.analysis.selection"
+    code = "import soi_lib.plots, soi_lib.plots.explorer, soi_lib.analysis.excess, soi_lib.analysis.selection"
     assert loaded_by(code) & HEAVY == set()

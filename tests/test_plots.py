@@ -42,7 +42,7 @@ from soi_lib.plots import (
     transition_heatmap,
     transition_panels,
 )
-from soi_lib.plots.interactive import flow_sankey, interactive_html, interactive_map, write_page, write_plotly_js
+from soi_lib.plots.explorer import flow_sankey, interactive_html, interactive_map, write_page, write_plotly_js
 from soi_lib.plots.maps import MOST_POINTS, example_histories
 from soi_lib.plots.style import first_sentence, ink, percent
 

@@ -65,7 +65,7 @@ class _Figures:
         self.count = 0
 
     def html(self, figure: Any) -> str:
-        from soi_lib.plots.interactive import interactive_html
+        from soi_lib.plots.explorer import interactive_html
 
         self.count += 1
         return f'<div class="wide">{interactive_html(figure, name=f"figure-{self.count}", plotly_js=None)}</div>'
@@ -133,7 +133,7 @@ def _categories(subject: Subject) -> str:
 
 
 def _member(subject: Subject, member: str, figures: _Figures) -> str:
-    from soi_lib.plots.interactive import interactive_map
+    from soi_lib.plots.explorer import interactive_map
 
     settings, texts = subject.members[member], subject.texts.get(member, {})
     names = list(settings)
@@ -163,7 +163,7 @@ def _member(subject: Subject, member: str, figures: _Figures) -> str:
 def _moves(subject: Subject, member: str, settings: Runs, figures: _Figures) -> str:
     """From alone to together, beside what moves between seeds; with one setting only the latter."""
     from soi_lib.plots import show, transition_heatmap, transition_panels
-    from soi_lib.plots.interactive import flow_sankey
+    from soi_lib.plots.explorer import flow_sankey
 
     names = list(settings)
     single, several = settings[names[0]], len(settings[names[0]]) > 1

@@ -5,9 +5,9 @@ Every function returns the figure; `caption` gives the text that belongs to it, 
 
 from soi_lib.plots.bars import accuracy_bars, soi_bars, story_figure
 from soi_lib.plots.maps import data_map_plot, histories_figure
-from soi_lib.plots.matrices import flow_plot, transition_heatmap, transition_panels
 from soi_lib.plots.style import ORDER, SOI_COLORS, SOI_HATCHES, caption, show
 from soi_lib.plots.table import show_table
+from soi_lib.plots.transitions import flow_plot, transition_heatmap, transition_panels
 
 __all__ = [
     "ORDER",

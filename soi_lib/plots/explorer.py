@@ -22,8 +22,8 @@ from soi_lib.analysis.cartography import data_map
 from soi_lib.analysis.categories import SOI, history_string
 from soi_lib.dynamics import TrainingDynamics, align
 from soi_lib.errors import FormatError
-from soi_lib.plots.matrices import SIDES, in_order, moves_told
 from soi_lib.plots.style import LABELS, ORDER, SOI_COLORS, caption, sentence
+from soi_lib.plots.transitions import SIDES, in_order, moves_told
 
 if TYPE_CHECKING:
     import pandas as pd
