@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 from pathlib import Path
+from typing import Any
 
+import nbval.kernel
 import numpy as np
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+def private_kernel(manager: Any = nbval.kernel.KernelManager, **given: Any) -> Any:
+    """A manager whose kernel has sockets in a folder of its own: ports of kernels that start together may clash."""
+    folder = tempfile.mkdtemp(prefix="soi-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return manager(**given, transport="ipc", connection_file=f"{folder}/kernel.json")
+
+
+nbval.kernel.KernelManager = private_kernel
 
 
 @pytest.fixture(scope="session")

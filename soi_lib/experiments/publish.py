@@ -14,6 +14,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -167,24 +168,14 @@ def run_notebook(source: Path, target: Path, parameters: dict[str, Any], *, cwd:
         if "\0" in str(value):
             raise SoiError(f"a NUL character in the parameter {name}", where=source, found=repr(value))
     with atomic.replacing(target) as tmp:
-        command = [
-            sys.executable,
-            "-m",
-            "papermill",
-            str(source.resolve()),
-            str(tmp.resolve()),
-            "--cwd",
-            str(cwd),
-            "--kernel",
-            "python3",
-            "--no-progress-bar",
-            "--log-level",
-            "WARNING",
-        ]
-        for name, value in sorted(parameters.items()):
-            command += ["-r" if isinstance(value, str) else "-p", name, str(value)]
-        environment = os.environ | {"PYTHONWARNINGS": "ignore", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
-        done = subprocess.run(command, capture_output=True, text=True, env=environment)
+        call = {"source": str(source.resolve()), "target": str(tmp.resolve()), "parameters": parameters}
+        done = subprocess.run(
+            [sys.executable, "-c", f"import json, sys, {__name__} as m; m._papermill(**json.load(sys.stdin))"],
+            input=json.dumps(call | {"cwd": str(cwd.resolve())}),
+            capture_output=True,
+            text=True,
+            env=os.environ | {"PYTHONWARNINGS": "ignore", "PYDEVD_DISABLE_FILE_VALIDATION": "1"},
+        )
         if done.returncode != 0:
             partial = target.with_name(f"{target.stem}-failed.ipynb")
             if tmp.stat().st_size:
@@ -194,6 +185,28 @@ def run_notebook(source: Path, target: Path, parameters: dict[str, Any], *, cwd:
                 "the notebook failed", where=source, found=lines[-1] if lines else "no message", hint=f"see {partial}"
             )
         _clean(tmp)
+
+
+def _papermill(source: str, target: str, parameters: dict[str, Any], cwd: str) -> None:
+    """Execute a notebook in this process and a kernel. Raises PapermillExecutionError for a cell that fails.
+
+    The kernel talks through sockets in a folder of its own: TCP ports are chosen some time before they are opened, so
+    kernels that start at the same moment may choose the same ones, and die.
+    """
+    import papermill
+    from traitlets.config import Config
+
+    with tempfile.TemporaryDirectory(prefix="soi-") as private:  # a short path: that of a socket has 107 bytes at most
+        kernel = {"transport": "ipc", "connection_file": str(Path(private, "kernel.json"))}
+        papermill.execute_notebook(
+            source,
+            target,
+            parameters,
+            kernel_name="python3",
+            progress_bar=False,
+            cwd=cwd,
+            config=Config(KernelManager=kernel),
+        )
 
 
 def _clean(path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -42,11 +43,11 @@ def book(tmp_path):
     return tmp_path
 
 
-def run(root, **parameters):
+def run(root, jobs=2, **parameters):
     values = {"runs": "runs", "profile": "quick"} | parameters
     paths = publish.notebooks(root)
     out = root / "_build" / "stamps"
-    return publish.execute(dict.fromkeys(paths, values), root=root, out=out, reads="r", jobs=2, quiet=True)
+    return publish.execute(dict.fromkeys(paths, values), root=root, out=out, reads="r", jobs=jobs, quiet=True)
 
 
 def test_pages_in_reading_order(book):
@@ -77,6 +78,22 @@ def test_only_what_changed_is_executed_staged_and_rendered(book):
     page = publish.render(book, quiet=True)
     assert page.exists()
     assert "Two, once more" in (book / "_build/html/notebooks/two.html").read_text(encoding="utf-8")
+
+
+def test_notebooks_that_start_together_share_no_port(book):
+    names = [f"notebooks/n{i}" for i in range(3)]
+    (book / "_toc.yml").write_text(
+        "format: jb-book\nroot: book/index\nchapters:\n" + "".join(f"- file: {name}\n" for name in names),
+        encoding="utf-8",
+    )
+    for name in names:
+        notebook(book / f"{name}.ipynb", ("code", "import ipykernel\nprint(ipykernel.get_connection_info())"))
+    run(book, jobs=3)
+    made = [nbformat.read(book / "_build" / "stamps" / f"{name}.ipynb", as_version=4) for name in names]
+    found = [json.loads(one.cells[0].outputs[0].text) for one in made]
+    assert {one["transport"] for one in found} == {"ipc"}
+    assert len({one["ip"] for one in found}) == len(names)  # the beginning of the sockets' paths
+    assert not any(Path(one["ip"]).parent.exists() for one in found)
 
 
 def test_a_failing_notebook_is_named_and_its_output_kept(book):
