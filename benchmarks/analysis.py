@@ -19,7 +19,6 @@ import bench
 import numpy as np
 
 from soi_lib import TrainingDynamics, categorize, data_map, transition_matrix
-from soi_lib.analysis.cartography import metrics
 
 
 def main() -> int:
@@ -77,14 +76,14 @@ def measure(record: bench.Record, given: object, classes: int, folder: Path) -> 
         {
             "all": lambda: data_map(TrainingDynamics.load(path)),
             "load": lambda: TrainingDynamics.load(path),
-            "metrics": lambda: metrics(dyn.p_gold, history, epochs),
+            "metrics": lambda: data_map(dyn),
             "copy": copy,
             "transition": lambda: transition_matrix(dyn, other),
             "plain formulas": lambda: plain(dyn),
         },
         given.repeats,  # type: ignore[attr-defined]
     )
-    oracle, ours = plain(dyn), metrics(dyn.p_gold, history, epochs)
+    oracle, ours = plain(dyn), data_map(dyn)
     for name, values in oracle.items():
         assert np.allclose(ours[name], values, atol=1e-7, rtol=0), name
     record.figure(f"analysis.{classes}.all", found["all"])

@@ -107,8 +107,7 @@ FIGURES: dict[str, Figure] = {
         }.items()
     },
     "streaming.memory": Figure("streaming", "100,000,000 x 10 from disk: most memory of the process", "GiB", 1),
-    "streaming.map": Figure("streaming", "100,000,000 x 10: data map with exact regions, file to file", "s"),
-    "streaming.counts": Figure("streaming", "100,000,000 x 10: categories only", "s"),
+    "streaming.map": Figure("streaming", "100,000,000 x 10: a folder of files to one data map", "s"),
     "streaming.linear": Figure("streaming", "time an example at 100,000,000 over that at 1,000,000", "x", 1.25),
     "kill.kills": Figure("kill", "SIGKILLs of a reproduction at random moments of all phases", "", 100, "at least"),
     "kill.rounds": Figure("kill", "restarted until finished, and compared with the undisturbed: rounds", ""),

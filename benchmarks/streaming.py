@@ -3,10 +3,10 @@
     .venv/bin/python benchmarks/streaming.py                     # needs 8 GB of disk in --folder; some ten minutes
     .venv/bin/python benchmarks/streaming.py --largest 10000000
 
-Every size is written in parts, read, and removed again, each step in a process of its own whose largest resident
-memory is taken (VmHWM of Linux). `counts` are the categories of all examples (seal and histories only), `map` is the
-whole data map with the exact regions, file to file. Files of the first three sizes are read five times, the largest
-once: it is a hundred repetitions in a row. Results in a plot beside the record.
+Every size is written as a folder of files of about a million examples, read, and removed again, each step in a process
+of its own whose largest resident memory is taken (VmHWM of Linux). `map` is `stream_data_map`: seals checked, the whole
+data map written, categories counted, regions cut. The largest size is mapped once: it is a hundred repetitions in a
+row. Results in a plot beside the record.
 """
 
 from __future__ import annotations
@@ -44,14 +44,13 @@ def main() -> int:
     rows = []
     for n in sizes:
         with tempfile.TemporaryDirectory(dir=given.folder) as folder:
-            common = {"n": n, "epochs": given.epochs, "path": f"{folder}/d.parquet", "out": f"{folder}/map.parquet"}
+            common = {"n": n, "epochs": given.epochs, "path": f"{folder}/runs", "out": f"{folder}/map.parquet"}
             row = {"examples": n, "write": run(common | {"step": "write"})}
-            row["bytes"] = os.path.getsize(common["path"])
+            row["bytes"] = sum(path.stat().st_size for path in Path(common["path"]).iterdir())
             times = given.repeats if n <= 10**7 else 1
-            for step in ("counts", "map"):
-                found = [run(common | {"step": step}) for _ in range(times)]
-                row[step] = {k: sorted(f[k] for f in found)[len(found) // 2] for k in ("seconds", "gib")}
-                row[step]["all"] = [f["seconds"] for f in found]
+            found = [run(common | {"step": "map"}) for _ in range(times)]
+            row["map"] = {k: sorted(f[k] for f in found)[len(found) // 2] for k in ("seconds", "gib")}
+            row["map"]["all"] = [f["seconds"] for f in found]
         rows.append(row)
         print(json.dumps(row), flush=True)
         record.detail("sizes", rows)
@@ -61,16 +60,14 @@ def main() -> int:
     if last["examples"] == 10**8 or given.quick:
         record.figure("streaming.memory", [max(last[step]["gib"] for step in ("write", "counts", "map"))])
         record.figure("streaming.map", last["map"]["all"])
-        record.figure("streaming.counts", last["counts"]["all"])
         record.figure("streaming.linear", [each["last"] / each["million"]])
     hours, size = 1e10 * each["last"] / 3600, 1e10 * last["bytes"] / last["examples"] / 2**40
     record.detail(
         "said",
         [
             f"10,000,000,000 examples x {given.epochs} would take {hours:.1f} hours and {size:.2f} TiB at this rate on "
-            "one such machine (an estimate). They shard by files: counts add up, and so do the four histograms of "
-            "65,536 places from which each cut is found, so K machines with a K-th of the files each need a K-th of "
-            "the time and exchange two megabytes a cut for exact regions."
+            "one such machine (an estimate). Files are the shards: K machines with a K-th of the files each need a "
+            "K-th of the time, their maps lie side by side and their counts add up."
         ],
     )
     picture(rows, record.path.with_suffix(".png"))
@@ -92,18 +89,17 @@ def run(call: dict[str, Any]) -> dict[str, float]:
 
 def child(call: dict[str, Any]) -> dict[str, float]:
     """Do one step; only the step itself is timed."""
-    import pyarrow.parquet  # noqa: F401 - imported before the clock runs
+    import duckdb  # noqa: F401 - imported before the clock runs
+    import pyarrow.parquet  # noqa: F401
 
-    from soi_lib.analysis.stream import stream_counts, stream_data_map
-    from soi_lib.dynamics_file import write_parts
+    from soi_lib.analysis.stream import stream_data_map
 
     start = time.perf_counter()
     if call["step"] == "write":
-        write_parts(made(call["n"], call["epochs"]), call["path"])
-    elif call["step"] == "counts":
-        assert stream_counts(call["path"], progress=False).examples == call["n"]
+        for number, part in enumerate(made(call["n"], call["epochs"])):
+            part.save(f"{call['path']}/{number:05}.parquet")
     else:
-        stream_data_map(call["path"], call["out"], overwrite=True, progress=False)
+        assert stream_data_map(call["path"], call["out"], overwrite=True).examples == call["n"]
     seconds = time.perf_counter() - start
     status = Path("/proc/self/status").read_text()
     peak = int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
@@ -135,7 +131,7 @@ def picture(rows: list[dict[str, Any]], path: Path) -> None:
 
     n = [row["examples"] for row in rows]
     fig, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
-    for step, label in (("write", "write"), ("counts", "categories"), ("map", "data map with regions")):
+    for step, label in (("write", "write"), ("map", "data map")):
         left.loglog(n, [row[step]["seconds"] for row in rows], "o-", label=label)
         right.semilogx(n, [row[step]["gib"] for row in rows], "o-", label=label)
     left.loglog(n, [rows[-1]["map"]["seconds"] * k / n[-1] for k in n], "k:", lw=1, label="linear")

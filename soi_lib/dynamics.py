@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -19,10 +20,11 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
-from soi_lib.errors import AlignmentError, DuplicateIdError, FormatError, RangeError
-
-SCHEMA = 1
-MAX_EPOCHS = 64
+import soi_lib
+from soi_lib import dynamics_file
+from soi_lib.dynamics_file import MAX_EPOCHS as MAX_EPOCHS  # callers know it from here
+from soi_lib.dynamics_file import SCHEMA
+from soi_lib.errors import AlignmentError, DuplicateIdError, FormatError, RangeError, located
 
 Array = npt.NDArray[Any]
 
@@ -59,12 +61,15 @@ class Meta:
         known = {f.name for f in fields(cls)} - {"extra"}
         given = {k: v for k, v in values.items() if k in known}
         extra = {k: v for k, v in values.items() if k not in known and k not in ("schema", "sha256", "extra")}
-        extra.update(values.get("extra") or {})
+        more = values.get("extra") or {}
+        if not isinstance(more, Mapping):
+            raise FormatError("meta field 'extra' is not a mapping", found=repr(more))
+        extra.update(more)
         for name in ("setting", "label_names"):
             if name in given:
                 value = given[name]
-                if isinstance(value, str) or not all(isinstance(v, str) for v in value):
-                    raise FormatError(f"meta field {name!r} is not a list of names", found=value)
+                if not isinstance(value, list | tuple) or not all(isinstance(v, str) for v in value):
+                    raise FormatError(f"meta field {name!r} is not a list of names", found=repr(value))
                 given[name] = tuple(value)
         for name in ("epochs", "classes"):
             if not isinstance(given.get(name, 0), int):
@@ -219,9 +224,15 @@ class TrainingDynamics:
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
         """Write schema 1 to `path`, whole or not at all; return it. Raises OutputExistsError or SoiError."""
-        from soi_lib.dynamics_file import write
-
-        return write(self, Path(path), overwrite=overwrite)
+        columns = {"id": self.ids, "gold": self.gold, "p_gold": self.p_gold, "history": self.history}
+        if self.logits is not None:
+            columns["logits"] = self.logits
+        meta = replace(
+            self.meta,
+            created=self.meta.created or f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
+            library_version=self.meta.library_version or soi_lib.__version__,
+        )
+        return dynamics_file.write(Path(path), columns, meta.to_dict(), overwrite=overwrite)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> TrainingDynamics:
@@ -231,9 +242,21 @@ class TrainingDynamics:
         or truncated bytes), DuplicateIdError, RangeError (history beyond E, p outside 0..1, gold no class) or
         FormatError.
         """
-        from soi_lib.dynamics_file import read
-
-        return read(Path(path))
+        columns, values = dynamics_file.read(Path(path))
+        ids, history = columns.pop("id"), columns.pop("history")
+        with located(path):
+            meta = Meta.from_dict(values)
+            beyond = history >> np.uint64(meta.epochs) if meta.epochs < MAX_EPOCHS else history[:0]
+            if beyond.any():
+                row = int(np.flatnonzero(beyond)[0])
+                raise RangeError(
+                    f"the history of id {ids[row]!r} goes beyond the last epoch",
+                    found=f"bit {int(history[row]).bit_length() - 1}",
+                    expected=f"bits 0 to {meta.epochs - 1}",
+                )
+            dyn = cls(ids, correct=unpack_history(history, meta.epochs), meta=meta, **columns)
+        dyn.__dict__["history"] = _read_only(history)  # it is at hand: spare the packing
+        return dyn
 
 
 def align(a: TrainingDynamics, b: TrainingDynamics) -> tuple[TrainingDynamics, TrainingDynamics]:

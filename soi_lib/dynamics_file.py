@@ -2,10 +2,10 @@
 
 Special about it: the metadata ends with the sha256 of the whole file, computed with its own 64 digits as zeros. So
 a changed byte is found wherever it is, in a value, in a page header or in the footer, and before it is decoded.
-Files larger than memory are written and read in parts (`write_parts`, `Groups`; `analysis.stream` computes on them).
 Columns, a row per example: `id` string or int64; `gold` int16; `p_gold` fixed-size list float32[E], split by byte
 before zstd (3.2 bytes a value instead of 4); `history` uint64, bit e = correct at epoch e; optional `logits`
-fixed-size list float32[E*C]. Key-value metadata `soi`: the JSON of `Meta`, with `schema` and `sha256`.
+fixed-size list float32[E*C]. Key-value metadata `soi`: a JSON object with `schema`, `epochs`, `classes`, `sha256`.
+This module knows arrays and that object; `TrainingDynamics.save` and `load` are its public face.
 """
 
 from __future__ import annotations
@@ -14,83 +14,67 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
-from datetime import UTC, datetime
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
-import soi_lib
 from soi_lib.atomic import replacing
-from soi_lib.dynamics import MAX_EPOCHS, SCHEMA, Meta, TrainingDynamics, unpack_history
 from soi_lib.errors import ChecksumError, FormatError, RangeError, SchemaError, SoiError
 
 if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+SCHEMA = 1
+MAX_EPOCHS = 64
+
 _KEY = b"soi"
 _SEAL = b'"sha256": "'  # inside a JSON string its quotes would be escaped, so the last one in the footer is the seal
 _BLANK = b"0" * 64
-_ROW_GROUP = 1 << 17  # rows: small enough to decode side by side, large enough to compress
+_ROW_GROUP = 1 << 17  # rows: small enough to be read a few at a time, large enough to compress
 
 Array = npt.NDArray[Any]
 
 
-def write(dyn: TrainingDynamics, path: Path, *, overwrite: bool = False) -> Path:
-    """Write `dyn` to `path`, whole or not at all; stamp `created` and `library_version` where they are empty."""
-    return write_parts([dyn], path, overwrite=overwrite)
+def write(path: Path, columns: Mapping[str, Array], meta: Mapping[str, Any], *, overwrite: bool = False) -> Path:
+    """Write a dynamics file, whole or not at all.
 
+    Args:
+        path: The file.
+        columns: id (N,) int64 or str objects, gold (N,) int16, p_gold (E, N) float32, history (N,) uint64 and, if
+            recorded, logits (E, N, C) float32.
+        meta: The JSON object of the metadata, without the sha256.
+        overwrite: Replace `path` if it exists.
 
-def write_parts(parts: Iterable[TrainingDynamics], path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
-    """Write parts one behind the other as one dynamics file, with no more than one of them in memory; return `path`.
+    Returns:
+        `path`.
 
-    The metadata is that of the first part. Parts of 131,072 examples or a multiple make the best files. No id may
-    occur in two parts; `TrainingDynamics.load` finds one that does. Raises FormatError for a part that differs from
-    the first in epochs, classes, kind of id or the presence of logits, OutputExistsError or SoiError.
+    Raises:
+        FormatError: An id is not UTF-8, or `meta` is not JSON.
+        OutputExistsError: `path` exists.
     """
     import pyarrow.parquet as pq
 
-    path, rest = Path(path), iter(parts)
-    first = next(rest, None)
-    if first is None:
-        raise FormatError("there are no parts to write", where=path, hint="give at least one")
-    now = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
-    meta = replace(
-        first.meta, created=first.meta.created or now, library_version=first.meta.library_version or soi_lib.__version__
-    )
     try:
-        text = json.dumps(meta.to_dict(), ensure_ascii=True)
+        text = json.dumps(meta, ensure_ascii=True)
     except (TypeError, ValueError) as error:
         raise FormatError("the meta cannot be written as JSON", where=path, found=error) from error
-    schema = _table(first, path).schema
+    table = _table(columns, path)
     with replacing(path, overwrite=overwrite) as tmp:
-        writer = pq.ParquetWriter(
+        with pq.ParquetWriter(
             tmp,
-            schema,
+            table.schema,
             compression="zstd",
             compression_level=1,
             use_dictionary=False,
             write_statistics=False,
-            use_byte_stream_split=[f"{name}.list.element" for name in ("p_gold", "logits") if name in schema.names],
-        )
-        with writer:
-            for number, part in enumerate(chain([first], rest)):
-                if _kind(part) != _kind(first):
-                    names = "epochs, classes, kind of id and logits"
-                    raise FormatError(
-                        f"part {number} differs from the first in {names}",
-                        where=path,
-                        found=_kind(part),
-                        expected=_kind(first),
-                    )
-                writer.write_table(_table(part, path), row_group_size=_ROW_GROUP)
+            use_byte_stream_split=[f"{name}.list.element" for name in ("p_gold", "logits") if name in columns],
+        ) as writer:
+            writer.write_table(table, row_group_size=_ROW_GROUP)
             # added to the footer only: Arrow's own copy of the schema would repeat it and the seal with it
             writer.add_key_value_metadata({_KEY.decode(): text[:-1] + ", " + (_SEAL + _BLANK).decode() + '"}'})
         with open(tmp, "rb+") as handle:
@@ -102,139 +86,108 @@ def write_parts(parts: Iterable[TrainingDynamics], path: str | os.PathLike[str],
     return path
 
 
-def read(path: Path) -> TrainingDynamics:
-    """Read and check `path`; see `TrainingDynamics.load` for the errors."""
-    import pyarrow as pa
+def read(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
+    """Read a dynamics file; return its columns, as `write` takes them, and the JSON object of its metadata.
 
-    with _handle(path) as handle:
-        _check_seal(raw := io.BytesIO(handle.read()), path)
-    source = pa.py_buffer(raw.getbuffer())
-    file, meta, classes = _open(pa.BufferReader(source), path)
+    Raises:
+        SoiError: There is no such file.
+        SchemaError: It is not a dynamics file, or one of another schema.
+        ChecksumError: Its bytes have changed since it was written.
+        FormatError, RangeError: Its metadata or a column cannot be what was written.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with _opened(path) as handle:
+        raw = handle.read()
+    _check_seal(io.BytesIO(raw), path)
+    _, meta = _parse(pa.BufferReader(raw), path)
     try:
-        columns = _read_columns(source, file, meta.epochs, classes)
+        table = pq.read_table(pa.BufferReader(raw))  # unlike ParquetFile.read it decodes row groups side by side
+        columns: dict[str, Array] = {name: _values(table[name]) for name in ("id", "gold", "history")}
+        n, epochs = table.num_rows, meta["epochs"]
+        columns["p_gold"] = np.ascontiguousarray(_values(table["p_gold"]).reshape(n, epochs).T)
+        if "logits" in table.schema.names:
+            logits = _values(table["logits"]).reshape(n, epochs, meta["classes"])
+            columns["logits"] = np.ascontiguousarray(logits.transpose(1, 0, 2))
     except (pa.ArrowException, OSError, ValueError) as error:
         raise FormatError("the columns cannot be decoded", where=path, found=error) from error
-    return _checked(columns, meta, path)
+    return columns, meta
 
 
-class Groups:
-    """The row groups of a dynamics file whose seal was checked, to be read one at a time, from any thread.
+def check(path: Path) -> tuple[pa.Schema, dict[str, Any]]:
+    """Check the seal and the schema of a file of any length; return its columns' types and its metadata.
 
-    Raises what `TrainingDynamics.load` raises; that no id occurs in two groups is not checked.
+    Raises what `read` raises for the seal, the schema and the metadata.
     """
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
-        with _handle(self.path) as handle:
-            _check_seal(handle, self.path)
-        file, self.meta, self._classes = _open(self.path, self.path)
-        self._metadata = file.metadata
-        self.text_ids = str(file.schema_arrow.field("id").type) == "string"
-        self.sizes = [file.metadata.row_group(g).num_rows for g in range(file.num_row_groups)]
-        file.close()
-
-    def __len__(self) -> int:
-        return len(self.sizes)
-
-    def columns(self, group: int, names: Iterable[str] | None = None) -> dict[str, Array]:
-        """Columns of a group by name: id, gold and history (n,), p_gold (n, E), logits (n, E, C); all, or `names`."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        wanted = None if names is None else list(names)
-        try:
-            with pq.ParquetFile(self.path, metadata=self._metadata) as reader:
-                table = reader.read_row_group(group, columns=wanted, use_threads=False)
-        except (pa.ArrowException, OSError, ValueError) as error:
-            raise FormatError(
-                f"row group {group} cannot be decoded", where=self.path, found=error, hint="was the file replaced?"
-            ) from error
-        return _arrays(table, self.meta.epochs, self._classes)
-
-    def dynamics(self, group: int) -> TrainingDynamics:
-        """The examples of a group, checked as those of a whole file are."""
-        columns = self.columns(group)
-        columns["ids"] = columns.pop("id")
-        columns["p_gold"] = np.ascontiguousarray(columns["p_gold"].T)
-        if "logits" in columns:
-            columns["logits"] = np.ascontiguousarray(columns["logits"].transpose(1, 0, 2))
-        return _checked(columns, self.meta, self.path)
+    with _opened(path) as handle:
+        _check_seal(handle, path)
+    file, meta = _parse(path, path)
+    with file:
+        return file.schema_arrow.remove_metadata(), meta
 
 
-def workers(tasks: int) -> int:
-    """How many threads serve so many tasks: one a core, at most 8."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(tasks, cores, 8))
+def _values(column: pa.ChunkedArray) -> Array:
+    """The values of a column one behind the other, lists flattened; copied only if need be."""
+    whole = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+    lists = hasattr(whole, "flatten") and hasattr(whole.type, "list_size")
+    return (whole.flatten() if lists else whole).to_numpy(zero_copy_only=False)
 
 
-def _kind(dyn: TrainingDynamics) -> tuple[int, int, str, bool]:
-    """What all parts of a file have in common."""
-    return dyn.epochs, dyn.meta.classes, "number" if dyn.ids.dtype.kind == "i" else "text", dyn.logits is not None
-
-
-def _open(source: Any, path: Path) -> tuple[pq.ParquetFile, Meta, int | None]:
-    """The Parquet file of `source`, its checked metadata, and the classes of its logits (None without logits)."""
+def _parse(source: Any, path: Path) -> tuple[pq.ParquetFile, dict[str, Any]]:
+    """The Parquet file of `source` and its metadata, both checked to be those of schema 1."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         file = pq.ParquetFile(source)
-        values = json.loads(file.metadata.metadata[_KEY])
+        meta = json.loads(file.metadata.metadata[_KEY])
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise SchemaError(
             "this is no dynamics file", where=path, found=error, hint="give a file that TrainingDynamics.save wrote"
         ) from error
-    meta = _checked_meta(values, path)
+    if not isinstance(meta, dict) or meta.get("schema") != SCHEMA:
+        raise SchemaError(
+            "the file is of another schema",
+            where=path,
+            found=meta.get("schema") if isinstance(meta, dict) else type(meta).__name__,
+            expected=SCHEMA,
+            hint="read it with the soi_lib version that wrote it, or update soi_lib",
+        )
+    epochs, classes = meta.get("epochs"), meta.get("classes")
+    if not isinstance(epochs, int) or not isinstance(classes, int) or not 1 <= epochs <= MAX_EPOCHS or classes < 1:
+        raise RangeError(
+            "epochs or classes are out of range",
+            where=path,
+            found=f"{epochs!r} epochs and {classes!r} classes",
+            expected=f"1 to {MAX_EPOCHS} epochs, at least 1 class",
+        )
     names = file.schema_arrow.names
-    classes = meta.classes if "logits" in names else None
     text = "id" in names and file.schema_arrow.field("id").type == pa.string()
-    expected = _arrow_schema(text, meta.epochs, classes)
+    expected = _arrow_schema(text, epochs, classes if "logits" in names else None)
     if not file.schema_arrow.remove_metadata().equals(expected):
         found = ", ".join(f"{f.name} {f.type}" for f in file.schema_arrow)
         wanted = ", ".join(f"{f.name} {f.type}" for f in expected)
         raise SchemaError("the columns are not those of schema 1", where=path, found=found, expected=wanted)
-    return file, meta, classes
+    return file, meta
 
 
-def _checked(columns: dict[str, Array], meta: Meta, path: Path) -> TrainingDynamics:
-    """The dynamics of decoded columns (ids, gold, p_gold, history, logits), everything in them checked."""
-    history = columns.pop("history")
-    if meta.epochs < MAX_EPOCHS and len(history) and int(history.max()) >> meta.epochs:
-        row = int(np.flatnonzero(history >> np.uint64(meta.epochs))[0])
-        raise RangeError(
-            f"the history of id {columns['ids'][row]!r} goes beyond the last epoch",
-            where=path,
-            found=f"bit {int(history[row]).bit_length() - 1}",
-            expected=f"bits 0 to {meta.epochs - 1}",
-        )
-    try:
-        dyn = TrainingDynamics(**columns, correct=unpack_history(history, meta.epochs), meta=meta)
-    except FormatError as error:  # the same class of error, with the file's name in front
-        raise type(error)(
-            error.what, where=path, found=error.found, expected=error.expected, hint=error.hint
-        ) from error
-    history.flags.writeable = False
-    dyn.__dict__["history"] = history  # it is at hand: spare the packing
-    return dyn
-
-
-def _table(dyn: TrainingDynamics, path: Path) -> pa.Table:
+def _table(columns: Mapping[str, Array], path: Path) -> pa.Table:
     """The columns of schema 1 as an Arrow table."""
     import pyarrow as pa
 
-    text = dyn.ids.dtype.kind != "i"
-    schema = _arrow_schema(text, dyn.epochs, dyn.meta.classes if dyn.logits is not None else None)
+    p_gold, logits = columns["p_gold"], columns.get("logits")
+    schema = _arrow_schema(columns["id"].dtype.kind != "i", len(p_gold), None if logits is None else logits.shape[2])
     try:
-        ids = pa.array(dyn.ids, type=schema.field("id").type)
+        ids = pa.array(columns["id"], type=schema.field("id").type)
     except (pa.ArrowException, UnicodeError) as error:
         raise FormatError("an id cannot be written as UTF-8", where=path, found=error) from error
-    flat = {"p_gold": np.ascontiguousarray(dyn.p_gold.T).reshape(-1)}
-    if dyn.logits is not None:
-        flat["logits"] = np.ascontiguousarray(dyn.logits.transpose(1, 0, 2)).reshape(-1)
-    columns = {"id": ids, "gold": pa.array(dyn.gold), "history": pa.array(dyn.history)}
+    arrays = {"id": ids, "gold": pa.array(columns["gold"]), "history": pa.array(columns["history"])}
+    flat = {"p_gold": p_gold.T} if logits is None else {"p_gold": p_gold.T, "logits": logits.transpose(1, 0, 2)}
     for name, values in flat.items():
-        columns[name] = pa.FixedSizeListArray.from_arrays(pa.array(values), type=schema.field(name).type)
-    return pa.table([columns[name] for name in schema.names], schema=schema)
+        numbers = pa.array(np.ascontiguousarray(values).reshape(-1))
+        arrays[name] = pa.FixedSizeListArray.from_arrays(numbers, type=schema.field(name).type)
+    return pa.table([arrays[name] for name in schema.names], schema=schema)
 
 
 def _arrow_schema(text_ids: bool, epochs: int, classes: int | None) -> pa.Schema:
@@ -253,28 +206,7 @@ def _arrow_schema(text_ids: bool, epochs: int, classes: int | None) -> pa.Schema
     return pa.schema(columns)
 
 
-def _checked_meta(values: Any, path: Path) -> Meta:
-    if not isinstance(values, dict) or values.get("schema") != SCHEMA:
-        found = values.get("schema") if isinstance(values, dict) else type(values).__name__
-        raise SchemaError(
-            "the file is of another schema",
-            where=path,
-            found=found,
-            expected=SCHEMA,
-            hint="read it with the soi_lib version that wrote it, or update soi_lib",
-        )
-    try:
-        meta = Meta.from_dict(values)
-    except (FormatError, TypeError) as error:
-        raise FormatError("the meta is damaged", where=path, found=error) from error
-    if not 1 <= meta.epochs <= MAX_EPOCHS or meta.classes < 1:
-        raise RangeError(
-            "epochs or classes are out of range",
-            where=path,
-            found=f"{meta.epochs} epochs and {meta.classes} classes",
-            expected="1 to 64 epochs, at least 1 class",
-        )
-    return meta
+# --- the seal ------------------------------------------------------------------------------------------------------
 
 
 def _seal_place(handle: BinaryIO) -> int | None:
@@ -289,13 +221,8 @@ def _seal_place(handle: BinaryIO) -> int | None:
 
 
 def _digest(handle: BinaryIO, place: int) -> str:
-    """Sha256 (hex) of the whole file with the seal's digits taken as zeros; leaves the position at the seal."""
+    """Sha256 (hex) of the whole file with the seal's digits at `place` taken as zeros."""
     digest = hashlib.sha256()
-    if isinstance(handle, io.BytesIO):  # in memory already: no copies
-        view = handle.getbuffer()
-        for block in (view[:place], _BLANK, view[place + 64 :]):
-            digest.update(block)
-        return digest.hexdigest()
     handle.seek(0)
     left = place
     while left and (block := handle.read(min(left, 1 << 20))):
@@ -305,12 +232,11 @@ def _digest(handle: BinaryIO, place: int) -> str:
     handle.seek(place + 64)
     while block := handle.read(1 << 20):
         digest.update(block)
-    handle.seek(place)
     return digest.hexdigest()
 
 
 @contextmanager
-def _handle(path: Path) -> Iterator[BinaryIO]:
+def _opened(path: Path) -> Iterator[BinaryIO]:
     """The file, open for reading."""
     if path.is_dir():
         raise SoiError("a directory was given for a file", where=path, hint="name a .parquet file in it")
@@ -353,56 +279,3 @@ def _check_seal(handle: BinaryIO, path: Path) -> None:
             expected=stored[:12],
             hint=again,
         )
-
-
-def _read_columns(source: pa.Buffer, file: pq.ParquetFile, epochs: int, classes: int | None) -> dict[str, Array]:
-    """Decode the row groups side by side straight into (E, N) arrays."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    groups = file.num_row_groups
-    sizes = [file.metadata.row_group(g).num_rows for g in range(groups)]
-    ends = np.cumsum([0, *sizes])
-    n = int(ends[-1])
-    text = file.schema_arrow.field("id").type == pa.string()
-    out: dict[str, Array] = {
-        "ids": np.empty(n, object if text else np.int64),
-        "gold": np.empty(n, np.int16),
-        "p_gold": np.empty((epochs, n), np.float32),
-        "history": np.empty(n, np.uint64),
-    }
-    if classes is not None:
-        out["logits"] = np.empty((epochs, n, classes), np.float32)
-
-    def read(group: int) -> None:
-        # a reader of its own: they are cheap, and not safe to share between threads
-        reader = pq.ParquetFile(pa.BufferReader(source), metadata=file.metadata)
-        rows = slice(int(ends[group]), int(ends[group + 1]))
-        columns = _arrays(reader.read_row_group(group, use_threads=False), epochs, classes)
-        out["ids"][rows] = columns["id"]
-        out["gold"][rows] = columns["gold"]
-        out["history"][rows] = columns["history"]
-        out["p_gold"][:, rows] = columns["p_gold"].T
-        if classes is not None:
-            out["logits"][:, rows] = columns["logits"].transpose(1, 0, 2)
-
-    if groups == 1:
-        read(0)
-    else:
-        with ThreadPoolExecutor(max_workers=workers(groups)) as pool:
-            list(pool.map(read, range(groups)))
-    return out
-
-
-def _arrays(table: pa.Table, epochs: int, classes: int | None) -> dict[str, Array]:
-    """The columns of a row group as they lie in it: (n,), p_gold (n, E), logits (n, E, C); copied only if need be."""
-    shapes = {"p_gold": (-1, epochs), "logits": (-1, epochs, classes or 1)}
-    out: dict[str, Array] = {}
-    for name in table.schema.names:
-        column = table[name]
-        values = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
-        if name in shapes:
-            out[name] = values.flatten().to_numpy(zero_copy_only=False).reshape(shapes[name])
-        else:
-            out[name] = values.to_numpy(zero_copy_only=False)
-    return out

@@ -7,7 +7,8 @@ read a traceback to continue.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 
@@ -84,6 +85,17 @@ class StoreError(SoiError):
 
 class OutputExistsError(SoiError):
     """Writing would replace something that is already there."""
+
+
+@contextmanager
+def located(where: object) -> Iterator[None]:
+    """Put the place in front of every SoiError that is raised inside; its class and the rest of it stay."""
+    try:
+        yield
+    except SoiError as error:
+        raise type(error)(
+            error.what, where=where, found=error.found, expected=error.expected, hint=error.hint
+        ) from error
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -6,7 +6,7 @@ million examples take some ten milliseconds and agree with the direct formulas t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,6 @@ import numpy.typing as npt
 
 from soi_lib.analysis.categories import categorize_history, forgetting_events
 from soi_lib.dynamics import TrainingDynamics
-from soi_lib.dynamics_file import workers
 from soi_lib.errors import FormatError, RangeError
 
 if TYPE_CHECKING:
@@ -35,75 +34,41 @@ def data_map(dynamics: TrainingDynamics, early: float = 0.5) -> pd.DataFrame:
     """
     import pandas as pd
 
-    columns = {"id": dynamics.ids.copy(), **metrics(dynamics.p_gold, dynamics.history, dynamics.epochs, early)}
+    history, epochs = dynamics.history, dynamics.epochs
+    confidence, variability = confidence_variability(dynamics.p_gold)
+    columns = {
+        "id": dynamics.ids.copy(),
+        "confidence": confidence,
+        "variability": variability,
+        "correctness": np.bitwise_count(history) / epochs,
+        "forgetfulness": forgetting_events(history, epochs).astype(np.int16),
+        "never_learned": history == 0,
+        "soi": categorize_history(history, epochs, early),
+    }
     return pd.DataFrame(columns, copy=False)
 
 
-def metrics(
-    p_gold: npt.NDArray[Any], history: npt.NDArray[np.uint64], epochs: int, early: float = 0.5
-) -> dict[str, npt.NDArray[Any]]:
-    """The columns of `data_map` but the id, as arrays (N,), from p_gold (E, N) and packed histories (N,) uint64."""
-    _check(p_gold)
-    confidence, variability = (np.empty(len(history)) for _ in range(2))
-    columns = _empty_history_columns(len(history))
-
-    def part(rows: slice) -> None:
-        _mean_spread(p_gold[:, rows], confidence[rows], variability[rows])
-        _fill_history_columns(history[rows], epochs, early, {name: out[rows] for name, out in columns.items()})
-
-    _in_parts(part, len(history))
-    return {"confidence": confidence, "variability": variability, **columns}
-
-
-def history_metrics(history: npt.NDArray[np.uint64], epochs: int, early: float = 0.5) -> dict[str, npt.NDArray[Any]]:
-    """The columns of `data_map` that come from packed histories (N,) uint64 alone."""
-    columns = _empty_history_columns(len(history))
-    _fill_history_columns(history, epochs, early, columns)
-    return columns
-
-
-def confidence_variability(
-    p_gold: npt.NDArray[Any], jobs: int | None = None
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def confidence_variability(p_gold: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Mean and population standard deviation over epochs of (E, N) probabilities: two (N,) float64.
 
-    Large arrays are divided among `jobs` threads (one a core); the bits do not depend on how many. Raises FormatError
-    for another shape.
+    Large arrays are divided among the cores; the bits do not depend on how many. Raises FormatError for another shape.
     """
-    _check(p_gold)
-    n = p_gold.shape[1]
-    mean, spread = np.empty(n), np.empty(n)
-    _in_parts(lambda rows: _mean_spread(p_gold[:, rows], mean[rows], spread[rows]), n, jobs)
-    return mean, spread
-
-
-def _check(p_gold: npt.NDArray[Any]) -> None:
     if p_gold.ndim != 2 or not len(p_gold):
         raise FormatError("probabilities have a wrong shape", found=p_gold.shape, expected="(E, N) with E >= 1")
+    n = p_gold.shape[1]
+    mean, spread = np.empty(n), np.empty(n)
 
+    def work(start: int) -> None:
+        rows = slice(start, start + _SHARE)
+        _mean_spread(p_gold[:, rows], mean[rows], spread[rows])
 
-def _in_parts(work: Callable[[slice], None], n: int, jobs: int | None = None) -> None:
-    """Do `work` on shares of n examples, on `jobs` threads (one a core) when there are several shares."""
-    shares = [slice(start, start + _SHARE) for start in range(0, n, _SHARE)]
-    if len(shares) <= 1 or jobs == 1:
-        work(slice(0, n))
-        return
-    with ThreadPoolExecutor(max_workers=jobs or workers(len(shares))) as pool:
-        list(pool.map(work, shares))
-
-
-def _empty_history_columns(n: int) -> dict[str, npt.NDArray[Any]]:
-    kinds = {"correctness": np.float64, "forgetfulness": np.int16, "never_learned": np.bool_, "soi": np.int8}
-    return {name: np.empty(n, dtype=kind) for name, kind in kinds.items()}
-
-
-def _fill_history_columns(
-    history: npt.NDArray[np.uint64], epochs: int, early: float, out: dict[str, npt.NDArray[Any]]
-) -> None:
-    np.divide(np.bitwise_count(history), epochs, out=out["correctness"])
-    out["forgetfulness"][:] = forgetting_events(history, epochs)
-    np.equal(history, 0, out=out["never_learned"])
-    out["soi"][:] = categorize_history(history, epochs, early)
+    starts = range(0, n, _SHARE)
+    if len(starts) <= 1:
+        work(0)
+    else:
+        with ThreadPoolExecutor(max_workers=min(len(starts), os.cpu_count() or 1, 8)) as pool:
+            list(pool.map(work, starts))
+    return mean, spread
 
 
 def _mean_spread(p_gold: npt.NDArray[Any], mean: npt.NDArray[np.float64], spread: npt.NDArray[np.float64]) -> None:
