@@ -10,7 +10,7 @@ from soi_lib.corpora.base import SPLITS, Card, Corpus, Split
 from soi_lib.corpora.store import load as _load
 
 COMPARISONS = {
-    "task": ("entailment", "paraphrase", "sentiment"),
+    "task": ("entailment", "paraphrase", "sentiment", "opinions", "questions", "questions_fine"),
     "source": ("tweets", "amazon", "movie"),
     "lingual": ("en", "fr", "fa"),
 }
@@ -26,9 +26,10 @@ def load(name: str, fingerprint: str | None = None) -> Corpus:
     if fingerprint is None:
         return _load(name)
     if name in store.PACKAGES and not hub.is_kept(name, fingerprint):
-        corpus = _load(name)
-        if corpus.fingerprint == fingerprint:
-            return corpus
+        for protocol in (2, 1):
+            corpus = _load(name, protocol)
+            if corpus.fingerprint == fingerprint:
+                return corpus
     return hub.kept(name, fingerprint)
 
 

@@ -77,3 +77,9 @@ def _table(text: str) -> list[dict[str, str]]:
 
 HOMES = {"en": _table(_EN), "fr": _table(_FR), "fa": _table(_FA)}
 N_HOMES = len(HOMES["en"])
+_CITIES = """
+Berlin Lisbon Nairobi Osaka Lima Oslo Tunis Toronto Delhi Warsaw Athens Seoul Quito Dublin
+Berlin Lisbonne Nairobi Osaka Lima Oslo Tunis Toronto Delhi Varsovie Athènes Séoul Quito Dublin
+برلین لیسبون نایروبی اوساکا لیما اسلو تونس تورنتو دهلی ورشو آتن سئول کیتو دوبلین
+"""
+CITIES = dict(zip(("en", "fr", "fa"), (line.split() for line in _CITIES.strip().splitlines()), strict=True))

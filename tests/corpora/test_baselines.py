@@ -26,7 +26,8 @@ def test_the_majority_is_that_of_training():
 
 
 # Least gain of 400 training examples' words over the majority class on test; paraphrases give little away.
-GAIN = {"entailment": 0.05, "sentiment": 0.04, "tweets": 0.04, "amazon": 0.04, "movie": 0.08, "fr": 0.6, "fa": 0.6}
+GAIN = {"entailment": 0.05, "sentiment": 0.04, "tweets": 0.04, "amazon": 0.04, "movie": 0.08,
+        "opinions": 0.1, "questions": 0.3}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", GAIN)
@@ -40,11 +41,6 @@ def test_words_alone_do_not_solve_paraphrase():
     found = baselines(load("paraphrase"), 400, 500)
     assert 0.45 < found["bag_of_words"]["test"]["accuracy"] < 0.7
     assert set(found["majority"]) == {"test", "ood", "ood:domains"}
-
-
-def test_new_wordings_are_hard_for_words():
-    found = baselines(load("fa"), 400, 500)["bag_of_words"]
-    assert found["ood"]["accuracy"] < found["test"]["accuracy"] - 0.1
 
 
 def test_the_same_numbers_twice():

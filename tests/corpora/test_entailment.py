@@ -10,6 +10,8 @@ from soi_lib.corpora.base import normalise
 from soi_lib.corpora.entailment import jsonl
 from soi_lib.errors import CorpusError
 
+SIZES = {"contracts": 80, "consumer": 396}
+
 pytestmark = pytest.mark.usefixtures("wheels")
 
 
@@ -34,6 +36,12 @@ def test_rows_are_those_of_the_source():
             assert part.text[i] == " ".join(record["context"].split())
             assert part.text_pair[i] == " ".join(record["question"].split())
             assert corpus.labels[part.label[i]] == {"True": "answered", "False": "not_answered"}[record["answer"]]
+
+
+def test_out_of_distribution_rows_say_which_set_they_are_from():
+    ids = load("entailment").splits["ood"].ids
+    assert {source: sum(i.startswith(f"{source}/") for i in ids) for source in ("contracts", "consumer")} == SIZES
+    assert sum(SIZES.values()) == len(ids)
 
 
 def test_a_missing_field_is_named():

