@@ -252,18 +252,25 @@ def trainer(data: Data, given: dict[str, Any], epochs: int, n: int | None = None
     return seconds, float((found.predictions.argmax(1) == found.label_ids).mean())
 
 
-def matmul_rate(device: str) -> float:
-    """Floating-point operations a second of a large bf16 matrix product: the median of ten."""
+def matmul_rate(device: str, size: int) -> tuple[str, float]:
+    """The precision that ours trains in, and floating-point operations a second of a large product in it.
+
+    The rate is the median of ten products of `size` x `size` matrices. A processor without bf16 instructions emulates
+    them, a hundred times slower: there the precision is fp32.
+    """
     import torch
 
-    size = 8192 if device == "cuda" else 2048
-    a, b = (torch.randn(size, size, dtype=torch.bfloat16, device=device) for _ in range(2))
+    from soi_lib.training.engine import resolve_precision
+
+    precision = resolve_precision("auto", torch.device(device))
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    a, b = (torch.randn(size, size, dtype=dtype, device=device) for _ in range(2))
     times = []
     for _ in range(13):
         start = time.perf_counter()
         (a @ b)[0, 0].item()
         times.append(time.perf_counter() - start)
-    return 2.0 * size**3 / float(np.median(times[3:]))
+    return precision, 2.0 * size**3 / float(np.median(times[3:]))
 
 
 def profile(data: Data, given: dict[str, Any], n: int) -> dict[str, float]:
@@ -299,7 +306,7 @@ def main() -> int:
     sys.stdin.readline()
     out: dict[str, Any] = {}
     if given.get("rate"):
-        out["rate"] = matmul_rate(given["device"])
+        out["precision"], out["rate"] = matmul_rate(given["device"], 8192 if given["device"] == "cuda" else 2048)
     if given.get("profile"):
         out["profile"] = profile(data, given, given["profile"])
     else:

@@ -6,10 +6,11 @@
     .venv/bin/python benchmarks/training.py --pack-only --half --packs .packs   # to carry to a machine without corpora
 
 `trainer` is the Trainer with a callback that predicts the training set after every epoch, in its default precision
-(fp32) and in bf16; `record` is the Trainer with our two lines instead. Ours is measured as a user gets it: `one` is a
-single run on all threads, `beside` is as many runs of one thread as there are cores, started together, and counted
-together (what `soi reproduce` and `soi train` do). Each training has a process of its own; a repetition does all of
-them one after another with one seed; so repetitions are seeds, and the accuracies are compared over them.
+(fp32) and, where the processor has it, in bf16; `record` is the Trainer with our two lines instead. Ours is measured as
+a user gets it: `one` is a single run on all threads, `beside` is as many runs of one thread as there are cores, started
+together, and counted together (what `soi reproduce` and `soi train` do). Each training has a process of its own; a
+repetition does all of them one after another with one seed; so repetitions are seeds, and the accuracies are compared
+over them.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ def measure(record: bench.Record, given: Any, name: str, pack: str) -> None:
         "device": given.device,
         "threads": None,
     }
-    names = given.methods or [m for m in METHODS if given.device == "cpu" or m in ON_CUDA]
+    names = given.methods or methods(given.device)
     cores = len(os.sched_getaffinity(0))
     rows: dict[str, list[dict[str, Any]]] = {m: [] for m in names}
     for seed in range(given.repeats):
@@ -105,6 +106,18 @@ def measure(record: bench.Record, given: Any, name: str, pack: str) -> None:
         where = f"an epoch of ours ({name}, {given.device}; shares of the time in operations)"
         record.detail("profile", record.value["details"].get("profile", {}) | {where: found["profile"]})
         record.save()
+
+
+def methods(device: str) -> list[str]:
+    """What is measured on `device`: bf16 only where it is native, since emulated it takes hours."""
+    import torch
+
+    from soi_lib.training.engine import resolve_precision
+
+    if device == "cuda":
+        return list(ON_CUDA)
+    native = resolve_precision("auto", torch.device(device)) == "bf16"
+    return [name for name, method in METHODS.items() if native or method["precision"] != "bf16"]
 
 
 def report(record: bench.Record, name: str, device: str, rows: dict[str, list[dict[str, Any]]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 BENCHMARKS = ROOT / "benchmarks"
@@ -18,16 +20,14 @@ SCRIPTS = ("training", "recording", "analysis", "streaming", "whole", "table")
 
 @pytest.fixture(scope="module")
 def modules() -> Any:
-    """bench and table, imported as the scripts import them, and gone from the path afterwards."""
+    """Some of the scripts, imported as they import each other, and gone from the path afterwards."""
     sys.path.insert(0, str(BENCHMARKS))
+    names = ("bench", "table", "cells", "training")
     try:
-        import bench
-        import table
-
-        yield argparse.Namespace(bench=bench, table=table)
+        yield argparse.Namespace(**{name: importlib.import_module(name) for name in names})
     finally:
         sys.path.remove(str(BENCHMARKS))
-        for name in ("bench", "table"):
+        for name in names:
             sys.modules.pop(name, None)
 
 
@@ -102,3 +102,15 @@ def test_a_record_saved_twice_is_one_call_and_names_no_place(modules: Any, tmp_p
 def test_a_figure_that_nobody_listed_is_refused(modules: Any, tmp_path: Path) -> None:
     with pytest.raises(KeyError):
         a_record(modules, tmp_path / "analysis.json", {"analysis.3.all": [0.2]})
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_bf16_is_measured_only_where_it_is_native(modules: Any, monkeypatch: pytest.MonkeyPatch, native: bool) -> None:
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda: native)
+    precision, rate = modules.cells.matmul_rate("cpu", 16)
+    assert precision == ("bf16" if native else "fp32")
+    assert rate > 0
+    assert [name for name in modules.training.methods("cpu") if "bf16" in name] == (
+        ["trainer_bf16", "record_bf16"] if native else []
+    )
