@@ -20,7 +20,7 @@ from soi_lib import atomic, packages
 from soi_lib.corpora import store
 from soi_lib.corpora.base import Card, Corpus, Split, make, normalise
 from soi_lib.corpora.files import Columns, guess
-from soi_lib.corpora.places import Source, Table, files_of, folder_of, tables
+from soi_lib.corpora.places import Source, Table, files_of, folder_of, local, tables
 from soi_lib.corpora.splits import hashed
 from soi_lib.errors import CorpusError
 from soi_lib.paths import cache_dir
@@ -38,10 +38,12 @@ __all__ = ["Source", "build", "check", "is_kept", "kept", "load"]
 def load(name: str, source: Source) -> Corpus:
     """The member `name`, read from its source, or from the cache where the same source was read before.
 
-    A source of the hub that is in the cache needs no network; a folder is read again when a file in it has changed.
+    A source of the hub needs no network when it is in the cache, or when the environment variable SOI_DATA names a
+    folder that holds a folder `name` with its rows; a folder is read again when a file in it has changed.
     Raises CorpusError for a source that cannot be reached or read, and for all that `build` refuses.
     """
     check(name, source)
+    source = local(name, source)
     index = cache_dir() / "corpora" / "given" / f"{name}-{_key(name, source)}.json"
     if index.exists():
         try:

@@ -8,6 +8,7 @@ the `datasets` library is imported only where it is needed.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -61,9 +62,10 @@ class Source(Place):
     """Where a member is, and how to read it.
 
     `splits` names the splits there (several candidates, the first that exists counts); the common names are known
-    without it, and a split that is named must exist. `text`, `text_pair`, `label`, `id`, `group` are columns, guessed
-    as in `soi_lib.corpora.files` where not named; ids are row numbers unless `id` is. `labels` gives names to the
-    values of the label column (several values may have one name), which decides whose head is shared. `drop` leaves
+    without it, a split that is named must exist, and one that is given as an empty list is left out. `text`,
+    `text_pair`, `label`, `id`, `group` are columns, guessed as in `soi_lib.corpora.files` where not named; ids are row
+    numbers unless `id` is. `labels` gives names to the values of the label column (several values may have one name),
+    which decides whose head is shared. `drop` leaves
     rows out instead of refusing them: texts that stand in an earlier split, rows without text or label, labels that
     training does not have. `config` is the configuration of a hub data set; `note` says why a place is missing.
     """
@@ -104,6 +106,14 @@ class Table:
     frame: pd.DataFrame
     where: str
     names: Mapping[str, list[str]]
+
+
+def local(name: str, source: Source) -> Source:
+    """`source`, or the folder `name` in the folder SOI_DATA, where there is one, in place of a data set of the hub."""
+    folder = Path(os.environ.get("SOI_DATA") or os.devnull) / name
+    if source.hub is None or not folder.is_dir():
+        return source
+    return source.model_copy(update={"hub": None, "revision": None, "config": None, "path": str(folder)})
 
 
 def tables(name: str, source: Source) -> dict[str, Table]:
@@ -243,7 +253,7 @@ def _matching(found: list[str], where: str, source: Source) -> dict[str, str]:
         hit = next((there[c.casefold()] for c in candidates if c.casefold() in there), None)
         if hit is not None:
             out[split] = hit
-        elif split in _NEEDED or split in source.splits:
+        elif split in _NEEDED or source.splits.get(split):  # type: ignore[call-overload]
             raise CorpusError(
                 f"no split for {split!r}",
                 where=where,
