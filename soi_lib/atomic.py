@@ -1,13 +1,16 @@
-"""Writing so that a reader never meets half a file: write beside, fsync, rename.
+"""Writing so that a reader never meets half a file, and knowing that a file is the one that was written.
 
-Everything the library leaves on disk goes through here. A killed process leaves at most a name that starts with
-`.tmp-` and carries its number, which no reader opens. Whoever writes into that folder next removes it, once that
+The only place that knows how to write in one step, replace a folder, hold a lock and hash. Everything the library
+leaves on disk goes through here: written beside, synced, renamed. A killed process leaves at most a name that starts
+with `.tmp-` and carries its number, which no reader opens. Whoever writes into that folder next removes it, once that
 process is gone; `sweep` does so in all folders below.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import os
 import platform
 import shutil
@@ -19,8 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from soi_lib.errors import OutputExistsError, SoiError
+from soi_lib.paths import cache_dir
 
 PREFIX = ".tmp-"
+log = logging.getLogger("soi_lib")
 _OLD = "old-"
 
 
@@ -177,3 +182,69 @@ def _remove(found: Iterable[Path]) -> list[Path]:
             else:
                 left.unlink(missing_ok=True)
     return removed
+
+
+# --- locks and hashes ------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def locked(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Hold the lock file `path`, one process at a time. The operating system frees it when its owner is gone."""
+    from filelock import FileLock
+
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path):
+        yield
+
+
+def sha256_file(path: str | os.PathLike[str]) -> str:
+    """The sha256 of a file's bytes, in hex."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def stamped_sha256(path: Path, *, verify: bool = False) -> str:
+    """The hex sha256 of `path`: from its stamp in the cache when size and time still agree, else computed and stamped.
+
+    `verify` computes it anyway. A stamp that cannot be written (a read-only cache) only costs time.
+    """
+    stat = path.stat()
+    name = hashlib.sha256(str(path.resolve()).encode("utf-8", "surrogateescape")).hexdigest()[:20]
+    stamp = cache_dir() / "stamps" / f"{name}.txt"
+    if not verify and stamp.is_file():
+        text = stamp.read_text(encoding="utf-8", errors="replace")
+        size, time, digest, *_ = [*text.split(" "), "", "", ""]
+        if text != _stamp(size, time, digest):
+            log.warning("%s: the stamp is damaged; hashing its file again", stamp)
+        elif (size, time) == (str(stat.st_size), str(stat.st_mtime_ns)):
+            return digest
+    digest = sha256_file(path)
+    with suppress(SoiError):
+        write_text(stamp, _stamp(stat.st_size, stat.st_mtime_ns, digest))
+    return digest
+
+
+def _stamp(size: object, mtime_ns: object, digest: str) -> str:
+    """A stamp's one line: size, time and sha256 of a file, and the sha256 of these."""
+    body = f"{size} {mtime_ns} {digest}"
+    return f"{body} {hashlib.sha256(body.encode()).hexdigest()}\n"
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    """The sha256 of every file below `folder` by its relative path, sorted."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    return {file.relative_to(folder).as_posix(): sha256_file(file) for file in files}
+
+
+def write_checksums(folder: Path, name: str) -> None:
+    """Write the file `name` into `folder`: the sha256 of every other file, in the format of sha256sum."""
+    write_text(folder / name, "".join(f"{digest}  {file}\n" for file, digest in checksums(folder).items()))
+
+
+def read_checksums(path: Path) -> dict[str, str]:
+    """What `write_checksums` wrote, sha256 by name. Raises ValueError for other lines, OSError."""
+    *lines, end = path.read_bytes().decode().split("\n")
+    listed = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
+    if end or not listed or len(listed) != len(lines):
+        raise ValueError("lines are missing or repeated")
+    return listed

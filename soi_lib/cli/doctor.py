@@ -203,7 +203,7 @@ def _folder(path: Path, problems: list[str], other: str) -> dict[str, Any]:
 def _cache(problems: list[str]) -> dict[str, Any]:
     """The cache: place, size, each package's state."""
     from soi_lib.errors import SoiError
-    from soi_lib.packages import read_list, stamped_sha256
+    from soi_lib.packages import read_list
     from soi_lib.paths import cache_dir
 
     found = _folder(cache_dir(), problems, "another one with SOI_CACHE")
@@ -218,7 +218,7 @@ def _cache(problems: list[str]) -> dict[str, Any]:
                 states[package.name] = "missing"
                 missing += package.size or 0
             else:
-                states[package.name] = "verified" if stamped_sha256(package.path) == package.sha256 else "damaged"
+                states[package.name] = "verified" if package.present() else "damaged"
     except (SoiError, OSError) as error:
         problems.append(str(error))
     bad = [f"{name} ({state})" for name, state in states.items() if state != "verified"]

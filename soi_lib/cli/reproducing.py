@@ -34,9 +34,9 @@ def fetch(
 
     The cache is `$SOI_CACHE`, or the user's cache folder.
     """
-    from soi_lib.packages import fetch as bring
+    from soi_lib import packages
 
-    paths = bring(progress=not quiet, verify=verify)
+    paths = packages.fetch(progress=not quiet, verify=verify)
     if not quiet:
         typer.echo(f"{len(paths)} packages verified in {paths[0].parent}", err=True)
 

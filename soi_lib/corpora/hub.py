@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from soi_lib import atomic, packages
+from soi_lib import atomic
 from soi_lib.corpora import store
 from soi_lib.corpora.base import Card, Corpus, Split, make, normalise
 from soi_lib.corpora.files import Columns, guess
@@ -110,7 +110,7 @@ def _key(name: str, source: Source) -> str:
     if source.path is not None:
         folder = folder_of(name, source)
         for file in files_of(folder):
-            digest.update(f"\n{file.relative_to(folder).as_posix()} {packages.stamped_sha256(file)}".encode())
+            digest.update(f"\n{file.relative_to(folder).as_posix()} {atomic.stamped_sha256(file)}".encode())
     return digest.hexdigest()[:20]
 
 

@@ -13,10 +13,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from soi_lib.atomic import building
 from soi_lib.corpora.places import Place, commit_of, unreachable
-from soi_lib.encoders.sources import encoder_dir, put_aside, whole, write_list
-from soi_lib.errors import EncoderError, SoiError
+from soi_lib.encoders.sources import encoder_dir, made
+from soi_lib.errors import EncoderError, located
 from soi_lib.paths import cache_dir
 
 _WANTED = (
@@ -47,31 +46,24 @@ def bring(name: str, source: EncoderSource) -> Path:
     """
     if source.path is not None:
         return encoder_dir(Path(source.path))
-    if source.hub is None:
+    hub = source.hub
+    if hub is None:
         raise EncoderError(
             "nothing says where the encoder is", where=f"encoders.{name}", expected="hub and revision, or path"
         )
-    stem = source.hub.replace("/", "--")
+    stem = hub.replace("/", "--")
     there = [f for f in (cache_dir() / "encoders").glob(f"{stem}-{source.revision}*") if f.suffix != ".damaged"]
-    if len(there) == 1:
-        if whole(there[0]):
-            return encoder_dir(there[0])
-        put_aside(there[0])
-    commit = commit_of(source, "model", EncoderError)
-    folder = cache_dir() / "encoders" / f"{stem}-{commit}"
-    with building(folder) as work:
+    commit = there[0].name.removeprefix(f"{stem}-") if len(there) == 1 else commit_of(source, "model", EncoderError)
+
+    def download(work: Path) -> None:
         try:
             from huggingface_hub import snapshot_download
 
-            snapshot_download(source.hub, revision=commit, local_dir=work, allow_patterns=list(_WANTED))
+            snapshot_download(hub, revision=commit, local_dir=work, allow_patterns=list(_WANTED))
         except Exception as failure:  # the library lets through whatever its own libraries raise
             raise unreachable(source, failure, EncoderError) from failure
         shutil.rmtree(work / ".cache", ignore_errors=True)
-        try:
+        with located(f"{hub} at {commit}"):
             encoder_dir(work)
-        except SoiError as lacking:
-            raise EncoderError(
-                lacking.what, where=f"{source.hub} at {commit}", hint="take a commit that has it, or give a path"
-            ) from lacking
-        write_list(work)
-    return encoder_dir(folder)
+
+    return made(cache_dir() / "encoders" / f"{stem}-{commit}", download)

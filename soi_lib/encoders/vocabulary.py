@@ -3,7 +3,7 @@
 What is special: a split becomes one flat int32 array with offsets, not a list of lists, so batching is slicing and
 a million tokens cost four megabytes. And a token that occurs in no split gets no gradient and is never read, so its
 embedding row can stay on disk: `load_trimmed` reads the used rows straight out of the memory-mapped file, and the
-forward pass is bit for bit that of the full model, because a lookup copies rows. `untrim` puts trained rows back.
+forward pass is bit for bit that of the full model, because a lookup copies rows.
 """
 
 from __future__ import annotations
@@ -180,56 +180,15 @@ def remap(ids: np.ndarray, id_map: np.ndarray) -> np.ndarray:
     return mapped
 
 
-def trim(model: nn.Module, token_ids: np.ndarray | Sequence[np.ndarray]) -> tuple[nn.Module, np.ndarray]:
-    """Give `model` (anything with `get_input_embeddings`) an embedding of the used rows only; change it in place.
-
-    `token_ids` is one array of ids, or several. Returns the model and the id map, (old vocabulary,) int64: old id to
-    new id, -1 for rows left out. The padding row is always kept. Raises EncoderError for ids outside the vocabulary.
-    """
-    import torch
-
-    old: Any = model.get_input_embeddings()  # type: ignore[operator]
-    kept, id_map, padding = _kept(token_ids, old, model.config)
-    rows = old.weight.detach()[torch.from_numpy(kept).to(old.weight.device)]
-    _replace(model, rows, padding)
-    return model, id_map
-
-
-def untrim(model: nn.Module, id_map: np.ndarray, directory: str | Path) -> nn.Module:
-    """Undo a trim in place: the full embedding of `directory`, with the model's own (trained) rows in their places.
-
-    What comes back has the full vocabulary and can be saved with `save_pretrained` beside the tokenizer.
-    """
-    import torch
-
-    small: Any = model.get_input_embeddings()  # type: ignore[operator]
-    folder = encoder_dir(directory)
-    weights = _read(folder)
-    rows = weights[_embedding_key(model, weights, folder)]
-    kept = np.flatnonzero(id_map >= 0)
-    if len(rows) != len(id_map) or len(kept) != small.num_embeddings:
-        raise EncoderError(
-            "the id map does not belong to this model",
-            where=directory,
-            found=f"{len(kept)} of {len(id_map)} rows",
-            expected=f"{small.num_embeddings} of {len(rows)}",
-        )
-    rows = rows.to(small.weight.device, small.weight.dtype, copy=True)
-    rows[torch.from_numpy(kept).to(rows.device)] = small.weight.detach()
-    config: Any = model.config
-    _replace(model, rows, None if config.pad_token_id is None else int(kept[config.pad_token_id]))
-    return model
-
-
 def load_trimmed(
     directory: str | Path, token_ids: np.ndarray | Sequence[np.ndarray] | None, *, pooler: bool = False
 ) -> tuple[nn.Module, np.ndarray]:
     """Load an encoder (a name or a folder) with only the rows of `token_ids`; None loads all.
 
     Weights are float32 in evaluation mode, with the pretrained `pooler` only if asked for. Returns the model and the
-    id map, as `trim` does and with the same bits, but the rest of the embedding is never read. `model.config`
-    (vocab_size, pad_token_id) speaks of the new ids. Raises EncoderError for a folder that is damaged or lacks weights,
-    and for a pooler that the encoder does not have.
+    id map, (old vocabulary,) int64: old id to new id, -1 for rows left out. The padding row is always kept; the rest
+    of the embedding is never read. `model.config` (vocab_size, pad_token_id) speaks of the new ids. Raises
+    EncoderError for a folder that is damaged or lacks weights, and for a pooler that the encoder does not have.
     """
     import torch
     from transformers import AutoConfig, AutoModel
@@ -291,19 +250,6 @@ def _kept(
     id_map = np.full(size, -1, np.int64)
     id_map[kept] = np.arange(len(kept))
     return kept, id_map, None if padding is None else int(id_map[padding])
-
-
-def _replace(model: nn.Module, rows: torch.Tensor, padding: int | None) -> None:
-    """Set a new input embedding with these rows, like the old one in everything else."""
-    from torch import nn
-
-    old: Any = model.get_input_embeddings()  # type: ignore[operator]
-    fresh = nn.Embedding.from_pretrained(
-        rows, freeze=not old.weight.requires_grad, padding_idx=None if old.padding_idx is None else padding
-    )
-    model.set_input_embeddings(fresh.train(old.training))  # type: ignore[operator]
-    config: Any = model.config
-    config.vocab_size, config.pad_token_id = len(rows), padding
 
 
 def _read(folder: Path) -> dict[str, torch.Tensor]:

@@ -24,7 +24,6 @@ from soi_lib.errors import OutputExistsError, StoreError, nearest
 from soi_lib.experiments.profile import Profile, load_profile
 from soi_lib.experiments.stage_runs import StageRun, pack_stages, read_stage, unpack_stages
 from soi_lib.experiments.store import RunStore, StoredRun, open_run
-from soi_lib.packages import sha256_file
 
 CHECKSUMS = "checksums.txt"
 PROFILE_COPY = "profile.yaml"
@@ -236,8 +235,7 @@ def record(
             shutil.copyfile(file, out / file.name)
         text = yaml.safe_dump(json.loads(profile.model_dump_json()), sort_keys=False, allow_unicode=True)
         atomic.write_text(out / PROFILE_COPY, text)
-        lines = [f"{sha256_file(p)}  {p.relative_to(out).as_posix()}" for p in sorted(out.rglob("*")) if p.is_file()]
-        atomic.write_text(out / CHECKSUMS, "\n".join(lines) + "\n")
+        atomic.write_checksums(out, CHECKSUMS)
     return target
 
 
@@ -261,17 +259,14 @@ def verify_recorded(folder: str | os.PathLike[str]) -> int:
     if not (folder / CHECKSUMS).is_file():
         raise StoreError("there are no recorded runs here", where=folder, expected=f"{CHECKSUMS} beside the runs")
     try:
-        *lines, end = (folder / CHECKSUMS).read_bytes().decode().split("\n")
-        listed = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
+        listed = atomic.read_checksums(folder / CHECKSUMS)
     except (OSError, ValueError) as error:
         raise StoreError("the list cannot be read", where=folder / CHECKSUMS, found=error, hint=restore) from error
-    if end or len(listed) != len(lines):
-        raise StoreError("the list is not the one that was written", where=folder / CHECKSUMS, hint=restore)
     for name, digest in listed.items():
         path = folder / name
         if not path.is_file():
             raise StoreError("a recorded file is missing", where=path, expected=f"what {CHECKSUMS} lists", hint=restore)
-        if sha256_file(path) != digest:
+        if atomic.sha256_file(path) != digest:
             raise StoreError(
                 "a recorded file is not the one that was recorded",
                 where=path,

@@ -24,7 +24,6 @@ from filelock import FileLock, Timeout
 from soi_lib import atomic
 from soi_lib.dynamics import TrainingDynamics
 from soi_lib.errors import StoreError
-from soi_lib.packages import sha256_file
 from soi_lib.training import launch
 
 logger = logging.getLogger(__name__)
@@ -206,7 +205,7 @@ class RunStore:
 
 def seal(folder: Path, manifest: dict[str, Any]) -> None:
     """Write the manifest of a complete run folder: its values, the sha256 of every file, its own seal."""
-    files = {str(p.relative_to(folder)): sha256_file(p) for p in sorted(folder.rglob("*")) if p.is_file()}
+    files = atomic.checksums(folder)
     files.pop(MANIFEST, None)
     sealed = {**manifest, "files": files}
     sealed = json.loads(json.dumps(sealed))
@@ -237,7 +236,7 @@ def open_run(folder: str | os.PathLike[str]) -> StoredRun:
         if file.resolve() != folder.resolve() / name or not file.is_file():  # missing, or a link to another place
             raise StoreError("a file of the run is missing", where=file, hint="do the run again")
         try:
-            found = sha256_file(file)
+            found = atomic.sha256_file(file)
         except OSError as error:
             raise StoreError("a file of the run cannot be read", where=file, found=error.strerror) from error
         if found != digest:

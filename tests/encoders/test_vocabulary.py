@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from soi_lib.encoders.sources import encoder_card, encoder_dir
-from soi_lib.encoders.vocabulary import Tokens, load_trimmed, remap, special_ids, tokenize, trim, untrim, used_tokens
+from soi_lib.encoders.vocabulary import Tokens, load_trimmed, remap, special_ids, tokenize, used_tokens
 from soi_lib.errors import EncoderError
 
 pytestmark = pytest.mark.usefixtures("one_thread", "wheels")
@@ -45,7 +45,7 @@ def states(model: torch.nn.Module, inputs: dict[str, torch.Tensor], *, bf16: boo
 
 @pytest.mark.parametrize("name", ["minilm", "e5"])
 def test_forward_is_bit_identical(name: str) -> None:
-    """The full model as transformers loads it, trimmed after loading, and loaded trimmed: equal bits in both modes."""
+    """The full model as transformers loads it, and loaded trimmed: equal bits in both precisions."""
     tokens = tokenize(name, FIRST, SECOND, prefix=encoder_card(name).prefix)
     full = AutoModel.from_pretrained(encoder_dir(name), add_pooling_layer=False).eval()
     pad = full.config.pad_token_id
@@ -53,18 +53,12 @@ def test_forward_is_bit_identical(name: str) -> None:
     rows = full.get_input_embeddings().num_embeddings
 
     loaded, id_map = load_trimmed(name, [tokens.ids, np.arange(5000, 8000)])
-    trimmed, same_map = trim(full, used_tokens(tokens.ids, np.arange(5000, 8000)))
-    assert np.array_equal(id_map, same_map)
     assert len(id_map) == rows
     assert 3000 < loaded.get_input_embeddings().num_embeddings < 3100
-    for model in (loaded, trimmed):
-        inputs = batch(tokens, remap(tokens.ids, id_map), model.config.pad_token_id)
-        assert int(inputs["input_ids"].max()) < model.config.vocab_size == len(model.get_input_embeddings().weight)
-        for bf16, bits in zip((False, True), expected, strict=True):
-            assert torch.equal(states(model, inputs, bf16=bf16), bits)
-    weights = loaded.state_dict()
-    assert list(weights) == list(trimmed.state_dict())
-    assert all(torch.equal(weights[key], value) for key, value in trimmed.state_dict().items())
+    inputs = batch(tokens, remap(tokens.ids, id_map), loaded.config.pad_token_id)
+    assert int(inputs["input_ids"].max()) < loaded.config.vocab_size == len(loaded.get_input_embeddings().weight)
+    for bf16, bits in zip((False, True), expected, strict=True):
+        assert torch.equal(states(loaded, inputs, bf16=bf16), bits)
     assert {value.dtype for value in loaded.parameters()} == {torch.float32}
 
 
@@ -76,35 +70,6 @@ def test_loading_all_is_the_whole_encoder(name: str) -> None:
     assert model.get_input_embeddings().weight.numel() == card.embedding_parameters
     assert np.array_equal(id_map, np.arange(card.vocabulary))
     assert not model.training
-
-
-def train_a_step(model: torch.nn.Module, ids: torch.Tensor) -> None:
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    model(input_ids=ids).last_hidden_state.square().mean().backward()
-    optimizer.step()
-
-
-def test_untrim_puts_trained_rows_back(tmp_path: Path) -> None:
-    tokens = tokenize("minilm", FIRST)
-    model, id_map = load_trimmed("minilm", tokens.ids)
-    original = load_trimmed("minilm", None)[0].get_input_embeddings().weight
-    ids = torch.from_numpy(remap(tokens.row(0), id_map))[None]
-    train_a_step(model, ids)
-    expected = states(model, {"input_ids": ids}, bf16=False)
-
-    whole = untrim(model, id_map, "minilm")
-    whole.save_pretrained(tmp_path / "saved")
-    saved = AutoModel.from_pretrained(tmp_path / "saved", add_pooling_layer=False).eval()
-    full_ids = torch.from_numpy(tokens.row(0).astype(np.int64))[None]
-    assert torch.equal(states(saved, {"input_ids": full_ids}, bf16=False), expected)
-    assert (saved.config.vocab_size, saved.config.pad_token_id) == (30522, 0)
-    weight = saved.get_input_embeddings().weight
-    untouched = np.flatnonzero(id_map < 0)
-    assert torch.equal(weight[untouched], original[untouched])
-    assert not torch.equal(weight[tokens.row(0).tolist()], original[tokens.row(0).tolist()])
-
-    with pytest.raises(EncoderError, match="the id map does not belong to this model"):
-        untrim(load_trimmed("minilm", tokens.ids[:3])[0], id_map, "minilm")
 
 
 def save(model: torch.nn.Module, folder: Path, **options: object) -> Path:
@@ -167,7 +132,7 @@ def test_encoders_of_ones_own(kind: str, tmp_path: Path, capfd: pytest.CaptureFi
     assert all(parameter.dtype == torch.float32 and parameter.requires_grad for parameter in model.parameters())
     if (index := model.get_input_embeddings().padding_idx) is not None:
         assert index == id_map[pad]
-        train_a_step(model, new)
+        model(input_ids=new).last_hidden_state.square().mean().backward()
         assert not model.get_input_embeddings().weight.grad[index].any(), "padding gets no gradient"
 
 

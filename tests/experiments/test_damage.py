@@ -114,13 +114,11 @@ def test_damage_in_the_cache_is_named_and_made_again(place, tmp_path, caplog, mo
     keys = [one.key for one in spec]
     copy = tmp_path / "cache"
     monkeypatch.setenv("SOI_CACHE", str(copy))
-    monkeypatch.setattr(packages, "_verified", {})
     caplog.set_level(logging.WARNING)
     for file, how, draw in damages(place / "cache", 2, max(1, DAMAGES // 4)):
         shutil.copytree(place / "cache", copy)
         damage(copy / file, how, draw)
         caplog.clear()
-        packages._verified.clear()
         assert [one.key for one in plan(load_profile(place / "tiny.yaml"))] == keys
         if how != "delete":
             harmless = file.suffix == ".parquet" and not caplog.text  # bytes that Parquet does not read
@@ -346,10 +344,10 @@ def test_a_hostile_archive_member_is_bytes_and_nothing_else(tmp_path, monkeypatc
     with zipfile.ZipFile(wheel, "w") as archive:
         for name in names:
             archive.writestr(name, b"import os; os.abort()")
-    package = packages.Package("evil", "1.0", packages.sha256_file(wheel))
+    package = packages.Package("evil", "1.0", atomic.sha256_file(wheel))
     package.path.parent.mkdir(parents=True)
     shutil.copyfile(wheel, package.path)
-    monkeypatch.setattr(packages, "read_list", lambda path=None: [package])
+    monkeypatch.setattr(packages, "read_list", lambda: [package])
     before = sorted(tmp_path.rglob("*"))
     for name in names:
         assert packages.member("evil", name) == b"import os; os.abort()"
