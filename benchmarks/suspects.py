@@ -32,6 +32,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import numpy as np
 from scipy import stats
+from sklearn.metrics import average_precision_score
 from tqdm.auto import tqdm
 
 from soi_lib import TrainingDynamics, atomic
@@ -241,8 +242,7 @@ def by_cleanlab(labels: np.ndarray, held_out: np.ndarray) -> dict[str, np.ndarra
 def scores(order: np.ndarray, wrong: np.ndarray) -> tuple[float, float]:
     """Average precision of a ranking, and its recall among as many as there are wrong labels."""
     hits = wrong[order]
-    at = np.flatnonzero(hits) + 1
-    return float((np.arange(1, len(at) + 1) / at).mean()), float(hits[: len(at)].mean())
+    return float(average_precision_score(hits, -np.arange(len(hits)))), float(hits[: hits.sum()].mean())
 
 
 def interval(values: list[float]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 Special about it: in training-mode recording, what a model says of an example in epoch e comes before its e-th update
 on that example, so the first epochs are nearly predictions on unseen data. A label that the rest of the data speaks
 against is learned late, or never, and is doubted on average over training. Which average is best is a matter of
-measurement: `RULES` holds the candidates, benchmarks/suspects.py compares them on labels that were flipped on purpose.
+measurement: benchmarks/suspects.py compares those in `RULES` on labels that were flipped on purpose.
 """
 
 from __future__ import annotations
@@ -113,42 +113,8 @@ def _unlearned_first(dynamics: TrainingDynamics) -> Array:
     return _confidence(dynamics) + (categorize(dynamics) == SOI.UNE)
 
 
-def _steady(dynamics: TrainingDynamics) -> Array:
-    confidence, variability = confidence_variability(dynamics.p_gold)
-    return 1 - confidence - variability
-
-
-def _restless(dynamics: TrainingDynamics) -> Array:
-    confidence, variability = confidence_variability(dynamics.p_gold)
-    return 1 - confidence + variability
-
-
 def _loss(dynamics: TrainingDynamics) -> Array:
     return -np.log(np.maximum(dynamics.p_gold.astype(np.float64), _TINY)).mean(0)
-
-
-def _early(dynamics: TrainingDynamics) -> Array:
-    """The mean over the first half of the epochs, before much is learned by heart."""
-    return 1 - dynamics.p_gold[: -(-dynamics.epochs // 2)].mean(0, dtype=np.float64)
-
-
-def _weighted(dynamics: TrainingDynamics) -> Array:
-    """The mean over epochs with weights that fall from 1 to 1 / E."""
-    weights = np.arange(dynamics.epochs, 0, -1, dtype=np.float64)
-    return 1 - np.average(dynamics.p_gold.astype(np.float64), axis=0, weights=weights)
-
-
-def _after_first(dynamics: TrainingDynamics) -> Array:
-    """The mean without the first quarter of the epochs (at least one), in which little is known yet."""
-    skipped = min(-(-dynamics.epochs // 4), dynamics.epochs - 1)
-    return 1 - dynamics.p_gold[skipped:].mean(0, dtype=np.float64)
-
-
-def _standard_margin(dynamics: TrainingDynamics) -> Array:
-    """Margins in standard deviations of their epoch, so that all epochs count the same, averaged."""
-    margin = margins(dynamics)
-    spread = margin.std(1, keepdims=True)
-    return -((margin - margin.mean(1, keepdims=True)) / np.where(spread > 0, spread, 1)).mean(0)
 
 
 def _last(dynamics: TrainingDynamics) -> Array:
@@ -170,14 +136,8 @@ RULES: dict[str, Callable[[TrainingDynamics], Array]] = {
     "confidence": _confidence,
     "margin": _margin,
     "loss": _loss,
-    "early": _early,
-    "weighted": _weighted,
-    "after the first": _after_first,
-    "standard margin": _standard_margin,
     "unlearned first": _unlearned_first,
     "wrong epochs": _wrong,
-    "confidence - variability": _steady,
-    "confidence + variability": _restless,
     "last epoch": _last,
     "forgetting": _forgetting,
 }

@@ -341,6 +341,8 @@ def _overlaps(sentences: list[np.ndarray]) -> np.ndarray:
 def _words(splits: list[Split]) -> np.ndarray:
     """(M, M): 1 minus the Jensen-Shannon divergence of word distributions, of halves on the diagonal."""
 
+    from scipy.spatial.distance import jensenshannon  # type: ignore[import-untyped]
+
     def counted(split: Split, rows: np.ndarray) -> Counter[str]:
         sides = [split.text] if split.text_pair is None else [split.text, split.text_pair]
         return Counter(word for side in sides for row in rows for word in normalise(side[row]).split())
@@ -348,9 +350,7 @@ def _words(splits: list[Split]) -> np.ndarray:
     def alike(a: Counter[str], b: Counter[str]) -> float:
         words = sorted(a.keys() | b.keys())
         p, q = (np.array([c[w] for w in words]) / c.total() for c in (a, b))
-        middle = (p + q) / 2
-        parts = [x[x > 0] @ np.log2(x[x > 0] / middle[x > 0]) for x in (p, q)]
-        return float(1 - sum(parts) / 2)
+        return float(1 - jensenshannon(p, q, base=2) ** 2)  # SciPy gives the square root
 
     every = [counted(s, np.arange(len(s))) for s in splits]
     out = np.array([[alike(a, b) for b in every] for a in every])

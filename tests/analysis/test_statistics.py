@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import product
-
 import numpy as np
 import pytest
 from scipy.stats import false_discovery_control
@@ -18,7 +16,6 @@ from soi_lib.analysis.statistics import (
     macro_f1,
     mean_interval,
     metric_interval,
-    permutation_test,
     share_intervals,
 )
 from soi_lib.errors import FormatError, RangeError
@@ -162,28 +159,10 @@ def test_intervals_of_shares_cover_the_truth(monkeypatch: pytest.MonkeyPatch) ->
     assert 0.93 <= hits / trials <= 0.97
 
 
-def test_permutation_p_is_exact_on_few_examples() -> None:
-    a, b = np.zeros(6), np.array([1.0, 1, 1, 1, 1, -1])
-    sums = [abs(np.dot(signs, b)) for signs in product((-1, 1), repeat=6)]
-    exact = np.mean([s >= b.sum() for s in sums])
-    assert permutation_test(a, b, resamples=50_000) == pytest.approx(exact, abs=0.01)
-    assert permutation_test(a, a) == 1
-    assert permutation_test(np.zeros((2, 200)), np.ones((2, 200)), resamples=99) == pytest.approx(0.01)
-
-
-def test_permutation_p_is_uniform_when_nothing_differs() -> None:
-    rng = np.random.default_rng(4)
-    p = [permutation_test(*rng.normal(size=(2, 60)), resamples=400) for _ in range(300)]
-    assert np.mean(np.array(p) <= 0.05) <= 0.09
-    assert 0.42 <= np.mean(p) <= 0.58
-
-
-def test_benjamini_hochberg_agrees_with_scipy(rng: np.random.Generator) -> None:
+def test_benjamini_hochberg_leaves_out_what_is_not_a_number(rng: np.random.Generator) -> None:
     p = rng.random((6, 6)) ** 3
-    np.testing.assert_allclose(benjamini_hochberg(p).ravel(), false_discovery_control(p.ravel()))
-    holes = p.copy()
-    holes[0] = np.nan
-    found = benjamini_hochberg(holes)
+    p[0] = np.nan
+    found = benjamini_hochberg(p)
     assert np.isnan(found[0]).all()
     np.testing.assert_allclose(found[1:].ravel(), false_discovery_control(p[1:].ravel()))
     assert np.isnan(benjamini_hochberg([np.nan])).all()
@@ -200,7 +179,5 @@ def test_wrong_input_is_refused() -> None:
         metric_interval([0, 1], [0, 1], "acuracy")  # type: ignore[arg-type]
     with pytest.raises(FormatError, match="finite"):
         mean_interval([0.1, np.nan])
-    with pytest.raises(FormatError, match="shapes"):
-        permutation_test([1, 2], [1])
     with pytest.raises(RangeError, match="level"):
         mean_interval([0.1, 0.2], level=95)
