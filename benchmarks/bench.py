@@ -206,7 +206,7 @@ def commit() -> str:
     try:
         git = ["git", "-C", str(ROOT)]
         head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        look = [*git, "status", "--porcelain", "--untracked-files=no", "--", "soi_lib", "profiles", "benchmarks/*.py"]
+        look = [*git, "status", "--porcelain", "--untracked-files=no", "--", "soi_lib", "paper", "benchmarks/*.py"]
         return head + ("+" if subprocess.run(look, capture_output=True, text=True, check=True).stdout.strip() else "")
     except (OSError, subprocess.CalledProcessError):
         return os.environ.get("BENCH_COMMIT", "")

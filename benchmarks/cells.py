@@ -38,9 +38,9 @@ def make_pack(name: str, examples: int, folder: Path, half: bool) -> Path:
     import torch
     from safetensors.torch import save_file
 
-    from soi_lib.corpora import load
-    from soi_lib.encoders.sources import encoder_card, encoder_dir
-    from soi_lib.encoders.vocabulary import load_trimmed, special_ids, tokenize, used_tokens
+    from paper.datasets import load
+    from soi_lib.models.encoder import encoder_card, encoder_dir
+    from soi_lib.models.vocabulary import load_trimmed, special_ids, tokenize, used_tokens
 
     corpus, encoder = {"english": ("tweets", "minilm"), "intents": ("en", "e5")}[name]
     target = folder / f"{name}-{examples}{'-half' if half else ''}"
@@ -131,7 +131,7 @@ class Data:
 
 def ours(data: Data, given: dict[str, Any], epochs: int, n: int | None = None) -> tuple[float, float]:
     """Train with our engine; seconds without the evaluation, and test accuracy."""
-    from soi_lib.encoders.vocabulary import remap
+    from soi_lib.models.vocabulary import remap
     from soi_lib.training.batching import Encoded
     from soi_lib.training.engine import TrainConfig, TrainMember, train
 
@@ -166,8 +166,8 @@ def trainer(data: Data, given: dict[str, Any], epochs: int, n: int | None = None
     from torch.nn import functional
     from transformers import Trainer, TrainerCallback, TrainingArguments
 
-    from soi_lib.encoders.multitask import Heads
     from soi_lib.integrations.huggingface import record
+    from soi_lib.models.multitask import Heads
 
     class Rows(torch.utils.data.Dataset):  # type: ignore[type-arg]
         def __init__(self, token: Any, offset: Any, gold: Any) -> None:

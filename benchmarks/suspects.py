@@ -5,8 +5,8 @@
     .venv/bin/python benchmarks/suspects.py --examples 100 --epochs 2 --seeds 0 --folds 2 --out try.json
 
 For each corpus, rate of flipped labels and seed there is one training with recording, for every rule of
-`soi_lib.analysis.suspects` (the area under the margin of Pleiss et al. 2020 is the rule "margin"), and K trainings on
-all but a K-th of the examples, whose predictions on the rest are what cleanlab judges. Same encoder, examples and
+`soi_lib.analysis.label_issues` (the area under the margin of Pleiss et al. 2020 is the rule "margin"), and K trainings
+on all but a K-th of the examples, whose predictions on the rest are what cleanlab judges. Same encoder, examples and
 hyperparameters. What a training gives is kept under `--work` by a key of all that determines it, so nothing is trained
 twice; calls with different --corpora or --seeds may run side by side, and a last call with all of them sums up. Average
 precision, and the recall among the first K, K being the number of flipped labels, both of the ranking that a person
@@ -36,7 +36,7 @@ from sklearn.metrics import average_precision_score
 from tqdm.auto import tqdm
 
 from soi_lib import TrainingDynamics, atomic
-from soi_lib.analysis.suspects import DEFAULT_RULE, RULES, suspects
+from soi_lib.analysis.label_issues import DEFAULT_RULE, RULES, suspects
 
 ROOT = Path(__file__).resolve().parent.parent
 ENCODER = {"en": "e5", "fr": "e5", "fa": "e5"}
@@ -113,7 +113,7 @@ def cost(job: dict[str, Any]) -> float:
 
 def path_of(given: argparse.Namespace, job: dict[str, Any]) -> Path:
     """Where the result of a training is kept: dynamics with logits, or probabilities of a fold's held-out examples."""
-    from soi_lib.encoders.sources import encoder_dir, fingerprint
+    from soi_lib.models.encoder import encoder_dir, fingerprint
     from soi_lib.training.version import ENGINE_VERSION
 
     corpus = job["corpus"]
@@ -133,7 +133,7 @@ def cached_fingerprint(name: str, folder: Callable[[str], Path], fingerprint: Ca
 
 @lru_cache
 def corpus_of(name: str) -> Any:
-    from soi_lib.corpora import load
+    from paper.datasets import load
 
     return load(name)
 
@@ -177,8 +177,8 @@ def train(
     job: dict[str, Any], split: Any, labels: np.ndarray, inside: np.ndarray, outside: np.ndarray | None, progress: Any
 ) -> Any:
     """Train on the rows `inside`, recording logits, and predict the rows `outside`."""
-    from soi_lib.encoders.sources import encoder_card, encoder_dir
-    from soi_lib.encoders.vocabulary import load_trimmed, special_ids, tokenize, used_tokens
+    from soi_lib.models.encoder import encoder_card, encoder_dir
+    from soi_lib.models.vocabulary import load_trimmed, special_ids, tokenize, used_tokens
     from soi_lib.training import engine
     from soi_lib.training.batching import encode
 
@@ -255,7 +255,7 @@ def interval(values: list[float]) -> dict[str, Any]:
 
 def summary(given: argparse.Namespace, rankings: dict[Any, Any]) -> dict[str, Any]:
     """What is written: every cell, the means over cells, and the differences from our rule, by seed."""
-    from soi_lib.experiments.run import commit, machine
+    from soi_lib.runs.run import commit, machine
 
     methods = list(next(iter(rankings.values()))["orders"])
     measured = {

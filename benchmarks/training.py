@@ -8,7 +8,7 @@
 `trainer` is the Trainer with a callback that predicts the training set after every epoch, in its default precision
 (fp32) and, where the processor has it, in bf16; `record` is the Trainer with our two lines instead. Ours is measured as
 a user gets it: `one` is a single run on all threads, `beside` is as many runs of one thread as there are cores, started
-together, and counted together (what `soi reproduce` and `soi train` do). Each training has a process of its own; a
+together, and counted together (what a reproduction and `soi train` do). Each training has a process of its own; a
 repetition does all of them one after another with one seed; so repetitions are seeds, and the accuracies are compared
 over them.
 """

@@ -23,7 +23,8 @@ import bench
 STAGES = """
 import json, sys, time
 from pathlib import Path
-from soi_lib.experiments import publish, reproduce
+from paper import build as publish
+from soi_lib.runs import scheduler as reproduce
 spent = {"train": 0.0, "notebooks": 0.0, "render": 0.0}
 executed = []
 def clock(module, name, stage):
@@ -115,7 +116,7 @@ def book(record: bench.Record, given: Any) -> None:
 
 
 def make(clone: Path, profile: str) -> dict[str, Any]:
-    """What `soi book` does, in the clone and with its library; seconds by stage."""
+    """What `python -m paper book` does, in the clone and with its library; seconds by stage."""
     env = os.environ | {"PYTHONPATH": str(clone), "HF_HUB_OFFLINE": "1", "PYTHONNOUSERSITE": "1"}
     done = subprocess.run(
         [sys.executable, "-c", STAGES, profile], cwd=clone, env=env, stdout=subprocess.PIPE, text=True, check=True

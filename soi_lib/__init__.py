@@ -15,12 +15,12 @@ _HOME = {
     "TrainingDynamics": "soi_lib.dynamics",
     "Meta": "soi_lib.dynamics",
     "align": "soi_lib.dynamics",
-    "SOI": "soi_lib.analysis.categories",
-    "categorize": "soi_lib.analysis.categories",
-    "data_map": "soi_lib.analysis.cartography",
+    "SOI": "soi_lib.analysis.soi",
+    "categorize": "soi_lib.analysis.soi",
+    "data_map": "soi_lib.analysis.datamap",
     "transition_matrix": "soi_lib.analysis.transitions",
     "select": "soi_lib.analysis.selection",
-    "DynamicsRecorder": "soi_lib.training.recorder",
+    "DynamicsRecorder": "soi_lib.recorder",
     "SoiError": "soi_lib.errors",
 }
 
@@ -39,13 +39,13 @@ __all__ = [  # noqa: RUF022 - in the order in which one meets them
 ]
 
 if TYPE_CHECKING:
-    from soi_lib.analysis.cartography import data_map
-    from soi_lib.analysis.categories import SOI, categorize
+    from soi_lib.analysis.datamap import data_map
     from soi_lib.analysis.selection import select
+    from soi_lib.analysis.soi import SOI, categorize
     from soi_lib.analysis.transitions import transition_matrix
     from soi_lib.dynamics import Meta, TrainingDynamics, align
     from soi_lib.errors import SoiError
-    from soi_lib.training.recorder import DynamicsRecorder
+    from soi_lib.recorder import DynamicsRecorder
 
 
 def __getattr__(name: str) -> Any:

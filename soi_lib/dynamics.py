@@ -21,10 +21,10 @@ import numpy as np
 import numpy.typing as npt
 
 import soi_lib
-from soi_lib import dynamics_file
-from soi_lib.dynamics_file import MAX_EPOCHS as MAX_EPOCHS  # callers know it from here
-from soi_lib.dynamics_file import SCHEMA
+from soi_lib import io as dynamics_file
 from soi_lib.errors import AlignmentError, DuplicateIdError, FormatError, RangeError, located
+from soi_lib.io import MAX_EPOCHS as MAX_EPOCHS  # callers know it from here
+from soi_lib.io import SCHEMA
 
 Array = npt.NDArray[Any]
 

@@ -20,12 +20,11 @@ def cache_dir() -> Path:
 
 
 def resource(name: str) -> Path:
-    """A file that ships with the library: `packages.txt`, or a folder such as `profiles`.
+    """A file that ships with the library, such as `packages.txt`.
 
     In an installed wheel it lies inside the package; in a checkout it is the file at the top level.
     """
     inside = _PACKAGE / "resources" / name
     if inside.exists():
         return inside
-    root = _PACKAGE.parent
-    return root / "data" / name if name == "packages.txt" else root / name
+    return _PACKAGE.parent / "data" / name

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 from authors_data import COMMON, words
+from commands import main_of
 
 HOSTILE = '<img src=x onerror="window.owned=1"><script>window.owned=2</script> &amp; "quoted" %{x} $a$'
 
@@ -31,12 +32,10 @@ def csv(path: Path, frame: pd.DataFrame) -> Path:
 
 def run_main(monkeypatch, capsys, *words: object) -> tuple[int, str, str]:
     """The `soi` command in this process: exit code, standard output, standard error."""
-    from soi_lib.cli import main
-
     monkeypatch.setattr(sys, "argv", ["soi", *map(str, words)])
     capsys.readouterr()
     try:
-        main()
+        main_of(words)()
         code = 0
     except SystemExit as end:
         code = int(end.code or 0)
@@ -59,10 +58,10 @@ def made_folder(folder: Path, members: Sequence[str] = ("tweets", "reviews"), se
     from synthetic import learn
 
     from soi_lib import atomic, categorize
-    from soi_lib.analysis.categories import soi_counts
+    from soi_lib.analysis.soi import soi_counts
     from soi_lib.dynamics import TrainingDynamics
-    from soi_lib.experiments.own_index import readme
-    from soi_lib.experiments.store import RunStore
+    from soi_lib.runs.own_index import readme
+    from soi_lib.runs.store import RunStore
 
     settings = [(m,) for m in members] + ([tuple(members)] if len(members) > 1 else [])
     labels = ("negative", "<b>positive</b>")

@@ -20,9 +20,9 @@ from synthetic import learn
 from test_dynamics import forge
 
 from soi_lib import atomic
-from soi_lib.corpora.own import Given, read_own
+from soi_lib.data.own import Given, read_own
 from soi_lib.dynamics import TrainingDynamics
-from soi_lib.experiments.store import seal
+from soi_lib.runs.store import seal
 
 Soi = Callable[..., tuple[int, str, str]]
 

@@ -10,21 +10,21 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from commands import command
 from own_data import run_main
 
 from soi_lib import SOI, TrainingDynamics, categorize, data_map, transition_matrix
 from soi_lib.errors import OutputExistsError
-from soi_lib.experiments.store import seal
+from soi_lib.runs.store import seal
 
 COMMANDS = (
-    "fetch", "plan", "run", "reproduce", "results", "book", "train", "report", "categorize", "compare", "map", "select",
+    "fetch", "train", "report", "categorize", "compare", "map", "select",
     "suspects", "doctor",
 )  # fmt: skip
 
 
 def soi(*words: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "soi_lib.cli", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True)
+    return subprocess.run(command(*words), capture_output=True, text=True)
 
 
 @pytest.fixture
@@ -49,9 +49,9 @@ def files(tmp_path_factory):
 def test_help_teaches(here):
     top = soi("--help")
     assert top.returncode == 0
-    for command in COMMANDS:
-        assert command in top.stdout
-        code, page, _ = here(command, "--help")
+    for name in COMMANDS:
+        assert name in top.stdout
+        code, page, _ = here(name, "--help")
         assert code == 0
         assert len(page) > 300
     assert soi().stdout.strip() == top.stdout.strip()  # no command: the same help
@@ -171,7 +171,10 @@ def test_plan_says_about_how_long(here, wheels, tmp_path):
     ("words", "message"),
     [
         (("categorise", "x"), "no such command 'categorise'. Did you mean 'categorize'? Next: `soi --help` explains"),
-        (("plan", "--jsn"), "soi plan: no such option: --jsn (Possible options: --json). Next: `soi plan --help`"),
+        (
+            ("plan", "--jsn"),
+            "python -m paper plan: no such option: --jsn (Possible options: --json). Next: `python -m paper plan --h",
+        ),
         (("categorize",), "soi categorize: missing argument 'FILE'. Next:"),
         (("categorize", "x", "y"), "unexpected extra argument(s) (y)"),
         (("categorize", "x", "--early", "soon"), "invalid value for '--early': "),

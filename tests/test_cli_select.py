@@ -14,7 +14,7 @@ import synthetic
 from own_data import run_main
 
 from soi_lib import SOI, TrainingDynamics, categorize, select
-from soi_lib.corpora.copies import match
+from soi_lib.data.copies import match
 from soi_lib.errors import AlignmentError, CorpusError, DuplicateIdError
 
 N = 60

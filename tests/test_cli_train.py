@@ -16,9 +16,9 @@ from authors_data import tiny_bert
 from own_data import csv, rows, run_main, snapshot
 
 from soi_lib.cli import training
-from soi_lib.experiments import own
-from soi_lib.experiments.run import do_run
-from soi_lib.experiments.store import RunStore
+from soi_lib.runs import own
+from soi_lib.runs.run import do_run
+from soi_lib.runs.store import RunStore
 
 
 @pytest.fixture(scope="module", autouse=True)

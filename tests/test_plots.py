@@ -21,9 +21,9 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 from synthetic import learn
 
-from soi_lib.analysis.cartography import data_map
-from soi_lib.analysis.categories import SOI, categorize, soi_counts, soi_shares
+from soi_lib.analysis.datamap import data_map
 from soi_lib.analysis.excess import excess_transition
+from soi_lib.analysis.soi import SOI, categorize, soi_counts, soi_shares
 from soi_lib.analysis.transitions import mean_transition, transition_matrix
 from soi_lib.dynamics import TrainingDynamics
 from soi_lib.errors import AlignmentError, FormatError

@@ -122,12 +122,10 @@ def test_the_wheel_holds_the_library_and_nothing_else(wheel: Path) -> None:
         names = archive.namelist()
         packages = archive.read("soi_lib/resources/packages.txt")
     here = {path.relative_to(ROOT).as_posix() for path in (ROOT / "soi_lib").rglob("*.py")}
-    profiles = {f"soi_lib/resources/profiles/{path.name}" for path in (ROOT / "profiles").glob("*.yaml")}
     about = {f"soi_lib-{__version__}.dist-info/{n}" for n in ("METADATA", "WHEEL", "RECORD", "entry_points.txt")}
     about.add(f"soi_lib-{__version__}.dist-info/licenses/LICENSE")
-    assert set(names) == here | profiles | about | {"soi_lib/py.typed", "soi_lib/resources/packages.txt"}
+    assert set(names) == here | about | {"soi_lib/py.typed", "soi_lib/resources/packages.txt"}
     assert len(names) == len(set(names))
-    assert len(profiles) >= 3
     assert packages == (ROOT / "data" / "packages.txt").read_bytes()
     assert wheel.stat().st_size < 1_000_000
     assert wheel.name == f"soi_lib-{__version__}-py3-none-any.whl"

@@ -32,8 +32,9 @@ def command_line() -> str:
 @cache
 def costs() -> str:
     """What the profiles cost, as Markdown."""
-    from soi_lib.experiments.costs import as_markdown, cost_table
-    from soi_lib.experiments.profile import load_profile
+    import paper  # noqa: F401  (its profiles are known by name)
+    from soi_lib.runs.config import load_profile
+    from soi_lib.runs.costs import as_markdown, cost_table
 
     return as_markdown(cost_table(*map(load_profile, ("quick", "standard", "paper"))))
 
@@ -55,7 +56,7 @@ def plain_signature(
 
 
 def explore(app: Any, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
-    """Give the page of examples its explorer, where `soi book` has made what that shows (it holds texts)."""
+    """Give the page of examples its explorer, where the build has made what that shows (it holds texts)."""
     if pagename == LOOK and (Path(app.srcdir) / "book/_static/look/index.js").is_file():
         app.add_css_file("look.css")
         app.add_js_file("look/index.js")

@@ -1,6 +1,6 @@
 /* The explorer of training examples on the page "Looking at examples".
 
-   It reads look/index.js and one script a member, which `soi book` makes with the texts of the corpora; where they are
+   It reads look/index.js and one script a member, which `python -m paper book` makes with the texts of the corpora; where they are
    missing, this file is not loaded and the page shows its pictures. Plain script on plotly: it works from a folder and
    from a server. Texts enter the page as text nodes only, so markup in them stays text. */
 (() => {

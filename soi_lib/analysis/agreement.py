@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from soi_lib.analysis.categories import SOI
+from soi_lib.analysis.soi import SOI
 from soi_lib.analysis.statistics import RESAMPLES, Interval
 from soi_lib.errors import FormatError
 

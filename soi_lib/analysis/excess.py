@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from soi_lib.analysis.categories import SOI, categorize
+from soi_lib.analysis.soi import SOI, categorize
 from soi_lib.analysis.statistics import benjamini_hochberg
 from soi_lib.analysis.transitions import as_frame
 from soi_lib.dynamics import TrainingDynamics, common_rows

@@ -11,8 +11,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from soi_lib.analysis.cartography import REGIONS, data_map, regions
-from soi_lib.analysis.categories import SOI, categorize
+from soi_lib.analysis.datamap import REGIONS, data_map, regions
+from soi_lib.analysis.soi import SOI, categorize
 from soi_lib.dynamics import TrainingDynamics
 from soi_lib.errors import SelectionError, nearest
 

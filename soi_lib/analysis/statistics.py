@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from soi_lib.analysis.categories import SOI
+from soi_lib.analysis.soi import SOI
 from soi_lib.errors import FormatError, RangeError, nearest
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from soi_lib.analysis.categories import SOI
 from soi_lib.analysis.effects import Effect, mean_effect
+from soi_lib.analysis.soi import SOI
 from soi_lib.errors import AlignmentError
 
 Array = npt.NDArray[np.float64]

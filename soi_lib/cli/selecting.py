@@ -87,7 +87,7 @@ def select(
     if source is not None:
         if out is None:
             raise SoiError("a filtered copy needs a name", where=source, hint=f"give --out NAME{source.suffix}")
-        from soi_lib.corpora.copies import match
+        from soi_lib.data.copies import match
 
         found = match(source, ids.tolist(), id_column)
         found.copy(out, overwrite=force)
@@ -132,9 +132,9 @@ def suspects(
     `soi suspects run --from train.csv --id id --text text` shows the texts beside. "given" is the label that the
     example has, "suggested" the one that the model favoured.
     """
-    from soi_lib.analysis.categories import SOI
-    from soi_lib.analysis.suspects import DEFAULT_RULE
-    from soi_lib.analysis.suspects import suspects as rank
+    from soi_lib.analysis.label_issues import DEFAULT_RULE
+    from soi_lib.analysis.label_issues import suspects as rank
+    from soi_lib.analysis.soi import SOI
 
     path, dynamics = dynamics_in(file, member)
     ranking = rank(dynamics, rule or DEFAULT_RULE)
@@ -168,7 +168,7 @@ def _with_texts(
     """The ranking with columns of the person's file beside, and ids as they stand there; guesses are said."""
     import pandas as pd
 
-    from soi_lib.corpora.copies import match, text_columns
+    from soi_lib.data.copies import match, text_columns
 
     found = match(source, ranking["id"].tolist(), id_column)
     columns = text or text_columns(found.frame, source)
@@ -195,8 +195,8 @@ def _brief(value: Any) -> Any:
 
 def _known(subsets: list[str]) -> list[str]:
     """Names as the library has them, however they were typed; commas may divide them too."""
-    from soi_lib.analysis.cartography import REGIONS
-    from soi_lib.analysis.categories import SOI
+    from soi_lib.analysis.datamap import REGIONS
+    from soi_lib.analysis.soi import SOI
 
     names = {name.lower(): name for name in (*(s.name for s in SOI), *REGIONS)}
     given = [part for item in subsets for part in item.split(",") if part]

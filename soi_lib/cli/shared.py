@@ -12,7 +12,7 @@ import typer
 from soi_lib.errors import SchemaError, SoiError, nearest
 
 if TYPE_CHECKING:
-    from soi_lib.analysis.categories import SOI
+    from soi_lib.analysis.soi import SOI
     from soi_lib.dynamics import TrainingDynamics
 
 ProfileOption = Annotated[str, typer.Option("--profile", "-p", help="quick, standard, paper, or a YAML file.")]
@@ -88,7 +88,7 @@ def dynamics_in(path: Path, member: str | None = None) -> tuple[Path, TrainingDy
             )
         return path, load_dynamics(path)
     if (path / "manifest.json").is_file():
-        from soi_lib.experiments.store import open_run
+        from soi_lib.runs.store import open_run
 
         open_run(path)
     runs = _runs_in(path, member)
@@ -121,7 +121,7 @@ def _runs_in(path: Path, member: str | None) -> dict[Path, str]:
         rows = [row for row in index["runs"] if row["state"] == "done"]
     except (OSError, ValueError, KeyError, TypeError):
         return {manifest.parent: "run" for manifest in sorted(path.glob("runs/*/manifest.json"))}
-    from soi_lib.experiments.own_index import setting_words
+    from soi_lib.runs.own_index import setting_words
 
     return {
         path / row["folder"]: f"{setting_words(row['setting'])}, seed {row['seed']}"

@@ -16,8 +16,8 @@ from soi_lib.cli.shared import ForceOption, JobsOption, JsonOption, QuietOption,
 from soi_lib.errors import CorpusError, nearest
 
 if TYPE_CHECKING:
-    from soi_lib.corpora.own import Given
-    from soi_lib.experiments.own import Undertaking
+    from soi_lib.data.own import Given
+    from soi_lib.runs.own import Undertaking
 
 _EACH = "With several members MEMBER=VALUE, once for each."
 Texts = list[str] | None
@@ -86,7 +86,7 @@ def train(
 
     `soi train --train reviews.csv --out reviews` ... then `soi report reviews`.
     """
-    from soi_lib.experiments import own
+    from soi_lib.runs import own
 
     wish = own.Wish(
         members=_members(train_rows, member, text, text_pair, label, id_column, test, ood, drop),
@@ -153,7 +153,7 @@ def _preview(todo: Undertaking, finished: int, total: int, minutes: float) -> No
     from rich.table import Table
     from rich.text import Text
 
-    from soi_lib.experiments.reproduce import default_jobs
+    from soi_lib.runs.scheduler import default_jobs
 
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     splits = [s for s in ("train", "test", "ood") if any(s in member.rows for member in todo.members)]
@@ -220,8 +220,8 @@ def _members(
     """The members as the options describe them. Raises CorpusError."""
     from typing import get_args
 
-    from soi_lib.corpora.own import Given
-    from soi_lib.corpora.places import Drop
+    from soi_lib.data.own import Given
+    from soi_lib.data.places import Drop
 
     places = [] if train_rows is None else [(_name(train_rows), train_rows)]
     for value in member or []:
@@ -293,7 +293,7 @@ def report(
 
     The page needs no network and no other file: open it in a browser, send it to somebody. It contains the texts.
     """
-    from soi_lib.experiments.report import write_report
+    from soi_lib.report.report import write_report
 
     path = write_report(place, out, force=force)
     typer.echo(path)

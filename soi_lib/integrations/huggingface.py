@@ -33,7 +33,7 @@ from soi_lib.atomic import replacing
 from soi_lib.dynamics import MAX_EPOCHS, TrainingDynamics
 from soi_lib.errors import AlignmentError, FormatError, RangeError
 from soi_lib.integrations.trainer_data import KEY, examples_of, number
-from soi_lib.training.recorder import DynamicsRecorder, RecordingReport
+from soi_lib.recorder import DynamicsRecorder, RecordingReport
 
 logger = logging.getLogger("soi_lib")
 

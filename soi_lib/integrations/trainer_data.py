@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from tqdm.auto import tqdm
 
 from soi_lib.errors import FormatError, nearest
-from soi_lib.training.recorder import last_of
+from soi_lib.recorder import last_of
 
 KEY = "soi_rows"
 """The name under which a batch carries its row numbers, from the collator to the training step."""

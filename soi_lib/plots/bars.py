@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 
-from soi_lib.analysis.categories import SOI
+from soi_lib.analysis.soi import SOI
 from soi_lib.errors import FormatError
 from soi_lib.plots.style import (
     MUTED,

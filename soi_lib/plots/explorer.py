@@ -18,8 +18,8 @@ import numpy as np
 import plotly.graph_objects as go
 
 from soi_lib import atomic
-from soi_lib.analysis.cartography import data_map
-from soi_lib.analysis.categories import SOI, history_string
+from soi_lib.analysis.datamap import data_map
+from soi_lib.analysis.soi import SOI, history_string
 from soi_lib.dynamics import TrainingDynamics, align
 from soi_lib.errors import FormatError
 from soi_lib.plots.style import LABELS, ORDER, SOI_COLORS, caption, sentence

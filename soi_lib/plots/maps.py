@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from soi_lib.analysis.cartography import data_map
-from soi_lib.analysis.categories import SOI, categorize, forgetting_events
+from soi_lib.analysis.datamap import data_map
+from soi_lib.analysis.soi import SOI, categorize, forgetting_events
 from soi_lib.dynamics import TrainingDynamics, pack_history
 from soi_lib.errors import FormatError
 from soi_lib.plots.style import MUTED, ORDER, SOI_COLORS, SOI_HATCHES, WIDTH, finish, percent, sentence, style

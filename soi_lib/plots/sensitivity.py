@@ -40,7 +40,7 @@ def share_areas(table: pd.DataFrame, over: str = "epochs", *, title: str = "", n
     """Stacked areas of the six shares over a choice: a row of panels per member, a panel per setting.
 
     `table` has columns member, setting, seed, the six categories and `over` ("epochs" or "early"), as `by_epochs`
-    and `by_early` of `soi_lib.experiments.sensitivity` give it. Areas are means over seeds, thin lines single seeds.
+    and `by_early` of `paper.sensitivity` give it. Areas are means over seeds, thin lines single seeds.
     Raises FormatError when columns are missing.
     """
     _need(table, [over, "member", "setting", "seed"])

@@ -20,7 +20,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
-from soi_lib.analysis.categories import SOI
+from soi_lib.analysis.soi import SOI
 
 ORDER = (SOI.ACE, SOI.ELE, SOI.LLE, SOI.FRGE_1, SOI.FRGE_2, SOI.UNE)  # from easy to hard, in every figure
 NAMES = [soi.name for soi in ORDER]

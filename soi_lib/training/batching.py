@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from soi_lib.encoders.vocabulary import Tokens, remap
+from soi_lib.models.vocabulary import Tokens, remap
 
 WINDOW = 16
 

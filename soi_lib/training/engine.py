@@ -25,12 +25,13 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn import functional
 
+from soi_lib import distributed as processes
 from soi_lib.dynamics import TrainingDynamics
-from soi_lib.encoders.multitask import Heads, MultiTaskModel, derived_seed
-from soi_lib.training import checkpoint, cpu, processes
+from soi_lib.models.multitask import Heads, MultiTaskModel, derived_seed
+from soi_lib.recorder import DynamicsRecorder, RecordingReport
+from soi_lib.training import checkpoint, cpu
 from soi_lib.training.batching import Encoded, collate, epoch_batches, join, sorted_batches
-from soi_lib.training.flat import FlatParameters
-from soi_lib.training.recorder import DynamicsRecorder, RecordingReport
+from soi_lib.training.optimizer import FlatParameters
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ def _wait() -> None:
     """Go on when all processes are here; the first call brings them together."""
     from accelerate import Accelerator
 
-    from soi_lib.training import processes
+    from soi_lib import distributed as processes
 
     Accelerator()
     processes.wait()

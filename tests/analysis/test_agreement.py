@@ -9,7 +9,7 @@ import pytest
 from sklearn.metrics import cohen_kappa_score
 
 from soi_lib.analysis.agreement import change_rates, repeat_kappa
-from soi_lib.analysis.categories import SOI
+from soi_lib.analysis.soi import SOI
 from soi_lib.errors import FormatError
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from synthetic import learn
 
-from soi_lib.analysis.cartography import confidence_variability, data_map, regions
-from soi_lib.analysis.categories import categorize
+from soi_lib.analysis.datamap import confidence_variability, data_map, regions
+from soi_lib.analysis.soi import categorize
 from soi_lib.dynamics import TrainingDynamics
 from soi_lib.errors import FormatError, RangeError
 

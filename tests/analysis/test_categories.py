@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from synthetic import learn
 
-from soi_lib.analysis.categories import (
+from soi_lib.analysis.soi import (
     SOI,
     categorize,
     categorize_history,

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from synthetic import learn
 
-from soi_lib.analysis.cartography import data_map, regions
-from soi_lib.analysis.categories import SOI, categorize
+from soi_lib.analysis.datamap import data_map, regions
 from soi_lib.analysis.selection import select
+from soi_lib.analysis.soi import SOI, categorize
 from soi_lib.dynamics import TrainingDynamics
 from soi_lib.errors import RangeError, SelectionError
 

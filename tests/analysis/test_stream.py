@@ -10,7 +10,7 @@ import pytest
 from synthetic import learn
 
 from soi_lib import TrainingDynamics, categorize, data_map
-from soi_lib.analysis.categories import soi_counts
+from soi_lib.analysis.soi import soi_counts
 from soi_lib.analysis.stream import stream_data_map
 from soi_lib.errors import ChecksumError, FormatError, OutputExistsError, RangeError, SoiError
 

@@ -12,7 +12,7 @@ from own_data import run_main
 from sklearn.metrics import average_precision_score
 
 from soi_lib import SOI, TrainingDynamics, categorize, data_map
-from soi_lib.analysis.suspects import DEFAULT_RULE, RULES, margins, suspects
+from soi_lib.analysis.label_issues import DEFAULT_RULE, RULES, margins, suspects
 from soi_lib.errors import FormatError, RangeError
 
 N, RATE = 1000, 0.1

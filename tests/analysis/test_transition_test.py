@@ -7,7 +7,7 @@ from itertools import permutations, product
 import numpy as np
 import pytest
 
-from soi_lib.analysis.categories import SOI
+from soi_lib.analysis.soi import SOI
 from soi_lib.analysis.transition_test import false_discovery, transition_excess
 from soi_lib.errors import AlignmentError
 

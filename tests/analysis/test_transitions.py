@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from synthetic import learn
 
-from soi_lib.analysis.cartography import data_map
-from soi_lib.analysis.categories import SOI, categorize
+from soi_lib.analysis.datamap import data_map
+from soi_lib.analysis.soi import SOI, categorize
 from soi_lib.analysis.transitions import mean_transition, movers, noise_floor, transition_matrix
 from soi_lib.dynamics import TrainingDynamics
 from soi_lib.errors import AlignmentError, SelectionError

@@ -73,7 +73,7 @@ def test_wrong_interpreter_is_refused_before_anything_is_written(tmp_path: Path)
     """An interpreter that says that it is 3.9, by a site customisation that it reads before the program."""
     (tmp_path / "sitecustomize.py").write_text("import sys\nsys.version_info = (3, 9, 2, 'final', 0)\n")
     done = subprocess.run(
-        [sys.executable, str(ROOT / "tools" / "venv.py"), str(tmp_path / "env")],
+        [sys.executable, str(ROOT / "paper" / "venv.py"), str(tmp_path / "env")],
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
         capture_output=True,
         text=True,

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.browser
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from own_data import made_folder
 
-    from soi_lib.experiments.report import write_report
+    from soi_lib.report.report import write_report
 
     return write_report(made_folder(tmp_path_factory.mktemp("page") / "made"))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from soi_lib.corpora.base import Card, Split
+from soi_lib.data.dataset import Card, Split
 
 CARD = Card("title", "question", "origin", "licence", "en", "construction", "group", "ood")
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
-from soi_lib.corpora import load
-from soi_lib.corpora.baselines import baselines, majority, scores
+from paper.datasets import load
+from soi_lib.data.baselines import baselines, majority, scores
 
 pytestmark = pytest.mark.usefixtures("wheels")
 

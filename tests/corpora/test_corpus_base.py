@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from soi_lib.corpora.base import Split, fingerprint, id_order, make, normalise
+from soi_lib.data.dataset import Split, fingerprint, id_order, make, normalise
 from soi_lib.errors import CorpusError
 
 from .conftest import CARD, split_of

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
+from paper.datasets import load
+from paper.datasets.entailment import jsonl
 from soi_lib import packages
-from soi_lib.corpora import load
-from soi_lib.corpora.base import normalise
-from soi_lib.corpora.entailment import jsonl
+from soi_lib.data.dataset import normalise
 from soi_lib.errors import CorpusError
 
 SIZES = {"contracts": 80, "consumer": 396}

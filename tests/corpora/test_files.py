@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from soi_lib.corpora.files import load_files
+from soi_lib.data.table_files import load_files
 from soi_lib.errors import CorpusError
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "mrpc"
@@ -232,7 +232,7 @@ def test_missing_files_columns_and_splits_are_named(tmp_path, mrpc):
 
 
 def test_a_folder_in_the_place_of_a_file_is_named(tmp_path):
-    from soi_lib.corpora.files import read
+    from soi_lib.data.table_files import read
 
     (tmp_path / "rows.csv").mkdir()
     with pytest.raises(CorpusError, match=r"rows\.csv.*found Is a directory"):

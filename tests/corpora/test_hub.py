@@ -12,11 +12,12 @@ import pytest
 from authors_data import MEMBERS, as_parquet, class_label_folder, tables, tiny_bert
 from fake_hub import COMMIT, serve
 
-from soi_lib.corpora import hub, load
-from soi_lib.corpora.hub import Source
-from soi_lib.encoders.hub import EncoderSource, bring
+from paper.datasets import load
+from soi_lib.data import sources as hub
+from soi_lib.data.sources import Source
 from soi_lib.errors import CorpusError, EncoderError
-from soi_lib.experiments.profile import load_profile
+from soi_lib.models.hub import EncoderSource, bring
+from soi_lib.runs.config import load_profile
 
 MRPC = Path(__file__).resolve().parents[3] / "shared" / "data" / "mrpc"
 PAPER = load_profile("paper").corpora
@@ -193,7 +194,7 @@ def test_a_corpus_is_kept_for_the_runs_and_read_again_when_a_file_changes(tmp_pa
     again = load("yelp", first.fingerprint)
     assert again.fingerprint == first.fingerprint
     assert again.splits["ood"].text == first.splits["ood"].text
-    with pytest.raises(CorpusError, match=r"yelp: the corpus is not in the cache.*`soi plan`"):
+    with pytest.raises(CorpusError, match=r"yelp: the corpus is not in the cache.*`python -m paper plan`"):
         load("yelp", "0" * 64)
     with pytest.raises(CorpusError, match="unknown member"):
         load("yelp")
@@ -213,8 +214,8 @@ def test_a_corpus_is_kept_for_the_runs_and_read_again_when_a_file_changes(tmp_pa
 
 
 SCRIPT = """
-from soi_lib.corpora.hub import Source, load
-from soi_lib.encoders.hub import EncoderSource, bring
+from soi_lib.data.sources import Source, load
+from soi_lib.models.hub import EncoderSource, bring
 from soi_lib.errors import SoiError
 place = {"hub": "Shayanvsf/Paraphrase", "revision": "783102a", "labels": {0: "different", 1: "paraphrase"}}
 source = Source(**place, drop=["duplicates", "empty"], text="sentence1", text_pair="sentence2", label="label")

@@ -4,13 +4,13 @@ import re
 
 import pytest
 
-from soi_lib.corpora import load
-from soi_lib.corpora.base import normalise
-from soi_lib.corpora.baselines import baselines
-from soi_lib.corpora.french import agree
-from soi_lib.corpora.homes import CITIES, FIELDS, HOMES, N_HOMES
-from soi_lib.corpora.intents import LABELS, LANGUAGES, form, homes_of, roles, shape
-from soi_lib.corpora.templates import CLOSE, OPEN, Grammar
+from paper.datasets import load
+from paper.datasets.french import agree
+from paper.datasets.homes import CITIES, FIELDS, HOMES, N_HOMES
+from paper.datasets.intents import LABELS, LANGUAGES, form, homes_of, roles, shape
+from paper.datasets.templates import CLOSE, OPEN, Grammar
+from soi_lib.data.baselines import baselines
+from soi_lib.data.dataset import normalise
 
 pytestmark = pytest.mark.usefixtures("wheels")
 

@@ -9,17 +9,17 @@ import sys
 import numpy as np
 import pytest
 
-from soi_lib.corpora import COMPARISONS, SPLITS, Corpus, load
-from soi_lib.corpora.base import all_splits, normalise, validate
+from paper.datasets import COMPARISONS, SPLITS, Corpus, load
+from soi_lib.data.dataset import all_splits, normalise, validate
 
 MEMBERS = [name for names in COMPARISONS.values() for name in names]
 CHILD = """
 import sys
 assert not any(m.split('.')[0] in ('pandas', 'pyarrow', 'sklearn', 'hassil', 'torch') for m in sys.modules)
-import soi_lib.corpora
+import paper.datasets
 heavy = [m for m in ('pandas', 'pyarrow', 'sklearn', 'hassil', 'torch') if m in sys.modules]
 assert not heavy, heavy
-from soi_lib.corpora.store import build
+from paper.datasets.registry import build
 for name in sys.argv[1:]:
     print(name, build(name).fingerprint)
 """

@@ -5,10 +5,10 @@ from collections import defaultdict
 import numpy as np
 import pytest
 
-from soi_lib.corpora import load
-from soi_lib.corpora.base import Split, all_splits, normalise
-from soi_lib.corpora.entailment import jsonl
-from soi_lib.corpora.paraphrase import FAMILIES, FOREIGN, Sampler, overlap, split_of
+from paper.datasets import load
+from paper.datasets.entailment import jsonl
+from paper.datasets.paraphrase import FAMILIES, FOREIGN, Sampler, overlap, split_of
+from soi_lib.data.dataset import Split, all_splits, normalise
 
 pytestmark = pytest.mark.usefixtures("wheels")
 

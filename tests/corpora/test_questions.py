@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from soi_lib.corpora import load
-from soi_lib.corpora.questions import NAMES, RARE, rows
-from soi_lib.corpora.sentiment import wording
+from paper.datasets import load
+from paper.datasets.questions import NAMES, RARE, rows
+from paper.datasets.sentiment import wording
 
 pytestmark = pytest.mark.usefixtures("wheels")
 

@@ -6,9 +6,9 @@ import io
 import numpy as np
 import pytest
 
+from paper.datasets import load
+from paper.datasets.sentiment import LABELS, SOURCES, graded, identity, ratings, scored, wording
 from soi_lib import packages
-from soi_lib.corpora import load
-from soi_lib.corpora.sentiment import LABELS, SOURCES, graded, identity, ratings, scored, wording
 
 # Rows with an absolute score of at least 0.8, and their positive share, as counted in the files.
 COUNTED = {"tweets": (2973, 0.69), "amazon": (2690, 0.60), "movie": (9612, 0.50), "nyt": (2089, 0.37)}

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from soi_lib.corpora.splits import assign, cap, deduplicate
+from soi_lib.data.splits import assign, cap, deduplicate
 from soi_lib.errors import CorpusError
 
 SHARES = {"train": 0.6, "validation": 0.1, "test": 0.3}

@@ -9,8 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from paper.datasets import COMPARISONS, load
+from paper.datasets import registry as store
 from soi_lib import packages, paths
-from soi_lib.corpora import COMPARISONS, load, store
 from soi_lib.errors import CorpusError, FetchError
 from soi_lib.paths import resource
 
@@ -113,17 +114,7 @@ def test_every_module_that_builds_is_in_the_key(wheels):
     from pathlib import Path
 
     here = {p.stem for p in Path(store.__file__).parent.glob("*.py")}
-    assert here - set(store.BUILDERS) == {
-        "__init__",
-        "store",
-        "files",
-        "baselines",
-        "hub",
-        "places",
-        "copies",
-        "own",
-        "own_rows",
-    }
+    assert here - set(store.BUILDERS) == {"__init__", "registry"}
     assert set(store.PACKAGES) == {n for names in COMPARISONS.values() for n in names}
 
 

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from soi_lib.corpora.templates import Grammar, plain
+from paper.datasets.templates import Grammar, plain
 
 pytestmark = pytest.mark.usefixtures("wheels")
 

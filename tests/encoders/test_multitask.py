@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from soi_lib.encoders.multitask import Heads, derived_seed
+from soi_lib.models.multitask import Heads, derived_seed
 
 
 def test_masked_columns_equal_separate_heads():

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from soi_lib import packages
-from soi_lib.encoders import q4
-from soi_lib.encoders.sources import encoder_card
-from soi_lib.encoders.vocabulary import load_trimmed, remap, tokenize
 from soi_lib.errors import EncoderError
+from soi_lib.models import q4
+from soi_lib.models.encoder import encoder_card
+from soi_lib.models.vocabulary import load_trimmed, remap, tokenize
 
 HEADER = (32, 1, 2, 64, 12, 8, 2)  # hidden, layers, heads, intermediate, vocabulary, positions, types
 PIECES = ["<s>", "<pad>", "</s>", "<unk>", "▁", "a", "b", "▁ab", "é", "<mask>"]

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from soi_lib import atomic, packages
-from soi_lib.encoders import sources
-from soi_lib.encoders.sources import ENCODERS, encoder_card, encoder_dir, fingerprint
 from soi_lib.errors import EncoderError, FetchError
+from soi_lib.models import encoder as sources
+from soi_lib.models.encoder import ENCODERS, encoder_card, encoder_dir, fingerprint
 
 pytestmark = pytest.mark.usefixtures("wheels")
 
@@ -152,7 +152,7 @@ def test_disk_full(name: str, fresh_cache: Path) -> None:
     """A limit on the size of files stands for a full disk; nothing half-written stays."""
     script = f"""
         import resource
-        from soi_lib.encoders.sources import encoder_dir
+        from soi_lib.models.encoder import encoder_dir
         from soi_lib.errors import SoiError
         resource.setrlimit(resource.RLIMIT_FSIZE, (3_000_000, 3_000_000))
         try:
@@ -170,6 +170,6 @@ def test_disk_full(name: str, fresh_cache: Path) -> None:
 
 
 def test_two_processes_agree(fresh_cache: Path) -> None:
-    script = "from soi_lib.encoders.sources import encoder_dir; print(encoder_dir('minilm'))"
+    script = "from soi_lib.models.encoder import encoder_dir; print(encoder_dir('minilm'))"
     both = [subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) for _ in range(2)]
     assert {one.communicate(timeout=300)[0].strip() for one in both} == {str(encoder_dir("minilm"))}

@@ -11,10 +11,10 @@ import pytest
 from tokenizers import normalizers
 
 from soi_lib import packages
-from soi_lib.encoders import q4, tokenizer
-from soi_lib.encoders.sources import encoder_dir
-from soi_lib.encoders.vocabulary import special_ids, tokenize
 from soi_lib.errors import EncoderError
+from soi_lib.models import q4, tokenizer
+from soi_lib.models.encoder import encoder_dir
+from soi_lib.models.vocabulary import special_ids, tokenize
 
 TEXTS = [
     "Turn on the lights",
@@ -95,7 +95,7 @@ def test_prefix_goes_before_first_texts(wheels: list[Path]) -> None:
 
 
 def test_order_and_chunks_do_not_matter(wheels: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    from soi_lib.encoders import vocabulary
+    from soi_lib.models import vocabulary
 
     whole = tokenize("minilm", TEXTS, PAIRS)
     monkeypatch.setattr(vocabulary, "_CHUNK", 4)

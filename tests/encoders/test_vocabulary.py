@@ -17,9 +17,9 @@ from transformers import (
     XLMRobertaModel,
 )
 
-from soi_lib.encoders.sources import encoder_card, encoder_dir
-from soi_lib.encoders.vocabulary import Tokens, load_trimmed, remap, special_ids, tokenize, used_tokens
 from soi_lib.errors import EncoderError
+from soi_lib.models.encoder import encoder_card, encoder_dir
+from soi_lib.models.vocabulary import Tokens, load_trimmed, remap, special_ids, tokenize, used_tokens
 
 pytestmark = pytest.mark.usefixtures("one_thread", "wheels")
 

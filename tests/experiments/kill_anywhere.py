@@ -2,7 +2,7 @@
 
     python tests/experiments/kill_anywhere.py --kills 100 --seed 0 --log kills.json
 
-One attempt is `soi reproduce --record` and then `soi results` on a tiny profile, in a process group of its own that
+One attempt is `reproduce --record` and then `results` on a tiny profile, in a process group of its own that
 is killed with SIGKILL: parent and workers at once. The moment is drawn in two steps, so that short phases are met as
 often as long ones: first a phase, then a share of its usual time after one of its beginnings. The next attempt
 continues. When one ends undisturbed, store, recorded folder and results.json are compared with those of an attempt
@@ -129,8 +129,10 @@ def _noting(log: Path, phase: str, function: Callable[..., Any]) -> Callable[...
 
 def instrument(log: Path) -> None:
     """Make the phases of a reproduction say in `log` when they begin and end."""
-    from soi_lib.corpora import hub
-    from soi_lib.experiments import reproduce, results, run, stages, store
+    from soi_lib.data import sources as hub
+    from soi_lib.runs import results, run, store
+    from soi_lib.runs import scheduler as reproduce
+    from soi_lib.runs import second_stage as stages
     from soi_lib.training import checkpoint, engine
 
     engine.train.__kwdefaults__["checkpoint_every"] = 0.0

@@ -13,12 +13,12 @@ import pandas as pd
 from synthetic import learn
 
 from soi_lib import atomic
-from soi_lib.analysis.categories import categorize, soi_counts
+from soi_lib.analysis.soi import categorize, soi_counts
 from soi_lib.dynamics import TrainingDynamics
-from soi_lib.experiments.profile import Profile
-from soi_lib.experiments.results import Results
-from soi_lib.experiments.stage_runs import read_stage
-from soi_lib.experiments.store import RunStore, StoredRun
+from soi_lib.runs.config import Profile
+from soi_lib.runs.results import Results
+from soi_lib.runs.stage_runs import read_stage
+from soi_lib.runs.store import RunStore, StoredRun
 
 MEMBERS = {
     "task": ("entailment", "paraphrase", "sentiment"),

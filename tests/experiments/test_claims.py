@@ -11,15 +11,17 @@ import pytest
 import yaml
 from made_runs import MEMBERS, World, make, write
 
+from paper import reading
+from paper.claims import claims
+from paper.claims.evidence import beyond_chance
+from paper.claims.gains_claim import SIMILARITY, similarity_test
 from soi_lib.errors import FormatError, StoreError
-from soi_lib.experiments import claims, reading, tables
-from soi_lib.experiments.claim_evidence import beyond_chance
-from soi_lib.experiments.claim_gains import SIMILARITY, similarity_test
-from soi_lib.experiments.plan import plan
-from soi_lib.experiments.profile import load_profile
-from soi_lib.experiments.store import RunStore
 from soi_lib.plots import caption
 from soi_lib.plots.claims import interval_plot, verdict_strip
+from soi_lib.report import tables
+from soi_lib.runs.config import load_profile
+from soi_lib.runs.spec import plan
+from soi_lib.runs.store import RunStore
 
 
 def judge(found, *only: str, **more) -> dict[str, claims.Verdict]:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from soi_lib.experiments.costs import as_markdown, cost_table
-from soi_lib.experiments.profile import load_profile
+from soi_lib.runs.config import load_profile
+from soi_lib.runs.costs import as_markdown, cost_table
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -23,14 +23,15 @@ import torch
 from kill_anywhere import digest_of
 from tiny_grid import Nursery, environment
 
+from paper import build as publish
 from soi_lib import atomic, packages
 from soi_lib.errors import SoiError, StoreError
-from soi_lib.experiments import publish, results
-from soi_lib.experiments.plan import plan
-from soi_lib.experiments.profile import load_profile
-from soi_lib.experiments.run import do_run
-from soi_lib.experiments.stages import plan_stages
-from soi_lib.experiments.store import RunStore
+from soi_lib.runs import results
+from soi_lib.runs.config import load_profile
+from soi_lib.runs.run import do_run
+from soi_lib.runs.second_stage import plan_stages
+from soi_lib.runs.spec import plan
+from soi_lib.runs.store import RunStore
 from soi_lib.training import checkpoint
 
 DAMAGES = int(os.environ.get("SOI_DAMAGES", "40"))
@@ -50,7 +51,7 @@ def place(tmp_path_factory):
 
 
 def reproduce_here(folder: Path, root: Path) -> tuple[list, list]:
-    """What `soi reproduce` does, in this process and so without the seconds that starting others takes."""
+    """What `python -m paper reproduce` does, in this process and so without the seconds that starting others takes."""
     profile, store = load_profile(folder / "tiny.yaml"), RunStore(root)
     store.tidy()
     runs = [do_run(spec, store, keep_weights=True) for spec in plan(profile)]
@@ -197,7 +198,7 @@ def test_two_reproductions_at_once_and_the_death_of_one(place, nursery, tmp_path
 
 
 def one_run(place: Path, nursery: Nursery, root: Path, before: str = "", index: int = 0) -> tuple[int, str]:
-    """`soi run` of one run of the tiny profile, after the statements `before`."""
+    """`python -m paper run` of one run of the tiny profile, after the statements `before`."""
     key = plan(load_profile(place / "tiny.yaml"))[index].key
     words = ("run", key, "--profile", place / "tiny.yaml", "--runs", root, "-q")
     return nursery.soi(*words, cwd=place, before=before)
@@ -292,7 +293,8 @@ def test_a_store_that_may_not_be_written(place, nursery, tmp_path):
 
 CLOCK = """
 import datetime, itertools, time
-from soi_lib.experiments import run, stages
+from soi_lib.runs import run
+from soi_lib.runs import second_stage as stages
 hours, now, now_ns = itertools.count(1), time.time, time.time_ns
 class Jumping(datetime.datetime):
     @classmethod

@@ -7,11 +7,11 @@ import torch
 from kill_anywhere import digest_of
 from tiny_grid import environment
 
-from soi_lib.experiments.plan import plan
-from soi_lib.experiments.profile import load_profile
-from soi_lib.experiments.run import do_run
-from soi_lib.experiments.stages import plan_stages
-from soi_lib.experiments.store import RunStore
+from soi_lib.runs.config import load_profile
+from soi_lib.runs.run import do_run
+from soi_lib.runs.second_stage import plan_stages
+from soi_lib.runs.spec import plan
+from soi_lib.runs.store import RunStore
 
 SMALL = {
     "seeds": [0, 1],

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from paper import label_errors
 from soi_lib.errors import FormatError
-from soi_lib.experiments import label_errors
 from soi_lib.plots.claims import interval_plot
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "suspects.py"
@@ -41,7 +41,7 @@ def report(strength: dict[str, float], seeds=(0, 1, 2)) -> dict:
 
 
 def test_the_sentence_names_the_best_of_the_others_and_the_gap(tmp_path):
-    from soi_lib.analysis.suspects import DEFAULT_RULE
+    from soi_lib.analysis.label_issues import DEFAULT_RULE
 
     worse = report({DEFAULT_RULE: 1.0, "cleanlab self confidence": 3.0})
     said = label_errors.told(worse)
@@ -59,7 +59,7 @@ def test_the_sentence_names_the_best_of_the_others_and_the_gap(tmp_path):
 
 
 def test_tables_show_every_method_and_every_cell():
-    from soi_lib.analysis.suspects import DEFAULT_RULE
+    from soi_lib.analysis.label_issues import DEFAULT_RULE
 
     made = report({"margin": 2.5})
     table = label_errors.overall(made)

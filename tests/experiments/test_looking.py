@@ -11,15 +11,16 @@ import numpy as np
 import pytest
 from made_runs import World, make
 
-from soi_lib.analysis.categories import SOI, categorize, history_string
-from soi_lib.corpora.base import Card, Corpus, Split
-from soi_lib.corpora.base import make as make_corpus
+from paper import build as publish
+from paper import looking
+from soi_lib.analysis.soi import SOI, categorize, history_string
+from soi_lib.data.dataset import Card, Corpus, Split
+from soi_lib.data.dataset import make as make_corpus
 from soi_lib.errors import CorpusError
-from soi_lib.experiments import looking, publish
-from soi_lib.experiments.profile import load_profile
-from soi_lib.experiments.results import PROFILE_COPY, Results, open_results
-from soi_lib.experiments.store import open_run
 from soi_lib.plots import caption
+from soi_lib.runs.config import load_profile
+from soi_lib.runs.results import PROFILE_COPY, Results, open_results
+from soi_lib.runs.store import open_run
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORDED = ROOT / "data" / "recorded" / "quick"

@@ -13,10 +13,10 @@ from authors_data import as_parquet, class_label_folder, tiny_bert
 from fake_hub import COMMIT, serve
 from own_data import csv, rows
 
-from soi_lib.corpora.own import Given, hub_name, read_own
+from soi_lib.data.own import Given, hub_name, read_own
 from soi_lib.errors import CorpusError, EncoderError, OutputExistsError, ProfileError, SoiError, StoreError
-from soi_lib.experiments import own
-from soi_lib.experiments.run import do_run
+from soi_lib.runs import own
+from soi_lib.runs.run import do_run
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -147,8 +147,8 @@ def test_ids_that_cannot_serve(tmp_path):
 HUB = """
 import json, sys
 from pathlib import Path
-from soi_lib.corpora.own import Given
-from soi_lib.experiments import own
+from soi_lib.data.own import Given
+from soi_lib.runs import own
 new, pinned = [
     own.prepare(own.Wish((Given("t", f"someone/tweets{at}", drop=DROP),), f"someone/tiny{at}", 2), sys.argv[1])
     for at in ("", "@COMMIT")

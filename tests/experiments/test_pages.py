@@ -8,13 +8,12 @@ import pandas as pd
 import pytest
 from made_runs import World, make
 
-from soi_lib.experiments import provenance, similarity
-from soi_lib.experiments.moves import moves
-from soi_lib.experiments.results import open_results, verify_recorded
-from soi_lib.paths import resource
+from paper import ROOT, provenance, similarity
+from paper.moves import moves
 from soi_lib.plots import caption
+from soi_lib.runs.results import open_results, verify_recorded
 
-RECORDED = resource("profiles").parent / "data" / "recorded" / "quick"
+RECORDED = ROOT / "data" / "recorded" / "quick"
 
 
 @pytest.fixture(scope="module")

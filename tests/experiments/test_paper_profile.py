@@ -12,14 +12,14 @@ import yaml
 from authors_data import MEMBERS, as_parquet, tiny_bert
 from transformers import AutoTokenizer, BertModel
 
-from soi_lib.encoders.vocabulary import load_trimmed, remap
+from paper import ROOT
 from soi_lib.errors import CorpusError, EncoderError, ProfileError
-from soi_lib.experiments import results
-from soi_lib.experiments.plan import plan
-from soi_lib.experiments.profile import load_profile
-from soi_lib.experiments.run import do_run, prepare
-from soi_lib.experiments.store import RunStore
-from soi_lib.paths import resource
+from soi_lib.models.vocabulary import load_trimmed, remap
+from soi_lib.runs import results
+from soi_lib.runs.config import load_profile
+from soi_lib.runs.run import do_run, prepare
+from soi_lib.runs.spec import plan
+from soi_lib.runs.store import RunStore
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def place(tmp_path_factory):
 
 def local(place, name: str = "paper", change=lambda values: None) -> Any:
     """profiles/paper.yaml with folders in place of the hub, one seed and two epochs; read as a profile."""
-    values = yaml.safe_load((resource("profiles") / "paper.yaml").read_text(encoding="utf-8"))
+    values = yaml.safe_load((ROOT / "paper" / "profiles" / "paper.yaml").read_text(encoding="utf-8"))
     for kind, folder in (("corpora", place / "data"), ("encoders", place)):
         for member, source in values[kind].items():
             source.pop("hub", None), source.pop("revision", None)

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from made_runs import World, make
 
+from paper import predecessor
 from soi_lib.dynamics import TrainingDynamics
-from soi_lib.experiments import predecessor
 
 FILE = Path(__file__).parents[2] / "data" / "predecessor.csv"
 

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import yaml
 
+from paper import ROOT
 from soi_lib.errors import ProfileError
-from soi_lib.experiments.profile import load_profile, profile_names
-from soi_lib.paths import resource
+from soi_lib.runs.config import load_profile, profile_names
 
 
 def edited(tmp_path, change) -> Any:
-    values = yaml.safe_load((resource("profiles") / "quick.yaml").read_text(encoding="utf-8"))
+    values = yaml.safe_load((ROOT / "paper" / "profiles" / "quick.yaml").read_text(encoding="utf-8"))
     change(values)
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump(values), encoding="utf-8")

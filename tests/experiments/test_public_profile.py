@@ -13,16 +13,16 @@ import pytest
 from fake_hub import COMMIT, serve
 
 from soi_lib import paths
-from soi_lib.experiments.plan import plan
-from soi_lib.experiments.profile import load_profile
+from soi_lib.runs.config import load_profile
+from soi_lib.runs.spec import plan
 
 COLUMNS = {"mrpc": ("sentence1", "sentence2"), "rte": ("premise", "hypothesis"), "clinc150_small": ("utt",)}
 LABELS = {"mrpc": [0, 1], "rte": ["entailment", "not_entailment"], "clinc150_small": ["translate", "oos"]}
 SIZES = {"train": 24, "validation": 12, "test": 16}
 CHILD = """
 import json, sys
-from soi_lib.experiments import profile
-from soi_lib.experiments.plan import plan
+from soi_lib.runs import config as profile
+from soi_lib.runs.spec import plan
 found = {}
 for path in sys.argv[1:]:
     found |= dict(pair for spec in plan(profile.load_profile(path)) for pair in spec.fingerprints)

@@ -8,8 +8,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from paper import build as publish
 from soi_lib.errors import SoiError
-from soi_lib.experiments import publish
 
 
 def notebook(path, *cells: tuple[str, str]) -> None:

@@ -11,7 +11,7 @@ from own_data import made_folder, run_main, snapshot
 
 from soi_lib import SOI, TrainingDynamics, categorize
 from soi_lib.errors import OutputExistsError, SoiError
-from soi_lib.experiments.report import subject, write_report
+from soi_lib.report.report import subject, write_report
 
 
 @pytest.fixture(scope="module")

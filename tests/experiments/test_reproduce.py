@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 import yaml
 
+from paper import reading
 from soi_lib.errors import OutputExistsError, ProfileError, StoreError
-from soi_lib.experiments import reading, results, tables
-from soi_lib.experiments.plan import plan
-from soi_lib.experiments.profile import load_profile
-from soi_lib.experiments.reproduce import reproduce
-from soi_lib.experiments.run import do_run
-from soi_lib.experiments.store import RunStore, open_run
+from soi_lib.report import tables
+from soi_lib.runs import results
+from soi_lib.runs.config import load_profile
+from soi_lib.runs.run import do_run
+from soi_lib.runs.scheduler import reproduce
+from soi_lib.runs.spec import plan
+from soi_lib.runs.store import RunStore, open_run
 
 TINY = {
     "name": "tiny",
@@ -138,7 +140,7 @@ def recorded(done, profile, tmp_path_factory):
 
 def test_recorded_runs_verify_and_hold_no_text(done, recorded):
     assert results.verify_recorded(recorded) == len([p for p in recorded.rglob("*") if p.is_file()]) - 1
-    from soi_lib.corpora import load
+    from paper.datasets import load
 
     body = b"".join(p.read_bytes() for p in recorded.rglob("*") if p.is_file())
     texts = [t for m in ("tweets", "amazon") for t in load(m).splits["train"].take(24).text]

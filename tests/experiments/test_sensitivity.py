@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from made_runs import MEMBERS, World, make
 
-from soi_lib.analysis.categories import categorize
+from paper import sensitivity
+from soi_lib.analysis.soi import categorize
 from soi_lib.errors import FormatError, RangeError, StoreError
-from soi_lib.experiments import sensitivity
 from soi_lib.plots import caption
 from soi_lib.plots.sensitivity import share_areas, share_dots
 

@@ -9,12 +9,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from soi_lib.corpora.base import Split
+from paper import similarity
+from paper.similarity import open_similarity, task_similarity
+from soi_lib.data.dataset import Split
 from soi_lib.errors import CorpusError, StoreError
-from soi_lib.experiments import similarity
-from soi_lib.experiments.profile import ComparisonPlan, DataSizes, Profile, Training
-from soi_lib.experiments.results import CHECKSUMS, Results
-from soi_lib.experiments.similarity import open_similarity, task_similarity
+from soi_lib.runs.config import ComparisonPlan, DataSizes, Profile, Training
+from soi_lib.runs.results import CHECKSUMS, Results
 
 
 @pytest.fixture(scope="module")

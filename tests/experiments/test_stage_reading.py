@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 from made_runs import World, make
 
+from paper import stage_reading
+from paper.stage_tables import stage_summary
 from soi_lib.errors import FormatError
-from soi_lib.experiments import stage_reading
-from soi_lib.experiments.stage_tables import stage_summary
 from soi_lib.plots import caption
 from soi_lib.plots.claims import interval_plot
 from soi_lib.plots.stages import gain_heatmap

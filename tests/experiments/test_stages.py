@@ -11,19 +11,21 @@ import numpy as np
 import pytest
 import yaml
 
-from soi_lib.analysis.categories import SOI, categorize
+from paper.stage_tables import stage_gains, stage_summary, stage_table
+from soi_lib.analysis.soi import SOI, categorize
 from soi_lib.dynamics import TrainingDynamics
 from soi_lib.errors import ProfileError, StoreError
-from soi_lib.experiments import reproduce as reproducing
-from soi_lib.experiments import results, stage_choice, stages, weights
-from soi_lib.experiments.plan import RunSpec, plan
-from soi_lib.experiments.profile import DataSizes, Profile, Stages, Training, load_profile
-from soi_lib.experiments.reproduce import reproduce, reproduce_stages
-from soi_lib.experiments.run import do_run, prepare
-from soi_lib.experiments.stage_runs import pack_stages, read_stage, unpack_stages
-from soi_lib.experiments.stage_tables import stage_gains, stage_summary, stage_table
-from soi_lib.experiments.stages import StageSpec, WithWeights, choose, do_stage, plan_stages, stages_of
-from soi_lib.experiments.store import RunStore
+from soi_lib.runs import results, weights
+from soi_lib.runs import scheduler as reproducing
+from soi_lib.runs import second_stage as stages
+from soi_lib.runs import subset as stage_choice
+from soi_lib.runs.config import DataSizes, Profile, Stages, Training, load_profile
+from soi_lib.runs.run import do_run, prepare
+from soi_lib.runs.scheduler import reproduce, reproduce_stages
+from soi_lib.runs.second_stage import StageSpec, WithWeights, choose, do_stage, plan_stages, stages_of
+from soi_lib.runs.spec import RunSpec, plan
+from soi_lib.runs.stage_runs import pack_stages, read_stage, unpack_stages
+from soi_lib.runs.store import RunStore
 
 BASE = RunSpec(
     comparison="source",

@@ -13,7 +13,7 @@ import pytest
 from soi_lib import atomic
 from soi_lib.dynamics import TrainingDynamics
 from soi_lib.errors import OutputExistsError, SoiError, StoreError
-from soi_lib.experiments.store import MANIFEST, RunStore, open_run
+from soi_lib.runs.store import MANIFEST, RunStore, open_run
 
 IDENTITY = {"comparison": "source", "setting": ["tweets"], "seed": 0}
 
@@ -93,7 +93,7 @@ def test_nothing_is_left_when_filling_fails(tmp_path):
 def test_the_lock_of_a_dead_process_is_free(tmp_path):
     store = RunStore(tmp_path)
     code = (
-        "import sys, os; from soi_lib.experiments.store import RunStore\n"
+        "import sys, os; from soi_lib.runs.store import RunStore\n"
         "with RunStore(sys.argv[1]).lock('k'):\n"
         "    print('held', flush=True); sys.stdin.read()"
     )

@@ -17,6 +17,7 @@ from typing import Any
 
 import yaml
 from authors_data import as_parquet, tiny_bert
+from commands import command, main_of
 
 MEMBERS = ("twitter", "yelp", "en")
 LABELS = {"twitter": "sentiment", "yelp": "label", "en": "intent"}
@@ -59,9 +60,8 @@ def environment(cache: Path, **more: str) -> dict[str, str]:
 
 def soi(*words: object, cwd: Path, **more: Any) -> subprocess.CompletedProcess[str]:
     """Run the `soi` command in `cwd`, with `cwd`/cache as its cache unless `env` says otherwise."""
-    command = [sys.executable, "-m", "soi_lib.cli", *map(str, words)]
     more.setdefault("env", environment(cwd / "cache"))
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, **more)
+    return subprocess.run(command(*words), cwd=cwd, capture_output=True, text=True, **more)
 
 
 def preload() -> None:
@@ -72,9 +72,7 @@ def preload() -> None:
     import torch
     from transformers import AutoModel, AutoTokenizer  # noqa: F401
 
-    from soi_lib.cli import main  # noqa: F401
-    from soi_lib.corpora import baselines  # noqa: F401
-    from soi_lib.experiments import reproduce, results, run, stages, weights  # noqa: F401
+    from paper.cli import main  # noqa: F401
     from soi_lib.training import checkpoint, engine  # noqa: F401
 
     torch.set_num_threads(1)
@@ -97,12 +95,10 @@ def forked(commands: Sequence[Sequence[str]], cwd: Path, said: Path, before: Cal
         context = multiprocessing.get_context
         multiprocessing.get_context = lambda method=None: context("fork")  # type: ignore[assignment,misc]
         before()
-        from soi_lib.cli import main
-
         for words in commands:
             sys.argv = ["soi", *words]
             try:
-                main()
+                main_of(words)()
                 code = 0
             except SystemExit as done:
                 code = int(done.code or 0)

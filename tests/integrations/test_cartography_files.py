@@ -14,7 +14,7 @@ from soi_lib.dynamics import TrainingDynamics
 from soi_lib.errors import DuplicateIdError, FormatError, OutputExistsError, RangeError, SoiError
 from soi_lib.integrations import cartography_lines
 from soi_lib.integrations.cartography import read_dynamics, write_dynamics
-from soi_lib.training.recorder import DynamicsRecorder
+from soi_lib.recorder import DynamicsRecorder
 
 
 def folder_of(root, logits, gold, guids, **more):

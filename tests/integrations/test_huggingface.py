@@ -16,10 +16,10 @@ from safetensors.numpy import load_file
 from trainers import Pad, Spy, arguments, trainer_of, tweets
 from transformers import Trainer
 
-from soi_lib.corpora import load
+from paper.datasets import load
 from soi_lib.errors import AlignmentError, DuplicateIdError, FormatError, RangeError
 from soi_lib.integrations.huggingface import FILE, record
-from soi_lib.training.recorder import DynamicsRecorder
+from soi_lib.recorder import DynamicsRecorder
 
 pytestmark = pytest.mark.usefixtures("wheels")
 

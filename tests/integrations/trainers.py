@@ -11,10 +11,10 @@ import torch
 from transformers import BertForSequenceClassification, Trainer, TrainingArguments
 from transformers.data.data_collator import DataCollatorWithPadding
 
-from soi_lib.corpora import load
-from soi_lib.encoders.sources import encoder_dir
-from soi_lib.encoders.vocabulary import load_trimmed, remap, special_ids, tokenize, used_tokens
-from soi_lib.training.recorder import DynamicsRecorder
+from paper.datasets import load
+from soi_lib.models.encoder import encoder_dir
+from soi_lib.models.vocabulary import load_trimmed, remap, special_ids, tokenize, used_tokens
+from soi_lib.recorder import DynamicsRecorder
 
 datasets.disable_progress_bars()
 

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from soi_lib.corpora import load
-from soi_lib.encoders.sources import encoder_dir
-from soi_lib.encoders.vocabulary import load_trimmed, special_ids, tokenize, used_tokens
+from paper.datasets import load
+from soi_lib.models.encoder import encoder_dir
+from soi_lib.models.vocabulary import load_trimmed, special_ids, tokenize, used_tokens
 from soi_lib.training import cpu, engine
 from soi_lib.training.batching import collate, encode
 from soi_lib.training.engine import TrainConfig, TrainMember, train
-from soi_lib.training.flat import FlatParameters
+from soi_lib.training.optimizer import FlatParameters
 
 CONFIG = TrainConfig(epochs=3, batch_size=8, learning_rate=1e-4, seed=5)
 
@@ -169,7 +169,7 @@ def test_recording_in_evaluation_mode(wheels):
     assert dyn.meta.record == "eval"
     # the last epoch was recorded with the final weights, so a prediction on the training data reproduces it
     encoder, members = prepared(("tweets",))
-    from soi_lib.encoders.multitask import Heads, MultiTaskModel
+    from soi_lib.models.multitask import Heads, MultiTaskModel
 
     model = MultiTaskModel(encoder, Heads(384, [members[0].labels], dropout=0.1, seed=5))
     model.load_state_dict(result.weights, strict=True)
@@ -185,7 +185,7 @@ def test_the_written_out_attention_and_flat_parameters_change_nothing(wheels):
     encoder, members = prepared(("sentiment",), n=8)
     data = members[0].splits["train"]
     batch = collate(data, np.arange(8), pad=encoder.config.pad_token_id)
-    from soi_lib.encoders.multitask import Heads, MultiTaskModel
+    from soi_lib.models.multitask import Heads, MultiTaskModel
 
     model = MultiTaskModel(encoder, Heads(384, [members[0].labels], dropout=0.1, seed=0)).eval()
     with torch.no_grad():

@@ -16,9 +16,10 @@ sys.path.append(str(Path(__file__).parents[1] / "experiments"))
 import together
 from tiny_grid import make
 
-from soi_lib.corpora import load
-from soi_lib.experiments.store import open_run
-from soi_lib.training import launch, processes
+from paper.datasets import load
+from soi_lib import distributed as processes
+from soi_lib.runs.store import open_run
+from soi_lib.training import launch
 
 ROOT = Path(__file__).parents[2]
 

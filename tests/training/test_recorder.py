@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 from soi_lib.dynamics import TrainingDynamics
 from soi_lib.errors import AlignmentError, DuplicateIdError, FormatError, RangeError
-from soi_lib.training.recorder import DynamicsRecorder
+from soi_lib.recorder import DynamicsRecorder
 
 
 def test_an_epoch_by_hand():
@@ -272,7 +272,7 @@ WORKER = """
 import sys, numpy as np, torch, torch.distributed as dist
 from safetensors.numpy import load_file, save_file
 from soi_lib.errors import AlignmentError
-from soi_lib.training.recorder import DynamicsRecorder
+from soi_lib.recorder import DynamicsRecorder
 rank, folder = int(sys.argv[1]), sys.argv[2]
 torch.set_num_threads(1)
 dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)

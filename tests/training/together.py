@@ -164,10 +164,10 @@ def main(folder: Path) -> None:
 
 def grid(folder: Path) -> None:
     """A run of a profile into a store, twice: by all processes, then found."""
-    from soi_lib.experiments.plan import plan
-    from soi_lib.experiments.profile import load_profile
-    from soi_lib.experiments.run import do_run
-    from soi_lib.experiments.store import RunStore
+    from soi_lib.runs.config import load_profile
+    from soi_lib.runs.run import do_run
+    from soi_lib.runs.spec import plan
+    from soi_lib.runs.store import RunStore
 
     (spec,) = plan(load_profile(folder / "tiny.yaml"), only=["lingual"])
     store = RunStore(folder / "runs")

@@ -34,10 +34,10 @@ SMALL = {
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A checkout with library, workflow and a profile, and in `undisturbed` what `soi reproduce` makes of it."""
+    """A checkout with both packages and a profile, and in `undisturbed` what `reproduce` makes of it."""
     assert SNAKEMAKE.exists(), f"{SNAKEMAKE} is not there: make scale"
     folder = tmp_path_factory.mktemp("grid")
-    for part in ("soi_lib", "workflow", "profiles"):
+    for part in ("soi_lib", "paper"):
         shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "data").mkdir()
     shutil.copyfile(ROOT / "data" / "packages.txt", folder / "data" / "packages.txt")
@@ -53,7 +53,7 @@ def place(tmp_path_factory):
 def command(place: Path, name: str, *words: object, **config: object) -> tuple[list[str], dict[str, str]]:
     """A call of Snakemake that keeps its store and its results in `name`, and its environment."""
     values = {"profile": "tiny.yaml", "runs": f"{name}/runs", "out": f"{name}/out"} | config
-    values["soi"] = f"{sys.executable} -m soi_lib.cli"  # the copy of the library in this folder
+    values["soi"] = f"{sys.executable} -m paper"  # the copy of the library in this folder
     settings = [f"{key}={value}" for key, value in values.items()]
     env = tiny_grid.environment(place / "cache", XDG_CACHE_HOME=str(place / "snakemake"), PYTHONPATH=str(place))
     return [str(SNAKEMAKE), *map(str, words), "--config", *settings], env
@@ -107,7 +107,7 @@ def test_killed_and_continued_the_results_are_those_of_the_library(place):
 def test_through_the_executor_of_slurm(place):
     slurm = place / "slurm"
     fake_slurm.install(slurm / "bin")
-    profile = place / "workflow" / "profiles" / "slurm"
+    profile = place / "paper" / "cluster" / "profiles" / "slurm"
     words = ("--profile", profile, "--default-resources", "slurm_account=lab", "slurm_partition=short")
     waiting = ("--slurm-init-seconds-before-status-checks", 1, "--latency-wait", 5)
     path = f"{slurm / 'bin'}{os.pathsep}{os.environ['PATH']}"
@@ -129,7 +129,7 @@ def test_through_the_executor_of_slurm(place):
 @pytest.mark.parametrize("name", ["slurm", "kubernetes"])
 def test_the_profiles_plan(place, name):
     """A dry run reads a profile whole: executor, its settings, the store's."""
-    said = snakemake(place, f"dry-{name}", "--profile", place / "workflow" / "profiles" / name, "--dry-run")
+    said = snakemake(place, f"dry-{name}", "--profile", place / "paper" / "cluster" / "profiles" / name, "--dry-run")
     assert "plan" in said
     assert "results" in said
 
@@ -153,7 +153,7 @@ def test_a_job_through_kubectl(tmp_path):
     kubectl.chmod(0o755)
     settings = {"SOI_IMAGE": "python:3.11", "SOI_CLAIM": "soi", "SOI_MOUNT": "/soi", "SOI_CACHE": "/soi/cache"}
     env = os.environ | settings | {"PLACE": str(tmp_path), "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
-    script = ROOT / "workflow" / "profiles" / "kubernetes" / "job.py"
+    script = ROOT / "paper" / "cluster" / "profiles" / "kubernetes" / "job.py"
 
     def job(*words: object, **more: str) -> subprocess.CompletedProcess[str]:
         call = [sys.executable, script, *map(str, words)]

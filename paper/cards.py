@@ -1,0 +1,131 @@
+"""Data cards and model cards as Markdown, computed from the corpora and the encoders themselves."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from paper.datasets import load
+from soi_lib.data.baselines import baselines
+from soi_lib.data.dataset import SPLITS, Corpus, Split
+from soi_lib.models.encoder import encoder_card
+
+
+def _cell(text: str, width: int = 160) -> str:
+    """Text that is safe inside a Markdown table: no bars, no markup, one line, not too long."""
+    flat = " ".join(text.split())
+    flat = flat if len(flat) <= width else flat[: width - 1] + "…"
+    for mark in "\\`*_[]<>|$#~@":
+        flat = flat.replace(mark, f"\\{mark}" if mark not in "<>|" else {"<": "&lt;", ">": "&gt;", "|": "&#124;"}[mark])
+    return flat
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
+
+
+def _words(split: Split) -> np.ndarray:
+    pair = split.text_pair or [""] * len(split)
+    return np.array([len(a.split()) + len(b.split()) for a, b in zip(split.text, pair, strict=True)])
+
+
+def split_table(corpus: Corpus) -> str:
+    """A row a split: examples, groups, length in words (median, 95th percentile), share of each class."""
+    splits = {name: corpus.splits[name] for name in SPLITS} | {f"OOD {n}": s for n, s in corpus.extra_ood.items()}
+    rows = []
+    for name, split in splits.items():
+        words = _words(split)
+        share = np.bincount(split.label, minlength=len(corpus.labels)) / len(split)
+        balance = (
+            ", ".join(f"{label} {s:.2f}" for label, s in zip(corpus.labels, share, strict=True))
+            if len(corpus.labels) < 4
+            else f"{(share > 0).sum()} classes, {share.min():.2f} to {share.max():.2f}"
+        )
+        rows.append(
+            [
+                {"ood": "OOD"}.get(name, name),
+                f"{len(split):,}",
+                f"{len(set(split.group.tolist())):,}",
+                f"{np.median(words):.0f}, {np.percentile(words, 95):.0f}",
+                balance,
+            ]
+        )
+    return _table(["split", "examples", "groups", "words: median, 95 %", "class balance"], rows)
+
+
+def example_table(corpus: Corpus, n: int = 3) -> str:
+    """`n` training examples, the first by the hash of their ids, with their labels."""
+    split = corpus.splits["train"].take(n)
+    pair = split.text_pair
+    rows = []
+    for i in range(len(split)):
+        row = [_cell(split.text[i])] + ([_cell(pair[i])] if pair is not None else [])
+        rows.append([*row, _cell(corpus.labels[split.label[i]])])
+    return _table(["text", *(["second text"] if pair is not None else []), "label"], rows)
+
+
+def data_card(member: str, n_train: int = 350, n_eval: int = 500) -> str:
+    """The card of a corpus: question, origin, licence, construction, labels, splits, examples, baselines, caveats."""
+    corpus = load(member)
+    card = corpus.card
+    found = baselines(corpus, n_train, n_eval)
+    names = {"test": "test", "ood": "OOD"}
+    score_rows = [
+        [title, *(f"{values[key]['accuracy']:.3f} ({values[key]['macro_f1']:.3f})" for key in values)]
+        for title, values in (("majority class", found["majority"]), ("bag of words", found["bag_of_words"]))
+    ]
+    columns = [names.get(key, key.replace("ood:", "OOD ")) for key in found["majority"]]
+    labels = ", ".join(f"`{label}`" for label in corpus.labels)
+    facts = _table(
+        ["", ""],
+        [
+            ["Question", _cell(card.question, 400)],
+            ["Language", _cell(card.language)],
+            ["Labels", labels],
+            ["Origin", _cell(card.origin, 900)],
+            ["Licence", _cell(card.licence, 400)],
+            ["Construction", _cell(card.construction, 900)],
+            ["Groups", _cell(card.group_by, 400)],
+            ["Out of distribution", _cell(card.ood, 600)],
+            ["Fingerprint", f"`{corpus.fingerprint[:16]}`"],
+        ],
+    )
+    caveats = "\n".join(f"- {caveat}" for caveat in card.caveats)
+    return "\n\n".join(
+        [
+            f"{facts}",
+            split_table(corpus),
+            "**Three training examples**",
+            example_table(corpus),
+            f"**What must be beaten**: accuracy (macro-F1) of two baselines trained on {n_train} examples, on at most "
+            f"{n_eval} examples of each set.",
+            _table(["", *columns], score_rows),
+            "**Caveats**",
+            caveats,
+        ]
+    )
+
+
+def model_card(name: str) -> str:
+    """The card of an encoder: origin, licence, architecture, size, how it is used here, disclosures."""
+    card = encoder_card(name)
+    facts = _table(
+        ["", ""],
+        [
+            ["Origin", _cell(card.origin, 400)],
+            ["Version", _cell(card.version)],
+            ["Package sha256", f"`{card.sha256[:16]}…`"],
+            ["Licence", _cell(card.licence)],
+            ["Architecture", _cell(card.architecture)],
+            [
+                "Parameters",
+                f"{card.parameters / 1e6:.1f} million, {card.embedding_parameters / 1e6:.1f} of them embeddings",
+            ],
+            ["Vocabulary", f"{card.vocabulary:,} tokens; a run loads only the rows that its texts use"],
+            ["Languages", _cell(card.languages)],
+            ["Sentence vector", f"{card.pooling} over the tokens' last hidden states"],
+            ["Prefix", f"`{card.prefix}` before every first text" if card.prefix else "none"],
+        ],
+    )
+    disclosures = "\n".join(f"- {line}" for line in card.disclosures)
+    return f"{facts}\n\n**Disclosures**\n\n{disclosures}" if disclosures else facts

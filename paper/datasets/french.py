@@ -1,0 +1,111 @@
+"""French agreement, which sentence templates leave to luck.
+
+The templates offer `le la les l'` and `du de des à au aux` before every noun alike. A random walk would write "la
+salon" and "du cuisine"; here the article follows the noun, and the preposition contracts with the article.
+"""
+
+from __future__ import annotations
+
+import re
+
+from paper.datasets.templates import CLOSE, OPEN
+
+# Nouns that the templates themselves write after an article: gender, and an apostrophe for a mute beginning.
+NOUNS = {
+    "lumière": "f", "lampe": "f", "ampoule": "f'", "éclairage": "m'", "ventilateur": "m", "ventilo": "m",
+    "brasseur d'air": "m", "minuteur": "m", "minuterie": "f", "compte à rebours": "m", "compte a rebours": "m",
+    "décompte": "m", "store": "m", "banne": "f", "auvent": "m'", "rideau": "m", "porte": "f", "portail": "m",
+    "volet": "m", "fenêtre": "f", "morceau": "m", "chanson": "f", "musique": "f", "élément": "m'", "podcast": "m",
+    "film": "m", "vidéo": "f", "épisode": "m'", "radio": "f", "média": "m", "lecture": "f", "visionnage": "m",
+    "pièce": "f", "endroit": "m'", "maison": "f", "domicile": "m", "appartement": "m'", "appart": "m'",
+    "logement": "m", "piste": "f", "titre": "m",
+}  # fmt: skip
+MASS = ("musique", "lecture", "visionnage", "radio", "maison", "domicile", "appartement", "appart", "logement")
+PLACES = ("pièce", "maison", "domicile", "appartement", "appart", "logement")
+# After these words a value stands without preposition.
+ALONE = ("pause", "dans", "sur", "en", "route", "marche", "et", "lumière")
+_PREP = r"(?:\b(?P<prep>du|de|des|à|au|aux|dans|sur) )?"
+_ART = r"(?P<art>\b(?:le|la|les) |\bl' ?)?"
+_VALUE = re.compile(
+    rf"{_PREP}(?P<all>\b(?:tout|tous|toutes?) )?{_ART}{OPEN}(?P<own>le |la |les |l')(?P<noun>[^{CLOSE}]*){CLOSE}"
+)
+_NOUN = re.compile(
+    rf"{_PREP}(?:\b(?P<all>tout|tous|toutes?) )?(?:\b(?P<det>le|la|les|mon|ma|mes|un|une|cet|cette) |\b(?P<el>l' ?))?"
+    rf"\b(?P<noun>{'|'.join(sorted(NOUNS, key=len, reverse=True))})(?P<plural>[sx]?)\b(?P<next> suivante?s?\b)?"
+)
+
+
+def _join(prep: str | None, article: str, noun: str) -> str:
+    """Preposition, article and noun with their contractions."""
+    if prep is None:
+        return f"{article}{noun}"
+    if prep in ("du", "de", "des"):
+        return {"le ": "du ", "les ": "des "}.get(article, f"de {article}") + noun
+    if prep in ("à", "au", "aux"):
+        return {"le ": "au ", "les ": "aux "}.get(article, f"à {article}") + noun
+    return f"{prep} {article}{noun}"
+
+
+def _value(match: re.Match[str]) -> str:
+    """A value of ours; what follows a noun without a preposition gets `de` ("les lampes du salon")."""
+    prep, before = match["prep"], match.string[: match.start()].split()
+    if match["all"] and match["own"]:
+        whole = {"le ": "tout le ", "les ": "tous les "}.get(match["own"], f"toute {match['own']}") + match["noun"]
+        return f"{prep} {whole}" if prep in ("dans", "sur", "de", "à") else whole
+    if prep is None and len(before) > 1 and before[-1] not in ALONE and match["own"]:
+        prep = "de"
+    if prep is None and match["art"] is None:
+        return match["noun"]
+    return _join(prep, match["own"] or "", match["noun"])
+
+
+def _noun(match: re.Match[str]) -> str:
+    noun, det = match["noun"], match["det"]
+    gender, elided = NOUNS[noun][0], NOUNS[noun].endswith("'")
+    plural = bool(match["plural"]) or match["all"] is not None
+    plural = plural and noun not in MASS
+    stem = noun.split(" ", 1)
+    ending = "" if not plural or stem[0].endswith("s") else ("x" if stem[0].endswith("eau") else "s")
+    written = stem[0] + ending + (f" {stem[1]}" if len(stem) > 1 else "")
+    if match["next"]:
+        written += " suivant" + ("e" if gender == "f" else "") + ("s" if plural else "")
+    if match["all"] is not None:
+        everything = ("toutes " if gender == "f" else "tous ") if plural else ("toute " if gender == "f" else "tout ")
+        article = "les " if plural else ("l'" if elided else ("la " if gender == "f" else "le "))
+        prep = f"{match['prep']} " if match["prep"] in ("dans", "sur", "de", "à") else ""
+        if not match["prep"] and noun in PLACES and len(match.string[: match.start()].split()) > 1:
+            prep = "dans "
+        return prep + everything + article + written
+    if det in ("mon", "ma", "mes"):
+        owner = "mes " if plural else ("ma " if gender == "f" and not elided else "mon ")
+        return _join(None if match["prep"] is None else match["prep"], owner, written)
+    if det in ("cet", "cette"):
+        this = "cette " if gender == "f" else ("cet " if elided else "ce ")
+        return (f"{match['prep']} " if match["prep"] in ("dans", "sur", "à", "de") else "dans ") + this + written
+    if det in ("un", "une"):
+        return (f"{match['prep']} " if match["prep"] else "") + ("une " if gender == "f" else "un ") + written
+    if det is None and match["el"] is None and match["prep"] is None:
+        return written
+    if det is None and match["el"] is None and match["prep"] == "de":
+        return ("d'" if elided else "de ") + written
+    article = "les " if plural else ("l'" if elided else ("la " if gender == "f" else "le "))
+    return _join(match["prep"], article, written)
+
+
+def agree(text: str) -> str:
+    """The walked sentence with articles and contractions put right; marks around our values are removed.
+
+    Values are expected with their article ("la cuisine"); it is dropped where the template has none.
+    """
+    kept: list[str] = []
+
+    def stash(match: re.Match[str]) -> str:
+        kept.append(_value(match))
+        return f"{OPEN}{len(kept) - 1}{CLOSE}"
+
+    text = _VALUE.sub(stash, text)
+    text = text.replace("brasseurs d'air", "brasseur d'airs").replace("portess", "portes")
+    text = re.sub(r"\b(?:le |la |les |l')(?=les? )", "", text)  # an article before a rule that has its own
+    text = _NOUN.sub(_noun, text)
+    text = re.sub(f"{OPEN}(\\d+){CLOSE}", lambda m: kept[int(m[1])], text)
+    return " ".join(re.sub(f"[{OPEN}{CLOSE}]", "", text).split())

@@ -1,0 +1,359 @@
+"""How similar two members are, measured before any training, to hold against what training together gains.
+
+Three measures, each from several disjoint draws of training examples, so that each has an interval, and each also
+between two halves of the same member: that is the most which so few examples can show, the ceiling to read a pair's
+value against.
+
+gradient:
+    the cosine between the mean gradients of two members' losses with respect to the layers of the shared
+    encoder, at its pretrained weights: whether the first step for one is a step for the other. The head through which
+    a gradient flows decides its sign. Under "initial heads" it is that which a run of that seed starts from; members
+    with different labels have independent ones, so that the cosine is 0 on average whatever the tasks are, and only
+    pairs with equal labels, which share the head, are given. Under "aligned heads" each member's head points to the
+    mean pretrained sentence vector of each class, as a head does after a few updates, so that signs mean something for
+    all pairs. (At a head that is fitted to the end, a mean gradient is nearly zero and its direction chance.)
+
+representation:
+    how far the main directions of the pretrained sentence vectors of two members agree: the mean squared
+    cosine of the angles between their first DIRECTIONS principal components (0 to 1; two random subspaces have
+    DIRECTIONS / width). Linear CKA would need the same inputs in both, which two data sets do not have.
+
+words:
+    1 minus the Jensen-Shannon divergence (base 2) between the distributions of words, 0 to 1;
+    needs no model.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from soi_lib import atomic
+from soi_lib.analysis.statistics import mean_interval
+from soi_lib.data.dataset import Split, normalise
+from soi_lib.errors import CorpusError, StoreError
+from soi_lib.runs.results import CHECKSUMS, Results
+from soi_lib.runs.spec import key_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
+
+    from soi_lib.training.batching import Encoded
+
+log = logging.getLogger("soi_lib")
+
+COLUMNS = ("first", "second", "measure", "value", "low", "high", "ceiling", "draws", "n")
+DIRECTIONS = 8
+VERSION = 1
+"""Raised whenever a change here changes the numbers, so that stored ones are made again."""
+
+
+def task_similarity(
+    members: Sequence[str],
+    encoder: str = "minilm",
+    *,
+    n: int = 64,
+    draws: int = 6,
+    seed: int = 0,
+    max_length: int = 128,
+    pooling: str = "mean",
+) -> pd.DataFrame:
+    """A row per pair of `members` (each with itself too) and measure: first, second, measure, value, low, high, ...
+
+    value is the mean over `draws` disjoint draws of `n` training examples a member, with its 95 % t interval over the
+    draws; ceiling is the geometric mean of the two members' own values (halves of a draw), NaN where one is negative.
+    A draw has equally many examples of every class, and so has each of its halves: otherwise a gradient would say
+    little more than which class is the more frequent. Raises CorpusError when a class has too few examples for that.
+    """
+    import pandas as pd
+
+    from paper.datasets import load
+
+    corpora = [load(member) for member in members]
+    parts: list[list[Split]] = []
+    for corpus in corpora:
+        train, each = corpus.splits["train"], max(2, n // len(corpus.labels)) // 2 * 2
+        rng = np.random.default_rng([seed, *corpus.name.encode()])
+        orders = [rng.permutation(np.flatnonzero(train.label == c)) for c in range(len(corpus.labels))]
+        if min(map(len, orders)) < each * draws:
+            raise CorpusError(
+                "a class has too few training examples for the draws",
+                where=corpus.name,
+                found=min(map(len, orders)),
+                expected=each * draws,
+                hint="ask for fewer draws or examples",
+            )
+        parts.append([_halves(train, [o[d * each : (d + 1) * each] for o in orders]) for d in range(draws)])
+    measured = _gradients(corpora, parts, encoder, seed=seed, max_length=max_length, pooling=pooling)
+    measured["words"] = np.stack([_words([part[d] for part in parts]) for d in range(draws)])
+    rows: list[dict[str, Any]] = []
+    for measure, values in measured.items():  # (draws, M, M): off the diagonal pairs, on it the halves of one member
+        mean = values.mean(axis=0)
+        for a, second in enumerate(members):
+            for b, first in enumerate(members[: a + 1]):
+                if "initial" in measure and corpora[a].labels != corpora[b].labels:
+                    continue
+                found = mean_interval(values[:, a, b, None])
+                own = mean[a, a] * mean[b, b]
+                ceiling = float(np.sqrt(own)) if min(mean[a, a], mean[b, b]) > 0 else np.nan
+                row = {"first": first, "second": second, "measure": measure, "value": found.value}
+                row |= {"low": found.low, "high": found.high, "ceiling": ceiling, "draws": draws, "n": n}
+                rows.append(row)
+    return pd.DataFrame(rows, columns=COLUMNS).round(4)
+
+
+def similarity_path(comparison: str, runs: str | Path = "") -> Path:
+    """Where the similarities of a comparison are kept beside its runs."""
+    return Path(runs or "runs") / f"similarity-{comparison}.json"
+
+
+def open_similarity(results: Results, runs: str | Path = "", *, n: int = 64, draws: int = 6) -> pd.DataFrame:
+    """`task_similarity` of the members of `results`, kept beside their runs: recorded ones are read, never made.
+
+    `runs` is the folder that the results came from. Raises StoreError when a recorded folder has no similarities.
+    """
+    import pandas as pd
+
+    from paper.datasets import load
+    from soi_lib.models.encoder import encoder_dir, fingerprint
+
+    path = similarity_path(results.comparison, runs)
+    if (path.parent / CHECKSUMS).exists():
+        if not path.exists():
+            raise StoreError("no similarities were recorded", where=path, hint="record the runs again, with this file")
+        return pd.DataFrame(json.loads(path.read_text(encoding="utf-8"))["rows"], columns=COLUMNS)
+    part = results.profile.comparisons[results.comparison]  # type: ignore[index]
+    training = results.profile.training_of(results.comparison)  # type: ignore[arg-type]
+    settings = {"max_length": training.max_length, "pooling": training.pooling, "n": n, "draws": draws}
+    prints = {member: load(member).fingerprint for member in part.members}
+    key = key_of({"version": VERSION, **settings, **prints, "encoder": fingerprint(encoder_dir(part.encoder))})
+    known = _kept(path)
+    if known.get("key") != key:
+        table = task_similarity(part.members, part.encoder, **settings)  # type: ignore[arg-type]
+        known = {"key": key, "rows": json.loads(table.to_json(orient="records"))}
+        atomic.write_json(path, known | {"sha256": key_of(known)})
+    return pd.DataFrame(known["rows"], columns=COLUMNS)
+
+
+def _kept(path: Path) -> dict[str, Any]:
+    """What was kept at `path`; nothing when it is not there, or damaged, which is said in the log."""
+    try:
+        known = json.loads(path.read_bytes().decode())
+        if key_of({"key": known["key"], "rows": known["rows"]}) == known["sha256"]:
+            return dict(known)
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    log.warning("%s: not what was written; measuring the similarities again", path)
+    return {}
+
+
+def similarity_and_gain(results: Results, similarities: pd.DataFrame) -> pd.DataFrame:
+    """A row per pair of members that was trained: each measure's value, and what training the two together gained.
+
+    The gain is the difference of accuracy from training alone, averaged over the two members, on test and OOD.
+    """
+    import pandas as pd
+
+    from paper.reading import gain
+
+    rows = []
+    for setting in results.settings:
+        if len(setting) != 2:
+            continue
+        named = zip(similarities["first"], similarities["second"], strict=True)
+        pair = similarities[[{a, b} == set(setting) for a, b in named]]
+        row: dict[str, Any] = {"pair": "+".join(setting), **dict(zip(pair["measure"], pair["value"], strict=True))}
+        for split, label in (("test", "test"), ("ood", "OOD")):
+            row[f"gain, {label}"] = np.mean([gain(results, member, setting, split).value for member in setting])
+        rows.append(row)
+    return pd.DataFrame(rows).round(4)
+
+
+def similarity_told(results: Results, similarities: pd.DataFrame) -> str:
+    """Which pair is most similar before training, by each measure, and whether its members gained most together."""
+    table = similarity_and_gain(results, similarities)
+    if len(table) < 2:
+        return "There are too few pairs to order them."
+    table = table.set_index("pair")
+    columns = ["gain, test", "gain, OOD"]
+    gains = table[columns].mean(axis=1).sort_values(ascending=False, kind="stable")
+    lines = []
+    for measure in table.columns.difference(columns, sort=False):
+        known = table[measure].dropna().sort_values(ascending=False, kind="stable")
+        if len(known) > 1:
+            first = known.index[0]
+            gained = (
+                "it also gained most together" if first == gains.index[0] else f"together it gained {gains[first]:+.3f}"
+            )
+            lines.append(f"- By *{measure}*, {first} is the most similar pair ({known.iloc[0]:.2f}); {gained}.")
+    best = f"- {gains.index[0]} gained most together: {gains.iloc[0]:+.3f}, the mean of both members on test and OOD."
+    return "\n".join([*lines, best, "", f"With {len(table)} pairs this describes; it cannot test a relation."])
+
+
+def _halves(split: Split, classes: list[np.ndarray]) -> Split:
+    """The examples at the places `classes` (an even number each), ordered so that both halves have as many of each."""
+    index = np.concatenate([*(c[0::2] for c in classes), *(c[1::2] for c in classes)])
+    pair = None if split.text_pair is None else [split.text_pair[i] for i in index]
+    return Split(split.ids[index], [split.text[i] for i in index], pair, split.label[index], split.group[index])
+
+
+def _gradients(
+    corpora: Sequence[Any], parts: list[list[Split]], encoder: str, *, seed: int, max_length: int, pooling: str
+) -> dict[str, np.ndarray]:
+    """The measures that need the encoder, each (draws, M, M)."""
+    import torch
+    from torch import nn
+    from tqdm.auto import tqdm
+
+    from soi_lib.models.encoder import encoder_card, encoder_dir
+    from soi_lib.models.multitask import Heads, MultiTaskModel
+    from soi_lib.models.vocabulary import load_trimmed, special_ids, tokenize, used_tokens
+    from soi_lib.training.batching import collate, encode
+    from soi_lib.training.engine import resolve_precision
+
+    folder, prefix = encoder_dir(encoder), encoder_card(encoder).prefix
+    tokens = [[tokenize(folder, s.text, s.text_pair, max_length=max_length, prefix=prefix) for s in p] for p in parts]
+    network, id_map = load_trimmed(
+        folder, used_tokens(*(t.ids for p in tokens for t in p), special=special_ids(folder))
+    )
+    data = [
+        [encode(t, id_map, s.label, member=m) for t, s in zip(*both, strict=True)]
+        for m, both in enumerate(zip(tokens, parts, strict=True))
+    ]
+    labels, draws, count = [c.labels for c in corpora], len(parts[0]), len(corpora)
+
+    class Pooled(nn.Module):
+        def forward(self, pooled: torch.Tensor, member: torch.Tensor) -> torch.Tensor:
+            return pooled
+
+    shape: Any = network.config
+    sentence = MultiTaskModel(network, Pooled(), pooling=pooling).eval()  # type: ignore[arg-type]
+    if resolve_precision("auto", torch.device("cpu")) == "bf16":
+        for name, module in network.named_children():
+            if name != "embeddings":
+                module.to(torch.bfloat16)
+    layers = []
+    for name, parameter in network.named_parameters():
+        inner = not name.startswith("embeddings.")
+        parameter.requires_grad_(inner)
+        layers += [parameter] if inner else []
+
+    def vectors(batch: Encoded, index: np.ndarray) -> torch.Tensor:
+        inputs = collate(batch, index, pad=int(shape.pad_token_id))
+        out: torch.Tensor = sentence(inputs, inputs["member"])
+        return out
+
+    with torch.no_grad():
+        sentences = [[_in_order(d, vectors) for d in member] for member in data]
+    heads = ("initial", "aligned") if len(set(labels)) < count else ("aligned",)
+    out = {f"gradient, {name} heads": np.zeros((draws, count, count)) for name in heads}
+    out["representation"] = np.zeros((draws, count, count))
+    with tqdm(total=draws * count, desc="similarity", unit=" draws", leave=False) as bar:
+        for d in range(draws):
+            initial = Heads(shape.hidden_size, labels, dropout=0.0, seed=seed + d).eval()
+            halves: dict[str, list[torch.Tensor]] = {name: [] for name in heads}
+            for m in range(count):
+                weight = torch.from_numpy(_aligned(sentences[m], data[m], d, len(labels[m])))
+                for half in np.array_split(np.arange(len(data[m][d])), 2):
+                    summed: dict[str, list[torch.Tensor]] = {name: [] for name in halves}
+                    for index in _by_length(data[m][d], half):
+                        pooled = vectors(data[m][d], index)
+                        gold = torch.from_numpy(data[m][d].gold[index])
+                        at = torch.from_numpy(data[m][d].member[index])
+                        logits = {"initial": initial(pooled, at), "aligned": pooled @ weight.T}
+                        target = {"initial": gold + initial.offset[at], "aligned": gold}
+                        for name in halves:
+                            loss = nn.functional.cross_entropy(logits[name], target[name], reduction="sum")
+                            found = torch.autograd.grad(loss, layers, retain_graph=name != "aligned")
+                            summed[name].append(torch.cat([g.flatten() for g in found]))
+                    for name, batches in summed.items():
+                        halves[name].append(torch.stack(batches).sum(0, dtype=torch.float32))
+                bar.update()
+            for name, vectors_of in halves.items():
+                out[f"gradient, {name} heads"][d] = _cosines(torch.stack(vectors_of).numpy())
+            out["representation"][d] = _overlaps([s[d] for s in sentences])
+    return out
+
+
+def _by_length(data: Encoded, index: np.ndarray) -> list[np.ndarray]:
+    """`index` in small batches of similar lengths, so that little is spent on padding."""
+    ordered = index[np.argsort(data.lengths[index], kind="stable")]
+    return [ordered[i : i + 16] for i in range(0, len(ordered), 16)]
+
+
+def _in_order(data: Encoded, vectors: Callable[[Encoded, np.ndarray], torch.Tensor]) -> np.ndarray:
+    """The sentence vectors (N, H) of all examples."""
+    batches = _by_length(data, np.arange(len(data)))
+    found = np.concatenate([vectors(data, index).numpy() for index in batches])
+    return found[np.argsort(np.concatenate(batches), kind="stable")]
+
+
+def _aligned(vectors: list[np.ndarray], data: list[Encoded], held_out: int, classes: int) -> np.ndarray:
+    """Weight (C, H) float32 of a head that points from the mean of all sentence vectors to that of each class.
+
+    Means are taken over all draws but `held_out`; rows have the mean length of those of an initial head, so that no
+    class is likelier than another by much.
+    """
+    others = [d for d in range(len(data)) if d != held_out] or [held_out]
+    x = np.concatenate([vectors[d] for d in others])
+    y = np.concatenate([data[d].gold for d in others])
+    weight = np.stack([x[y == c].mean(axis=0) for c in range(classes)])
+    weight -= weight.mean(axis=0)
+    scale = 0.02 * weight.shape[1] ** 0.5 / np.linalg.norm(weight, axis=1).mean()
+    return (weight * scale).astype(np.float32)
+
+
+def _cosines(halves: np.ndarray) -> np.ndarray:
+    """(M, M) cosines from (2M, P) vectors of half a draw each: of the sums for pairs, of the halves on the diagonal."""
+    gram = (halves @ halves.T).astype(np.float64)
+    pairs = gram.reshape(len(gram) // 2, 2, -1, 2).sum(axis=(1, 3))
+    norm = np.sqrt(pairs.diagonal())
+    out: np.ndarray = pairs / norm[:, None] / norm
+    own = np.sqrt(gram.diagonal())
+    np.fill_diagonal(out, (gram / own[:, None] / own)[0::2, 1::2].diagonal())
+    return out
+
+
+def _overlaps(sentences: list[np.ndarray]) -> np.ndarray:
+    """(M, M) subspace overlaps of the sentence vectors (N, H) of each member, of halves on the diagonal."""
+
+    def directions(x: np.ndarray) -> np.ndarray:
+        return np.linalg.svd(x - x.mean(axis=0), full_matrices=False)[2][:DIRECTIONS]
+
+    def overlap(a: np.ndarray, b: np.ndarray) -> float:
+        return float(((a @ b.T) ** 2).sum() / DIRECTIONS)
+
+    every = [directions(x) for x in sentences]
+    out = np.array([[overlap(a, b) for b in every] for a in every])
+    np.fill_diagonal(out, [overlap(*map(directions, np.array_split(x, 2))) for x in sentences])
+    return out
+
+
+def _words(splits: list[Split]) -> np.ndarray:
+    """(M, M): 1 minus the Jensen-Shannon divergence of word distributions, of halves on the diagonal."""
+
+    from scipy.spatial.distance import jensenshannon  # type: ignore[import-untyped]
+
+    def counted(split: Split, rows: np.ndarray) -> Counter[str]:
+        sides = [split.text] if split.text_pair is None else [split.text, split.text_pair]
+        return Counter(word for side in sides for row in rows for word in normalise(side[row]).split())
+
+    def alike(a: Counter[str], b: Counter[str]) -> float:
+        words = sorted(a.keys() | b.keys())
+        p, q = (np.array([c[w] for w in words]) / c.total() for c in (a, b))
+        return float(1 - jensenshannon(p, q, base=2) ** 2)  # SciPy gives the square root
+
+    every = [counted(s, np.arange(len(s))) for s in splits]
+    out = np.array([[alike(a, b) for b in every] for a in every])
+    halves = [[counted(s, rows) for rows in np.array_split(np.arange(len(s)), 2)] for s in splits]
+    np.fill_diagonal(out, [alike(*pair) for pair in halves])
+    return out

@@ -1,0 +1,144 @@
+"""Labels that may be wrong, from how a model learned them.
+
+Special about it: in training-mode recording, what a model says of an example in epoch e comes before its e-th update
+on that example, so the first epochs are nearly predictions on unseen data. A label that the rest of the data speaks
+against is learned late, or never, and is doubted on average over training. Which average is best is a matter of
+measurement: benchmarks/suspects.py compares those in `RULES` on labels that were flipped on purpose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from soi_lib.analysis.datamap import confidence_variability
+from soi_lib.analysis.soi import SOI, categorize, forgetting_events
+from soi_lib.dynamics import TrainingDynamics
+from soi_lib.errors import FormatError, RangeError, nearest
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Array = npt.NDArray[Any]
+DEFAULT_RULE = "confidence"
+_TINY = 1e-7  # a float32 probability that is this near to 0 or 1 says no more
+
+
+def suspects(dynamics: TrainingDynamics, rule: str = DEFAULT_RULE) -> pd.DataFrame:
+    """All examples, the most suspect label first: a DataFrame with N rows.
+
+    Columns: id; gold int16 and given (the label's name); suggested (the name of the label that the model favoured
+    over training where it is another; None where it agrees or where that is not recorded: more than two classes
+    without logits); score float64, larger is more suspect; confidence and variability float64 as in `data_map`;
+    correctness float64; soi int8. `rule` is a name of `RULES`. Equal scores are ordered by id, so the same dynamics
+    give the same ranking in whatever order their examples are.
+    Raises RangeError for an unknown rule, FormatError for a rule that needs logits which were not recorded.
+    """
+    import pandas as pd
+
+    if rule not in RULES:
+        raise RangeError("there is no such rule", found=repr(rule), hint=nearest(rule, RULES))
+    score = RULES[rule](dynamics).astype(np.float64)
+    confidence, variability = confidence_variability(dynamics.p_gold)
+    names = np.array(dynamics.meta.label_names or [str(c) for c in range(dynamics.meta.classes)], dtype=object)
+    favoured = _favoured(dynamics)
+    suggested = np.full(len(dynamics), None, dtype=object)
+    if favoured is not None:
+        other = favoured != dynamics.gold
+        suggested[other] = names[favoured[other]]
+    frame = pd.DataFrame(
+        {
+            "id": dynamics.ids,
+            "gold": dynamics.gold,
+            "given": names[dynamics.gold],
+            "suggested": pd.Series(suggested, dtype=object),
+            "score": score,
+            "confidence": confidence,
+            "variability": variability,
+            "correctness": dynamics.correct.mean(0),
+            "soi": categorize(dynamics),
+        }
+    )
+    by_id = np.argsort(dynamics.ids, kind="stable")
+    return frame.iloc[by_id[np.argsort(-score[by_id], kind="stable")]].reset_index(drop=True)
+
+
+def margins(dynamics: TrainingDynamics) -> Array:
+    """The logit of the given label minus the largest other logit: (E, N) float64.
+
+    From recorded logits; for two classes from p_gold alone, whose log odds are this margin. Raises FormatError for
+    more classes without logits. Its mean over epochs is the area under the margin of Pleiss et al. (2020).
+    """
+    if dynamics.logits is None:
+        if dynamics.meta.classes != 2:
+            raise FormatError(
+                "margins need the logits of all classes",
+                found=f"{dynamics.meta.classes} classes and no logits",
+                hint="record with keep_logits=True, or use a rule that needs p_gold alone",
+            )
+        p = np.clip(dynamics.p_gold.astype(np.float64), _TINY, 1 - _TINY)
+        return np.log(p / (1 - p))
+    logits = dynamics.logits.astype(np.float64)
+    own = logits[:, np.arange(len(dynamics)), dynamics.gold]
+    np.put_along_axis(
+        logits, np.broadcast_to(dynamics.gold.astype(np.int64)[None, :, None], (*own.shape, 1)), -np.inf, 2
+    )
+    return own - logits.max(2)
+
+
+def _favoured(dynamics: TrainingDynamics) -> Array | None:
+    """The class with the highest mean probability over epochs, (N,) int64; None when the file cannot tell."""
+    if dynamics.logits is not None:
+        logits = dynamics.logits.astype(np.float64)
+        odds = np.exp(logits - logits.max(2, keepdims=True))
+        return (odds / odds.sum(2, keepdims=True)).mean(0).argmax(1)
+    if dynamics.meta.classes != 2:
+        return None
+    gold = dynamics.gold.astype(np.int64)
+    return np.where(dynamics.p_gold.mean(0, dtype=np.float64) < 0.5, 1 - gold, gold)
+
+
+def _confidence(dynamics: TrainingDynamics) -> Array:
+    return 1 - confidence_variability(dynamics.p_gold)[0]
+
+
+def _margin(dynamics: TrainingDynamics) -> Array:
+    return -margins(dynamics).mean(0)
+
+
+def _unlearned_first(dynamics: TrainingDynamics) -> Array:
+    return _confidence(dynamics) + (categorize(dynamics) == SOI.UNE)
+
+
+def _loss(dynamics: TrainingDynamics) -> Array:
+    return -np.log(np.maximum(dynamics.p_gold.astype(np.float64), _TINY)).mean(0)
+
+
+def _last(dynamics: TrainingDynamics) -> Array:
+    return 1 - dynamics.p_gold[-1].astype(np.float64)
+
+
+def _wrong(dynamics: TrainingDynamics) -> Array:
+    """How many epochs were wrong; among equals, the doubted ones first."""
+    return dynamics.epochs - dynamics.correct.sum(0) + _confidence(dynamics) / 2
+
+
+def _forgetting(dynamics: TrainingDynamics) -> Array:
+    """Forgetting events, with an example that was never right counted above all (Toneva et al. 2019)."""
+    events = forgetting_events(dynamics.history, dynamics.epochs).astype(np.float64)
+    return np.where(dynamics.history == 0, dynamics.epochs, events)
+
+
+RULES: dict[str, Callable[[TrainingDynamics], Array]] = {
+    "confidence": _confidence,
+    "margin": _margin,
+    "loss": _loss,
+    "unlearned first": _unlearned_first,
+    "wrong epochs": _wrong,
+    "last epoch": _last,
+    "forgetting": _forgetting,
+}
+"""Scores (N,) of an example by name, larger for a more suspect label."""

@@ -1,0 +1,1 @@
+"""Texts and labels: datasets, splits and the loader."""

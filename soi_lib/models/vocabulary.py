@@ -1,0 +1,294 @@
+"""Texts to token ids, and encoders with only the token rows that those texts can touch.
+
+What is special: a split becomes one flat int32 array with offsets, not a list of lists, so batching is slicing and
+a million tokens cost four megabytes. And a token that occurs in no split gets no gradient and is never read, so its
+embedding row can stay on disk: `load_trimmed` reads the used rows straight out of the memory-mapped file, and the
+forward pass is bit for bit that of the full model, because a lookup copies rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from inspect import signature
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from soi_lib.errors import EncoderError
+from soi_lib.models.encoder import encoder_dir, weight_files
+
+if TYPE_CHECKING:
+    import torch
+    from tokenizers import Tokenizer
+    from torch import nn
+
+_CHUNK = 10_000
+_CHARACTERS = 32  # of a text that are read for each token it may have; the overflow of long pairs grows as a square
+# Encoders of the RoBERTa kind count positions from the padding id, so a small padding id must keep its number.
+_FIXED_PADDING = 16
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A split as token ids, special tokens included. Text i is `ids[offsets[i]:offsets[i + 1]]`."""
+
+    ids: np.ndarray  # (T,) int32
+    offsets: np.ndarray  # (N + 1,) int64
+    segments: np.ndarray | None  # (T,) uint8, 1 in the second text of a pair; None where the tokenizer gives only 0
+    truncated: int  # how many of the N texts were longer than max_length
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens in each text, (N,) int64."""
+        return np.diff(self.offsets)
+
+    def row(self, index: int) -> np.ndarray:
+        """The ids of one text, a view of `ids`."""
+        return self.ids[self.offsets[index] : self.offsets[index + 1]]
+
+
+def tokenize(
+    directory: str | Path,
+    texts: Sequence[str],
+    pairs: Sequence[str] | None = None,
+    *,
+    max_length: int = 128,
+    prefix: str = "",
+    progress: bool = True,
+) -> Tokens:
+    """Token ids of texts, or of pairs of texts, with the tokenizer of an encoder (a name or a folder).
+
+    `prefix` (the encoder card's) is put before every first text. What is longer than `max_length` tokens is cut,
+    the longer text of a pair first, and counted; so is what is longer than 32 characters a token. Raises
+    EncoderError for a missing tokenizer.json, for `pairs` of another length, and for a value that is not text,
+    with its row.
+    """
+    if pairs is not None and len(pairs) != len(texts):
+        raise EncoderError(
+            "every text needs its pair",
+            found=f"{len(pairs)} pairs",
+            expected=len(texts),
+            hint="give as many of both",
+        )
+    if max_length < 8:
+        raise EncoderError("max_length is too short", found=max_length, expected="at least 8")
+    from tqdm.auto import tqdm
+
+    tokenizer = _tokenizer(directory)
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(max_length, strategy="longest_first")
+    limit = _CHARACTERS * max_length
+    ids, segments, lengths, truncated = [], [], [], 0
+    with tqdm(total=len(texts), desc="tokenize", disable=not progress or len(texts) < 50_000) as bar:
+        for start in range(0, len(texts), _CHUNK):
+            rows = slice(start, start + _CHUNK)
+            first = [prefix + _text(text, row) for row, text in enumerate(texts[rows], start)]
+            second = (
+                [""] * len(first)
+                if pairs is None
+                else [_text(text, row) for row, text in enumerate(pairs[rows], start)]
+            )
+            long = [len(a) > limit or len(b) > limit for a, b in zip(first, second, strict=True)]
+            if any(long):
+                first, second = [text[:limit] for text in first], [text[:limit] for text in second]
+            encoded = tokenizer.encode_batch(first if pairs is None else list(zip(first, second, strict=True)))
+            counts = [len(one) for one in encoded]
+            ids.append(np.fromiter(chain.from_iterable(one.ids for one in encoded), np.int32, sum(counts)))
+            segments.append(np.fromiter(chain.from_iterable(one.type_ids for one in encoded), np.uint8, sum(counts)))
+            lengths += counts
+            truncated += sum(cut or bool(one.overflowing) for cut, one in zip(long, encoded, strict=True))
+            bar.update(len(first))
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    segment = np.concatenate([*segments, np.empty(0, np.uint8)])
+    return Tokens(np.concatenate([*ids, np.empty(0, np.int32)]), offsets, segment if segment.any() else None, truncated)
+
+
+def special_ids(directory: str | Path) -> list[int]:
+    """Ids of the encoder's special tokens (padding, unknown, separators ...), sorted."""
+    added = _tokenizer(directory).get_added_tokens_decoder()
+    return sorted(token for token, text in added.items() if text.special)
+
+
+def _text(value: object, row: int) -> str:
+    """`value` if it is text that UTF-8 can hold."""
+    if not isinstance(value, str):
+        raise EncoderError(
+            "not a text",
+            where=f"row {row}",
+            found=repr(value)[:60],
+            expected="a string",
+            hint="drop or fill the row",
+        )
+    if not value.isascii():
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise EncoderError(
+                "the text is not valid Unicode",
+                where=f"row {row}",
+                found=f"{error.object[error.start]!r} at character {error.start}",
+                hint="read the file as UTF-8",
+            ) from error
+    return value
+
+
+def _tokenizer(directory: str | Path) -> Tokenizer:
+    """The tokenizer of an encoder, read again only when its file changes (the large one takes a second)."""
+    path = encoder_dir(directory) / "tokenizer.json"
+    stat = path.stat()
+    return _load(path, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=4)
+def _load(path: Path, size: int, modified: int) -> Tokenizer:
+    from tokenizers import Tokenizer
+
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exception for anything wrong in the file
+        raise EncoderError("the tokenizer cannot be read", where=path, found=error, hint="save it again") from error
+
+
+def used_tokens(*ids: np.ndarray, special: Iterable[int] = ()) -> np.ndarray:
+    """The distinct token ids of some arrays and the special ones, sorted int64."""
+    return np.unique(np.concatenate([np.array(list(special), np.int64), *(np.ravel(one) for one in ids)]))
+
+
+def remap(ids: np.ndarray, id_map: np.ndarray) -> np.ndarray:
+    """Token ids of the full vocabulary as ids of the trimmed one: any shape, int64.
+
+    Raises EncoderError for a token outside the vocabulary, or one that was trimmed away.
+    """
+    known = (ids >= 0) & (ids < len(id_map))
+    mapped = np.where(known, id_map[np.where(known, ids, 0)], -1)
+    if (mapped < 0).any():
+        absent = np.unique(ids[mapped < 0])
+        raise EncoderError(
+            "a token is not in the trimmed vocabulary",
+            found=f"token {absent[0]} ({len(absent)} such)",
+            expected=f"one of {int((id_map >= 0).sum())} kept of {len(id_map)}",
+            hint="use this encoder's own tokenizer, and trim with the texts of every split",
+        )
+    return mapped
+
+
+def load_trimmed(
+    directory: str | Path, token_ids: np.ndarray | Sequence[np.ndarray] | None, *, pooler: bool = False
+) -> tuple[nn.Module, np.ndarray]:
+    """Load an encoder (a name or a folder) with only the rows of `token_ids`; None loads all.
+
+    Weights are float32 in evaluation mode, with the pretrained `pooler` only if asked for. Returns the model and the
+    id map, (old vocabulary,) int64: old id to new id, -1 for rows left out. The padding row is always kept; the rest
+    of the embedding is never read. `model.config` (vocab_size, pad_token_id) speaks of the new ids. Raises
+    EncoderError for a folder that is damaged or lacks weights, and for a pooler that the encoder does not have.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModel
+
+    folder = encoder_dir(directory)
+    weights = _read(folder)
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        with torch.device("meta"):
+            shell = AutoModel.from_config(config, trust_remote_code=False)
+        extra = {"add_pooling_layer": pooler} if "add_pooling_layer" in signature(type(shell)).parameters else {}
+        key = _embedding_key(shell, weights, folder)
+        full = shell.get_input_embeddings()
+        kept, id_map, padding = _kept(np.arange(full.num_embeddings) if token_ids is None else token_ids, full, config)
+        # copies, so that training never depends on the memory-mapped file
+        weights = {
+            name: tensor[torch.from_numpy(kept)] if name == key else tensor.clone()
+            for name, tensor in weights.items()
+            if pooler or ".pooler." not in f".{name}"
+        }
+        config.vocab_size, config.pad_token_id = len(kept), padding
+        with _quiet():
+            model, report = type(shell).from_pretrained(
+                None, config=config, state_dict=weights, dtype=torch.float32, output_loading_info=True, **extra
+            )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise EncoderError("the encoder cannot be loaded", where=folder, found=error, hint="save it again") from error
+    if pooler and getattr(model, "pooler", None) is None:
+        raise EncoderError(
+            "the encoder has no pooler", where=folder, found=type(model).__name__, hint="set pooling to mean or cls"
+        )
+    if missing := sorted(name for name in report["missing_keys"] if pooler or "pooler" not in name):
+        raise EncoderError(
+            "the encoder's file lacks weights",
+            where=folder,
+            found=f"no {', '.join(missing[:3])} ({len(missing)} in all)",
+            hint="save the whole model with save_pretrained",
+        )
+    return model.eval(), id_map
+
+
+def _kept(
+    token_ids: np.ndarray | Sequence[np.ndarray], embedding: Any, config: Any
+) -> tuple[np.ndarray, np.ndarray, int | None]:
+    """The rows to keep, sorted, the map from old to new ids (-1 where a row is left out), the new padding id."""
+    kept = used_tokens(*([token_ids] if isinstance(token_ids, np.ndarray) else token_ids))
+    size = embedding.num_embeddings
+    if len(kept) == 0 or kept[0] < 0 or kept[-1] >= size:
+        found = "none" if len(kept) == 0 else f"{kept[0]} to {kept[-1]}"
+        raise EncoderError(
+            "token ids do not fit the encoder",
+            found=found,
+            expected=f"0 to {size - 1}",
+            hint="tokenize with this encoder's own tokenizer",
+        )
+    padding = embedding.padding_idx if embedding.padding_idx is not None else config.pad_token_id
+    if padding is not None:
+        kept = used_tokens(kept, special=range(padding + 1) if padding < _FIXED_PADDING else (padding,))
+    id_map = np.full(size, -1, np.int64)
+    id_map[kept] = np.arange(len(kept))
+    return kept, id_map, None if padding is None else int(id_map[padding])
+
+
+def _read(folder: Path) -> dict[str, torch.Tensor]:
+    """All tensors of an encoder folder, memory-mapped: only what is used of them is read from the disk."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    weights: dict[str, torch.Tensor] = {}
+    for file in weight_files(folder):
+        try:
+            weights |= load_file(file)
+        except (SafetensorError, OSError) as error:
+            raise EncoderError(
+                "the weights are damaged", where=file, found=error, hint="delete it, or save it again"
+            ) from error
+    return weights
+
+
+def _embedding_key(model: nn.Module, weights: dict[str, torch.Tensor], folder: Path) -> str:
+    """The input embedding's name in the file, which may have a prefix that the model does not."""
+    weight = model.get_input_embeddings().weight  # type: ignore[operator]
+    name = next(name for name, parameter in model.named_parameters() if parameter is weight)
+    for key in weights:
+        if key == name or key.endswith(f".{name}"):
+            return key
+    raise EncoderError("the encoder's file has no token embedding", where=folder, expected=name, hint="save it again")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers from drawing its own progress bars and load reports: missing weights are an error here."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()

@@ -1,0 +1,410 @@
+"""What every example did in every epoch, kept on the device until the epoch ends.
+
+    from soi_lib import DynamicsRecorder
+    rec = DynamicsRecorder(ids, gold)        # before training: all ids and labels
+    rec.update(batch_ids, logits)            # after every forward pass
+    rec.end_epoch()                          # after every epoch
+    dyn = rec.finish()                       # after training
+
+`update` costs one softmax and a few scattered writes into buffers of N places; nothing leaves the device before
+`end_epoch`, which moves N numbers once. The rule for examples that do not come exactly once an epoch is stated here
+and reported by `report`: of several presentations in an epoch the last one counts, and an example that misses an
+epoch (a sampler that skips, `drop_last`) is left out of the result, by name.
+
+Under several processes (`torch.distributed`) nothing changes for the caller: every process announces all ids, gives
+`update` its own batches and calls `end_epoch`, which joins them; then all hold what one process would hold that was
+given the batches of process 0, 1, ... one behind the other, update by update.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, distributed
+
+from soi_lib.distributed import agree, join, several
+from soi_lib.dynamics import MAX_EPOCHS, Meta, TrainingDynamics
+from soi_lib.errors import AlignmentError, DuplicateIdError, FormatError, RangeError
+
+logger = logging.getLogger("soi_lib")
+
+_OPEN = "open_"  # in a state, before the names of the buffers of an epoch that has begun
+
+
+@dataclass(frozen=True)
+class RecordingReport:
+    """What the recorder met.
+
+    Closed epochs; examples kept; ids that missed an epoch; presentations beyond the first of an epoch; and the
+    examples seen in an epoch that was begun and not closed, which is no part of the result.
+    """
+
+    epochs: int
+    kept: int
+    missing: tuple[Any, ...]
+    repeated: int
+    unfinished: int = 0
+
+
+class DynamicsRecorder:
+    """Records the gold label's probability and the correctness of every example, epoch by epoch.
+
+    `ids` (N,) are all strings, all whole numbers, or all tuples of these (kept as their JSON text), without
+    repetition. `gold` (N,) are whole numbers from 0 to `n_classes` - 1; without `n_classes` the first logits tell
+    it. The buffers are made on `device`, or on that of the first logits. `meta` goes into the dynamics' metadata.
+    With `keep_logits` the logits of every epoch are kept too (N x classes float32 each).
+    Raises DuplicateIdError, RangeError and FormatError.
+    """
+
+    def __init__(
+        self,
+        ids: Iterable[Any],
+        gold: Sequence[int] | np.ndarray | Tensor,
+        n_classes: int | None = None,
+        *,
+        device: torch.device | str | None = None,
+        keep_logits: bool = False,
+        meta: dict[str, Any] | None = None,
+    ) -> None:
+        self.ids = _plain(ids)
+        self._ids = _as_array(self.ids)
+        self._place = {example: i for i, example in enumerate(self.ids)}
+        if len(self._place) != len(self.ids):
+            first = next(e for i, e in enumerate(self.ids) if self._place[e] != i)
+            raise DuplicateIdError(
+                "an id is given to two examples",
+                found=repr(first),
+                expected="each id once",
+                hint="number the rows, or drop the repeated ones",
+            )
+        golds = np.asarray(gold.cpu() if isinstance(gold, Tensor) else gold)
+        if golds.shape != (len(self.ids),):
+            raise FormatError("gold has another length than ids", found=golds.shape, expected=(len(self.ids),))
+        if golds.dtype.kind not in "iub" and len(golds):
+            raise FormatError(
+                "gold holds no class numbers",
+                found=repr(golds[0].item() if isinstance(golds[0], np.generic) else golds[0]),
+                expected="whole numbers from 0",
+                hint="number the classes, e.g. sorted(set(labels)).index(label)",
+            )
+        self._gold_cpu = golds.astype(np.int64)
+        self.n_classes: int | None = None
+        self.keep_logits, self.meta = keep_logits, dict(meta or {})
+        self._set_classes(n_classes)
+        self._device: torch.device | None = None
+        self._now: dict[str, Tensor] = {}  # the buffers of the epoch that is open
+        self._turn = 0  # updates so far in it
+        self._borrowed = False  # the buffers are in memory only because no logits have said where they should be
+        self._waiting: dict[str, np.ndarray] | None = None  # an open epoch out of a state, until there is a device
+        self._p: list[np.ndarray] = []
+        self._correct: list[np.ndarray] = []
+        self._logits: list[np.ndarray] = []
+        self._missing = np.zeros(len(self.ids), dtype=bool)
+        self._repeated = 0
+        if device is not None:
+            self._open(torch.device(device))
+
+    def _set_classes(self, n: int | None) -> None:
+        """Take the number of classes as soon as it is known, and check gold against it."""
+        if n is not None and not 2 <= n <= np.iinfo(np.int16).max:
+            hint = "give a sigmoid's score z as torch.stack([torch.zeros_like(z), z], 1)" if n == 1 else None
+            raise RangeError("the number of classes is out of range", found=n, expected="2 to 32767", hint=hint)
+        wrong = (self._gold_cpu < 0) if n is None else (self._gold_cpu < 0) | (self._gold_cpu >= n)
+        if wrong.any():
+            row = int(np.flatnonzero(wrong)[0])
+            raise RangeError(
+                "a gold label is outside the classes",
+                where=f"id {self.ids[row]!r}",
+                found=int(self._gold_cpu[row]),
+                expected="0 or more" if n is None else f"0 to {n - 1}",
+            )
+        self.n_classes = n
+
+    def _open(self, device: torch.device) -> None:
+        """Make the buffers on `device`: a place an example, and one more for what a later presentation overrules."""
+        n = len(self.ids)
+        self._device = device
+        self._gold = torch.from_numpy(np.append(self._gold_cpu, 0)).to(device)
+        self._now = {
+            "p": torch.zeros(n + 1, dtype=torch.float32, device=device),
+            "correct": torch.zeros(n + 1, dtype=torch.bool, device=device),
+            "seen": torch.zeros(n + 1, dtype=torch.int32, device=device),
+            "turn": torch.zeros(n + 1, dtype=torch.int32, device=device),
+        }
+        if self.keep_logits and self.n_classes is not None:
+            self._now["logits"] = torch.zeros(n + 1, self.n_classes, dtype=torch.float32, device=device)
+        for name, held in (self._waiting or {}).items():
+            if name in self._now:
+                self._now[name].copy_(torch.from_numpy(held))
+        self._waiting = None
+
+    def _ensure(self, device: torch.device) -> None:
+        """Make the buffers if there are none yet, or none for logits because their width was not known."""
+        if not self._now or (self.keep_logits and self.n_classes is not None and "logits" not in self._now):
+            self._open(self._device or device)
+
+    @property
+    def epochs(self) -> int:
+        """Epochs recorded so far."""
+        return len(self._p)
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything was seen since the last epoch was closed."""
+        return self._turn > 0
+
+    def update(self, ids: Iterable[Any], logits: Tensor) -> None:
+        """Take the `logits` (B, C) of the examples `ids` (B,), as they are in the training forward pass.
+
+        Raises FormatError for an id that was never announced and for logits of another shape.
+        """
+        try:
+            index = np.fromiter((self._place[e] for e in _plain(ids)), dtype=np.int64)
+        except (KeyError, TypeError) as error:
+            raise FormatError(
+                "an id was never announced to the recorder",
+                found=repr(error.args[0]),
+                hint="give all ids when the recorder is made",
+            ) from None
+        self.update_at(torch.from_numpy(last_of(index, len(self.ids))).to(logits.device, non_blocking=True), logits)
+
+    @torch.no_grad()
+    def update_at(self, index: Tensor, logits: Tensor) -> None:
+        """As `update`, for places (B,) int64 in the order of `ids` that are already on the device.
+
+        No place may come twice, except N (see `last_of`), which stands for none.
+        """
+        if self.n_classes is None and logits.ndim == 2:
+            self._set_classes(logits.shape[1])
+        if logits.ndim != 2 or logits.shape[0] != index.shape[0] or logits.shape[1] != self.n_classes:
+            raise FormatError(
+                "logits have the wrong shape",
+                found=tuple(logits.shape),
+                expected=f"({index.shape[0]}, {self.n_classes or 'classes'})",
+            )
+        self._ensure(logits.device)
+        if self._borrowed and self._device != logits.device:
+            self._device, self._gold = logits.device, self._gold.to(logits.device)
+            self._now = {name: held.to(logits.device) for name, held in self._now.items()}
+        self._borrowed = False
+        logits = logits.detach().to(self._device).float()
+        index = index.to(self._device)
+        now, gold = self._now, self._gold[index]
+        now["p"][index] = logits.softmax(1).gather(1, gold[:, None])[:, 0]
+        now["correct"][index] = logits.argmax(1) == gold
+        now["seen"].index_add_(0, index, torch.ones_like(index, dtype=torch.int32))
+        now["turn"][index] = self._turn
+        if self.keep_logits:
+            now["logits"][index] = logits
+        self._turn += 1
+
+    def end_epoch(self) -> None:
+        """Close the epoch: join the processes, if there are several, and move what was recorded to memory, once.
+
+        Raises RangeError for logits that are no numbers and for a 65th epoch, FormatError for an epoch without any
+        update, AlignmentError when the processes announced different ids. What was recorded before stays.
+        """
+        if self.epochs == MAX_EPOCHS:
+            raise RangeError(
+                "there are more epochs than a history holds",
+                found=MAX_EPOCHS + 1,
+                expected=f"at most {MAX_EPOCHS}",
+                hint=f"finish() gives the first {MAX_EPOCHS}; close an epoch less often",
+            )
+        n = len(self.ids)
+        now = {name: held.cpu().numpy().copy() for name, held in self._joined().items()}
+        overruled = int(now["seen"][n])
+        now = {name: held[:n] for name, held in now.items()}
+        seen = now["seen"]
+        if not seen.any():
+            raise FormatError(
+                "an epoch was closed in which no example was seen",
+                where=f"epoch {self.epochs}",
+                hint="call update() after every forward pass and end_epoch() once an epoch",
+            )
+        self._refuse_no_numbers(now)
+        self._missing |= seen == 0
+        self._repeated += int(np.maximum(seen - 1, 0).sum()) + overruled
+        self._p.append(now["p"])
+        self._correct.append(now["correct"])
+        if self.keep_logits:
+            self._logits.append(now["logits"])
+        self.discard()
+
+    def discard(self) -> None:
+        """Forget what was seen since the last `end_epoch`."""
+        for held in self._now.values():
+            held.zero_()
+        self._turn, self._waiting = 0, None
+
+    def _refuse_no_numbers(self, now: dict[str, np.ndarray]) -> None:
+        """Raise if a softmax failed (NaN or +inf among the logits), or if a logit that is kept is not finite."""
+        bad = np.isnan(now["p"])
+        if self.keep_logits:
+            bad |= ~np.isfinite(now["logits"]).all(1)
+        if bad.any():
+            row = int(np.flatnonzero(bad)[0])
+            raise RangeError(
+                f"the logits of id {self.ids[row]!r} at epoch {self.epochs} are not finite",
+                found=f"NaN or infinity for {int(bad.sum())} of {len(bad)} examples",
+                hint="lower the learning rate, clip gradients, or train in a wider precision",
+            )
+
+    def _joined(self) -> dict[str, Tensor]:
+        """The buffers of the open epoch, those of all processes made one; every process gets the same."""
+        self._borrowed |= self._device is None
+        self._ensure(torch.device("cpu"))
+        if not several():
+            return self._now
+        assert self._device is not None
+        self._set_classes(agree(self.mark, self.n_classes, self._device))
+        self._ensure(self._device)
+        return join(self._now, self._device)
+
+    @cached_property
+    def mark(self) -> int:
+        """A number below 2^56 from ids, gold and options: equal for recorders that can take one another's state."""
+        digest = hashlib.sha256(json.dumps([self.ids, self.keep_logits]).encode())
+        digest.update(self._gold_cpu.tobytes())
+        return int.from_bytes(digest.digest()[:7], "little")
+
+    @property
+    def report(self) -> RecordingReport:
+        """How many examples came, and which did not."""
+        missing = tuple(self.ids[i] for i in np.flatnonzero(self._missing))
+        seen: Any = self._waiting["seen"] if self._waiting else self._now.get("seen")
+        unfinished = int((seen[:-1] > 0).sum()) if self.begun and seen is not None else 0
+        return RecordingReport(self.epochs, len(self.ids) - len(missing), missing, self._repeated, unfinished)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """What was recorded, as arrays for a checkpoint; an epoch that is open too.
+
+        Under several processes all of them call this together and get the same.
+        """
+        state = {
+            "p": np.array(self._p),
+            "correct": np.array(self._correct),
+            "missing": self._missing,
+            "repeated": np.array(self._repeated),
+        }
+        if self.n_classes is not None:
+            state["classes"] = np.array(self.n_classes)
+        if self.keep_logits:
+            state["logits"] = np.array(self._logits)
+        joined = self._joined()
+        if bool(joined["seen"].any()):
+            state |= {_OPEN + name: held.cpu().numpy().copy() for name, held in joined.items()}
+        return state
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """Continue after a `state`, in the middle of its open epoch if it has one.
+
+        Under several processes (as many as before, or others) each gives the same state. Raises AlignmentError for a
+        state of other examples.
+        """
+        n = len(self.ids)
+        if state["missing"].shape != (n,) or (self.keep_logits and "logits" not in state):
+            raise AlignmentError(
+                "the state is not one of this recorder",
+                found=f"{len(state['missing'])} examples{'' if 'logits' in state else ' without logits'}",
+                expected=f"{n} examples{' with logits' if self.keep_logits else ''}",
+                hint="give the recorder the ids and options that it had when the state was kept",
+            )
+        classes = int(state["classes"]) if "classes" in state else self.n_classes
+        if self.n_classes not in (None, classes):
+            raise AlignmentError("the state has another number of classes", found=classes, expected=self.n_classes)
+        self._set_classes(classes)
+        self.discard()
+        self._p, self._correct = list(state["p"]), list(state["correct"])
+        self._missing, self._repeated = state["missing"].astype(bool), int(state["repeated"])
+        self._logits = list(state["logits"]) if self.keep_logits else []
+        begun = {name.removeprefix(_OPEN): held for name, held in state.items() if name.startswith(_OPEN)}
+        if begun:
+            self._turn = int(begun["turn"].max()) + 1
+            if not several() or distributed.get_rank() == 0:  # one process holds it, or it would count several times
+                self._waiting = begun
+                if self._device is not None:
+                    self._open(self._device)
+
+    def finish(self) -> TrainingDynamics:
+        """The dynamics of every example that was there in every closed epoch; under several processes, in each.
+
+        How many were left out or repeated is logged and kept in the metadata (`recorded_missing`,
+        `recorded_repeated`) when it is not 0. Raises FormatError if no epoch was closed or no example remains.
+        """
+        if not self._p:
+            raise FormatError("nothing was recorded", expected="at least one epoch", hint="call end_epoch()")
+        keep = ~self._missing
+        left = np.flatnonzero(self._missing)
+        if len(left) == len(self.ids):
+            raise FormatError(
+                "no example was seen in every epoch",
+                found=f"{len(left)} examples, each missing at least once",
+                hint="call end_epoch() only when all examples were shown",
+            )
+        met: dict[str, Any] = {}
+        if len(left):
+            met["recorded_missing"] = len(left)
+            some = ", ".join(repr(self.ids[i]) for i in left[:5])
+            logger.warning("%d of %d examples missed an epoch and are left out: %s", len(left), len(keep), some)
+        if self._repeated:
+            met["recorded_repeated"] = self._repeated
+            logger.warning("%d presentations came again in an epoch; the last one of each counts", self._repeated)
+        return TrainingDynamics(
+            ids=self._ids[keep],
+            gold=self._gold_cpu[keep].astype(np.int16),
+            p_gold=np.ascontiguousarray(np.stack(self._p)[:, keep]),
+            correct=np.ascontiguousarray(np.stack(self._correct)[:, keep]),
+            meta=Meta.from_dict({"epochs": self.epochs, "classes": self.n_classes, **met, **self.meta}),
+            logits=np.ascontiguousarray(np.stack(self._logits)[:, keep]) if self.keep_logits else None,
+        )
+
+
+def last_of(index: np.ndarray, n: int) -> np.ndarray:
+    """Places (B,) of one batch, with `n` for those that come again later in it: only the last one counts."""
+    last = len(index) - 1 - np.unique(index[::-1], return_index=True)[1]
+    if len(last) == len(index):
+        return index
+    out = np.full_like(index, n)
+    out[last] = index[last]
+    return out
+
+
+def _plain(ids: Iterable[Any]) -> list[Any]:
+    """Ids as Python values: tensors, arrays and numpy's own numbers and texts become ints and strings."""
+    if isinstance(ids, Tensor | np.ndarray):
+        return ids.tolist()
+    return [e.item() if isinstance(e, Tensor | np.generic) else e for e in ids]
+
+
+def _as_array(ids: list[Any]) -> np.ndarray:
+    """Ids as they stand in the dynamics: (N,) int64, or text (tuples as JSON). Raises FormatError, RangeError."""
+    kinds = {type(e) for e in ids}
+    if all(issubclass(kind, int) and kind is not bool for kind in kinds):
+        try:
+            return np.array(ids, dtype=np.int64)
+        except OverflowError:
+            widest = max(ids, key=abs)
+            raise RangeError("an id does not fit into 64 bits with a sign", found=widest, hint="use str(id)") from None
+    if kinds == {tuple}:
+        parts = {type(part) for e in ids for part in e}
+        if all(issubclass(part, str | int) and part is not bool for part in parts):
+            ids, kinds = [json.dumps(e, ensure_ascii=False, separators=(",", ":")) for e in ids], {str}
+    if all(issubclass(kind, str) for kind in kinds):
+        out = np.empty(len(ids), dtype=object)
+        out[:] = ids
+        return out
+    raise FormatError(
+        "ids are of mixed types" if len(kinds) > 1 else "ids are of a type that cannot be kept",
+        found=", ".join(sorted(kind.__name__ for kind in kinds)),
+        expected="all strings, all whole numbers, or all tuples of these",
+        hint="use str(id) for every one",
+    )

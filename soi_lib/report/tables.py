@@ -1,0 +1,148 @@
+"""The tables that the notebooks show, each one call on the results of a comparison.
+
+A table says what it averages: over seeds where there are several, with the smallest and the largest beside the mean.
+Every accuracy stands beside the majority class and the bag of words, so that no easy corpus passes for a result.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from soi_lib.analysis.excess import Excess, excess_transition
+from soi_lib.analysis.soi import SOI
+from soi_lib.analysis.statistics import metric_interval
+from soi_lib.analysis.transitions import Normalize, mean_transition, movers
+from soi_lib.data.dataset import Corpus, Split
+from soi_lib.runs.results import Results
+
+Setting = tuple[str, ...]
+
+
+def setting_name(setting: Setting, members: tuple[str, ...] = ()) -> str:
+    """For people: `alone`, `all three`, or the members joined by +."""
+    if len(setting) == 1:
+        return "alone"
+    if len(setting) == len(members) > 2:
+        return "all three" if len(members) == 3 else "all"
+    return "+".join(setting)
+
+
+def member_table(results: Results) -> pd.DataFrame:
+    """A row a member: examples to train and to evaluate on, classes, mean tokens, and what must be beaten."""
+    rows = []
+    for member in results.members:
+        corpus, metrics = results.corpus(member), results.run((member,)).metrics[member]
+        row: dict[str, Any] = {"member": member, "train": metrics["n"]}
+        names = {split: "OOD" if split == "ood" else split for split in results.splits(member)}
+        row |= {name: metrics[split]["n"] for split, name in names.items()}
+        row |= {"classes": len(corpus.labels), "mean tokens": f"{metrics['tokens']['train']:.1f}"}
+        for split, name in names.items():
+            row[f"majority, {name}"] = metrics["majority"][split]["accuracy"]
+            row[f"bag of words, {name}"] = metrics["bag_of_words"][split]["accuracy"]
+        rows.append(row)
+    return pd.DataFrame(rows).set_index("member").round(3)
+
+
+def score_table(results: Results) -> pd.DataFrame:
+    """A row a member, setting and split (test, ood): accuracy with its 95 % interval, macro-F1, loss, baselines.
+
+    Scores are means over seeds; the interval resamples examples and adds the spread between seeds.
+    """
+    rows: list[dict[str, Any]] = []
+    for member in results.members:
+        for setting in results.settings_with(member):
+            found = [results.run(setting, seed).metrics[member] for seed in results.seeds]
+            for split in results.splits(member):
+                evaluated = results.evaluated(member, setting, split)
+                interval = metric_interval(evaluated.gold, evaluated.predicted)
+                rows.append(
+                    {
+                        "member": member,
+                        "setting": setting_name(setting, results.members),
+                        "split": split,
+                        "n": found[0][split]["n"],
+                        "accuracy": interval.value,
+                        "low": interval.low,
+                        "high": interval.high,
+                        "macro_f1": np.mean([m[split]["macro_f1"] for m in found]),
+                        "loss": np.mean([m[split]["loss"] for m in found]),
+                        "majority": found[0]["majority"][split]["accuracy"],
+                        "bag_of_words": found[0]["bag_of_words"][split]["accuracy"],
+                    }
+                )
+    return pd.DataFrame(rows).round(3)
+
+
+def soi_table(results: Results, *, shares: bool = True) -> pd.DataFrame:
+    """A row a member and setting, a column a category: the share (or the count) of examples, mean over seeds."""
+    rows = {}
+    for member in results.members:
+        for setting in results.settings_with(member):
+            found = [results.run(setting, seed).metrics[member] for seed in results.seeds]
+            counts = np.array([[m["soi"][soi.name] for soi in SOI] for m in found], dtype=float)
+            values = counts / counts.sum(1, keepdims=True) if shares else counts
+            rows[member, setting_name(setting, results.members)] = values.mean(0)
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=[soi.name for soi in SOI])
+    table.index = pd.MultiIndex.from_tuples(table.index, names=["member", "setting"])
+    return table.round(3)
+
+
+def transition(results: Results, member: str, setting: Setting, normalize: Normalize = None) -> pd.DataFrame:
+    """The 6x6 transition of `member` from alone to `setting`, averaged over seeds."""
+    pairs = [
+        (results.run((member,), seed).dynamics(member), results.run(setting, seed).dynamics(member))
+        for seed in results.seeds
+    ]
+    return mean_transition(pairs, normalize)
+
+
+def excess(results: Results, member: str, setting: Setting) -> Excess | None:
+    """The transition of `member` from alone to `setting` held against its noise floor; None with one seed.
+
+    It is what `soi_lib.plots.transition_panels` draws and `reading.excess` reads.
+    """
+    if len(results.seeds) < 2:
+        return None
+    sides = [[results.run(s, seed).dynamics(member) for seed in results.seeds] for s in ((member,), setting)]
+    return excess_transition(*sides)
+
+
+def texts(corpus: Corpus) -> dict[str, tuple[str, str]]:
+    """Text and label name of every training example, by id; the sides of a pair joined by a bar."""
+    split: Split = corpus.splits["train"]
+    joined = (
+        split.text
+        if split.text_pair is None
+        else [f"{a}  |  {b}" for a, b in zip(split.text, split.text_pair, strict=True)]
+    )
+    names = [corpus.labels[i] for i in split.label]
+    return dict(zip(split.ids.tolist(), zip(joined, names, strict=True), strict=True))
+
+
+def moved_furthest(results: Results, member: str, setting: Setting, n: int = 12, width: int = 140) -> pd.DataFrame:
+    """The `n` examples whose confidence changed most from alone to `setting` (first seed), with their text."""
+    single, multi = results.run((member,)).dynamics(member), results.run(setting).dynamics(member)
+    table, text = movers(single, multi, n), texts(results.corpus(member))
+    body = [text[i][0] for i in table["id"]]
+    return pd.DataFrame(
+        {
+            "text": [t if len(t) <= width else t[: width - 1] + "…" for t in body],
+            "gold": [text[i][1] for i in table["id"]],
+            "alone": table["history_single"] + " " + table["soi_single"],
+            "together": table["history_multi"] + " " + table["soi_multi"],
+            "change": table["change"].round(2),
+        }
+    )
+
+
+def story_tables(found: dict[str, Results]) -> dict[str, pd.DataFrame]:
+    """For each comparison the shares of the six categories, each member alone and with all others."""
+    tables = {}
+    for name, results in found.items():
+        table = soi_table(results)
+        last = setting_name(results.settings[-1], results.members)
+        tables[name] = table[table.index.get_level_values("setting").isin(["alone", last])]
+    return tables

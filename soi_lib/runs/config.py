@@ -1,0 +1,229 @@
+"""A profile: one YAML file that holds everything that sizes a reproduction.
+
+Training values may be overridden a comparison, never a setting: runs that are compared differ in their setting only,
+and there is no field with which to break that. Members and encoders are those that ship with the library, or, under
+the same names or others, those that the profile itself says where to find.
+"""
+
+from __future__ import annotations
+
+import re
+from itertools import combinations
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator, model_validator
+
+from soi_lib.data.places import Source
+from soi_lib.errors import ProfileError, nearest
+from soi_lib.models.hub import EncoderSource
+
+Comparison = Literal["task", "source", "lingual", "user"]
+"""What the members of a setting differ in; "user" for members of one's own, which may differ in anything."""
+Subset = Literal["FRGE", "UNE+FRGE", "LLE+FRGE+UNE", "ACE", "ambiguous", "hard-to-learn", "easy-to-learn"]
+"""Names of the subsets of a finished run that further training may use; see `soi_lib.runs.second_stage`."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataSizes(_Strict):
+    """Examples a member, to train on and in each set to evaluate on; the whole split where it is smaller."""
+
+    train: PositiveInt
+    evaluate: PositiveInt
+
+
+class Training(_Strict):
+    """Hyperparameters of every run of a comparison; see `soi_lib.training.engine.TrainConfig`."""
+
+    epochs: int = Field(ge=1, le=64)
+    batch_size: PositiveInt = 16
+    learning_rate: float = Field(gt=0, default=5e-5)
+    warmup: float = Field(ge=0, lt=1, default=0.1)
+    weight_decay: float = Field(ge=0, default=0.0)
+    clip: float = Field(gt=0, default=1.0)
+    dropout: float = Field(ge=0, lt=1, default=0.1)
+    max_length: int = Field(ge=8, le=512, default=128)
+    pooling: Literal["mean", "cls", "pooler"] = "mean"
+    record: Literal["train", "eval"] = "train"
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+
+
+class ComparisonPlan(_Strict):
+    """Which members are trained from which encoder, alone and together."""
+
+    encoder: str
+    members: tuple[str, ...] = Field(min_length=1)
+    settings: tuple[Literal["single", "pairs", "all"], ...] = ("single", "all")
+    training: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("members")
+    @classmethod
+    def _once(cls, members: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(members)) != len(members):
+            raise ValueError("a member is given twice")
+        return members
+
+    @field_validator("training")
+    @classmethod
+    def _known(cls, training: dict[str, Any]) -> dict[str, Any]:
+        for name in training:
+            if name not in Training.model_fields:
+                raise ValueError(f"unknown field {name!r}; {nearest(name, Training.model_fields)}")
+        Training(**({"epochs": 1} | training))
+        return training
+
+    def member_sets(self) -> list[tuple[str, ...]]:
+        """The settings as member sets in the order of the profile: singles, then pairs, then all; none twice."""
+        sizes = {"single": 1, "pairs": 2, "all": len(self.members)}
+        sets = [c for kind in sizes if kind in self.settings for c in combinations(self.members, sizes[kind])]
+        return list(dict.fromkeys(sets))
+
+
+class Stages(_Strict):
+    """Further training on subsets of finished runs, of every member alone and of all members together.
+
+    `subsets` are those of a second stage, which continues from a run's final weights for `epochs` epochs with
+    `learning_rate_factor` times the run's learning rate, linear decay and no warm-up. `balance` evens out the classes
+    of a subset. `controls` are trained beside every subset: "random" has as many random examples of the same classes,
+    "all" as many updates on examples of all data. `from_pretrained` are the subsets to train on instead of all data,
+    with the run's own recipe, members alone only, beside the random control. `batch_size` and `seeds` are the
+    profile's where not given; `limit` is the largest number of examples that a member gives to a subset.
+    """
+
+    subsets: tuple[Subset, ...] = get_args(Subset)
+    controls: tuple[Literal["random", "all"], ...] = ("random", "all")
+    epochs: int = Field(ge=1, le=64, default=4)
+    learning_rate_factor: float = Field(gt=0, default=0.1)
+    batch_size: PositiveInt | None = None
+    balance: bool = True
+    limit: int | None = Field(ge=8, default=None)
+    from_pretrained: tuple[Subset, ...] = ()
+    seeds: tuple[int, ...] | None = None
+
+    @field_validator("subsets", "controls", "from_pretrained")
+    @classmethod
+    def _once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(names)) != len(names):
+            raise ValueError("a name is given twice")
+        return names
+
+
+class Profile(_Strict):
+    """Everything that sizes a reproduction: data, models, seeds, epochs, hyperparameters."""
+
+    name: str
+    description: str = ""
+    seeds: tuple[int, ...] = Field(min_length=1)
+    data: DataSizes
+    training: Training
+    comparisons: dict[Comparison, ComparisonPlan] = Field(min_length=1)
+    stages: Stages | None = None
+    corpora: dict[str, Source] = Field(default_factory=dict)
+    encoders: dict[str, EncoderSource] = Field(default_factory=dict)
+
+    @field_validator("corpora", "encoders")
+    @classmethod
+    def _names(cls, given: dict[str, Any]) -> dict[str, Any]:
+        for name in given:
+            if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
+                raise ValueError(f"{name!r} cannot be the name of a file; letters, digits, '-', '_' and '.' can")
+        return given
+
+    @field_validator("seeds")
+    @classmethod
+    def _distinct(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        repeated = sorted({s for s in seeds if seeds.count(s) > 1})
+        if repeated:
+            raise ValueError(f"seed {repeated[0]} is given twice; each seed once")
+        if min(seeds) < 0:
+            raise ValueError(f"seed {min(seeds)} is negative; seeds are 0 or more")
+        return seeds
+
+    @model_validator(mode="after")
+    def _overrides(self) -> Profile:
+        for name in self.comparisons:
+            self.training_of(name)
+        for seed in (self.stages and self.stages.seeds) or ():
+            if seed not in self.seeds:
+                raise ValueError(f"stages need finished runs, and seed {seed} is not among the profile's seeds")
+        return self
+
+    def training_of(self, comparison: Comparison) -> Training:
+        """The hyperparameters of one comparison, its overrides applied."""
+        part = self.comparisons[comparison]
+        encoder = self.encoders.get(part.encoder)
+        pooling = {"pooling": encoder.pooling} if encoder is not None and encoder.pooling is not None else {}
+        return Training(**(self.training.model_dump() | pooling | part.training))
+
+
+_folders: list[Path] = []
+
+
+def add_profiles(folder: Path) -> None:
+    """Let `load_profile` find the YAML files of `folder` by name."""
+    if folder not in _folders:
+        _folders.append(folder)
+
+
+def profile_names() -> list[str]:
+    """The profiles that can be given by name."""
+    return sorted(path.stem for folder in _folders for path in folder.glob("*.yaml"))
+
+
+def load_profile(name: str | Path) -> Profile:
+    """Read a profile by its name (`quick`) or from a YAML file. Raises ProfileError."""
+    path = Path(name)
+    if path.suffix not in (".yaml", ".yml"):
+        path = next((p for folder in _folders if (p := folder / f"{name}.yaml").exists()), path)
+        if path.suffix != ".yaml":
+            raise ProfileError("unknown profile", found=repr(str(name)), hint=nearest(str(name), profile_names()))
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ProfileError("no such profile", where=path, hint=f"use one of {', '.join(profile_names())}") from None
+    except UnicodeDecodeError as error:
+        raise ProfileError(
+            "is not UTF-8",
+            where=path,
+            found=f"byte {error.object[error.start]:#x} at {error.start}",
+            hint="save the file as UTF-8",
+        ) from error
+    except (yaml.YAMLError, OSError) as error:
+        raise ProfileError(
+            "cannot be read as YAML",
+            where=path,
+            found=str(error).splitlines()[0],
+            hint="compare it with paper/profiles/quick.yaml",
+        ) from error
+    if not isinstance(values, dict):
+        raise ProfileError("holds no fields", where=path, expected="name: value lines")
+    try:
+        return Profile(**values)
+    except ValidationError as error:
+        raise _explain(error, path) from None
+
+
+def _explain(error: ValidationError, path: Path) -> ProfileError:
+    """The first complaint of pydantic, as one line with the field's name and, for a misspelling, the nearest one."""
+    errors = error.errors()
+    first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])  # a misspelling explains the rest
+    place = [str(part) for part in first["loc"]]
+    where = f"{path}, field {'.'.join(place)}" if place else str(path)
+    if first["type"] == "extra_forbidden":
+        parents: dict[str, type[BaseModel]] = {
+            "data": DataSizes,
+            "training": Training,
+            "comparisons": ComparisonPlan,
+            "stages": Stages,
+            "corpora": Source,
+            "encoders": EncoderSource,
+        }
+        model = parents.get(place[0], Profile) if len(place) > 1 else Profile
+        return ProfileError("unknown field", where=where, hint=nearest(place[-1], model.model_fields))
+    message = first["msg"].removeprefix("Value error, ")
+    found = None if first["type"] == "missing" else repr(first["input"])[:80]
+    return ProfileError(message, where=where, found=found, hint="correct the profile")

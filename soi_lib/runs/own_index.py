@@ -1,0 +1,94 @@
+"""The index of a folder that `soi train` made: which run is where, as JSON for programs and Markdown for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from soi_lib.runs.config import Profile
+from soi_lib.runs.spec import RunSpec
+from soi_lib.runs.store import RunStore
+
+SPLITS = ("test", "ood")
+
+
+def index_of(profile: Profile, specs: Sequence[RunSpec], store: RunStore, encoder: str, command: str) -> dict[str, Any]:
+    """runs.json: every run by setting and seed, whether it is done, where its dynamics are, how it scored."""
+    rows = []
+    for spec in specs:
+        run = spec.found(store)
+        scores = {}
+        if run is not None:
+            for member, metrics in run.metrics.items():
+                held = {s: {k: metrics[s][k] for k in ("n", "accuracy", "macro_f1")} for s in SPLITS if s in metrics}
+                scores[member] = {"n": metrics["n"], "soi": metrics["soi"], **held}
+        folder = f"{store.root.name}/{spec.key}"
+        rows.append(
+            {
+                "key": spec.key,
+                "setting": list(spec.setting),
+                "seed": spec.seed,
+                "state": "to do" if run is None else "done",
+                "folder": folder,
+                "dynamics": {member: f"{folder}/dynamics/{member}.parquet" for member in spec.setting},
+                "scores": scores,
+            }
+        )
+    corpora = {name.removeprefix("corpus/"): p for s in specs for name, p in s.fingerprints if name != "encoder"}
+    part = profile.comparisons["user"]
+    return {
+        "command": command,
+        "members": list(part.members),
+        "model": part.encoder,
+        "epochs": profile.training.epochs,
+        "corpora": corpora,
+        "encoder": encoder,
+        "runs": rows,
+    }
+
+
+def readme(index: dict[str, Any]) -> str:
+    """README.md: what lies here and how to go on."""
+    lines = [
+        "# Training dynamics",
+        "",
+        f"Members: {', '.join(index['members'])}. Model: {index['model']}. Epochs: {index['epochs']}.",
+        "",
+        "| setting | seed | state | dynamics |",
+        "|---|---|---|---|",
+    ]
+    for row in index["runs"]:
+        files = ", ".join(f"[{member}]({path})" for member, path in row["dynamics"].items())
+        lines.append(f"| {setting_words(row['setting'])} | {row['seed']} | {row['state']} | {files} |")
+    lines += [
+        "",
+        "What lies here:",
+        "",
+        "- `runs.json`: this table for programs, with the scores;",
+        "- `runs/KEY/`: one run: `dynamics/`, `predictions/`, `metrics.json`, `manifest.json`;",
+        "- `data/MEMBER/`: the rows that were trained and tested on, a Parquet file a split. The id of a training",
+        "  example in the dynamics is `train/` and the id there, which is the row number from 0 where no column was",
+        "  named for ids;",
+        "- `profile.yaml`: every setting; `python -m paper plan --profile profile.yaml --runs runs` reads it.",
+        "",
+        "What was decided on the way:",
+        "",
+        *[f"- {_plain(sentence)}" for sentence in index["decided"]],
+        "",
+        "Next: `soi report` with this folder makes a page to read in a browser; `soi categorize` and `soi compare`",
+        "read the dynamics files above.",
+    ]
+    if index["command"]:
+        lines += ["", "Made by, and continued by:", "", f"    {' '.join(index['command'].split())}"]
+    return "\n".join(lines) + "\n"
+
+
+def setting_words(setting: Sequence[str]) -> str:
+    """`tweets alone`, or `tweets + amazon together`."""
+    return f"{setting[0]} alone" if len(setting) == 1 else f"{' + '.join(setting)} together"
+
+
+def _plain(text: str) -> str:
+    """Text of the user's in Markdown: no markup of its own, one line."""
+    one = " ".join(text.split())
+    return one.replace("<", "&lt;").replace("|", "\\|").replace("`", "'")

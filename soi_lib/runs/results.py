@@ -1,0 +1,290 @@
+"""The runs of one comparison, ready for tables and figures, and the summary file of a reproduction.
+
+Runs are read from a store (those that the profile's plan names) or from a recorded folder that ships with the
+project (all of them, after its checksum list has been verified). With neither, they are trained first.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import yaml
+
+from soi_lib import atomic
+from soi_lib.data.dataset import Corpus
+from soi_lib.errors import OutputExistsError, StoreError, nearest
+from soi_lib.runs.config import Profile, load_profile
+from soi_lib.runs.stage_runs import StageRun, pack_stages, read_stage, unpack_stages
+from soi_lib.runs.store import RunStore, StoredRun, open_run
+
+CHECKSUMS = "checksums.txt"
+PROFILE_COPY = "profile.yaml"
+
+
+class Evaluated(NamedTuple):
+    """Examples of one split, sorted by id: ids (N,), gold labels (N,), and predictions (S, N), a row a seed."""
+
+    ids: np.ndarray
+    gold: np.ndarray
+    predicted: np.ndarray
+
+
+@dataclass(frozen=True)
+class Results:
+    """The runs of one comparison of one profile, by setting and seed; `stages` where they were asked for."""
+
+    comparison: str
+    profile: Profile
+    runs: tuple[StoredRun, ...]
+    stages: tuple[StageRun, ...] = ()
+
+    @cached_property
+    def members(self) -> tuple[str, ...]:
+        """The comparison's members, in the order of the profile."""
+        return self.profile.comparisons[self.comparison].members  # type: ignore[index]
+
+    @cached_property
+    def settings(self) -> tuple[tuple[str, ...], ...]:
+        """The settings that have runs, singles first."""
+        have = {run.setting for run in self.runs}
+        known = self.profile.comparisons[self.comparison].member_sets()  # type: ignore[index]
+        return tuple(s for s in known if s in have)
+
+    @cached_property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds that have runs, ascending."""
+        return tuple(sorted({run.seed for run in self.runs}))
+
+    def run(self, setting: Sequence[str], seed: int | None = None) -> StoredRun:
+        """The run of a setting and seed (the first seed by default). Raises StoreError when there is none."""
+        seed = self.seeds[0] if seed is None else seed
+        for run in self.runs:
+            if run.setting == tuple(setting) and run.seed == seed:
+                return run
+        known = ["+".join(s) for s in self.settings]
+        raise StoreError(
+            "no run of this setting and seed",
+            found=f"{'+'.join(setting)} seed {seed}",
+            hint=nearest("+".join(setting), known),
+        )
+
+    def settings_with(self, member: str) -> list[tuple[str, ...]]:
+        """The settings that train `member`, alone first."""
+        return [s for s in self.settings if member in s]
+
+    def splits(self, member: str) -> list[str]:
+        """The sets that `member` is evaluated on: test, and ood where its corpus has one."""
+        metrics = self.run(self.settings_with(member)[0]).metrics[member]
+        return [split for split in ("test", "ood") if split in metrics]
+
+    def evaluated(self, member: str, setting: Sequence[str], split: str) -> Evaluated:
+        """What the runs of a setting said of a member's `split` at their end; its files are read once."""
+        key = (member, tuple(setting), split)
+        if key not in self._evaluated:
+            frames = [self.run(setting, seed).predictions(member) for seed in self.seeds]
+            frames = [frame[frame["split"] == split].sort_values("id") for frame in frames]
+            ids, gold = frames[0]["id"].to_numpy(), frames[0]["gold"].to_numpy()
+            self._evaluated[key] = Evaluated(ids, gold, np.stack([frame["predicted"].to_numpy() for frame in frames]))
+        return self._evaluated[key]
+
+    @cached_property
+    def _evaluated(self) -> dict[tuple[str, tuple[str, ...], str], Evaluated]:
+        return {}
+
+    def corpus(self, member: str) -> Corpus:
+        """The corpus that the runs of `member` were trained on, by its fingerprint. Raises CorpusError."""
+        from soi_lib.data.catalog import load
+
+        run = self.run(self.settings_with(member)[0])
+        return load(member, run.manifest["identity"]["fingerprints"][f"corpus/{member}"])
+
+    @property
+    def note(self) -> str:
+        """What to say under a table: profile, seeds, device."""
+        return self.noted(len(self.seeds))
+
+    def noted(self, seeds: int) -> str:
+        """As `note`, for what only so many of the seeds have."""
+        devices = ", ".join(sorted({str(r.manifest["machine"]["device"]) for r in self.runs}))
+        precision = ", ".join(sorted({r.manifest["precision"] for r in self.runs}))
+        return f"Profile {self.profile.name}, {seeds} seed{'s' if seeds > 1 else ''}, device {devices} ({precision})"
+
+
+def open_results(
+    comparison: str,
+    *,
+    profile: str | Path = "quick",
+    runs: str | os.PathLike[str] = "",
+    seeds: Sequence[int] | None = None,
+    device: str = "auto",
+    stages: bool = False,
+) -> Results:
+    """The runs of `comparison`: from a recorded folder, or from a store, where missing ones are trained first.
+
+    `runs` is a folder of recorded runs, or a store; empty means the store `runs`. `seeds` keeps some seeds;
+     `device` "cpu" keeps training off a GPU; `stages` brings the profile's stages as well. Raises StoreError
+    when a recorded folder is damaged or has no such runs.
+    """
+    folder = Path(runs or "runs")
+    further: list[StageRun] = []
+    if is_recorded(folder):
+        verify_recorded(folder)
+        sizes = load_profile(folder / PROFILE_COPY)
+        found = [open_run(path.parent) for path in sorted(folder.glob("*/manifest.json"))]
+        further = unpack_stages(folder) if stages else []
+    elif not folder.is_dir() and runs and folder.parent.name == "recorded":
+        raise StoreError(
+            "there are no recorded runs here",
+            where=folder,
+            expected=f"{CHECKSUMS} beside the runs",
+            hint="restore the folder from the repository, or give runs='' to train",
+        )
+    else:
+        from soi_lib.runs.scheduler import reproduce, reproduce_stages
+
+        if device == "cpu":
+            os.environ["ACCELERATE_USE_CPU"] = "true"
+        sizes = load_profile(profile)
+        found = reproduce(sizes, RunStore(folder), only=[comparison])
+        if stages:
+            further = [read_stage(r) for r in reproduce_stages(sizes, RunStore(folder), only=[comparison])]
+    kept = [r for r in found if r.comparison == comparison and (seeds is None or r.seed in seeds)]
+    if not kept:
+        raise StoreError(
+            "no runs of this comparison",
+            where=folder,
+            found=f"{len(found)} others",
+            expected=f"{comparison} with seeds {list(seeds or [])}",
+        )
+    also = [s for s in further if s.comparison == comparison and (seeds is None or s.seed in seeds)]
+    return Results(comparison, sizes, tuple(kept), tuple(also))
+
+
+def finished(profile: Profile, store: RunStore, *, only: Iterable[str] = ()) -> list[StoredRun]:
+    """The runs of `profile` in the order of its plan. Raises StoreError that counts those that `store` lacks."""
+    from soi_lib.runs.spec import plan
+
+    specs = plan(profile, only=only)
+    found = [run for spec in specs if (run := store.get(spec.key)) is not None]
+    if len(found) < len(specs):
+        missing = next(spec for spec in specs if spec.key not in {run.key for run in found})
+        raise StoreError(
+            f"{len(specs) - len(found)} of {len(specs)} runs are not done, the first is {missing.name} ({missing.key})",
+            where=store.root,
+            hint=f"python -m paper reproduce --profile {profile.name} does them",
+        )
+    return found
+
+
+def summary(profile: Profile, runs: Sequence[StoredRun], commit: str) -> dict[str, Any]:
+    """The content of results.json: per run and member the six counts, test and OOD metrics, and the baselines."""
+    rows = []
+    for run in runs:
+        members = {}
+        for name, m in run.metrics.items():
+            members[name] = {
+                "n": m["n"],
+                "soi": m["soi"],
+                **{k: {x: m[k][x] for x in ("n", "accuracy", "macro_f1")} for k in ("test", "ood") if k in m},
+                "majority": m["majority"],
+                "bag_of_words": m["bag_of_words"],
+            }
+        rows.append(
+            {
+                "key": run.key,
+                "comparison": run.comparison,
+                "setting": list(run.setting),
+                "seed": run.seed,
+                "members": members,
+            }
+        )
+    seconds = round(sum(run.manifest["seconds"]["total"] for run in runs), 1)
+    return {"profile": profile.name, "seconds": seconds, "commit": commit, "runs": rows}
+
+
+def record(
+    profile: Profile,
+    runs: Sequence[StoredRun],
+    folder: str | os.PathLike[str],
+    *,
+    stages: Sequence[StoredRun] = (),
+    files: Sequence[Path] = (),
+    force: bool = False,
+) -> Path:
+    """Copy finished runs (dynamics, predictions, metrics, manifests: no texts) to a folder with a checksum list.
+
+    Finished `stages` are packed into two files; other `files` are copied beside them under their own names.
+    """
+    target = Path(folder)
+    if target.exists() and not force:
+        raise OutputExistsError("recorded runs are already there", where=target, hint="pass --force to replace them")
+    with atomic.building(target, replace=True) as out:
+        for run in runs:
+            shutil.copytree(run.folder, out / run.key)
+        if stages:
+            pack_stages(stages, out)
+        for file in files:
+            shutil.copyfile(file, out / file.name)
+        text = yaml.safe_dump(json.loads(profile.model_dump_json()), sort_keys=False, allow_unicode=True)
+        atomic.write_text(out / PROFILE_COPY, text)
+        atomic.write_checksums(out, CHECKSUMS)
+    return target
+
+
+def reuse(folder: str | os.PathLike[str], store: RunStore) -> int:
+    """Copy the verified runs of a recorded folder into `store`, where it lacks them; return how many were copied."""
+    verify_recorded(folder)
+    copied = 0
+    for path in sorted(Path(folder).glob("*/manifest.json")):
+        run = open_run(path.parent)
+        if store.get(run.key) is None:
+            with atomic.building(store.path(run.key)) as out:
+                shutil.copytree(run.folder, out, dirs_exist_ok=True)
+            copied += 1
+    return copied
+
+
+def verify_recorded(folder: str | os.PathLike[str]) -> int:
+    """Check every file of a recorded folder against its list; return how many there are. Raises StoreError by name."""
+    folder = Path(folder)
+    restore = "restore it from the repository, or record the runs again"
+    if not (folder / CHECKSUMS).is_file():
+        raise StoreError("there are no recorded runs here", where=folder, expected=f"{CHECKSUMS} beside the runs")
+    try:
+        listed = atomic.read_checksums(folder / CHECKSUMS)
+    except (OSError, ValueError) as error:
+        raise StoreError("the list cannot be read", where=folder / CHECKSUMS, found=error, hint=restore) from error
+    for name, digest in listed.items():
+        path = folder / name
+        if not path.is_file():
+            raise StoreError("a recorded file is missing", where=path, expected=f"what {CHECKSUMS} lists", hint=restore)
+        if atomic.sha256_file(path) != digest:
+            raise StoreError(
+                "a recorded file is not the one that was recorded",
+                where=path,
+                found="another sha256",
+                expected=f"{digest[:12]} as {CHECKSUMS} says",
+                hint=restore,
+            )
+    there = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()} - {CHECKSUMS}
+    if unknown := sorted(there - set(listed)):
+        raise StoreError(
+            f"a file that {CHECKSUMS} does not list",
+            where=folder / unknown[0],
+            found=f"{len(unknown)} such files",
+            hint=f"remove it, or restore {CHECKSUMS} from the repository",
+        )
+    return len(listed)
+
+
+def is_recorded(folder: Path) -> bool:
+    """Whether `folder` is one that `record` wrote, be it damaged; a store has neither of these files."""
+    return (folder / CHECKSUMS).exists() or (folder / PROFILE_COPY).exists()

@@ -1,0 +1,311 @@
+"""Doing one run: corpora and encoder in, a sealed folder of dynamics, predictions and metrics out.
+
+Runs are trained on one thread each, so that their bits depend on the machine's kind and not on how many cores it
+has; several runs share a machine side by side (see `reproduce`). On two cores that is a third faster than one run on
+two threads.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from soi_lib import atomic
+from soi_lib.analysis.soi import SOI, categorize
+from soi_lib.analysis.statistics import accuracy, macro_f1
+from soi_lib.data.catalog import load
+from soi_lib.data.dataset import Corpus, Split
+from soi_lib.dynamics import TrainingDynamics
+from soi_lib.errors import StoreError
+from soi_lib.runs.spec import Progress, RunSpec
+from soi_lib.runs.store import RunStore, StoredRun
+from soi_lib.runs.weights import fingerprints, fit, save_weights
+from soi_lib.training import launch
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from soi_lib.models.vocabulary import Tokens
+    from soi_lib.training.engine import Predictions, TrainMember, TrainResult
+
+EVALUATED = ("test", "ood")
+
+
+def do_run(
+    spec: RunSpec, store: RunStore, *, progress: Progress | None = None, keep_weights: bool = False
+) -> StoredRun:
+    """Train `spec` unless `store` has it, and return the stored run. One process at a time does a given run, or
+    several that `accelerate launch` started to train it together.
+
+    With `keep_weights` the final weights (float32, trimmed vocabulary) are kept beside the store's runs, for a second
+    stage to start from. Where the run is in the store and its weights are not, it is trained again; raises StoreError
+    when that does not give the stored dynamics bit for bit.
+    """
+    with launch.held(store.lock(spec.key)):
+        run = store.get(spec.key)
+        if run is None:
+            return _train_and_store(spec, store, progress, keep_weights)
+        if keep_weights and not fit(store.weights_path(spec.key), run):
+            _train_again(spec, run, store, progress)
+        return run
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a run trains: the taken splits as tokens of a trimmed encoder. The same spec gives the same, always.
+
+    vocabulary (K,) int64 holds the token that each row of the encoder's embedding stands for.
+    """
+
+    corpora: dict[str, Corpus]
+    splits: dict[str, dict[str, Split]]
+    tokens: dict[tuple[str, str], Tokens]
+    encoder: nn.Module
+    vocabulary: np.ndarray
+    members: list[TrainMember]
+    pad: int
+
+
+def taken_splits(corpus: Corpus, spec: RunSpec) -> dict[str, Split]:
+    """The part of a corpus that a run uses: train, test, ood (and further OOD sets as `ood:<name>`).
+
+    Only a corpus that a profile brought may have no `ood`; metrics and predictions of the run then have none either.
+    """
+    splits = {"train": corpus.splits["train"].take(spec.data.train)}
+    splits |= {name: corpus.splits[name].take(spec.data.evaluate) for name in EVALUATED if name in corpus.splits}
+    return splits | {f"ood:{name}": s.take(spec.data.evaluate) for name, s in sorted(corpus.extra_ood.items())}
+
+
+def prepare(spec: RunSpec) -> Prepared:
+    """Read the corpora of `spec`, and load its encoder with the tokens that they use; torch gets its one thread."""
+    import torch
+
+    from soi_lib.models.encoder import encoder_card, encoder_dir
+    from soi_lib.models.vocabulary import load_trimmed, special_ids, tokenize, used_tokens
+    from soi_lib.training.batching import encode
+    from soi_lib.training.engine import TrainMember
+
+    torch.set_num_threads(1)
+    corpora = {name: load(name, spec.fingerprint(f"corpus/{name}")) for name in spec.setting}
+    splits = {name: taken_splits(corpus, spec) for name, corpus in corpora.items()}
+    encoder = spec.encoder_folder or spec.encoder
+    folder, card = encoder_dir(encoder), encoder_card(encoder)
+    tokens = {
+        (member, name): tokenize(
+            folder, split.text, split.text_pair, max_length=spec.training.max_length, prefix=card.prefix
+        )
+        for member, parts in splits.items()
+        for name, split in parts.items()
+    }
+    used = used_tokens(*(t.ids for t in tokens.values()), special=special_ids(folder))
+    model, id_map = load_trimmed(folder, used, pooler=spec.training.pooling == "pooler")
+    model_config: Any = model.config
+    members = [
+        TrainMember(
+            name=member,
+            labels=corpora[member].labels,
+            ids=parts["train"].ids,
+            splits={n: encode(tokens[member, n], id_map, s.label, member=i) for n, s in parts.items()},
+        )
+        for i, (member, parts) in enumerate(splits.items())
+    ]
+    vocabulary = np.flatnonzero(id_map >= 0)
+    return Prepared(corpora, splits, tokens, model, vocabulary, members, int(model_config.pad_token_id))
+
+
+def _train(spec: RunSpec, ready: Prepared, store: RunStore, progress: Progress | None) -> TrainResult:
+    from soi_lib.training.engine import TrainConfig, train
+
+    return train(
+        ready.encoder,
+        ready.members,
+        TrainConfig(**spec.training.model_dump(exclude={"max_length"}), seed=spec.seed),
+        pad=ready.pad,
+        meta=described(spec, spec.key),
+        progress=None if progress is None else lambda epoch, n: progress(spec.key, epoch, n),
+        checkpoint_path=store.checkpoint_path(spec.key),
+        identity=spec.key,
+    )
+
+
+def _train_again(spec: RunSpec, run: StoredRun, store: RunStore, progress: Progress | None) -> None:
+    """Make the weights of a stored run again, and see that they are those of the run."""
+    ready = prepare(spec)
+    result = _train(spec, ready, store, progress)
+    store.checkpoint_path(spec.key).unlink(missing_ok=True)
+    made, stored = {m: d.fingerprint() for m, d in result.dynamics.items()}, fingerprints(run)
+    for member in spec.setting:
+        if made[member] != stored[member]:
+            raise StoreError(
+                "training the run again gives other dynamics than those stored, so its weights cannot be had",
+                where=run.folder / "dynamics" / f"{member}.parquet",
+                found=made[member][:12],
+                expected=stored[member][:12],
+                hint="use the machine that made the run, or do all runs anew in another folder with --runs",
+            )
+    _keep(store, spec.key, ready, result)
+
+
+def _keep(store: RunStore, key: str, ready: Prepared, result: TrainResult) -> None:
+    dynamics = {member: d.fingerprint() for member, d in result.dynamics.items()}
+    path = store.weights_path(key)
+    if launch.first():
+        save_weights(path, result.weights, key=key, vocabulary=ready.vocabulary, dynamics=dynamics)
+
+
+def _train_and_store(spec: RunSpec, store: RunStore, progress: Progress | None, keep_weights: bool) -> StoredRun:
+    from soi_lib.data.baselines import baselines
+
+    started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
+    ready = prepare(spec)
+    result = _train(spec, ready, store, progress)
+    splits, tokens = ready.splits, ready.tokens
+    metrics = {
+        member: {
+            "n": len(splits[member]["train"]),
+            "soi": counts(result.dynamics[member]),
+            **{name: scores(p) for name, p in result.predictions[member].items()},
+            **baselines(ready.corpora[member], spec.data.train, spec.data.evaluate),
+            "tokens": {n: round(float(tokens[member, n].lengths.mean()), 2) for n in splits[member]},
+            "truncated": {n: tokens[member, n].truncated for n in splits[member]},
+        }
+        for member in spec.setting
+    }
+    manifest = {
+        "identity": spec.identity(),
+        "command": f"python -m paper run {spec.key}",
+        **provenance(started, clock, result),
+        "examples": sum(len(m.splits["train"]) for m in ready.members),
+    }
+    if keep_weights:
+        _keep(store, spec.key, ready, result)
+    return store.write(spec.key, manifest, lambda out: save_result(out, splits, result, metrics))
+
+
+def described(spec: RunSpec, profile: str) -> dict[str, Any]:
+    """What the dynamics of a run say about it; `profile` is the hash of all that determines them."""
+    return {
+        "comparison": spec.comparison,
+        "setting": list(spec.setting),
+        "seed": spec.seed,
+        "profile": profile,
+        "library_version": _version("soi_lib"),
+        "commit": commit(),
+    }
+
+
+def provenance(started: str, clock: float, result: TrainResult) -> dict[str, Any]:
+    """The part of a manifest that says when, how long and on what: `clock` is time.monotonic() at the start."""
+    return {
+        "commit": commit(),
+        "started": started,
+        "seconds": {"total": round(time.monotonic() - clock, 2)} | {k: round(v, 2) for k, v in result.seconds.items()},
+        "updates": result.updates,
+        "precision": result.precision,
+        "machine": machine(result.device) | ({"processes": result.processes} if result.processes > 1 else {}),
+        "versions": {name: _version(name) for name in ("soi_lib", "torch", "transformers", "numpy", "pyarrow")},
+    }
+
+
+def save_result(out: Path, splits: dict[str, dict[str, Split]], result: TrainResult, metrics: dict[str, Any]) -> None:
+    """Write the files of a run into `out`: dynamics and predictions of each member, metrics.json, log.jsonl."""
+    for member, dynamics in result.dynamics.items():
+        (out / "dynamics").mkdir(exist_ok=True)
+        (out / "predictions").mkdir(exist_ok=True)
+        dynamics.save(out / "dynamics" / f"{member}.parquet")
+        _save_predictions(out / "predictions" / f"{member}.parquet", splits[member], result.predictions[member])
+    atomic.write_json(out / "metrics.json", metrics)
+    lines = [json.dumps({"epoch": i, "loss": round(x, 6)}) for i, x in enumerate(result.losses)]
+    atomic.write_text(out / "log.jsonl", "\n".join(lines) + "\n")
+
+
+def counts(dynamics: TrainingDynamics) -> dict[str, int]:
+    """How many examples are in each category, by name."""
+    codes = categorize(dynamics)
+    return {soi.name: int((codes == soi).sum()) for soi in SOI}
+
+
+def scores(predictions: Predictions) -> dict[str, float | int]:
+    """Size, accuracy, macro-F1 and loss (nats) of predictions, as metrics.json holds them."""
+    gold, predicted = predictions.gold, predictions.predicted
+    return {
+        "n": len(gold),
+        "accuracy": round(accuracy(gold, predicted), 6),
+        "macro_f1": round(macro_f1(gold, predicted), 6),
+        "loss": round(predictions.loss, 6),
+    }
+
+
+def _save_predictions(path: Path, splits: dict[str, Split], predictions: dict[str, Any]) -> None:
+    """A row per evaluated example: what intervals over examples need. No texts."""
+    import pandas as pd
+
+    parts = []
+    for name, p in predictions.items():
+        gold = p.gold
+        parts.append(
+            pd.DataFrame(
+                {
+                    "split": name,
+                    "id": splits[name].ids,
+                    "gold": gold.astype(np.int16),
+                    "predicted": p.predicted.astype(np.int16),
+                    "p_gold": p.probabilities[np.arange(len(gold)), gold],
+                }
+            )
+        )
+    with atomic.replacing(path) as tmp:
+        pd.concat(parts, ignore_index=True).to_parquet(tmp, compression="zstd", index=False)
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"
+
+
+@lru_cache(maxsize=1)
+def commit() -> str:
+    """The commit of the checkout that the library runs from, with `+` when files differ from it; else empty."""
+    root = Path(__file__).resolve().parents[2]
+    try:
+        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True)
+        state = [
+            "git",
+            "status",
+            "--porcelain",
+            "--untracked-files=no",
+            "--",
+            "soi_lib",
+            "paper",
+            "data/packages.txt",
+        ]
+        changed = subprocess.run(state, cwd=root, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
+
+
+def machine(device: str) -> dict[str, Any]:
+    """What a run was done on: processor, device, Python, system. No names and no paths."""
+    cpu = ""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                cpu = line.split(":", 1)[1].strip()
+                break
+    except OSError:
+        cpu = platform.processor()
+    return {"cpu": cpu, "device": device, "threads": 1, "python": platform.python_version(), "system": sys.platform}

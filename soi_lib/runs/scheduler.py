@@ -1,0 +1,267 @@
+"""Doing all runs of a profile, several at a time, with one progress display.
+
+A worker process does one run after another on one thread; there are as many workers as cores (one on a GPU). The
+longest runs go first, so that no core waits for the last one. A reproduction that was stopped continues with the
+runs that are not in the store. Workers end with their parent, however it ends.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from soi_lib.errors import StoreError
+from soi_lib.runs.config import Profile
+from soi_lib.runs.second_stage import StageSpec, WithWeights, plan_stages, staged
+from soi_lib.runs.spec import Job, RunSpec, plan
+from soi_lib.runs.store import RunStore, StoredRun
+from soi_lib.training import launch
+
+_COST = {"entailment": 2.2, "en": 1.2, "fr": 1.4, "fa": 1.4}
+"""Time an example, relative to a short English sentence in MiniLM; only the order of runs depends on it."""
+
+
+def cost(spec: Job) -> float:
+    """A rough time of a run, in short English examples trained once."""
+    return spec.examples / len(spec.setting) * sum(_COST.get(member, 1.0) for member in spec.setting)
+
+
+def described(spec: RunSpec | StageSpec, store: RunStore) -> dict[str, Any]:
+    """A row of the plan, for tables and for programs that do it elsewhere."""
+    base = spec.base if isinstance(spec, StageSpec) else spec
+    stage = f"{spec.subset}, {spec.control or 'subset'}" if isinstance(spec, StageSpec) else ""
+    return {
+        "key": spec.key,
+        "comparison": base.comparison,
+        "setting": "+".join(base.setting),
+        "seed": base.seed,
+        "state": "done" if store.get(spec.key) else "to do",
+        "cost": round(cost(spec) / 1000, 1),
+        "kind": "stage" if stage else "run",
+        "name": spec.name,
+        "stage": stage,
+        "base": base.key if stage else None,
+        "examples": spec.examples,
+        "encoder": base.encoder,
+        "inputs": dict(base.fingerprints),
+    }
+
+
+def reproduce(
+    profile: Profile,
+    store: RunStore,
+    *,
+    only: Iterable[str] = (),
+    jobs: int | None = None,
+    quiet: bool = False,
+) -> list[StoredRun]:
+    """All runs of `profile` (or of the comparisons in `only`), in the order of the plan; missing ones are trained.
+
+    The weights of new runs are kept where stages of the profile start from them; the stages themselves are done by
+    `reproduce_stages`.
+    """
+    return run_all(runs_of(profile, store, only=only), store, jobs=jobs, quiet=quiet)
+
+
+def runs_of(profile: Profile, store: RunStore, *, only: Iterable[str] = ()) -> list[Job]:
+    """The runs of `profile`; those that are to do, and that second stages start from, with their weights."""
+    return [
+        WithWeights(spec)
+        if staged(profile, spec) and profile.stages and profile.stages.subsets and store.get(spec.key) is None
+        else spec
+        for spec in plan(profile, only=only)
+    ]
+
+
+def reproduce_stages(
+    profile: Profile,
+    store: RunStore,
+    *,
+    only: Iterable[str] = (),
+    jobs: int | None = None,
+    quiet: bool = False,
+) -> list[StoredRun]:
+    """All stages of `profile`, in the order of `plan_stages`; missing ones are trained, and the runs they start from.
+
+    Weights of stored runs that were not kept are made again first. Raises StoreError.
+    """
+    stages = plan_stages(profile, only=only)
+    missing = [stage for stage in stages if stage.found(store) is None]
+    bases: dict[str, Job] = {stage.base.key: stage.base for stage in missing}
+    bases |= {stage.base.key: WithWeights(stage.base) for stage in missing if stage.start == "final"}
+    run_all(list(bases.values()), store, jobs=jobs, quiet=quiet)
+    return run_all(stages, store, jobs=jobs, quiet=quiet)
+
+
+def run_all(specs: Sequence[Job], store: RunStore, *, jobs: int | None = None, quiet: bool = False) -> list[StoredRun]:
+    """These runs or stages, in order; those that `store` does not have are trained. Raises StoreError.
+
+    Under `accelerate launch` all processes train every run together, one run after another.
+    """
+    if launch.several():
+        jobs, quiet = 1, quiet or not launch.first()
+    done = {spec.key: run for spec in specs if (run := spec.found(store)) is not None}
+    missing = [spec for spec in specs if spec.key not in done]
+    if launch.first():
+        store.tidy()
+    if missing:
+        _train(missing, store, total=len(specs), jobs=jobs or default_jobs(), quiet=quiet)
+        for spec in missing:
+            run = store.get(spec.key)
+            if run is None:
+                raise StoreError("the run is not in the store after it was done", where=store.path(spec.key))
+            done[spec.key] = run
+    return [done[spec.key] for spec in specs]
+
+
+def default_jobs() -> int:
+    """Runs side by side: one a core, one on a GPU; `$SOI_JOBS` overrides."""
+    if os.environ.get("SOI_JOBS", "").isdigit():
+        return max(1, int(os.environ["SOI_JOBS"]))
+    if any(os.path.exists(f"/dev/{name}") for name in ("nvidia0", "kfd")):
+        return 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _train(specs: list[Job], store: RunStore, *, total: int, jobs: int, quiet: bool) -> None:
+    context = multiprocessing.get_context("spawn")
+    reports = context.Queue()
+    queue = sorted(specs, key=lambda spec: (-cost(spec), spec.key))
+    examples = {spec.key: spec.examples for spec in specs}
+    bar = tqdm(
+        total=sum(examples.values()),
+        unit=" examples",
+        unit_scale=True,
+        smoothing=0.02,
+        disable=quiet,
+        dynamic_ncols=True,
+        file=sys.stderr,
+        mininterval=0.5,
+    )
+    shown = _Display(bar, {spec.key: spec for spec in specs}, examples, finished=total - len(specs), total=total)
+    listener = threading.Thread(target=shown.listen, args=(reports,), daemon=True)
+    listener.start()
+    others = set(multiprocessing.active_children())
+    pool = ProcessPoolExecutor(
+        max_workers=min(jobs, len(queue)),
+        mp_context=context,
+        initializer=_start_worker,
+        initargs=(reports, os.getpid()),
+    )
+    try:
+        with _deaf():  # workers are started here, and inherit it: an interrupt is for the parent to handle
+            futures: dict[Future[str], Job] = {pool.submit(_work, spec, store.root): spec for spec in queue}
+        for future in as_completed(futures):
+            future.result()
+            reports.put((futures[future].key, None, 0))
+    except BrokenProcessPool as error:
+        raise StoreError(
+            "a worker process was killed",
+            where=store.root,
+            hint="see that there is enough memory, or use --jobs 1; the same command continues",
+        ) from error
+    except KeyboardInterrupt:
+        for process in set(multiprocessing.active_children()) - others:  # else leaving would wait for the runs in hand
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        reports.put(None)
+        listener.join(timeout=5)
+        bar.close()
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Hold back interrupts (Ctrl-C) while the block runs; what is started in it never gets any."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class _Display:
+    """One bar over all runs: what is done, what is running, examples a second, time left."""
+
+    def __init__(self, bar: Any, specs: dict[str, Job], examples: dict[str, int], *, finished: int, total: int) -> None:
+        self.bar, self.specs, self.examples = bar, specs, examples
+        self.finished, self.total = finished, total
+        self.seen = dict.fromkeys(specs, 0)
+        self.epoch: dict[str, int] = {}
+        self._describe()
+
+    def listen(self, reports: Any) -> None:
+        """Take reports (key, epoch, examples) until None comes; an epoch of None says that the run is done."""
+        while (report := reports.get()) is not None:
+            key, epoch, n = report
+            if epoch is None:
+                self.epoch.pop(key, None)
+                n = self.examples[key] - self.seen[key]  # smaller splits and runs done elsewhere
+                self.finished += 1
+            else:
+                self.epoch[key] = epoch
+            self.seen[key] += n
+            self.bar.update(n)
+            self._describe()
+
+    def _describe(self) -> None:
+        running = ", ".join(
+            f"{'+'.join(self.specs[k].setting)} {e + 1}/{self.specs[k].training.epochs}" for k, e in self.epoch.items()
+        )
+        self.bar.set_description(f"runs {self.finished}/{self.total}", refresh=False)
+        self.bar.set_postfix_str(f"epochs: {running}" if running else "", refresh=False)
+
+
+_reports: Any = None
+
+
+def _start_worker(reports: Any, parent: int) -> None:
+    """In a worker: one thread, no hub, the queue for progress, and a watch that ends it when the parent is gone."""
+    global _reports
+    _reports = reports
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    tqdm.set_lock(threading.RLock())  # its own lock is a semaphore of the system, which outlives a worker that is ended
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _work(spec: Job, root: Any) -> str:
+    """In a worker: do one run, reporting at most five times a second."""
+    import logging
+    import warnings
+
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    pending, last = 0, time.monotonic()
+
+    def progress(key: str, epoch: int, n: int) -> None:
+        nonlocal pending, last
+        pending += n
+        if time.monotonic() - last > 0.2:
+            _reports.put((key, epoch, pending))
+            pending, last = 0, time.monotonic()
+
+    spec.do(RunStore(root), progress)
+    return spec.key

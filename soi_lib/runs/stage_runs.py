@@ -1,0 +1,124 @@
+"""Finished stages as the tables read them, and many of them in two files.
+
+A stage leaves a folder like any run, but there are hundreds of them, and what a table needs of one is what it
+predicted. So a recorded folder holds all stages as `stages.json` (what each is, its sizes, scores and origin) and
+`stages.parquet` (its predictions, in the order of the ids): a megabyte instead of thousands of files.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from soi_lib import atomic
+from soi_lib.errors import StoreError
+from soi_lib.runs.store import StoredRun
+
+ABOUT = "stages.json"
+ANSWERS = "stages.parquet"
+_KEPT = ("commit", "started", "seconds", "updates", "examples", "precision", "machine", "versions")
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """A finished stage: what it is (identity), what was chosen and where it ran (about), scores, predictions.
+
+    `answers` holds the predicted classes (N,) int16 by member and split, sorted by example id; it is empty where the
+    stage was not tested, because its subset was too small.
+    """
+
+    key: str
+    identity: dict[str, Any]
+    about: dict[str, Any]
+    metrics: dict[str, Any]
+    answers: dict[tuple[str, str], np.ndarray] = field(repr=False)
+
+    @property
+    def comparison(self) -> str:
+        """task, source or lingual."""
+        return str(self.identity["comparison"])
+
+    @property
+    def setting(self) -> tuple[str, ...]:
+        """The members that were trained together."""
+        return tuple(self.identity["setting"])
+
+    @property
+    def seed(self) -> int:
+        """The seed of the run that it started from."""
+        return int(self.identity["seed"])
+
+    @property
+    def kind(self) -> tuple[str, str, str | None]:
+        """Start ("final" or "pretrained"), subset, and control (None, "random" or "all")."""
+        stage = self.identity["stage"]
+        return stage["start"], stage["subset"], stage["control"]
+
+    @property
+    def tested(self) -> bool:
+        """Whether the subset was large enough to train on."""
+        return bool(self.about["stage"]["tested"])
+
+    @property
+    def n(self) -> dict[str, int]:
+        """The size of the subset in each member."""
+        return dict(self.about["stage"]["n"])
+
+
+def read_stage(run: StoredRun) -> StageRun:
+    """A stage from its folder. Raises StoreError when the run is none."""
+    if run.stage is None:
+        raise StoreError("is no stage but a run of its own", where=run.folder, hint="give a run of `plan_stages`")
+    answers = {}
+    if run.manifest["stage"]["tested"]:
+        for member in run.setting:
+            for split, part in run.predictions(member).groupby("split"):
+                answers[member, str(split)] = part.sort_values("id")["predicted"].to_numpy(np.int16)
+    about = {"stage": run.manifest["stage"], **{k: run.manifest[k] for k in _KEPT if k in run.manifest}}
+    return StageRun(run.key, run.manifest["identity"], about, run.metrics, answers)
+
+
+def pack_stages(runs: Iterable[StoredRun], folder: Path) -> list[Path]:
+    """Write all `runs` (finished stages) as two files into `folder`; return their paths. Equal runs, equal files."""
+    import pandas as pd
+
+    stages = sorted((read_stage(run) for run in runs), key=lambda stage: stage.key)
+    about = [{"key": s.key, "identity": s.identity, "about": s.about, "metrics": s.metrics} for s in stages]
+    lines = ",\n".join(json.dumps(one, sort_keys=True, ensure_ascii=False) for one in about)
+    atomic.write_text(folder / ABOUT, f"[\n{lines}\n]\n")
+    rows = [
+        {"key": stage.key, "member": member, "split": split, "predicted": answers}
+        for stage in stages
+        for (member, split), answers in sorted(stage.answers.items())
+    ]
+    with atomic.replacing(folder / ANSWERS) as tmp:
+        frame = pd.DataFrame(rows, columns=["key", "member", "split", "predicted"])
+        frame.to_parquet(tmp, compression="zstd", index=False)
+    return [folder / ABOUT, folder / ANSWERS]
+
+
+def unpack_stages(folder: Path) -> list[StageRun]:
+    """The stages of a recorded folder, sorted by key; none when it has no such files. Raises StoreError."""
+    import pandas as pd
+
+    if not (folder / ABOUT).exists():
+        return []
+    try:
+        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        frame = pd.read_parquet(folder / ANSWERS)
+        answers: dict[str, dict[tuple[str, str], np.ndarray]] = {one["key"]: {} for one in about}
+        for row in frame.itertuples():
+            answers[str(row.key)][str(row.member), str(row.split)] = np.asarray(row.predicted, dtype=np.int16)
+        return [StageRun(answers=answers[one["key"]], **one) for one in about]
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise StoreError(
+            "the recorded stages cannot be read",
+            where=folder / ABOUT,
+            found=str(error) or type(error).__name__,
+            hint="restore it from the repository, or record the runs again",
+        ) from error
