@@ -13,7 +13,7 @@ from paper.datasets import COMPARISONS, load
 from paper.datasets import registry as store
 from soi_lib import packages, paths
 from soi_lib.errors import CorpusError, FetchError
-from soi_lib.paths import resource
+from paper import ROOT
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ def test_every_module_that_builds_is_in_the_key(wheels):
 
 def test_old_recorded_runs_find_their_texts(wheels):
     """The corpus of each recorded run by its fingerprint; goes with protocol 1."""
-    folder = resource("profiles").parent / "data" / "recorded" / "standard"
+    folder = ROOT / "data" / "recorded" / "standard"
     runs = [json.loads(file.read_text())["identity"]["fingerprints"] for file in folder.glob("*/manifest.json")]
     prints = {(what, found) for run in runs for what, found in run.items() if what.startswith("corpus/")}
     assert len(prints) == 9
