@@ -42,7 +42,7 @@ MemberOption = Annotated[str | None, typer.Option("--member", help="Which member
 _OTHERS = (".csv", ".tsv", ".json", ".jsonl", ".npy", ".npz")
 _OTHERS_HINT = (
     "read another tool's file in Python (soi_lib.integrations: cartography.read_dynamics, tables.read_table, "
-    "arrays.read_arrays), and save the result as .parquet"
+    "tables.read_arrays), and save the result as .parquet"
 )
 _PREDICTIONS = {"split", "id", "gold", "predicted", "p_gold"}
 

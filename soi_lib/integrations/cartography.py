@@ -5,32 +5,31 @@
 
 A file an epoch, `dynamics_epoch_0.jsonl` and so on, with a line an example: `guid`, `logits_epoch_N`, `gold`.
 
-Special about it: a folder is read an epoch at a time by a quick reader; at the first thing that is not as it should be,
-that epoch is read again line by line, and the error names the file, the line and the damage. What we write has two
-keys more, which other readers pass over: `p_gold` and `correct`, so that dynamics come back with the same bits
-whichever softmax they were recorded with. Where no logits were recorded, the ones written are made up from those two
-and the line says so (`logits_made_up`); see `write_dynamics`.
+Special about it: every line is checked as it is read, so an error names the file, the line and the damage. What we
+write has two more keys, which other readers pass over: `p_gold` and `correct`, so that dynamics come back with the same
+bits whichever softmax they were recorded with. Where no logits were recorded, the ones written are made up from those
+two and the line says so (`logits_made_up`); see `write_dynamics`.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import softmax  # type: ignore[import-untyped]
 from tqdm.auto import tqdm
 
-from soi_lib.atomic import PREFIX, building
-from soi_lib.dynamics import Meta, TrainingDynamics
-from soi_lib.errors import FormatError, OutputExistsError, SoiError
-from soi_lib.integrations.arrays import built, check_epochs, shown, softmax
-from soi_lib.integrations.cartography_lines import Epoch, read_epoch
+from soi_lib.atomic import building
+from soi_lib.dynamics import MAX_EPOCHS, Meta, TrainingDynamics
+from soi_lib.errors import DuplicateIdError, FormatError, OutputExistsError, RangeError, SoiError, located
+from soi_lib.integrations.tables import meta_of, shown
 
 Array = npt.NDArray[Any]
 
@@ -40,6 +39,18 @@ _BLOCK = 8192  # lines that are written at once
 _CLOSE = 1e-6  # the same where logits are made up
 _NUDGE = 1e-6  # between logits that must not be equal: it moves p by less than that
 _FLOOR = 1e-30  # the smallest probability for which logits are made up: below it a float32 has few bits
+
+
+class _Line(NamedTuple):
+    """An example at an epoch; `p_gold` and `correct` are None where other tools wrote the file."""
+
+    line: int
+    guid: Any
+    logits: list[float]
+    gold: int
+    p_gold: float | None
+    correct: bool | None
+    made_up: bool
 
 
 def read_dynamics(
@@ -53,45 +64,48 @@ def read_dynamics(
     Ids are the guids, whole numbers or text, in the order of epoch 0; later epochs may have another order. The
     prediction is the class with the highest logit, the first of equal ones. No more than one epoch's text is in
     memory. Raises FormatError, RangeError or DuplicateIdError, each with file and line, for: a stray file, a missing
-    epoch, an epoch that lacks examples or has others, a broken line, a key that is missing, logits that are null, no
-    numbers or of another width, a guid that comes twice, a gold label that is no class or differs between epochs.
-    Raises SoiError for what cannot be opened.
+    epoch, an epoch that lacks examples or has others, a broken line, a key that is missing, logits that are null, not
+    numbers or of another width, a guid that appears twice, a gold label that is not one of the classes or differs
+    between epochs. Raises SoiError for what cannot be opened.
     """
     root = Path(folder)
     if not root.is_dir():
         raise SoiError("no such folder", where=root, hint="give the training_dynamics folder")
     if (root / "training_dynamics").is_dir():
         root = root / "training_dynamics"
+    first: list[_Line] = []  # epoch 0
+    place: dict[Any, int] = {}
     files = _files(root)
-    first: Epoch | None = None
     for number, file in enumerate(tqdm(files, desc="reading epochs", delay=2, leave=False)):
-        epoch = read_epoch(file, number)
-        if first is None:
-            first = epoch
-            n, classes = epoch.logits.shape
-            place = {guid: i for i, guid in enumerate(epoch.ids)}
-            p = np.empty((len(files), n), dtype=np.float32)
-            correct = np.empty((len(files), n), dtype=bool)
-            keep = keep_logits and not epoch.made_up
+        lines = _lines_of(file, number, first[0] if first else None)
+        if not first:
+            first, place = lines, {line.guid: row for row, line in enumerate(lines)}
+            n, classes = len(lines), len(lines[0].logits)
+            p, correct = np.empty((len(files), n), dtype=np.float32), np.empty((len(files), n), dtype=bool)
+            keep = keep_logits and not any(line.made_up for line in lines)
             logits = np.empty((len(files), n, classes), dtype=np.float32) if keep else None
-        rows = _rows(epoch, first, place, file, number)
-        own = softmax(epoch.logits)[np.arange(n), epoch.gold]
-        p[number, rows] = own if epoch.p is None else epoch.p
-        correct[number, rows] = epoch.logits.argmax(1) == epoch.gold if epoch.correct is None else epoch.correct
-        against = np.zeros(n, dtype=bool) if epoch.p is None else np.abs(own - epoch.p) > _AGREE
-        if epoch.correct is not None:
-            against |= _against(epoch.logits, epoch.gold, epoch.correct)
-        if against.any():
-            row = int(np.flatnonzero(against)[0])
-            raise FormatError(
-                f"p_gold or correct of {shown(epoch.ids[row])} is not what its logits say",
-                where=f"{file} line {epoch.lines[row]}",
-                hint="remove both keys if the logits are right",
-            )
+        rows = _rows(lines, first, place, file, number)
+        scores = np.array([line.logits for line in lines], dtype=np.float64)
+        gold = np.array([line.gold for line in lines])
+        own, right = softmax(scores, axis=1)[np.arange(n), gold], scores.argmax(1) == gold
+        if lines[0].p_gold is not None and lines[0].correct is not None:
+            said = np.array([line.p_gold for line in lines], dtype=np.float64)
+            right = np.array([line.correct for line in lines], dtype=bool)
+            against = (np.abs(own - said) > _AGREE) | _against(scores, gold, right)
+            if against.any():
+                line = lines[int(against.argmax())]
+                raise FormatError(
+                    f"p_gold or correct of {shown(line.guid)} is not what its logits say",
+                    where=f"{file} line {line.line}",
+                    hint="remove both keys if the logits are right",
+                )
+            own = said
+        p[number, rows], correct[number, rows] = own, right
         if logits is not None:
-            logits[number, rows] = epoch.logits
-    assert first is not None
-    return built(root, first.ids, first.gold, p, correct, meta, classes, logits)
+            logits[number, rows] = scores
+    with located(root):
+        ids, golds = [line.guid for line in first], [line.gold for line in first]
+        return TrainingDynamics(ids, golds, p, correct, meta_of(meta, classes), logits)  # type: ignore[arg-type]
 
 
 def write_dynamics(dyn: TrainingDynamics, folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
@@ -107,16 +121,11 @@ def write_dynamics(dyn: TrainingDynamics, folder: str | os.PathLike[str], *, ove
     """
     target = Path(folder)
     logits = [_logits_of(dyn, epoch) for epoch in range(dyn.epochs)]
-    exists = _exists(target, overwrite)
-    with building(target.with_name(f"{PREFIX}new-{target.name}") if exists else target) as work:
+    _refuse_others(target, overwrite)
+    with building(target, replace=True) as work:
         for epoch in tqdm(range(dyn.epochs), desc="writing epochs", delay=2, leave=False):
             with open(work / f"dynamics_epoch_{epoch}.jsonl", "w", encoding="utf-8", newline="\n") as out:
                 out.writelines(_lines(dyn, epoch, logits[epoch]))
-    if exists:
-        old = target.with_name(f"{PREFIX}old-{target.name}")
-        target.rename(old)
-        target.with_name(f"{PREFIX}new-{target.name}").rename(target)
-        shutil.rmtree(old, ignore_errors=True)
     return target
 
 
@@ -148,47 +157,99 @@ def _files(root: Path) -> list[Path]:
             found=f"{len(numbers)} files up to epoch {max(numbers)}",
             hint="bring the file back, or renumber the files and their keys from 0 without a gap",
         )
-    check_epochs(len(numbers), root)
+    if len(numbers) > MAX_EPOCHS:
+        raise RangeError("there are too many epochs", where=root, found=len(numbers), expected=f"1 to {MAX_EPOCHS}")
     return [numbers[n] for n in sorted(numbers)]
 
 
-def _rows(epoch: Epoch, first: Epoch, place: dict[Any, int], file: Path, number: int) -> Any:
+def _lines_of(file: Path, number: int, like: _Line | None) -> list[_Line]:
+    """The lines of an epoch, each checked by itself and against `like`, the first line of epoch 0."""
+    lines: list[_Line] = []
+    seen: dict[Any, int] = {}
+    for line, raw in enumerate(file.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
+        if not raw.strip():
+            continue
+        with located(f"{file} line {line}"):
+            one = _line(line, raw, number, like)
+            if one.guid in seen:
+                found = f"already in line {seen[one.guid]}"
+                raise DuplicateIdError(f"the guid {one.guid!r} appears twice", found=found)
+        like = like or one
+        seen[one.guid] = line
+        lines.append(one)
+    if not lines:
+        raise FormatError("the epoch is empty", where=file, expected="a line an example")
+    return lines
+
+
+def _line(line: int, raw: bytes, number: int, like: _Line | None) -> _Line:
+    try:
+        row = json.loads(raw)
+    except ValueError as error:  # bytes that are not UTF-8 as well
+        hint = f"it may be cut short ({error}); record the epoch again"
+        raise FormatError("the line is broken", found=_short(raw), expected="one JSON object", hint=hint) from None
+    if not isinstance(row, dict):
+        raise FormatError("the line is not a JSON object", found=_short(row))
+    key = f"logits_epoch_{number}"
+    missing = [name for name in ("guid", key, "gold") if name not in row]
+    if missing:
+        raise FormatError(f"the key {missing[0]!r} is missing", found=", ".join(row) or "no key")
+    guid, logits, gold = row["guid"], row[key], row["gold"]
+    p, correct = row.get("p_gold"), row.get("correct")
+    if type(guid) not in (int, str) or (like and type(guid) is not type(like.guid)):
+        expected = f"{type(like.guid).__name__}, as in the first line" if like else "a whole number or text"
+        raise FormatError("the guid is of another kind", found=repr(guid), expected=expected)
+    numbers = isinstance(logits, list) and all(type(z) in (int, float) and math.isfinite(z) for z in logits)
+    if not numbers or len(logits) < 2:
+        raise FormatError(f"the logits of {guid!r} are not numbers", found=_short(logits), expected="a number a class")
+    if like and len(logits) != len(like.logits):
+        raise FormatError(f"{guid!r} has another number of classes", found=len(logits), expected=len(like.logits))
+    if type(gold) is not int or not 0 <= gold < len(logits):
+        raise RangeError(
+            f"the gold label of {guid!r} is not one of the classes",
+            found=_short(gold),
+            expected=f"0 to {len(logits) - 1}",
+        )
+    for name, value, kinds in (("p_gold", p, (int, float)), ("correct", correct, (bool,))):
+        lacking = like is not None and (value is None) != (getattr(like, name) is None)
+        if lacking or (value is not None and type(value) not in kinds):
+            expected = "in every line or none"
+            raise FormatError(f"{name} is missing or of another kind", found=_short(value), expected=expected)
+    return _Line(line, guid, logits, gold, p, correct, row.get("logits_made_up") is True)
+
+
+def _rows(lines: list[_Line], first: list[_Line], place: dict[Any, int], file: Path, number: int) -> Array:
     """Where the examples of an epoch lie among those of epoch 0."""
-    if epoch.logits.shape[1] != first.logits.shape[1]:
-        raise FormatError(
-            "the epoch has another number of classes",
-            where=file,
-            found=epoch.logits.shape[1],
-            expected=f"{first.logits.shape[1]}, as epoch 0",
-        )
-    same = epoch.ids == first.ids
-    rows = np.arange(len(epoch.ids)) if same else np.array([place.get(guid, -1) for guid in epoch.ids])
-    if (rows < 0).any():
-        row = int(np.flatnonzero(rows < 0)[0])
-        raise FormatError(
-            "the epoch has an example that epoch 0 lacks",
-            where=f"{file} line {epoch.lines[row]}",
-            found=shown(epoch.ids[row]),
-            hint="epoch 0 or this one is partial",
-        )
-    if len(rows) != len(first.ids):
-        absent = next(guid for guid in first.ids if guid not in set(epoch.ids))
+    for line in lines:
+        if line.guid not in place:
+            raise FormatError(
+                "the epoch has an example that epoch 0 lacks",
+                where=f"{file} line {line.line}",
+                found=shown(line.guid),
+                hint="epoch 0 or this one is partial",
+            )
+        before = first[place[line.guid]].gold
+        if line.gold != before:
+            raise FormatError(
+                f"the gold label of {shown(line.guid)} differs between epochs",
+                where=f"{file} line {line.line}",
+                found=line.gold,
+                expected=f"{before}, as in epoch 0",
+            )
+    if len(lines) != len(first):
+        absent = next(guid for guid in place if guid not in {line.guid for line in lines})
         raise FormatError(
             f"epoch {number} is partial",
             where=file,
-            found=f"{len(rows)} of {len(first.ids)} examples; {shown(absent)} is not there",
+            found=f"{len(lines)} of {len(first)} examples; {shown(absent)} is not there",
             hint="record the epoch again, or leave it out",
         )
-    wrong = np.flatnonzero(epoch.gold != first.gold[rows])
-    if len(wrong):
-        row = int(wrong[0])
-        raise FormatError(
-            f"the gold label of {shown(epoch.ids[row])} differs between epochs",
-            where=f"{file} line {epoch.lines[row]}",
-            found=int(epoch.gold[row]),
-            expected=f"{int(first.gold[rows[row]])}, as in epoch 0",
-        )
-    return rows
+    return np.array([place[line.guid] for line in lines])
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) < 80 else f"{text[:40]}...{text[-30:]}"
 
 
 # --- writing -------------------------------------------------------------------------------------------------------
@@ -199,10 +260,10 @@ def _logits_of(dyn: TrainingDynamics, epoch: int) -> Array:
     p, correct, gold = dyn.p_gold[epoch].astype(np.float64), dyn.correct[epoch], dyn.gold.astype(np.int64)
     rows = np.arange(len(dyn))
     if dyn.logits is not None:
-        logits, close = dyn.logits[epoch], _AGREE
+        logits, close = dyn.logits[epoch].astype(np.float64), _AGREE
     else:
         logits, close = _made_up(p, correct, gold, dyn.meta.classes), _CLOSE
-    against = _against(logits, gold, correct) | (np.abs(softmax(logits)[rows, gold] - p) > close)
+    against = _against(logits, gold, correct) | (np.abs(softmax(logits, axis=1)[rows, gold] - p) > close)
     if against.any():
         row = int(np.flatnonzero(against)[0])
         raise FormatError(
@@ -257,8 +318,8 @@ def _lines(dyn: TrainingDynamics, epoch: int, logits: Array) -> Iterator[str]:
             )
 
 
-def _exists(target: Path, overwrite: bool) -> bool:
-    """Whether there is a folder to replace; raises if it may not be replaced."""
+def _refuse_others(target: Path, overwrite: bool) -> None:
+    """Raise unless there is nothing at `target`, or a folder of such files that may be replaced."""
     if target.exists() and not target.is_dir():
         raise SoiError("a file stands where a folder should be written", where=target, hint="give another name")
     inside = sorted(entry.name for entry in target.iterdir()) if target.exists() else []
@@ -269,5 +330,3 @@ def _exists(target: Path, overwrite: bool) -> bool:
         raise OutputExistsError(
             "the folder holds other files too", where=target, found=other[0], hint="choose another folder"
         )
-    shutil.rmtree(target.with_name(f"{PREFIX}new-{target.name}"), ignore_errors=True)
-    return target.exists()

@@ -1,10 +1,12 @@
-"""Training dynamics out of a table with a row per example and epoch.
+"""Training dynamics out of plain arrays and tables that another program left.
 
-    dyn = read_table("log.csv")      # id, epoch, gold and one of: p, logits_0 logits_1 ..., p_0 p_1 ..., correct
+    dyn = from_arrays(probabilities, gold, ids)      # (E, N, C), in memory
+    dyn = read_arrays("run.npz", gold=gold)          # the same from an .npy or .npz file
+    dyn = read_table("log.csv")                      # a row per example and epoch
 
-Special about it: nothing is repaired. An epoch that lacks examples, an example that comes twice in it, a label that
-changes, a number that is none: each is an error that names the file and the row. The text of a CSV is taken as it
-stands, so no id loses its leading zeros.
+Special about it: nothing is repaired. A value that is not a probability, an id that appears twice, an epoch that lacks
+examples, a label that changes: each is an error that names the file and the id or row. No pickles are opened. The text
+of a CSV is taken as it is, so no id loses its leading zeros.
 """
 
 from __future__ import annotations
@@ -12,22 +14,124 @@ from __future__ import annotations
 import csv
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import softmax  # type: ignore[import-untyped]
 
 from soi_lib.dynamics import Meta, TrainingDynamics
-from soi_lib.errors import DuplicateIdError, FormatError, RangeError, SoiError
-from soi_lib.integrations.arrays import Kind, built, check_epochs, from_arrays, shown
+from soi_lib.errors import DuplicateIdError, FormatError, RangeError, SoiError, located
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Array = npt.NDArray[Any]
+Kind = Literal["probabilities", "logits"]
 
-_WHOLE = re.compile(r"0|-?[1-9]\d{0,17}")  # a whole number as Python writes it, within 64 bits
-_TRUTH = {"1": True, "true": True, "1.0": True, "0": False, "false": False, "0.0": False}
+_SUM = 1e-3  # how far the probabilities of an example may be from 1 together: half precision passes
 _SLACK = 1e-6  # how far p may contradict `correct`: rounding
+_VALUES: dict[str, Kind] = {"probabilities": "probabilities", "p": "probabilities", "logits": "logits"}
+_WHOLE = r"0|-?[1-9]\d{0,17}"  # a whole number as Python writes it, within 64 bits
+_TRUTH = {"1": True, "true": True, "1.0": True, "0": False, "false": False, "0.0": False}
+
+
+def from_arrays(
+    values: npt.ArrayLike,
+    gold: npt.ArrayLike,
+    ids: Sequence[Any] | Array | None = None,
+    *,
+    kind: Kind = "probabilities",
+    keep_logits: bool = True,
+    meta: Meta | Mapping[str, Any] | None = None,
+    where: object = None,
+) -> TrainingDynamics:
+    """Dynamics from class probabilities or logits (E, N, C) and gold labels (N,); ids are row numbers unless given.
+
+    The prediction is the class with the highest value, the first of equal ones. Logits are kept as float32 unless
+    `keep_logits` is false. `where` is named in errors. Epochs are taken one by one, so a memory-mapped array is never
+    in memory as a whole. Raises FormatError, RangeError or DuplicateIdError.
+    """
+    array, golds = np.asanyarray(values), np.asarray(gold)
+    if array.ndim != 3 or array.dtype.kind not in "fiu" or array.shape[2] < 2:
+        found = f"shape {array.shape} of {array.dtype}"
+        raise FormatError(f"the {kind} have a wrong shape", where=where, found=found, expected="numbers (E, N, C)")
+    epochs, n, classes = array.shape
+    keys: Any = np.arange(n) if ids is None else ids
+    for name, shape in (("gold", golds.shape), ("ids", (len(keys),))):
+        if shape != (n,):
+            raise FormatError(f"{name} have another length", where=where, found=shape, expected=(n,))
+    p = np.empty((epochs, n), dtype=np.float32)
+    correct = np.empty((epochs, n), dtype=bool)
+    kept = np.empty(array.shape, dtype=np.float32) if kind == "logits" and keep_logits else None
+    own = np.clip(golds, 0, classes - 1).astype(np.int64)  # a label that is not a class is refused below, by its id
+    for epoch in range(epochs):
+        block = np.asarray(array[epoch], dtype=np.float64)
+        if kind == "logits":
+            with np.errstate(over="ignore"):
+                block = block.astype(np.float32).astype(np.float64)  # as they are kept, so that p follows from them
+        bad = ~np.isfinite(block).all(1)
+        if kind == "probabilities":
+            with np.errstate(invalid="ignore"):
+                bad |= (block < 0).any(1) | (block > 1 + _SUM).any(1) | (np.abs(block.sum(1) - 1) > _SUM)
+        if bad.any():
+            row = int(np.flatnonzero(bad)[0])
+            raise RangeError(
+                f"the {kind} of id {shown(keys[row])} at epoch {epoch} are not {kind}",
+                where=where,
+                found=array[epoch, row].tolist(),
+                expected="numbers" if kind == "logits" else "numbers from 0 to 1 that sum to 1",
+                hint='say kind="logits" if they are scores' if kind == "probabilities" else None,
+            )
+        chance = block if kind == "probabilities" else softmax(block, axis=1)
+        p[epoch] = np.minimum(chance[np.arange(n), own], 1)
+        correct[epoch] = block.argmax(1) == golds
+        if kept is not None:
+            kept[epoch] = block
+    with located(where):
+        return TrainingDynamics(keys, golds, p, correct, meta_of(meta, classes), kept)
+
+
+def read_arrays(
+    path: str | os.PathLike[str],
+    *,
+    gold: npt.ArrayLike | None = None,
+    ids: Sequence[Any] | Array | None = None,
+    kind: Kind | None = None,
+    meta: Meta | Mapping[str, Any] | None = None,
+) -> TrainingDynamics:
+    """Dynamics from an `.npy` file of values (E, N, C), or an `.npz` with "probabilities", "p" or "logits".
+
+    An `.npz` may hold "gold" (N,) and "ids" (N,) as well; what is given here goes before. The values of an `.npy` are
+    probabilities unless `kind` says "logits"; the file is mapped, not loaded. Raises SoiError for a file that is not
+    there, FormatError for one that is damaged, holds Python objects or lacks a part, and what `from_arrays` raises.
+    """
+    file = _existing(path, ".npy", ".npz")
+    parts: dict[str, Any] = {}
+    try:
+        if file.suffix.lower() == ".npy":
+            parts = {kind or "probabilities": np.load(file, mmap_mode="r", allow_pickle=False)}
+        else:
+            with np.load(file, allow_pickle=False) as bundle:
+                parts = {name: bundle[name] for name in bundle.files}
+    except Exception as error:  # numpy, zip and zlib have errors of their own for a damaged file
+        raise FormatError("the arrays cannot be read", where=file, found=error, hint="write the file again") from error
+    names = [name for name in _VALUES if name in parts and kind in (None, _VALUES[name])]
+    if len(names) != 1:
+        raise FormatError(
+            "the file must hold one array of values",
+            where=file,
+            found=", ".join(parts),
+            expected="one of probabilities, p, logits",
+            hint='say which: kind="logits"' if names else "rename it",
+        )
+    gold, ids = (parts.get("gold") if gold is None else gold), (parts.get("ids") if ids is None else ids)
+    if gold is None:
+        raise FormatError("there are no gold labels", where=file, hint="give gold=..., (N,) class numbers")
+    return from_arrays(parts[names[0]], gold, ids, kind=_VALUES[names[0]], meta=meta, where=file)
 
 
 def read_table(
@@ -53,275 +157,211 @@ def read_table(
     integers ("7", not "07"). Raises FormatError, RangeError or DuplicateIdError with the file and the row (the first
     one after the header is row 1).
     """
-    file = Path(path)
-    table = _read(file)
-    for part, name in (("id", id), ("epoch", epoch), ("gold", gold)):
-        if name not in table:
-            raise FormatError(
-                f"there is no {part} column",
-                where=file,
-                found=", ".join(table),
-                expected=repr(name),
-                hint=f"name it: {part}=COLUMN",
-            )
-    if not len(table[id]):
-        raise FormatError(
-            "the table is empty", where=file, found="a header only", expected="a row an example and epoch"
-        )
-    keys, order = _ids(table[id], id, file)
-    epochs, golds = _whole(table[epoch], epoch, file), _whole(table[gold], gold, file)
-    first = int(epochs.min())
-    if first not in (0, 1):
-        raise FormatError("the first epoch is missing", where=file, found=f"epoch {first}", expected="epoch 0 or 1")
-    place = _places(epochs - first, order, keys, first, file)
+    table = _Table(_existing(path, ".csv", ".tsv", ".parquet"))
+    keys, place = table.cells(id, epoch)
+    golds = table.whole(gold)
     label = golds[place]
     if (label != label[0]).any():
         e, i = (int(x) for x in np.argwhere(label != label[0])[0])
-        raise FormatError(
-            f"the gold label of id {shown(keys[i])} differs between epochs",
-            where=f"{file} row {int(place[e, i]) + 1}",
-            found=f"{int(label[e, i])} at epoch {e + first}",
-            expected=f"{int(label[0, i])}, as at epoch {first}",
+        raise table.error(
+            f"the gold label of id {shown(keys[i])} differs between epochs", int(place[e, i]), label[e, i], label[0, i]
         )
-    kind, values = _scores(table, file)
-    if values is not None:
-        return from_arrays(values[place], label[0], keys, kind=kind, meta=meta, where=file)
-    known = Meta.from_dict(meta) if isinstance(meta, Mapping) else meta or Meta()
-    classes = classes or known.classes or None
-    p_column = next((n for n in ("p", "p_gold") if n in table), None)
-    right = None if "correct" not in table else _truth(table["correct"], file)
-    if p_column is None:
-        if right is None:
-            raise FormatError(
-                "there is no column of predictions",
-                where=file,
-                found=", ".join(table),
-                expected="one of p, p_gold, correct, logits, logits_0, probabilities, p_0",
+    for kind, whole, prefix in (("logits", "logits", "logits_"), ("probabilities", "probabilities", "p_")):
+        values = table.scores(whole, prefix)
+        if values is not None:
+            return from_arrays(values[place], label[0], keys, kind=kind, meta=meta, where=table.file)  # type: ignore[arg-type]
+    known = meta_of(meta, classes or 0)
+    right = table.truth("correct") if "correct" in table.frame else None
+    name = next((n for n in ("p", "p_gold") if n in table.frame), None)
+    if name is not None:
+        p = table.number(name)
+        right = table.correctness(name, p, right, known.classes or (2 if golds.max() < 2 else None))
+    elif right is not None:
+        p, known = right.astype(np.float32), replace(known, extra={**known.extra, "p_gold_from": "correct"})
+    else:
+        raise FormatError(
+            "there is no column of predictions",
+            where=table.file,
+            found=", ".join(table.names),
+            expected="one of p, p_gold, correct, logits, logits_0, probabilities, p_0",
+        )
+    with located(table.file):
+        return TrainingDynamics(keys, label[0], p[place].astype(np.float32), right[place], known)
+
+
+class _Table:
+    """The columns of a file, read as numbers by name; every error names the file and the row."""
+
+    def __init__(self, file: Path) -> None:
+        import pandas as pd
+
+        self.file, self.text = file, file.suffix.lower() != ".parquet"
+        try:
+            if self.text:
+                separator = "\t" if file.suffix.lower() == ".tsv" else ","
+                with open(file, encoding="utf-8-sig", newline="") as lines:
+                    names = next(csv.reader(lines, delimiter=separator), [])
+                self.frame: pd.DataFrame = pd.read_csv(
+                    file, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False
+                )
+            else:
+                self.frame = pd.read_parquet(file)
+                names = [str(name) for name in self.frame]
+        except UnicodeDecodeError as error:
+            hint = "convert it, e.g. iconv -f latin1 -t utf-8"
+            raise FormatError("the file is not UTF-8", where=file, found=error, hint=hint) from None
+        except (OSError, ValueError, csv.Error) as error:  # pandas' and Arrow's own errors are ValueErrors
+            hint = "mend or remove what is damaged"
+            raise FormatError("the table cannot be read", where=file, found=error, hint=hint) from error
+        if len(set(names)) != len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise FormatError("two columns have the same name", where=file, found=repr(twice))
+        self.names = names
+        if self.frame.empty:
+            raise FormatError("the table is empty", where=file, expected="a row an example and epoch")
+
+    def error(self, what: str, row: int, found: Any, expected: Any = None) -> FormatError:
+        """What is wrong in a row (from 0)."""
+        return FormatError(what, where=f"{self.file} row {row + 1}", found=found, expected=expected)
+
+    def column(self, name: str) -> pd.Series[Any]:
+        """A column that must be there."""
+        if name not in self.frame:
+            raise FormatError(f"there is no column {name!r}", where=self.file, found=", ".join(self.names))
+        return self.frame[name]
+
+    def number(self, name: str) -> npt.NDArray[np.float64]:
+        """A column as (rows,) float64, all finite."""
+        values = self.column(name).to_numpy(dtype=object)
+        try:
+            numbers = values.astype(np.float64)
+        except (TypeError, ValueError):
+            numbers = np.array([_float(value) for value in values])
+        wrong = ~np.isfinite(numbers)
+        if wrong.any():
+            row = int(np.flatnonzero(wrong)[0])
+            raise self.error(f"column {name!r} holds no number", row, repr(values[row]))
+        return numbers
+
+    def whole(self, name: str) -> npt.NDArray[np.int64]:
+        """A column as (rows,) int64."""
+        numbers = self.number(name)
+        wrong = (np.floor(numbers) != numbers) | (np.abs(numbers) > 2**31)
+        if wrong.any():
+            row = int(np.flatnonzero(wrong)[0])
+            raise self.error(f"column {name!r} holds no whole number", row, repr(self.frame[name].iloc[row]))
+        return numbers.astype(np.int64)
+
+    def truth(self, name: str) -> npt.NDArray[np.bool_]:
+        """A column of 0/1 or true/false as (rows,) bool."""
+        values = [_TRUTH.get(str(value).strip().lower()) for value in self.column(name)]
+        if None in values:
+            row = values.index(None)
+            raise self.error(f"column {name!r} holds no 0 or 1", row, repr(self.frame[name].iloc[row]))
+        return np.array(values, dtype=bool)
+
+    def cells(self, id: str, epoch: str) -> tuple[Array, npt.NDArray[np.int64]]:
+        """Ids (N,) in the order of their first rows, and the row of every epoch and example (E, N)."""
+        import pandas as pd
+
+        column, epochs = self.column(id), self.whole(epoch)
+        absent = (column.isna() | (column.astype(str) == "")).to_numpy()
+        if absent.any() or column.dtype.kind == "f":
+            raise self.error(f"column {id!r} holds no id", int(absent.argmax()), repr(column.iloc[absent.argmax()]))
+        if self.text and column.str.fullmatch(_WHOLE).all():
+            column = column.astype(np.int64)
+        order, keys = pd.factorize(column)
+        first = int(epochs.min())
+        if first not in (0, 1):
+            raise FormatError("the first epoch is missing", where=self.file, found=first, expected="epoch 0 or 1")
+        count, n = int(epochs.max()) + 1 - first, len(keys)
+        cell = (epochs - first) * n + order
+        again = pd.Series(cell).duplicated().to_numpy()
+        if again.any():
+            row = int(again.argmax())
+            raise DuplicateIdError(
+                f"id {shown(keys[order[row]])} appears twice at epoch {epochs[row]}",
+                where=f"{self.file} row {row + 1}",
+                found=f"already in row {int((cell == cell[row]).argmax()) + 1}",
+                hint="keep one row an example and epoch",
             )
-        known = Meta.from_dict({**known.to_dict(), "p_gold_from": "correct"})
-        correct = right[place]
-        return built(file, keys, label[0], correct.astype(np.float32), correct, known, classes or 0, None)
-    p = _number(table[p_column], p_column, file)
-    _check_p(p, right, classes, p_column, file)
-    if right is None:
-        right = _right(p, golds, classes, p_column, file)
-    return built(file, keys, label[0], p[place].astype(np.float32), right[place], known, classes or 0, None)
+        if len(cell) != count * n:
+            size = pd.Series(epochs).value_counts().reindex(range(first, first + count), fill_value=0)
+            part = int(size.index[size < n][0])
+            lacking = set(range(n)) - set(order[epochs == part].tolist())
+            raise FormatError(
+                f"epoch {part} is partial or missing",
+                where=self.file,
+                found=f"{size[part]} of {n} examples; {shown(keys[min(lacking)])} is not there",
+                hint="leave the epoch out and renumber the later ones, or record it whole",
+            )
+        return np.asarray(keys), np.argsort(cell).reshape(count, n)
+
+    def scores(self, whole: str, prefix: str) -> npt.NDArray[np.float64] | None:
+        """Logits or class probabilities (rows, C), from a column a class or a column of lists; None without either."""
+        names = [name for name in self.names if re.fullmatch(prefix + r"\d+", name)]
+        if names:
+            wanted = [f"{prefix}{c}" for c in range(max(2, len(names)))]
+            if set(names) != set(wanted):
+                raise FormatError(
+                    "a class has no column", where=self.file, found=", ".join(names), expected=", ".join(wanted)
+                )
+            return np.stack([self.number(name) for name in wanted], axis=1)
+        if whole not in self.frame:
+            return None
+        lists = [value if isinstance(value, list | np.ndarray) else [] for value in self.frame[whole]]
+        for row, values in enumerate(lists):
+            if len(values) != (len(lists[0]) or -1):
+                found = repr(self.frame[whole].iloc[row])
+                raise self.error(f"column {whole!r} holds no list of numbers, one a class", row, found)
+        return np.array(lists, dtype=np.float64)
+
+    def correctness(self, name: str, p: Array, said: Array | None, classes: int | None) -> npt.NDArray[np.bool_]:
+        """What p says of correctness (rows,), where nobody else says it; raises where the two contradict each other."""
+        wrong = ~((p >= 0) & (p <= 1))
+        if wrong.any():
+            row = int(wrong.argmax())
+            where = f"{self.file} row {row + 1}"
+            raise RangeError(f"column {name!r} holds no probability", where=where, found=p[row], expected="0 to 1")
+        if said is None and classes is None:
+            hint = f"give classes=..., or a column 'correct' beside {name!r}"
+            raise FormatError("the number of classes is not known", where=self.file, hint=hint)
+        low = 1 / classes if classes else 0.0
+        if said is None:
+            bad, what = (p <= 0.5) & (p >= low), f"column {name!r} does not tell whether the prediction was right"
+        else:
+            bad = (~said & (p > 0.5 + _SLACK)) | (said & (p < low - _SLACK))
+            what = f"columns {name!r} and 'correct' contradict each other"
+        if bad.any():
+            row = int(bad.argmax())
+            found = f"p {p[row]:g}" + ("" if said is None else f", correct {bool(said[row])}")
+            raise self.error(what, row, found, "above 1/2 where right, below 1/classes where wrong")
+        return np.asarray(p > 0.5) if said is None else said
 
 
-def _read(file: Path) -> dict[str, Any]:
-    """The columns of the file as Arrow arrays; those of a CSV are text."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+def meta_of(meta: Meta | Mapping[str, Any] | None, classes: int) -> Meta:
+    """What a caller gave as metadata, with the number of classes where it is known (not 0)."""
+    known = Meta.from_dict(meta) if isinstance(meta, Mapping) else meta or Meta()
+    return replace(known, epochs=0, classes=classes or known.classes)
 
+
+def shown(key: Any) -> str:
+    """An id as it is written in messages."""
+    return repr(key.item() if isinstance(key, np.generic) else key)
+
+
+def _existing(path: str | os.PathLike[str], *kinds: str) -> Path:
+    """The file, if it is there and its name has one of the endings `kinds`."""
+    file = Path(path)
     if not file.is_file():
         raise SoiError("no such file", where=file, hint="check the path")
-    suffix = file.suffix.lower()
-    if suffix not in (".csv", ".tsv", ".parquet"):
-        raise FormatError("unknown kind of file", where=file, found=suffix or "none", expected=".csv, .tsv or .parquet")
+    if file.suffix.lower() not in kinds:
+        raise FormatError("unknown kind of file", where=file, found=file.suffix or "none", expected=" or ".join(kinds))
+    return file
+
+
+def _float(value: Any) -> float:
     try:
-        table = pq.ParquetFile(file).read() if suffix == ".parquet" else _csv(file, "\t" if suffix == ".tsv" else ",")
-    except UnicodeDecodeError as error:
-        raise _not_utf8(file, error) from None
-    except (pa.ArrowException, OSError, ValueError, csv.Error) as error:
-        if "UTF8" in str(error):
-            raise _not_utf8(file, error) from None
-        raise FormatError(
-            "the table cannot be read", where=file, found=error, hint="mend or remove what is damaged"
-        ) from error
-    names = table.column_names
-    twice = [name for name in names if names.count(name) > 1]
-    if twice:
-        raise FormatError("two columns have the same name", where=file, found=repr(twice[0]))
-    return {name: table[name].combine_chunks() for name in names}
-
-
-def _csv(file: Path, separator: str) -> Any:
-    import pyarrow as pa
-    import pyarrow.csv as arrow_csv
-
-    with open(file, encoding="utf-8-sig", newline="") as head:
-        names = next(csv.reader(head, delimiter=separator), [])
-    options = {
-        "parse_options": arrow_csv.ParseOptions(delimiter=separator, newlines_in_values=True),
-        "convert_options": arrow_csv.ConvertOptions(column_types={name: pa.string() for name in names}),
-    }
-    try:
-        return arrow_csv.read_csv(file, **options)
-    except pa.ArrowInvalid:  # one thread takes longer and says which row it is
-        return arrow_csv.read_csv(file, read_options=arrow_csv.ReadOptions(use_threads=False), **options)
-
-
-def _not_utf8(file: Path, error: Exception) -> FormatError:
-    return FormatError(
-        "the file is not UTF-8", where=file, found=error, hint="convert it, e.g. iconv -f latin1 -t utf-8"
-    )
-
-
-def _bad(file: Path, row: int, name: str, found: Any, expected: str) -> FormatError:
-    return FormatError(f"column {name!r} holds no {expected}", where=f"{file} row {row + 1}", found=repr(found))
-
-
-def _number(column: Any, name: str, file: Path) -> npt.NDArray[np.float64]:
-    """The column as (rows,) float64; raises FormatError at the first value that is no number."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    values = pc.utf8_trim_whitespace(column) if pa.types.is_string(column.type) else column
-    try:
-        if values.null_count:
-            raise ValueError
-        return np.asarray(pc.cast(values, pa.float64()).to_numpy(zero_copy_only=False))
-    except (pa.ArrowException, ValueError):
-        for row, value in enumerate(values.to_pylist()):
-            try:
-                float(value)
-            except (TypeError, ValueError):
-                raise _bad(file, row, name, value, "number") from None
-        raise FormatError(f"column {name!r} holds no numbers", where=file, found=column.type) from None
-
-
-def _whole(column: Any, name: str, file: Path) -> npt.NDArray[np.int64]:
-    numbers = _number(column, name, file)
-    wrong = ~np.isfinite(numbers) | (np.floor(numbers) != numbers) | (np.abs(numbers) > 2**31)
-    if wrong.any():
-        row = int(np.flatnonzero(wrong)[0])
-        raise _bad(file, row, name, column[row].as_py(), "whole number")
-    return numbers.astype(np.int64)
-
-
-def _truth(column: Any, file: Path) -> npt.NDArray[np.bool_]:
-    values = column.to_pylist()
-    truth = [_TRUTH.get(str(value).strip().lower()) for value in values]
-    if None in truth:
-        row = truth.index(None)
-        raise _bad(file, row, "correct", values[row], "0 or 1")
-    return np.array(truth, dtype=bool)
-
-
-def _ids(column: Any, name: str, file: Path) -> tuple[Array, npt.NDArray[np.int64]]:
-    """Distinct ids in the order of their first rows, (N,) int64 or str objects, and for every row its place in them."""
-    import pyarrow as pa
-
-    kind = column.type
-    text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
-    if not text and not pa.types.is_integer(kind):
-        raise FormatError(f"column {name!r} holds no ids", where=file, found=kind, expected="text or whole numbers")
-    coded = column.dictionary_encode()
-    keys = coded.dictionary.to_pylist()
-    if column.null_count or "" in keys:
-        row = next(i for i, value in enumerate(column.to_pylist()) if value in (None, ""))
-        raise _bad(file, row, name, column[row].as_py(), "id")
-    if not text or (file.suffix.lower() != ".parquet" and all(_WHOLE.fullmatch(key) for key in keys)):
-        ids: Array = np.array(keys, dtype=np.int64)
-    else:
-        ids = np.empty(len(keys), dtype=object)
-        ids[:] = keys
-    return ids, coded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
-
-
-def _places(epochs: Array, order: Array, keys: Array, first: int, file: Path) -> npt.NDArray[np.int64]:
-    """The row of every epoch and example (E, N); raises when one is missing or comes twice."""
-    count, n = int(epochs.max()) + 1, len(keys)
-    check_epochs(count, file)
-    cell = epochs * n + order
-    times = np.bincount(cell, minlength=count * n).reshape(count, n)
-    if (times > 1).any():
-        e, i = (int(x) for x in np.argwhere(times > 1)[0])
-        rows = np.flatnonzero(cell == e * n + i)
-        raise DuplicateIdError(
-            f"id {shown(keys[i])} comes more than once at epoch {e + first}",
-            where=f"{file} row {int(rows[1]) + 1}",
-            found=f"already in row {int(rows[0]) + 1}",
-            hint="keep one row an example and epoch",
-        )
-    if (times == 0).any():
-        e, i = (int(x) for x in np.argwhere(times == 0)[0])
-        there = int(times[e].sum())
-        raise FormatError(
-            f"epoch {e + first} is missing" if not there else f"epoch {e + first} is partial",
-            where=file,
-            found=f"{there} of {n} examples; {shown(keys[i])} is not there",
-            hint="leave the epoch out and renumber the later ones, or record it whole",
-        )
-    place = np.empty(count * n, dtype=np.int64)
-    place[cell] = np.arange(len(cell))
-    return place.reshape(count, n)
-
-
-def _scores(table: dict[str, Any], file: Path) -> tuple[Kind, Array | None]:
-    """Logits or class probabilities (rows, C) if the table has them."""
-    import pyarrow as pa
-
-    choices: tuple[tuple[Kind, str, str], ...] = (
-        ("logits", "logits", "logits_"),
-        ("probabilities", "probabilities", "p_"),
-    )
-    for kind, whole, prefix in choices:
-        parts = sorted((int(name[len(prefix) :]), name) for name in table if re.fullmatch(prefix + r"\d+", name))
-        if parts:
-            if [i for i, _ in parts] != list(range(len(parts))) or len(parts) < 2:
-                found = ", ".join(name for _, name in parts)
-                raise FormatError(
-                    "a class has no column", where=file, found=found, expected=f"{prefix}0, {prefix}1, ..."
-                )
-            return kind, np.stack([_number(table[name], name, file) for _, name in parts], axis=1)
-        if whole in table:
-            column = table[whole]
-            if not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)):
-                if not pa.types.is_fixed_size_list(column.type):
-                    hint = f"write one column a class: {prefix}0, {prefix}1, ..."
-                    raise FormatError(f"column {whole!r} holds no lists", where=file, found=column.type, hint=hint)
-                column = column.cast(pa.list_(column.type.value_type))
-            widths = column.value_lengths().to_numpy(zero_copy_only=False)
-            wrong = np.flatnonzero(~(widths == widths[0])) if not np.isnan(float(widths[0])) else np.array([0])
-            if len(wrong):
-                row = int(wrong[0])
-                raise _bad(file, row, whole, column[row].as_py(), f"{widths[0]:g} values, as in row 1")
-            flat = column.flatten()
-            if flat.null_count:
-                row = int(np.flatnonzero(flat.is_null().to_numpy(zero_copy_only=False))[0] // int(widths[0]))
-                raise _bad(file, row, whole, column[row].as_py(), "numbers")
-            return kind, _number(flat, whole, file).reshape(len(column), -1)
-    return "logits", None
-
-
-def _check_p(p: Array, right: Array | None, classes: int | None, name: str, file: Path) -> None:
-    wrong = ~((p >= 0) & (p <= 1))
-    if wrong.any():
-        row = int(np.flatnonzero(wrong)[0])
-        raise RangeError(
-            f"column {name!r} holds no probability", where=f"{file} row {row + 1}", found=p[row], expected="0 to 1"
-        )
-    if right is not None:
-        against = ~right & (p > 0.5 + _SLACK)
-        if classes:
-            against |= right & (p < 1 / classes - _SLACK)
-        if against.any():
-            row = int(np.flatnonzero(against)[0])
-            raise FormatError(
-                f"columns {name!r} and 'correct' contradict each other",
-                where=f"{file} row {row + 1}",
-                found=f"p {p[row]:g}, correct {bool(right[row])}",
-                expected="above 1/2 is right, below 1/classes wrong",
-            )
-
-
-def _right(p: Array, golds: Array, classes: int | None, name: str, file: Path) -> npt.NDArray[np.bool_]:
-    """Correctness from the gold label's probability alone, where it follows."""
-    if classes is None and int(golds.max()) > 1:
-        raise FormatError(
-            "the number of classes is not known",
-            where=file,
-            hint=f"give classes=..., or a column 'correct' beside {name!r}",
-        )
-    unknown = (p <= 0.5) & (p >= 1 / (classes or 2))
-    if unknown.any():
-        row = int(np.flatnonzero(unknown)[0])
-        raise FormatError(
-            f"column {name!r} does not tell whether the prediction was right",
-            where=f"{file} row {row + 1}",
-            found=p[row],
-            expected=f"above 1/2, or below 1/{classes or 2}",
-            hint="add a column 'correct', or one a class",
-        )
-    return np.asarray(p > 0.5)
+        return float(value)
+    except (TypeError, ValueError):
+        return np.nan

@@ -7,8 +7,7 @@ import pandas as pd
 import pytest
 
 from soi_lib.errors import DuplicateIdError, FormatError, RangeError, SoiError
-from soi_lib.integrations.arrays import from_arrays, read_arrays, softmax
-from soi_lib.integrations.tables import read_table
+from soi_lib.integrations.tables import from_arrays, read_arrays, read_table
 
 
 @pytest.fixture
@@ -68,10 +67,6 @@ def test_arrays_in_memory_and_in_files(log, tmp_path):
     assert np.allclose(half.p_gold, dyn.p_gold, atol=1e-3)
 
 
-def test_softmax_of_large_logits():
-    assert np.allclose(softmax(np.array([[1e4, 1e4, -1e4]])), [[0.5, 0.5, 0]])
-
-
 def test_bad_arrays_are_named(log, tmp_path):
     logits, probabilities, gold, ids = log
 
@@ -82,20 +77,20 @@ def test_bad_arrays_are_named(log, tmp_path):
     refused(r"run.npy: the probabilities have a wrong shape; found shape \(30, 3\)", values=probabilities[0])
     refused(r"wrong shape", values=probabilities[..., :1])
     refused(r"wrong shape", values=np.array([[["a", "b"]]]))
-    refused(r"gold does not fit; found shape \(29,\)", gold=gold[1:])
-    refused(r"gold does not fit; found .* float64", gold=gold.astype(float))
-    refused(r"another number of ids; found 29, expected 30", ids=ids[1:])
+    refused(r"gold have another length; found \(29,\)", gold=gold[1:])
+    refused(r"gold is not a list of class numbers; found float64", gold=gold.astype(float))
+    refused(r"ids have another length; found \(29,\)", ids=ids[1:])
     refused(r"id 'x00' occurs more than once", DuplicateIdError, ids=np.array(["x00", "x00", *ids[2:]]))
     refused(r"gold label of id 'x04' is no class; found 3", RangeError, gold=np.where(np.arange(30) == 4, 3, gold % 2))
     refused(r"found 65, expected 1 to 64", RangeError, values=np.full((65, 30, 3), 1 / 3))
-    refused(r"id 'x00' at epoch 0 are no probabilities.*kind=\"logits\"", RangeError, values=logits)
+    refused(r"id 'x00' at epoch 0 are not probabilities.*kind=\"logits\"", RangeError, values=logits)
     for value in (np.nan, np.inf, -0.1, 0.99):
         broken = probabilities.copy()
         broken[2, 5] = [value, 0.5, 0.1]
-        refused(r"run.npy: the probabilities of id 'x05' at epoch 2 are no prob", RangeError, values=broken)
+        refused(r"run.npy: the probabilities of id 'x05' at epoch 2 are not prob", RangeError, values=broken)
     broken = logits.copy()
     broken[3, 29, 1] = np.nan
-    with pytest.raises(RangeError, match=r"the logits of id 'x29' at epoch 3 are not finite; found \["):
+    with pytest.raises(RangeError, match=r"the logits of id 'x29' at epoch 3 are not logits; found \["):
         from_arrays(broken, gold, ids, kind="logits")
 
     path = tmp_path / "a.npy"
@@ -162,12 +157,12 @@ def test_lists_in_parquet(log, tmp_path):
         got = read_table(save(frame, tmp_path / "a.parquet"))
         kind = "logits" if name == "logits" else "probabilities"
         assert got.fingerprint() == from_arrays(values, gold, ids, kind=kind).fingerprint()
-    for value, message in ((np.array([1.0, 2.0]), "3 values, as in row 1"), (None, "3 values, as in row 1")):
+    for value, message in ((np.array([1.0, 2.0]), "list of numbers"), (None, "list of numbers")):
         frame.at[50, name] = value
         with pytest.raises(FormatError, match=f"row 51: column 'probabilities' holds no {message}"):
             read_table(save(frame, tmp_path / "a.parquet"))
     frame.at[50, name] = [0.1, None, 0.3]
-    with pytest.raises(FormatError, match="row 51: column 'probabilities' holds no numbers"):
+    with pytest.raises(RangeError, match="the probabilities of id 'x20' at epoch 1 are not probabilities"):
         read_table(save(frame, tmp_path / "a.parquet"))
 
 
@@ -177,13 +172,11 @@ def test_p_alone_tells_what_it_can(log, tmp_path):
     got = read_table(save(frame, tmp_path / "a.csv"))
     assert got.correct[0].tolist() == [bool(i % 3) for i in range(30)]
     frame.loc[33, "p"] = 0.5
-    with pytest.raises(
-        FormatError, match=r"row 34: column 'p' does not tell .* found 0.5, expected above 1/2, or below"
-    ):
+    with pytest.raises(FormatError, match=r"row 34: column 'p' does not tell .* found p 0.5"):
         read_table(save(frame, tmp_path / "a.csv"))
     frame.loc[33, "p"] = 0.4
     assert not read_table(save(frame, tmp_path / "a.csv")).correct[1, 3]
-    with pytest.raises(FormatError, match=r"row 1: .* found 0.25, expected above 1/2, or below 1/4"):
+    with pytest.raises(FormatError, match=r"row 1: .* found p 0.25"):
         read_table(save(frame, tmp_path / "a.csv"), classes=4)
     frame = long(log, p=np.full((4, 30), 0.9))
     with pytest.raises(FormatError, match="the number of classes is not known"):
@@ -202,7 +195,7 @@ def test_ids_stay_what_they_are(tmp_path):
     assert ids(["7", "8"], ".parquet") == ["7", "8"]
     assert ids([7, 8], ".parquet") == [7, 8]
     assert ids(["NA", "null"]) == ["NA", "null"]
-    with pytest.raises(FormatError, match="column 'i' holds no ids; found double"):
+    with pytest.raises(FormatError, match="column 'i' holds no id"):
         ids([1.5, 2.5], ".parquet")
     with pytest.raises(FormatError, match="row 2: column 'i' holds no id"):
         ids(["a", None])
@@ -222,38 +215,39 @@ def test_bad_tables_are_named(log, tmp_path):
         assert str(error.value).startswith(str(path))
 
     refused(
-        "there is no gold column; found id, epoch, p, correct, expected 'gold'.*gold=COLUMN",
+        "there is no column 'gold'; found id, epoch, p, correct",
         frame=good.drop(columns="gold"),
     )
     refused("there is no column of predictions", frame=good[["id", "epoch", "gold"]])
-    refused("the table is empty; found a header only", frame=good[:0])
-    refused("epoch 2 is partial; found 29 of 30 examples; 'x05' is not there", frame=good.drop(index=65))
-    refused("epoch 2 is missing; found 0 of 30", frame=good[good.epoch != 2])
-    refused("the first epoch is missing; found epoch 2", frame=good[good.epoch >= 2])
-    refused("row 121: id 'x00' comes more than once at epoch 0; found already in row 1", DuplicateIdError,
+    refused("the table is empty", frame=good[:0])
+    refused("epoch 2 is partial or missing; found 29 of 30 examples; 'x05' is not there", frame=good.drop(index=65))
+    refused("epoch 2 is partial or missing; found 0 of 30", frame=good[good.epoch != 2])
+    refused("the first epoch is missing; found 2", frame=good[good.epoch >= 2])
+    refused("row 121: id 'x00' appears twice at epoch 0; found already in row 1", DuplicateIdError,
             frame=pd.concat([good, good[:1]]))  # fmt: skip
     gold = int(log[2][5])
-    refused(
-        f"row 36: the gold label of id 'x05' differs between epochs; found {gold + 1} at epoch 1", gold=(35, gold + 1)
-    )
+    refused(f"row 36: the gold label of id 'x05' differs between epochs; found {gold + 1}", gold=(35, gold + 1))
     refused("row 36: column 'p' holds no number; found 'much'", p=(35, "much"))
     refused("row 36: column 'p' holds no number; found ''", p=(35, None))
     refused("row 36: column 'p' holds no probability; found 1.5", RangeError, p=(35, 1.5))
-    refused("row 36: column 'p' holds no probability; found nan", RangeError, p=(35, "nan"))
+    refused("row 36: column 'p' holds no number; found 'nan'", p=(35, "nan"))
     refused("row 36: column 'correct' holds no 0 or 1; found 'maybe'", correct=(35, "maybe"))
     refused("row 36: columns 'p' and 'correct' contradict each other; found p 0.75, correct False", correct=(35, 0))
     refused("row 36: column 'epoch' holds no whole number; found '1.5'", epoch=(35, 1.5))
     refused("row 36: column 'gold' holds no number; found 'pos'", gold=(35, "pos"))
-    refused("found 71, expected 1 to 64", RangeError, epoch=(35, 70))
+    refused("epoch 1 is partial or missing; found 29 of 30", epoch=(35, 70))
     refused("a class has no column; found p_0, p_2", frame=good.assign(p_0=0.5, p_2=0.5))
-    refused("holds no lists; found string.*p_0, p_1", frame=good.assign(probabilities="[0.5, 0.5]"))
+    refused("'probabilities' holds no list of numbers", frame=good.assign(probabilities="[0.5, 0.5]"))
     with pytest.raises(FormatError, match=r"row 1: columns 'p' and 'correct' contradict"):
         read_table(save(long(log, p=np.full((4, 30), 0.2), correct=right), path), classes=3)
 
     good.to_csv(path, index=False)
     text = path.read_text()
     path.write_text(text[:-8])
-    with pytest.raises(FormatError, match=r"a.csv: the table cannot be read; found CSV parse error: Row #121"):
+    with pytest.raises(FormatError, match=r"a.csv row 120: column 'correct' holds no 0 or 1"):
+        read_table(path)
+    path.write_text(text.replace("x05,0,", "x05,0,0,"))
+    with pytest.raises(FormatError, match="the table cannot be read"):
         read_table(path)
     path.write_bytes(text.replace("x05", "x\xe9").encode("latin-1"))
     with pytest.raises(FormatError, match="the file is not UTF-8"):
@@ -264,7 +258,7 @@ def test_bad_tables_are_named(log, tmp_path):
     with pytest.raises(FormatError, match="two columns have the same name; found 'p'"):
         read_table(path)
     path.write_text("")
-    with pytest.raises(FormatError, match="cannot be read; found Empty CSV file"):
+    with pytest.raises(FormatError, match="cannot be read"):
         read_table(path)
     parquet = tmp_path / "a.parquet"
     good.to_parquet(parquet)

@@ -12,7 +12,6 @@ import torch
 from soi_lib import data_map
 from soi_lib.dynamics import TrainingDynamics
 from soi_lib.errors import DuplicateIdError, FormatError, OutputExistsError, RangeError, SoiError
-from soi_lib.integrations import cartography_lines
 from soi_lib.integrations.cartography import read_dynamics, write_dynamics
 from soi_lib.recorder import DynamicsRecorder
 
@@ -85,17 +84,6 @@ def test_reading(log, tmp_path):
     assert read_dynamics(folder).fingerprint() == dyn.fingerprint()
     numbers = read_dynamics(folder_of(tmp_path / "numbers", logits, gold, range(50)))
     assert numbers.ids.dtype == np.int64
-
-
-def test_the_quick_and_the_careful_reader_agree(log, tmp_path, rng):
-    ours = write_dynamics(recorded(rng), tmp_path / "ours")
-    for folder in (log[0], ours):
-        data = (folder / "dynamics_epoch_1.jsonl").read_bytes()
-        quick = cartography_lines._quick(data, 1)
-        careful = cartography_lines._careful(data, folder, 1)
-        assert quick is not None
-        for name, value in vars(quick).items():
-            assert np.array_equal(value, vars(careful)[name]), name
 
 
 @pytest.mark.parametrize("ids", [None, list(range(-5, 35))])
@@ -183,7 +171,7 @@ def change(file, line, **values):
     file.write_text("\n".join(lines) + "\n")
 
 
-NO_NUMBERS = "the logits of 'train-6' are no numbers; found "
+NO_NUMBERS = "the logits of 'train-6' are not numbers; found "
 DAMAGES = {
     "null logits": (dict(logits_epoch_2=None), FormatError, NO_NUMBERS + "None"),
     "a null among them": (dict(logits_epoch_2=[1.0, None, 2.0]), FormatError, NO_NUMBERS + r"\[1.0, None, 2.0\]"),
@@ -197,12 +185,16 @@ DAMAGES = {
         "the key 'logits_epoch_2' is missing; found guid, gold, logits_epoch_1",
     ),
     "no guid": (dict(guid=...), FormatError, "the key 'guid' is missing"),
-    "guid again": (dict(guid="train-3"), DuplicateIdError, "'train-3' comes more than once; found already in line 4"),
+    "guid again": (dict(guid="train-3"), DuplicateIdError, "'train-3' appears twice; found already in line 4"),
     "guid of another kind": (dict(guid=6), FormatError, "the guid is of another kind; found 6, expected str"),
     "unknown guid": (dict(guid="x"), FormatError, "the epoch has an example that epoch 0 lacks; found 'x'"),
-    "gold text": (dict(gold="pos"), RangeError, "gold label of 'train-6' is no class; found 'pos', expected 0 to 2"),
-    "gold too high": (dict(gold=3), RangeError, "the gold label of 'train-6' is no class; found 3"),
-    "gold true": (dict(gold=True), RangeError, "the gold label of 'train-6' is no class; found True"),
+    "gold text": (
+        dict(gold="pos"),
+        RangeError,
+        "gold label of 'train-6' is not one of the classes; found 'pos', expected 0 to 2",
+    ),
+    "gold too high": (dict(gold=3), RangeError, "the gold label of 'train-6' is not one of the classes; found 3"),
+    "gold true": (dict(gold=True), RangeError, "the gold label of 'train-6' is not one of the classes; found True"),
 }
 
 
@@ -232,10 +224,10 @@ def test_a_truncated_line(log):
     with pytest.raises(FormatError, match=r"dynamics_epoch_4.jsonl line 50: the line is broken; found .*cut short"):
         read_dynamics(log[0])
     file.write_bytes(b'{"guid": "\xff"}\n')
-    with pytest.raises(FormatError, match=r"line 1: the line is not UTF-8"):
+    with pytest.raises(FormatError, match="line 1: the line is broken"):
         read_dynamics(log[0])
     file.write_bytes(b"[1, 2]\n")
-    with pytest.raises(FormatError, match=r"line 1: the line is no JSON object; found \[1, 2\]"):
+    with pytest.raises(FormatError, match=r"line 1: the line is not a JSON object; found \[1, 2\]"):
         read_dynamics(log[0])
     file.write_bytes(b"\n")
     with pytest.raises(FormatError, match="the epoch is empty"):
@@ -257,7 +249,9 @@ def test_an_epoch_of_other_classes(log):
     file = log[0] / "dynamics_epoch_2.jsonl"
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     file.write_text("\n".join(json.dumps(r | {"logits_epoch_2": [*r["logits_epoch_2"], 0.5]}) for r in rows))
-    with pytest.raises(FormatError, match=r"dynamics_epoch_2.jsonl: the epoch has another number of classes; found 4"):
+    with pytest.raises(
+        FormatError, match=r"dynamics_epoch_2.jsonl line 1: 'train-0' has another number of classes; found 4"
+    ):
         read_dynamics(log[0])
 
 
@@ -297,8 +291,8 @@ def test_keys_of_ours_that_contradict_the_logits(rng, tmp_path):
             read_dynamics(folder)
         file.write_text(whole)
     change(file, 4, p_gold="0.5")
-    with pytest.raises(FormatError, match=r"line 4: p_gold is no float; found '0\.5'"):
+    with pytest.raises(FormatError, match=r"line 4: p_gold is missing or of another kind; found '0\.5'"):
         read_dynamics(folder)
     change(file, 4, p_gold=...)
-    with pytest.raises(FormatError, match="line 4: the key 'p_gold' is missing; expected in every line or none"):
+    with pytest.raises(FormatError, match="line 4: p_gold is missing"):
         read_dynamics(folder)
