@@ -2,7 +2,7 @@
 
 Special about it: correctness over up to 64 epochs is also one 64-bit word an example (`history`), so that
 categories and counts are a few bit operations on a million examples at once. Everything is checked when it is
-built, so nothing later asks whether ids are unique or probabilities in range. `dynamics_file` keeps it on disk.
+built, so nothing later asks whether ids are unique or probabilities in range. `io` keeps it on disk.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 import soi_lib
-from soi_lib import io as dynamics_file
+from soi_lib import io
 from soi_lib.errors import AlignmentError, DuplicateIdError, FormatError, RangeError, located
 from soi_lib.io import MAX_EPOCHS as MAX_EPOCHS  # callers know it from here
 from soi_lib.io import SCHEMA
@@ -232,7 +232,7 @@ class TrainingDynamics:
             created=self.meta.created or f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
             library_version=self.meta.library_version or soi_lib.__version__,
         )
-        return dynamics_file.write(Path(path), columns, meta.to_dict(), overwrite=overwrite)
+        return io.write(Path(path), columns, meta.to_dict(), overwrite=overwrite)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> TrainingDynamics:
@@ -242,7 +242,7 @@ class TrainingDynamics:
         or truncated bytes), DuplicateIdError, RangeError (history beyond E, p outside 0..1, gold no class) or
         FormatError.
         """
-        columns, values = dynamics_file.read(Path(path))
+        columns, values = io.read(Path(path))
         ids, history = columns.pop("id"), columns.pop("history")
         with located(path):
             meta = Meta.from_dict(values)
