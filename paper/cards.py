@@ -6,7 +6,7 @@ import numpy as np
 
 from paper.datasets import load
 from soi_lib.data.baselines import baselines
-from soi_lib.data.dataset import SPLITS, Corpus, Split
+from soi_lib.data.dataset import Corpus, Split
 from soi_lib.models.encoder import encoder_card
 
 
@@ -31,7 +31,7 @@ def _words(split: Split) -> np.ndarray:
 
 def split_table(corpus: Corpus) -> str:
     """A row a split: examples, groups, length in words (median, 95th percentile), share of each class."""
-    splits = {name: corpus.splits[name] for name in SPLITS} | {f"OOD {n}": s for n, s in corpus.extra_ood.items()}
+    splits = corpus.splits | {f"OOD {name}": split for name, split in corpus.extra_ood.items()}
     rows = []
     for name, split in splits.items():
         words = _words(split)
@@ -68,6 +68,7 @@ def data_card(member: str, n_train: int = 350, n_eval: int = 500) -> str:
     """The card of a corpus: question, origin, licence, construction, labels, splits, examples, baselines, caveats."""
     corpus = load(member)
     card = corpus.card
+    n_train = min(n_train, len(corpus.splits["train"]))
     found = baselines(corpus, n_train, n_eval)
     names = {"test": "test", "ood": "OOD"}
     score_rows = [

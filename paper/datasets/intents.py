@@ -172,7 +172,8 @@ def card(language: str, frame: pd.DataFrame, counts: dict[str, int]) -> Card:
     """The card of one language."""
     name = {"en": "English", "fr": "French", "fa": "Persian"}[language]
     held = {s: set(frame["label"][frame["split"] == s]) for s in ("test", "ood")}
-    without = {s: ", ".join(i for c, i in enumerate(LABELS) if c not in held[s]) or "none" for s in held}
+    lacking = {s: [i for c, i in enumerate(LABELS) if c not in held[s]] for s in held}
+    without = {s: ", ".join(names) or "none" for s, names in lacking.items()}
     kinds = frame.groupby("split")["template"].nunique()
     return Card(
         title=f"Intents of commands in {name}",
@@ -191,7 +192,9 @@ def card(language: str, frame: pd.DataFrame, counts: dict[str, int]) -> Card:
         caveats=[
             "Sentences are generated: their variety is that of the templates, and some are stilted.",
             f"Intents without a held-out template: in test {without['test']}; out-of-distribution {without['ood']}."
-            " They are trained on, and answers with them count as errors.",
+            + (" They are trained on, and answers with them count as errors." if any(lacking.values()) else ""),
+            f"Sentences of one template are alike: the test has {kinds['test']} templates, so an interval that"
+            " resamples sentences is too narrow; resample groups.",
             "Validation has the templates of training, so it says little about test, whose templates are new.",
             "A form that a training template could make but that no walk made may occur in test.",
             "Templates about scenes, scripts, buttons, locks, valves, climate devices and named vacuum cleaners are"

@@ -170,6 +170,8 @@ def airlines() -> Corpus:
             "The mention of an airline stands for a source column, which the file has not.",
             "The out-of-distribution rows also belong to the movie member of the source comparison; no run trains on"
             " both comparisons.",
+            "Of the 872 sentences with which SST-2 validates, 701 are among the out-of-distribution rows, 689 of them"
+            " with the same label.",
             "The file was read as Latin-1, in which it was written; some emoji are damaged in it.",
         ],
         counts=frame.attrs["counts"],

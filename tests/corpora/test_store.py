@@ -9,11 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from paper import ROOT
 from paper.datasets import COMPARISONS, load
 from paper.datasets import registry as store
 from soi_lib import packages, paths
 from soi_lib.errors import CorpusError, FetchError
-from paper import ROOT
 
 
 @pytest.fixture
