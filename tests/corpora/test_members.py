@@ -9,8 +9,8 @@ import sys
 import numpy as np
 import pytest
 
-from paper.datasets import COMPARISONS, SPLITS, Corpus, load
-from soi_lib.data.dataset import all_splits, normalise, validate
+from paper.datasets import COMPARISONS, load
+from soi_lib.data.dataset import SPLITS, Corpus, all_splits, normalise, validate
 
 MEMBERS = [name for names in COMPARISONS.values() for name in names]
 CHILD = """

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from fake_hub import COMMIT, serve
 
+from paper import ROOT
 from soi_lib import paths
 from soi_lib.runs.config import load_profile
 from soi_lib.runs.spec import plan
@@ -21,11 +22,12 @@ LABELS = {"mrpc": [0, 1], "rte": ["entailment", "not_entailment"], "clinc150_sma
 SIZES = {"train": 24, "validation": 12, "test": 16}
 CHILD = """
 import json, sys
-from soi_lib.runs import config as profile
+import paper
+from soi_lib.runs.config import load_profile
 from soi_lib.runs.spec import plan
 found = {}
 for path in sys.argv[1:]:
-    found |= dict(pair for spec in plan(profile.load_profile(path)) for pair in spec.fingerprints)
+    found |= dict(pair for spec in plan(load_profile(path)) for pair in spec.fingerprints)
 print(json.dumps(found))
 """
 
@@ -87,7 +89,7 @@ def test_a_copy_of_the_rows_gives_the_fingerprints_of_the_hub(tmp_path, cache, m
 
     written = []
     for name in ("public", "clinc"):  # the hub here has one commit
-        text = (paths.resource("profiles") / f"{name}.yaml").read_text(encoding="utf-8")
+        text = (ROOT / "paper" / "profiles" / f"{name}.yaml").read_text(encoding="utf-8")
         for source in load_profile(name).corpora.values():
             text = text.replace(str(source.revision), COMMIT)
         (tmp_path / f"{name}.yaml").write_text(text, encoding="utf-8")
