@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from paper.claims import rules
+from paper.claims.judge import difference
 from soi_lib import atomic
 from soi_lib.analysis.effects import Effect, Score, gain, mean_effect
 from soi_lib.analysis.transition_test import transition_excess
@@ -150,16 +151,10 @@ def _tasks(rng: np.random.Generator, kind: str, size: float) -> tuple[str, str, 
     of_pair = {pair: [v for (_, s, _), v in cases.items() if s == pair] for pair in pairs}
     gains = {pair: float(np.mean([v.mean() for v in values])) for pair, values in of_pair.items()}
     similar, dissimilar = of_pair[pairs[0]], of_pair[pairs[-1]]
-    contrast = _contrast(similar, dissimilar)
+    contrast = difference(similar, dissimilar)
     rho, p = rules.similarity_test(alike, gains)
     second = rules.similar_gain(mean_effect(similar), contrast, p, rho)
     return first, second, rules.together([first, second])
-
-
-def _contrast(similar: Sequence[Array], dissimilar: Sequence[Array]) -> Effect:
-    """The mean of the first minus the mean of the second: different tables, so signs instead of differences."""
-    tables = [2 * x for x in similar] + [-2 * x for x in dissimilar]
-    return mean_effect(tables)
 
 
 def transitions(rng: np.random.Generator, reps: int) -> list[dict[str, Any]]:

@@ -13,7 +13,8 @@ from typing import Literal, TypeVar, get_args
 import numpy as np
 
 from soi_lib.analysis.effects import Effect, Score
-from soi_lib.analysis.transition_test import OFF_DIAGONAL, Excess, false_discovery
+from soi_lib.analysis.statistics import benjamini_hochberg
+from soi_lib.analysis.transition_test import OFF_DIAGONAL, Excess
 
 T = TypeVar("T", str, int)
 Outcome = Literal["gain", "loss", "negligible", "open"]
@@ -88,11 +89,7 @@ def outcome(effect: Effect, bound: float = BOUND, q: float | None = None) -> Out
 
 def corrected(effects: Sequence[Effect]) -> list[Outcome]:
     """`outcome` of every effect with gains and losses corrected over all of them (Benjamini and Hochberg 1995)."""
-    from scipy.stats import false_discovery_control  # type: ignore[import-untyped]
-
-    if not effects:
-        return []
-    adjusted = false_discovery_control([effect.p for effect in effects])
+    adjusted = benjamini_hochberg([effect.p for effect in effects])
     return [outcome(effect, q=float(q)) for effect, q in zip(effects, adjusted, strict=True)]
 
 
@@ -169,7 +166,8 @@ def similar_gain(similar: Effect | None, contrast: Effect | None, p: float, rho:
 def moving(tests: Sequence[Excess]) -> list[np.ndarray]:
     """C4: the moves of every dataset that are more than noise, 6x6 bool."""
     out = []
-    for test, q in zip(tests, false_discovery(tests), strict=True):
+    adjusted = benjamini_hochberg([test.p for test in tests])
+    for test, q in zip(tests, adjusted, strict=True):
         with np.errstate(invalid="ignore"):
             significant = q <= FALSE_DISCOVERY_RATE
         out.append(OFF_DIAGONAL & significant & (test.swap_p <= SWAP_P) & (test.difference >= LEAST_MOVE))
@@ -178,7 +176,7 @@ def moving(tests: Sequence[Excess]) -> list[np.ndarray]:
 
 def moves(tests: Sequence[Excess]) -> Judgement:
     """C4: do examples move between categories from alone to together, beyond the floor between seeds?"""
-    from scipy.stats import binom
+    from scipy.stats import binom  # type: ignore[import-untyped]
 
     if not tests:
         return "not tested"
@@ -231,11 +229,14 @@ def similarity_test(similarity: Mapping[tuple[T, T], float], gains: Mapping[tupl
     """
     from scipy.stats import rankdata
 
+    if not gains:
+        return float("nan"), float("nan")
     names = sorted({name for pair in gains for name in pair})
     number = {name: k for k, name in enumerate(names)}
     alike = np.full((len(names), len(names)), np.nan)
     for (a, b), value in similarity.items():
-        alike[number[a], number[b]] = alike[number[b], number[a]] = value
+        if a in number and b in number:
+            alike[number[a], number[b]] = alike[number[b], number[a]] = value
     rows = np.array([[number[a], number[b]] for a, b in gains])
     gained = rankdata(np.round(list(gains.values()), 12))
     orders = np.array(list(permutations(range(len(names)))))  # the first one is the order itself

@@ -10,7 +10,6 @@ the two settings within seeds, which are enumerated.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,18 +80,6 @@ def transition_excess(single: npt.ArrayLike, multi: npt.ArrayLike) -> Excess:
 
 def _z(effect: Effect) -> float:
     return effect.value / effect.by_examples**0.5 if effect.by_examples > 0 else np.nan
-
-
-def false_discovery(tests: Sequence[Excess]) -> list[Array]:
-    """q-values (6x6 each, NaN where p is) over all cells of all `tests` together (Benjamini and Hochberg 1995)."""
-    from scipy.stats import false_discovery_control  # type: ignore[import-untyped]
-
-    p = np.stack([test.p for test in tests])
-    q = np.full(p.shape, np.nan)
-    known = ~np.isnan(p)
-    if known.any():
-        q[known] = false_discovery_control(p[known])
-    return list(q)
 
 
 def _pseudo_values(single: Array, multi: Array) -> Array:

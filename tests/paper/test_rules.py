@@ -27,6 +27,17 @@ def test_the_page_states_the_rules_that_are_applied() -> None:
     assert (ROOT / "book/rules.md").read_text(encoding="utf-8") == page(power)
 
 
+def test_the_simulated_rates_are_those_that_the_rules_promise() -> None:
+    power = json.loads((ROOT / POWER).read_text(encoding="utf-8"))
+    nothing = [row for row in power["case"] if row["true"] == 0]
+    assert np.mean([row["gain"] + row["loss"] for row in nothing]) <= 0.06
+    assert 0.93 <= np.mean([row["coverage"] for row in power["case"]]) <= 0.98
+    without = [row for study in ("C2", "C5", "languages") for row in power[study] if row["true"] == 0]
+    without += [power["C3"][0]["claim"], power["C4"][0]["claim"]]
+    assert len(without) == 6
+    assert max(verdicts.get("supported", 0) for verdicts in without) <= 0.05
+
+
 def test_an_effect_is_a_gain_a_loss_negligible_or_open() -> None:
     found = [rules.outcome(e) for e in (GAIN, LOSS, NEGLIGIBLE, OPEN)]
     assert found == ["gain", "loss", "negligible", "open"]

@@ -1,0 +1,235 @@
+"""From predictions and categories to verdicts: every claim as one function on plain arrays.
+
+Special about it: the rules are in `rules`; this module measures the effects that they ask for and lists them, a row a
+case, so that a page can show what a verdict rests on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from paper.claims import rules
+from paper.claims.rules import Judgement, Outcome
+from soi_lib.analysis.effects import Effect, Score, contributions, mean_effect
+from soi_lib.analysis.soi import SOI
+from soi_lib.analysis.transition_test import transition_excess
+
+Array = npt.NDArray[Any]
+SINGLE, ALL, EQUAL = "single", "all", "equal budget"
+CONTRASTS = {"gain": (SINGLE, ALL), "diversity": (SINGLE, EQUAL), "quantity": (EQUAL, ALL)}
+RUN, SUBSET, RANDOM, MORE = "run", "subset", "random", "equal updates"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What the runs of several settings predict for one set of examples, row s of every setting from seed s.
+
+    gold: class codes (N,). predicted: class codes (S, N) by setting. positive: for two classes, the probability of
+    class 1 (S, N) by setting; None otherwise.
+    """
+
+    gold: Array
+    predicted: Mapping[str, Array]
+    positive: Mapping[str, Array] | None = None
+
+    @property
+    def scores(self) -> tuple[Score, ...]:
+        """The scores that the rules ask for, the deciding one first."""
+        return rules.scores_for(2 if self.positive is not None else 3)
+
+    def gain(self, before: str, after: str, score: Score | None = None) -> Array:
+        """Contributions (S, N) to a score in setting `after` minus that in `before`; the deciding one by default."""
+        score = score or self.scores[0]
+        given = self.positive if score == "auc" and self.positive is not None else self.predicted
+        return contributions(score, self.gold, given[after]) - contributions(score, self.gold, given[before])
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A verdict and what it rests on: a table with a row per case, verdicts of its parts, and further numbers."""
+
+    verdict: Judgement
+    table: pd.DataFrame
+    parts: Mapping[str, Judgement] = field(default_factory=dict)
+    seeds: int = 0
+    numbers: Mapping[str, float] = field(default_factory=dict)
+
+
+def six_behaviours(codes: Mapping[str, Array]) -> Finding:
+    """C1, from the categories (S, N) of every dataset trained alone."""
+    shares = {soi.label: {name: mean_effect(c == soi) for name, c in codes.items()} for soi in SOI}
+    rows = [
+        _row(effect, category=label, dataset=name, occurs=effect.value >= rules.LEAST_SHARE)
+        for label, found in shares.items()
+        for name, effect in found.items()
+    ]
+    verdict = rules.behaviours({label: list(found.values()) for label, found in shares.items()})
+    return _finding(verdict, rows)
+
+
+def consistent_gain(evaluations: Mapping[str, Evaluation]) -> Finding:
+    """C2 and the languages, from one evaluation per dataset with the settings single and all, and equal budget or not.
+
+    `parts` has the verdicts by every score, and those on diversity and quantity by the deciding one.
+    """
+    rows = []
+    outcomes: dict[tuple[str, int], list[Outcome]] = {}
+    for name, evaluation in evaluations.items():
+        for contrast, (before, after) in CONTRASTS.items():
+            if before not in evaluation.predicted or after not in evaluation.predicted:
+                continue
+            for k, score in enumerate(evaluation.scores):
+                effect = mean_effect(evaluation.gain(before, after, score))
+                outcomes.setdefault((contrast, k), []).append(rules.outcome(effect))
+                rows.append(_row(effect, dataset=name, contrast=contrast, score=score, outcome=rules.outcome(effect)))
+    scores = next(iter(evaluations.values())).scores if evaluations else ()
+    parts = {f"{contrast}, {scores[k]}": rules.consistent(found) for (contrast, k), found in outcomes.items()}
+    return _finding(rules.consistent(outcomes.get(("gain", 0), [])), rows, parts)
+
+
+def several_tasks(
+    evaluations: Mapping[tuple[str, str], Evaluation], similarity: Mapping[tuple[str, str], float]
+) -> Finding:
+    """C3, from the evaluations of every task on every set, by (task, set), and the similarity of pairs of tasks.
+
+    The settings are single, all, and for every pair the name of the partner. Without the pairs that the rules name,
+    or with a pair that has no similarity, the second half is not tested.
+    """
+    cases: dict[tuple[frozenset[str], str, str], Array] = {}
+    tasks = list(dict.fromkeys(task for task, _ in evaluations))
+    for (task, split), evaluation in evaluations.items():
+        for setting in evaluation.predicted:
+            if setting == ALL or setting in tasks:
+                together = frozenset(tasks if setting == ALL else (task, setting))
+                cases[together, task, split] = evaluation.gain(SINGLE, setting)
+    effects = {case: mean_effect(values) for case, values in cases.items()}
+    outcomes = dict(zip(effects, rules.corrected(list(effects.values())), strict=True))
+    rows = [
+        _row(effect, task=case[1], setting="+".join(sorted(case[0])), set=case[2], outcome=outcomes[case])
+        for case, effect in effects.items()
+    ]
+    of = {together: [v for (t, _, _), v in cases.items() if t == together] for together, _, _ in cases}
+    first = rules.mixed_results(list(effects.values()), [mean_effect(values) for values in of.values()])
+    pairs = [pair for pair in combinations(sorted(tasks), 2) if frozenset(pair) in of]
+    gains = {pair: float(np.mean([v.mean() for v in of[frozenset(pair)]])) for pair in pairs}
+    rho, p = rules.similarity_test(similarity, gains)
+    named = [of.get(frozenset(pair), []) for pair in (rules.SIMILAR_PAIR, rules.DISSIMILAR_PAIR)]
+    similar = mean_effect(named[0]) if named[0] else None
+    contrast = difference(*named) if all(named) else None
+    for what, effect in (("similar pair", similar), ("similar minus dissimilar pair", contrast)):
+        rows += [_row(effect, task=what, setting="", set="all", outcome=rules.outcome(effect))] if effect else []
+    second = rules.similar_gain(similar, contrast, p, rho)
+    found = _finding(rules.together([first, second]), rows, {"mixed results": first, "similar tasks": second})
+    return replace(found, numbers={"rank correlation": rho, "p": p})
+
+
+def difference(first: Sequence[Array], second: Sequence[Array]) -> Effect:
+    """The mean of some tables minus the mean of others, which have the same seeds but other examples."""
+    count = len(first) + len(second)
+    return mean_effect(
+        [x * (count / len(first)) for x in first] + [x * (-count / len(second)) for x in second]  # mean_effect averages
+    )
+
+
+def moves(codes: Mapping[str, tuple[Array, Array]]) -> Finding:
+    """C4, from the categories (S, N) of every dataset alone and all together."""
+    seeds = min((len(single) for single, _ in codes.values()), default=0)
+    if seeds < rules.LEAST_SEEDS:
+        return Finding("not tested", pd.DataFrame(), seeds=seeds)
+    tests = {name: transition_excess(single, multi) for name, (single, multi) in codes.items()}
+    rows: list[dict[str, Any]] = []
+    for (name, test), cells in zip(tests.items(), rules.moving(list(tests.values())), strict=True):
+        for i, j in np.argwhere(cells):
+            rows.append(_row(test.effects[i][j], dataset=name, **{"from": SOI(i).label, "to": SOI(j).label}))
+    verdict = rules.moves(list(tests.values()))
+    return _finding(verdict, rows, seeds=seeds)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A second stage on one subset in one case (a dataset in a setting and an arm).
+
+    ids: the chosen examples of every seed. start, end: share of them that is wrong or not confident before and after
+    the stage, by seed. evaluations: by set (test, OOD), with the settings run, subset, random and equal updates.
+    """
+
+    ids: Sequence[frozenset[Any]]
+    start: Array
+    end: Array
+    evaluations: Mapping[str, Evaluation]
+
+    @property
+    def flips(self) -> float:
+        """Share of the test examples on which the subset and its random control lead to different predictions."""
+        predicted = self.evaluations["test"].predicted
+        return float((predicted[SUBSET] != predicted[RANDOM]).mean())
+
+    @property
+    def manipulated(self) -> bool:
+        """Whether the stage had something to learn, learned it, and changed predictions."""
+        return rules.manipulated(float(np.mean(self.start)), float(np.mean(self.end)), self.flips)
+
+
+def second_stage(stages: Mapping[str, Mapping[str, Stage]]) -> Finding:
+    """C5, from the stages by subset and case. Of subsets that coincide in a case only the first one counts there."""
+    rows: list[dict[str, Any]] = []
+    effects: dict[tuple[str, str, str], Effect] = {}
+    passed: dict[str, int] = {}
+    for subset, cases in stages.items():
+        own = {case: stage for case, stage in cases.items() if not _seen_before(stages, subset, case)}
+        good = [stage for stage in own.values() if stage.manipulated]
+        passed[subset] = len(good)
+        for case, stage in own.items():
+            check = {"start": float(np.mean(stage.start)), "end": float(np.mean(stage.end)), "flips": stage.flips}
+            rows.append({"subset": subset, "case": case, "manipulated": stage.manipulated} | check)
+        for split in dict.fromkeys(split for stage in good for split in stage.evaluations):
+            for against in (RUN, RANDOM, MORE):
+                tables = [
+                    stage.evaluations[split].gain(against, SUBSET)
+                    for stage in good
+                    if split in stage.evaluations and against in stage.evaluations[split].predicted
+                ]
+                if tables:
+                    effect = effects[subset, split, against] = mean_effect(tables)
+                    row = {"subset": subset, "case": "pooled", "set": split, "against": against}
+                    rows.append(_row(effect, **row, outcome=rules.outcome(effect)))
+    main = rules.MAIN_SUBSET
+    by = {a: {s: e for (name, s, x), e in effects.items() if (name, x) == (main, a)} for a in (RUN, RANDOM)}
+    others = [effect for (name, _, against), effect in effects.items() if name != main and against == RANDOM]
+    count = len(stages.get(main, {}))
+    tested = passed.get(main, 0) / count if count else 0.0
+    return _finding(rules.second_stage(tested, by[RUN], by[RANDOM], others), rows)
+
+
+def _seen_before(stages: Mapping[str, Mapping[str, Stage]], subset: str, case: str) -> bool:
+    """Whether an earlier subset has nearly the same examples in this case, in the mean over seeds."""
+    for earlier in stages:
+        if earlier == subset:
+            return False
+        if case in stages[earlier]:
+            pairs = zip(stages[earlier][case].ids, stages[subset][case].ids, strict=True)
+            if np.mean([len(a & b) / len(a | b) if a | b else 1.0 for a, b in pairs]) >= rules.SAME_SUBSET:
+                return True
+    return False
+
+
+def _row(effect: Effect, **what: Any) -> dict[str, Any]:
+    interval = effect.interval(rules.LEVEL)
+    numbers = {"value": interval.value, "low": interval.low, "high": interval.high, "n": effect.n}
+    return {**what, **numbers, "seeds": effect.seeds}
+
+
+def _finding(
+    verdict: Judgement, rows: list[dict[str, Any]], parts: Mapping[str, Judgement] | None = None, seeds: int = 0
+) -> Finding:
+    """The finding; with too few seeds nothing is tested, whatever the rule gives."""
+    table = pd.DataFrame(rows)
+    seeds = seeds or (int(table["seeds"].min()) if "seeds" in table and table["seeds"].notna().any() else 0)
+    return Finding(verdict if seeds >= rules.LEAST_SEEDS else "not tested", table, dict(parts or {}), seeds)

@@ -1,0 +1,230 @@
+"""Verdicts on arrays of planted truth: each claim in the ways it can end, and what must not change a verdict."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+from paper.claims import judge, rules
+from paper.claims.judge import ALL, EQUAL, MORE, RANDOM, RUN, SINGLE, SUBSET, Evaluation, Stage
+from paper.claims.power import Examples
+
+SOURCES = ("tweets", "amazon", "movie")
+TASKS = ("entailment", "paraphrase", "sentiment", "questions", "opinions")
+BASE = 0.88
+
+
+def evaluation(rng, targets: dict[str, float], *, n: int = 1000, seeds: int = 10, spread: float = 0.007) -> Evaluation:
+    """Runs whose AUC is `targets` by setting, on average over seeds."""
+    world = Examples(rng, n, "auc", spread)
+    scores = {setting: world.runs(target, seeds) for setting, target in targets.items()}
+    # the runs' scores have the sign of the right class in front, and AUC only sees their order
+    return Evaluation(world.gold, {k: (v > 0).astype(int) for k, v in scores.items()}, scores)
+
+
+def sources(gains, *, seed: int = 0, **more) -> dict[str, Evaluation]:
+    rng = np.random.default_rng(seed)
+    return {
+        name: evaluation(rng, {SINGLE: BASE, EQUAL: BASE + gain / 2, ALL: BASE + gain}, **more)
+        for name, gain in zip(SOURCES, gains, strict=True)
+    }
+
+
+@pytest.mark.parametrize(
+    ("gains", "verdict"),
+    [
+        ((0.05, 0.06, 0.07), "supported"),
+        ((0.06, 0.0, -0.06), "mixed"),
+        ((0.0, 0.0, 0.0), "not supported"),
+        ((-0.05, 0.0, -0.05), "not supported"),
+    ],
+)
+def test_sources_gain_or_do_not(gains, verdict) -> None:
+    found = judge.consistent_gain(sources(gains, n=2000))
+    assert found.verdict == found.parts["gain, auc"] == verdict
+    rows = found.table[(found.table["contrast"] == "gain") & (found.table["score"] == "auc")]
+    np.testing.assert_allclose(rows["value"].astype(float), gains, atol=0.015)
+    halves = found.table[found.table["score"] == "auc"].pivot(index="dataset", columns="contrast", values="value")
+    np.testing.assert_allclose(halves["diversity"] + halves["quantity"], halves["gain"])
+
+
+def test_few_seeds_or_examples_decide_nothing() -> None:
+    assert judge.consistent_gain(sources((0.05, 0.06, 0.07), seeds=4)).verdict == "not tested"
+    assert judge.consistent_gain(sources((0.0, 0.0, 0.0), n=60, seeds=5)).verdict == "inconclusive"
+    assert judge.consistent_gain({}).verdict == "not tested"
+
+
+def test_a_shift_of_the_threshold_is_no_gain_by_auc() -> None:
+    rng = np.random.default_rng(0)
+    shifted = {}
+    for name in SOURCES:
+        world = Examples(rng, 2000, "auc", 0.004)
+        scores = {s: world.runs(BASE, 10) for s in (SINGLE, ALL)}
+        predicted = {SINGLE: (scores[SINGLE] > 0.8).astype(int), ALL: (scores[ALL] > 0).astype(int)}
+        shifted[name] = Evaluation(world.gold, predicted, scores)
+    found = judge.consistent_gain(shifted)
+    assert found.parts["gain, accuracy"] == "supported"
+    assert found.verdict == "not supported"
+
+
+def test_more_classes_are_judged_by_macro_f1() -> None:
+    rng = np.random.default_rng(0)
+    gold = rng.integers(18, size=600)
+    right = {SINGLE: 0.75, ALL: 0.9}
+    languages = {
+        name: Evaluation(
+            gold,
+            {s: np.where(rng.random((5, 600)) < p, gold, rng.integers(18, size=(5, 600))) for s, p in right.items()},
+        )
+        for name in ("en", "fr", "fa")
+    }
+    found = judge.consistent_gain(languages)
+    assert (found.verdict, set(found.parts)) == ("supported", {"gain, macro_f1", "gain, accuracy"})
+
+
+# --- C3 ----------------------------------------------------------------------------------------------------------
+
+ALIKE = dict.fromkeys(combinations(sorted(TASKS), 2), 0.0)
+ALIKE |= {pair: k / 10 - 0.5 for k, pair in enumerate(ALIKE)}
+ALIKE[tuple(sorted(rules.SIMILAR_PAIR))], ALIKE[tuple(sorted(rules.DISSIMILAR_PAIR))] = 1.0, -1.0
+
+
+def tasks(gain_of_pair, *, seed: int = 0, together: float = 0.0):
+    rng = np.random.default_rng(seed)
+    out = {}
+    for task in TASKS:
+        for split in ("test", "OOD"):
+            pairs = {other: gain_of_pair(*sorted((task, other))) for other in TASKS if other != task}
+            targets = {SINGLE: BASE, ALL: BASE + together} | {other: BASE + gain for other, gain in pairs.items()}
+            out[task, split] = evaluation(rng, targets, n=600, seeds=5)
+    return out
+
+
+@pytest.mark.parametrize(
+    ("gain", "verdict", "first", "second"),
+    [
+        (lambda a, b: 0.06 * ALIKE[a, b], "supported", "supported", "supported"),
+        (lambda a, b: -0.06 * ALIKE[a, b], "mixed", "supported", "not supported"),
+        (lambda a, b: 0.05, "mixed", "mixed", "not supported"),
+        (lambda a, b: 0.0, "not supported", "not supported", "not supported"),
+    ],
+)
+def test_tasks_gain_where_they_are_similar_or_do_not(gain, verdict, first, second) -> None:
+    found = judge.several_tasks(tasks(gain), ALIKE)
+    assert (found.parts["mixed results"], found.parts["similar tasks"]) == (first, second)
+    assert found.verdict == verdict
+    assert len(found.table) == 5 * 2 * 5 + 2
+
+
+def test_without_similarities_or_the_named_pairs_the_second_half_is_not_tested() -> None:
+    evaluations = tasks(lambda a, b: 0.06 * ALIKE[a, b])
+    assert judge.several_tasks(evaluations, {}).parts["similar tasks"] == "not tested"
+    others = {key: value for key, value in evaluations.items() if key[0] != "opinions"}
+    assert judge.several_tasks(others, ALIKE).parts["similar tasks"] == "not tested"
+
+
+# --- C1 and C4 ---------------------------------------------------------------------------------------------------
+
+
+def codes(rng, seeds: int = 5, n: int = 400, *, push: float = 0.0, rare: float = 0.01):
+    """Categories of a single and a multi setting; `push` moves examples from ELE to ACE in multi."""
+    logits = rng.normal(size=(6, n)) * 1.5 + np.log([rare, 0.4, 0.33, 0.03, 0.15, 0.08])[:, None]
+    sides = []
+    for shift in (0.0, push):
+        drawn = logits + rng.gumbel(size=(seeds, 6, n))
+        drawn[:, 1] += shift
+        sides.append(drawn.argmax(axis=1))
+    return sides[0], sides[1]
+
+
+@pytest.mark.parametrize(
+    ("pushes", "verdict"),
+    [((1.5,) * 4, "supported"), ((1.5, 1.5, 0, 0, 0, 0, 0), "mixed"), ((0.0,) * 3, "not supported")],
+)
+def test_examples_move_or_do_not(pushes, verdict) -> None:
+    rng = np.random.default_rng(1)
+    found = judge.moves({f"data {k}": codes(rng, n=1000, push=push) for k, push in enumerate(pushes)})
+    assert found.verdict == verdict
+    if verdict != "not supported":
+        moved = found.table[(found.table["from"] == "ELE") & (found.table["to"] == "ACE")]
+        assert set(moved["dataset"]) >= {f"data {k}" for k, push in enumerate(pushes) if push}
+        assert (moved["value"] >= rules.LEAST_MOVE).all()
+
+
+def test_three_seeds_are_too_few_for_moves() -> None:
+    rng = np.random.default_rng(0)
+    assert judge.moves({"a": codes(rng, seeds=3, push=2.0)}).verdict == "not tested"
+
+
+def test_all_six_categories_occur_or_one_does_not() -> None:
+    rng = np.random.default_rng(0)
+    assert judge.six_behaviours({str(k): codes(rng)[0] for k in range(4)}).verdict == "supported"
+    assert judge.six_behaviours({str(k): codes(rng, rare=1e-6)[0] for k in range(4)}).verdict == "not supported"
+
+
+# --- C5 ----------------------------------------------------------------------------------------------------------
+
+
+def stage(rng, gain: float, *, start: float = 0.6, ids=None, random: float = 0.0, spread: float = 0.004) -> Stage:
+    targets = {RUN: BASE, SUBSET: BASE + gain, RANDOM: BASE + random, MORE: BASE}
+    evaluations = {split: evaluation(rng, targets, n=600, seeds=5, spread=spread) for split in ("test", "OOD")}
+    chosen = ids or [frozenset(rng.choice(500, 80, replace=False).tolist()) for _ in range(5)]
+    return Stage(chosen, np.full(5, start), np.full(5, start / 3), evaluations)
+
+
+@pytest.mark.parametrize(
+    ("gain", "start", "verdict"),
+    [(0.05, 0.6, "supported"), (0.0, 0.6, "not supported"), (-0.05, 0.6, "not supported"), (0.05, 0.02, "not tested")],
+)
+def test_a_second_stage_gains_or_does_not(gain, start, verdict) -> None:
+    rng = np.random.default_rng(0)
+    stages = {rules.MAIN_SUBSET: {f"case {k}": stage(rng, gain, start=start) for k in range(4)}}
+    found = judge.second_stage(stages)
+    assert found.verdict == verdict
+    assert found.table["manipulated"].dropna().eq(start > 0.2).all()
+
+
+def test_gains_that_a_random_subset_gives_too_are_not_those_of_the_subset() -> None:
+    rng = np.random.default_rng(0)
+    stages = {rules.MAIN_SUBSET: {f"case {k}": stage(rng, 0.05, random=0.05) for k in range(4)}}
+    assert judge.second_stage(stages).verdict == "not supported"
+
+
+def test_subsets_that_coincide_are_counted_once() -> None:
+    rng = np.random.default_rng(0)
+    first = stage(rng, 0.0)
+    stages = {rules.MAIN_SUBSET: {"case": first}, "FRGE": {"case": stage(rng, 0.05, ids=first.ids)}}
+    found = judge.second_stage(stages)
+    assert set(found.table["subset"]) == {rules.MAIN_SUBSET}
+    assert found.verdict == "not supported"
+    stages["FRGE"] = {"case": stage(rng, 0.05)}
+    assert judge.second_stage(stages).verdict == "mixed"
+
+
+# --- what must not matter ----------------------------------------------------------------------------------------
+
+
+def test_no_verdict_depends_on_order_or_on_a_random_seed() -> None:
+    """Twenty shuffles of examples and seeds, under other global seeds: same verdicts and numbers."""
+    evaluations = sources((0.02, 0.015, 0.01), n=500)
+    moved = codes(np.random.default_rng(1), push=0.6)
+    first = judge.consistent_gain(evaluations).table["low"].to_numpy(dtype=float)
+    move = judge.moves({"a": moved}).table
+    for seed in range(20):
+        np.random.seed(seed)  # noqa: NPY002
+        rng = np.random.default_rng(seed)
+        rows, order = rng.permutation(10), rng.permutation(500)
+        shuffled = {
+            name: Evaluation(
+                e.gold[order],
+                {k: v[rows][:, order] for k, v in e.predicted.items()},
+                {k: v[rows][:, order] for k, v in e.positive.items()},
+            )
+            for name, e in evaluations.items()
+        }
+        np.testing.assert_allclose(judge.consistent_gain(shuffled).table["low"].to_numpy(dtype=float), first, atol=1e-9)
+        rows, order = rng.permutation(5), rng.permutation(400)
+        again = judge.moves({"a": (moved[0][rows][:, order], moved[1][rows][:, order])}).table
+        np.testing.assert_allclose(again["low"].to_numpy(dtype=float), move["low"].to_numpy(dtype=float), atol=1e-6)
