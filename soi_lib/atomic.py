@@ -8,6 +8,7 @@ process is gone; `sweep` does so in all folders below.
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import logging
@@ -133,8 +134,9 @@ def building(folder: str | os.PathLike[str], *, replace: bool = False) -> Iterat
     """Yield a temporary folder that becomes `folder` when the block ends without an error.
 
     When `folder` already exists (another process was quicker) the new one is dropped: whoever builds into a
-    content-addressed place builds the same thing. With `replace` the new one takes its place; a process that is
-    killed between the two renames leaves the old folder under a temporary name; the next one brings it back.
+    content-addressed place builds the same thing. With `replace` the new one takes its place, in one step where the
+    file system can swap two names. Where it cannot, a process that is killed between two renames leaves the old
+    folder under a temporary name, and the next one brings it back.
     """
     target = Path(folder)
     try:
@@ -151,10 +153,7 @@ def building(folder: str | os.PathLike[str], *, replace: bool = False) -> Iterat
                     os.fsync(handle.fileno())
         os.chmod(tmp, 0o755)
         if replace and target.exists():
-            old = target.with_name(f"{temporary()}{_OLD}{target.name}")
-            os.rename(target, old)
-            os.rename(tmp, target)
-            shutil.rmtree(old, ignore_errors=True)
+            _swap(tmp, target)
         elif not target.exists():
             os.rename(tmp, target)
         _fsync_dir(target.parent)
@@ -162,6 +161,18 @@ def building(folder: str | os.PathLike[str], *, replace: bool = False) -> Iterat
         raise _refused(target, error) from error
     finally:
         shutil.rmtree(tmp, ignore_errors=True)
+
+
+def _swap(tmp: Path, target: Path) -> None:
+    """Exchange the names of two folders."""
+    with suppress(OSError, AttributeError):  # not Linux, or an old one
+        at_cwd, exchange = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of renameat2(2)
+        if ctypes.CDLL(None).renameat2(at_cwd, os.fsencode(tmp), at_cwd, os.fsencode(target), exchange) == 0:
+            return
+    old = target.with_name(f"{temporary()}{_OLD}{target.name}")
+    os.rename(target, old)
+    os.rename(tmp, target)
+    os.rename(old, tmp)
 
 
 def sweep(folder: str | os.PathLike[str]) -> list[Path]:

@@ -136,29 +136,6 @@ def test_sweeping_spares_what_is_being_written(tmp_path):
     assert list((tmp_path / "below").iterdir()) == []
 
 
-@pytest.mark.parametrize("at", ["building", "between", "after"])
-def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path, at):
-    code = (
-        "import os, sys; from pathlib import Path; from soi_lib import atomic\n"
-        "rename, at = os.rename, sys.argv[2]\n"
-        "def killed(a, b):\n"
-        "    rename(a, b)\n"
-        "    if (at == 'after') == (Path(b).name == 'it'): os._exit(9)\n"
-        "os.rename = killed\n"
-        "with atomic.building(sys.argv[1], replace=True) as out:\n"
-        "    (out / 'new').touch()\n"
-        "    if at == 'building': os._exit(9)"
-    )
-    with atomic.building(tmp_path / "it", replace=True) as out:
-        (out / "old").touch()
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "it"), at], check=False)
-    assert done.returncode == 9
-    assert list(tmp_path.glob(f"{atomic.PREFIX}*"))
-    atomic.write_text(tmp_path / "other", "whoever writes here next tidies up")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["it", "other"]
-    assert [p.name for p in (tmp_path / "it").iterdir()] == ["new" if at == "after" else "old"]
-
-
 def test_a_manifest_that_was_edited_is_refused(stored):
     path = stored.path("abc") / MANIFEST
     manifest = json.loads(path.read_text(encoding="utf-8"))

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
+import os
+import signal
+import sys
 
 import numpy as np
 import pytest
 import torch
 
-from soi_lib import data_map
+from soi_lib import atomic, data_map
 from soi_lib.dynamics import TrainingDynamics
 from soi_lib.errors import DuplicateIdError, FormatError, OutputExistsError, RangeError, SoiError
 from soi_lib.integrations.cartography import read_dynamics, write_dynamics
@@ -161,6 +165,44 @@ def test_writing_whole_or_not_at_all(rng, tmp_path):
     with pytest.raises(SoiError, match="a file stands"):
         write_dynamics(dyn, folder / "notes.txt")
     assert [f.name for f in (tmp_path / "deep").iterdir()] == ["td"]
+
+
+STEPS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.chmod", "shutil.rmtree", "ctypes.dlsym"}
+
+
+def killed_at(step, work):
+    """Do `work` in a process that is killed at its `step`-th step on the disk; False when it came to its end."""
+    pid = os.fork()
+    if pid == 0:
+        left = itertools.count(step, -1)
+        sys.addaudithook(lambda name, _: name in STEPS and next(left) == 0 and os.kill(os.getpid(), signal.SIGKILL))
+        work()
+        os._exit(0)
+    return os.waitpid(pid, 0)[1] != 0
+
+
+@pytest.mark.parametrize("swap", [True, False])
+def test_a_kill_at_any_step_of_a_replacement(rng, tmp_path, monkeypatch, swap):
+    """Nothing is lost, and the next one is undisturbed; also where no two names can be swapped in one step."""
+    old, new, third = (recorded(rng) for _ in range(3))
+    folder = tmp_path / "td"
+    if not swap:
+        monkeypatch.setattr(atomic.ctypes, "CDLL", lambda name: object())
+    found = []
+    write_dynamics(old, folder)
+    while killed_at(len(found), lambda: write_dynamics(new, folder, overwrite=True)):
+        if not swap:
+            atomic.sweep(tmp_path)  # as whoever writes next does
+        found.append(read_dynamics(folder).fingerprint())
+        write_dynamics(third, folder, overwrite=True)
+        assert read_dynamics(folder).fingerprint() == third.fingerprint()
+        assert [path.name for path in tmp_path.iterdir()] == ["td"]
+        write_dynamics(old, folder, overwrite=True)
+    assert read_dynamics(folder).fingerprint() == new.fingerprint()
+    replaced = found.count(new.fingerprint())
+    assert found == [old.fingerprint()] * (len(found) - replaced) + [new.fingerprint()] * replaced
+    assert len(found) - replaced > 10  # writing the five epochs, and before
+    assert replaced > 5  # removing them
 
 
 def change(file, line, **values):
