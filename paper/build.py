@@ -26,6 +26,7 @@ from tqdm.auto import tqdm
 from paper.looking import look_files, write_look
 from soi_lib import atomic
 from soi_lib.errors import SoiError
+from soi_lib.runs.progress import error_stream
 
 STAGE = Path("_build/stage")
 RECORDED = Path("data/recorded/standard")
@@ -138,7 +139,7 @@ def execute(
 
     with (
         ThreadPoolExecutor(max_workers=max(1, jobs)) as pool,
-        tqdm(total=len(pending), desc="notebooks", unit="", disable=quiet or not pending, file=sys.stderr) as bar,
+        tqdm(total=len(pending), desc="notebooks", unit="", disable=quiet or not pending, file=error_stream()) as bar,
     ):
         done = []
         for path in pool.map(one, pending):
@@ -362,7 +363,7 @@ def refresh_notebooks(root: Path, runs: Path, *, quiet: bool) -> list[Path]:
     _checkout(root)
     verify_recorded(root / runs)
     paths = notebooks(root)
-    for path in tqdm(paths, desc="notebooks", disable=quiet, file=sys.stderr):
+    for path in tqdm(paths, desc="notebooks", disable=quiet, file=error_stream()):
         run_notebook(root / path, root / path, {}, cwd=(root / path).parent)
     return paths
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,13 +22,14 @@ from tqdm.auto import tqdm
 
 from soi_lib.errors import StoreError
 from soi_lib.runs.config import Profile
+from soi_lib.runs.progress import Display
 from soi_lib.runs.second_stage import StageSpec, WithWeights, plan_stages, staged
 from soi_lib.runs.spec import Job, RunSpec, plan
 from soi_lib.runs.store import RunStore, StoredRun
 from soi_lib.training import launch
 
 _COST = {"entailment": 2.2, "en": 1.2, "fr": 1.4, "fa": 1.4}
-"""Time an example, relative to a short English sentence in MiniLM; only the order of runs depends on it."""
+"""Time an example, relative to a short English sentence in MiniLM: for the order of runs and the time left."""
 
 
 def cost(spec: Job) -> float:
@@ -138,23 +138,19 @@ def _train(specs: list[Job], store: RunStore, *, total: int, jobs: int, quiet: b
     context = multiprocessing.get_context("spawn")
     reports = context.Queue()
     queue = sorted(specs, key=lambda spec: (-cost(spec), spec.key))
-    examples = {spec.key: spec.examples for spec in specs}
-    bar = tqdm(
-        total=sum(examples.values()),
-        unit=" examples",
-        unit_scale=True,
-        smoothing=0.02,
-        disable=quiet,
-        dynamic_ncols=True,
-        file=sys.stderr,
-        mininterval=0.5,
+    workers = min(jobs, len(queue))
+    shown = Display(
+        {spec.key: spec for spec in specs},
+        {spec.key: cost(spec) for spec in specs},
+        finished=total - len(specs),
+        workers=workers,
+        quiet=quiet,
     )
-    shown = _Display(bar, {spec.key: spec for spec in specs}, examples, finished=total - len(specs), total=total)
     listener = threading.Thread(target=shown.listen, args=(reports,), daemon=True)
     listener.start()
     others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(
-        max_workers=min(jobs, len(queue)),
+        max_workers=workers,
         mp_context=context,
         initializer=_start_worker,
         initargs=(reports, os.getpid()),
@@ -179,7 +175,7 @@ def _train(specs: list[Job], store: RunStore, *, total: int, jobs: int, quiet: b
         pool.shutdown(wait=False, cancel_futures=True)
         reports.put(None)
         listener.join(timeout=5)
-        bar.close()
+        shown.close()
 
 
 @contextmanager
@@ -193,38 +189,6 @@ def _deaf() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-class _Display:
-    """One bar over all runs: what is done, what is running, examples a second, time left."""
-
-    def __init__(self, bar: Any, specs: dict[str, Job], examples: dict[str, int], *, finished: int, total: int) -> None:
-        self.bar, self.specs, self.examples = bar, specs, examples
-        self.finished, self.total = finished, total
-        self.seen = dict.fromkeys(specs, 0)
-        self.epoch: dict[str, int] = {}
-        self._describe()
-
-    def listen(self, reports: Any) -> None:
-        """Take reports (key, epoch, examples) until None comes; an epoch of None says that the run is done."""
-        while (report := reports.get()) is not None:
-            key, epoch, n = report
-            if epoch is None:
-                self.epoch.pop(key, None)
-                n = self.examples[key] - self.seen[key]  # smaller splits and runs done elsewhere
-                self.finished += 1
-            else:
-                self.epoch[key] = epoch
-            self.seen[key] += n
-            self.bar.update(n)
-            self._describe()
-
-    def _describe(self) -> None:
-        running = ", ".join(
-            f"{'+'.join(self.specs[k].setting)} {e + 1}/{self.specs[k].training.epochs}" for k, e in self.epoch.items()
-        )
-        self.bar.set_description(f"runs {self.finished}/{self.total}", refresh=False)
-        self.bar.set_postfix_str(f"epochs: {running}" if running else "", refresh=False)
 
 
 _reports: Any = None
