@@ -319,7 +319,8 @@ def make_book(root: Path, profile: str, runs: Path, *, jobs: int | None, quiet: 
             findings = set()
     target = root / "_build" / "results.json"
     value = results.summary(sizes, done, commit())
-    if not target.exists() or json.loads(target.read_text(encoding="utf-8"))["runs"] != value["runs"]:
+    held = json.loads(target.read_text(encoding="utf-8")) if target.exists() else {}
+    if held | {"commit": value["commit"]} != value:
         atomic.write_json(target, value)
     own = Path(profile).suffix in (".yaml", ".yml")  # seen from a notebook, a file lies elsewhere
     name = os.path.relpath(root / profile, root / "notebooks") if own else sizes.name

@@ -7,10 +7,12 @@ project (all of them, after its checksum list has been verified). With neither, 
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -185,7 +187,10 @@ def finished(profile: Profile, store: RunStore, *, only: Iterable[str] = ()) -> 
 
 
 def summary(profile: Profile, runs: Sequence[StoredRun], commit: str) -> dict[str, Any]:
-    """The content of results.json: per run and member the six counts, test and OOD metrics, and the baselines."""
+    """The content of results.json: per run and member the six counts, test and OOD metrics, and the baselines.
+
+    `training_seconds` adds up what every run took, `wall_seconds` is how long at least one of them was in progress.
+    """
     rows = []
     for run in runs:
         members = {}
@@ -206,8 +211,24 @@ def summary(profile: Profile, runs: Sequence[StoredRun], commit: str) -> dict[st
                 "members": members,
             }
         )
-    seconds = round(sum(run.manifest["seconds"]["total"] for run in runs), 1)
-    return {"profile": profile.name, "seconds": seconds, "commit": commit, "runs": rows}
+    return {
+        "profile": profile.name,
+        "wall_seconds": round(_wall_seconds(runs), 1),
+        "training_seconds": round(sum(run.manifest["seconds"]["total"] for run in runs), 1),
+        "commit": commit,
+        "runs": rows,
+    }
+
+
+def _wall_seconds(runs: Sequence[StoredRun]) -> float:
+    """How long at least one of `runs` was in progress: those side by side count once, breaks do not count."""
+    begun = [datetime.fromisoformat(run.manifest["started"]).timestamp() for run in runs]
+    spans = sorted((begin, begin + run.manifest["seconds"]["total"]) for begin, run in zip(begun, runs, strict=True))
+    wall, until = 0.0, -math.inf
+    for begin, end in spans:
+        wall += max(0.0, end - max(begin, until))
+        until = max(end, until)
+    return wall
 
 
 def record(

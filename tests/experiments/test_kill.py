@@ -33,7 +33,7 @@ def test_what_is_compared_is_what_matters(tmp_path):
             (folder / part).mkdir(parents=True)
             (folder / part / "metrics.json").write_text(f"{folder.name if part == 'runs' else ''}", encoding="utf-8")
         (folder / "results.json").write_text(
-            json.dumps({"profile": "p", "runs": [folder.name], "seconds": folder.name}), encoding="utf-8"
+            json.dumps({"profile": "p", "runs": [folder.name], "wall_seconds": folder.name}), encoding="utf-8"
         )
     Path(tmp_path / "a" / "runs" / ".tmp-left").touch()
     assert kill_anywhere.compare(tmp_path / "a", tmp_path / "b") == [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -105,8 +106,6 @@ def test_a_key_depends_on_what_determines_the_run(done, profile):
     specs = plan(load_profile(profile))
     assert len({s.key for s in specs}) == len(specs)
     base = specs[0]
-    from dataclasses import replace
-
     for change in (
         {"seed": 7},
         {"engine": 99},
@@ -123,13 +122,24 @@ def test_a_key_depends_on_what_determines_the_run(done, profile):
 def test_results_json_has_the_agreed_form(done, profile):
     value = results.summary(load_profile(profile), done, "abc")
     assert json.loads(json.dumps(value)) == value
-    assert set(value) == {"profile", "seconds", "commit", "runs"}
+    assert set(value) == {"profile", "wall_seconds", "training_seconds", "commit", "runs"}
+    assert value["training_seconds"] == pytest.approx(sum(r.manifest["seconds"]["total"] for r in done), abs=0.1)
     run = value["runs"][4]
     assert set(run) == {"key", "comparison", "setting", "seed", "members"}
     assert run["setting"] == ["tweets", "amazon"]
     assert set(run["members"]["amazon"]) == {"n", "soi", "test", "ood", "majority", "bag_of_words"}
     assert set(run["members"]["amazon"]["test"]) == {"n", "accuracy", "macro_f1"}
     assert sum(run["members"]["amazon"]["soi"].values()) == run["members"]["amazon"]["n"]
+
+
+def test_wall_time_counts_runs_side_by_side_once_and_breaks_not_at_all(done, profile):
+    """Two side by side, the second ten seconds longer; a third within them; one on the next day."""
+    times = [("01T10:00:00", 100.0), ("01T10:00:00", 110.0), ("01T10:00:30", 20.0), ("02T10:00:00", 5.0)]
+    manifests = [{"started": f"2026-01-{began}+00:00", "seconds": {"total": total}} for began, total in times]
+    runs = [replace(run, manifest=run.manifest | changed) for run, changed in zip(done, manifests, strict=False)]
+    value = results.summary(load_profile(profile), runs, "abc")
+    assert value["wall_seconds"] == 115.0
+    assert value["training_seconds"] == 235.0
 
 
 @pytest.fixture(scope="module")
