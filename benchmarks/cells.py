@@ -153,7 +153,7 @@ def ours(data: Data, given: dict[str, Any], epochs: int, n: int | None = None) -
     )
     encoder = data.encoder(trimmed=True)
     start = time.monotonic()
-    result = train(encoder, [member], config, pad=int(encoder.config.pad_token_id))
+    result = train(encoder, [member], config, pad=int(encoder.config.pad_token_id), device=given.get("device", "cpu"))
     seconds = time.monotonic() - start - result.seconds["evaluate"]
     found = result.predictions["bench"]["test"]
     return seconds, float((found.predicted == found.gold).mean())

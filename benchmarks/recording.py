@@ -86,7 +86,7 @@ def train(data: cells.Data, call: dict[str, Any], epochs: int, *, nothing: bool 
         return call
 
     seconds: dict[str, float] = {}
-    kept = engine._record, engine.DynamicsRecorder, engine.train
+    kept = engine._record, engine.DynamicsRecorder, engine._curves, engine.train
 
     class Clocked(engine.DynamicsRecorder):
         end_epoch = None  # type: ignore[assignment]
@@ -96,17 +96,19 @@ def train(data: cells.Data, call: dict[str, Any], epochs: int, *, nothing: bool 
             self.end_epoch = clocked(super().end_epoch)
 
     def noted(*args: Any, **kwargs: Any) -> Any:
-        result = kept[2](*args, **kwargs)
+        result = kept[3](*args, **kwargs)
         seconds.update(result.seconds)
         return result
 
     try:
         engine.train = noted
         engine.DynamicsRecorder = NoRecorder if nothing else Clocked  # type: ignore[misc,assignment]
+        if nothing:
+            engine._curves = lambda *args: {}
         engine._record = (lambda *args: None) if nothing else clocked(kept[0])
         cells.ours(data, call, epochs)
     finally:
-        engine._record, engine.DynamicsRecorder, engine.train = kept  # type: ignore[misc]
+        engine._record, engine.DynamicsRecorder, engine._curves, engine.train = kept  # type: ignore[misc]
     return seconds["train"], spent, seconds["record"]
 
 

@@ -102,7 +102,14 @@ def library_hash() -> str:
 
 
 def execute(
-    parameters: Mapping[Path, dict[str, Any]], *, root: Path, out: Path, reads: str, jobs: int, quiet: bool
+    parameters: Mapping[Path, dict[str, Any]],
+    *,
+    root: Path,
+    out: Path,
+    reads: str,
+    jobs: int,
+    quiet: bool,
+    environment: Mapping[str, str] | None = None,
 ) -> list[Path]:
     """Execute the notebooks whose stamp under `out` is missing or old; return those that were executed.
 
@@ -132,7 +139,7 @@ def execute(
         values = {k: v for k, v in parameters[path].items() if k in declared}
         for name in {"runs", "own"} & set(values):
             values[name] = Path(os.path.relpath(root / values[name], source.parent)).as_posix()
-        run_notebook(source, target, values, cwd=source.parent)
+        run_notebook(source, target, values, cwd=source.parent, environment=environment)
         body = target.read_bytes()
         atomic.write_text(target.with_suffix(".sha256"), f"{stamp} {hashlib.sha256(body).hexdigest()}\n")
         return path
@@ -158,7 +165,9 @@ def parameter_names(path: Path) -> set[str]:
     return set()
 
 
-def run_notebook(source: Path, target: Path, parameters: dict[str, Any], *, cwd: Path) -> None:
+def run_notebook(
+    source: Path, target: Path, parameters: dict[str, Any], *, cwd: Path, environment: Mapping[str, str] | None = None
+) -> None:
     """Execute one notebook with papermill in a process of its own, from `source` to `target`.
 
     Strings in `parameters` arrive as they are, whatever is in them: papermill writes them as string literals.
@@ -170,12 +179,13 @@ def run_notebook(source: Path, target: Path, parameters: dict[str, Any], *, cwd:
             raise SoiError(f"a NUL character in the parameter {name}", where=source, found=repr(value))
     with atomic.replacing(target) as tmp:
         call = {"source": str(source.resolve()), "target": str(tmp.resolve()), "parameters": parameters}
+        quieter = {"PYTHONWARNINGS": "ignore", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
         done = subprocess.run(
             [sys.executable, "-c", f"import json, sys, {__name__} as m; m._papermill(**json.load(sys.stdin))"],
             input=json.dumps(call | {"cwd": str(cwd.resolve())}),
             capture_output=True,
             text=True,
-            env=os.environ | {"PYTHONWARNINGS": "ignore", "PYDEVD_DISABLE_FILE_VALIDATION": "1"},
+            env=os.environ | quieter | dict(environment or {}),
         )
         if done.returncode != 0:
             partial = target.with_name(f"{target.stem}-failed.ipynb")
@@ -286,13 +296,26 @@ def render(root: Path, *, quiet: bool) -> Path:
     return index
 
 
-def make_book(root: Path, profile: str, runs: Path, *, jobs: int | None, quiet: bool) -> Path:
-    """Everything from runs to `_build/html/index.html`; only what is missing or changed is done."""
+def make_book(
+    root: Path,
+    profile: str,
+    runs: Path,
+    *,
+    device: str = "auto",
+    precision: str | None = None,
+    jobs: int | None,
+    quiet: bool,
+) -> Path:
+    """Everything from runs to `_build/html/index.html`; only what is missing or changed is done.
+
+    `device` and `precision` as for `plan`; the notebooks find the same runs through `$SOI_DEVICE` and `$SOI_PRECISION`.
+    """
     from soi_lib.runs import results
     from soi_lib.runs.config import load_profile
     from soi_lib.runs.run import commit
-    from soi_lib.runs.scheduler import default_jobs, reproduce, reproduce_stages
+    from soi_lib.runs.scheduler import reproduce, reproduce_stages
     from soi_lib.runs.store import RunStore, open_run
+    from soi_lib.training.device import default_jobs, resolve_device
 
     _checkout(root)
     pages = notebooks(root)
@@ -301,7 +324,7 @@ def make_book(root: Path, profile: str, runs: Path, *, jobs: int | None, quiet: 
     if profile == "recorded":
         runs = RECORDED
         results.verify_recorded(root / runs)
-        sizes = load_profile(root / runs / results.PROFILE_COPY)
+        sizes = results.recorded_profile(root / runs)
         done = [open_run(p.parent) for p in sorted((root / runs).glob("*/manifest.json"))]
         findings = set()
     else:
@@ -313,9 +336,10 @@ def make_book(root: Path, profile: str, runs: Path, *, jobs: int | None, quiet: 
                 found=f"no {', '.join(lacking)}",
                 hint=f"add them, or train without a book: python -m paper reproduce --profile {profile}",
             )
-        done = reproduce(sizes, RunStore(root / runs), jobs=jobs, quiet=quiet)
+        store = RunStore(root / runs)
+        done = reproduce(sizes, store, device=device, precision=precision, jobs=jobs, quiet=quiet)
         if sizes.stages:
-            reproduce_stages(sizes, RunStore(root / runs), jobs=jobs, quiet=quiet)
+            reproduce_stages(sizes, store, device=device, precision=precision, jobs=jobs, quiet=quiet)
             findings = set()
     target = root / "_build" / "results.json"
     value = results.summary(sizes, done, commit())
@@ -331,8 +355,9 @@ def make_book(root: Path, profile: str, runs: Path, *, jobs: int | None, quiet: 
         root=root,
         out=root / "_build" / "stamps",
         reads=" ".join([*(run.manifest["sha256"] for run in done), *_recorded_lists(root)]),
-        jobs=jobs or default_jobs(),
+        jobs=jobs or default_jobs("cpu"),
         quiet=quiet,
+        environment={"SOI_DEVICE": resolve_device(device)} | ({"SOI_PRECISION": precision} if precision else {}),
     )
     index = root / "_build" / "html" / "index.html"
     rendered = root / "_build" / "rendered.sha256"

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from soi_lib.cli import doctor
 from soi_lib.cli import run as run_app
 from soi_lib.cli.shared import (
+    DeviceOption,
     ForceOption,
     JobsOption,
     JsonOption,
     OnlyOption,
+    PrecisionOption,
     ProfileOption,
     QuietOption,
     RunsOption,
@@ -21,6 +23,11 @@ from soi_lib.cli.shared import (
     table,
 )
 from soi_lib.errors import SoiError
+
+if TYPE_CHECKING:
+    from soi_lib.runs.second_stage import StageSpec
+    from soi_lib.runs.spec import RunSpec
+
 
 app = typer.Typer(
     name="python -m paper",
@@ -40,6 +47,8 @@ def plan(
     profile: ProfileOption = "quick",
     runs: RunsOption = Path("runs"),
     only: OnlyOption = None,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = None,
     stages: Annotated[bool, typer.Option("--stages", help="List the profile's second stages as well.")] = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -48,25 +57,40 @@ def plan(
 
     Cost is in thousands of short English examples trained once; a core does about 90 of those in a second, which
     gives the minutes of one core (a GPU is quicker). With `--json` a row also says what the run reads (fingerprints
-    of corpora and encoder), which kind it is, and of a stage the key of the run that it starts from (`base`).
+    of corpora and encoder), device and precision, which kind it is, and of a stage the key of the run that it starts
+    from (`base`). A GPU need not be here to plan for it, if the precision is given.
     """
     from soi_lib.runs.config import load_profile
-    from soi_lib.runs.scheduler import default_jobs, described
+    from soi_lib.runs.scheduler import described
     from soi_lib.runs.second_stage import plan_stages
     from soi_lib.runs.spec import plan as specs_of
     from soi_lib.runs.store import RunStore
+    from soi_lib.training.device import default_jobs
 
     sizes, store = load_profile(profile), RunStore(runs)
-    specs = [*specs_of(sizes, only=only or ()), *(plan_stages(sizes, only=only or ()) if stages else ())]
+    specs: list[RunSpec | StageSpec] = [*specs_of(sizes, only=only or (), device=device, precision=precision)]
+    if stages:
+        specs += plan_stages(sizes, only=only or (), device=device, precision=precision)
     rows = [row | {"minutes": round(row["cost"] * _MINUTES, 1)} for spec in specs for row in [described(spec, store)]]
     if as_json:
         print_json(rows)
         return
-    shown = ("key", "comparison", "setting", "seed", *(["stage"] if stages else []), "state", "cost", "minutes")
+    budget = ["budget"] if any(row["budget"] != "full" for row in rows) else []
+    shown = (
+        "key",
+        "comparison",
+        "setting",
+        *budget,
+        "seed",
+        *(["stage"] if stages else []),
+        "state",
+        "cost",
+        "minutes",
+    )
     table([{name: row[name] for name in shown} for row in rows])
     left = sum(row["minutes"] for row in rows if row["state"] != "done")
     if left and not quiet:
-        jobs = default_jobs()
+        jobs = default_jobs("cpu") if specs[0].device == "cpu" else 1
         side = f", about {left / jobs:.0f} with {jobs} runs side by side" if jobs > 1 else ""
         typer.echo(f"to do: about {left:.0f} minutes of one core{side}", err=True)
 
@@ -76,6 +100,8 @@ def run(
     key: Annotated[str, typer.Argument(help="A key that `python -m paper plan` lists, or the first digits of one.")],
     profile: ProfileOption = "quick",
     runs: RunsOption = Path("runs"),
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = None,
     quiet: QuietOption = False,
 ) -> None:
     """Do one run or stage of a profile, unless it is done, and print the folder that holds it."""
@@ -86,14 +112,17 @@ def run(
     from soi_lib.runs.store import RunStore
 
     sizes = load_profile(profile)
-    listed: list[Job] = [*runs_of(sizes, RunStore(runs)), *plan_stages(sizes)]
+    listed: list[Job] = [
+        *runs_of(sizes, RunStore(runs), device=device, precision=precision),
+        *plan_stages(sizes, device=device, precision=precision),
+    ]
     specs = [spec for spec in listed if spec.key.startswith(key)]
     if len(specs) != 1:
         raise SoiError(
             "no run has this key" if not specs else "several runs have keys that begin so",
             where=f"profile {profile}",
             found=repr(key),
-            hint=f"`python -m paper plan --profile {profile}` lists the keys",
+            hint=f"`python -m paper plan --profile {profile}` lists the keys; they depend on --device and --precision",
         )
     (done,) = run_all(specs, RunStore(runs), jobs=1, quiet=quiet)
     typer.echo(done.folder)
@@ -105,6 +134,8 @@ def reproduce(
     runs: RunsOption = Path("runs"),
     only: OnlyOption = None,
     jobs: JobsOption = None,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = None,
     keep: Annotated[bool, typer.Option("--record", help="Also copy the runs to data/recorded/PROFILE.")] = False,
     reuse: Annotated[
         Path | None, typer.Option("--reuse", help="First copy the runs of a recorded folder into the store.")
@@ -125,8 +156,9 @@ def reproduce(
     sizes = load_profile(profile)
     if reuse is not None:
         results.reuse(reuse, RunStore(runs))
-    done = do_all(sizes, RunStore(runs), only=only or (), jobs=jobs, quiet=quiet)
-    stages = reproduce_stages(sizes, RunStore(runs), only=only or (), jobs=jobs, quiet=quiet)
+    how: dict[str, Any] = {"only": only or (), "device": device, "precision": precision, "jobs": jobs, "quiet": quiet}
+    done = do_all(sizes, RunStore(runs), **how)
+    stages = reproduce_stages(sizes, RunStore(runs), **how)
     if keep:
         typer.echo(results.record(sizes, done, Path("data/recorded") / sizes.name, stages=stages, force=force))
     for one in [*done, *stages]:
@@ -138,6 +170,8 @@ def results(
     profile: ProfileOption = "quick",
     runs: RunsOption = Path("runs"),
     only: OnlyOption = None,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = None,
     out: Annotated[Path | None, typer.Option("--out", help="Write there instead of to standard output.")] = None,
 ) -> None:
     """Sum up the finished runs of a profile as JSON: what `make book` writes to _build/results.json.
@@ -151,7 +185,8 @@ def results(
     from soi_lib.runs.store import RunStore
 
     sizes = load_profile(profile)
-    value = summary(sizes, finished(sizes, RunStore(runs), only=only or ()), commit())
+    done = finished(sizes, RunStore(runs), only=only or (), device=device, precision=precision)
+    value = summary(sizes, done, commit())
     if out is None:
         print_json(value)
     else:
@@ -164,6 +199,8 @@ def book(
     profile: ProfileOption = "quick",
     runs: RunsOption = Path("runs"),
     jobs: JobsOption = None,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = None,
     quiet: QuietOption = False,
 ) -> None:
     """Train what is missing, execute the notebooks, write _build/results.json, render _build/html.
@@ -173,7 +210,8 @@ def book(
     """
     from paper.build import make_book
 
-    typer.echo(make_book(Path.cwd(), profile, runs, jobs=jobs, quiet=quiet))
+    made = make_book(Path.cwd(), profile, runs, device=device, precision=precision, jobs=jobs, quiet=quiet)
+    typer.echo(made)
 
 
 @app.command()

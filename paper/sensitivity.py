@@ -19,7 +19,8 @@ from soi_lib.analysis.soi import SOI, categorize, categorize_history, soi_shares
 from soi_lib.analysis.statistics import share_intervals
 from soi_lib.dynamics import TrainingDynamics, align
 from soi_lib.errors import RangeError, StoreError
-from soi_lib.report.tables import Setting, setting_name
+from soi_lib.report.tables import setting_name
+from soi_lib.runs.config import Setting
 from soi_lib.runs.results import Results
 
 EARLY = tuple(round(0.1 * k, 1) for k in range(1, 10))

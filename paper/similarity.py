@@ -218,7 +218,7 @@ def _gradients(
     from soi_lib.models.multitask import Heads, MultiTaskModel
     from soi_lib.models.vocabulary import load_trimmed, special_ids, tokenize, used_tokens
     from soi_lib.training.batching import collate, encode
-    from soi_lib.training.engine import resolve_precision
+    from soi_lib.training.device import resolve_precision
 
     folder, prefix = encoder_dir(encoder), encoder_card(encoder).prefix
     tokens = [[tokenize(folder, s.text, s.text_pair, max_length=max_length, prefix=prefix) for s in p] for p in parts]
@@ -237,7 +237,7 @@ def _gradients(
 
     shape: Any = network.config
     sentence = MultiTaskModel(network, Pooled(), pooling=pooling).eval()  # type: ignore[arg-type]
-    if resolve_precision("auto", torch.device("cpu")) == "bf16":
+    if resolve_precision("auto", "cpu") == "bf16":
         for name, module in network.named_children():
             if name != "embeddings":
                 module.to(torch.bfloat16)

@@ -14,7 +14,8 @@ import pandas as pd
 
 from soi_lib.analysis.statistics import Metric, difference_interval, mean_interval, metric_interval
 from soi_lib.errors import StoreError
-from soi_lib.report.tables import Setting, setting_name
+from soi_lib.report.tables import setting_name
+from soi_lib.runs.config import Setting
 from soi_lib.runs.results import Results
 from soi_lib.runs.stage_runs import StageRun
 

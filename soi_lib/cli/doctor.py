@@ -142,7 +142,7 @@ def _device(packages: list[dict[str, Any]], problems: list[str]) -> dict[str, An
     try:
         import torch
 
-        from soi_lib.training.engine import resolve_precision
+        from soi_lib.training.device import resolve_precision
 
         cuda = torch.cuda.is_available()
         device = torch.device("cuda" if cuda else "cpu")
@@ -151,7 +151,7 @@ def _device(packages: list[dict[str, Any]], problems: list[str]) -> dict[str, An
             "name": torch.cuda.get_device_name(0) if cuda else _processor(),
             "count": torch.cuda.device_count() if cuda else 1,
             "memory": torch.cuda.get_device_properties(0).total_memory if cuda else None,
-            "precision": resolve_precision("auto", device),
+            "precision": resolve_precision("auto", device.type),
             "threads": torch.get_num_threads(),
         }
     except Exception as error:  # a broken installation may raise anything
@@ -238,9 +238,9 @@ def _would_run(found: dict[str, Any]) -> list[str]:
     device = found["device"]
     if device["kind"] is None:
         return [reading, "training (run, reproduce, book, train): not here"]
-    from soi_lib.runs.scheduler import default_jobs
+    from soi_lib.training.device import default_jobs
 
-    jobs = default_jobs()
+    jobs = default_jobs(str(device["kind"]))
     where = f"on {device['name']} in {device['precision']}"
     side = f"{jobs} runs side by side, one thread each" if jobs > 1 else "one run at a time"
     offline = found["variables"].get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on")

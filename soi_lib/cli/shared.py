@@ -20,7 +20,13 @@ RunsOption = Annotated[Path, typer.Option("--runs", help="The folder that stores
 OnlyOption = Annotated[
     list[str] | None, typer.Option("--only", help="Keep one comparison (task, source, lingual); may be repeated.")
 ]
-JobsOption = Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Runs side by side [default: cores].")]
+JobsOption = Annotated[
+    int | None, typer.Option("--jobs", "-j", min=1, help="Runs side by side [default: cores, or by GPU memory].")
+]
+DeviceOption = Annotated[str, typer.Option("--device", help="Where to train: auto, cpu, cuda, or cuda:N.")]
+PrecisionOption = Annotated[
+    str | None, typer.Option("--precision", help="auto, fp32 or bf16 [default: as the profile says].")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 

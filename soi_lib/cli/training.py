@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from soi_lib.cli.app import app
-from soi_lib.cli.shared import ForceOption, JobsOption, JsonOption, QuietOption, print_json, table
+from soi_lib.cli.shared import (
+    DeviceOption,
+    ForceOption,
+    JobsOption,
+    JsonOption,
+    PrecisionOption,
+    QuietOption,
+    print_json,
+    table,
+)
 from soi_lib.errors import CorpusError, nearest
 
 if TYPE_CHECKING:
@@ -71,6 +80,8 @@ def train(
         int, typer.Option("--max-length", min=8, max=512, help="Tokens of a text that are read.")
     ] = 128,
     jobs: JobsOption = None,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be done; write nothing.")] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Use a folder made with other settings; its finished runs stay in it.")
@@ -96,6 +107,8 @@ def train(
         batch_size=batch_size,
         learning_rate=learning_rate,
         max_length=max_length,
+        device=device,
+        precision=precision,
     )
     todo = own.prepare(wish, out, force=force)
     finished = todo.finished()
@@ -153,7 +166,7 @@ def _preview(todo: Undertaking, finished: int, total: int, minutes: float) -> No
     from rich.table import Table
     from rich.text import Text
 
-    from soi_lib.runs.scheduler import default_jobs
+    from soi_lib.training.device import default_jobs
 
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     splits = [s for s in ("train", "test", "ood") if any(s in member.rows for member in todo.members)]
@@ -193,8 +206,11 @@ def _preview(todo: Undertaking, finished: int, total: int, minutes: float) -> No
         if minutes < 90
         else f"{minutes / 60:.1f} hours"
     )
-    cores = default_jobs()
-    console.print(f"runs: {what}{done}; {time} on {cores} core{'s' if cores > 1 else ''} (a rough estimate)")
+    cores = default_jobs("cpu")
+    if todo.device == "cpu":
+        console.print(f"runs: {what}{done}; {time} on {cores} core{'s' if cores > 1 else ''} (a rough estimate)")
+    else:
+        console.print(f"runs: {what}{done}")
 
 
 def _clean(text: str, longest: int) -> str:

@@ -7,6 +7,7 @@ only one has, and how many.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -70,15 +71,20 @@ def _overlap(a: str, b: str) -> tuple[float, float, float]:
 
 
 def baselines(corpus: Corpus, n_train: int | None = None, n_eval: int | None = None) -> dict[str, dict[str, Any]]:
-    """`{"majority": {"test": {n, accuracy, macro_f1}, "ood": ...}, "bag_of_words": {...}}` of a corpus.
+    """`baselines_of` on `train.take(n_train)` and on `take(n_eval)` of every other split of a corpus."""
+    splits = {"train": corpus.splits["train"].take(n_train)}
+    splits |= {s: corpus.splits[s].take(n_eval) for s in ("test", "ood") if s in corpus.splits}
+    splits |= {f"ood:{name}": split.take(n_eval) for name, split in corpus.extra_ood.items()}
+    return baselines_of(corpus.labels, splits)
 
-    Both learn from `train.take(n_train)` and are scored on `take(n_eval)` of every other held-out split but
-    validation; further out-of-distribution sets appear as `ood:NAME`.
+
+def baselines_of(labels: Sequence[str], splits: Mapping[str, Split]) -> dict[str, dict[str, Any]]:
+    """`{"majority": {"test": {n, accuracy, macro_f1}, "ood": ...}, "bag_of_words": {...}}` of a corpus with `labels`.
+
+    Both learn from the split `train` and are scored on all others but validation.
     """
-    train, n = corpus.splits["train"].take(n_train), len(corpus.labels)
-    held: dict[str, Split] = {s: corpus.splits[s] for s in ("test", "ood") if s in corpus.splits}
-    held |= {f"ood:{name}": split for name, split in corpus.extra_ood.items()}
-    held = {name: split.take(n_eval) for name, split in held.items()}
+    train, n = splits["train"], len(labels)
+    held = {name: split for name, split in splits.items() if name not in ("train", "validation")}
     bag = BagOfWords(train)
     return {
         "majority": {name: majority(train, split, n) for name, split in held.items()},

@@ -6,6 +6,7 @@ Every accuracy stands beside the majority class and the bag of words, so that no
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,18 +17,18 @@ from soi_lib.analysis.soi import SOI
 from soi_lib.analysis.statistics import metric_interval
 from soi_lib.analysis.transitions import Normalize, mean_transition, movers
 from soi_lib.data.dataset import Corpus, Split
+from soi_lib.runs.config import Setting
 from soi_lib.runs.results import Results
 
-Setting = tuple[str, ...]
 
-
-def setting_name(setting: Setting, members: tuple[str, ...] = ()) -> str:
-    """For people: `alone`, `all three`, or the members joined by +."""
+def setting_name(setting: Sequence[str], members: tuple[str, ...] = ()) -> str:
+    """For people: `alone`, `all three`, `all three at equal budget`, or the members joined by +."""
     if len(setting) == 1:
         return "alone"
     if len(setting) == len(members) > 2:
-        return "all three" if len(members) == 3 else "all"
-    return "+".join(setting)
+        name = "all three" if len(members) == 3 else "all"
+        return name + (" at equal budget" if Setting.of(setting).budget == "equal" else "")
+    return str(Setting.of(setting))
 
 
 def member_table(results: Results) -> pd.DataFrame:
@@ -90,7 +91,7 @@ def soi_table(results: Results, *, shares: bool = True) -> pd.DataFrame:
     return table.round(3)
 
 
-def transition(results: Results, member: str, setting: Setting, normalize: Normalize = None) -> pd.DataFrame:
+def transition(results: Results, member: str, setting: Sequence[str], normalize: Normalize = None) -> pd.DataFrame:
     """The 6x6 transition of `member` from alone to `setting`, averaged over seeds."""
     pairs = [
         (results.run((member,), seed).dynamics(member), results.run(setting, seed).dynamics(member))
@@ -99,7 +100,7 @@ def transition(results: Results, member: str, setting: Setting, normalize: Norma
     return mean_transition(pairs, normalize)
 
 
-def excess(results: Results, member: str, setting: Setting) -> Excess | None:
+def excess(results: Results, member: str, setting: Sequence[str]) -> Excess | None:
     """The transition of `member` from alone to `setting` held against its noise floor; None with one seed.
 
     It is what `soi_lib.plots.transition_panels` draws and `reading.excess` reads.
@@ -122,7 +123,9 @@ def texts(corpus: Corpus) -> dict[str, tuple[str, str]]:
     return dict(zip(split.ids.tolist(), zip(joined, names, strict=True), strict=True))
 
 
-def moved_furthest(results: Results, member: str, setting: Setting, n: int = 12, width: int = 140) -> pd.DataFrame:
+def moved_furthest(
+    results: Results, member: str, setting: Sequence[str], n: int = 12, width: int = 140
+) -> pd.DataFrame:
     """The `n` examples whose confidence changed most from alone to `setting` (first seed), with their text."""
     single, multi = results.run((member,)).dynamics(member), results.run(setting).dynamics(member)
     table, text = movers(single, multi, n), texts(results.corpus(member))

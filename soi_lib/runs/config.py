@@ -8,6 +8,7 @@ the same names or others, those that the profile itself says where to find.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -21,6 +22,8 @@ from soi_lib.models.hub import EncoderSource
 
 Comparison = Literal["task", "source", "lingual", "user"]
 """What the members of a setting differ in; "user" for members of one's own, which may differ in anything."""
+Budget = Literal["full", "equal"]
+"""How many examples each dataset of a setting gives; see `Setting`."""
 Subset = Literal["FRGE", "UNE+FRGE", "LLE+FRGE+UNE", "ACE", "ambiguous", "hard-to-learn", "easy-to-learn"]
 """Names of the subsets of a finished run that further training may use; see `soi_lib.runs.second_stage`."""
 
@@ -29,11 +32,55 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Setting(tuple[str, ...]):
+    """The datasets that are trained together, and how much of each.
+
+    With the budget "full" it is equal to the plain tuple of names. With "equal" each of k datasets gives a k-th of its
+    training examples, so that all of them together are as many as those of one single run on average; such a setting
+    is not equal to a plain tuple.
+    """
+
+    budget: Budget
+
+    def __new__(cls, names: Iterable[str], budget: Budget = "full") -> Setting:
+        """The datasets `names` with their budget."""
+        made = super().__new__(cls, names)
+        made.budget = budget
+        return made
+
+    @classmethod
+    def of(cls, names: Iterable[str]) -> Setting:
+        """`names` as a setting: itself, or one with the full budget."""
+        return names if isinstance(names, Setting) else cls(names)
+
+    def __eq__(self, other: object) -> bool:
+        return tuple.__eq__(self, other) is True and self.budget == getattr(other, "budget", "full")
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        return tuple.__hash__(self) if self.budget == "full" else hash((tuple(self), self.budget))
+
+    def __reduce__(self) -> tuple[type[Setting], tuple[tuple[str, ...], Budget]]:
+        return Setting, (tuple(self), self.budget)
+
+    def __str__(self) -> str:
+        """For people: `entailment+sentiment`, or `entailment+sentiment at equal budget`."""
+        return "+".join(self) + ("" if self.budget == "full" else " at equal budget")
+
+
 class DataSizes(_Strict):
-    """Examples a member, to train on and in each set to evaluate on; the whole split where it is smaller."""
+    """Examples a dataset; the whole split where it is smaller.
+
+    `train` to train on, `evaluate` in the test set, `ood` in every OOD set (None for every row there is), `validation`
+    to follow the training curves with (none by default).
+    """
 
     train: PositiveInt
     evaluate: PositiveInt
+    ood: PositiveInt | None = None
+    validation: int = Field(ge=0, default=0)
 
 
 class Training(_Strict):
@@ -42,22 +89,26 @@ class Training(_Strict):
     epochs: int = Field(ge=1, le=64)
     batch_size: PositiveInt = 16
     learning_rate: float = Field(gt=0, default=5e-5)
+    head_learning_rate_factor: float = Field(gt=0, default=1.0)
     warmup: float = Field(ge=0, lt=1, default=0.1)
     weight_decay: float = Field(ge=0, default=0.0)
     clip: float = Field(gt=0, default=1.0)
     dropout: float = Field(ge=0, lt=1, default=0.1)
     max_length: int = Field(ge=8, le=512, default=128)
     pooling: Literal["mean", "cls", "pooler"] = "mean"
-    record: Literal["train", "eval"] = "train"
+    record: Literal["train", "eval", "both"] = "train"
     precision: Literal["auto", "bf16", "fp32"] = "auto"
 
 
 class ComparisonPlan(_Strict):
-    """Which members are trained from which encoder, alone and together."""
+    """Which members are trained from which encoder, alone and together.
+
+    Of the `settings`, "equal" is all of them at equal budget: as many examples and updates as one of them alone.
+    """
 
     encoder: str
     members: tuple[str, ...] = Field(min_length=1)
-    settings: tuple[Literal["single", "pairs", "all"], ...] = ("single", "all")
+    settings: tuple[Literal["single", "pairs", "equal", "all"], ...] = ("single", "all")
     training: dict[str, Any] = Field(default_factory=dict)
 
     @field_validator("members")
@@ -76,11 +127,17 @@ class ComparisonPlan(_Strict):
         Training(**({"epochs": 1} | training))
         return training
 
-    def member_sets(self) -> list[tuple[str, ...]]:
-        """The settings as member sets in the order of the profile: singles, then pairs, then all; none twice."""
-        sizes = {"single": 1, "pairs": 2, "all": len(self.members)}
-        sets = [c for kind in sizes if kind in self.settings for c in combinations(self.members, sizes[kind])]
-        return list(dict.fromkeys(sets))
+    def member_sets(self) -> list[Setting]:
+        """The settings in the order of the profile: singles, pairs, all at equal budget, all; none twice."""
+        every = len(self.members)
+        sizes: dict[str, tuple[int, Budget]] = {
+            "single": (1, "full"),
+            "pairs": (2, "full"),
+            "equal": (every, "equal" if every > 1 else "full"),
+            "all": (every, "full"),
+        }
+        wanted = [size for kind, size in sizes.items() if kind in self.settings]
+        return list(dict.fromkeys(Setting(c, b) for n, b in wanted for c in combinations(self.members, n)))
 
 
 class Stages(_Strict):

@@ -27,6 +27,8 @@ LAYER_SECONDS = 2.5e-3
 ENCODERS = {"minilm": (10_650_000, 6), "e5": (21_300_000, 12)}
 """Parameters without embeddings, and layers; every other encoder is counted as BERT-base."""
 BERT_BASE = (85_100_000, 12)
+OOD = 2_000
+"""Rows of an OOD set where a profile takes every one: as many as the largest that ships with the library has."""
 
 MEMBERS = {
     "entailment": (46, 23_097), "paraphrase": (17, 3_668), "sentiment": (30, 8_078),
@@ -72,6 +74,7 @@ def _counted(spec: RunSpec | StageSpec) -> tuple[int, float, float]:
     base = spec.base if isinstance(spec, StageSpec) else spec
     parameters, layers = ENCODERS.get(base.encoder, BERT_BASE)
     examples = tokens = evaluated = 0.0
+    training = base.training
     for member in base.setting:
         length, most = MEMBERS.get(member, (128, None))
         n = float(min(base.data.train, most or base.data.train))
@@ -80,7 +83,9 @@ def _counted(spec: RunSpec | StageSpec) -> tuple[int, float, float]:
             n = min(n * share, spec.limit or n)
         examples += n * spec.training.epochs
         tokens += n * spec.training.epochs * length
-        evaluated += 2 * base.data.evaluate * length
+        if base.budget == "equal":
+            n /= len(base.setting)
+        evaluated += (base.data.evaluate + (base.data.ood or OOD) + base.data.validation * training.epochs) * length
     updates = int(-(-examples // spec.training.batch_size))
     flop = parameters * (6 * tokens + 2 * evaluated)
     return updates, flop, max(flop / GPU_RATE, updates * layers * LAYER_SECONDS)

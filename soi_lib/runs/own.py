@@ -24,11 +24,12 @@ from soi_lib.data.places import Source
 from soi_lib.errors import EncoderError, OutputExistsError, ProfileError, SoiError, StoreError, nearest
 from soi_lib.models.encoder import ENCODERS, encoder_card, encoder_dir, fingerprint
 from soi_lib.models.hub import EncoderSource, bring
-from soi_lib.runs.config import ComparisonPlan, DataSizes, Profile, Training, load_profile
+from soi_lib.runs.config import ComparisonPlan, DataSizes, Profile, Setting, Training, load_profile
 from soi_lib.runs.results import Results
-from soi_lib.runs.scheduler import default_jobs, run_all
+from soi_lib.runs.scheduler import run_all
 from soi_lib.runs.spec import RunSpec, plan
 from soi_lib.runs.store import RunStore, StoredRun, open_run
+from soi_lib.training.device import cards, default_jobs, kind_of, resolve_device, resolve_precision
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,6 +51,8 @@ class Wish:
     batch_size: int = 16
     learning_rate: float | None = None
     max_length: int = 128
+    device: str = "auto"
+    precision: str | None = None
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,7 @@ class Undertaking:
     encoder: Path
     said: tuple[str, ...]
     begun: bool
+    device: str = "cpu"
 
     @property
     def store(self) -> RunStore:
@@ -70,7 +74,7 @@ class Undertaking:
 
     def specs(self) -> list[RunSpec]:
         """The runs; the folder must hold the rows."""
-        return plan(self.profile)
+        return plan(self.profile, device=self.device)
 
     def finished(self) -> int:
         """How many of the runs are done already."""
@@ -80,7 +84,7 @@ class Undertaking:
             return 0
 
     @property
-    def settings(self) -> list[tuple[str, ...]]:
+    def settings(self) -> list[Setting]:
         """The member sets that are trained."""
         return self.profile.comparisons["user"].member_sets()
 
@@ -93,6 +97,9 @@ def prepare(wish: Wish, folder: str | Path, *, force: bool = False) -> Undertaki
     """
     folder = Path(folder).expanduser()
     _check_sizes(wish)
+    device = resolve_device(wish.device)
+    cards(device)  # a GPU that is not there is told before anything is read
+    precision = resolve_precision(wish.precision or "auto", kind_of(device))
     begun = _begun(folder, force)
     old = own_profile(folder) if begun else None
     name, source, path = _encoder(wish.model, old)
@@ -110,7 +117,11 @@ def prepare(wish: Wish, folder: str | Path, *, force: bool = False) -> Undertaki
             evaluate=max(n for size in sizes for split, n in size.items() if split != "train"),
         ),
         training=Training(
-            epochs=wish.epochs, batch_size=wish.batch_size, learning_rate=rate, max_length=wish.max_length
+            epochs=wish.epochs,
+            batch_size=wish.batch_size,
+            learning_rate=rate,
+            max_length=wish.max_length,
+            precision=precision,
         ),
         comparisons={
             "user": ComparisonPlan(encoder=name, members=tuple(m.name for m in members), settings=("single", "all"))
@@ -118,7 +129,7 @@ def prepare(wish: Wish, folder: str | Path, *, force: bool = False) -> Undertaki
         corpora={m.name: _source(m, folder) for m in members},
         encoders={} if source is None else {name: source},
     )
-    found = Undertaking(folder, profile, members, path, _told(profile, members), begun)
+    found = Undertaking(folder, profile, members, path, _told(profile, members), begun, device)
     if old is not None and not force and (differences := _differences(found, old)):
         raise OutputExistsError(
             "the folder was made with other settings",
@@ -232,7 +243,7 @@ def minutes(todo: Undertaking, *, finished: int = 0, jobs: int | None = None) ->
         seconds[member.name] = (tokens["train"] * todo.profile.training.epochs + others / 3) / speed
     every = [_START + sum(seconds[m] for m in s) for s in todo.settings for _ in todo.profile.seeds]
     left = sum(every) * (1 - finished / len(every))
-    return left / min(jobs or default_jobs(), len(every)) / 60
+    return left / min(jobs or default_jobs("cpu"), len(every)) / 60
 
 
 # --- what a wish means ----------------------------------------------------------------------------------------------
@@ -358,6 +369,8 @@ def _differences(new: Undertaking, old: Profile) -> list[str]:
     for member in new.members:
         if index.get("corpora", {}).get(member.name, member.corpus.fingerprint) != member.corpus.fingerprint:
             out.append(f"other rows of {member.name}")
+    if index.get("device") not in (None, kind_of(new.device)):
+        out.append(f"device {index['device']}, now {kind_of(new.device)}")
     if not out and index.get("encoder") not in (None, fingerprint(new.encoder)):
         out.append("another model in the same folder")
     return out
@@ -391,6 +404,7 @@ def _write_index(todo: Undertaking, specs: Sequence[RunSpec], command: str) -> N
     from soi_lib.runs.own_index import index_of, readme
 
     said = [f"{m.name}: {sentence}" for m in todo.members for sentence in m.said] + list(todo.said)
-    value = index_of(todo.profile, specs, todo.store, fingerprint(todo.encoder), command) | {"decided": said}
+    value = index_of(todo.profile, specs, todo.store, fingerprint(todo.encoder), command)
+    value |= {"device": kind_of(todo.device), "precision": todo.profile.training.precision, "decided": said}
     _write(todo.folder / INDEX, atomic.json_text(value).encode())
     _write(todo.folder / README, readme(value).encode())

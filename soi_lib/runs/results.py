@@ -23,7 +23,7 @@ import yaml
 from soi_lib import atomic
 from soi_lib.data.dataset import Corpus
 from soi_lib.errors import OutputExistsError, StoreError, nearest
-from soi_lib.runs.config import Profile, load_profile
+from soi_lib.runs.config import Profile, Setting, load_profile
 from soi_lib.runs.stage_runs import StageRun, pack_stages, read_stage, unpack_stages
 from soi_lib.runs.store import RunStore, StoredRun, open_run
 
@@ -54,8 +54,8 @@ class Results:
         return self.profile.comparisons[self.comparison].members  # type: ignore[index]
 
     @cached_property
-    def settings(self) -> tuple[tuple[str, ...], ...]:
-        """The settings that have runs, singles first."""
+    def settings(self) -> tuple[Setting, ...]:
+        """The settings that have runs: singles, pairs, all at equal budget, all."""
         have = {run.setting for run in self.runs}
         known = self.profile.comparisons[self.comparison].member_sets()  # type: ignore[index]
         return tuple(s for s in known if s in have)
@@ -66,19 +66,23 @@ class Results:
         return tuple(sorted({run.seed for run in self.runs}))
 
     def run(self, setting: Sequence[str], seed: int | None = None) -> StoredRun:
-        """The run of a setting and seed (the first seed by default). Raises StoreError when there is none."""
+        """The run of a setting and seed (the first seed by default). Raises StoreError when there is none.
+
+        Plain names mean the full budget; see `soi_lib.runs.config.Setting`.
+        """
+        setting = Setting.of(setting)
         seed = self.seeds[0] if seed is None else seed
         for run in self.runs:
-            if run.setting == tuple(setting) and run.seed == seed:
+            if run.setting == setting and run.seed == seed:
                 return run
-        known = ["+".join(s) for s in self.settings]
+        known = list(map(str, self.settings))
         raise StoreError(
             "no run of this setting and seed",
-            found=f"{'+'.join(setting)} seed {seed}",
-            hint=nearest("+".join(setting), known),
+            found=f"{setting} seed {seed}",
+            hint=nearest(str(setting), known),
         )
 
-    def settings_with(self, member: str) -> list[tuple[str, ...]]:
+    def settings_with(self, member: str) -> list[Setting]:
         """The settings that train `member`, alone first."""
         return [s for s in self.settings if member in s]
 
@@ -89,7 +93,7 @@ class Results:
 
     def evaluated(self, member: str, setting: Sequence[str], split: str) -> Evaluated:
         """What the runs of a setting said of a member's `split` at their end; its files are read once."""
-        key = (member, tuple(setting), split)
+        key = (member, Setting.of(setting), split)
         if key not in self._evaluated:
             frames = [self.run(setting, seed).predictions(member) for seed in self.seeds]
             frames = [frame[frame["split"] == split].sort_values("id") for frame in frames]
@@ -98,7 +102,7 @@ class Results:
         return self._evaluated[key]
 
     @cached_property
-    def _evaluated(self) -> dict[tuple[str, tuple[str, ...], str], Evaluated]:
+    def _evaluated(self) -> dict[tuple[str, Setting, str], Evaluated]:
         return {}
 
     def corpus(self, member: str) -> Corpus:
@@ -127,19 +131,20 @@ def open_results(
     runs: str | os.PathLike[str] = "",
     seeds: Sequence[int] | None = None,
     device: str = "auto",
+    precision: str | None = None,
     stages: bool = False,
 ) -> Results:
     """The runs of `comparison`: from a recorded folder, or from a store, where missing ones are trained first.
 
-    `runs` is a folder of recorded runs, or a store; empty means the store `runs`. `seeds` keeps some seeds;
-     `device` "cpu" keeps training off a GPU; `stages` brings the profile's stages as well. Raises StoreError
-    when a recorded folder is damaged or has no such runs.
+    `runs` is a folder of recorded runs, or a store; empty means the store `runs`. `seeds` keeps some seeds; `device`
+    and `precision` say where runs of a store are trained (see `soi_lib.training.device`); `stages` brings the profile's
+    stages as well. Raises StoreError when a recorded folder is damaged or has no such runs.
     """
     folder = Path(runs or "runs")
     further: list[StageRun] = []
     if is_recorded(folder):
         verify_recorded(folder)
-        sizes = load_profile(folder / PROFILE_COPY)
+        sizes = recorded_profile(folder)
         found = [open_run(path.parent) for path in sorted(folder.glob("*/manifest.json"))]
         further = unpack_stages(folder) if stages else []
     elif not folder.is_dir() and runs and folder.parent.name == "recorded":
@@ -152,12 +157,11 @@ def open_results(
     else:
         from soi_lib.runs.scheduler import reproduce, reproduce_stages
 
-        if device == "cpu":
-            os.environ["ACCELERATE_USE_CPU"] = "true"
-        sizes = load_profile(profile)
-        found = reproduce(sizes, RunStore(folder), only=[comparison])
+        sizes, store = load_profile(profile), RunStore(folder)
+        found = reproduce(sizes, store, only=[comparison], device=device, precision=precision)
         if stages:
-            further = [read_stage(r) for r in reproduce_stages(sizes, RunStore(folder), only=[comparison])]
+            done = reproduce_stages(sizes, store, only=[comparison], device=device, precision=precision)
+            further = [read_stage(run) for run in done]
     kept = [r for r in found if r.comparison == comparison and (seeds is None or r.seed in seeds)]
     if not kept:
         raise StoreError(
@@ -170,11 +174,30 @@ def open_results(
     return Results(comparison, sizes, tuple(kept), tuple(also))
 
 
-def finished(profile: Profile, store: RunStore, *, only: Iterable[str] = ()) -> list[StoredRun]:
+def recorded_profile(folder: Path) -> Profile:
+    """The profile of a recorded folder.
+
+    One that does not say how many OOD rows were evaluated was written before that could be said: as many as of the
+    test set.
+    """
+    profile = load_profile(folder / PROFILE_COPY)
+    if "ood" in profile.data.model_fields_set:
+        return profile
+    return profile.model_copy(update={"data": profile.data.model_copy(update={"ood": profile.data.evaluate})})
+
+
+def finished(
+    profile: Profile,
+    store: RunStore,
+    *,
+    only: Iterable[str] = (),
+    device: str = "auto",
+    precision: str | None = None,
+) -> list[StoredRun]:
     """The runs of `profile` in the order of its plan. Raises StoreError that counts those that `store` lacks."""
     from soi_lib.runs.spec import plan
 
-    specs = plan(profile, only=only)
+    specs = plan(profile, only=only, device=device, precision=precision)
     found = [run for spec in specs if (run := store.get(spec.key)) is not None]
     if len(found) < len(specs):
         missing = next(spec for spec in specs if spec.key not in {run.key for run in found})
@@ -207,6 +230,7 @@ def summary(profile: Profile, runs: Sequence[StoredRun], commit: str) -> dict[st
                 "key": run.key,
                 "comparison": run.comparison,
                 "setting": list(run.setting),
+                "budget": run.setting.budget,
                 "seed": run.seed,
                 "members": members,
             }

@@ -32,14 +32,13 @@ from soi_lib.runs.spec import Progress, RunSpec
 from soi_lib.runs.store import RunStore, StoredRun
 from soi_lib.runs.weights import fingerprints, fit, save_weights
 from soi_lib.training import launch
+from soi_lib.training.device import one_thread
 
 if TYPE_CHECKING:
     from torch import nn
 
     from soi_lib.models.vocabulary import Tokens
     from soi_lib.training.engine import Predictions, TrainMember, TrainResult
-
-EVALUATED = ("test", "ood")
 
 
 def do_run(
@@ -78,25 +77,26 @@ class Prepared:
 
 
 def taken_splits(corpus: Corpus, spec: RunSpec) -> dict[str, Split]:
-    """The part of a corpus that a run uses: train, test, ood (and further OOD sets as `ood:<name>`).
+    """The part of a corpus that a run uses: train, validation, test, ood (and further OOD sets as `ood:<name>`).
 
     Only a corpus that a profile brought may have no `ood`; metrics and predictions of the run then have none either.
     """
-    splits = {"train": corpus.splits["train"].take(spec.data.train)}
-    splits |= {name: corpus.splits[name].take(spec.data.evaluate) for name in EVALUATED if name in corpus.splits}
-    return splits | {f"ood:{name}": s.take(spec.data.evaluate) for name, s in sorted(corpus.extra_ood.items())}
+    train = corpus.splits["train"].take(spec.data.train)
+    if spec.budget == "equal":
+        train = train.take(max(1, len(train) // len(spec.setting)))
+    sizes = {"validation": spec.data.validation, "test": spec.data.evaluate, "ood": spec.data.ood}
+    taken = {"train": train}
+    taken |= {name: corpus.splits[name].take(n) for name, n in sizes.items() if name in corpus.splits and n != 0}
+    return taken | {f"ood:{name}": split.take(spec.data.ood) for name, split in sorted(corpus.extra_ood.items())}
 
 
 def prepare(spec: RunSpec) -> Prepared:
-    """Read the corpora of `spec`, and load its encoder with the tokens that they use; torch gets its one thread."""
-    import torch
-
+    """Read the corpora of `spec`, and load its encoder with the tokens that they use."""
     from soi_lib.models.encoder import encoder_card, encoder_dir
     from soi_lib.models.vocabulary import load_trimmed, special_ids, tokenize, used_tokens
     from soi_lib.training.batching import encode
     from soi_lib.training.engine import TrainMember
 
-    torch.set_num_threads(1)
     corpora = {name: load(name, spec.fingerprint(f"corpus/{name}")) for name in spec.setting}
     splits = {name: taken_splits(corpus, spec) for name, corpus in corpora.items()}
     encoder = spec.encoder_folder or spec.encoder
@@ -127,16 +127,18 @@ def prepare(spec: RunSpec) -> Prepared:
 def _train(spec: RunSpec, ready: Prepared, store: RunStore, progress: Progress | None) -> TrainResult:
     from soi_lib.training.engine import TrainConfig, train
 
-    return train(
-        ready.encoder,
-        ready.members,
-        TrainConfig(**spec.training.model_dump(exclude={"max_length"}), seed=spec.seed),
-        pad=ready.pad,
-        meta=described(spec, spec.key),
-        progress=None if progress is None else lambda epoch, n: progress(spec.key, epoch, n),
-        checkpoint_path=store.checkpoint_path(spec.key),
-        identity=spec.key,
-    )
+    with one_thread():
+        return train(
+            ready.encoder,
+            ready.members,
+            TrainConfig(**spec.training.model_dump(exclude={"max_length"}), seed=spec.seed),
+            pad=ready.pad,
+            device=spec.device,
+            meta=described(spec, spec.key),
+            progress=None if progress is None else lambda epoch, n: progress(spec.key, epoch, n),
+            checkpoint_path=store.checkpoint_path(spec.key),
+            identity=spec.key,
+        )
 
 
 def _train_again(spec: RunSpec, run: StoredRun, store: RunStore, progress: Progress | None) -> None:
@@ -165,7 +167,7 @@ def _keep(store: RunStore, key: str, ready: Prepared, result: TrainResult) -> No
 
 
 def _train_and_store(spec: RunSpec, store: RunStore, progress: Progress | None, keep_weights: bool) -> StoredRun:
-    from soi_lib.data.baselines import baselines
+    from soi_lib.data.baselines import baselines_of
 
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
     ready = prepare(spec)
@@ -176,7 +178,7 @@ def _train_and_store(spec: RunSpec, store: RunStore, progress: Progress | None, 
             "n": len(splits[member]["train"]),
             "soi": counts(result.dynamics[member]),
             **{name: scores(p) for name, p in result.predictions[member].items()},
-            **baselines(ready.corpora[member], spec.data.train, spec.data.evaluate),
+            **baselines_of(ready.corpora[member].labels, splits[member]),
             "tokens": {n: round(float(tokens[member, n].lengths.mean()), 2) for n in splits[member]},
             "truncated": {n: tokens[member, n].truncated for n in splits[member]},
         }
@@ -198,6 +200,7 @@ def described(spec: RunSpec, profile: str) -> dict[str, Any]:
     return {
         "comparison": spec.comparison,
         "setting": list(spec.setting),
+        "budget": spec.budget,
         "seed": spec.seed,
         "profile": profile,
         "library_version": _version("soi_lib"),
@@ -219,15 +222,31 @@ def provenance(started: str, clock: float, result: TrainResult) -> dict[str, Any
 
 
 def save_result(out: Path, splits: dict[str, dict[str, Split]], result: TrainResult, metrics: dict[str, Any]) -> None:
-    """Write the files of a run into `out`: dynamics and predictions of each member, metrics.json, log.jsonl."""
-    for member, dynamics in result.dynamics.items():
-        (out / "dynamics").mkdir(exist_ok=True)
-        (out / "predictions").mkdir(exist_ok=True)
-        dynamics.save(out / "dynamics" / f"{member}.parquet")
-        _save_predictions(out / "predictions" / f"{member}.parquet", splits[member], result.predictions[member])
+    """Write the files of a run into `out`: dynamics and predictions of each member, metrics.json, log.jsonl.
+
+    `dynamics/` holds those of evaluation mode where it was recorded; `dynamics-train/` those of the training forward
+    pass where both were. A line of log.jsonl is an epoch: its number from 0, the mean training loss of all examples
+    (`loss`), and under `datasets` for each one train_loss, train_accuracy and, with validation examples,
+    validation_loss and validation_accuracy; losses in nats.
+    """
+    for name, found in (("dynamics", result.dynamics), ("dynamics-train", result.dynamics_train)):
+        for member, dynamics in found.items():
+            (out / name).mkdir(exist_ok=True)
+            dynamics.save(out / name / f"{member}.parquet")
+    (out / "predictions").mkdir()
+    for member, predictions in result.predictions.items():
+        _save_predictions(out / "predictions" / f"{member}.parquet", splits[member], predictions)
     atomic.write_json(out / "metrics.json", metrics)
-    lines = [json.dumps({"epoch": i, "loss": round(x, 6)}) for i, x in enumerate(result.losses)]
-    atomic.write_text(out / "log.jsonl", "\n".join(lines) + "\n")
+    curves = {member: {k: v for k, v in vars(c).items() if v is not None} for member, c in result.curves.items()}
+    lines = [
+        {
+            "epoch": i,
+            "loss": round(loss, 6),
+            "datasets": {m: {k: round(float(v[i]), 6) for k, v in c.items()} for m, c in curves.items()},
+        }
+        for i, loss in enumerate(result.losses)
+    ]
+    atomic.write_text(out / "log.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
 
 
 def counts(dynamics: TrainingDynamics) -> dict[str, int]:
@@ -237,14 +256,24 @@ def counts(dynamics: TrainingDynamics) -> dict[str, int]:
 
 
 def scores(predictions: Predictions) -> dict[str, float | int]:
-    """Size, accuracy, macro-F1 and loss (nats) of predictions, as metrics.json holds them."""
+    """Size, accuracy, macro-F1 and loss (nats) of predictions, as metrics.json holds them.
+
+    For two classes also the AUC of the probability of class 1 (unless all examples are of one class) and the balanced
+    accuracy.
+    """
     gold, predicted = predictions.gold, predictions.predicted
-    return {
+    found: dict[str, float | int] = {
         "n": len(gold),
         "accuracy": round(accuracy(gold, predicted), 6),
         "macro_f1": round(macro_f1(gold, predicted), 6),
         "loss": round(predictions.loss, 6),
     }
+    if predictions.probabilities.shape[1] == 2 and len(np.unique(gold)) == 2:
+        from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+
+        found["auc"] = round(float(roc_auc_score(gold, predictions.probabilities[:, 1])), 6)
+        found["balanced_accuracy"] = round(float(balanced_accuracy_score(gold, predicted)), 6)
+    return found
 
 
 def _save_predictions(path: Path, splits: dict[str, Split], predictions: dict[str, Any]) -> None:
@@ -298,8 +327,8 @@ def commit() -> str:
     return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
 
 
-def machine(device: str) -> dict[str, Any]:
-    """What a run was done on: processor, device, Python, system. No names and no paths."""
+def machine(device: dict[str, str]) -> dict[str, Any]:
+    """What a run was done on: processor, `device` (its name and versions), Python, system. No host names, no paths."""
     cpu = ""
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
@@ -308,4 +337,4 @@ def machine(device: str) -> dict[str, Any]:
                 break
     except OSError:
         cpu = platform.processor()
-    return {"cpu": cpu, "device": device, "threads": 1, "python": platform.python_version(), "system": sys.platform}
+    return {"cpu": cpu, **device, "threads": 1, "python": platform.python_version(), "system": sys.platform}

@@ -1,8 +1,8 @@
 """Doing all runs of a profile, several at a time, with one progress display.
 
-A worker process does one run after another on one thread; there are as many workers as cores (one on a GPU). The
-longest runs go first, so that no core waits for the last one. A reproduction that was stopped continues with the
-runs that are not in the store. Workers end with their parent, however it ends.
+A worker process does one run after another on one thread and one device; `soi_lib.training.device` says how many there
+are. The longest runs go first, so that no core waits for the last one. A reproduction that was stopped continues with
+the runs that are not in the store. Workers end with their parent, however it ends.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from soi_lib.runs.second_stage import StageSpec, WithWeights, plan_stages, stage
 from soi_lib.runs.spec import Job, RunSpec, plan
 from soi_lib.runs.store import RunStore, StoredRun
 from soi_lib.training import launch
+from soi_lib.training.device import cards, default_jobs, visible_cards
 
 _COST = {"entailment": 2.2, "en": 1.2, "fr": 1.4, "fa": 1.4}
 """Time an example, relative to a short English sentence in MiniLM: for the order of runs and the time left."""
@@ -45,6 +46,7 @@ def described(spec: RunSpec | StageSpec, store: RunStore) -> dict[str, Any]:
         "key": spec.key,
         "comparison": base.comparison,
         "setting": "+".join(base.setting),
+        "budget": base.budget,
         "seed": base.seed,
         "state": "done" if store.get(spec.key) else "to do",
         "cost": round(cost(spec) / 1000, 1),
@@ -54,6 +56,8 @@ def described(spec: RunSpec | StageSpec, store: RunStore) -> dict[str, Any]:
         "base": base.key if stage else None,
         "examples": spec.examples,
         "encoder": base.encoder,
+        "device": base.device,
+        "precision": spec.training.precision,
         "inputs": dict(base.fingerprints),
     }
 
@@ -63,24 +67,34 @@ def reproduce(
     store: RunStore,
     *,
     only: Iterable[str] = (),
+    device: str = "auto",
+    precision: str | None = None,
     jobs: int | None = None,
     quiet: bool = False,
 ) -> list[StoredRun]:
     """All runs of `profile` (or of the comparisons in `only`), in the order of the plan; missing ones are trained.
 
     The weights of new runs are kept where stages of the profile start from them; the stages themselves are done by
-    `reproduce_stages`.
+    `reproduce_stages`. `device` and `precision` as for `plan`.
     """
-    return run_all(runs_of(profile, store, only=only), store, jobs=jobs, quiet=quiet)
+    specs = runs_of(profile, store, only=only, device=device, precision=precision)
+    return run_all(specs, store, jobs=jobs, quiet=quiet)
 
 
-def runs_of(profile: Profile, store: RunStore, *, only: Iterable[str] = ()) -> list[Job]:
+def runs_of(
+    profile: Profile,
+    store: RunStore,
+    *,
+    only: Iterable[str] = (),
+    device: str = "auto",
+    precision: str | None = None,
+) -> list[Job]:
     """The runs of `profile`; those that are to do, and that second stages start from, with their weights."""
     return [
         WithWeights(spec)
         if staged(profile, spec) and profile.stages and profile.stages.subsets and store.get(spec.key) is None
         else spec
-        for spec in plan(profile, only=only)
+        for spec in plan(profile, only=only, device=device, precision=precision)
     ]
 
 
@@ -89,6 +103,8 @@ def reproduce_stages(
     store: RunStore,
     *,
     only: Iterable[str] = (),
+    device: str = "auto",
+    precision: str | None = None,
     jobs: int | None = None,
     quiet: bool = False,
 ) -> list[StoredRun]:
@@ -96,7 +112,7 @@ def reproduce_stages(
 
     Weights of stored runs that were not kept are made again first. Raises StoreError.
     """
-    stages = plan_stages(profile, only=only)
+    stages = plan_stages(profile, only=only, device=device, precision=precision)
     missing = [stage for stage in stages if stage.found(store) is None]
     bases: dict[str, Job] = {stage.base.key: stage.base for stage in missing}
     bases |= {stage.base.key: WithWeights(stage.base) for stage in missing if stage.start == "final"}
@@ -116,7 +132,7 @@ def run_all(specs: Sequence[Job], store: RunStore, *, jobs: int | None = None, q
     if launch.first():
         store.tidy()
     if missing:
-        _train(missing, store, total=len(specs), jobs=jobs or default_jobs(), quiet=quiet)
+        _train(missing, store, total=len(specs), jobs=jobs or default_jobs(missing[0].device), quiet=quiet)
         for spec in missing:
             run = store.get(spec.key)
             if run is None:
@@ -125,35 +141,30 @@ def run_all(specs: Sequence[Job], store: RunStore, *, jobs: int | None = None, q
     return [done[spec.key] for spec in specs]
 
 
-def default_jobs() -> int:
-    """Runs side by side: one a core, one on a GPU; `$SOI_JOBS` overrides."""
-    if os.environ.get("SOI_JOBS", "").isdigit():
-        return max(1, int(os.environ["SOI_JOBS"]))
-    if any(os.path.exists(f"/dev/{name}") for name in ("nvidia0", "kfd")):
-        return 1
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _train(specs: list[Job], store: RunStore, *, total: int, jobs: int, quiet: bool) -> None:
     context = multiprocessing.get_context("spawn")
-    reports = context.Queue()
+    reports, slots = context.Queue(), context.Queue()
+    device, jobs = specs[0].device, min(jobs, len(specs))
+    for card in [None] * jobs if launch.several() else visible_cards(device, jobs):
+        slots.put(card)
+    if not quiet:
+        print(_placed(specs, jobs), file=sys.stderr)
     queue = sorted(specs, key=lambda spec: (-cost(spec), spec.key))
-    workers = min(jobs, len(queue))
     shown = Display(
         {spec.key: spec for spec in specs},
         {spec.key: cost(spec) for spec in specs},
         finished=total - len(specs),
-        workers=workers,
+        workers=jobs,
         quiet=quiet,
     )
     listener = threading.Thread(target=shown.listen, args=(reports,), daemon=True)
     listener.start()
     others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(
-        max_workers=workers,
+        max_workers=jobs,
         mp_context=context,
         initializer=_start_worker,
-        initargs=(reports, os.getpid()),
+        initargs=(reports, os.getpid(), device, slots),
     )
     try:
         with _deaf():  # workers are started here, and inherit it: an interrupt is for the parent to handle
@@ -178,6 +189,16 @@ def _train(specs: list[Job], store: RunStore, *, total: int, jobs: int, quiet: b
         shown.close()
 
 
+def _placed(specs: Sequence[Job], jobs: int) -> str:
+    """Where these runs are trained, for people."""
+    device = specs[0].device
+    where = {"cpu": "the CPU", "cuda": "the GPU"}.get(device, f"GPU {device.partition(':')[2]}")
+    if device == "cuda" and len(cards(device)) > 1:
+        where = f"{len(cards(device))} GPUs"
+    precision = " and ".join(sorted({spec.training.precision for spec in specs}))
+    return f"training on {where} in {precision}, {jobs} run{'s' if jobs > 1 else ''} side by side"
+
+
 @contextmanager
 def _deaf() -> Iterator[None]:
     """Hold back interrupts (Ctrl-C) while the block runs; what is started in it never gets any."""
@@ -194,10 +215,14 @@ def _deaf() -> Iterator[None]:
 _reports: Any = None
 
 
-def _start_worker(reports: Any, parent: int) -> None:
-    """In a worker: one thread, no hub, the queue for progress, and a watch that ends it when the parent is gone."""
+def _start_worker(reports: Any, parent: int, device: str, slots: Any) -> None:
+    """In a worker: its device, one thread, no hub, the queue for progress, an end when the parent is gone."""
     global _reports
     _reports = reports
+    if device == "cpu":
+        os.environ["ACCELERATE_USE_CPU"] = "true"  # for the processes of one run, which find one another by accelerate
+    if (card := slots.get()) is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = card  # before CUDA starts here
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ["OMP_NUM_THREADS"] = "1"
     os.environ["TOKENIZERS_PARALLELISM"] = "false"

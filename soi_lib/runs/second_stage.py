@@ -22,11 +22,12 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from soi_lib import atomic
-from soi_lib.runs.config import Profile, Stages, Subset, Training
+from soi_lib.runs.config import Profile, Setting, Stages, Subset, Training
 from soi_lib.runs.spec import Progress, RunSpec, key_of, plan
 from soi_lib.runs.store import RunStore, StoredRun
 from soi_lib.runs.subset import choose
 from soi_lib.training import launch
+from soi_lib.training.device import one_thread
 
 if TYPE_CHECKING:
     from soi_lib.training.batching import Encoded
@@ -81,9 +82,14 @@ class StageSpec:
         return key_of(self.identity())
 
     @property
-    def setting(self) -> tuple[str, ...]:
+    def setting(self) -> Setting:
         """The members that are trained together."""
         return self.base.setting
+
+    @property
+    def device(self) -> str:
+        """Where it is trained, as the run."""
+        return self.base.device
 
     @property
     def name(self) -> str:
@@ -128,9 +134,14 @@ class WithWeights:
         return self.base.key
 
     @property
-    def setting(self) -> tuple[str, ...]:
+    def setting(self) -> Setting:
         """The members that are trained together."""
         return self.base.setting
+
+    @property
+    def device(self) -> str:
+        """Where it is trained, as the run."""
+        return self.base.device
 
     @property
     def training(self) -> Training:
@@ -154,18 +165,21 @@ class WithWeights:
 
 
 def staged(profile: Profile, spec: RunSpec) -> bool:
-    """Whether stages of `profile` start from this run: members alone, and all together (never pairs of three)."""
+    """Whether stages of `profile` start from this run: members alone, and all together at full budget."""
     part, wanted = profile.comparisons[spec.comparison], profile.stages
     if wanted is None or spec.seed not in (wanted.seeds if wanted.seeds is not None else profile.seeds):
         return False
-    return len(spec.setting) in (1, len(part.members))
+    return spec.budget == "full" and len(spec.setting) in (1, len(part.members))
 
 
-def plan_stages(profile: Profile, *, only: Iterable[str] = ()) -> list[StageSpec]:
-    """The stages of `profile`, in the order of its runs; empty when it has none. `only` keeps some comparisons."""
+def plan_stages(
+    profile: Profile, *, only: Iterable[str] = (), device: str = "auto", precision: str | None = None
+) -> list[StageSpec]:
+    """The stages of `profile`, in the order of its runs; empty when it has none. Further arguments as for `plan`."""
     if profile.stages is None:
         return []
-    bases = [spec for spec in plan(profile, only=only) if staged(profile, spec)]
+    specs = plan(profile, only=only, device=device, precision=precision)
+    bases = [spec for spec in specs if staged(profile, spec)]
     return [stage for base in bases for stage in stages_of(base, profile.stages)]
 
 
@@ -248,17 +262,19 @@ def _stage(spec: StageSpec, base: StoredRun, store: RunStore, progress: Progress
     # from pretrained weights the heads start as the run's did, so that only the examples differ
     seed = spec.seed_for("training") if spec.start == "final" else spec.base.seed
     settings = spec.training.model_dump(exclude={"max_length"}) | {"epochs": choice.passes}
-    result = train(
-        ready.encoder,
-        members,
-        TrainConfig(**settings, seed=seed),
-        pad=ready.pad,
-        meta=run.described(spec.base, spec.key) | {"base": base.key, "stage": spec.identity()["stage"]},
-        initial=initial,
-        progress=None if progress is None else lambda epoch, n: progress(spec.key, epoch, n),
-        checkpoint_path=store.checkpoint_path(spec.key),
-        identity=spec.key,
-    )
+    with one_thread():
+        result = train(
+            ready.encoder,
+            members,
+            TrainConfig(**settings, seed=seed),
+            pad=ready.pad,
+            device=spec.device,
+            meta=run.described(spec.base, spec.key) | {"base": base.key, "stage": spec.identity()["stage"]},
+            initial=initial,
+            progress=None if progress is None else lambda epoch, n: progress(spec.key, epoch, n),
+            checkpoint_path=store.checkpoint_path(spec.key),
+            identity=spec.key,
+        )
     metrics = {
         member: {
             "n": choice.n[member],

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from soi_lib.errors import ProfileError, nearest
-from soi_lib.runs.config import Comparison, DataSizes, Profile, Training
+from soi_lib.runs.config import Budget, Comparison, DataSizes, Profile, Setting, Training
+from soi_lib.training.device import kind_of, resolve_device, resolve_precision
 
 if TYPE_CHECKING:
     from soi_lib.data.dataset import Corpus
@@ -32,8 +34,12 @@ class Job(Protocol):
         """Under which the store has it when it is done."""
 
     @property
-    def setting(self) -> tuple[str, ...]:
+    def setting(self) -> Setting:
         """The members that are trained together."""
+
+    @property
+    def device(self) -> str:
+        """Where it is trained: "cpu", "cuda" or "cuda:N"."""
 
     @property
     def training(self) -> Training:
@@ -52,25 +58,43 @@ class Job(Protocol):
 
 @dataclass(frozen=True)
 class RunSpec:
-    """One run: its comparison, the members trained together, its seed, and all that sizes it."""
+    """One run: its comparison, the datasets trained together, its seed, and all that sizes it.
+
+    The precision in `training` is one that `device` computes in, never "auto".
+    """
 
     comparison: Comparison
-    setting: tuple[str, ...]
+    setting: Setting
     seed: int
     encoder: str
     data: DataSizes
     training: Training
     fingerprints: tuple[tuple[str, str], ...]
     engine: int
+    device: str = "cpu"
+    """Where it is trained: "cpu", "cuda" or "cuda:N". Its kind is part of the identity."""
     encoder_folder: str = ""
     """Where the encoder lies that the profile brought; no part of the identity, as its fingerprint is."""
 
+    @property
+    def budget(self) -> Budget:
+        """Whether each dataset gives all its training examples, or its part of those of one run."""
+        return self.setting.budget
+
     def identity(self) -> dict[str, Any]:
         """Everything that determines the run, as JSON values."""
-        values = asdict(self) | {"data": self.data.model_dump(), "training": self.training.model_dump()}
-        values["fingerprints"] = dict(self.fingerprints)
-        del values["encoder_folder"]
-        return values
+        return {
+            "comparison": self.comparison,
+            "setting": list(self.setting),
+            "budget": self.budget,
+            "seed": self.seed,
+            "encoder": self.encoder,
+            "data": self.data.model_dump(),
+            "training": self.training.model_dump(),
+            "fingerprints": dict(self.fingerprints),
+            "engine": self.engine,
+            "device": kind_of(self.device),
+        }
 
     def fingerprint(self, what: str) -> str:
         """The fingerprint of `corpus/<member>` or of the `encoder`."""
@@ -83,13 +107,14 @@ class RunSpec:
 
     @property
     def name(self) -> str:
-        """For people: `task entailment+sentiment seed 0`."""
-        return f"{self.comparison} {'+'.join(self.setting)} seed {self.seed}"
+        """For people: `task entailment+sentiment seed 0`, `source tweets+amazon at equal budget seed 1`."""
+        return f"{self.comparison} {self.setting} seed {self.seed}"
 
     @property
     def examples(self) -> int:
         """How many examples are trained on, counted once an epoch (fewer where a split is smaller)."""
-        return self.data.train * self.training.epochs * len(self.setting)
+        whole = self.data.train * self.training.epochs
+        return whole if self.budget == "equal" else whole * len(self.setting)
 
     def found(self, store: RunStore) -> StoredRun | None:
         """The finished run in `store`."""
@@ -108,8 +133,13 @@ def key_of(identity: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
-def plan(profile: Profile, *, only: Iterable[str] = ()) -> list[RunSpec]:
+def plan(
+    profile: Profile, *, only: Iterable[str] = (), device: str = "auto", precision: str | None = None
+) -> list[RunSpec]:
     """The runs of `profile`, in the order of its comparisons, settings and seeds; `only` keeps some comparisons.
+
+    `device` and `precision` (by default `$SOI_PRECISION`, or as the profile says) are resolved here, once, for all
+    that follows; see `soi_lib.training.device`. A GPU need not be there to plan for it.
 
     Builds the corpora and the encoders' directories if the cache does not have them, since keys contain their
     fingerprints; those that the profile itself names are brought from where it says.
@@ -121,6 +151,8 @@ def plan(profile: Profile, *, only: Iterable[str] = ()) -> list[RunSpec]:
     from soi_lib.models.hub import bring
     from soi_lib.training.version import ENGINE_VERSION
 
+    device = resolve_device(device)
+    precision = precision or os.environ.get("SOI_PRECISION")
     wanted = set(only) or set(profile.comparisons)
     for name in sorted(wanted - set(profile.comparisons)):
         raise ProfileError(
@@ -143,6 +175,8 @@ def plan(profile: Profile, *, only: Iterable[str] = ()) -> list[RunSpec]:
         if comparison == "task":
             _heads_apart(found)
         corpora = {member: corpus.fingerprint for member, corpus in found.items()}
+        training = profile.training_of(comparison)
+        resolved = resolve_precision(precision or training.precision, kind_of(device))
         for setting in part.member_sets():
             prints = tuple(sorted({f"corpus/{m}": corpora[m] for m in setting}.items()))
             for seed in profile.seeds:
@@ -153,9 +187,10 @@ def plan(profile: Profile, *, only: Iterable[str] = ()) -> list[RunSpec]:
                         seed=seed,
                         encoder=part.encoder,
                         data=profile.data,
-                        training=profile.training_of(comparison),
+                        training=training.model_copy(update={"precision": resolved}),
                         fingerprints=(*prints, ("encoder", encoder)),
                         engine=ENGINE_VERSION,
+                        device=device,
                         encoder_folder="" if own is None else str(folder),
                     )
                 )

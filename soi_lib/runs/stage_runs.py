@@ -17,6 +17,7 @@ import numpy as np
 
 from soi_lib import atomic
 from soi_lib.errors import StoreError
+from soi_lib.runs.config import Setting
 from soi_lib.runs.store import StoredRun
 
 ABOUT = "stages.json"
@@ -44,9 +45,9 @@ class StageRun:
         return str(self.identity["comparison"])
 
     @property
-    def setting(self) -> tuple[str, ...]:
+    def setting(self) -> Setting:
         """The members that were trained together."""
-        return tuple(self.identity["setting"])
+        return Setting(self.identity["setting"])
 
     @property
     def seed(self) -> int:

@@ -1,8 +1,9 @@
 """Where runs live: a folder a run, named by its key, that is either whole or not there.
 
-`<root>/<key>/` holds manifest.json, metrics.json, dynamics/<member>.parquet, predictions/<member>.parquet and
-log.jsonl. The folder is built beside and renamed when it is complete; the manifest carries the sha256 of every other
-file and of itself. A run whose files do not match is moved to `<root>/quarantine/` and reported, never used.
+`<root>/<key>/` holds manifest.json, metrics.json, dynamics/<member>.parquet (and dynamics-train/ where both modes were
+recorded), predictions/<member>.parquet and log.jsonl. The folder is built beside and renamed when it is complete; the
+manifest carries the sha256 of every other file and of itself. A run whose files do not match is moved to
+`<root>/quarantine/` and reported, never used.
 """
 
 from __future__ import annotations
@@ -17,14 +18,18 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from filelock import FileLock, Timeout
 
 from soi_lib import atomic
 from soi_lib.dynamics import TrainingDynamics
 from soi_lib.errors import StoreError
+from soi_lib.runs.config import Setting
 from soi_lib.training import launch
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 logger = logging.getLogger(__name__)
 
@@ -55,9 +60,17 @@ class StoredRun:
         return str(self.manifest["identity"]["comparison"])
 
     @property
-    def setting(self) -> tuple[str, ...]:
-        """The members that were trained together."""
-        return tuple(self.manifest["identity"]["setting"])
+    def setting(self) -> Setting:
+        """The datasets that were trained together, and their budget (full in runs that do not say it)."""
+        identity = self.manifest["identity"]
+        return Setting(identity["setting"], identity.get("budget", "full"))
+
+    @property
+    def record(self) -> Literal["train", "eval", "both"]:
+        """Which modes were recorded; of both the evaluation mode is the primary one."""
+        identity = self.manifest["identity"]
+        training: dict[str, Any] = (self.stage or identity).get("training") or {}
+        return training.get("record", "train")
 
     @property
     def seed(self) -> int:
@@ -75,14 +88,37 @@ class StoredRun:
         values: dict[str, Any] = json.loads((self.folder / "metrics.json").read_text(encoding="utf-8"))
         return values
 
-    def dynamics(self, member: str) -> TrainingDynamics:
-        """The dynamics of one member. Raises StoreError when it was not part of the run."""
-        path = self.folder / "dynamics" / f"{member}.parquet"
+    def dynamics(self, member: str, mode: Literal["train", "eval"] | None = None) -> TrainingDynamics:
+        """The dynamics of one dataset, by default in the run's primary mode.
+
+        Raises:
+            StoreError: when the dataset was not part of the run, or `mode` was not recorded.
+        """
+        if mode is not None and self.record not in (mode, "both"):
+            raise StoreError(f"{mode} mode was not recorded", where=self.folder, found=f"record: {self.record}")
+        folder = "dynamics-train" if mode == "train" and self.record == "both" else "dynamics"
+        path = self.folder / folder / f"{member}.parquet"
         if not path.exists():
             raise StoreError(
                 "no such member in this run", where=self.folder, found=repr(member), expected=" or ".join(self.setting)
             )
         return TrainingDynamics.load(path)
+
+    def curves(self) -> pd.DataFrame:
+        """A row per epoch (from 0) and dataset: train_loss, train_accuracy, validation_loss, validation_accuracy.
+
+        Losses in nats. NaN where there were no validation examples; no rows for runs made before curves were kept.
+        """
+        import pandas as pd
+
+        lines = (self.folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
+        rows = [
+            {"epoch": line["epoch"], "dataset": name, **values}
+            for line in map(json.loads, lines)
+            for name, values in line.get("datasets", {}).items()
+        ]
+        scores = [f"{split}_{what}" for split in ("train", "validation") for what in ("loss", "accuracy")]
+        return pd.DataFrame(rows, columns=["epoch", "dataset", *scores]).astype(dict.fromkeys(scores, float))
 
     def predictions(self, member: str) -> Any:
         """Predictions at the end of the run: a DataFrame with split, id, gold, predicted, p_gold."""

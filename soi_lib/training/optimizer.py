@@ -40,39 +40,41 @@ class FlatParameters:
         self._split = n_float
         self._owned = [parameter for _, parameter in named]
         self._places = [part.view(shape) for part, shape in zip(self.gradient.split(sizes), self.shapes, strict=True)]
-        self.decayed: list[tuple[int, int]] = []
-        self.plain: list[tuple[int, int]] = []
+        self._slices: list[tuple[int, int, bool, bool]] = []  # from, to, of a head, of a matrix
         start = 0
-        for (_, parameter), size in zip(named, sizes, strict=True):
+        for (name, parameter), size in zip(named, sizes, strict=True):
             stop = start + size
             value = self.master[start:stop] if start < n_float else self._shadow[start - n_float : stop - n_float]
             parameter.data, parameter.grad = value.view(parameter.shape), None
-            slices = self.decayed if parameter.ndim > 1 else self.plain
+            self._slices.append((start, stop, not name.startswith("encoder."), parameter.ndim > 1))
+            start = stop
+
+    def optimizer(self, *, lr: float, weight_decay: float, head_factor: float = 1.0) -> torch.optim.AdamW:
+        """Fused AdamW over slices of the master vector; only matrices decay.
+
+        Heads learn `head_factor` times as fast as the encoder: every group holds the `factor` of its learning rate.
+        """
+        groups: dict[tuple[float, float], list[tuple[int, int]]] = {}
+        for start, stop, head, matrix in self._slices:
+            slices = groups.setdefault((head_factor if head else 1.0, weight_decay if matrix else 0.0), [])
             if slices and slices[-1][1] == start:
                 slices[-1] = (slices[-1][0], stop)
             else:
                 slices.append((start, stop))
-            start = stop
 
-    def optimizer(self, *, lr: float, weight_decay: float) -> torch.optim.AdamW:
-        """Fused AdamW over slices of the master vector; only matrices decay."""
+        def owned(start: int, stop: int) -> nn.Parameter:
+            parameter = nn.Parameter(self.master[start:stop])
+            parameter.grad = self.gradient[start:stop]
+            return parameter
 
-        def owned(slices: list[tuple[int, int]]) -> list[nn.Parameter]:
-            parameters = []
-            for start, stop in slices:
-                parameter = nn.Parameter(self.master[start:stop])
-                parameter.grad = self.gradient[start:stop]
-                parameters.append(parameter)
-            return parameters
-
-        if weight_decay == 0.0:
-            groups = [{"params": owned([(0, len(self.master))]), "weight_decay": 0.0}]
-        else:
-            groups = [
-                {"params": owned(self.plain), "weight_decay": 0.0},
-                {"params": owned(self.decayed), "weight_decay": weight_decay},
-            ]
-        return torch.optim.AdamW(groups, lr=lr, fused=True)
+        return torch.optim.AdamW(
+            [
+                {"params": [owned(*part) for part in slices], "weight_decay": decay, "factor": factor}
+                for (factor, decay), slices in groups.items()
+            ],
+            lr=lr,
+            fused=True,
+        )
 
     def collect(self) -> Tensor:
         """The gradient (P,) float32 of the backward passes since the last call; zero where none has been."""

@@ -19,7 +19,7 @@ from soi_lib.runs import results, weights
 from soi_lib.runs import scheduler as reproducing
 from soi_lib.runs import second_stage as stages
 from soi_lib.runs import subset as stage_choice
-from soi_lib.runs.config import DataSizes, Profile, Stages, Training, load_profile
+from soi_lib.runs.config import DataSizes, Profile, Setting, Stages, Training, load_profile
 from soi_lib.runs.run import do_run, prepare
 from soi_lib.runs.scheduler import reproduce, reproduce_stages
 from soi_lib.runs.second_stage import StageSpec, WithWeights, choose, do_stage, plan_stages, stages_of
@@ -29,7 +29,7 @@ from soi_lib.runs.store import RunStore
 
 BASE = RunSpec(
     comparison="source",
-    setting=("tweets", "movie"),
+    setting=Setting(("tweets", "movie")),
     seed=3,
     encoder="minilm",
     data=DataSizes(train=1000, evaluate=500),
@@ -51,19 +51,20 @@ TINY = {
 
 
 def test_the_key_of_a_run_is_what_it_always_was():
-    assert BASE.key == "0e4a21bccebe137c5cab"
+    assert BASE.key == "f08c914437a47895395c"
     assert json.dumps(BASE.identity(), sort_keys=True, separators=(",", ":")) == (
-        '{"comparison":"source","data":{"evaluate":500,"train":1000},"encoder":"minilm","engine":1,"fingerprints":'
+        '{"budget":"full","comparison":"source","data":{"evaluate":500,"ood":null,"train":1000,"validation":0},'
+        '"device":"cpu","encoder":"minilm","engine":1,"fingerprints":'
         f'{{"corpus/movie":"{"b" * 64}","corpus/tweets":"{"a" * 64}","encoder":"{"c" * 64}"}},"seed":3,'
         '"setting":["tweets","movie"],"training":{"batch_size":16,"clip":1.0,"dropout":0.1,"epochs":10,'
-        '"learning_rate":0.0001,"max_length":128,"pooling":"mean","precision":"auto","record":"train","warmup":0.1,'
+        '"head_learning_rate_factor":1.0,"learning_rate":0.0001,"max_length":128,"pooling":"mean","precision":"auto","record":"train","warmup":0.1,'
         '"weight_decay":0.0}}'
     )
 
 
 def test_the_key_of_a_stage_depends_on_what_determines_it():
     stage = stages_of(BASE, Stages(subsets=("ACE",)))[0]
-    assert stage.key == "1cefd6b8344d5be19951"
+    assert stage.key == "456d20ed1f089395064a"
     changed = [
         replace(stage, base=replace(BASE, seed=4)),
         replace(stage, start="pretrained"),

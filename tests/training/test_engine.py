@@ -181,6 +181,83 @@ def test_recording_in_evaluation_mode(wheels):
     assert np.allclose(p, dyn.p_gold[-1], atol=1e-6)
 
 
+def test_one_run_records_both_modes_to_the_same_bits_as_two(tweets):
+    from dataclasses import replace
+
+    both = train(*prepared(("tweets",)), replace(CONFIG, record="both"))
+    evaluated = train(*prepared(("tweets",)), replace(CONFIG, record="eval"))
+    assert bits(replace(both, dynamics=both.dynamics_train)) == bits(tweets)
+    assert bits(both) == bits(evaluated)
+    assert (tweets.dynamics_train, evaluated.dynamics_train) == ({}, {})
+    for one in (both, evaluated, tweets):
+        assert one.losses == tweets.losses
+        assert np.array_equal(one.curves["tweets"].train_loss, tweets.curves["tweets"].train_loss)
+
+
+def test_following_validation_changes_nothing_and_survives_a_kill(tweets, tmp_path):
+    from dataclasses import replace
+
+    def with_validation():
+        encoder, (member,) = prepared(("tweets",))
+        return encoder, [replace(member, splits=member.splits | {"validation": member.splits["test"]})]
+
+    config, path = replace(CONFIG, record="both"), tmp_path / "state.safetensors"
+
+    def kill(epoch: int, n: int) -> None:
+        if epoch == 2:
+            raise _Killed
+
+    whole = train(*with_validation(), config)
+    with pytest.raises(_Killed):
+        train(*with_validation(), config, progress=kill, checkpoint_path=path, checkpoint_every=0)
+    resumed = train(*with_validation(), config, checkpoint_path=path)
+    curve = whole.curves["tweets"]
+    assert bits(replace(whole, dynamics=whole.dynamics_train, predictions=tweets.predictions)) == bits(tweets)
+    for name, values in vars(curve).items():
+        assert values.shape == (3,)
+        assert np.array_equal(values, getattr(resumed.curves["tweets"], name)), name
+    assert bits(resumed) == bits(whole)
+    last = whole.predictions["tweets"]["validation"]
+    assert (curve.validation_loss[-1], curve.validation_accuracy[-1]) == (last.loss, last.accuracy)
+    assert tweets.curves["tweets"].validation_loss is None
+
+
+def test_a_checkpoint_is_of_one_kind_of_device_and_precision(tmp_path, caplog):
+    from together import QUIET, done, made
+
+    path, members = tmp_path / "state.safetensors", [made(12, 2, 0)]
+
+    def kill(epoch: int, n: int) -> None:
+        if epoch == 1:
+            raise _Killed
+
+    from dataclasses import replace
+
+    with pytest.raises(_Killed):
+        done(QUIET, members, progress=kill, checkpoint_path=path, checkpoint_every=0, identity="x", device="cpu")
+    seen: list[int] = []
+    other = replace(QUIET, precision="bf16")
+    done(other, members, checkpoint_path=path, identity="x", device="cpu", progress=lambda e, n: seen.append(e))
+    assert seen[0] == 0
+    assert "another run" in caplog.text
+
+
+def test_heads_learn_at_their_own_rate():
+    from dataclasses import replace
+
+    from together import QUIET, done, made
+
+    members, one = [made(12, 2, 0)], replace(QUIET, epochs=1, batch_size=12, warmup=0.0)
+    start = done(replace(one, learning_rate=1e-12), members, device="cpu").weights
+    slow, fast = (
+        done(replace(one, head_learning_rate_factor=factor), members, device="cpu").weights for factor in (1.0, 10.0)
+    )
+    for name, value in slow.items():  # one update: the gradients are the same
+        step = fast[name] - start[name]
+        expected = (value - start[name]) * (10.0 if name.startswith("heads.") else 1.0)
+        assert torch.allclose(step, expected, atol=1e-6), name
+
+
 def test_the_written_out_attention_and_flat_parameters_change_nothing(wheels):
     encoder, members = prepared(("sentiment",), n=8)
     data = members[0].splits["train"]

@@ -1,0 +1,192 @@
+"""Which device a training uses and in which precision it computes there: decided once, before anything is planned.
+
+Both change the bits of a result, so the kind of device and the precision are part of a run's identity. Where
+`$SOI_DEVICE` is set, "auto" means what it says. torch is loaded only when it must be asked.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Literal
+
+from soi_lib.errors import SoiError, nearest
+
+if TYPE_CHECKING:
+    import torch
+
+Kind = Literal["cpu", "cuda"]
+Precision = Literal["fp32", "bf16"]
+
+_NAMES = ("auto", "cpu", "cuda", "cuda:N")
+_GIB = 2**30
+RUN_MEMORY = 8 * _GIB
+"""Memory of a GPU that one of several runs side by side may need, in bytes: a BERT-base with batches of 32 x 128."""
+RUNS_A_CARD = 4
+"""Runs side by side on one GPU at most: more of them only take turns."""
+
+
+def resolve_device(name: str = "auto") -> str:
+    """The device that `name` stands for: "cpu", "cuda" (any GPU), or "cuda:N".
+
+    Args:
+        name: "auto" (a GPU where there is one, unless `ACCELERATE_USE_CPU` is set), "cpu", "cuda" or "cuda:N".
+
+    Raises:
+        SoiError: for any other name. Whether the GPU is there is checked by `cards`.
+    """
+    if name == "auto":
+        name = os.environ.get("SOI_DEVICE") or "auto"
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+        raise SoiError(
+            "unknown device", where="--device", found=repr(name), expected=", ".join(_NAMES), hint=nearest(name, _NAMES)
+        )
+    if name != "auto":
+        return name
+    if os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes", "on"):
+        return "cpu"
+    return "cuda" if _count() else "cpu"
+
+
+def kind_of(device: str) -> Kind:
+    """The kind of a resolved device, without its number."""
+    return "cpu" if device == "cpu" else "cuda"
+
+
+def cards(device: str) -> tuple[int, ...]:
+    """The numbers of the GPUs that a resolved device may use, as CUDA counts the visible ones; none for "cpu".
+
+    Raises:
+        SoiError: when there is no such GPU.
+    """
+    if device == "cpu":
+        return ()
+    count = _count()
+    wanted = tuple(range(count)) if device == "cuda" else (int(device.partition(":")[2]),)
+    if count and wanted[0] < count:
+        return wanted
+    import torch
+
+    built = "this torch is built for CPUs only" if torch.version.cuda is None else "torch sees no such GPU"
+    there = f"{count} GPU{'s' if count > 1 else ''}" if count else f"no GPU ({built})"
+    raise SoiError(
+        "this device is not there",
+        where=f"--device {device}",
+        found=there,
+        expected="a GPU that torch can use" if device == "cuda" else f"more than {wanted[0]} GPUs",
+        hint="use --device cpu, or see `soi doctor` for what is missing",
+    )
+
+
+def torch_device(device: str) -> torch.device:
+    """The resolved `device` for torch: its first GPU, or the CPU. Raises SoiError when there is no such GPU."""
+    import torch
+
+    found = cards(device)
+    return torch.device("cuda", found[0]) if found else torch.device("cpu")
+
+
+def resolve_precision(precision: str, kind: str) -> Precision:
+    """The precision that is computed in on a `kind` of device.
+
+    Args:
+        precision: "fp32", "bf16", or "auto": bf16 where the device computes in it natively, else fp32.
+        kind: "cpu" or "cuda".
+
+    Raises:
+        SoiError: for another precision, and for "auto" on a GPU where there is none to ask.
+    """
+    if precision in ("fp32", "bf16"):
+        return precision  # type: ignore[return-value]
+    if precision != "auto":
+        names = ("auto", "fp32", "bf16")
+        raise SoiError(
+            "unknown precision",
+            where="--precision",
+            found=repr(precision),
+            expected=", ".join(names),
+            hint=nearest(precision, names),
+        )
+    import torch
+
+    if kind == "cpu":
+        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    elif _count():
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        raise SoiError(
+            "the precision of a GPU cannot be chosen where there is none",
+            where="--precision auto",
+            hint="give --precision bf16 or fp32, or plan on the machine that has the GPU",
+        )
+    return "bf16" if native else "fp32"
+
+
+def describe_device(device: torch.device) -> dict[str, str]:
+    """What a manifest says of a device: its name, and on a GPU the versions of CUDA and of the driver."""
+    if device.type != "cuda":
+        return {"device": device.type}
+    import torch
+
+    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        driver = subprocess.run(query, capture_output=True, text=True, timeout=30).stdout.split()
+    except (OSError, subprocess.TimeoutExpired):
+        driver = []
+    found = {"device": torch.cuda.get_device_name(device), "cuda": str(torch.version.cuda)}
+    return found | ({"driver": driver[0]} if driver else {})
+
+
+def default_jobs(device: str) -> int:
+    """Runs side by side on a resolved device; `$SOI_JOBS` overrides.
+
+    On the CPU one a core, each with one thread. On GPUs one for every 8 GiB of a card's memory, at most four a card and
+    at most one a core, but at least one a card.
+    """
+    if os.environ.get("SOI_JOBS", "").isdigit():
+        return max(1, int(os.environ["SOI_JOBS"]))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if device == "cpu":
+        return cores
+    import torch
+
+    found = cards(device)
+    memory = [int(torch.cuda.get_device_properties(card).total_memory) for card in found]
+    wanted = sum(min(RUNS_A_CARD, max(1, size // RUN_MEMORY)) for size in memory)
+    return max(len(found), min(wanted, cores))
+
+
+def visible_cards(device: str, jobs: int) -> list[str | None]:
+    """For each of `jobs` workers the value of CUDA_VISIBLE_DEVICES, so that they share several GPUs evenly.
+
+    None leaves it as it is: on the CPU, and for a GPU that was named by its number.
+    """
+    found = cards(device)
+    if device != "cuda":
+        return [None] * jobs
+    there = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    names = there or [str(card) for card in found]
+    return [names[found[i % len(found)]] for i in range(jobs)]
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch compute on one thread in the block, so that bits do not depend on how many cores there are."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _count() -> int:
+    """How many GPUs torch can use."""
+    import torch
+
+    return torch.cuda.device_count()
