@@ -23,7 +23,7 @@ from soi_lib.runs.store import RunStore, open_run
 TINY = {
     "name": "tiny",
     "seeds": [0, 1],
-    "data": {"train": 24, "evaluate": 40},
+    "data": {"train": 24, "evaluate": 40, "ood": 40},
     "training": {"epochs": 3, "batch_size": 8, "learning_rate": 1e-4},
     "comparisons": {"source": {"encoder": "minilm", "members": ["tweets", "amazon"], "settings": ["single", "all"]}},
 }
@@ -125,7 +125,7 @@ def test_results_json_has_the_agreed_form(done, profile):
     assert set(value) == {"profile", "wall_seconds", "training_seconds", "commit", "runs"}
     assert value["training_seconds"] == pytest.approx(sum(r.manifest["seconds"]["total"] for r in done), abs=0.1)
     run = value["runs"][4]
-    assert set(run) == {"key", "comparison", "setting", "seed", "members"}
+    assert set(run) == {"key", "comparison", "setting", "budget", "seed", "members"}
     assert run["setting"] == ["tweets", "amazon"]
     assert set(run["members"]["amazon"]) == {"n", "soi", "test", "ood", "majority", "bag_of_words"}
     assert set(run["members"]["amazon"]["test"]) == {"n", "accuracy", "macro_f1"}

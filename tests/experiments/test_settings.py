@@ -13,9 +13,9 @@ import torch
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from tiny_grid import environment
 
+from paper import ROOT
 from paper.datasets import load
 from soi_lib.errors import StoreError
-from soi_lib.paths import resource
 from soi_lib.report import tables
 from soi_lib.runs.config import Setting, load_profile
 from soi_lib.runs.results import Results, open_results, recorded_profile
@@ -23,7 +23,7 @@ from soi_lib.runs.run import do_run
 from soi_lib.runs.spec import plan
 from soi_lib.runs.store import RunStore, open_run
 
-RECORDED = resource("profiles").parent / "data" / "recorded" / "standard"
+RECORDED = ROOT / "data" / "recorded" / "standard"
 TRAINING = {"epochs": 3, "batch_size": 8, "learning_rate": 1e-3, "precision": "fp32", "record": "both"}
 CHANGES = {
     "data": {"train": 40, "evaluate": 15, "ood": 12, "validation": 6},
