@@ -13,6 +13,7 @@ import pytest
 from commands import command
 from own_data import run_main
 
+from paper import ROOT
 from soi_lib import SOI, TrainingDynamics, categorize, data_map, transition_matrix
 from soi_lib.errors import OutputExistsError
 from soi_lib.runs.store import seal
@@ -137,7 +138,9 @@ def test_plan_lists_the_runs_of_the_quick_profile(wheels, tmp_path):
 
 
 def test_plan_lists_stages_when_asked(here, wheels, tmp_path):
-    words = ("plan", "--profile", "standard", "--runs", tmp_path, "--only", "source", "--json")
+    profile = tmp_path / "staged.yaml"
+    profile.write_text((ROOT / "paper" / "profiles" / "quick.yaml").read_text() + "stages: {epochs: 2}\n")
+    words = ("plan", "--profile", profile, "--runs", tmp_path, "--only", "source", "--json")
     runs = json.loads(here(*words)[1])
     rows = json.loads(here(*words, "--stages")[1])
     assert rows[: len(runs)] == runs

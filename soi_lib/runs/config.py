@@ -11,10 +11,20 @@ import re
 from collections.abc import Iterable
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from soi_lib.data.places import Source
 from soi_lib.errors import ProfileError, nearest
@@ -70,6 +80,19 @@ class Setting(tuple[str, ...]):
         return "+".join(self) + ("" if self.budget == "full" else " at equal budget")
 
 
+def _distinct(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    repeated = sorted({s for s in seeds if seeds.count(s) > 1})
+    if repeated:
+        raise ValueError(f"seed {repeated[0]} is given twice; each seed once")
+    if min(seeds) < 0:
+        raise ValueError(f"seed {min(seeds)} is negative; seeds are 0 or more")
+    return seeds
+
+
+Seeds = Annotated[tuple[int, ...], Field(min_length=1), AfterValidator(_distinct)]
+"""Seeds of runs: at least one, none negative, none twice."""
+
+
 class DataSizes(_Strict):
     """Examples a dataset; the whole split where it is smaller.
 
@@ -103,13 +126,16 @@ class Training(_Strict):
 class ComparisonPlan(_Strict):
     """Which members are trained from which encoder, alone and together.
 
-    Of the `settings`, "equal" is all of them at equal budget: as many examples and updates as one of them alone.
+    `training`, `data` and `seeds` replace the profile's values for this comparison, in all of its settings. Of the
+    `settings`, "equal" is all of them at equal budget: as many examples and updates as one of them alone.
     """
 
     encoder: str
     members: tuple[str, ...] = Field(min_length=1)
     settings: tuple[Literal["single", "pairs", "equal", "all"], ...] = ("single", "all")
     training: dict[str, Any] = Field(default_factory=dict)
+    data: dict[str, int | None] = Field(default_factory=dict)
+    seeds: Seeds | None = None
 
     @field_validator("members")
     @classmethod
@@ -118,14 +144,14 @@ class ComparisonPlan(_Strict):
             raise ValueError("a member is given twice")
         return members
 
-    @field_validator("training")
+    @field_validator("training", "data")
     @classmethod
-    def _known(cls, training: dict[str, Any]) -> dict[str, Any]:
-        for name in training:
-            if name not in Training.model_fields:
-                raise ValueError(f"unknown field {name!r}; {nearest(name, Training.model_fields)}")
-        Training(**({"epochs": 1} | training))
-        return training
+    def _known(cls, values: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        fields = Training.model_fields if info.field_name == "training" else DataSizes.model_fields
+        for name in values:
+            if name not in fields:
+                raise ValueError(f"unknown field {name!r}; {nearest(name, fields)}")
+        return values
 
     def member_sets(self) -> list[Setting]:
         """The settings in the order of the profile: singles, pairs, all at equal budget, all; none twice."""
@@ -174,7 +200,7 @@ class Profile(_Strict):
 
     name: str
     description: str = ""
-    seeds: tuple[int, ...] = Field(min_length=1)
+    seeds: Seeds
     data: DataSizes
     training: Training
     comparisons: dict[Comparison, ComparisonPlan] = Field(min_length=1)
@@ -190,22 +216,13 @@ class Profile(_Strict):
                 raise ValueError(f"{name!r} cannot be the name of a file; letters, digits, '-', '_' and '.' can")
         return given
 
-    @field_validator("seeds")
-    @classmethod
-    def _distinct(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
-        repeated = sorted({s for s in seeds if seeds.count(s) > 1})
-        if repeated:
-            raise ValueError(f"seed {repeated[0]} is given twice; each seed once")
-        if min(seeds) < 0:
-            raise ValueError(f"seed {min(seeds)} is negative; seeds are 0 or more")
-        return seeds
-
     @model_validator(mode="after")
     def _overrides(self) -> Profile:
         for name in self.comparisons:
             self.training_of(name)
+            self.data_of(name)
         for seed in (self.stages and self.stages.seeds) or ():
-            if seed not in self.seeds:
+            if not all(seed in self.seeds_of(name) for name in self.comparisons):
                 raise ValueError(f"stages need finished runs, and seed {seed} is not among the profile's seeds")
         return self
 
@@ -215,6 +232,14 @@ class Profile(_Strict):
         encoder = self.encoders.get(part.encoder)
         pooling = {"pooling": encoder.pooling} if encoder is not None and encoder.pooling is not None else {}
         return Training(**(self.training.model_dump() | pooling | part.training))
+
+    def data_of(self, comparison: Comparison) -> DataSizes:
+        """The sizes of one comparison, its overrides applied."""
+        return DataSizes(**(self.data.model_dump(exclude_unset=True) | self.comparisons[comparison].data))
+
+    def seeds_of(self, comparison: Comparison) -> tuple[int, ...]:
+        """The seeds of one comparison: its own, or the profile's."""
+        return self.comparisons[comparison].seeds or self.seeds
 
 
 _folders: list[Path] = []

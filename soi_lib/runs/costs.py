@@ -48,9 +48,9 @@ def cost_table(*profiles: Profile) -> pd.DataFrame:
         for comparison, part in profile.comparisons.items():
             training = profile.training_of(comparison)
             runs = [
-                RunSpec(comparison, setting, seed, part.encoder, profile.data, training, (), 0)
+                RunSpec(comparison, setting, seed, part.encoder, profile.data_of(comparison), training, (), 0)
                 for setting in part.member_sets()
-                for seed in profile.seeds
+                for seed in profile.seeds_of(comparison)
             ]
             stages = [s for r in runs if profile.stages and staged(profile, r) for s in stages_of(r, profile.stages)]
             counted = [*map(_counted, runs), *map(_counted, stages)]

@@ -167,7 +167,9 @@ class WithWeights:
 def staged(profile: Profile, spec: RunSpec) -> bool:
     """Whether stages of `profile` start from this run: members alone, and all together at full budget."""
     part, wanted = profile.comparisons[spec.comparison], profile.stages
-    if wanted is None or spec.seed not in (wanted.seeds if wanted.seeds is not None else profile.seeds):
+    if wanted is None or spec.seed not in (
+        wanted.seeds if wanted.seeds is not None else profile.seeds_of(spec.comparison)
+    ):
         return False
     return spec.budget == "full" and len(spec.setting) in (1, len(part.members))
 

@@ -179,14 +179,14 @@ def plan(
         resolved = resolve_precision(precision or training.precision, kind_of(device))
         for setting in part.member_sets():
             prints = tuple(sorted({f"corpus/{m}": corpora[m] for m in setting}.items()))
-            for seed in profile.seeds:
+            for seed in profile.seeds_of(comparison):
                 specs.append(
                     RunSpec(
                         comparison=comparison,
                         setting=setting,
                         seed=seed,
                         encoder=part.encoder,
-                        data=profile.data,
+                        data=profile.data_of(comparison),
                         training=training.model_copy(update={"precision": resolved}),
                         fingerprints=(*prints, ("encoder", encoder)),
                         engine=ENGINE_VERSION,

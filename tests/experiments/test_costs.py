@@ -15,9 +15,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_every_run_is_counted_and_costs_follow_the_sizes():
     table = cost_table(*map(load_profile, ("quick", "standard", "paper")))
-    assert table.groupby("profile", sort=False)["runs"].sum().to_dict() == {"quick": 15, "standard": 45, "paper": 75}
+    assert table.groupby("profile", sort=False)["runs"].sum().to_dict() == {"quick": 15, "standard": 160, "paper": 75}
     quick = load_profile("quick")
-    longer = quick.model_copy(update={"training": quick.training.model_copy(update={"epochs": 12})})
+    longer = quick.model_copy(update={"training": quick.training.model_copy(update={"epochs": 10})})
     twice = quick.model_copy(update={"seeds": (0, 1)})
     one, two, three = (cost_table(p).set_index("comparison") for p in (quick, longer, twice))
     assert two.loc["source", "updates"] == pytest.approx(2 * one.loc["source", "updates"], rel=0.01)
