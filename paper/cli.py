@@ -92,7 +92,7 @@ def plan(
     if left and not quiet:
         jobs = default_jobs("cpu") if specs[0].device == "cpu" else 1
         side = f", about {left / jobs:.0f} with {jobs} runs side by side" if jobs > 1 else ""
-        typer.echo(f"to do: about {left:.0f} minutes of one core{side}", err=True)
+        typer.echo(f"to do: about {left:.0f} minute{'' if round(left) == 1 else 's'} of one core{side}", err=True)
 
 
 @app.command()
