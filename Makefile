@@ -42,10 +42,15 @@ book: fetch ## Train what is missing, execute the notebooks, render _build/html
 .PHONY: test
 test: fetch ## Run every test that needs no browser
 	@echo "== test: every test but the browser's (about 8 minutes on 2 cores)"
-	@$(BIN)/python -m pytest -m "not browser and not scale" -n $(WORKERS) --dist loadfile \
+	@$(BIN)/python -m pytest -m "not browser and not scale and not cuda" -n $(WORKERS) --dist loadfile \
 	  --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg \
 	  --cov=soi_lib.dynamics --cov=soi_lib.io --cov=soi_lib.analysis --cov-report= --cov-fail-under=95 \
 	  tests notebooks book
+
+.PHONY: test-gpu
+test-gpu: fetch ## Run the tests that need a GPU
+	@echo "== test-gpu: training on a GPU: no waiting in the loop, the same bits twice, the results of the CPU"
+	@$(BIN)/python -m pytest -m cuda tests/training
 
 .PHONY: scale
 scale: venv ## Make .venv-scale, the environment of Snakemake (a minute once, then nothing)

@@ -5,13 +5,15 @@ for one process and for many. What is joined (recorded values, predictions) is h
 adding the zeros of the others rounds nothing, and nobody gathers as many copies as there are processes. Only gradients
 and losses are real sums.
 
-Every function but `several`, `place`, `share` and `deal` waits for all processes: all must call it, in the same order.
-One that ends early makes the others raise SoiError (gloo at once, NCCL when its time is up).
+All processes must call every function but `several`, `place`, `share` and `deal`, in the same order. When one of them
+ends early, the others raise SoiError under gloo. Under NCCL a call returns before the others have answered, and NCCL's
+watchdog ends the whole process when its time is up; what it says stands in the log.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -23,6 +25,9 @@ from torch import Tensor, distributed
 from soi_lib.errors import AlignmentError, SoiError
 
 T = TypeVar("T")
+
+_GONE = re.compile("gloo|connection|timed out", re.IGNORECASE)
+"""In what gloo says, as a plain RuntimeError, when another process does not answer."""
 
 
 def several() -> bool:
@@ -150,6 +155,8 @@ def _others_needed() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
+        if not isinstance(error, distributed.DistError) and not _GONE.search(str(error)):
+            raise
         raise SoiError(
             "another process has stopped, so this one cannot go on",
             where=f"process {distributed.get_rank()}",

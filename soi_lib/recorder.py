@@ -201,7 +201,7 @@ class DynamicsRecorder:
         now["p"][index] = logits.softmax(1).gather(1, gold[:, None])[:, 0]
         now["correct"][index] = logits.argmax(1) == gold
         now["seen"].index_add_(0, index, torch.ones_like(index, dtype=torch.int32))
-        now["turn"][index] = self._turn
+        now["turn"].index_fill_(0, index, self._turn)  # an assigned number becomes a tensor first
         if self.keep_logits:
             now["logits"][index] = logits
         self._turn += 1

@@ -1,4 +1,4 @@
-"""Fixtures that every test may use: the fetched packages, a seeded generator, no hub."""
+"""Fixtures that every test may use: the fetched packages, a seeded generator, no hub, no GPU unless asked for."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["SOI_DEVICE"] = "cpu"  # also on a machine with a GPU; tests marked `cuda` name theirs
 
 
 def private_kernel(manager: Any = nbval.kernel.KernelManager, **given: Any) -> Any:
@@ -24,6 +25,18 @@ def private_kernel(manager: Any = nbval.kernel.KernelManager, **given: Any) -> A
 
 
 nbval.kernel.KernelManager = private_kernel
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Without a GPU, leave out the tests that need one."""
+    marked = [item for item in items if item.get_closest_marker("cuda")]
+    if not marked:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        config.hook.pytest_deselected(items=marked)
+        items[:] = [item for item in items if item not in marked]
 
 
 @pytest.fixture(scope="session")

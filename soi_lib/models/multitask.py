@@ -68,21 +68,30 @@ class MultiTaskModel(nn.Module):
         super().__init__()
         if pooling not in POOLINGS:
             raise EncoderError("unknown pooling", found=pooling, hint=nearest(pooling, POOLINGS))
+        if any(getattr(module, "is_causal", False) is True for module in encoder.modules()):
+            raise EncoderError(
+                "this model is a decoder: each of its tokens sees only those before it",
+                where=type(encoder).__name__,
+                expected="an encoder, such as BERT, RoBERTa, DistilBERT, ELECTRA or ModernBERT",
+                hint="choose another model",
+            )
         if pooling != "pooler" and getattr(encoder, "pooler", None) is not None:
             setattr(encoder, "pooler", None)  # noqa: B010 - unused weights would only cost optimizer time
         self.encoder, self.heads, self.pooling = encoder, heads, pooling
-        inner = [p for name, p in encoder.named_parameters() if not name.startswith("embeddings.")]
-        # In a tuple, so that it is not registered twice: its dtype is that in which the layers compute.
-        self._inner = (inner[0],)
+        self._inner = next(n for n, _ in encoder.named_parameters() if n.endswith("weight") and "embed" not in n)
         if isinstance(embeddings := getattr(encoder, "embeddings", None), nn.Module):
-            embeddings.register_forward_hook(lambda module, inputs, output: output.to(self._inner[0].dtype))
+            embeddings.register_forward_hook(lambda module, inputs, output: output.to(self.dtype))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """That in which the encoder's layers compute."""
+        return self.encoder.get_parameter(self._inner).dtype
 
     def forward(self, inputs: dict[str, Tensor], member: Tensor) -> Tensor:
         """Logits (B, all columns) float32 for a batch made by `training.batching.collate`."""
         keep = inputs["keep"]  # (B, T) float32: 1 for a token, 0 for padding
         padded = bool(inputs["padded"])
-        dtype = next(p.dtype for n, p in self.encoder.named_parameters() if n.endswith("weight") and "embed" not in n)
-        bias = ((1.0 - keep) * torch.finfo(dtype).min).to(dtype)[:, None, None, :] if padded else None
+        bias = ((1.0 - keep) * torch.finfo(self.dtype).min).to(self.dtype)[:, None, None, :] if padded else None
         extra = {"token_type_ids": inputs["segment"]} if "segment" in inputs else {}
         if bias is not None:
             bias = bias.expand(-1, 1, keep.shape[1], -1)

@@ -32,7 +32,7 @@ from soi_lib.runs.spec import Progress, RunSpec
 from soi_lib.runs.store import RunStore, StoredRun
 from soi_lib.runs.weights import fingerprints, fit, save_weights
 from soi_lib.training import launch
-from soi_lib.training.device import one_thread
+from soi_lib.training.device import reproducibly
 
 if TYPE_CHECKING:
     from torch import nn
@@ -127,7 +127,7 @@ def prepare(spec: RunSpec) -> Prepared:
 def _train(spec: RunSpec, ready: Prepared, store: RunStore, progress: Progress | None) -> TrainResult:
     from soi_lib.training.engine import TrainConfig, train
 
-    with one_thread():
+    with reproducibly(spec.device):
         return train(
             ready.encoder,
             ready.members,

@@ -28,7 +28,7 @@ from soi_lib.runs.second_stage import StageSpec, WithWeights, plan_stages, stage
 from soi_lib.runs.spec import Job, RunSpec, plan
 from soi_lib.runs.store import RunStore, StoredRun
 from soi_lib.training import launch
-from soi_lib.training.device import cards, default_jobs, visible_cards
+from soi_lib.training.device import CUBLAS_WORKSPACE, cards, default_jobs, visible_cards
 
 _COST = {"entailment": 2.2, "en": 1.2, "fr": 1.4, "fa": 1.4}
 """Time an example, relative to a short English sentence in MiniLM: for the order of runs and the time left."""
@@ -223,7 +223,8 @@ def _start_worker(reports: Any, parent: int, device: str, slots: Any) -> None:
     if device == "cpu":
         os.environ["ACCELERATE_USE_CPU"] = "true"  # for the processes of one run, which find one another by accelerate
     if (card := slots.get()) is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = card  # before CUDA starts here
+        os.environ["CUDA_VISIBLE_DEVICES"] = card  # these two before CUDA starts here
+    os.environ.setdefault(*CUBLAS_WORKSPACE)
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ["OMP_NUM_THREADS"] = "1"
     os.environ["TOKENIZERS_PARALLELISM"] = "false"

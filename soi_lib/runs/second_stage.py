@@ -27,7 +27,7 @@ from soi_lib.runs.spec import Progress, RunSpec, key_of, plan
 from soi_lib.runs.store import RunStore, StoredRun
 from soi_lib.runs.subset import choose
 from soi_lib.training import launch
-from soi_lib.training.device import one_thread
+from soi_lib.training.device import reproducibly
 
 if TYPE_CHECKING:
     from soi_lib.training.batching import Encoded
@@ -264,7 +264,7 @@ def _stage(spec: StageSpec, base: StoredRun, store: RunStore, progress: Progress
     # from pretrained weights the heads start as the run's did, so that only the examples differ
     seed = spec.seed_for("training") if spec.start == "final" else spec.base.seed
     settings = spec.training.model_dump(exclude={"max_length"}) | {"epochs": choice.passes}
-    with one_thread():
+    with reproducibly(spec.device):
         result = train(
             ready.encoder,
             members,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -63,7 +64,7 @@ class Encoded:
     def __len__(self) -> int:
         return len(self.gold)
 
-    @property
+    @cached_property
     def lengths(self) -> np.ndarray:
         """Tokens of each example, (N,) int64."""
         return np.diff(self.offset)
@@ -85,29 +86,54 @@ def join(parts: Sequence[Encoded]) -> Encoded:
     )
 
 
-def collate(data: Encoded, index: np.ndarray, *, pad: int, multiple: int = 1) -> dict[str, Tensor]:
-    """Tensors of a batch: token, segment (B, T) int64, keep (B, T) float32, gold, member, index (B,) int64.
+class Batches:
+    """Makes batches of `data` on `device`, where all of its tokens lie.
 
-    T is the longest length of the batch, rounded up to `multiple`. `padded` says whether any place is padding, so
-    that a batch of equal lengths needs no attention mask.
+    A batch is as wide as its longest text; on a GPU widths are multiples of 16, so that few shapes occur and matrix
+    products are fast. Rows that were uploaded beforehand (`upload`, once an epoch) make a batch without any transfer.
     """
-    lengths = data.lengths[index]
-    width = int(-(-lengths.max() // multiple) * multiple)
-    keep = np.arange(width) < lengths[:, None]
-    place = data.offset[index][:, None] + np.arange(width)
-    place = np.where(keep, place, 0)
-    token = np.where(keep, data.token[place], pad)
-    batch = {
-        "token": torch.from_numpy(token),
-        "keep": torch.from_numpy(keep.astype(np.float32)),
-        "padded": torch.tensor(not keep.all()),
-        "gold": torch.from_numpy(data.gold[index]),
-        "member": torch.from_numpy(data.member[index]),
-        "index": torch.from_numpy(index),
-    }
-    if data.segment is not None:
-        batch["segment"] = torch.from_numpy(np.where(keep, data.segment[place], 0))
-    return batch
+
+    def __init__(self, data: Encoded, device: torch.device, *, pad: int) -> None:
+        self.data, self.device, self._pad = data, device, pad
+        self._multiple = 1 if device.type == "cpu" else 16
+        names = ("token", "segment", "gold", "member")
+        arrays = {name: getattr(data, name) for name in names} | {"start": data.offset[:-1], "length": data.lengths}
+        self._on = {name: torch.from_numpy(array).to(device) for name, array in arrays.items() if array is not None}
+
+    def upload(self, parts: Sequence[np.ndarray]) -> list[Tensor]:
+        """Whole numbers (any lengths) on the device, by one transfer."""
+        if not parts:
+            return []
+        sizes = [len(part) for part in parts]
+        return list(torch.from_numpy(np.concatenate(parts)).to(self.device).split(sizes))
+
+    def make(self, index: np.ndarray, rows: Tensor) -> dict[str, Tensor]:
+        """Tensors of the batch `index` (B,), of which `rows` is the upload.
+
+        token, segment (B, T) int64, keep (B, T) float32, gold, member (B,) int64. `padded` (in memory) says whether any
+        place is padding, so that a batch of equal lengths needs no attention mask.
+        """
+        longest = self.data.lengths[index].max()
+        width = int(-(-longest // self._multiple) * self._multiple)
+        on = self._on
+        span = torch.arange(width, device=self.device)
+        keep = span < on["length"][rows][:, None]
+        place = (on["start"][rows][:, None] + span).clamp_(max=len(self.data.token) - 1)
+        batch = {
+            "token": on["token"][place].masked_fill_(~keep, self._pad),
+            "keep": keep.float(),
+            "padded": torch.tensor(bool((self.data.lengths[index] < width).any())),
+            "gold": on["gold"][rows],
+            "member": on["member"][rows],
+        }
+        if "segment" in on:
+            batch["segment"] = on["segment"][place].masked_fill_(~keep, 0)
+        return batch
+
+
+def collate(data: Encoded, index: np.ndarray, *, pad: int) -> dict[str, Tensor]:
+    """One batch in memory; see `Batches.make`."""
+    return Batches(data, torch.device("cpu"), pad=pad).make(index, torch.from_numpy(index))
 
 
 def encode(tokens: Tokens, id_map: np.ndarray, gold: np.ndarray, *, member: int) -> Encoded:

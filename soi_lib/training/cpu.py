@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
+from soi_lib.errors import EncoderError
+
 ATTENTION = "soi_cpu"
 _generator = torch.Generator()
 
@@ -64,9 +66,16 @@ def attention(
     attention_mask: Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
+    is_causal: bool | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Scaled dot-product attention, written out; the mask is additive or bool (True: look), (B, 1, T, T), or None."""
+    """Scaled dot-product attention, written out; the mask is additive or bool (True: look), (B, 1, T, T), or None.
+
+    Raises EncoderError where a token may only look back, which would take a mask.
+    """
+    causal = getattr(module, "is_causal", False) if is_causal is None else is_causal
+    if causal and attention_mask is None and query.shape[2] > 1:
+        raise EncoderError("causal attention without a mask", where=type(module).__name__, expected="an encoder")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     scores = torch.matmul(query * scale, key.transpose(2, 3))
     if attention_mask is not None:

@@ -11,7 +11,7 @@ import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from soi_lib.errors import SoiError, nearest
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 Kind = Literal["cpu", "cuda"]
 Precision = Literal["fp32", "bf16"]
 
+CUBLAS_WORKSPACE = ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+"""The variable, and its value, without which cuBLAS may give other bits the next time."""
 _NAMES = ("auto", "cpu", "cuda", "cuda:N")
 _GIB = 2**30
 RUN_MEMORY = 8 * _GIB
@@ -173,16 +175,49 @@ def visible_cards(device: str, jobs: int) -> list[str | None]:
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """Let torch compute on one thread in the block, so that bits do not depend on how many cores there are."""
+def reproducibly(device: str) -> Iterator[None]:
+    """Compute in the block such that the same machine gives the same bits again.
+
+    On the CPU torch uses one thread, so that bits do not depend on how many cores there are. On a GPU it also uses
+    deterministic algorithms only. cuBLAS wants a workspace of fixed size for that, which it looks for when CUDA starts.
+
+    Args:
+        device: a resolved device; see `resolve_device`.
+    """
     import torch
 
-    before = torch.get_num_threads()
+    threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    deterministic: Any = torch.utils.deterministic
+    fill = deterministic.fill_uninitialized_memory
     torch.set_num_threads(1)
+    if kind_of(device) == "cuda":
+        os.environ.setdefault(*CUBLAS_WORKSPACE)
+        torch.use_deterministic_algorithms(True)
+        deterministic.fill_uninitialized_memory = False  # for finding bugs; it costs time
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(strict)
+        deterministic.fill_uninitialized_memory = fill
+
+
+@contextmanager
+def enough_memory() -> Iterator[None]:
+    """Say it in one line when memory runs out in the block, on a GPU or on the CPU."""
+    import torch
+
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
+        raise SoiError(
+            "there is not enough memory to train",
+            found=str(error).splitlines()[0][-200:],
+            hint="use smaller batches (--batch-size, or training.batch_size in a profile) or fewer runs side by side "
+            "(--jobs)",
+        ) from error
 
 
 def _count() -> int:

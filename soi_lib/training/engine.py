@@ -14,7 +14,8 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -23,14 +24,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from soi_lib import distributed as processes
 from soi_lib.dynamics import TrainingDynamics
 from soi_lib.models.multitask import Heads, MultiTaskModel, derived_seed
 from soi_lib.recorder import DynamicsRecorder, RecordingReport
 from soi_lib.training import checkpoint, cpu, launch
-from soi_lib.training.batching import Encoded, collate, epoch_batches, join, sorted_batches
-from soi_lib.training.device import describe_device, kind_of, resolve_device, resolve_precision, torch_device
+from soi_lib.training.batching import Batches, Encoded, epoch_batches, join, sorted_batches
+from soi_lib.training.device import (
+    describe_device,
+    enough_memory,
+    kind_of,
+    resolve_device,
+    resolve_precision,
+    torch_device,
+)
 from soi_lib.training.optimizer import FlatParameters
 
 
@@ -133,6 +142,8 @@ class TrainResult:
     processes: int = 1
 
 
+EVALUATED = 64
+"""Examples in a batch of evaluation; it changes nothing but the speed."""
 Progress = Callable[[int, int], None]
 """Called after every batch with the epoch (from 0) and the number of training examples done, by all processes."""
 
@@ -168,148 +179,32 @@ def train(
     first epoch end after every `checkpoint_every` seconds, and a later call with the same `identity`, kind of device,
     precision and number of processes continues from it to the same bits. With `keep_logits` the dynamics hold the
     logits of every example and epoch as well. Several processes all make the same call; the first one writes the
-    checkpoint, all read it. Raises AlignmentError when their calls differ, SoiError when one of them stops.
+    checkpoint, all read it. Raises AlignmentError when their calls differ, SoiError when one of them stops or memory
+    runs out, EncoderError for a decoder.
     """
     target = _target(device)
-    rank, count = processes.place()
-    precision = resolve_precision(config.precision, target.type)
+    precision, count = resolve_precision(config.precision, target.type), processes.place()[1]
     identity = f"{identity} on {target.type} in {precision}" + (f" by {count} processes" if count > 1 else "")
-    shape: Any = encoder.config
-    heads = Heads(shape.hidden_size, [m.labels for m in members], dropout=config.dropout, seed=config.seed)
-    model = MultiTaskModel(encoder, heads, pooling=config.pooling)
-    if initial is not None:
-        model.load_state_dict(initial, strict=True)
-    model.to(target)
-    if target.type == "cpu":
-        cpu.make_fast(model)
-    flat = FlatParameters(model, target, low_precision=precision == "bf16")
-    optimizer = flat.optimizer(
-        lr=config.learning_rate, weight_decay=config.weight_decay, head_factor=config.head_learning_rate_factor
-    )
-
-    data = join([m.splits["train"] for m in members])
-    bounds = np.cumsum([0, *(len(m.splits["train"]) for m in members)])
-    # the training forward pass is always recorded: the training curves come from it
-    recorders = {
-        mode: {
-            m.name: DynamicsRecorder(
-                m.ids.tolist(),
-                m.splits["train"].gold,
-                len(m.labels),
-                device=target,
-                keep_logits=keep_logits,
-                meta={**(meta or {}), "member": m.name, "label_names": list(m.labels), "record": mode},
-            )
-            for m in members
-        }
-        for mode in (("train",) if config.record == "train" else ("train", "eval"))
-    }
-    every = {f"{mode}:{name}": recorder for mode, held in recorders.items() for name, recorder in held.items()}
-    per_epoch = -(-len(data) // config.batch_size)
-    total = per_epoch * config.epochs
-    seconds = {"train": 0.0, "record": 0.0, "evaluate": 0.0, "checkpoint": 0.0}
-    losses: list[float] = []
-    validation: list[list[tuple[float, float]]] = []  # loss and accuracy by epoch and member
-    first = 0
-    state = checkpoint.load(checkpoint_path, identity) if checkpoint_path else None
-    if state is not None:
-        first = state.epoch
-        flat.master.copy_(state.tensors["master"])
-        _restore_moments(optimizer, state.tensors, step=first * per_epoch)
-        losses = state.tensors["losses"].tolist()
-        validation = state.tensors["validation"].tolist()
-        for name, recorder in every.items():
-            recorder.restore(state.recorders[name])
-        if progress:
-            progress(first - 1, first * len(data))
-    if count > 1:
-        processes.begin(
-            flat.master,
-            configuration=(config, precision, pad, keep_logits),
-            members=[(m.name, m.labels, recorders["train"][m.name].mark) for m in members],
-            texts=hashlib.sha256(data.token.tobytes() + data.offset.tobytes()).digest(),
-            checkpoint=(checkpoint_path is None, first),
-        )
-    flat.publish()
-
-    saved = time.monotonic()
-    for epoch in range(first, config.epochs):
-        start = time.monotonic()
-        model.train()
-        masks = derived_seed(config.seed, "dropout", epoch, *([rank] if rank else []))
-        torch.manual_seed(masks)
-        cpu.seed_dropout(masks)
-        summed = torch.zeros((), device=target)
-        batches = epoch_batches(data.lengths, config.batch_size, seed=config.seed, epoch=epoch)
-        for i, index in enumerate(batches):
-            mine = processes.share(index)
-            if len(mine):
-                batch = _to(collate(data, mine, pad=pad), target)
-                logits = model(batch, batch["member"])
-                column = batch["gold"] + heads.offset[batch["member"]]
-                loss = functional.cross_entropy(logits, column)
-                loss.backward()
-                summed += loss.detach() * len(mine)
-                _record(recorders["train"], members, heads, bounds, mine, logits)
-            processes.average(flat.collect(), len(mine) / len(index))
-            flat.clip(config.clip)
-            rate = config.learning_rate * _rate(epoch * per_epoch + i, total, config.warmup)
-            for group in optimizer.param_groups:
-                group["lr"] = rate * group["factor"]
-            optimizer.step()
-            flat.publish()
-            if progress:
-                progress(epoch, len(index))
-        processes.add(summed)
-        losses.append(float(summed) / len(data))
-        seconds["train"] += time.monotonic() - start
-        if "eval" in recorders:
-            start = time.monotonic()
-            for index, logits in _forward(model, data, pad=pad, device=target):
-                _record(recorders["eval"], members, heads, bounds, index, logits)
-            seconds["record"] += time.monotonic() - start
-        for recorder in every.values():
-            recorder.end_epoch()
-        start = time.monotonic()
-        validation.append([_validated(model, m, heads.columns[i], pad, target) for i, m in enumerate(members)])
-        seconds["evaluate"] += time.monotonic() - start
-        last = epoch == config.epochs - 1
-        due = time.monotonic() - saved >= checkpoint_every
-        if checkpoint_path and not last and processes.first_says(due, target):
-            start = time.monotonic()
-            tensors = {"master": flat.master, "losses": torch.tensor(losses, dtype=torch.float64)}
-            tensors |= _moments(optimizer) | {"validation": torch.tensor(validation, dtype=torch.float64)}
-            held = {name: recorder.state() for name, recorder in every.items()}
-            if rank == 0:
-                checkpoint.save(checkpoint_path, identity, checkpoint.State(epoch + 1, tensors, held))
-            saved = time.monotonic()
-            seconds["checkpoint"] += saved - start
-
-    start = time.monotonic()
-    predictions = {
-        m.name: {
-            split: predict(model, encoded, heads.columns[i], pad=pad, device=target)
-            for split, encoded in m.splits.items()
-            if split != "train"
-        }
-        for i, m in enumerate(members)
-    }
-    seconds["evaluate"] += time.monotonic() - start
-    dynamics = {mode: {name: r.finish() for name, r in held.items()} for mode, held in recorders.items()}
-    return TrainResult(
-        dynamics=dynamics["train" if config.record == "train" else "eval"],
-        dynamics_train=dynamics["train"] if config.record == "both" else {},
-        predictions=predictions,
-        reports={name: recorder.report for name, recorder in recorders["train"].items()},
-        losses=losses,
-        curves=_curves(dynamics["train"], validation),
-        updates=total,
-        seconds=seconds,
-        device=describe_device(target),
-        precision=precision,
-        weights=flat.named_master(),
-        processes=count,
-    )
+    # cuDNN's attention plans every shape anew
+    kernels = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+    with enough_memory(), sdpa_kernel(kernels) if target.type == "cuda" else nullcontext():
+        run = _Run(encoder, members, config, target, precision, pad)
+        run.prepare(initial, meta or {}, keep_logits=keep_logits)
+        first = run.restore(checkpoint.load(checkpoint_path, identity) if checkpoint_path else None)
+        if first and progress:
+            progress(first - 1, first * len(run.data))
+        if count > 1:
+            run.align(first, kept=checkpoint_path is not None, keep_logits=keep_logits)
+        run.flat.publish()
+        saved = time.monotonic()
+        for epoch in range(first, config.epochs):
+            run.train_epoch(epoch, progress)
+            run.close_epoch()
+            due = checkpoint_path is not None and time.monotonic() - saved >= checkpoint_every
+            if checkpoint_path and epoch < config.epochs - 1 and processes.first_says(due, target):
+                run.save(checkpoint_path, identity, epoch + 1)
+                saved = time.monotonic()
+        return run.result()
 
 
 def _target(name: str) -> torch.device:
@@ -322,14 +217,217 @@ def _target(name: str) -> torch.device:
     return Accelerator(cpu=kind_of(device) == "cpu").device
 
 
-def _validated(
-    model: nn.Module, member: TrainMember, columns: slice, pad: int, device: torch.device
-) -> tuple[float, float]:
-    """Loss and accuracy on the validation examples of a member; NaN where it has none."""
-    if "validation" not in member.splits:
-        return math.nan, math.nan
-    found = predict(model, member.splits["validation"], columns, pad=pad, device=device)
-    return found.loss, found.accuracy
+@dataclass(frozen=True)
+class _Part:
+    """A process's part of a batch, on the device: its rows, and what of it belongs to each member.
+
+    `own` holds the number of a member, the places of its rows in the part (None for all), and their places among its
+    examples. `size` is that of the whole batch.
+    """
+
+    index: np.ndarray
+    rows: Tensor
+    own: list[tuple[int, Tensor | None, Tensor]]
+    size: int
+
+
+class _Run:
+    """One training: model, optimizer, data on the device, recorders, and what was measured so far."""
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        members: Sequence[TrainMember],
+        config: TrainConfig,
+        target: torch.device,
+        precision: str,
+        pad: int,
+    ) -> None:
+        self.members, self.config, self.target, self.precision, self.pad = members, config, target, precision, pad
+        shape: Any = encoder.config
+        labels = [m.labels for m in members]
+        self.heads = Heads(shape.hidden_size, labels, dropout=config.dropout, seed=config.seed)
+        self.model = MultiTaskModel(encoder, self.heads, pooling=config.pooling)
+        self.data = join([m.splits["train"] for m in members])
+        self.bounds = np.cumsum([0, *(len(m.splits["train"]) for m in members)])
+        self.per_epoch = -(-len(self.data) // config.batch_size)
+        self.seconds = {"train": 0.0, "record": 0.0, "evaluate": 0.0, "checkpoint": 0.0}
+        self.losses: list[float] = []
+        self.validation: list[list[tuple[float, float]]] = []  # loss and accuracy by epoch and member
+
+    def prepare(self, initial: dict[str, Tensor] | None, meta: dict[str, Any], *, keep_logits: bool) -> None:
+        """Bring model and data to the device, and make optimizer and recorders."""
+        if initial is not None:
+            self.model.load_state_dict(initial, strict=True)
+        self.model.to(self.target)
+        if self.target.type == "cpu":
+            cpu.make_fast(self.model)
+        config = self.config
+        self.flat = FlatParameters(self.model, self.target, low_precision=self.precision == "bf16")
+        self.optimizer = self.flat.optimizer(
+            lr=config.learning_rate, weight_decay=config.weight_decay, head_factor=config.head_learning_rate_factor
+        )
+        self.batches = Batches(self.data, self.target, pad=self.pad)
+        # the training forward pass is always recorded: the training curves come from it
+        self.recorders = {
+            mode: {
+                m.name: DynamicsRecorder(
+                    m.ids.tolist(),
+                    m.splits["train"].gold,
+                    len(m.labels),
+                    device=self.target,
+                    keep_logits=keep_logits,
+                    meta={**meta, "member": m.name, "label_names": list(m.labels), "record": mode},
+                )
+                for m in self.members
+            }
+            for mode in (("train",) if config.record == "train" else ("train", "eval"))
+        }
+        self.every = {f"{mode}:{name}": r for mode, held in self.recorders.items() for name, r in held.items()}
+
+    def restore(self, state: checkpoint.State | None) -> int:
+        """Continue from `state`; return the first epoch that is to do."""
+        if state is None:
+            return 0
+        self.flat.master.copy_(state.tensors["master"])
+        _restore_moments(self.optimizer, state.tensors, step=state.epoch * self.per_epoch)
+        self.losses = state.tensors["losses"].tolist()
+        self.validation = state.tensors["validation"].tolist()
+        for name, recorder in self.every.items():
+            recorder.restore(state.recorders[name])
+        return state.epoch
+
+    def save(self, path: Path, identity: str, epoch: int) -> None:
+        """Keep the state after `epoch` epochs; the first process writes it."""
+        with self._clock("checkpoint"):
+            measured = {"losses": self.losses, "validation": self.validation}
+            tensors = {name: torch.tensor(values, dtype=torch.float64) for name, values in measured.items()}
+            tensors |= {"master": self.flat.master, **_moments(self.optimizer)}
+            held = {name: recorder.state() for name, recorder in self.every.items()}
+            if processes.place()[0] == 0:
+                checkpoint.save(path, identity, checkpoint.State(epoch, tensors, held))
+
+    def align(self, first: int, *, kept: bool, keep_logits: bool) -> None:
+        """Let all processes start from one state, after a check that they were told the same."""
+        processes.begin(
+            self.flat.master,
+            configuration=(self.config, self.precision, self.pad, keep_logits),
+            members=[(m.name, m.labels, self.recorders["train"][m.name].mark) for m in self.members],
+            texts=hashlib.sha256(self.data.token.tobytes() + self.data.offset.tobytes()).digest(),
+            checkpoint=(kept, first),
+        )
+
+    def train_epoch(self, epoch: int, progress: Progress | None) -> None:
+        """Every training example once. Nothing in the loop waits for the device, or sends anything to it."""
+        config, rank = self.config, processes.place()[0]
+        with self._clock("train"):
+            self.model.train()
+            masks = derived_seed(config.seed, "dropout", epoch, *([rank] if rank else []))
+            torch.manual_seed(masks)
+            cpu.seed_dropout(masks)
+            summed = torch.zeros((), device=self.target)
+            whole = epoch_batches(self.data.lengths, config.batch_size, seed=config.seed, epoch=epoch)
+            for step, part in enumerate(self._parts(whole), epoch * self.per_epoch):
+                if len(part.index):
+                    batch = self.batches.make(part.index, part.rows)
+                    logits = self.model(batch, batch["member"])
+                    column = batch["gold"] + self.heads.offset[batch["member"]]
+                    loss = functional.cross_entropy(logits, column)
+                    loss.backward()
+                    summed += loss.detach() * len(part.index)
+                    _record(self.recorders["train"], self.members, self.heads, part, logits)
+                processes.average(self.flat.collect(), len(part.index) / part.size)
+                self.flat.clip(config.clip)
+                rate = config.learning_rate * _rate(step, self.per_epoch * config.epochs, config.warmup)
+                for group in self.optimizer.param_groups:
+                    group["lr"] = rate * group["factor"]
+                self.optimizer.step()
+                self.flat.publish()
+                if progress:
+                    progress(epoch, part.size)
+            processes.add(summed)
+            self.losses.append(float(summed) / len(self.data))
+
+    def close_epoch(self) -> None:
+        """Record in evaluation mode if that is wanted, close the recorders, and look at the validation examples."""
+        if "eval" in self.recorders:
+            with self._clock("record"):
+                dealt = processes.deal(sorted_batches(self.data.lengths, EVALUATED))
+                for part, logits in self._evaluated(dealt):
+                    _record(self.recorders["eval"], self.members, self.heads, part, logits)
+        for recorder in self.every.values():
+            recorder.end_epoch()
+        with self._clock("evaluate"):
+            self.validation.append([self._validated(i) for i in range(len(self.members))])
+
+    def result(self) -> TrainResult:
+        """What the run leaves."""
+        with self._clock("evaluate"):
+            predictions = {
+                m.name: {split: self._predicted(i, split) for split in m.splits if split != "train"}
+                for i, m in enumerate(self.members)
+            }
+        dynamics = {mode: {name: r.finish() for name, r in held.items()} for mode, held in self.recorders.items()}
+        return TrainResult(
+            dynamics=dynamics["train" if self.config.record == "train" else "eval"],
+            dynamics_train=dynamics["train"] if self.config.record == "both" else {},
+            predictions=predictions,
+            reports={name: recorder.report for name, recorder in self.recorders["train"].items()},
+            losses=self.losses,
+            curves=_curves(dynamics["train"], self.validation),
+            updates=self.per_epoch * self.config.epochs,
+            seconds=self.seconds,
+            device=describe_device(self.target),
+            precision=self.precision,
+            weights=self.flat.named_master(),
+            processes=processes.place()[1],
+        )
+
+    def _parts(self, batches: Sequence[np.ndarray], *, shared: bool = True) -> list[_Part]:
+        """This process's part of each batch (all of it if not `shared`), by one transfer to the device."""
+        taken = [processes.share(index) if shared else index for index in batches]
+        owned: list[list[tuple[int, np.ndarray]]] = []
+        for index in taken:
+            owner = np.searchsorted(self.bounds, index, side="right") - 1
+            owned.append([(int(i), np.flatnonzero(owner == i)) for i in np.unique(owner)])
+        places = [
+            values
+            for index, own in zip(taken, owned, strict=True)
+            for values in (index, *(v for i, rows in own for v in (rows, index[rows] - self.bounds[i])))
+        ]
+        there = iter(self.batches.upload(places))
+        parts = []
+        for whole, index, own in zip(batches, taken, owned, strict=True):
+            rows = next(there)
+            held = [(i, next(there), next(there)) for i, _ in own]
+            alone = len(held) == 1
+            parts.append(_Part(index, rows, [(i, None if alone else r, p) for i, r, p in held], len(whole)))
+        return parts
+
+    @torch.no_grad()
+    def _evaluated(self, batches: Sequence[np.ndarray]) -> Iterator[tuple[_Part, Tensor]]:
+        """Batches of the training data with their logits in evaluation mode."""
+        self.model.eval()
+        for part in self._parts(batches, shared=False):
+            batch = self.batches.make(part.index, part.rows)
+            yield part, self.model(batch, batch["member"])
+
+    def _predicted(self, member: int, split: str) -> Predictions:
+        data, columns = self.members[member].splits[split], self.heads.columns[member]
+        return predict(self.model, data, columns, pad=self.pad, device=self.target)
+
+    def _validated(self, member: int) -> tuple[float, float]:
+        """Loss and accuracy on the validation examples of a member; NaN where it has none."""
+        if "validation" not in self.members[member].splits:
+            return math.nan, math.nan
+        found = self._predicted(member, "validation")
+        return found.loss, found.accuracy
+
+    @contextmanager
+    def _clock(self, what: str) -> Iterator[None]:
+        start = time.monotonic()
+        yield
+        self.seconds[what] += time.monotonic() - start
 
 
 def _curves(dynamics: dict[str, TrainingDynamics], validation: list[list[tuple[float, float]]]) -> dict[str, Curve]:
@@ -343,49 +441,32 @@ def _curves(dynamics: dict[str, TrainingDynamics], validation: list[list[tuple[f
     return curves
 
 
-def predict(
-    model: nn.Module, data: Encoded, columns: slice, *, pad: int, device: torch.device, batch_size: int = 64
-) -> Predictions:
-    """Predictions of one member's head on `data`, in evaluation mode; several processes call it together."""
-    probabilities = np.zeros((len(data), columns.stop - columns.start), dtype=np.float32)
-    for index, logits in _forward(model, data, pad=pad, device=device, batch_size=batch_size):
-        probabilities[index] = logits[:, columns].softmax(1).cpu().numpy()
-    processes.add(torch.from_numpy(probabilities))
-    return Predictions(probabilities, data.gold)
-
-
 @torch.no_grad()
-def _forward(model: nn.Module, data: Encoded, *, pad: int, device: torch.device, batch_size: int = 64) -> Any:
-    """Yield (index, logits) over this process's part of `data` in evaluation mode."""
+def predict(model: nn.Module, data: Encoded, columns: slice, *, pad: int, device: torch.device) -> Predictions:
+    """Predictions of one member's head on `data`, in evaluation mode; several processes call it together."""
     model.eval()
-    for index in processes.deal(sorted_batches(data.lengths, batch_size)):
-        batch = _to(collate(data, index, pad=pad), device)
-        yield index, model(batch, batch["member"])
+    batches = Batches(data, device, pad=pad)
+    dealt = processes.deal(sorted_batches(data.lengths, EVALUATED))
+    probabilities = torch.zeros(len(data), columns.stop - columns.start, device=device)
+    for index, rows in zip(dealt, batches.upload(dealt), strict=True):
+        batch = batches.make(index, rows)
+        probabilities[rows] = model(batch, batch["member"])[:, columns].softmax(1)
+    processes.add(probabilities)
+    return Predictions(probabilities.cpu().numpy(), data.gold)
 
 
 def _record(
     recorders: dict[str, DynamicsRecorder],
     members: Sequence[TrainMember],
     heads: Heads,
-    bounds: np.ndarray,
-    index: np.ndarray,
+    part: _Part,
     logits: Tensor,
 ) -> None:
     """Give every recorder the rows of the batch that are its own, in the columns of its head."""
-    owner = np.searchsorted(bounds, index, side="right") - 1
-    for i in np.unique(owner):
-        rows = np.flatnonzero(owner == i)
-        place = torch.from_numpy(index[rows] - bounds[i]).to(logits.device, non_blocking=True)
-        own = logits.detach() if len(rows) == len(index) else logits.detach()[torch.from_numpy(rows)]
+    logits = logits.detach()
+    for i, rows, place in part.own:
+        own = logits if rows is None else logits[rows]
         recorders[members[i].name].update_at(place, own[:, heads.columns[i]])
-
-
-def _to(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    return (
-        batch
-        if device.type == "cpu"
-        else {k: v if k == "padded" else v.to(device, non_blocking=True) for k, v in batch.items()}
-    )
 
 
 def _moments(optimizer: torch.optim.AdamW) -> dict[str, Tensor]:

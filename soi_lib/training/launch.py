@@ -38,7 +38,8 @@ def _wait() -> None:
 def held(lock: AbstractContextManager[object]) -> Iterator[None]:
     """Hold `lock`: the first process for all. They enter when it has it, and leave when all have done the block.
 
-    The others wait as long as their backend lets them (gloo 30 minutes, NCCL 10) and then raise SoiError.
+    The others wait as long as their backend lets them: gloo raises SoiError after 30 minutes, NCCL ends the process
+    after 10.
     """
     if not several():
         with lock:

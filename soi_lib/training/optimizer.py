@@ -78,16 +78,17 @@ class FlatParameters:
 
     def collect(self) -> Tensor:
         """The gradient (P,) float32 of the backward passes since the last call; zero where none has been."""
-        reached, gradients = [], []
+        reached: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}  # mixed dtypes are copied one by one
         for parameter, place in zip(self._owned, self._places, strict=True):
             if parameter.grad is None:
                 place.zero_()
             else:
-                reached.append(place)
+                places, gradients = reached.setdefault(parameter.grad.dtype, ([], []))
+                places.append(place)
                 gradients.append(parameter.grad)
                 parameter.grad = None
-        if reached:
-            torch._foreach_copy_(reached, gradients)
+        for places, gradients in reached.values():
+            torch._foreach_copy_(places, gradients)
         return self.gradient
 
     def clip(self, limit: float) -> None:

@@ -293,7 +293,7 @@ def test_own_runs_are_found_when_all_are_finished(wheels, tmp_path) -> None:
     values = {
         "name": "tiny",
         "seeds": [0],
-        "data": {"train": 40, "evaluate": 40},
+        "data": {"train": 40, "evaluate": 40, "ood": 40},
         "training": {"epochs": 4},
         "comparisons": {"source": {"encoder": "minilm", "members": ["tweets", "amazon"]}},
     }

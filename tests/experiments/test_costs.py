@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
+from paper import ROOT
 from soi_lib.runs.config import load_profile
 from soi_lib.runs.costs import as_markdown, cost_table
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_every_run_is_counted_and_costs_follow_the_sizes():

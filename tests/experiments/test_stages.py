@@ -40,7 +40,7 @@ BASE = RunSpec(
 TINY = {
     "name": "tiny",
     "seeds": [0, 1],
-    "data": {"train": 24, "evaluate": 12},
+    "data": {"train": 24, "evaluate": 12, "ood": 12},
     "training": {"epochs": 2, "batch_size": 8, "learning_rate": 1e-4},
     "comparisons": {"source": {"encoder": "minilm", "members": ["movie", "amazon"], "settings": ["all"]}},
     "stages": {"subsets": ["ambiguous"], "epochs": 2, "balance": False},

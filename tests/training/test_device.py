@@ -13,7 +13,7 @@ from soi_lib.training.device import (
     cards,
     default_jobs,
     kind_of,
-    one_thread,
+    reproducibly,
     resolve_device,
     resolve_precision,
     torch_device,
@@ -106,11 +106,11 @@ def test_workers_share_the_visible_cards_evenly(machine, monkeypatch):
     assert visible_cards("cpu", 2) == [None, None]
 
 
-def test_one_thread_for_the_block_only():
+def test_one_thread_on_the_cpu_and_for_the_block_only():
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        with one_thread():
+        with reproducibly("cpu"):
             assert torch.get_num_threads() == 1
         assert torch.get_num_threads() == 2
     finally:

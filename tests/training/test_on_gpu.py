@@ -1,0 +1,235 @@
+"""What must hold on a GPU, most of it held without one: on the meta device, which computes nothing, and on the CPU.
+
+Tests marked `cuda` need a GPU; without one they are deselected, and `make test-gpu` runs them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from dataclasses import replace
+from importlib import import_module
+
+import numpy as np
+import pytest
+import torch
+from together import NOISY, QUIET, both, done, encoded, made
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import BertConfig, BertModel, GPT2Config, GPT2Model, Qwen3Config, Qwen3Model
+
+from soi_lib.errors import EncoderError, SoiError
+from soi_lib.models.multitask import Heads, MultiTaskModel
+from soi_lib.recorder import DynamicsRecorder
+from soi_lib.training import cpu, engine
+from soi_lib.training.batching import Batches, collate
+from soi_lib.training.device import reproducibly
+from soi_lib.training.optimizer import FlatParameters
+
+META = torch.device("meta")
+
+
+class Watch(TorchDispatchMode):
+    """Counts operations, and notes those that move a value between memory and the device, once `on`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.on, self.steps, self.operations, self.moved = False, 0, 0, Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if self.on:
+            held = [t for t in torch.utils._pytree.tree_leaves((args, kwargs, out)) if isinstance(t, torch.Tensor)]
+            places = {t.device.type for t in held}
+            self.operations += "meta" in places
+            if len(places) > 1:
+                self.moved[str(func)] += 1
+        return out
+
+
+@pytest.fixture
+def meta(monkeypatch):
+    """Trains on the meta device until its first value is asked for: steps done, and what was seen of them."""
+    monkeypatch.setattr(engine, "_target", lambda name: META)
+    monkeypatch.setattr(import_module("torch.optim.adam"), "_device_dtype_check_for_fused", lambda parameter: None)
+
+    def run(config, members):
+        watch, steps = Watch(), []
+        whole = sum(len(m.ids) for m in members) // config.batch_size
+
+        def progress(epoch: int, n: int) -> None:
+            steps.append(n)
+            watch.steps += watch.on
+            watch.on = len(steps) < whole
+
+        with watch, pytest.raises((NotImplementedError, RuntimeError), match="meta"):
+            done(config, members, dropout=0.1, progress=progress)
+        return steps, watch
+
+    return run
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("members", [[made(48, 3, 0)], both()], ids=["one", "two"])
+def test_the_device_is_asked_for_nothing_before_the_end_of_the_epoch(meta, precision, members):
+    config = replace(NOISY, precision=precision, batch_size=4)
+    steps, watch = meta(config, members)
+    assert sum(steps) == sum(len(m.ids) for m in members)  # every batch of the epoch, then the first value
+    assert watch.moved == {}  # no upload, and no index in memory, in any batch
+    assert watch.steps > 5
+    assert watch.operations / watch.steps < 380  # one layer, both passes, optimizer, recorder; views count too
+
+
+def test_a_watch_sees_what_it_is_there_for():
+    watch, buffer = Watch(), torch.zeros(5, device=META)
+    watch.on = True
+    with watch:
+        buffer[torch.tensor([1, 2], device=META)]
+        buffer[torch.tensor([1, 2])]
+        buffer * torch.tensor(2.0)
+        torch.tensor([1.0]).to(META)
+    assert sum(watch.moved.values()) == 3
+
+
+def test_batches_on_a_device_are_those_in_memory():
+    data = made(40, 3, 0).splits["train"]
+    on_meta = Batches(data, META, pad=0)
+    index = np.array([3, 1, 20, 7])
+    (rows,) = on_meta.upload([index])
+    wide = on_meta.make(index, rows)
+    narrow = collate(data, index, pad=0)
+    assert {name: t.device for name, t in wide.items() if name != "padded"} == dict.fromkeys(
+        set(wide) - {"padded"}, META
+    )
+    assert wide["token"].shape[1] % 16 == 0
+    assert narrow["token"].shape[1] == data.lengths[index].max()
+    assert {name: t.dtype for name, t in wide.items()} == {name: t.dtype for name, t in narrow.items()}
+
+
+def tiny(**changes) -> BertModel:
+    torch.manual_seed(0)
+    shape = {"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    shape |= {"intermediate_size": 64, "max_position_embeddings": 64}
+    return BertModel(BertConfig(**shape | changes), add_pooling_layer=False)
+
+
+@pytest.mark.parametrize("fast", [False, True], ids=["sdpa", "cpu"])
+def test_a_text_gives_the_same_result_padded_and_alone(fast):
+    model = MultiTaskModel(tiny(), Heads(32, [("a", "b")], dropout=0.1, seed=0)).eval()
+    if fast:
+        cpu.make_fast(model)
+    data = encoded(["w1 w2 w3", "w4 w5 w6 w7 w8 w9 w10 w11"], np.array([0, 1]))
+    data = replace(data, token=data.token % 50)
+    with torch.no_grad():
+        together = collate(data, np.array([0, 1]), pad=0)
+        alone = [collate(data, np.array([i]), pad=0) for i in (0, 1)]
+        expected = torch.cat([model(batch, batch["member"]) for batch in alone])
+        assert bool(together["padded"])
+        assert not bool(alone[0]["padded"])
+        assert torch.allclose(model(together, together["member"]), expected, atol=1e-5)
+
+
+DECODERS = {
+    "GPT2Model": lambda: GPT2Model(GPT2Config(n_embd=32, n_layer=1, n_head=2, vocab_size=50)),
+    "Qwen3Model": lambda: Qwen3Model(
+        Qwen3Config(
+            vocab_size=50, hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+            num_key_value_heads=2, head_dim=16,
+        )
+    ),
+    "BertModel": lambda: tiny(is_decoder=True),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_decoders_are_refused_by_name(name):
+    with pytest.raises(EncoderError, match=f"{name}: .*decoder"):
+        MultiTaskModel(DECODERS[name](), Heads(32, [("a", "b")], dropout=0.1, seed=0))
+
+
+def test_attention_written_out_never_drops_a_causal_mask():
+    q = torch.randn(1, 2, 3, 4)
+    with pytest.raises(EncoderError, match="causal"):
+        cpu.attention(torch.nn.Identity(), q, q, q, None, is_causal=True)
+    assert cpu.attention(torch.nn.Identity(), q, q, q, None, is_causal=False)[0].shape == (1, 3, 2, 4)
+
+
+def test_running_out_of_memory_is_one_line_with_the_way_out(monkeypatch):
+    def full(*args):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore")
+
+    monkeypatch.setattr(engine, "_record", full)
+    with pytest.raises(SoiError, match=r"Tried to allocate 2.00 GiB.*--batch-size.*--jobs") as raised:
+        done(QUIET, [made(8, 2, 0)], device="cpu")
+    assert "\n" not in str(raised.value)
+
+
+def test_gradients_of_two_types_land_where_they_belong():
+    model = torch.nn.ModuleDict({"encoder": torch.nn.Linear(3, 4), "heads": torch.nn.Linear(4, 2)})
+    flat = FlatParameters(model, torch.device("cpu"), low_precision=True)
+    for i, p in enumerate(model.parameters()):
+        p.grad = torch.full_like(p, i + 1)
+    gradient = flat.collect().clone()
+    parts = dict(zip(flat.names, gradient.split([int(np.prod(s)) for s in flat.shapes]), strict=True))
+    for i, (name, p) in enumerate(model.named_parameters()):
+        assert p.dtype == (torch.bfloat16 if name.startswith("encoder.") else torch.float32)
+        assert (parts[name] == i + 1).all()
+
+
+def test_strict_algorithms_on_a_gpu_and_only_in_the_block(monkeypatch):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    with reproducibly("cuda:0"):
+        assert torch.are_deterministic_algorithms_enabled()
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    assert not torch.are_deterministic_algorithms_enabled()
+    with reproducibly("cpu"):
+        assert not torch.are_deterministic_algorithms_enabled()
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_gpu_is_never_waited_for_in_the_loop(precision):
+    def strict(epoch: int, n: int) -> None:
+        seen.append(n)
+        torch.cuda.set_sync_debug_mode("error" if sum(seen) < 31 else "default")
+
+    seen: list[int] = []
+    try:
+        done(replace(NOISY, epochs=1, precision=precision), both(), dropout=0.1, progress=strict, device="cuda")
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert sum(seen) == 31
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_same_seed_twice_gives_the_same_bits_on_a_gpu(precision):
+    config = replace(NOISY, precision=precision, record="both")
+    with reproducibly("cuda"):
+        a, b = (done(config, both(), dropout=0.1, device="cuda") for _ in range(2))
+    assert all(torch.equal(w, b.weights[name]) for name, w in a.weights.items())
+    for name, dyn in a.dynamics.items():
+        assert dyn.fingerprint() == b.dynamics[name].fingerprint()
+        assert a.dynamics_train[name].fingerprint() == b.dynamics_train[name].fingerprint()
+
+
+@pytest.mark.cuda
+def test_a_gpu_learns_what_the_cpu_learns():
+    quiet = replace(QUIET, epochs=3)
+    a, b = (done(quiet, [made(60, 3, 0)], device=name) for name in ("cpu", "cuda"))
+    assert np.allclose(a.losses, b.losses, atol=1e-3)
+    assert np.allclose(a.dynamics["m0"].p_gold, b.dynamics["m0"].p_gold, atol=1e-2)
+
+
+@pytest.mark.cuda
+def test_a_recorder_on_a_gpu_waits_for_nothing():
+    rec = DynamicsRecorder(range(8), [0, 1] * 4, 2, device="cuda", keep_logits=True)
+    logits, index = torch.randn(8, 2, device="cuda"), torch.arange(8, device="cuda")
+    rec.update_at(index, logits)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        rec.update_at(index, logits)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    rec.end_epoch()
+    assert rec.finish().epochs == 1
