@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ def record(
     return TrainerRecording(trainer, id_column, ids, gold, logits, keep_logits, meta)
 
 
-class TrainerRecording:
+class TrainerRecording(TrainerCallback):
     """A recording attached to a Trainer by `record`: `finish()` after training, `report` at any time, `detach()`."""
 
     def __init__(
@@ -91,8 +91,7 @@ class TrainerRecording:
         self._before = {name: vars(trainer)[name] for name in self._originals if name in vars(trainer)}
         trainer.train, trainer.training_step = self._train, self._training_step
         trainer.get_train_dataloader = self._get_train_dataloader
-        self._callback = _Callback(self)
-        trainer.add_callback(self._callback)
+        trainer.add_callback(self)
 
     def _fresh(self) -> DynamicsRecorder:
         examples = self._examples
@@ -118,7 +117,7 @@ class TrainerRecording:
         for name in self._originals:
             del vars(self.trainer)[name]
         vars(self.trainer).update(self._before)
-        self.trainer.remove_callback(self._callback)
+        self.trainer.remove_callback(self)
 
     # --- what stands in for the Trainer's own methods, and calls them -------------------------------------------------
 
@@ -159,21 +158,21 @@ class TrainerRecording:
             rows, self._rows = self._rows, None
             self.recorder.update_at(rows, logits)
 
-    # --- events -------------------------------------------------------------------------------------------------------
+    # --- events of the Trainer ----------------------------------------------------------------------------------------
 
-    def begin(self, epochs: int) -> None:
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Training begins, anew or from a checkpoint."""
-        if epochs > MAX_EPOCHS:
-            raise RangeError(
-                "more epochs are planned than a history holds", found=epochs, expected=f"at most {MAX_EPOCHS}"
-            )
+        if state.num_train_epochs > MAX_EPOCHS:
+            found, expected = state.num_train_epochs, f"at most {MAX_EPOCHS}"
+            raise RangeError("more epochs are planned than a history holds", found=found, expected=expected)
         self.recorder = self._fresh()
         self.resumed = self._checkpoint is not None
         if self._checkpoint is not None:
             self.recorder.restore(_load(Path(self._checkpoint) / FILE, self.recorder.mark))
 
-    def begin_epoch(self, epoch: float) -> None:
-        """An epoch begins after `epoch` others, or all of training is over."""
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """An epoch begins, or all of training is over."""
+        epoch = float(state.epoch or 0)
         if self.resumed:
             # saved after the last step of an epoch and before its end, which the Trainer does not come back to
             if self.recorder.begun and epoch.is_integer() and self.recorder.epochs < epoch:
@@ -183,40 +182,22 @@ class TrainerRecording:
             self.recorder.discard()
         self.resumed = False
 
-    def end_epoch(self, epoch: float) -> None:
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """An epoch ends, or training stops in the middle of it."""
-        if epoch.is_integer():
+        if float(state.epoch).is_integer():
             self.recorder.end_epoch()
 
-    def save(self, folder: Path, write: bool) -> None:
-        """The Trainer saved a checkpoint in `folder`; all processes come here, one writes."""
-        state = self.recorder.state()
-        if write and folder.is_dir():
-            with replacing(folder / FILE) as tmp:
-                save_file(state, tmp, metadata={"mark": str(self.recorder.mark)})
-
-
-class _Callback(TrainerCallback):
-    """Hands the Trainer's events on."""
-
-    def __init__(self, recording: TrainerRecording) -> None:
-        self.recording = recording
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.recording.begin(state.num_train_epochs)
-
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.recording.begin_epoch(float(state.epoch or 0))
-
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self.recording.resumed:
-            self.recording.begin_epoch(float(state.epoch or 0))
-
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.recording.end_epoch(float(state.epoch))
+        """Training is over, perhaps as soon as it was resumed."""
+        if self.resumed:
+            self.on_epoch_begin(args, state, control)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.recording.save(Path(args.output_dir) / f"checkpoint-{state.global_step}", bool(args.should_save))
+        """The Trainer saved a checkpoint; all processes come here, one writes."""
+        folder, recorded = Path(args.output_dir) / f"checkpoint-{state.global_step}", self.recorder.state()
+        if args.should_save and folder.is_dir():
+            with replacing(folder / FILE) as tmp:
+                save_file(recorded, tmp, metadata={"mark": str(self.recorder.mark)})
 
 
 def _load(path: Path, mark: int) -> dict[str, np.ndarray]:
@@ -245,20 +226,12 @@ def _load(path: Path, mark: int) -> dict[str, np.ndarray]:
 
 def _logits(output: Any, rows: int) -> Tensor | None:
     """The class scores in a model's output: its "logits", else the first (rows, C) tensor of numbers in it."""
-    if isinstance(output, Mapping) and isinstance(output.get("logits"), Tensor):
-        return output["logits"]
-    if isinstance(getattr(output, "logits", None), Tensor):
-        return output.logits
-    return next((t for t in _parts(output) if t.ndim == 2 and len(t) == rows and t.is_floating_point()), None)
-
-
-def _parts(output: Any) -> Iterator[Tensor]:
-    if isinstance(output, Tensor):
-        yield output
-    elif isinstance(output, Mapping):
-        yield from (value for value in output.values() if isinstance(value, Tensor))
-    elif isinstance(output, tuple | list):
-        yield from (value for value in output if isinstance(value, Tensor))
+    logits = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
+    if isinstance(logits, Tensor):
+        return logits
+    parts = output.values() if isinstance(output, Mapping) else output if isinstance(output, tuple | list) else [output]
+    tensors = (part for part in parts if isinstance(part, Tensor))
+    return next((t for t in tensors if t.ndim == 2 and len(t) == rows and t.is_floating_point()), None)
 
 
 def _names(model: Any) -> tuple[str, ...]:

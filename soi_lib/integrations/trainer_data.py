@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 from tqdm.auto import tqdm
 
-from soi_lib.errors import FormatError, nearest
+from soi_lib.errors import FormatError
 from soi_lib.recorder import last_of
 
 KEY = "soi_rows"
@@ -99,16 +99,11 @@ def _first(names: tuple[str, ...], have: Sequence[str]) -> str:
     for name in names:
         if name in have:
             return name
-    part, hint = (
-        ("id", nearest(names[0], have) + "; without id_column rows are numbered")
-        if len(names) == 1
-        else (
-            "label",
-            "rename the label's column to 'label', or give gold=...",
-        )
-    )
     raise FormatError(
-        f"the training set has no {part} column", found=", ".join(have), expected=" or ".join(names), hint=hint
+        "the training set has no such column",
+        found=", ".join(have),
+        expected=" or ".join(names),
+        hint="give ids=... or gold=..., or rename the column",
     )
 
 
