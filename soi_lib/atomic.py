@@ -222,13 +222,14 @@ def stamped_sha256(path: Path, *, verify: bool = False) -> str:
     stat = path.stat()
     name = hashlib.sha256(str(path.resolve()).encode("utf-8", "surrogateescape")).hexdigest()[:20]
     stamp = cache_dir() / "stamps" / f"{name}.txt"
-    if not verify and stamp.is_file():
-        text = stamp.read_text(encoding="utf-8", errors="replace")
-        size, time, digest, *_ = [*text.split(" "), "", "", ""]
-        if text != _stamp(size, time, digest):
-            log.warning("%s: the stamp is damaged; hashing its file again", stamp)
-        elif (size, time) == (str(stat.st_size), str(stat.st_mtime_ns)):
-            return digest
+    text = ""
+    with suppress(OSError):
+        text = "" if verify else stamp.read_text(encoding="utf-8", errors="replace")
+    size, time, digest, *_ = [*text.split(" "), "", "", ""]
+    if text and text != _stamp(size, time, digest):
+        log.warning("%s: the stamp is damaged; hashing its file again", stamp)
+    elif (size, time) == (str(stat.st_size), str(stat.st_mtime_ns)):
+        return digest
     digest = sha256_file(path)
     with suppress(SoiError):
         write_text(stamp, _stamp(stat.st_size, stat.st_mtime_ns, digest))
