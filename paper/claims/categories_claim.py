@@ -38,13 +38,15 @@ def six_behaviours(evidence: Evidence) -> Finding:
     if not groups:
         return absent("no member was trained alone")
     seeds = min(len(codes) for codes in groups.values())
-    rows = [row(m, "kappa", repeat_kappa(c), categories=len(np.unique(c))) for m, c in groups.items()]
+    rows = [row(m, "kappa", repeat_kappa(c), over="examples", categories=len(np.unique(c))) for m, c in groups.items()]
     every = [codes[:seeds] for codes in groups.values()]
     occurs = {}
     for soi in SOI:
         occurs[soi] = sum(bool((codes == soi).any()) for codes in every)
         share = float(np.mean([(codes == soi).mean() for codes in every]))
-        rows.append(row(soi.label, "kappa", repeat_kappa(every, soi), share=share, members=occurs[soi]))
+        rows.append(
+            row(soi.label, "kappa", repeat_kappa(every, soi), over="examples", share=share, members=occurs[soi])
+        )
     table = pd.DataFrame(rows)
     half = len(groups) / 2
     rare = [soi.label for soi in SOI if occurs[soi] < half]
@@ -114,12 +116,13 @@ def moves(evidence: Evidence) -> Finding:
                 extra = {"changed": float(across.mean()), "floor": float(floors[0].mean())}
                 extra |= {"floor together": float(floors[1].mean())}
                 extra |= {"significant moves": int(off.sum()), "examples in them": float(surplus)}
+                # all pairs of runs are in every example's number, so only examples can be drawn anew
                 found = replace(mean_interval(across - floors.mean(axis=0)), seeds=seeds[-1])
                 cells.append(int(off.sum()))
-            rows.append(row(member, "changes beyond the floor", found, **extra))
+            rows.append(row(member, "changes beyond the floor", found, over="examples", **extra))
             aligned = [[dyn.p_gold.mean(axis=0) for dyn in align(a, b)] for a, b in zip(*sides, strict=True)]
             shift = mean_interval(np.stack([b - a for a, b in aligned]))
-            rows.append(row(member, "change of confidence", shift))
+            rows.append(row(member, "change of confidence", shift, over="examples and seeds"))
     if not tested:
         return absent("no member was trained alone and with all others")
     table = pd.DataFrame(rows)
@@ -145,7 +148,7 @@ def moves(evidence: Evidence) -> Finding:
         told.insert(
             1,
             f"That share is above the mean of these two in {int((part['low'] > 0).sum())} of {len(part)} members and "
-            f"below it in {int((part['high'] < 0).sum())} (95 % intervals), by {surplus.min():+.1f} to "
+            f"below it in {int((part['high'] < 0).sum())} (95 % intervals over examples), by {surplus.min():+.1f} to "
             f"{surplus.max():+.1f} points"
             + (": moves differ from noise in where they go more than in number." if surplus.max() < 5 else "."),
         )

@@ -36,7 +36,8 @@ class Evidence:
 class Finding:
     """What a rule says of a claim, before it is asked how many seeds there are.
 
-    `table` has a row a case: case, measure, value, low, high (95 %), n, seeds, and what else is worth seeing.
+    `table` has a row a case: case, measure, value, low, high (95 %), n, seeds, and what else is worth seeing: `over`
+    says what an interval is over where that is not both, examples and seeds.
     """
 
     judgement: Judgement

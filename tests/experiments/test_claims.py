@@ -174,6 +174,7 @@ def test_moves_beyond_the_floor(tmp_path, faster, comparisons, verdict) -> None:
     assert [int(cell) for cell in shown] == beyond["significant moves"].tolist()
     assert (found.shown["significant moves"] == "").sum() == len(beyond)
     shift = found.table[found.table["measure"] == "change of confidence"].set_index("case")
+    assert (set(beyond["over"]), set(shift["over"])) == ({"examples"}, {"examples and seeds"})
     assert all(shift.loc[m, "low"] > 0 for m in faster)
     expected = (beyond["changed"] - (beyond["floor"] + beyond["floor together"]) / 2).to_numpy(dtype=float)
     np.testing.assert_allclose(beyond["value"].to_numpy(dtype=float), expected, atol=1e-6)
