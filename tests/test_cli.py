@@ -158,9 +158,11 @@ def test_results_of_runs_that_are_not_done_are_refused(here, wheels, tmp_path):
     assert not (tmp_path / "results.json").exists()
 
 
-def test_plan_says_about_how_long(here, wheels, tmp_path):
+def test_plan_says_about_how_long(here, wheels, tmp_path, monkeypatch):
     words = ("plan", "--runs", tmp_path, "--only", "source")
+    monkeypatch.setenv("COLUMNS", "72")
     _, shown, told = here(*words)
+    assert all(row["key"] in shown for row in json.loads(here(*words, "--json")[1]))  # whole, to be copied
     assert "minutes" in shown
     assert re.match(r"to do: about \d+ minutes? of one core", told)
     for row in json.loads(here(*words, "--json")[1]):

@@ -142,14 +142,14 @@ def category_name(soi: SOI) -> str:
 
 
 def table(rows: list[dict[str, Any]], *, title: str | None = None) -> None:
-    """Print rows as a table that fits the terminal; numbers to the right."""
+    """Print rows as a table that fits the terminal: numbers to the right; keys whole, so that they can be copied."""
     from rich.console import Console
     from rich.table import Table
 
     out = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
     for name in rows[0] if rows else []:
         number = all(isinstance(row[name], int | float) for row in rows)
-        out.add_column(name, justify="right" if number else "left", overflow="fold")
+        out.add_column(name, justify="right" if number else "left", overflow="fold", no_wrap=name == "key")
     for row in rows:
         out.add_row(*(str(value) for value in row.values()))
     Console().print(out)
