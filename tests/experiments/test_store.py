@@ -47,7 +47,7 @@ def test_a_stored_run_reads_back(stored):
 
 @pytest.mark.parametrize("name", [MANIFEST, "metrics.json", "dynamics/tweets.parquet"])
 @pytest.mark.parametrize("damage", ["flip", "truncate", "delete"])
-def test_damage_is_named_and_moved_away(stored, name, damage, caplog):
+def test_damage_is_named_and_moved_away_by_whoever_does_the_run_again(stored, name, damage, caplog):
     path = stored.path("abc") / name
     body = bytearray(path.read_bytes())
     if damage == "flip":
@@ -60,9 +60,14 @@ def test_damage_is_named_and_moved_away(stored, name, damage, caplog):
     with pytest.raises(StoreError) as raised:
         open_run(stored.path("abc"))
     assert str(path) in str(raised.value) or (name == MANIFEST and "no manifest" in str(raised.value))
+    before = {p: p.read_bytes() for p in stored.root.rglob("*") if p.is_file()}
     assert stored.get("abc") is None
+    assert list(stored) == []
+    assert str(raised.value) in caplog.text
+    assert {p: p.read_bytes() for p in stored.root.rglob("*") if p.is_file()} == before  # looking changes nothing
+    stored.write("abc", {"identity": IDENTITY}, fill)
+    assert stored.get("abc").key == "abc"
     assert "was moved to" in caplog.text
-    assert not stored.path("abc").exists()
     assert len(list((stored.root / "quarantine").iterdir())) == 1
 
 
