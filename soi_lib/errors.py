@@ -104,3 +104,14 @@ def nearest(name: str, known: Iterable[str]) -> str:
     close = get_close_matches(name, known, n=1, cutoff=0.5)
     listing = ", ".join(known)
     return f"did you mean {close[0]!r}? Known: {listing}" if close else f"choose one of: {listing}"
+
+
+def raise_all(problems: Iterable[SoiError]) -> None:
+    """Raise the one problem there is, or one error that lists all of them; nothing when there are none."""
+    found = list(problems)
+    if len(found) == 1:
+        raise found[0]
+    if found:
+        kind = type(found[0]) if len({type(one) for one in found}) == 1 else SoiError
+        listed = " ".join(f"({number}) {one}" for number, one in enumerate(found, start=1))
+        raise kind(f"{len(found)} things must be put right: {listed.removesuffix('.')}")

@@ -59,6 +59,9 @@ def made_folder(folder: Path, members: Sequence[str] = ("tweets", "reviews"), se
 
     from soi_lib import atomic, categorize
     from soi_lib.analysis.soi import soi_counts
+    from soi_lib.data.cache import write
+    from soi_lib.data.load import load_dataset
+    from soi_lib.data.places import DatasetSpec
     from soi_lib.dynamics import TrainingDynamics
     from soi_lib.runs.own_index import readme
     from soi_lib.runs.store import RunStore
@@ -73,14 +76,14 @@ def made_folder(folder: Path, members: Sequence[str] = ("tweets", "reviews"), se
             made = learn(
                 240, 10, seed=number, gain=1.2 + 0.5 * len(setting), corpus=corpus, member=member, setting=setting
             )
-            ids = np.array([f"train/{i:06d}" for i in range(len(made))], dtype=object)
+            ids = np.array([f"{i:06d}" for i in range(len(made))], dtype=object)
             meta = replace(made.meta, comparison="user", seed=seed, label_names=labels)
             runs[member] = TrainingDynamics(ids, made.gold, made.p_gold, made.correct, meta)
             rng = np.random.default_rng([number, k])
             gold = np.arange(60) % 2
             wrong = rng.random(60) < 0.2
             answers[member] = pd.DataFrame(
-                {"split": "test", "id": [f"test/{i}" for i in range(60)], "gold": gold.astype(np.int16),
+                {"split": "test", "id": [f"{i:06d}" for i in range(60)], "gold": gold.astype(np.int16),
                  "predicted": np.where(wrong, 1 - gold, gold).astype(np.int16), "p_gold": np.float32(0.7)}
             )  # fmt: skip
             score = {"n": 60, "accuracy": float(1 - wrong.mean()), "macro_f1": float(1 - wrong.mean()), "loss": 0.5}
@@ -107,9 +110,11 @@ def made_folder(folder: Path, members: Sequence[str] = ("tweets", "reviews"), se
         frame = rows(240, member=member)
         frame.loc[::7, "text"] = [f"{HOSTILE} {i}" for i in range(len(frame.loc[::7]))]
         frame.loc[1, "text"] = "a very long text " * 900
-        table = pd.DataFrame({"id": [f"{i:06d}" for i in range(240)], "text": frame["text"], "label": labels[0]})
-        (folder / "data" / member).mkdir(parents=True)
-        table.to_parquet(folder / "data" / member / "train.parquet")
+        files = csv(folder / "train.csv", frame), csv(folder / "test.csv", rows(20, member=member, start=900))
+        loaded = load_dataset(member, DatasetSpec(path=str(files[0]), test=str(files[1])))
+        write(folder / "data" / f"{member}.parquet", loaded.corpus)
+        for file in files:
+            file.unlink()
     profile = {
         "name": "made", "seeds": list(seeds), "data": {"train": 240, "evaluate": 60}, "training": {"epochs": 10},
         "comparisons": {"user": {"encoder": "minilm", "members": list(members)}},

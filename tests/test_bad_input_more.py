@@ -20,7 +20,8 @@ from synthetic import learn
 from test_dynamics import forge
 
 from soi_lib import atomic
-from soi_lib.data.own import Given, read_own
+from soi_lib.data.load import load_dataset
+from soi_lib.data.places import DatasetSpec
 from soi_lib.dynamics import TrainingDynamics
 from soi_lib.runs.store import seal
 
@@ -78,7 +79,7 @@ def refused(soi: Soi, place: Path, words: tuple[object, ...], message: str) -> N
         (("report", "a.parquet", "--out", "mine.csv"), r"mine\.csv: the file is already there.*--force"),
         (("map", "a.parquet", "--out", "mine.csv/map.csv"), r"mine\.csv/map\.csv: could not write; found "),
         (("report", "absent"), r"absent: no such file or folder"),
-        (("train", "--train", "folder.csv", "--out", "new"), r"folder\.csv: there is no training file"),
+        (("train", "--train", "folder.csv", "--out", "new"), r"folder\.csv: no split for 'train'"),
         (("train", "--member", "../out=mine.csv", "--out", "new"), r"\.\./out"),
         (("train", "--member", "a/b=mine.csv", "--out", "new"), r"a/b"),
     ],
@@ -154,22 +155,22 @@ def test_another_schema_version(soi: Soi, tmp_path: Path) -> None:
         refused(soi, tmp_path, words, r"new\.parquet: .*found 2, expected 1")
 
 
-def test_texts_that_are_missing_and_ids_of_several_types(soi: Soi, tmp_path: Path) -> None:
+def test_texts_that_are_missing_and_ids_that_repeat(soi: Soi, tmp_path: Path) -> None:
     frame = rows(20)
     frame.loc[4, "text"] = np.nan
     frame.to_parquet(tmp_path / "nan.parquet")
-    refused(
-        soi, tmp_path, ("train", "--train", tmp_path / "nan.parquet", "--out", tmp_path / "new"), r"row 5 has no text"
-    )
-    lines = [json.dumps(row | {"id": i if i else "a"}) for i, row in enumerate(rows(20).to_dict("records"))]
+    words = ("train", "--train", tmp_path / "nan.parquet", "--out", tmp_path / "new")
+    refused(soi, tmp_path, words, r"rows without text; found 1: row 5")
+    lines = [json.dumps(row | {"id": i or 3}) for i, row in enumerate(rows(20).to_dict("records"))]
     (tmp_path / "ids.jsonl").write_text("\n".join(lines), encoding="utf-8")
     words = ("train", "--train", tmp_path / "ids.jsonl", "--id", "id", "--out", tmp_path / "new")
-    refused(soi, tmp_path, words, r"ids in column 'id' are of several types; found text in row 1 and whole number")
+    refused(soi, tmp_path, words, r"the id '3' is used twice; found it in row 1 .* and row 4 ")
 
 
 def test_a_label_of_the_test_file_that_training_has_not(soi: Soi, tmp_path: Path) -> None:
     train = csv(tmp_path / "train.csv", rows(20, labels=("no", "yes")))
     test = csv(tmp_path / "test.csv", rows(10, start=50, labels=("no", "maybe")))
     words = ("train", "--train", train, "--test", test, "--out", tmp_path / "new")
-    refused(soi, tmp_path, words, r"test\.csv: row 2 has a label that the training rows have not; found 'maybe'")
-    assert len(read_own(Given("a", str(train), test=str(test), drop=("unknown-labels",))).rows["test"]) == 5
+    refused(soi, tmp_path, words, r"test\.csv: .*labels.*'maybe'.*found 5: row 2 ")
+    spec = DatasetSpec(path=str(train), test=str(test), drop=("unknown-labels",))
+    assert len(load_dataset("a", spec).corpus.splits["test"]) == 5

@@ -16,6 +16,7 @@ from authors_data import tiny_bert
 from own_data import csv, rows, run_main, snapshot
 
 from soi_lib.cli import training
+from soi_lib.data.places import DatasetSpec
 from soi_lib.runs import own
 from soi_lib.runs.run import do_run
 from soi_lib.runs.store import RunStore
@@ -55,7 +56,8 @@ def test_the_preview_says_everything_before_training(soi, place):
         'text column: "text" (guessed; give --text to choose)',
         'label column: "sentiment" (guessed; give --label to choose)',
         "ids: row numbers from 0 (give --id to choose a column)",
-        "no --test: 14 of 64 rows (22%) are held out for testing",
+        "no test rows: 14 of 64 rows (22%) are held out for testing",
+        "good.csv: 64 rows read, 64 used",
         "1 run of 30 epochs with tiny, seed 0; under a minute",
         "yes 25, no 25",
         "nothing was written (--dry-run)",
@@ -95,8 +97,11 @@ def test_several_members_and_what_belongs_to_which(soi, place):
         (("--text", "body"), "--text: this is given twice"),
         (("--member", "o=good.csv"), "two members have one name; found 'o'"),
         (("--member", "good.csv"), "a member needs a name; found 'good.csv', expected NAME=FILE"),
-        (("--drop", "duplicate"), "did you mean 'duplicates'"),
-        (("--ood", "o=else where.csv"), "row 1 has a label that the training rows have not; found 'no'"),
+        (("--drop", "duplicate"), "'duplicates'"),
+        (
+            ("--ood", "o=else where.csv"),
+            "rows with labels that the training data do not contain ('no', 'yes'); found 10: row 1 ",
+        ),
     ):
         code, _, err = soi(*words, *extra)
         assert (code, message in err) == (2, True), err
@@ -125,10 +130,10 @@ BAD = {
     "a column stands twice": (
         "text,label,label\n" + "".join(f"t{i},a,b\n" for i in range(20)),
         (),
-        r"the column 'label' stands twice in the header",
+        r"the column 'label' appears twice",
     ),
-    "no text": (f"text,label\n{MANY},a\n", (), r"bad.csv: row 21 has no text; found ''"),
-    "no label": (f"text,label\n{MANY}a text,\n", (), r"bad.csv: row 21 has no label"),
+    "no text": (f"text,label\n{MANY},a\n", (), r"bad.csv: rows without text; found 1: row 21 .line 22.*--drop empty"),
+    "no label": (f"text,label\n{MANY}a text,\n", (), r"bad.csv: rows without label; found 1: row 21 "),
     "one class": ("text,label\n" + "".join(f"t{i},a\n" for i in range(20)), (), r"all rows have the same label"),
     "two examples": ("text,label\na,0\nb,1\n", (), r"too few rows to train on; found 2, expected at least 10"),
     "a label a row": (
@@ -138,14 +143,18 @@ BAD = {
     ),
     "one epoch": (f"text,label\n{MANY}", ("--epochs", 1), r"dynamics need at least two epochs; found 1"),
     "65 epochs": (f"text,label\n{MANY}", ("--epochs", 65), r"at most 64 epochs; found 65"),
-    "latin-1": (b"text,label\ncaf\xe9,a\n", (), r"bad.csv line 2: the file is not UTF-8; found byte 0xe9.*iconv"),
+    "latin-1": (b"text,label\ncaf\xe9,a\n", (), r"bad.csv line 2: the file is not UTF-8; found byte 0xe9.*--encoding"),
     "a header only": ("text,label\n", (), r"bad.csv: there are no rows; found a header only"),
     "an empty file": ("", (), r"bad.csv: there are no rows; found an empty file"),
-    "a broken row": ("text,label\na,b\nc\n", (), r"bad.csv line 3: a row has another number of fields"),
+    "a broken row": (
+        "text,label\na,b\nc\n",
+        (),
+        r"bad.csv: rows have another number of fields than the header; found 1 in line 3, expected 2",
+    ),
     "ids that repeat": (
         "id,text,label\n" + "".join(f"{i // 2},t{i},{'ab'[i % 2]}\n" for i in range(20)),
         ("--id", "id"),
-        r"the id '0' is used twice; found it in rows 1 and 2",
+        r"the id '0' is used twice; found it in row 1 ",
     ),
     "text and label in one": (
         f"text,label\n{MANY}",
@@ -153,12 +162,12 @@ BAD = {
         r"one column cannot be two things",
     ),
     "no such file": ("", ("--test", "absent.csv"), r"absent.csv: no such file"),
-    "a directory as a file": (f"text,label\n{MANY}", ("--test", "tiny"), r"tiny: a directory stands where a file is"),
-    "an unknown kind of file": ("", ("--test", "tiny/config.json"), r"config.json: unknown kind of file; found .json"),
+    "a directory as a file": (f"text,label\n{MANY}", ("--test", "tiny"), r"tiny: this is a directory; expected a file"),
+    "an unknown kind of file": ("", ("--test", "tiny/model.safetensors"), r"unknown kind of file; found .safetensors"),
     "a label unknown to training": (
         f"text,label\n{MANY}",
         ("--test", "good.csv", "--label", "label"),
-        r"the test rows lack a column that the training rows have; found text, sentiment, expected 'label'",
+        r"the test rows lack a column of the training rows; found text, sentiment, expected 'label'",
     ),
     "a model that is none": (f"text,label\n{MANY}", ("--model", "cache"), r"the encoder has no config.json"),
 }
@@ -187,7 +196,7 @@ def test_nothing_to_train_on_is_named(soi):
     assert (code, "absent.csv: no such file" in err) == (2, True)
 
 
-@pytest.mark.parametrize("phase", ["reading", "preview", "rows", "index"])
+@pytest.mark.parametrize("phase", ["reading", "preview", "profile", "index"])
 def test_an_interrupt_at_any_point_ends_with_130(soi, place, monkeypatch, phase, tmp_path):
     """Where Ctrl-C strikes Python raises KeyboardInterrupt; here at a chosen place."""
     from soi_lib.cli import training
@@ -198,16 +207,16 @@ def test_an_interrupt_at_any_point_ends_with_130(soi, place, monkeypatch, phase,
     wrote = own._write
     with monkeypatch.context() as patch:
         if phase == "reading":
-            patch.setattr(own, "read_own", strike)
+            patch.setattr(own, "load_dataset", strike)
         elif phase == "preview":
             patch.setattr(training, "_preview", strike)
         else:
-            last = "test.parquet" if phase == "rows" else own.INDEX
+            last = own.INDEX if phase == "index" else own.PROFILE
             patch.setattr(own, "_write", lambda p, data: strike() if p.name == last else wrote(p, data))
         code, _, err = soi(*GOOD, "--out", tmp_path / "run")
     assert code == 130
     assert "interrupted; the same command continues" in err
-    assert (tmp_path / "run").exists() == (phase not in ("reading", "preview"))
+    assert (tmp_path / "run").exists() == (phase == "index")
     code, _, err = soi(*GOOD, "--out", tmp_path / "run", "--dry-run")  # the same again is not refused
     assert code == 0
 
@@ -256,7 +265,7 @@ def test_a_killed_run_continues_to_the_same_bits(soi, place, tmp_path, monkeypat
     (row,) = value["runs"]
     assert row["state"] == "done"
 
-    todo = own.prepare(own.Wish((own.Given("long", "long.csv"),), "tiny", 60), tmp_path / "run")
+    todo = own.prepare(own.TrainRequest({"long": DatasetSpec(path="long.csv")}, "tiny", 60), tmp_path / "run")
     (spec,) = todo.specs()
     assert spec.key == row["key"]
     other = do_run(spec, RunStore(tmp_path / "undisturbed"))
@@ -287,7 +296,7 @@ def test_ten_megabytes_in_one_cell(soi, place, tmp_path):
     path = csv(tmp_path / "long.csv", frame)
     code, _, err = soi("train", "--train", path, "--model", "tiny", "--epochs", 2, "--out", tmp_path / "r", "--dry-run")
     assert code == 0, err
-    todo = own.prepare(own.Wish((own.Given("long", str(path)),), str(place / "tiny"), 2), tmp_path / "r")
+    todo = own.prepare(own.TrainRequest({"long": DatasetSpec(path=str(path))}, str(place / "tiny"), 2), tmp_path / "r")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(own, "run_all", lambda specs, store, **_: [do_run(spec, store) for spec in specs])
         (run,) = own.train(todo)

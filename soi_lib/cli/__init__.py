@@ -83,8 +83,9 @@ def _usage(error: Any) -> str:
 def _stop(message: str) -> NoReturn:
     """Say what went wrong, if it has not been said, and end with 2."""
     if message:
-        from rich.console import Console
-        from rich.markup import escape
+        from rich.text import Text
 
-        Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {escape(message)}")
+        from soi_lib.cli.shared import console, printable
+
+        console(stderr=True, soft_wrap=True).print(Text("error:", style="bold red"), printable(message))
     sys.exit(2)

@@ -63,8 +63,11 @@ def compare(
     (`--member` then says whose examples).
     """
     from soi_lib.analysis.transitions import transition_matrix
+    from soi_lib.data.match import check_same_rows
 
-    moves = transition_matrix(_side(single, member), _side(multi, member), normalize=normalize, early=early)
+    (one, first), (two, second) = _side(single, member), _side(multi, member)
+    check_same_rows(one, two)
+    moves = transition_matrix(first, second, normalize=normalize, early=early)
     if as_json:
         moves = moves.astype(object).where(moves.notna(), None)  # an empty row has no shares
         print_json({str(row): {str(c): value for c, value in values.items()} for row, values in
@@ -75,9 +78,9 @@ def compare(
             text.to_dict("index").items()])  # fmt: skip
 
 
-def _side(path: Path, member: str | None) -> TrainingDynamics:
-    """The dynamics of one side; `member` chooses in folders only, so that a file may stand beside one."""
-    return dynamics_in(path, member if path.is_dir() else None)[1]
+def _side(path: Path, member: str | None) -> tuple[Path, TrainingDynamics]:
+    """The file and the dynamics of one side; `member` chooses in folders only, so that a file may stand beside one."""
+    return dynamics_in(path, member if path.is_dir() else None)
 
 
 @app.command("map")

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FromOption = Annotated[
-    Path | None, typer.Option("--from", help="Your own file (.csv, .tsv, .jsonl, .parquet) with these examples.")
+    Path | None, typer.Option("--from", help="Your own file with these examples, as soi train takes it.")
 ]
 IdOption = Annotated[
     str | None, typer.Option("--id", help="Its column of ids [default: id, idx or guid, else row numbers].")
@@ -87,12 +87,12 @@ def select(
     if source is not None:
         if out is None:
             raise SoiError("a filtered copy needs a name", where=source, hint=f"give --out NAME{source.suffix}")
-        from soi_lib.data.copies import match
+        from soi_lib.data.match import match, trained_rows
 
-        found = match(source, ids.tolist(), id_column)
+        found = match(source, ids.tolist(), id_column, trained_rows(path))
         found.copy(out, overwrite=force)
         told |= {"from": str(source), "matched": found.by, "out": str(out)}
-        _say(quiet, f"{len(ids)} of {len(found.frame)} rows of {source}, found by {found.by}")
+        _say(quiet, f"{len(ids)} of {len(found.table.frame)} rows of {source}, found by {found.by}")
     elif id_column is not None:
         raise SoiError("--id names a column of a file that was not given", hint="give the file with --from")
     elif out is not None:
@@ -142,7 +142,7 @@ def suspects(
     ranking = ranking.head(top if top is not None else len(ranking) if out is not None else 20)
     ranking["soi"] = [SOI(code).name for code in ranking["soi"]]
     if source is not None:
-        ranking = _with_texts(ranking, source, id_column, text, len(dynamics), quiet)
+        ranking = _with_texts(ranking, path, source, id_column, text, len(dynamics), quiet)
     elif id_column is not None or text:
         raise SoiError("--id and --text name columns of a file that was not given", hint="give the file with --from")
     if out is not None:
@@ -163,22 +163,31 @@ def suspects(
 
 
 def _with_texts(
-    ranking: pd.DataFrame, source: Path, id_column: str | None, text: list[str] | None, trained: int, quiet: bool
+    ranking: pd.DataFrame,
+    dynamics: Path,
+    source: Path,
+    id_column: str | None,
+    text: list[str] | None,
+    n: int,
+    quiet: bool,
 ) -> pd.DataFrame:
-    """The ranking with columns of the person's file beside, and ids as they stand there; guesses are said."""
+    """The ranking with columns of the person's file beside, and ids as they are there; guesses are said."""
     import pandas as pd
 
-    from soi_lib.data.copies import match, text_columns
+    from soi_lib.data.match import match, trained_rows
 
-    found = match(source, ranking["id"].tolist(), id_column)
-    columns = text or text_columns(found.frame, source)
-    beside = found.texts(columns).rename(columns={name: f"{name} (file)" for name in columns if name in ranking})
+    found = match(source, ranking["id"].tolist(), id_column, trained_rows(dynamics))
+    columns = text or list(found.text)
+    if not columns:
+        have = ", ".join(map(str, found.table.frame.columns))
+        raise SoiError("no column looks like the text", where=source, found=have, hint="name it with --text")
+    beside = found.values(columns).rename(columns={name: f"{name} (file)" for name in columns if name in ranking})
     _say(quiet, f"{source}: found by {found.by}; text from {', '.join(map(repr, columns))}")
-    if (rest := len(found.frame) - trained) > 0:
+    if (rest := len(found.table.frame) - n) > 0:
         _say(
             quiet,
-            f"{rest} of its {len(found.frame)} rows were not trained on (held out for the test, or left out) and are "
-            "not judged; rows to test on from elsewhere (soi train --test FILE) leave all of these to training",
+            f"{rest} of its {len(found.table.frame)} rows were not trained on (held out for the test, or left out) and "
+            "are not judged; rows to test on from elsewhere (soi train --test FILE) leave all of these to training",
         )
     return pd.concat([ranking.reset_index(drop=True).assign(id=found.keys), beside], axis=1)
 

@@ -12,6 +12,8 @@ import typer
 from soi_lib.errors import SchemaError, SoiError, nearest
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from soi_lib.analysis.soi import SOI
     from soi_lib.dynamics import TrainingDynamics
 
@@ -143,7 +145,6 @@ def category_name(soi: SOI) -> str:
 
 def table(rows: list[dict[str, Any]], *, title: str | None = None) -> None:
     """Print rows as a table that fits the terminal: numbers to the right; keys whole, so that they can be copied."""
-    from rich.console import Console
     from rich.table import Table
 
     out = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
@@ -151,8 +152,21 @@ def table(rows: list[dict[str, Any]], *, title: str | None = None) -> None:
         number = all(isinstance(row[name], int | float) for row in rows)
         out.add_column(name, justify="right" if number else "left", overflow="fold", no_wrap=name == "key")
     for row in rows:
-        out.add_row(*(str(value) for value in row.values()))
-    Console().print(out)
+        out.add_row(*(printable(str(value)) for value in row.values()))
+    console().print(out)
+
+
+def console(*, stderr: bool = False, soft_wrap: bool = False) -> Console:
+    """A terminal on which text is shown as it is: `[/b]` and `:warning:` are what a user wrote, and no commands."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, soft_wrap=soft_wrap, markup=False, emoji=False, highlight=False)
+
+
+def printable(text: str, longest: int | None = None) -> str:
+    """Text of a file as a terminal may show it: no control characters, not endless."""
+    plain = "".join(c if c.isprintable() or c in "\u200c\u200d" else "�" for c in text)
+    return plain if longest is None or len(plain) <= longest else plain[: longest - 1] + "…"
 
 
 def print_json(value: Any) -> None:

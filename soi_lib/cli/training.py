@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,14 +20,16 @@ from soi_lib.cli.shared import (
     JsonOption,
     PrecisionOption,
     QuietOption,
+    console,
     print_json,
+    printable,
     table,
 )
-from soi_lib.errors import CorpusError, nearest
+from soi_lib.errors import CorpusError
 
 if TYPE_CHECKING:
-    from soi_lib.data.own import Given
-    from soi_lib.runs.own import Undertaking
+    from soi_lib.data.places import DatasetSpec
+    from soi_lib.runs.own import TrainingJob
 
 _EACH = "With several members MEMBER=VALUE, once for each."
 Texts = list[str] | None
@@ -38,7 +41,9 @@ def train(
     train_rows: Annotated[
         str | None,
         typer.Option(
-            "--train", metavar="FILE", help="Training rows: CSV, TSV, JSONL, Parquet, or OWNER/NAME on the hub."
+            "--train",
+            metavar="FILE",
+            help="Training rows: CSV, TSV, TXT, JSON, JSONL, Parquet (also .gz), a folder, or OWNER/NAME on the hub.",
         ),
     ] = None,
     member: Annotated[
@@ -64,6 +69,22 @@ def train(
     drop: Annotated[
         list[str] | None,
         typer.Option("--drop", help="Leave out, not refuse: empty, duplicates (between splits), unknown-labels."),
+    ] = None,
+    label_names: Annotated[
+        Texts, typer.Option("--label-names", metavar="VALUE=NAME", help="What a label is called; no NAME: no label.")
+    ] = None,
+    rows: Annotated[int | None, typer.Option("--rows", min=1, help="At most that many rows of each split.")] = None,
+    separator: Annotated[
+        Texts, typer.Option("--separator", help="What divides columns, if not found: ; or tab.")
+    ] = None,
+    encoding: Annotated[Texts, typer.Option("--encoding", help="Of text files, if not UTF-8: cp1252, utf-16.")] = None,
+    header: Annotated[
+        bool, typer.Option("--header/--no-header", help="Without a header the columns are called 1, 2, ...")
+    ] = True,
+    config: Annotated[Texts, typer.Option("--config", metavar="NAME", help="Configuration of a hub dataset.")] = None,
+    split: Annotated[
+        Texts,
+        typer.Option("--split", metavar="SPLIT=NAME", help="What train, validation, test or ood is called there."),
     ] = None,
     model: Annotated[
         str, typer.Option("--model", "-m", help="minilm, e5, the folder of a model, or its name on the hub.")
@@ -99,8 +120,12 @@ def train(
     """
     from soi_lib.runs import own
 
-    wish = own.Wish(
-        members=_members(train_rows, member, text, text_pair, label, id_column, test, ood, drop),
+    each = {
+        "text": text, "text_pair": text_pair, "label": label, "id": id_column, "test": test, "ood": ood,
+        "separator": separator, "encoding": encoding, "config": config,
+    }  # fmt: skip
+    request = own.TrainRequest(
+        datasets=_datasets(train_rows, member, each, label_names, split, drop=drop or (), rows=rows, header=header),
         model=model,
         epochs=epochs,
         seeds=tuple(seed or (0,)),
@@ -110,13 +135,15 @@ def train(
         device=device,
         precision=precision,
     )
-    todo = own.prepare(wish, out, force=force)
+    todo = own.prepare(request, out, force=force)
     finished = todo.finished()
     total = len(todo.settings) * len(todo.profile.seeds)
     if not quiet:
         _preview(todo, finished, total, own.minutes(todo, finished=finished, jobs=jobs))
     if dry_run:
         typer.echo("nothing was written (--dry-run)", err=True)
+        if as_json:
+            print_json(own.described(todo) | {"folder": str(out), "runs": total, "finished": finished})
         return
     own.train(todo, command=shlex.join(["soi", *sys.argv[1:]]), jobs=jobs, quiet=quiet)
     index = own.read_index(out)
@@ -160,43 +187,42 @@ def _scores(index: dict[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
-def _preview(todo: Undertaking, finished: int, total: int, minutes: float) -> None:
+def _preview(todo: TrainingJob, finished: int, total: int, minutes: float) -> None:
     """What is about to be trained, on standard error."""
-    from rich.console import Console
     from rich.table import Table
-    from rich.text import Text
 
     from soi_lib.training.device import default_jobs
 
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    splits = [s for s in ("train", "test", "ood") if any(s in member.rows for member in todo.members)]
+    screen = console(stderr=True, soft_wrap=True)
+    splits = [s for s in ("train", "test", "ood") if any(s in d.corpus.splits for d in todo.datasets)]
     shown = Table(box=None, pad_edge=False, header_style="bold")
     shown.add_column("member", overflow="fold")
     for split in splits:
         shown.add_column(split, justify="right")
     shown.add_column("mean words", justify="right")
     shown.add_column("classes (training rows)", overflow="fold")
-    for member in todo.members:
-        counts = member.rows["train"]["label"].value_counts()
-        classes = [f"{_clean(str(name), 24)} {n}" for name, n in counts.head(8).items()]
+    for dataset in todo.datasets:
+        parts = dataset.corpus.splits
+        counts = Counter(dataset.corpus.labels[label] for label in parts["train"].label)
+        classes = [f"{printable(name, 24)} {n}" for name, n in counts.most_common(8)]
         classes += [f"and {len(counts) - 8} more"] if len(counts) > 8 else []
-        words = member.corpus.summary()[0]["mean_words"]
-        sizes = [str(len(member.rows[s])) if s in member.rows else "–" for s in splits]
-        shown.add_row(member.name, *sizes, f"{words:.1f}", Text(", ".join(classes)))
-    Console(stderr=True, highlight=False).print(shown)
-    for member in todo.members:
-        for sentence in member.said:
-            prefix = f"{member.name}: " if len(todo.members) > 1 else ""
-            console.print(Text(_clean(prefix + sentence, 400)))
-    for sentence in todo.said:
-        console.print(Text(_clean(sentence, 400)))
+        words = dataset.corpus.summary()[0]["mean_words"]
+        sizes = [str(len(parts[s])) if s in parts else "–" for s in splits]
+        shown.add_row(dataset.name, *sizes, f"{words:.1f}", ", ".join(classes))
+    console(stderr=True).print(shown)
+    for dataset in todo.datasets:
+        for sentence in dataset.decisions:
+            prefix = f"{dataset.name}: " if len(todo.datasets) > 1 else ""
+            screen.print(printable(prefix + sentence, 400))
+    for sentence in todo.decisions:
+        screen.print(printable(sentence, 400))
     part = todo.profile.comparisons["user"]
     seeds = f"seed{'s' if len(todo.profile.seeds) > 1 else ''} {', '.join(map(str, todo.profile.seeds))}"
     what = (
         f"{total} run{'s' if total > 1 else ''} of {todo.profile.training.epochs} epochs with {part.encoder}, {seeds}"
     )
     if finished == total:
-        console.print(f"runs: {what}; all done")
+        screen.print(f"runs: {what}; all done")
         return
     done = f"; {finished} done already" if finished else ""
     time = (
@@ -207,69 +233,69 @@ def _preview(todo: Undertaking, finished: int, total: int, minutes: float) -> No
         else f"{minutes / 60:.1f} hours"
     )
     cores = default_jobs("cpu")
-    if todo.device == "cpu":
-        console.print(f"runs: {what}{done}; {time} on {cores} core{'s' if cores > 1 else ''} (a rough estimate)")
-    else:
-        console.print(f"runs: {what}{done}")
+    on = f"; {time} on {cores} core{'s' if cores > 1 else ''} (a rough estimate)" if todo.device == "cpu" else ""
+    screen.print(f"runs: {what}{done}{on}")
 
 
-def _clean(text: str, longest: int) -> str:
-    """Text of a file as a terminal may show it: no control characters, not endless."""
-    plain = "".join(c if c.isprintable() else "�" for c in text)
-    return plain if len(plain) <= longest else plain[: longest - 1] + "…"
+# --- what the options say of each dataset ---------------------------------------------------------------------------
 
 
-# --- what the options say of each member ----------------------------------------------------------------------------
+def _datasets(
+    train_rows: str | None, member: Texts, each: dict[str, Texts], label_names: Texts, split: Texts, **shared: Any
+) -> dict[str, DatasetSpec]:
+    """The datasets as the options describe them: `each` may be given for one dataset, `shared` is for all."""
+    from pydantic import ValidationError
 
+    from soi_lib.data.places import DatasetSpec, hub_name
 
-def _members(
-    train_rows: str | None,
-    member: Texts,
-    text: Texts,
-    text_pair: Texts,
-    label: Texts,
-    id_column: Texts,
-    test: Texts,
-    ood: Texts,
-    drop: list[str] | None,
-) -> tuple[Given, ...]:
-    """The members as the options describe them. Raises CorpusError."""
-    from typing import get_args
-
-    from soi_lib.data.own import Given
-    from soi_lib.data.places import Drop
-
-    places = [] if train_rows is None else [(_name(train_rows), train_rows)]
+    places = {} if train_rows is None else {_name(train_rows): train_rows}
     for value in member or []:
         name, is_named, place = value.partition("=")
         if not is_named or not name or not place:
             raise CorpusError("a member needs a name", where="--member", found=repr(value), expected="NAME=FILE")
-        places.append((name, place))
+        if name in places:
+            raise CorpusError("two members have one name", found=repr(name), hint="name them: --member NAME=FILE")
+        places[name] = place
     if not places:
         raise CorpusError("there is nothing to train on", expected="--train FILE, or --member NAME=FILE")
-    for kind in drop or []:
-        if kind not in get_args(Drop):
-            raise CorpusError(
-                "unknown kind of rows", where="--drop", found=repr(kind), hint=nearest(kind, get_args(Drop))
-            )
-    names = [name for name, _ in places]
-    columns = {
-        "text": _each("--text", text, names),
-        "text_pair": _each("--text-pair", text_pair, names),
-        "label": _each("--label", label, names),
-        "id": _each("--id", id_column, names),
-        "test": _each("--test", test, names, shared=False),
-        "ood": _each("--ood", ood, names),
+    names = list(places)
+    options = {
+        part: _each(f"--{part.replace('_', '-')}", values, names, shared=part != "test")
+        for part, values in each.items()
     }
-    own = [{part: values.get(name) for part, values in columns.items()} for name in names]
-    kinds: Any = tuple(drop or ())
-    return tuple(Given(n, place, drop=kinds, **given) for (n, place), given in zip(places, own, strict=True))
+    labels, splits = _pairs("--label-names", label_names, names), _pairs("--split", split, names)
+    specs = {}
+    for name, place in places.items():
+        hub = hub_name(place)
+        values = {"path": place} if hub is None else {"hub": hub[0], "revision": hub[1]}
+        values |= {part: found[name] for part, found in options.items() if name in found}
+        try:
+            specs[name] = DatasetSpec(**values, labels=labels[name], splits=splits[name], strict=False, **shared)
+        except ValidationError as error:
+            first = error.errors()[0]
+            what = f"{first['loc'][0]}: {first['msg'].removeprefix('Value error, ')}"
+            raise CorpusError(what, where=place, found=repr(first["input"])) from None
+    return specs
+
+
+def _pairs(option: str, values: Texts, names: list[str]) -> dict[str, dict[str, str]]:
+    """The `KEY=VALUE` of a repeatable option for each dataset; several may follow one another with commas."""
+    out: dict[str, dict[str, str]] = {name: {} for name in names}
+    for value in values or []:
+        name, _, rest = value.partition("=")
+        for one in [name] if name in names and "=" in rest else names:
+            for pair in re.split(r",(?=[^,=]+=)", rest if name in names and "=" in rest else value):
+                key, is_pair, given = pair.partition("=")
+                if not is_pair or not key:
+                    raise CorpusError("this names nothing", where=option, found=repr(value), expected="KEY=VALUE")
+                out[one][key.strip()] = given.strip()
+    return out
 
 
 def _name(place: str) -> str:
     """A member's name out of its file: `my reviews.csv` is `my-reviews`; plain `train.csv` is `own`."""
-    stem = Path(place.partition("@")[0]).stem
-    name = re.sub(r"[^\w.-]+", "-", stem).strip("-._")
+    stem = Path(place.partition("@")[0]).name.removesuffix(".gz")
+    name = re.sub(r"[^\w.-]+", "-", Path(stem).stem).strip("-._")
     return "own" if name.lower() in ("", "train", "training") else name
 
 

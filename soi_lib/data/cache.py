@@ -23,8 +23,8 @@ COLUMNS = ("split", "id", "text", "text_pair", "label", "group")
 
 
 def keep(corpus: Corpus) -> Corpus:
-    """Keep `corpus` for `kept`, unless it is there already; return it."""
-    if not is_kept(corpus.name, corpus.fingerprint):
+    """Keep `corpus` for `kept`, unless it is there already and whole; return it."""
+    if not is_intact(corpus.name, corpus.fingerprint):
         write(place(corpus.name, corpus.fingerprint), corpus)
     return corpus
 
@@ -52,9 +52,28 @@ def is_kept(name: str, fingerprint: str) -> bool:
     return place(name, fingerprint).exists()
 
 
+def is_intact(name: str, fingerprint: str) -> bool:
+    """Whether `kept` has it, and it can be read."""
+    try:
+        return is_kept(name, fingerprint) and bool(kept(name, fingerprint))
+    except CorpusError:
+        return False
+
+
 def place(name: str, fingerprint: str) -> Path:
     """The file under which a corpus with this fingerprint is kept."""
     return cache_dir() / "corpora" / "given" / f"{name}-{fingerprint[:32]}.parquet"
+
+
+def is_corpus_file(path: Path) -> bool:
+    """Whether `write` made this file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return path.suffix == ".parquet" and b"soi_corpus" in (pq.read_schema(path).metadata or {})
+    except (pa.ArrowException, OSError):
+        return False
 
 
 def write(path: Path, corpus: Corpus) -> None:
@@ -103,7 +122,7 @@ def read(path: Path) -> Corpus:
     labels = tuple(about["labels"])
     try:
         splits, extra = _splits(table)
-        found = fingerprint(labels, splits, extra)
+        found = fingerprint(labels, splits, extra, about["comparison"])
     except (KeyError, TypeError, ValueError) as error:
         raise CorpusError("a column is missing or damaged", where=path, found=error) from error
     if found != about["fingerprint"]:

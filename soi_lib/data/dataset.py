@@ -109,6 +109,7 @@ class Card:
     ood: str
     caveats: list[str] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
+    reading: dict[str, Any] = field(default_factory=dict)  # how `soi_lib.data.load` read it: columns, labels, options
 
 
 @dataclass(frozen=True)
@@ -173,13 +174,19 @@ def all_splits(splits: Mapping[str, Split], extra_ood: Mapping[str, Split]) -> d
     return ordered | {f"ood:{name}": extra_ood[name] for name in sorted(extra_ood)}
 
 
-def fingerprint(labels: tuple[str, ...], splits: Mapping[str, Split], extra_ood: Mapping[str, Split]) -> str:
-    """sha256 hex over the label names, the names of the splits and all rows sorted by id."""
+def fingerprint(
+    labels: tuple[str, ...], splits: Mapping[str, Split], extra_ood: Mapping[str, Split], comparison: str = ""
+) -> str:
+    """sha256 hex over the label names, the names of the splits and all rows sorted by id.
+
+    The ids of a user's rows are unique in their split only, so for the comparison `user` each is hashed with its split.
+    """
     digest = hashlib.sha256(json.dumps(list(labels)).encode())
     for name, split in sorted(all_splits(splits, extra_ood).items()):
         digest.update(f"\n{name}\n".encode())
         pairs = split.text_pair if split.text_pair is not None else [None] * len(split)
-        rows = sorted(zip(split.ids, split.text, pairs, split.label.tolist(), split.group, strict=True))
+        ids = [f"{name}/{i}" for i in split.ids] if comparison == "user" else split.ids
+        rows = sorted(zip(ids, split.text, pairs, split.label.tolist(), split.group, strict=True))
         digest.update(json.dumps(rows, ensure_ascii=False).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
 
@@ -196,7 +203,8 @@ def make(
     extra = dict(extra_ood or {})
     validate(name, labels, splits, extra)
     ordered = {s: splits[s] for s in SPLITS if s in splits}
-    return Corpus(name, comparison, tuple(labels), ordered, card, fingerprint(labels, splits, extra), extra)
+    found = fingerprint(labels, splits, extra, comparison)
+    return Corpus(name, comparison, tuple(labels), ordered, card, found, extra)
 
 
 def validate(name: str, labels: tuple[str, ...], splits: Mapping[str, Split], extra: Mapping[str, Split]) -> None:
@@ -230,7 +238,7 @@ def validate(name: str, labels: tuple[str, ...], splits: Mapping[str, Split], ex
                     where=where,
                     found=f"the same text as {other!r} of {first}",
                     expected="no text in two splits",
-                    hint="remove it from one of them, or load with duplicates='drop'",
+                    hint="remove it from one of them",
                 )
             home = groups.setdefault(group, split_name)
             if home != split_name:

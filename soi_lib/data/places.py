@@ -1,8 +1,7 @@
-"""Where a member or an encoder is: a repository of the Hugging Face hub at one commit, or a folder.
+"""Where a dataset or a model is, and how its rows are to be read: plain values, as a profile or a command has them.
 
-What is special: a place is described by plain values in a profile, and whatever is wrong with it (no network, another
-commit, a split of another name) becomes one line that says what was found there. Nothing of a repository is run, and
-the `datasets` library is imported only where it is needed.
+What is special: whatever goes wrong between here and the hub (no network, another commit, a missing configuration)
+becomes one line that says what to do. Nothing of a repository is run.
 """
 
 from __future__ import annotations
@@ -10,30 +9,22 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
 
-from soi_lib.data.dataset import SPLITS
-from soi_lib.data.table_files import FILE_NAMES, SUFFIXES, read
-from soi_lib.errors import CorpusError, SoiError
+from soi_lib.errors import SoiError
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-_NEEDED = ("train", "test")
-_SHARD = re.compile(r"-\d{5}-of-\d{5}.*$")
 _COMMIT = re.compile(r"[0-9a-f]{7,40}")
+_HUB = re.compile(r"([\w.-]+/[\w.-]+)(?:@(\w+))?")
 
 SplitName = Literal["train", "validation", "test", "ood"]
 Drop = Literal["duplicates", "empty", "unknown-labels"]
 
 
 class Place(BaseModel):
-    """A data set or a model: `hub` with its `revision` (a commit, 7 to 40 hex digits), or the `path` of a folder."""
+    """A dataset or a model: `hub` at a `revision` (a commit, 7 to 40 hex digits), or a `path`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -53,23 +44,29 @@ class Place(BaseModel):
     def _one_place(self) -> Place:
         if self.hub and self.path:
             raise ValueError("both hub and path are given; one of them")
-        if self.hub and not self.revision:
-            raise ValueError(f"hub {self.hub} needs its revision, the commit to take, so that it never changes")
         return self
 
+    def __str__(self) -> str:
+        return f"{self.hub} at {self.revision or 'its newest commit'}" if self.hub else str(self.path)
 
-class Source(Place):
-    """Where a member is, and how to read it.
 
-    `splits` names the splits there (several candidates, the first that exists counts); the common names are known
-    without it, a split that is named must exist, and one that is given as an empty list is left out. `text`,
-    `text_pair`, `label`, `id`, `group` are columns, guessed as in `soi_lib.data.table_files` where not named; ids
-    are row numbers unless `id` is. `labels` gives names to the values of the label column (several values may have
-    one name), which decides whose head is shared. `drop` leaves rows out instead of refusing them: texts that stand
-    in an earlier split, rows without text or label, labels that training does not have. `config` is the
-    configuration of a hub data set; `note` says why a place is missing.
+class DatasetSpec(Place):
+    """Where a dataset is, and how to read it.
+
+    `path` is a file or a folder; `test` and `ood` are further files. `splits` names the splits there (several
+    candidates, the first that exists counts); the usual names are known without it, a split that is named must
+    exist, and one that is given as an empty list is left out. `text`, `text_pair`, `label`, `id`, `group` are
+    columns, guessed where they are not named; ids are row numbers from 0 where no column serves. `labels` gives
+    names to the values of the label column (several values may have one name, and an empty name means "no label").
+    `strict` is for profiles: ids are not guessed, and where labels have names every value must have one. `drop`
+    leaves rows out instead of refusing them: texts that occur in an earlier split, rows without text or label,
+    labels that the training data do not contain. `rows` takes so many rows of each split. `separator`, `encoding`
+    and `header` are of text files, `config` is the configuration of a hub dataset; `note` says why a place is
+    missing.
     """
 
+    test: str | None = None
+    ood: str | None = None
     config: str | None = None
     splits: dict[SplitName, tuple[str, ...]] = Field(default_factory=dict)
     text: str | None = None
@@ -78,7 +75,12 @@ class Source(Place):
     id: str | None = None
     group: str | None = None
     labels: dict[str, str] = Field(default_factory=dict)
+    strict: bool = True
     drop: tuple[Drop, ...] = ()
+    rows: PositiveInt | None = None
+    separator: str | None = None
+    encoding: str | None = None
+    header: bool = True
     note: str = ""
 
     @field_validator("splits", mode="before")
@@ -92,57 +94,39 @@ class Source(Place):
         return {str(k): v if v is None else str(v) for k, v in value.items()} if isinstance(value, dict) else value
 
     def identity(self) -> str:
-        """Canonical JSON of all that decides which rows come of it, without the path."""
-        return json.dumps(self.model_dump(exclude={"path", "note"}), sort_keys=True)
-
-    def __str__(self) -> str:
-        return f"{self.hub} at {self.revision}" if self.hub else str(self.path)
+        """Canonical JSON of all that decides which rows come of it, without paths."""
+        return json.dumps(self.model_dump(exclude={"path", "test", "ood", "note"}), sort_keys=True)
 
 
-@dataclass(frozen=True)
-class Table:
-    """The rows of one split, where they come from, and the label names that the file itself gives to numbers."""
-
-    frame: pd.DataFrame
-    where: str
-    names: Mapping[str, list[str]]
-
-
-def local(name: str, source: Source) -> Source:
-    """`source`, or the folder `name` in the folder SOI_DATA, where there is one, in place of a data set of the hub."""
+def local(name: str, spec: DatasetSpec) -> DatasetSpec:
+    """`spec`, or the folder `name` in the folder SOI_DATA, where there is one, in place of a hub dataset."""
     folder = Path(os.environ.get("SOI_DATA") or os.devnull) / name
-    if source.hub is None or not folder.is_dir():
-        return source
-    return source.model_copy(update={"hub": None, "revision": None, "config": None, "path": str(folder)})
+    if spec.hub is None or not folder.is_dir():
+        return spec
+    return spec.model_copy(update={"hub": None, "revision": None, "config": None, "path": str(folder)})
 
 
-def tables(name: str, source: Source) -> dict[str, Table]:
-    """The splits of a source that has a place, as they stand there. Raises CorpusError.
-
-    `train` and `test` must be there, and whatever the source names; `validation` and `ood` may be absent.
-    """
-    return _from_folder(folder_of(name, source), source) if source.path is not None else _from_hub(source)
-
-
-def files_of(folder: Path) -> list[Path]:
-    """The files of a folder that may hold rows or describe them, sorted."""
-    return _visible(folder, (*SUFFIXES, ".arrow", ".json"))
+def hub_name(text: str) -> tuple[str, str | None] | None:
+    """(name, commit or None) when `text` reads as `owner/name` or `owner/name@commit` and not as a path; else None."""
+    path, found = Path(text).expanduser(), _HUB.fullmatch(text)
+    looks_like_a_file = re.search(r"\.(csv|tsv|tab|txt|jsonl?|ndjson|parquet|xlsx|gz)$", text, re.IGNORECASE)
+    if found is None or text.startswith(".") or path.exists() or path.parent.is_dir() or looks_like_a_file:
+        return None
+    return found[1], found[2]
 
 
-def commit_of(place: Place, kind: Literal["dataset", "model"], error: type[SoiError]) -> str:
-    """The whole hash of the commit that `place` may have in short. Asks the hub; raises `error` when that fails."""
-    assert place.hub is not None
-    assert place.revision is not None
-    if len(place.revision) == 40:
-        return place.revision
+def commit_of(hub: str, revision: str | None, kind: Literal["dataset", "model"], error: type[SoiError]) -> str:
+    """The whole hash of a commit that may be given in short; of the newest for None. Asks the hub; raises `error`."""
+    if revision is not None and len(revision) == 40:
+        return revision
     try:
         from huggingface_hub import HfApi
 
-        found = str(HfApi().repo_info(place.hub, repo_type=kind, revision=place.revision).sha)
-    except Exception as failure:
-        raise unreachable(place, failure, error) from failure
-    if not found.startswith(place.revision):
-        raise error("the commit is not there", where=place.hub, found=found[:12], expected=place.revision)
+        found = str(HfApi().repo_info(hub, repo_type=kind, revision=revision).sha)
+    except Exception as failure:  # the library lets through whatever its own libraries raise
+        raise unreachable(Place(hub=hub, revision=revision), failure, error) from failure
+    if not found.startswith(revision or ""):
+        raise error("the commit is not there", where=hub, found=found[:12], expected=revision)
     return found
 
 
@@ -151,114 +135,11 @@ def unreachable(place: Place, failure: Exception, error: type[SoiError]) -> SoiE
     from huggingface_hub import constants
 
     found = (str(failure).strip() or type(failure).__name__).splitlines()[0][:160].rstrip(".")
-    hint = "check the name, the commit and the network"
-    if constants.HF_HUB_OFFLINE:
-        found, hint = "no network allowed (HF_HUB_OFFLINE)", "on a machine with a network set HF_HUB_OFFLINE=0"
-    return error(
-        "cannot be brought from the hub",
-        where=f"{place.hub} at {place.revision}",
-        found=found,
-        hint=f"{hint}, or give the `path` of a folder with the same content",
-    )
-
-
-def _from_hub(source: Source) -> dict[str, Table]:
-    commit = commit_of(source, "dataset", CorpusError)
-    try:
-        from datasets import load_dataset
-
-        found = load_dataset(source.hub, source.config, revision=commit)
-    except Exception as failure:  # the library lets through whatever its own libraries raise
-        raise unreachable(source, failure, CorpusError) from failure
-    return _from_datasets(found, str(source), source)
-
-
-def _from_datasets(found: Any, where: str, source: Source) -> dict[str, Table]:
-    """Splits of a `datasets.DatasetDict`; columns of the kind ClassLabel bring their names."""
-    if not isinstance(found, dict):
-        raise CorpusError("holds no splits", where=where, found="one table", hint="save a DatasetDict with its splits")
-    tables = {}
-    for split, name in _matching(list(found), where, source).items():
-        names = {c: list(f.names) for c, f in found[name].features.items() if hasattr(f, "names")}
-        tables[split] = Table(found[name].to_pandas(), f"{where}, split {name}", names)
-    return tables
-
-
-def folder_of(name: str, source: Source) -> Path:
-    """The folder of a source that has a path. Raises CorpusError when it is none."""
-    folder = Path(str(source.path)).expanduser()
-    if not folder.is_dir():
-        found = "a file" if folder.exists() else "nothing"
-        raise CorpusError(
-            "there is no such folder", where=f"corpora.{name}", found=f"{found} at {folder}", hint="correct its path"
-        )
-    return folder
-
-
-def _visible(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
-    """Files of these kinds in a folder and below, hidden ones left out, sorted."""
-    files = (f for f in folder.rglob("*") if f.is_file() and f.suffix.lower() in suffixes)
-    return sorted(f for f in files if not any(part.startswith(".") for part in f.relative_to(folder).parts))
-
-
-def _from_folder(folder: Path, source: Source) -> dict[str, Table]:
-    """Splits of a folder: what `datasets` saved there, or a file (or shards `-00000-of-00002`) a split."""
-    if (folder / "dataset_dict.json").is_file():
-        try:
-            from datasets import load_from_disk
-
-            found = load_from_disk(str(folder))
-        except Exception as failure:
-            raise CorpusError(
-                "cannot be read as a saved data set", where=folder, found=failure, hint="save it again"
-            ) from failure
-        return _from_datasets(found, str(folder), source)
-    files: dict[str, list[Path]] = {}
-    for file in _visible(folder, SUFFIXES):
-        files.setdefault(_SHARD.sub("", file.stem), []).append(file)
-    tables = {}
-    for split, name in _matching(list(files), str(folder), source).items():
-        parts = files[name]
-        if len(parts) > 1 and not all(_SHARD.search(part.stem) for part in parts):
-            raise CorpusError(
-                f"several files for the split {split!r}",
-                where=folder,
-                found=", ".join(str(p.relative_to(folder)) for p in parts),
-                hint="leave one of them",
-            )
-        import pandas as pd
-
-        frame = pd.concat([read(part) for part in parts], ignore_index=True)
-        tables[split] = Table(frame, str(parts[0]), _class_names(parts[0]))
-    return tables
-
-
-def _class_names(file: Path) -> dict[str, list[str]]:
-    """The label names that `datasets` writes into a Parquet file, by column."""
-    if file.suffix.lower() != ".parquet":
-        return {}
-    import pyarrow.parquet as pq
-
-    text = (pq.read_schema(file).metadata or {}).get(b"huggingface", b"{}")
-    features = json.loads(text).get("info", {}).get("features", {})
-    return {c: f["names"] for c, f in features.items() if isinstance(f, dict) and f.get("_type") == "ClassLabel"}
-
-
-def _matching(found: list[str], where: str, source: Source) -> dict[str, str]:
-    """What each of our splits is called there: the first candidate that exists, in whatever case."""
-    there = {name.casefold(): name for name in found}
-    out: dict[str, str] = {}
-    for split in SPLITS:
-        candidates = source.splits.get(split, FILE_NAMES[split])  # type: ignore[call-overload]
-        hit = next((there[c.casefold()] for c in candidates if c.casefold() in there), None)
-        if hit is not None:
-            out[split] = hit
-        elif split in _NEEDED or source.splits.get(split):  # type: ignore[call-overload]
-            raise CorpusError(
-                f"no split for {split!r}",
-                where=where,
-                found=", ".join(found) or "none",
-                expected=" or ".join(candidates),
-                hint=f"say what it is called: splits: {{{split}: NAME}}",
-            )
-    return out
+    hint = "check the name, the commit and the network, or give the `path` of a folder with the same content"
+    if re.match(r"config name is missing|builderconfig .* not found", found, re.IGNORECASE):
+        hint = "choose a configuration with --config (in a profile: config)"
+        found = " ".join(str(failure).split())[:300]
+    elif constants.HF_HUB_OFFLINE:
+        found = "no network allowed (HF_HUB_OFFLINE)"
+        hint = "on a machine with a network set HF_HUB_OFFLINE=0, or give the `path` of a folder with the same content"
+    return error("cannot be downloaded from the hub", where=str(place), found=found, hint=hint)

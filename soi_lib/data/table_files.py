@@ -1,343 +1,241 @@
-"""Corpora from the user's own files: CSV, TSV, JSON lines or Parquet, one file a split.
+"""Rows out of one file: separated text, JSON (lines or an array), Parquet, each possibly packed with gzip.
 
-Columns may be named; else they are guessed from the names that the paper's authors and the common benchmarks use, and
-the guess is written into the card and the log. Every fault is reported with its file and row: bytes that are not
-UTF-8, a broken line, an empty text, a label that training does not have, a text that stands in two splits.
+What is special: nothing is lost in silence. Encoding and separator are taken where they are certain (a byte-order
+mark; the one separator that fits every line), a quote that does not pair is a character, and what could be read in two
+ways is refused with its lines. Each row knows its lines, so that messages name them and a copy holds their characters.
 """
 
 from __future__ import annotations
 
+import codecs
+import csv
+import gzip
+import io
 import json
-import logging
-import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from soi_lib.data.dataset import SPLITS, Card, Corpus, Split, make, normalise
-from soi_lib.data.splits import SHARES, assign, hashed
-from soi_lib.errors import CorpusError, nearest
+from soi_lib.errors import CorpusError, raise_all
 
 if TYPE_CHECKING:
     import pandas as pd
 
-log = logging.getLogger("soi_lib")
-
-SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
-FILE_NAMES = {
-    "train": ("train", "training"),
-    "validation": ("validation", "valid", "val", "dev"),
-    "test": ("test",),
-    "ood": ("ood", "out_of_distribution", "out-of-distribution"),
+SUFFIXES = (".csv", ".tsv", ".tab", ".txt", ".json", ".jsonl", ".ndjson", ".parquet")
+_SEPARATORS = {",": "a comma", "\t": "a tab", ";": "a semicolon", "|": "a bar"}
+_MARKS = {
+    codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF32_LE: "utf-32-le",  # begins like the mark of UTF-16, so it comes first
+    codecs.BOM_UTF32_BE: "utf-32-be",
+    codecs.BOM_UTF16_LE: "utf-16-le",
+    codecs.BOM_UTF16_BE: "utf-16-be",
 }
-PAIRS = (("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2"), ("text", "text_pair"))
-TEXTS = ("text", "utt", "sentence", "utterance", "content", "review", "comment", "message", "tweet")
-LABEL_COLUMNS = ("label", "intent", "sentiment", "airline_sentiment", "labels", "gold", "class", "category")
-ID_COLUMNS = ("id", "idx", "guid")
 
 
 @dataclass(frozen=True)
-class Columns:
-    """Which column plays which part; None where there is none."""
+class Table:
+    """The rows of one file or split, as they are there.
 
-    text: str
-    label: str
-    text_pair: str | None = None
-    id: str | None = None
-    group: str | None = None
+    frame: values of any type; where: for messages; names: the label names that the file itself gives to numbers, by
+    column; notes: what was recognised; lines, spans: of text files, and in which of the lines each row is (first, end);
+    encoding: of text files.
+    """
 
-    def __str__(self) -> str:
-        return ", ".join(f"{part} = {name!r}" for part, name in vars(self).items() if name is not None)
+    frame: pd.DataFrame
+    where: str
+    names: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    lines: Sequence[str] = ()
+    spans: Sequence[tuple[int, int]] = ()
+    encoding: str = "utf-8"
+
+    def row(self, number: int) -> str:
+        """How a message names the row at a position from 0: `row 3`, in a text file with the line where it begins."""
+        return f"row {number + 1} (line {self.spans[number][0] + 1})" if self.spans else f"row {number + 1}"
 
 
-def find(folder: Path) -> dict[str, Path]:
-    """The split files of a folder by their names (`train.csv`, `validation.jsonl`, `test-00000-of-00001.parquet`)."""
-    out: dict[str, Path] = {}
-    for split, names in FILE_NAMES.items():
-        hits = [
-            f
-            for f in sorted(folder.rglob("*"))
-            if f.suffix.lower() in SUFFIXES and f.stem.lower().split("-0")[0] in names
-        ]
-        if len(hits) > 1:
-            raise CorpusError(
-                f"two files for the split {split!r}",
-                where=folder,
-                found=", ".join(str(h.relative_to(folder)) for h in hits),
-                hint="give the files one by one",
-            )
-        if hits:
-            out[split] = hits[0]
-    if "train" not in out:
-        present = ", ".join(sorted(f.name for f in folder.iterdir())[:8]) or "nothing"
-        raise CorpusError(
-            "there is no training file", where=folder, found=present, expected="train" + "|".join(SUFFIXES)
-        )
+def kind_of(path: Path) -> str:
+    """The lower-case suffix that says what a file holds, without `.gz`."""
+    return (path.with_suffix("") if path.suffix.lower() == ".gz" else path).suffix.lower()
+
+
+def some(values: Sequence[object], n: int | None = None) -> str:
+    """The first few of `n` values, in a message."""
+    rest = (n or len(values)) - 6
+    return ", ".join(map(str, values[:6])) + (f" and {rest} more" if rest > 0 else "")
+
+
+def read_table(path: Path, separator: str | None = None, encoding: str | None = None, header: bool = True) -> Table:
+    """The rows of one file. Raises CorpusError with the line for whatever cannot be read, or in two ways."""
+    kind = kind_of(path)
+    if not path.exists():
+        raise CorpusError("no such file or folder", where=path, hint="check the path")
+    if path.is_dir():
+        raise CorpusError("this is a directory", where=path, expected="a file", hint="give the file itself")
+    if kind not in SUFFIXES:
+        found, hint = kind or "no suffix", "convert it (a spreadsheet: save it as CSV), or rename it"
+        raise CorpusError("unknown kind of file", where=path, found=found, expected=", ".join(SUFFIXES), hint=hint)
+    try:
+        if kind == ".parquet":
+            return _parquet(path)
+        text, encoding = _text(path, encoding)
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        raise CorpusError("the file cannot be read", where=path, found=error) from error
+    lines = list(io.StringIO(text, newline=""))
+    if not text.strip("\ufeff \t\r\n"):
+        import pandas as pd
+
+        return Table(pd.DataFrame(), str(path))
+    if kind in (".json", ".jsonl", ".ndjson"):
+        return _json(path, lines, encoding)
+    separator = {"tab": "\t", "\\t": "\t"}.get(separator or "", separator)
+    if separator is not None and (len(separator) != 1 or separator in '"\r\n'):
+        what = "a separator is one character"
+        raise CorpusError(what, where="--separator", found=repr(separator), expected="such as ; or tab")
+    return _separated(path, lines, encoding, separator, "," if kind == ".csv" else "\t", header)
+
+
+def _text(path: Path, encoding: str | None) -> tuple[str, str]:
+    """The characters of a file, its byte-order mark too, and how they are encoded."""
+    data = path.read_bytes()
+    data = gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data
+    marked = next((name for mark, name in _MARKS.items() if data.startswith(mark)), "utf-8")
+    try:
+        text = data.decode(encoding or marked)
+    except LookupError:
+        raise CorpusError("unknown encoding", where="--encoding", found=repr(encoding), hint="utf-8, cp1252") from None
+    except UnicodeDecodeError as error:
+        where = f"{path} line {data[: error.start].count(10) + 1}"
+        hint = "say how it is encoded: --encoding cp1252 if it is from Windows, in a language of Western Europe"
+        what, found = f"the file is not {error.encoding.upper()}", f"byte 0x{data[error.start]:02x}"
+        raise CorpusError(what, where=where, found=found, hint=hint) from None
+    if "\0" in text and encoding is None:
+        likely = "utf-16-le" if data[1::2].count(0) > data[::2].count(0) else "utf-16-be"
+        raise CorpusError("the file is not UTF-8", where=path, found="zero bytes", hint=f"try --encoding {likely}")
+    return text, encoding or marked
+
+
+@dataclass
+class _Records:
+    """Fields of records, their lines (first, end), and on which lines quotes do not pair; lines count from 0."""
+
+    fields: list[list[str]] = field(default_factory=list)
+    lines: list[tuple[int, int]] = field(default_factory=list)
+    unpaired: list[int] = field(default_factory=list)
+
+    def fit(self) -> bool:
+        """Whether all records have one number of fields, and more than one."""
+        return len({len(fields) for fields in self.fields}) == 1 and len(self.fields[0]) > 1
+
+
+def _cut(lines: Sequence[str], separator: str, *, quotes: bool = True) -> _Records:
+    """Lines as records. One in which a quote does not pair is its first line alone, with quotes as characters; so are
+    all of them where `quotes` is false."""
+    out, at = _Records(), 0
+    spaced = separator in lines[0] and lines[0].count(separator) == lines[0].count(f"{separator} ")
+    form: dict[str, Any] = {"delimiter": separator, "skipinitialspace": spaced}
+    while at < len(lines):
+        begin = at
+        rest = (lines[i].removeprefix("\ufeff") if i == 0 else lines[i] for i in range(begin, len(lines)))
+        reader = csv.reader(rest, strict=True, quoting=csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE, **form)
+        try:
+            for fields in reader:
+                at, first = begin + reader.line_num, at
+                if len(fields) > 1 or "".join(fields).strip():
+                    out.fields.append(fields)
+                    out.lines.append((first, at))
+        except csv.Error:
+            out.unpaired.append(at)
+            out.fields += csv.reader([lines[at]], quoting=csv.QUOTE_NONE, **form)
+            out.lines.append((at, at + 1))
+            at += 1
     return out
 
 
-def read(path: Path) -> pd.DataFrame:
-    """The rows of one file, with the values as they stand; raises CorpusError naming the file and the line."""
-    import pandas as pd
-
-    if path.suffix.lower() not in SUFFIXES:
-        raise CorpusError("unknown kind of file", where=path, found=path.suffix or "none", expected=", ".join(SUFFIXES))
-    try:
-        if path.suffix.lower() == ".parquet":
-            return pd.read_parquet(path)
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise CorpusError("no such file", where=path, hint="check the path") from None
-    except OSError as error:
-        raise CorpusError("the file cannot be read", where=path, found=error.strerror or error) from error
-    except ValueError as error:
-        raise CorpusError("the file cannot be read", where=path, found=error) from error
-    text = _decode(path, data)
-    if path.suffix.lower() == ".jsonl":
-        return _jsonl(path, text)
-    return _table(path, text, "\t" if path.suffix.lower() == ".tsv" else ",")
-
-
-def _decode(path: Path, data: bytes) -> str:
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise CorpusError(
-            "the file is not UTF-8",
-            where=f"{path} line {line}",
-            found=f"byte 0x{data[error.start]:02x}",
-            expected="UTF-8 text",
-            hint="convert it, e.g. iconv -f latin1 -t utf-8",
-        ) from None
-
-
-def _jsonl(path: Path, text: str) -> pd.DataFrame:
-    import pandas as pd
-
-    rows: list[dict[str, Any]] = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise CorpusError("the line is no JSON", where=f"{path} line {number}", found=error) from None
-        if not isinstance(row, dict):
-            raise CorpusError(
-                "the line is no JSON object", where=f"{path} line {number}", found=type(row).__name__, expected="{...}"
-            )
-        rows.append(row)
-    return pd.DataFrame(rows, dtype=object)
-
-
-def _table(path: Path, text: str, separator: str) -> pd.DataFrame:
-    import csv
-    import io
-
+def _separated(path: Path, lines: list[str], encoding: str, separator: str | None, default: str, header: bool) -> Table:
     import pandas as pd
 
     csv.field_size_limit(1 << 30)
-    lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
-    header = next(lines, [])
-    rows = []
-    for row in lines:
-        if not row:
-            continue
-        if len(row) != len(header):
-            raise CorpusError(
-                "a row has another number of fields than the header",
-                where=f"{path} line {lines.line_num}",
-                found=len(row),
-                expected=len(header),
-                hint="quote texts that contain the separator",
-            )
-        rows.append(row)
-    return pd.DataFrame(rows, columns=header, dtype=object)
+    notes = [] if encoding == "utf-8" else [f"encoding: {encoding}"]
+    chosen = separator or default
+    records = _cut(lines, chosen)
+    if separator is None and not records.fit():
+        others = {s: cut for s in _SEPARATORS if s != default and (cut := _cut(lines, s)).fit()}
+        if len(others) == 1:
+            ((chosen, records),) = others.items()
+            notes.append(f"separator: {_SEPARATORS[chosen]}, the only one that fits every line")
+    if records.unpaired:
+        notes.append(f"quotes that do not pair are characters (line {some([i + 1 for i in records.unpaired])})")
+        plain = _cut(lines, chosen, quotes=False)
+        records = plain if plain.fit() else records
+    raise_all(_faults(path, lines, records, chosen))
+    width, rows = len(records.fields[0]), records.fields[int(header) :]
+    names = [name.strip() for name in records.fields[0]] if header else [str(i + 1) for i in range(width)]
+    used = [i for i, name in enumerate(names) if name or any(row[i].strip() for row in rows)]
+    if len(used) < width:
+        notes.append(f"columns without a name and without values: {width - len(used)}, ignored")
+    names = [name or f"column {i + 1}" for i, name in enumerate(names)]
+    frame = pd.DataFrame(rows, columns=names, dtype=object).iloc[:, used]
+    return Table(frame, str(path), {}, tuple(notes), lines, records.lines[int(header) :], encoding)
 
 
-def guess(frame: pd.DataFrame, where: Path, named: Mapping[str, str | None]) -> Columns:
-    """The part of each column: as named, else by its name; raises CorpusError when text or label is not found."""
-    have = {str(c).lower(): str(c) for c in frame.columns}
-    for part, name in named.items():
-        if name is not None and name not in frame.columns:
-            raise CorpusError(
-                f"there is no column for {part!r}",
-                where=where,
-                found=f"no {name!r}",
-                hint=nearest(name, [str(c) for c in frame.columns]),
-            )
-    text, pair = named.get("text"), named.get("text_pair")
-    if text is None:
-        known = [(have[a], have[b]) for a, b in PAIRS if a in have and b in have]
-        text, pair = known[0] if known and pair is None else (_first(have, TEXTS), pair)
-    label = named.get("label") or _first({k: v for k, v in have.items() if v != text}, LABEL_COLUMNS)
-    for part, found in (("text", text), ("label", label)):
-        if found is None:
-            raise CorpusError(
-                f"no column looks like the {part}",
-                where=where,
-                found=", ".join(map(str, frame.columns)) or "no column",
-                hint=f"name it: {part}=COLUMN (soi train: --{part} COLUMN)",
-            )
-    assert text is not None
-    assert label is not None
-    for name in (text, pair, label):
-        if name is not None and [str(c) for c in frame.columns].count(name) > 1:
-            raise CorpusError(f"the column {name!r} stands twice in the header", where=where, hint="rename one of them")
-    return Columns(text, label, pair, named.get("id") or _first(have, ID_COLUMNS), named.get("group"))
+def _faults(path: Path, lines: Sequence[str], records: _Records, separator: str) -> Iterable[CorpusError]:
+    """What forbids to take these records as rows: another number of fields, a quote that takes rows with it."""
+    width = len(records.fields[0])
+    other = [
+        (len(f), first + 1) for f, (first, _) in zip(records.fields, records.lines, strict=True) if len(f) != width
+    ]
+    if other:
+        what, sep = "rows have another number of fields than the header", _SEPARATORS.get(separator, repr(separator))
+        found = f"{some(sorted({n for n, _ in other}))} in line {some([line for _, line in other])}"
+        hint = "put texts that contain the separator between quotes (and double quotes in them), or give --separator"
+        yield CorpusError(what, where=path, found=found, expected=f"{width}, with {sep} between them", hint=hint)
+    several = [place for place in records.lines if place[1] - place[0] > 1]
+    alone = _cut(lines, separator, quotes=False) if several else _Records()
+    row_of = {place[0]: fields for fields, place in zip(alone.fields, alone.lines, strict=True) if len(fields) == width}
+    seen = Counter((i, value) for row in row_of.values() for i, value in enumerate(row) if value.strip())
+    for first, end in several:
+        # each line alone would be a row, and has a value (its label) that other rows have as well
+        if all(any(seen[i, v] > 1 for i, v in enumerate(row_of.get(line, ()))) for line in range(first, end)):
+            what = f"a quote opens in line {first + 1} and closes in line {end}, and the lines look like rows"
+            yield CorpusError(what, where=path, hint='write a quote that belongs to a text "like ""this"" one"')
 
 
-def _first(have: Mapping[str, str], names: tuple[str, ...]) -> str | None:
-    return next((have[n] for n in names if n in have), None)
-
-
-def _rows(path: Path, split: str, columns: Columns) -> pd.DataFrame:
-    """Columns id text [text_pair] label(str) group of one file, ids made unique over splits by a prefix."""
+def _json(path: Path, lines: list[str], encoding: str) -> Table:
+    """Rows of JSON lines, or of an array, whose rows have no lines of their own."""
     import pandas as pd
 
-    frame = read(path)
-    if not len(frame):
-        raise CorpusError("the split is empty", where=path, found="no row", expected="at least one example")
-    missing = [c for c in vars(columns).values() if c is not None and c not in frame.columns]
-    if missing:
-        raise CorpusError(
-            "a column is missing", where=path, found=", ".join(map(str, frame.columns)), expected=repr(missing[0])
-        )
-    out = pd.DataFrame({"text": frame[columns.text]})
-    if columns.text_pair is not None:
-        out["text_pair"] = frame[columns.text_pair]
-    for part in out.columns:
-        bad = [i for i, t in enumerate(out[part]) if not isinstance(t, str) or not t.strip()]
-        if bad:
-            raise CorpusError(
-                f"row {bad[0] + 1} has an empty text",
-                where=path,
-                found=repr(out[part].iloc[bad[0]]),
-                expected=f"a text in column {getattr(columns, part)!r}",
-                hint="remove the row",
-            )
-    out["label"] = [_label(path, i, v) for i, v in enumerate(frame[columns.label])]
-    names = frame[columns.id] if columns.id is not None else [f"{i:06d}" for i in range(len(frame))]
-    out["id"] = [f"{split}/{_plain(n)}" for n in names]
-    if columns.group is not None:
-        out["group"] = [str(_plain(g)) for g in frame[columns.group]]
-    else:
-        sides = zip(out["text"], out["text_pair"] if columns.text_pair else [""] * len(out), strict=True)
-        out["group"] = [hashed(f"{normalise(a)}\t{normalise(b)}", "file")[:16] for a, b in sides]
-    return out
+    text, rows, bad = "".join(lines).removeprefix("\ufeff"), [], []
+    spans = [(i, i + 1) for i, line in enumerate(lines) if line.strip("\ufeff \t\r\n")]
+    if array := text.lstrip().startswith("["):
+        spans = []
+        try:
+            rows = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            bad = [getattr(error, "lineno", 1)]
+        bad = bad or [1 for row in rows if not isinstance(row, dict)]
+    for first, _ in spans:
+        try:
+            rows.append(json.loads(lines[first].removeprefix("\ufeff")))
+        except (ValueError, RecursionError):
+            rows.append(None)
+        if not isinstance(rows[-1], dict):
+            bad.append(first + 1)
+    if bad:
+        expected = 'one array [{"text": ..., "label": ...}, ...]' if array else "an object a line, or one array of them"
+        where, what = f"{path} line {some(bad)}", "not every row is a JSON object"
+        raise CorpusError(what, where=where, expected=expected, hint="correct these lines, or save the file again")
+    return Table(pd.DataFrame(rows, dtype=object), str(path), {}, (), lines, spans, encoding)
 
 
-def _plain(value: Any) -> Any:
-    """12.0 as 12: what a Parquet or JSON reader makes of whole numbers beside missing ones."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+def _parquet(path: Path) -> Table:
+    import pyarrow.parquet as pq
 
-
-def _label(path: Path, row: int, value: Any) -> str:
-    value = _plain(value)
-    if value is None or value != value or not str(value).strip():
-        raise CorpusError(f"row {row + 1} has no label", where=path, found=repr(value), hint="remove the row")
-    return str(value).strip()
-
-
-def _label_order(names: set[str]) -> tuple[str, ...]:
-    """Label names in order: as numbers when all are numbers, else by the alphabet."""
-    if all(n.lstrip("-").isdigit() for n in names):
-        return tuple(sorted(names, key=int))
-    return tuple(sorted(names))
-
-
-def load_files(
-    source: str | os.PathLike[str] | Mapping[str, str | os.PathLike[str]],
-    *,
-    name: str | None = None,
-    text: str | None = None,
-    text_pair: str | None = None,
-    label: str | None = None,
-    id: str | None = None,
-    group: str | None = None,
-    duplicates: Literal["error", "drop"] = "error",
-) -> Corpus:
-    """A corpus of the comparison `user` from a folder, from one file, or from a mapping split -> file.
-
-    A folder holds train.* and, where they exist, validation.*, test.* and ood.* (CSV, TSV, JSONL or Parquet); one
-    file alone is divided 60 / 10 / 30 by group. text, text_pair, label, id, group name columns; what is not named is
-    guessed. Labels may be numbers or words; their names are kept. duplicates: whether a text that stands in two splits
-    is an error, or stays only in the first of train, validation, test, ood.
-
-    Raises CorpusError naming the file and row for every fault of the files.
-    """
-    if isinstance(source, Mapping):
-        files = {split: Path(p) for split, p in source.items()}
-        unknown = sorted(set(files) - set(SPLITS))
-        if unknown:
-            raise CorpusError("unknown split", found=repr(unknown[0]), hint=nearest(unknown[0], SPLITS))
-        if "train" not in files:
-            raise CorpusError("there is no training file", found=", ".join(files) or "none", expected="train")
-        where = files["train"]
-    else:
-        where = Path(source)
-        if not where.exists():
-            raise CorpusError("no such file or folder", where=where, hint="check the path")
-        files = find(where) if where.is_dir() else {"train": where}
-    named = {"text": text, "text_pair": text_pair, "label": label, "id": id, "group": group}
-    columns = guess(read(files["train"]), files["train"], named)
-    log.info("%s: columns %s", where, columns)
-    frames = {split: _rows(files[split], split, columns) for split in SPLITS if split in files}
-    if len(frames) == 1 and not isinstance(source, Mapping) and where.is_file():
-        frames = _divide(frames["train"], where)
-    labels = _label_order(set(frames["train"]["label"]))
-    dropped = _drop_known(frames) if duplicates == "drop" else 0
-    splits = {s: _split(f, labels, files.get(s, where), s) for s, f in frames.items()}
-    card = Card(
-        title=name or where.stem,
-        question=f"Which label does {columns.label!r} have?",
-        origin=", ".join(f"{split}: {path.name}" for split, path in files.items()),
-        licence="not stated",
-        language="not stated",
-        construction=f"read as it is; columns {columns}",
-        group_by=f"column {columns.group!r}" if columns.group else "the text",
-        ood="as given" if "ood" in files else "none",
-        counts={"dropped, as they stand in an earlier split": dropped} if dropped else {},
-    )
-    return make(name or where.stem, "user", labels, splits, card)
-
-
-def _divide(frame: pd.DataFrame, where: Path) -> dict[str, pd.DataFrame]:
-    """One file as train, validation and test, by group."""
-    codes = {n: i for i, n in enumerate(sorted(set(frame["label"])))}
-    numbers = frame["label"].map(codes).to_numpy()
-    home = assign(frame["group"].to_numpy(), numbers, SHARES, f"file/{where.name}")
-    return {split: frame[home == split] for split in SHARES}
-
-
-def _drop_known(frames: dict[str, pd.DataFrame]) -> int:
-    """Remove, in place, rows whose text or group stands in an earlier split; return how many."""
-    texts: set[str] = set()
-    groups: set[str] = set()
-    dropped = 0
-    for split, frame in frames.items():
-        pair = frame["text_pair"] if "text_pair" in frame else [""] * len(frame)
-        keys = [f"{normalise(a)}\t{normalise(b)}" for a, b in zip(frame["text"], pair, strict=True)]
-        fresh = [k not in texts and g not in groups for k, g in zip(keys, frame["group"], strict=True)]
-        dropped += len(fresh) - sum(fresh)
-        frames[split] = frame[fresh]
-        texts.update(keys)
-        groups.update(frame["group"])
-    return dropped
-
-
-def _split(frame: pd.DataFrame, labels: tuple[str, ...], path: Path, split: str) -> Split:
-    unknown = sorted(set(frame["label"]) - set(labels))
-    if unknown:
-        raise CorpusError(
-            f"the split {split!r} has a label that training has not",
-            where=path,
-            found=repr(unknown[0]),
-            expected=", ".join(labels[:12]),
-        )
-    if not len(frame):
-        raise CorpusError("the split is empty", where=path, found=f"no row for {split!r}", expected="at least one")
-    codes = {n: i for i, n in enumerate(labels)}
-    return Split.from_frame(frame.assign(label=frame["label"].map(codes)))
+    table = pq.ParquetFile(path).read()
+    features = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
+    names = {c: f["names"] for c, f in features.items() if isinstance(f, dict) and f.get("_type") == "ClassLabel"}
+    frame = table.to_pandas(integer_object_nulls=True, ignore_metadata=True).astype(object)
+    return Table(frame, str(path), names)

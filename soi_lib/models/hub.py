@@ -53,7 +53,11 @@ def bring(name: str, source: EncoderSource) -> Path:
         )
     stem = hub.replace("/", "--")
     there = [f for f in (cache_dir() / "encoders").glob(f"{stem}-{source.revision}*") if f.suffix != ".damaged"]
-    commit = there[0].name.removeprefix(f"{stem}-") if len(there) == 1 else commit_of(source, "model", EncoderError)
+    commit = (
+        there[0].name.removeprefix(f"{stem}-")
+        if len(there) == 1
+        else commit_of(hub, source.revision, "model", EncoderError)
+    )
 
     def download(work: Path) -> None:
         try:

@@ -19,12 +19,13 @@ from soi_lib import atomic
 from soi_lib.analysis.soi import SOI, categorize, soi_counts
 from soi_lib.dynamics import TrainingDynamics
 from soi_lib.errors import OutputExistsError, SoiError
-from soi_lib.runs.own import is_own, open_own, rows_of
+from soi_lib.runs.own import data_file, is_own, open_own, training_rows
 from soi_lib.runs.store import MANIFEST, StoredRun, open_run
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from soi_lib.data.dataset import Split
     from soi_lib.runs.results import Results
 
 Runs = Mapping[str, Sequence[TrainingDynamics]]
@@ -94,8 +95,6 @@ def subject(place: str | Path) -> Subject:
 
 
 def _of_own(folder: Path) -> Subject:
-    from soi_lib.runs.own import DATA
-
     results, index = open_own(folder)
     members: dict[str, Runs] = {
         member: {
@@ -104,7 +103,7 @@ def _of_own(folder: Path) -> Subject:
         }
         for member in results.members
     }
-    texts = {m: _texts(rows_of(folder, m)) for m in results.members if (folder / DATA / m).is_dir()}
+    texts = {m: _texts(training_rows(folder, m)) for m in results.members if data_file(folder, m).is_file()}
     missing = len(index["runs"]) - len(results.runs)
     some = f" {missing} of {len(index['runs'])} runs are not done, or belong to a seed that is not complete."
     lead = (
@@ -131,10 +130,8 @@ def _of_run(run: StoredRun) -> Subject:
     texts = {}
     for member in run.setting:
         try:
-            corpus = load(member, run.manifest["identity"]["fingerprints"][f"corpus/{member}"])
-            train = corpus.splits["train"]
-            pairs: Sequence[str | None] = train.text_pair or [None] * len(train)
-            texts[member] = {i: _joined(a, b) for i, a, b in zip(train.ids, train.text, pairs, strict=True)}
+            fingerprint = run.manifest["identity"]["fingerprints"][f"corpus/{member}"]
+            texts[member] = _texts(load(member, fingerprint).splits["train"])
         except (SoiError, KeyError):  # a corpus of another version, or no longer in the cache: ids must do
             continue
     return Subject(
@@ -170,13 +167,11 @@ def _scores(results: Results) -> pd.DataFrame:
     return table.assign(setting=names, low=table["low"].clip(0, 1), high=table["high"].clip(0, 1))
 
 
-def _texts(rows: pd.DataFrame) -> dict[Any, str]:
-    pairs = rows["text_pair"] if "text_pair" in rows else [None] * len(rows)
-    return {i: _joined(a, b) for i, a, b in zip(rows["id"], rows["text"], pairs, strict=True)}
-
-
-def _joined(text: str, pair: str | None) -> str:
-    return text if pair is None else f"{text}  |  {pair}"
+def _texts(rows: Split) -> dict[Any, str]:
+    """The texts by id, both sides of a pair."""
+    if rows.text_pair is None:
+        return dict(zip(rows.ids, rows.text, strict=True))
+    return {i: f"{a}  |  {b}" for i, a, b in zip(rows.ids, rows.text, rows.text_pair, strict=True)}
 
 
 def _count(things: Sequence[Any], word: str) -> str:

@@ -26,10 +26,12 @@ from pydantic import (
     model_validator,
 )
 
-from soi_lib.data.places import Source
+from soi_lib.data.places import DatasetSpec
 from soi_lib.errors import ProfileError, nearest
 from soi_lib.models.hub import EncoderSource
 
+NAME = r"\w[\w.-]*"
+"""What the name of a dataset or an encoder may be, in any script: it becomes the name of files."""
 Comparison = Literal["task", "source", "lingual", "user"]
 """What the members of a setting differ in; "user" for members of one's own, which may differ in anything."""
 Budget = Literal["full", "equal"]
@@ -205,15 +207,17 @@ class Profile(_Strict):
     training: Training
     comparisons: dict[Comparison, ComparisonPlan] = Field(min_length=1)
     stages: Stages | None = None
-    corpora: dict[str, Source] = Field(default_factory=dict)
+    corpora: dict[str, DatasetSpec] = Field(default_factory=dict)
     encoders: dict[str, EncoderSource] = Field(default_factory=dict)
 
     @field_validator("corpora", "encoders")
     @classmethod
     def _names(cls, given: dict[str, Any]) -> dict[str, Any]:
-        for name in given:
-            if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
+        for name, place in given.items():
+            if not re.fullmatch(NAME, name):
                 raise ValueError(f"{name!r} cannot be the name of a file; letters, digits, '-', '_' and '.' can")
+            if place.hub and not place.revision:
+                raise ValueError(f"hub {place.hub} needs its revision, the commit to take, so that it never changes")
         return given
 
     @model_validator(mode="after")
@@ -301,7 +305,7 @@ def _explain(error: ValidationError, path: Path) -> ProfileError:
             "training": Training,
             "comparisons": ComparisonPlan,
             "stages": Stages,
-            "corpora": Source,
+            "corpora": DatasetSpec,
             "encoders": EncoderSource,
         }
         model = parents.get(place[0], Profile) if len(place) > 1 else Profile

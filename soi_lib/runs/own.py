@@ -2,37 +2,44 @@
 
 What is special: nothing about it is. A person's files become a profile with corpora of its own and the comparison
 `user`, and everything after that (plan, keys, store, workers) is what the paper's comparisons use. The folder holds
-copies of the rows, so runs can be continued and reported when the original files have moved; with other rows or other
-settings it is refused rather than mixed.
+each dataset as it was read, one Parquet file, so runs can be continued and reported when the original files have moved;
+with other rows or other settings it is refused rather than mixed.
 """
 
 from __future__ import annotations
 
-import io
 import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
 from soi_lib import atomic
-from soi_lib.data.own import Given, OwnMember, hub_name, pinned, read_own
-from soi_lib.data.places import Source
-from soi_lib.errors import EncoderError, OutputExistsError, ProfileError, SoiError, StoreError, nearest
+from soi_lib.data import cache
+from soi_lib.data.dataset import Split
+from soi_lib.data.load import LoadedDataset, load_dataset
+from soi_lib.data.places import DatasetSpec, commit_of, hub_name
+from soi_lib.errors import (
+    EncoderError,
+    OutputExistsError,
+    ProfileError,
+    SoiError,
+    StoreError,
+    nearest,
+    raise_all,
+)
 from soi_lib.models.encoder import ENCODERS, encoder_card, encoder_dir, fingerprint
 from soi_lib.models.hub import EncoderSource, bring
-from soi_lib.runs.config import ComparisonPlan, DataSizes, Profile, Setting, Training, load_profile
+from soi_lib.runs.config import NAME, ComparisonPlan, DataSizes, Profile, Setting, Training, load_profile
 from soi_lib.runs.results import Results
 from soi_lib.runs.scheduler import run_all
 from soi_lib.runs.spec import RunSpec, plan
 from soi_lib.runs.store import RunStore, StoredRun, open_run
 from soi_lib.training.device import cards, default_jobs, kind_of, resolve_device, resolve_precision
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 PROFILE, INDEX, README, DATA, RUNS = "profile.yaml", "runs.json", "README.md", "data", "runs"
 _TOKENS_A_SECOND = 1900.0  # of MiniLM on one core, trained once; measured, see the book's page on running again
@@ -41,10 +48,10 @@ _START = 8.0  # seconds before a run's first update
 
 
 @dataclass(frozen=True)
-class Wish:
-    """What a person asks `soi train` for; see `soi_lib.data.own.Given` for the members."""
+class TrainRequest:
+    """What a person asks `soi train` for: where each dataset is and how to read it, by name, and how to train."""
 
-    members: tuple[Given, ...]
+    datasets: dict[str, DatasetSpec]
     model: str = "minilm"
     epochs: int = 10
     seeds: tuple[int, ...] = (0,)
@@ -56,14 +63,14 @@ class Wish:
 
 
 @dataclass(frozen=True)
-class Undertaking:
-    """All that is needed to train: the folder, its profile, its members, and what the profile was before."""
+class TrainingJob:
+    """All that is needed to train: the folder, its profile, its datasets, what was decided, whether it was begun."""
 
     folder: Path
     profile: Profile
-    members: tuple[OwnMember, ...]
+    datasets: tuple[LoadedDataset, ...]
     encoder: Path
-    said: tuple[str, ...]
+    decisions: tuple[str, ...]
     begun: bool
     device: str = "cpu"
 
@@ -89,47 +96,43 @@ class Undertaking:
         return self.profile.comparisons["user"].member_sets()
 
 
-def prepare(wish: Wish, folder: str | Path, *, force: bool = False) -> Undertaking:
+def prepare(request: TrainRequest, folder: str | Path, *, force: bool = False) -> TrainingJob:
     """Read and check everything that was asked for, and the folder it would go to; writes nothing there.
 
     Raises a SoiError for whatever cannot be trained, OutputExistsError when the folder holds something else and `force`
     is not given.
     """
     folder = Path(folder).expanduser()
-    _check_sizes(wish)
-    device = resolve_device(wish.device)
+    _check_sizes(request)
+    device = resolve_device(request.device)
     cards(device)  # a GPU that is not there is told before anything is read
-    precision = resolve_precision(wish.precision or "auto", kind_of(device))
+    precision = resolve_precision(request.precision or "auto", kind_of(device))
     begun = _begun(folder, force)
     old = own_profile(folder) if begun else None
-    name, source, path = _encoder(wish.model, old)
-    notes = " ".join(source.note for source in old.corpora.values()) if old else ""
-    commits = dict(re.findall(r"([\w.-]+/[\w.-]+)@([0-9a-f]{7,40})", notes))  # as pinned when the folder was made
-    members = tuple(read_own(given, known_commit=commits.get(given.train)) for given in wish.members)
-    rate = wish.learning_rate or (1e-4 if source is None else 5e-5)
-    sizes = [{split: len(rows) for split, rows in member.rows.items()} for member in members]
+    name, source, path = _encoder(request.model, old)
+    datasets = _load(request, _sources(folder))
+    rate = request.learning_rate or (1e-4 if source is None else 5e-5)
+    sizes = [{split: len(rows) for split, rows in dataset.corpus.splits.items()} for dataset in datasets]
     profile = Profile(
         name=folder.resolve().name or "own",
         description="made by soi train",
-        seeds=wish.seeds,
+        seeds=request.seeds,
         data=DataSizes(
             train=max(size["train"] for size in sizes),
             evaluate=max(n for size in sizes for split, n in size.items() if split != "train"),
         ),
         training=Training(
-            epochs=wish.epochs,
-            batch_size=wish.batch_size,
+            epochs=request.epochs,
+            batch_size=request.batch_size,
             learning_rate=rate,
-            max_length=wish.max_length,
+            max_length=request.max_length,
             precision=precision,
         ),
-        comparisons={
-            "user": ComparisonPlan(encoder=name, members=tuple(m.name for m in members), settings=("single", "all"))
-        },
-        corpora={m.name: _source(m, folder) for m in members},
+        comparisons={"user": ComparisonPlan(encoder=name, members=tuple(request.datasets), settings=("single", "all"))},
+        corpora={name: DatasetSpec(path=str(data_file(folder, name).resolve())) for name in request.datasets},
         encoders={} if source is None else {name: source},
     )
-    found = Undertaking(folder, profile, members, path, _told(profile, members), begun, device)
+    found = TrainingJob(folder, profile, datasets, path, _decisions(profile, datasets), begun, device)
     if old is not None and not force and (differences := _differences(found, old)):
         raise OutputExistsError(
             "the folder was made with other settings",
@@ -140,25 +143,18 @@ def prepare(wish: Wish, folder: str | Path, *, force: bool = False) -> Undertaki
     return found
 
 
-def train(todo: Undertaking, *, command: str = "", jobs: int | None = None, quiet: bool = False) -> list[StoredRun]:
+def train(todo: TrainingJob, *, command: str = "", jobs: int | None = None, quiet: bool = False) -> list[StoredRun]:
     """Write the folder and do the runs that are missing; all runs in the order of the plan. Raises SoiError.
 
     Stopped at any time, the same call continues. `command` is what to type to do so, for the folder's README.
     """
     profile = yaml.safe_dump(json.loads(todo.profile.model_dump_json()), sort_keys=False, allow_unicode=True)
     _write(todo.folder / PROFILE, f"# Made by soi train; the runs in {RUNS}/ depend on it.\n{profile}".encode())
-    for member in todo.members:
-        place = todo.folder / DATA / member.name
-        for split, rows in member.rows.items():
-            _write(place / f"{split}.parquet", _parquet(rows))
-        for file in place.glob("*.parquet"):
-            if file.stem not in member.rows:
-                file.unlink()
+    for dataset in todo.datasets:
+        path = data_file(todo.folder, dataset.name)
+        if not _holds(path, dataset):
+            cache.write(path, dataset.corpus)
     specs = todo.specs()
-    for member in todo.members:
-        held = next(dict(s.fingerprints)[f"corpus/{member.name}"] for s in specs if member.name in s.setting)
-        if held != member.corpus.fingerprint:
-            raise StoreError("the rows do not read back as they were written", where=todo.folder / DATA / member.name)
     _write_index(todo, specs, command)
     runs = run_all(specs, todo.store, jobs=jobs, quiet=quiet)
     _write_index(todo, specs, command)
@@ -175,8 +171,8 @@ def own_profile(folder: str | Path) -> Profile:
     if "user" not in profile.comparisons:
         raise ProfileError("is no profile of soi train", where=folder / PROFILE, hint="give a folder that it made")
     corpora = {
-        name: source.model_copy(update={"path": str((folder / DATA / name).resolve())})
-        for name, source in profile.corpora.items()
+        name: spec.model_copy(update={"path": str(data_file(folder, name).resolve())})
+        for name, spec in profile.corpora.items()
     }
     return profile.model_copy(update={"corpora": corpora})
 
@@ -210,6 +206,7 @@ def read_index(folder: str | Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
         for row in value["runs"]:
             row["folder"], row["setting"], row["dynamics"]
+        value.setdefault("sources", {})
     except FileNotFoundError:
         raise StoreError("soi train did not make this folder", where=folder, expected=f"{PROFILE}, {INDEX}") from None
     except (ValueError, KeyError, TypeError, OSError) as error:
@@ -217,58 +214,100 @@ def read_index(folder: str | Path) -> dict[str, Any]:
     return dict(value)
 
 
-def rows_of(folder: str | Path, member: str) -> pd.DataFrame:
-    """The training rows of a member: id (as in its dynamics), text, [text_pair], label. Raises StoreError."""
-    import pandas as pd
-
-    path = Path(folder) / DATA / member / "train.parquet"
+def training_rows(folder: str | Path, member: str) -> Split:
+    """The training rows of a dataset of a folder. Raises StoreError."""
+    path = data_file(Path(folder), member)
     try:
-        rows = pd.read_parquet(path)
-        return rows.assign(id="train/" + rows["id"])
-    except (OSError, ValueError, KeyError) as error:
-        raise StoreError(
-            "the training rows cannot be read", where=path, found=error, hint="give the soi train command again"
-        ) from error
+        return cache.read(path).splits["train"]
+    except (SoiError, OSError) as error:
+        hint = "give the soi train command again"
+        raise StoreError("the training rows cannot be read", where=path, found=error, hint=hint) from error
 
 
-def minutes(todo: Undertaking, *, finished: int = 0, jobs: int | None = None) -> float:
+def _holds(path: Path, dataset: LoadedDataset) -> bool:
+    """Whether a file has this dataset already."""
+    try:
+        there = cache.read(path)
+    except SoiError:
+        return False
+    return (there.fingerprint, there.card) == (dataset.corpus.fingerprint, dataset.corpus.card)
+
+
+def data_file(folder: Path, name: str) -> Path:
+    """Where a folder has a dataset as it was read."""
+    return folder / DATA / f"{name}.parquet"
+
+
+def minutes(todo: TrainingJob, *, finished: int = 0, jobs: int | None = None) -> float:
     """About how long the runs take on this machine's cores, in minutes; a GPU is quicker."""
     card = encoder_card(todo.encoder)
     speed = _TOKENS_A_SECOND * _MINILM / max(1, card.parameters - card.embedding_parameters)
     seconds = {}
-    for member in todo.members:
-        words = {row["split"]: (row["n"], row["mean_words"]) for row in member.corpus.summary()}
+    for dataset in todo.datasets:
+        words = {row["split"]: (row["n"], row["mean_words"]) for row in dataset.corpus.summary()}
         tokens = {s: n * min(1.35 * mean + 3, todo.profile.training.max_length) for s, (n, mean) in words.items()}
         others = sum(n for split, n in tokens.items() if split in ("test", "ood"))
-        seconds[member.name] = (tokens["train"] * todo.profile.training.epochs + others / 3) / speed
+        seconds[dataset.name] = (tokens["train"] * todo.profile.training.epochs + others / 3) / speed
     every = [_START + sum(seconds[m] for m in s) for s in todo.settings for _ in todo.profile.seeds]
     left = sum(every) * (1 - finished / len(every))
     return left / min(jobs or default_jobs("cpu"), len(every)) / 60
 
 
-# --- what a wish means ----------------------------------------------------------------------------------------------
+def described(todo: TrainingJob) -> dict[str, Any]:
+    """What is trained on, as JSON values: rows of each split, labels, what was decided, and where each dataset is."""
+    decided = [f"{d.name}: {sentence}" for d in todo.datasets for sentence in d.decisions]
+    return {
+        "rows": {d.name: {split: len(rows) for split, rows in d.corpus.splits.items()} for d in todo.datasets},
+        "labels": {d.name: list(d.corpus.labels) for d in todo.datasets},
+        "decided": [*decided, *todo.decisions],
+        "sources": {d.name: d.spec.model_dump(exclude_defaults=True) for d in todo.datasets},
+    }
 
 
-def _check_sizes(wish: Wish) -> None:
-    if not 2 <= wish.epochs <= 64:
-        why = "dynamics need at least two epochs" if wish.epochs < 2 else "a history holds at most 64 epochs"
-        raise ProfileError(why, where="--epochs", found=wish.epochs, expected="2 to 64", hint="10 is a good start")
-    if not wish.seeds or len(set(wish.seeds)) < len(wish.seeds) or min(wish.seeds) < 0:
-        found = ", ".join(map(str, wish.seeds)) or "none"
+# --- what a request means -------------------------------------------------------------------------------------------
+
+
+def _check_sizes(request: TrainRequest) -> None:
+    if not 2 <= request.epochs <= 64:
+        why = "dynamics need at least two epochs" if request.epochs < 2 else "a history holds at most 64 epochs"
+        raise ProfileError(why, where="--epochs", found=request.epochs, expected="2 to 64", hint="10 is a good start")
+    if not request.seeds or len(set(request.seeds)) < len(request.seeds) or min(request.seeds) < 0:
+        found = ", ".join(map(str, request.seeds)) or "none"
         raise ProfileError(
             "the seeds are not as they should be", where="--seed", found=found, expected="each once, 0 up"
         )
-    names = [given.name for given in wish.members]
-    for name in names:
-        if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
+    for name in request.datasets:
+        if not re.fullmatch(NAME, name):
             raise ProfileError(
-                "this cannot be the name of a member",
+                "this cannot be the name of a dataset",
                 found=repr(name),
                 expected="letters, digits, '-', '_' and '.'",
                 hint="name it: --member NAME=FILE",
             )
-        if names.count(name) > 1:
-            raise ProfileError("two members have one name", found=repr(name), hint="name them: --member NAME=FILE")
+
+
+def _sources(folder: Path) -> dict[str, Any]:
+    """Where the datasets of a folder came from, with the commits that were taken."""
+    try:
+        return dict(read_index(folder)["sources"])
+    except StoreError:
+        return {}
+
+
+def _load(request: TrainRequest, sources: dict[str, Any]) -> tuple[LoadedDataset, ...]:
+    """The datasets, those of the hub at the commit that was taken before. Raises one SoiError for all of them."""
+    loaded: list[LoadedDataset] = []
+    problems: list[SoiError] = []
+    for name, spec in request.datasets.items():
+        before = sources.get(name, {})
+        if spec.hub is not None and spec.revision is None and before.get("hub") == spec.hub:
+            spec = spec.model_copy(update={"revision": before["revision"]})
+        try:
+            loaded.append(load_dataset(name, spec))
+        except SoiError as error:
+            problems.append(error)
+    raise_all(problems)
+    return tuple(loaded)
 
 
 def _begun(folder: Path, force: bool) -> bool:
@@ -315,7 +354,7 @@ def _encoder(model: str, old: Profile | None) -> tuple[str, EncoderSource | None
 def _hub_encoder(hub: str, commit: str | None, old: Profile | None) -> EncoderSource:
     known = {s.hub: s.revision for s in old.encoders.values()} if old else {}
     try:
-        revision = commit or known.get(hub) or pinned(hub, "model", EncoderError)
+        revision = commit or known.get(hub) or commit_of(hub, None, "model", EncoderError)
     except EncoderError as error:
         raise EncoderError(
             error.what, where=hub, found=error.found, hint=f"{error.hint}; {nearest(hub, ENCODERS)}"
@@ -325,33 +364,33 @@ def _hub_encoder(hub: str, commit: str | None, old: Profile | None) -> EncoderSo
     return EncoderSource(hub=hub, revision=revision)
 
 
-def _source(member: OwnMember, folder: Path) -> Source:
-    return Source(
-        path=str((folder / DATA / member.name).resolve()),
-        text="text",
-        text_pair="text_pair" if member.columns.text_pair is not None else None,
-        label="label",
-        id="id",
-        note=f"rows of {member.origin}",
-    )
-
-
-def _told(profile: Profile, members: Sequence[OwnMember]) -> tuple[str, ...]:
+def _decisions(profile: Profile, datasets: Sequence[LoadedDataset]) -> tuple[str, ...]:
     """What a person should know of the whole before it starts."""
-    said = []
-    values = profile.training
-    said.append(
+    values, encoder = profile.training, profile.comparisons["user"].encoder
+    said = [
         f"batches of {values.batch_size}, learning rate {values.learning_rate:g}, {values.max_length} tokens at most"
-    )
+    ]
     first: dict[tuple[str, ...], str] = {}
-    for member in members:
-        other = first.setdefault(member.corpus.labels, member.name)
-        if other != member.name:
-            said.append(f"{other} and {member.name} have the same labels, so they share a head when trained together")
+    for dataset in datasets:
+        other = first.setdefault(dataset.corpus.labels, dataset.name)
+        if other != dataset.name:
+            said.append(f"{other} and {dataset.name} have the same labels, so they share a head when trained together")
+        if encoder == "minilm" and (share := _foreign_share(dataset.corpus.splits["train"])) > 0.2:
+            said.append(
+                f"caution: {share:.0%} of the letters of {dataset.name} are of another script than English, of which "
+                f"alone {encoder} was trained; the multilingual model is --model e5"
+            )
     return tuple(said)
 
 
-def _differences(new: Undertaking, old: Profile) -> list[str]:
+def _foreign_share(split: Split) -> float:
+    """The share of letters that are not of the Latin script (it ends at U+024F, with its additions at U+1EFF)."""
+    letters = [c for text in islice(split.text, 1000) for c in text[:1000] if c.isalpha()]
+    foreign = sum(c > "\u024f" and not "\u1e00" <= c <= "\u1eff" for c in letters)
+    return foreign / max(1, len(letters))
+
+
+def _differences(new: TrainingJob, old: Profile) -> list[str]:
     """In what the folder's profile and rows differ from what is asked for; more seeds are no difference."""
     out = []
     if not set(old.seeds) <= set(new.profile.seeds):
@@ -366,9 +405,9 @@ def _differences(new: Undertaking, old: Profile) -> list[str]:
         index = read_index(new.folder)
     except StoreError:  # killed before it was written: the keys of the runs tell old rows from new ones
         return out
-    for member in new.members:
-        if index.get("corpora", {}).get(member.name, member.corpus.fingerprint) != member.corpus.fingerprint:
-            out.append(f"other rows of {member.name}")
+    for dataset in new.datasets:
+        if index.get("corpora", {}).get(dataset.name, dataset.corpus.fingerprint) != dataset.corpus.fingerprint:
+            out.append(f"other rows of {dataset.name}")
     if index.get("device") not in (None, kind_of(new.device)):
         out.append(f"device {index['device']}, now {kind_of(new.device)}")
     if not out and index.get("encoder") not in (None, fingerprint(new.encoder)):
@@ -383,12 +422,6 @@ def _words(values: Any) -> str:
 # --- what is written ------------------------------------------------------------------------------------------------
 
 
-def _parquet(rows: pd.DataFrame) -> bytes:
-    buffer = io.BytesIO()
-    rows.astype(object).to_parquet(buffer, compression="zstd", index=False)
-    return buffer.getvalue()
-
-
 def _write(path: Path, data: bytes) -> None:
     """Write unless these very bytes are there."""
     try:
@@ -399,12 +432,11 @@ def _write(path: Path, data: bytes) -> None:
         atomic.write_bytes(path, data)
 
 
-def _write_index(todo: Undertaking, specs: Sequence[RunSpec], command: str) -> None:
+def _write_index(todo: TrainingJob, specs: Sequence[RunSpec], command: str) -> None:
     """runs.json for programs and README.md for people."""
     from soi_lib.runs.own_index import index_of, readme
 
-    said = [f"{m.name}: {sentence}" for m in todo.members for sentence in m.said] + list(todo.said)
     value = index_of(todo.profile, specs, todo.store, fingerprint(todo.encoder), command)
-    value |= {"device": kind_of(todo.device), "precision": todo.profile.training.precision, "decided": said}
+    value |= {"device": kind_of(todo.device), "precision": todo.profile.training.precision} | described(todo)
     _write(todo.folder / INDEX, atomic.json_text(value).encode())
     _write(todo.folder / README, readme(value).encode())

@@ -26,6 +26,7 @@ from soi_lib.analysis.soi import SOI, categorize
 from soi_lib.analysis.statistics import accuracy, macro_f1
 from soi_lib.data.catalog import load
 from soi_lib.data.dataset import Corpus, Split
+from soi_lib.data.match import save_trained_rows
 from soi_lib.dynamics import TrainingDynamics
 from soi_lib.errors import StoreError
 from soi_lib.runs.spec import Progress, RunSpec
@@ -192,7 +193,14 @@ def _train_and_store(spec: RunSpec, store: RunStore, progress: Progress | None, 
     }
     if keep_weights:
         _keep(store, spec.key, ready, result)
-    return store.write(spec.key, manifest, lambda out: save_result(out, splits, result, metrics))
+
+    def fill(out: Path) -> None:
+        save_result(out, splits, result, metrics)
+        for member, corpus in ready.corpora.items():
+            if corpus.comparison == "user":
+                save_trained_rows(out / "rows" / f"{member}.parquet", corpus, splits[member]["train"])
+
+    return store.write(spec.key, manifest, fill)
 
 
 def described(spec: RunSpec, profile: str) -> dict[str, Any]:

@@ -144,9 +144,10 @@ def plan(
     Builds the corpora and the encoders' directories if the cache does not have them, since keys contain their
     fingerprints; those that the profile itself names are brought from where it says.
     """
-    from soi_lib.data import sources as hub
+    from soi_lib.data import sources
     from soi_lib.data.cache import keep
     from soi_lib.data.catalog import load
+    from soi_lib.data.splitfiles import check_place
     from soi_lib.models.encoder import encoder_dir, fingerprint
     from soi_lib.models.hub import bring
     from soi_lib.training.version import ENGINE_VERSION
@@ -164,14 +165,16 @@ def plan(
     specs = []
     for member in [m for name, part in profile.comparisons.items() if name in wanted for m in part.members]:
         if member in profile.corpora:
-            hub.check(member, profile.corpora[member])
+            check_place(member, profile.corpora[member])
     for comparison, part in profile.comparisons.items():
         if comparison not in wanted:
             continue
         own = profile.encoders.get(part.encoder)
         folder = encoder_dir(part.encoder) if own is None else bring(part.encoder, own)
         encoder = fingerprint(folder)
-        found = {m: hub.load(m, profile.corpora[m]) if m in profile.corpora else keep(load(m)) for m in part.members}
+        found = {
+            m: sources.load(m, profile.corpora[m]) if m in profile.corpora else keep(load(m)) for m in part.members
+        }
         if comparison == "task":
             _heads_apart(found)
         corpora = {member: corpus.fingerprint for member, corpus in found.items()}

@@ -27,7 +27,7 @@ def changed(split: Split, position: int, **values: object) -> Split:
 def test_a_sound_corpus_passes_and_keeps_its_rows(parts):
     corpus = make("small", "user", ("no", "yes"), parts, CARD)
     assert [len(s) for s in corpus.splits.values()] == [8] * 4
-    assert corpus.fingerprint == fingerprint(("no", "yes"), parts, {})
+    assert corpus.fingerprint == fingerprint(("no", "yes"), parts, {}, "user")
     assert not corpus.paired
 
 

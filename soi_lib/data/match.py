@@ -1,0 +1,239 @@
+"""A person's own file beside a training: find the rows that were trained on, see that they are those, copy them.
+
+What is special: a run keeps how its ids were made, and the label and a fingerprint of the text of every row. So a file
+that was sorted since is matched by its texts, and one that was edited is refused. A copy of a text file holds the very
+characters of the rows.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from soi_lib import atomic
+from soi_lib.data.columns import IDS, id_trouble, ids_of, text_columns, text_of
+from soi_lib.data.dataset import Corpus, Split
+from soi_lib.data.labels import label_lists, label_text
+from soi_lib.data.table_files import Table, kind_of, read_table
+from soi_lib.errors import AlignmentError, CorpusError, SoiError, nearest, raise_all
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_READING = b"soi_reading"
+
+
+@dataclass(frozen=True)
+class TrainedRows:
+    """What a run keeps of its rows: (fingerprint of the text, label name) by id, and how the rows were read."""
+
+    rows: dict[str, tuple[int, str]]
+    reading: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Matched:
+    """Where the examples of dynamics are in a file.
+
+    rows (n,) int64: the row (from 0) of each id asked for; by: how they were found, for a person; keys: the ids as the
+    file has them; text: the columns of text (both of a pair).
+    """
+
+    path: Path
+    table: Table
+    rows: npt.NDArray[np.int64]
+    by: str
+    keys: tuple[str, ...]
+    text: tuple[str, ...]
+
+    def values(self, columns: Iterable[str]) -> pd.DataFrame:
+        """These columns of the matched rows, in the order of the ids asked for. Raises CorpusError."""
+        wanted, have = list(columns), [str(c) for c in self.table.frame.columns]
+        for name in wanted:
+            if name not in have:
+                raise CorpusError(f"there is no column {name!r}", where=self.path, hint=nearest(name, have))
+        return self.table.frame.loc[:, wanted].iloc[self.rows].reset_index(drop=True)
+
+    def copy(self, out: str | os.PathLike[str], *, overwrite: bool = False) -> int:
+        """Write the matched rows to `out`, in the file's order and format; return how many.
+
+        Raises OutputExistsError, and SoiError where `out` is of another format or is the file itself.
+        """
+        target, kind, keep = Path(out), kind_of(self.path), np.unique(self.rows)
+        if kind_of(target) != kind:
+            what = "a copy keeps the format of the file that it is made from"
+            raise SoiError(what, where=target, found=repr(kind_of(target)), expected=repr(kind))
+        if target.exists() and target.resolve() == self.path.resolve():
+            raise SoiError("the copy would replace the file that it is made from", where=target, hint="name another")
+        with atomic.replacing(target, overwrite=overwrite) as tmp:
+            if kind == ".parquet":
+                _copy_parquet(self.path, tmp, keep)
+            else:
+                data = _copied_text(self.table, keep).encode(self.table.encoding)
+                tmp.write_bytes(gzip.compress(data, mtime=0) if target.suffix.lower() == ".gz" else data)
+        return len(keep)
+
+
+def match(
+    path: str | os.PathLike[str], ids: Iterable[Any], column: str | None = None, trained: TrainedRows | None = None
+) -> Matched:
+    """Find the rows of a file that hold `ids`.
+
+    `trained` says how ids were made and what their rows were: rows that have moved are found by text and label.
+    Without it `column` names the file's ids, or a column that is called so is taken if it has a value in every row and
+    none twice; else ids are row numbers from 0. Ids are compared as text (7 is "7"; "007" is not). Raises CorpusError
+    (no such file or column, a damaged file, ids that cannot serve) and AlignmentError (ids that are not in the file, or
+    whose rows are not as they were trained on).
+    """
+    source, wanted = Path(path), [str(i) for i in ids]
+    reading = trained.reading if trained is not None else {}
+    table = read_table(source, **reading.get("options", {}))
+    have, known = [str(c) for c in table.frame.columns], reading.get("columns", {})
+    name = column or known.get("id")
+    if name is None and trained is None:
+        named = (c for c in have if c.lower() in IDS)
+        name = next((c for c in named if id_trouble(table, c) is None), None)
+    if column is not None or name in have:
+        raise_all([trouble] if (trouble := id_trouble(table, str(name), gaps=True)) is not None else [])
+    by, keys = f"column {name!r}", wanted
+    if name is None or name not in have:
+        by, keys = "row numbers from 0", [str(int(i)) if i.isdecimal() else i for i in wanted]
+    now = ids_of(table.frame[name]) if by.startswith("column") else map(str, range(len(table.frame)))
+    place = {key: row for row, key in enumerate(now) if key is not None}
+    rows = [place.get(key) for key in keys]
+    texts = [name for part in ("text", "text_pair") if (name := known.get(part)) in have] or _texts(table)
+    if trained is not None and (moved := _moved(table, texts, trained, wanted, rows)):
+        by, keys = "text and label, as the rows are not where they were when they were trained on", wanted
+        rows = [moved.get(i, row) for i, row in enumerate(rows)]
+    missing = [i for i, row in enumerate(rows) if row is None]
+    if missing:
+        found = f"{wanted[missing[0]]!r} first"
+        if len(missing) == len(wanted) and place:
+            found = f"{wanted[0]!r} in the dynamics and {next(iter(place))!r} in the file, for example"
+        what = f"{len(missing)} of the {len(wanted)} ids are not in the file ({by})"
+        hint = "give the file that was trained on, and with --id the column of its ids"
+        raise AlignmentError(what, where=path, found=found, hint=hint)
+    return Matched(source, table, np.array(rows, dtype=np.int64), by, tuple(keys), tuple(texts))
+
+
+def _texts(table: Table) -> list[str]:
+    """The columns that are called as texts are, else the one with the longest texts, if it has two words or more."""
+    frame = table.frame.loc[:, ~table.frame.columns.duplicated()]
+    words = {str(name): frame[name].astype(str).str.count(r"\S+").mean() for name in frame if len(frame)}
+    longest = max(words, key=words.__getitem__, default="")
+    return text_columns(words) or ([longest] if words.get(longest, 0) >= 2 else [])
+
+
+# --- what a run keeps of its rows -----------------------------------------------------------------------------------
+
+
+def _fingerprint(*texts: str) -> int:
+    """64 bits of a text, or of both of a pair."""
+    return int.from_bytes(hashlib.blake2b(json.dumps(texts).encode(), digest_size=8).digest(), "little")
+
+
+def save_trained_rows(path: Path, corpus: Corpus, split: Split) -> None:
+    """Write what a run keeps of the rows that it trains on: Parquet with columns id, text (uint64), label (name)."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    sides = [split.text] if split.text_pair is None else [split.text, split.text_pair]
+    marks = pa.array([_fingerprint(*texts) for texts in zip(*sides, strict=True)], pa.uint64())
+    table = pa.table({"id": split.ids.tolist(), "text": marks, "label": [corpus.labels[i] for i in split.label]})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic.replacing(path) as tmp:
+        about = {_READING: json.dumps(corpus.card.reading)}
+        pq.write_table(table.replace_schema_metadata(about), tmp, compression="zstd")
+
+
+def trained_rows(dynamics: Path) -> TrainedRows | None:
+    """What the run of a dynamics file keeps of its rows; None for dynamics from elsewhere."""
+    import pyarrow.parquet as pq
+
+    path = dynamics.parent.parent / "rows" / dynamics.name
+    if dynamics.parent.name != "dynamics" or not path.is_file():
+        return None
+    table = pq.read_table(path)
+    ids, texts, labels = (table[name].to_pylist() for name in ("id", "text", "label"))
+    values = dict(zip(ids, zip(texts, labels, strict=True), strict=True))
+    return TrainedRows(values, json.loads(table.schema.metadata[_READING]))
+
+
+def check_same_rows(first: Path, second: Path) -> None:
+    """Raise AlignmentError when two runs call different rows by the same ids; nothing is known of other dynamics."""
+    one, two = trained_rows(first), trained_rows(second)
+    common = [i for i in one.rows if i in two.rows] if one is not None and two is not None else []
+    other = [i for i in common if one.rows[i] != two.rows[i]]  # type: ignore[union-attr]
+    if other:
+        what, found = f"{len(other)} of {len(common)} ids are other rows in the two runs", f"{other[0]!r} first"
+        hint = "compare runs that were trained on the same file"
+        raise AlignmentError(what, where=second, found=found, hint=hint)
+
+
+def _moved(
+    table: Table, texts: Sequence[str], trained: TrainedRows, ids: Sequence[str], rows: Sequence[int | None]
+) -> dict[int, int]:
+    """Where the examples (by position in `ids`) are whose row is not as it was trained on. Raises AlignmentError."""
+    frame, label = table.frame, trained.reading["columns"]["label"]
+    sides = [[text_of(value) for value in frame[name]] for name in texts]
+    marks = [_fingerprint(*row) for row in zip(*sides, strict=True)] if sides else [0] * len(frame)
+    labels: list[str | None] = [None] * len(frame)  # not compared where there is no such column
+    if label in frame:
+        given, names = table.names.get(label, ()), trained.reading["labels"]
+        values = [one[0] if one else None for one in label_lists(list(frame[label]))]
+        labels = [names.get(label_text(value), label_text(value, given)) for value in values]
+    then = [trained.rows.get(key, (-1, "")) for key in ids]
+    wanted = [(text, name if label in frame else None) for text, name in then]
+    now = list(zip(marks, labels, strict=True))
+    stayed = {row for row, was in zip(rows, wanted, strict=True) if row is not None and now[row] == was}
+    place: dict[tuple[int, str | None], list[int]] = defaultdict(list)
+    for number in reversed(range(len(frame))):
+        if number not in stayed:
+            place[now[number]].append(number)
+    gone = [i for i, row in enumerate(rows) if row not in stayed]
+    moved = {i: place[wanted[i]].pop() for i in gone if place.get(wanted[i])}
+    if lost := [i for i in gone if i not in moved]:
+        (text, name), key = then[lost[0]], ids[lost[0]]
+        what = f"{len(lost)} of the {len(ids)} rows are not as they were trained on"
+        other = next((one for mark, one in now if mark == text), None)
+        found = f"no row with the text of id {key!r}"
+        found = found if other is None else f"the label {other!r} for id {key!r}, which was trained as {name!r}"
+        hint = "give the file that was trained on, or train on this one"
+        raise AlignmentError(what, where=table.where, found=found, hint=hint)
+    return moved
+
+
+# --- copies ---------------------------------------------------------------------------------------------------------
+
+
+def _copied_text(table: Table, keep: npt.NDArray[np.int64]) -> str:
+    """The characters of the rows `keep` of a text file, and of its header if it has one."""
+    if not table.spans:
+        rows = json.loads("".join(table.lines).removeprefix("\ufeff"))
+        return json.dumps([rows[i] for i in keep], ensure_ascii=False, indent=1) + "\n"
+    head = "".join(table.lines[: table.spans[0][0]]) or table.lines[0][: table.lines[0].startswith("\ufeff")]
+    parts = ["".join(table.lines[slice(*table.spans[row])]).removeprefix("\ufeff") for row in keep]
+    ends = [part[len(part.rstrip("\r\n")) :] for part in (head, *parts)]
+    end = next((e for e in ends if e), "\n")
+    # only the last row of a file may have no line end
+    return head + "".join(part if part.endswith(("\n", "\r")) else part + end for part in parts)
+
+
+def _copy_parquet(source: Path, out: Path, keep: npt.NDArray[np.int64]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    file = pq.ParquetFile(source)
+    codec = file.metadata.row_group(0).column(0).compression.lower() if file.metadata.num_row_groups else "snappy"
+    table = file.read().take(pa.array(keep))
+    pq.write_table(table, out, compression="none" if codec == "uncompressed" else codec)
