@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from commands import command
 from own_data import run_main
+from synthetic import learn
 
 from paper import ROOT
 from soi_lib import SOI, TrainingDynamics, categorize, data_map, transition_matrix
@@ -20,7 +21,7 @@ from soi_lib.errors import OutputExistsError
 from soi_lib.runs.store import seal
 
 COMMANDS = (
-    "fetch", "train", "report", "categorize", "compare", "map", "select",
+    "fetch", "train", "report", "categorize", "compare", "reliability", "map", "select",
     "suspects", "doctor",
 )  # fmt: skip
 
@@ -85,6 +86,22 @@ def test_compare_has_no_shares_for_a_category_without_examples(files, tmp_path):
     shares = json.loads(soi(*words).stdout, parse_constant=pytest.fail)
     assert set(shares["UNE"].values()) == {None}
     assert abs(sum(shares["ACE"].values()) - 1) < 1e-9
+
+
+def test_reliability_says_how_many_runs_a_score_needs(here, tmp_path):
+    runs = [tmp_path / f"seed{seed}.parquet" for seed in range(4)]
+    for seed, path in enumerate(runs):
+        learn(200, 4, seed=seed).save(path)
+    code, text, _ = here("reliability", *runs)
+    assert code == 0
+    assert "200 examples, 4 runs, 4 epochs" in text
+    assert "Averaged over these 4 runs" in text
+    found = json.loads(here("reliability", *runs, "--json")[1], parse_constant=pytest.fail)
+    scores = {row["score"]: row for row in found["scores"]}
+    assert scores["confidence"]["agreement"] > scores["forgetfulness"]["agreement"]
+    assert {row["k"] for row in found["averaged"]} == {1, 2}
+    assert here("reliability", runs[0])[0] == 2
+    assert "the same run is given twice" in here("reliability", runs[0], runs[0])[2]
 
 
 def test_map_writes_and_does_not_overwrite(files, tmp_path):

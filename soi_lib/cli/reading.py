@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -81,6 +82,66 @@ def compare(
 def _side(path: Path, member: str | None) -> tuple[Path, TrainingDynamics]:
     """The file and the dynamics of one side; `member` chooses in folders only, so that a file may stand beside one."""
     return dynamics_in(path, member if path.is_dir() else None)
+
+
+@app.command()
+def reliability(
+    runs: Annotated[
+        list[Path], typer.Argument(help="Two or more runs that differ in the seed: files or folders.", metavar="RUN...")
+    ],
+    member: MemberOption = None,
+    early: EarlyOption = 0.5,
+    as_json: JsonOption = False,
+) -> None:
+    """Show how far the scores of single examples agree between seeds, and how many runs to average until they do.
+
+    Agreement is between two runs (kappa for categories, Spearman's correlation for the rest; 95 % intervals); early and
+    late are the same over the first and the last half of the epochs. With four runs or more, it is also measured
+    between averages of k runs, beside what is predicted from single runs.
+    """
+    from soi_lib.analysis.reliability import reliability as measure
+
+    found = measure([_side(path, member) for path in runs], early=early)
+    if as_json:
+        tables = {"scores": found.table, "averaged": found.curve}
+        finite = {name: [_finite(row) for row in frame.to_dict("records")] for name, frame in tables.items()}
+        about = {"n": found.n, "runs": found.runs, "epochs": found.epochs, "target": found.target}
+        print_json(about | finite | {"advice": found.advice})
+        return
+    needed = f"runs for {found.target:g}"
+    table(
+        [
+            {"score": row["score"], "agreement": f"{_two(row['agreement'])} [{_two(row['low'])}, {_two(row['high'])}]",
+             needed: f"{_whole(row['runs_needed'])} ({_whole(row['runs_low'])} to {_whole(row['runs_high'])})",
+             "early": _two(row["early"]), "late": _two(row["late"])}
+            for row in found.table.to_dict("records")
+        ],
+        title=f"{found.n} examples, {found.runs} runs, {found.epochs} epochs",
+    )  # fmt: skip
+    if found.runs >= 4:
+        groups = found.curve.groupby("score", sort=False)
+        table(
+            [
+                {"score": str(score)} | {f"k = {row.k}": f"{_two(row.measured)} ({_two(row.predicted)})"  # type: ignore[arg-type]
+                                         for row in rows.itertuples()}
+                for score, rows in groups
+            ],
+            title="Between averages of k runs: measured (predicted)",
+        )  # fmt: skip
+    typer.echo(found.advice)
+
+
+def _two(value: float) -> str:
+    return "–" if value != value else f"{value:.2f}"
+
+
+def _whole(value: float) -> str:
+    return "–" if not math.isfinite(value) else f"{value:.0f}"
+
+
+def _finite(row: dict[Any, Any]) -> dict[str, Any]:
+    """JSON knows neither NaN nor infinity: both become null."""
+    return {str(k): None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
 
 
 @app.command("map")

@@ -1,0 +1,229 @@
+"""How far the scores of single examples agree between runs that differ in the seed only, and how many runs they need.
+
+Special about it: every score is treated alike. The values of a run are standardised (ranks for numbers, an indicator
+per category for categories), so agreement is a mean product over examples: Spearman's correlation for numbers, and for
+categories a number that is Cohen's kappa for two runs and extends to shares of runs. It is measured between disjoint
+groups of k runs, and predicted for any k from pairs of single runs (Spearman and Brown 1910).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from soi_lib.analysis.datamap import confidence_variability
+from soi_lib.analysis.effects import mean_effect
+from soi_lib.analysis.label_issues import margins
+from soi_lib.analysis.soi import SOI, categorize, forgetting_events
+from soi_lib.dynamics import TrainingDynamics, common_rows, pack_history
+from soi_lib.errors import AlignmentError, RangeError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Array = npt.NDArray[np.float64]
+_SPLITS = 50
+"""So many ways to choose two groups of k runs are measured at most; they overlap so much that more add nothing."""
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """What `reliability` finds.
+
+    table: a row per score. agreement (between two runs) with low and high; runs_needed with runs_low and runs_high: how
+    many runs to average until two such averages agree by `target` (inf where runs do not agree at all); early and late:
+    agreement of the score over the first and over the last half of the epochs. NaN where a score is constant.
+    curve: a row per score and number of runs averaged: measured and predicted agreement.
+    n examples, `runs` runs, `epochs` epochs.
+    """
+
+    table: pd.DataFrame
+    curve: pd.DataFrame
+    target: float
+    n: int
+    runs: int
+    epochs: int
+
+    @property
+    def advice(self) -> str:
+        """What these runs allow, in a sentence."""
+        known = self.table.dropna(subset=["agreement"]).sort_values("runs_needed", kind="stable")
+        enough = known[known["runs_needed"] <= self.runs]
+        more = known[known["runs_needed"] > self.runs]
+        words = [f"{row.score} ({_runs(row.runs_needed)})" for row in more.itertuples()]  # type: ignore[arg-type]
+        if known.empty:
+            return "No score varies between the examples, so there is nothing to rank them by."
+        if enough.empty:
+            best: Any = more.iloc[0]
+            return (
+                f"Do not select or remove examples by these {self.runs} runs: averaged, no score reaches an agreement "
+                f"of {self.target:g}. {best['score'].capitalize()} comes closest and needs "
+                f"{_runs(best['runs_needed'])} ({_runs(best['runs_low'])} to {_runs(best['runs_high'])})."
+            )
+        text = f"Averaged over these {self.runs} runs, examples may be selected or removed by "
+        text += _listing(enough["score"].tolist())
+        return f"{text}, but not by {_listing(words)}." if words else f"{text}."
+
+
+def reliability(
+    runs: Sequence[TrainingDynamics], *, early: float = 0.5, target: float = 0.8, level: float = 0.95
+) -> Reliability:
+    """Agreement of every score between runs of the same examples, and how many runs it needs.
+
+    Scores: category, confidence, variability, forgetfulness, correctness, and area under the margin (aum; Pleiss et al.
+    2020) where the margins are known. Intervals combine the spread between runs with that between examples; with two
+    runs they are over examples only.
+
+    Args:
+        runs: two or more dynamics of one setting that differ in the seed.
+        early: as in `categorize`.
+        target: the agreement that counts as reliable, in (0, 1).
+        level: level of the intervals.
+
+    Raises:
+        AlignmentError: fewer than two runs, the same run twice, no common ids, different gold labels, different numbers
+            of epochs, or different recording modes.
+        RangeError: `target` is not in (0, 1).
+    """
+    import pandas as pd
+
+    if not 0 < target < 1:
+        raise RangeError("target is out of range", found=target, expected="between 0 and 1")
+    rows = _checked(runs)
+    epochs, half = runs[0].epochs, runs[0].epochs // 2
+    whole = _scores(runs, rows, slice(None), early)
+    parts = [_scores(runs, rows, part, early) for part in (slice(0, half), slice(half, None))] if half else []
+    table, curve = [], []
+    for name, values in whole.items():
+        agreement, low, high = _agreement(values, level)
+        line = {"score": name, "measure": "kappa" if name == "category" else "Spearman", "agreement": agreement}
+        line |= {"low": low, "high": high, "runs_needed": runs_needed(agreement, target)}
+        line |= {"runs_low": runs_needed(high, target), "runs_high": runs_needed(low, target)}
+        halves = [_agreement(part[name], level)[0] for part in parts] or [np.nan, np.nan]
+        table.append(line | {"early": halves[0], "late": halves[1]})
+        for k in range(1, len(runs) // 2 + 1):
+            predicted = spearman_brown(agreement, k)
+            curve.append({"score": name, "k": k, "measured": _measured(values, k), "predicted": predicted})
+    return Reliability(pd.DataFrame(table), pd.DataFrame(curve), target, len(rows[0]), len(runs), epochs)
+
+
+def spearman_brown(agreement: float, k: float) -> float:
+    """The agreement of means over `k` runs, when single runs agree by `agreement`."""
+    return k * agreement / (1 + (k - 1) * agreement)
+
+
+def runs_needed(agreement: float, target: float) -> float:
+    """The smallest number of runs whose mean reaches `target` by `spearman_brown`; inf where there is no agreement."""
+    if np.isnan(agreement) or agreement >= 1:
+        return agreement
+    if agreement <= 0:
+        return float("inf")
+    return max(1.0, float(np.ceil(target * (1 - agreement) / (agreement * (1 - target)) - 1e-9)))
+
+
+def _checked(runs: Sequence[TrainingDynamics]) -> list[npt.NDArray[Any]]:
+    """The rows of the common ids in every run, in one order; refuses what cannot be compared."""
+    if len(runs) < 2:
+        raise AlignmentError("one run agrees with nothing", found=len(runs), expected="two runs or more")
+    first, seen = runs[0], set[str]()
+    for run in runs:
+        if run.epochs != first.epochs:
+            raise AlignmentError("the runs have different numbers of epochs", found=f"{first.epochs} and {run.epochs}")
+        if run.meta.record != first.meta.record:
+            found = f"{first.meta.record} and {run.meta.record}"
+            raise AlignmentError("the runs were recorded in different modes", found=found)
+        fingerprint = run.fingerprint()
+        if fingerprint in seen:
+            raise AlignmentError("the same run is given twice", hint="give runs with different seeds")
+        seen.add(fingerprint)
+        common_rows(first, run)
+    ids = reduce(lambda a, b: np.intersect1d(a, b, assume_unique=True), [run.ids for run in runs])
+    if not len(ids):
+        raise AlignmentError("no id is in all the runs", hint="give runs of the same dataset")
+    orders = [np.argsort(run.ids, kind="stable") for run in runs]
+    return [order[np.searchsorted(run.ids[order], ids)] for run, order in zip(runs, orders, strict=True)]
+
+
+def _scores(
+    runs: Sequence[TrainingDynamics], rows: list[npt.NDArray[Any]], part: slice, early: float
+) -> dict[str, Array]:
+    """The values of all scores over a part of the epochs: (S, C, N), C is 6 for the category and else 1."""
+    has_margins = runs[0].meta.classes == 2 or all(run.logits is not None for run in runs)
+    out: dict[str, list[Array]] = {}
+    for run, row in zip(runs, rows, strict=True):
+        correct = run.correct[part][:, row]
+        confidence, variability = confidence_variability(run.p_gold[part][:, row])
+        events = forgetting_events(pack_history(correct), len(correct))
+        values = {"confidence": confidence, "variability": variability, "correctness": correct.mean(axis=0)}
+        if has_margins:
+            values["aum"] = margins(run)[part][:, row].mean(axis=0)
+        values["forgetfulness"] = events.astype(np.float64)
+        hot = categorize(correct, early) == np.arange(len(SOI))[:, None]
+        for name, found in {"category": hot.astype(np.float64), **{k: v[None] for k, v in values.items()}}.items():
+            out.setdefault(name, []).append(found)
+    return {name: np.stack(values) for name, values in out.items()}
+
+
+def _standardised(values: Array) -> Array:
+    """(C, N) with means 0 and a total variance of 1 over the C rows; numbers (C = 1) become ranks. NaN if constant."""
+    from scipy.stats import rankdata  # type: ignore[import-untyped]
+
+    x = rankdata(values, axis=1) if len(values) == 1 else values
+    x = x - x.mean(axis=1, keepdims=True)
+    total = (x**2).mean(axis=1).sum()
+    return np.full_like(x, np.nan) if total < 1e-12 else x / total**0.5
+
+
+def _agreement(values: Array, level: float) -> tuple[float, float, float]:
+    """Agreement over all pairs of single runs, with its interval: a jackknife over runs, on Fisher's scale."""
+    z = np.stack([_standardised(run) for run in values])
+    runs, n = len(z), z.shape[2]
+    if np.isnan(z).any():
+        return np.nan, np.nan, np.nan
+    by_run = np.zeros((runs, n))
+    square = (z**2).sum(axis=1)
+    for i, j in combinations(range(runs), 2):
+        product = (z[i] * z[j]).sum(axis=0)
+        # the first-order share of an example in a correlation; its mean is the correlation
+        pair = product - product.mean() * ((square[i] + square[j]) / 2 - 1)
+        by_run[i] += pair
+        by_run[j] += pair
+    pairs = runs * (runs - 1) / 2
+    every = by_run.sum(axis=0) / 2
+    if runs > 2:
+        without = (every - by_run) / (pairs - (runs - 1))
+        effect = mean_effect(runs * every / pairs - (runs - 1) * without)
+    else:
+        effect = mean_effect(every[None])
+    value = min(max(effect.value, -1 + 1e-9), 1 - 1e-9)
+    reach = effect.reach(level) / (1 - value**2)
+    return effect.value, float(np.tanh(np.arctanh(value) - reach)), float(np.tanh(np.arctanh(value) + reach))
+
+
+def _measured(values: Array, k: int) -> float:
+    """Mean agreement between the means of two disjoint groups of `k` runs."""
+    numbers = range(len(values))
+    groups = [
+        (first, second)
+        for first in combinations(numbers, k)
+        for second in combinations([r for r in numbers if r > first[0] and r not in first], k)
+    ]
+    chosen = groups[:: -(-len(groups) // _SPLITS)]
+    means = {group: _standardised(values[list(group)].mean(axis=0)) for pair in chosen for group in pair}
+    return float(np.mean([(means[a] * means[b]).sum(axis=0).mean() for a, b in chosen]))
+
+
+def _runs(number: float) -> str:
+    if not np.isfinite(number):
+        return "no number of runs"
+    return "1 run" if number == 1 else f"{number:.0f} runs"
+
+
+def _listing(words: Sequence[str]) -> str:
+    return ", ".join(words[:-1]) + " and " + words[-1] if len(words) > 1 else words[0]

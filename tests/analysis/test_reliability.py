@@ -1,0 +1,119 @@
+"""Reliability on runs whose true reliability is planted."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+from synthetic import learn
+
+from soi_lib.analysis.agreement import repeat_kappa
+from soi_lib.analysis.reliability import reliability, runs_needed, spearman_brown
+from soi_lib.analysis.soi import categorize
+from soi_lib.dynamics import TrainingDynamics
+from soi_lib.errors import AlignmentError, RangeError
+
+
+def planted(truth: float, *, runs: int = 6, n: int = 400, epochs: int = 4, seed: int = 0) -> list[TrainingDynamics]:
+    """Runs whose confidence is a common part with a share `truth` of the variance, plus the luck of each run.
+
+    What happens in the second half of the epochs is luck alone.
+    """
+    rng = np.random.default_rng(seed)
+    common = rng.normal(size=n) * truth**0.5
+    out = []
+    for _ in range(runs):
+        own = common + rng.normal(size=n) * (1 - truth) ** 0.5
+        late = rng.normal(size=n) * 0.01
+        p = 0.5 + 0.1 * np.stack([own] * (epochs // 2) + [late] * (epochs - epochs // 2))
+        p = p.clip(0, 1).astype(np.float32)
+        out.append(TrainingDynamics(np.arange(n), np.zeros(n, np.int16), p, p > 0.5, {"classes": 2}))
+    return out
+
+
+def rank_correlation(correlation: float) -> float:
+    """Spearman's for two normal variables with this correlation."""
+    return 6 / np.pi * np.arcsin(correlation / 2)
+
+
+@pytest.mark.parametrize("truth", [0.3, 0.6, 0.9])
+def test_agreement_is_the_planted_one(truth) -> None:
+    found = reliability(planted(truth, n=2000)).table.set_index("score").loc["confidence"]
+    assert found["agreement"] == pytest.approx(rank_correlation(truth), abs=0.03)
+    assert found["low"] < found["agreement"] < found["high"]
+    assert found["runs_low"] <= runs_needed(rank_correlation(truth), 0.8) <= found["runs_high"]
+    assert found["early"] == pytest.approx(rank_correlation(truth), abs=0.03)
+    assert found["late"] == pytest.approx(0, abs=0.05)
+
+
+def test_agreement_of_averages_is_as_predicted_and_as_planted() -> None:
+    found = reliability(planted(0.4, runs=8, n=2000))
+    curve = found.curve[found.curve["score"] == "confidence"].set_index("k")
+    assert curve.index.tolist() == [1, 2, 3, 4]
+    np.testing.assert_allclose(curve["measured"], curve["predicted"], atol=0.03)
+    expected = [rank_correlation(spearman_brown(0.4, k)) for k in curve.index]
+    np.testing.assert_allclose(curve["measured"], expected, atol=0.03)
+
+
+@pytest.mark.parametrize("runs", [2, 3, 5])
+def test_intervals_contain_the_truth_as_often_as_they_say(runs) -> None:
+    inside = []
+    for seed in range(150):
+        row = reliability(planted(0.5, runs=runs, n=150, seed=seed)).table.set_index("score").loc["confidence"]
+        inside.append(row["low"] <= rank_correlation(0.5) <= row["high"])
+    assert 0.9 <= np.mean(inside) <= 1.0
+
+
+def test_numbers_are_spearmans_and_categories_kappa() -> None:
+    runs = [learn(300, 6, seed=seed) for seed in range(3)]
+    table = reliability(runs).table.set_index("score")
+    pairs = [(0, 1), (0, 2), (1, 2)]
+    confidence = [run.p_gold.mean(axis=0) for run in runs]
+    expected = np.mean([spearmanr(confidence[a], confidence[b]).statistic for a, b in pairs])
+    assert table.loc["confidence", "agreement"] == pytest.approx(expected, abs=1e-9)
+    kappa = repeat_kappa(np.stack([categorize(run) for run in runs])).value
+    assert table.loc["category", "agreement"] == pytest.approx(kappa, abs=0.01)
+
+
+def test_what_never_varies_has_no_agreement() -> None:
+    runs = [TrainingDynamics(r.ids, r.gold, r.p_gold, np.ones_like(r.correct)) for r in planted(0.5)]
+    table = reliability(runs).table.set_index("score")
+    assert table.loc[["category", "correctness", "forgetfulness"], "agreement"].isna().all()
+    assert table.loc["confidence", "agreement"] > 0.3
+
+
+def test_advice_follows_from_the_number_of_runs() -> None:
+    assert "no score reaches" in reliability(planted(0.1, runs=2, epochs=2)).advice
+    assert "removed by confidence" in reliability(planted(0.9, runs=3, epochs=2)).advice
+    assert "but not by" in reliability([learn(300, 6, seed=seed) for seed in range(2)]).advice
+
+
+def test_runs_needed_inverts_the_prediction() -> None:
+    assert runs_needed(0.5, 0.8) == 4
+    assert spearman_brown(0.5, 4) == pytest.approx(0.8)
+    assert runs_needed(-0.1, 0.8) == np.inf
+    assert runs_needed(0.9, 0.8) == 1
+
+
+def test_runs_are_aligned_by_id() -> None:
+    runs = planted(0.6)
+    order = np.random.default_rng(0).permutation(len(runs[0]))
+    shuffled = [run.subset(order) if k % 2 else run for k, run in enumerate(runs)]
+    np.testing.assert_allclose(
+        reliability(shuffled).table["agreement"].astype(float), reliability(runs).table["agreement"].astype(float)
+    )
+
+
+def test_what_cannot_be_compared_is_refused() -> None:
+    a, b = planted(0.5, runs=2)
+    for runs, message in (
+        ([a], "one run"),
+        ([a, a], "the same run is given twice"),
+        ([a, planted(0.5, runs=1, epochs=3)[0]], "different numbers of epochs"),
+        ([a, TrainingDynamics(b.ids, b.gold, b.p_gold, b.correct, {"record": "eval"})], "different modes"),
+        ([a, TrainingDynamics(b.ids + 1000, b.gold, b.p_gold, b.correct)], "no id in common"),
+    ):
+        with pytest.raises(AlignmentError, match=message):
+            reliability(runs)
+    with pytest.raises(RangeError, match="target"):
+        reliability([a, b], target=1.0)
