@@ -93,11 +93,12 @@ def source_of(path: Path) -> str:
 
 
 def library_hash() -> str:
-    """sha256 over the library's own source files."""
-    package = Path(__file__).resolve().parents[1]
+    """sha256 over all that the pages are made with: the library's own source files and those of `paper`."""
+    root = Path(__file__).resolve().parents[1]
     digest = hashlib.sha256()
-    for path in sorted(package.rglob("*.py")):
-        digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
+    files = [path for name in ("soi_lib", "paper") for path in (root / name).rglob("*")]
+    for path in sorted(path for path in files if path.suffix in (".py", ".js", ".css", ".j2")):
+        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
 
 

@@ -124,7 +124,7 @@ def flows(results: Results, member: str, setting: tuple[str, ...], top: int = 2)
     stay = sum(counts.loc[s.name, s.name] for s in SOI)
     moves = [(float(counts.loc[a.name, b.name]), a, b) for a in SOI for b in SOI if a != b]
     moves.sort(key=lambda move: (-move[0], move[1], move[2]))
-    largest = " and ".join(f"{a.label} to {b.label} ({n:.0f})" for n, a, b in moves[:top] if n > 0)
+    largest = " and ".join(f"{a.name} to {b.name} ({n:.0f})" for n, a, b in moves[:top] if n > 0)
     return (
         f"**{member}**: {stay:.0f} of {total:.0f} examples ({stay / total:.0%}) are in the same category alone and in "
         f"{setting_name(setting, results.members)}. The largest moves are from {largest}."
@@ -154,11 +154,11 @@ def excess(results: Results, member: str, setting: tuple[str, ...], found: Exces
     parts = []
     for word, part in (("more", [m for m in moves if m[0] > 0]), ("less", [m for m in moves if m[0] < 0])):
         if part:
-            named = ", ".join(f"{a.label} to {b.label} ({difference[a, b]:+.0f} examples)" for _, a, b in part[:4])
+            named = ", ".join(f"{a.name} to {b.name} ({difference[a, b]:+.0f} examples)" for _, a, b in part[:4])
             rest = f" and {len(part) - 4} other moves" if len(part) > 4 else ""
             parts.append(f"{word} often than between seeds: {named}{rest}")
     if stays:
-        named = ", ".join(f"{a.label} ({difference[a, a]:+.0f} examples)" for _, a in stays)
+        named = ", ".join(f"{a.name} ({difference[a, a]:+.0f} examples)" for _, a in stays)
         parts.append(f"staying in {named}")
     few = " Two seeds contradict little: look, and do not conclude." if min(found.seeds) < 3 else ""
     return f"{text} Beyond noise (false discovery rate {found.level:.0%}) are {'; '.join(parts)}.{few}"

@@ -228,7 +228,7 @@ def effect_told(table: pd.DataFrame) -> str:
         own = table[(table["member"] == row.member) & (table["category"] == row.category)]
         sign = np.sign(float(row.difference))
         against = own[own["interval without zero"] & (np.sign(own["difference"]) == -sign)]
-        turned += [f"{SOI[str(row.category)].label} of {row.member}"] if len(against) else []
+        turned += [f"{SOI[str(row.category)].name} of {row.member}"] if len(against) else []
     text = (
         f"With all {int(last['epochs'].max())} epochs, {len(sure)} of {len(last)} shares differ between alone and "
         "together by at least a point and more than their interval. With fewer epochs "
@@ -244,7 +244,7 @@ def modes_told(table: pd.DataFrame) -> str:
     mean = table.groupby("mode", sort=False)[NAMES].mean()
     moves: Any = (mean.loc["eval"] - mean.loc["train"]) * 100
     order = moves.abs().sort_values(ascending=False, kind="stable").index[:3]
-    told = ", ".join(f"{SOI[str(name)].label} {moves[name]:+.1f}" for name in order)
+    told = ", ".join(f"{SOI[str(name)].name} {moves[name]:+.1f}" for name in order)
     return (
         f"Recorded in evaluation mode (no dropout, after the epoch's updates), {same.min():.0%} to {same.max():.0%} of "
         f"the examples are in the same category as when recorded in the training pass. Mean change of the shares, in "

@@ -14,7 +14,7 @@ import pandas as pd
 
 from paper.claims.evidence import RATE, beyond_chance
 from paper.stage_tables import stage_gains
-from soi_lib.plots.style import listing
+from soi_lib.report.tables import listing
 from soi_lib.runs.results import Results
 
 AGAINST = {"random": "over its random control", "base": "over the run", "all": "over equal updates on all data"}

@@ -259,7 +259,6 @@ def test_categories_have_one_spelling(here, files):
     ):  # fmt: skip
         (line,) = [line for line in shown.splitlines() if line.startswith(code)]
         assert name in line
-    assert "1t-FRGE" not in shown
     assert "FRGE_2" in here("compare", *files)[1]
 
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import html
 import json
 import re
-from itertools import combinations, pairwise
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import combinations, pairwise, product
 
 import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.collections import PathCollection, QuadMesh
+from matplotlib.collections import PathCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import PathPatch, Rectangle
@@ -21,33 +23,43 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 from synthetic import learn
 
+from paper.figures import example_histories, gain_heatmap, histories_figure, share_areas, share_dots, verdict_strip
 from soi_lib.analysis.datamap import data_map
 from soi_lib.analysis.excess import excess_transition
 from soi_lib.analysis.soi import SOI, categorize, soi_counts, soi_shares
-from soi_lib.analysis.transitions import mean_transition, transition_matrix
+from soi_lib.analysis.transitions import transition_matrix
 from soi_lib.dynamics import TrainingDynamics
-from soi_lib.errors import AlignmentError, FormatError
+from soi_lib.errors import FormatError
 from soi_lib.plots import (
     ORDER,
     SOI_COLORS,
     SOI_HATCHES,
-    accuracy_bars,
+    Moves,
     caption,
     data_map_plot,
+    flow_beside_floor,
     flow_plot,
-    histories_figure,
+    gain_curves,
+    interval_plot,
+    reliability_curves,
+    score_bars,
     show,
     soi_bars,
-    story_figure,
+    training_curves,
+    transition_beside_floor,
     transition_heatmap,
     transition_panels,
+    values,
 )
-from soi_lib.plots.explorer import flow_sankey, interactive_html, interactive_map, write_page, write_plotly_js
-from soi_lib.plots.maps import MOST_POINTS, example_histories
-from soi_lib.plots.style import first_sentence, ink, percent
+from soi_lib.plots.explorer import LONGEST, MOST_EXAMPLES, Explorer, explorer_data, explorer_files
+from soi_lib.plots.maps import MOST_POINTS
+from soi_lib.plots.style import LONG_NAMES, first_sentence, ink, percent
+from soi_lib.report.tables import moves_of
+from soi_lib.runs.results import Results, open_results
 
 matplotlib.use("Agg")
-LABELS = [s.label for s in ORDER]
+NAMES = [s.name for s in ORDER]
+RECORDED = "data/recorded/standard"
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +95,7 @@ def nothing_is_cut_off(figure: Figure) -> None:
         assert box.x1 <= width + 1, text
         assert box.y0 >= -1, text
         assert box.y1 <= height + 1, text
-    assert figure.get_figwidth() <= 7.5  # inches
+    assert figure.get_figwidth() <= 5.2  # inches: more would not be readable on a phone
 
 
 def drawn_texts(figure: Figure, upright: bool = False) -> list[tuple[str, Bbox]]:
@@ -166,78 +178,152 @@ def test_words() -> None:
     assert (ink("#ffffff"), ink("#000000")) == ("black", "white")
 
 
-# --- bars ------------------------------------------------------------------------------------------------------------
+# --- all figures, of recorded runs ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def recorded() -> Results:
+    return open_results("source", profile="standard", runs=RECORDED)
+
+
+@pytest.fixture(scope="module")
+def panels(recorded: Results) -> dict[str, Moves]:
+    return {m: moves_of(excess_transition(*sides(recorded, m), resamples=500)) for m in recorded.members}
+
+
+def sides(results: Results, member: str) -> list[list[TrainingDynamics]]:
+    return [[results.run(s, k).dynamics(member) for k in results.seeds] for s in ((member,), results.settings[-1])]
+
+
+def curves(results: Results) -> pd.DataFrame:
+    """Accuracy of every epoch while training, of all datasets alone and together."""
+    rows = []
+    for member in results.members:
+        for setting, runs in zip(("alone", "together"), sides(results, member), strict=True):
+            for seed, run in zip(results.seeds, runs, strict=True):
+                frame = {"epoch": np.arange(1, run.epochs + 1), "accuracy": run.correct.mean(axis=1), "split": "train"}
+                rows.append(pd.DataFrame({"dataset": member, "setting": setting, "seed": seed, **frame}))
+    return pd.concat(rows, ignore_index=True)
+
+
+def by_setting(results: Results) -> pd.DataFrame:
+    """Accuracy on the test set by dataset and setting, with a made-up interval."""
+    rows = []
+    for member in results.members:
+        for setting in results.settings_with(member):
+            score = np.mean([results.run(setting, s).metrics[member]["test"]["accuracy"] for s in results.seeds])
+            rows.append({"dataset": member, "setting": "single" if len(setting) == 1 else "all", "value": score})
+            rows[-1] |= {"low": score - 0.02, "high": score + 0.02}
+    return pd.DataFrame(rows)
+
+
+def repeated(results: Results) -> pd.DataFrame:
+    """Correlation of confidence between seeds, and what the Spearman-Brown formula makes of more of them."""
+    rows = []
+    for member in results.members:
+        runs = [data_map(run).set_index("id")["confidence"] for run in sides(results, member)[0]]
+        r = pd.concat(runs, axis=1).corr("spearman").to_numpy()[np.triu_indices(len(runs), 1)].mean()
+        k = np.arange(1, 11)
+        rows.append(pd.DataFrame({"score": f"of {member}", "seeds": k, "agreement": k * r / (1 + (k - 1) * r)}))
+    return pd.concat(rows, ignore_index=True)
+
+
+def intervals() -> pd.DataFrame:
+    rows = [("first", "gain", 0.1, 0.05, 0.2), ("second, of a longer name", "gain", 0.01, -0.05, 0.05),
+            ("first", "another measure with a long name", -0.1, -0.2, -0.05),
+            ("second, of a longer name", "another measure with a long name", np.nan, np.nan, np.nan)]  # fmt: skip
+    return pd.DataFrame(rows, columns=["case", "measure", "value", "low", "high"])
+
+
+def gains() -> pd.DataFrame:
+    rows = [(case, subset, d, d - 0.02, d + 0.02) for case, subset, d in (
+        ("tweets, alone", "UNE+FRGE", 0.03), ("tweets, alone", "hard-to-learn", 0.01),
+        ("movie, all three", "UNE+FRGE", -0.05), ("movie, all three", "hard-to-learn", np.nan))]  # fmt: skip
+    return pd.DataFrame(rows, columns=["case", "subset", "difference", "low", "high"])
+
+
+def over_epochs() -> pd.DataFrame:
+    rows = []
+    for member, setting, seed, epochs in product(("tweets", "movie"), ("alone", "all three"), (0, 1), (4, 7, 10)):
+        shares = soi_shares(categorize(learn(150, 10, seed=seed).correct[:epochs]))
+        rows.append({"member": member, "setting": setting, "seed": seed, "epochs": epochs, **shares})
+    return pd.DataFrame(rows)
+
+
+FIGURES: dict[str, Callable[[Results, dict[str, Moves]], Figure]] = {
+    "soi_bars": lambda r, _: soi_bars(shares_table(r.members), title="Sources", note="n"),
+    "score_bars": lambda r, _: score_bars(scores(), title="Sources", note="n"),
+    "interval_plot": lambda r, _: interval_plot(intervals(), title="Gains", note="n"),
+    "data_map_plot": lambda r, _: data_map_plot({"alone": sides(r, "movie")[0][0]}, title="movie", note="n"),
+    "data_map_plot, categories": lambda r, _: data_map_plot(dict(enumerate(sides(r, "movie")[0])), color="soi"),
+    "transition_heatmap": lambda r, t: transition_heatmap(t["movie"].transition, title="movie", note="n"),
+    "transition_beside_floor": lambda r, t: transition_beside_floor(t["tweets"], title="tweets", note="n"),
+    "transition_panels": lambda r, t: transition_panels(t, title="Sources", note="n"),
+    "flow_plot": lambda r, t: flow_plot(t["movie"].transition, title="movie", note="n"),
+    "flow_beside_floor": lambda r, t: flow_beside_floor(t["movie"], title="movie", note="n"),
+    "training_curves": lambda r, _: training_curves(curves(r), title="Sources", note="n"),
+    "gain_curves": lambda r, _: gain_curves(by_setting(r), "setting", title="Sources", note="n"),
+    "reliability_curves": lambda r, _: reliability_curves(repeated(r), title="Confidence", note="n"),
+    "verdict_strip": lambda r, _: verdict_strip(
+        {"C1": "supported", "C2": "inconclusive", "C3": "not tested (one seed)"}
+    ),
+    "gain_heatmap": lambda r, _: gain_heatmap(gains(), title="Second stage", note="n"),
+    "share_areas": lambda r, _: share_areas(over_epochs(), title="Sources", note="n"),
+    "share_dots": lambda r, _: share_dots(over_epochs()[lambda t: t["epochs"] == 10], title="Sources", note="n"),
+    "histories_figure": lambda r, _: histories_figure(),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_figure_is_readable_and_gives_its_values(name: str, recorded: Results, panels: dict[str, Moves]) -> None:
+    figure = FIGURES[name](recorded, panels)
+    nothing_is_cut_off(figure)
+    assert overlapping_labels(figure) == []
+    assert min(t.get_fontsize() for t in figure.findobj(Text) if t.get_text()) >= 8  # 7.5 pixels on a phone
+    assert len(values(figure)) > 1
+    assert not re.search(r"1t-|≥2t", " ".join(text for text, _ in drawn_texts(figure)))
+    text = caption(figure)
+    assert text.endswith(".")
+    assert len(first_sentence(text)) > 40
+    assert plt.get_fignums() == []
+    assert html.unescape(re.search(r'alt="([^"]*)"', show(figure, dpi=60)._repr_html_())[1]) == first_sentence(text)  # type: ignore[index]
+
+
+def test_the_same_html_every_time_and_nothing_global_changes() -> None:
+    before = dict(matplotlib.rcParams)
+    first, again = (show(soi_bars(shares_table(), note='A "note" <b>'), dpi=60)._repr_html_() for _ in range(2))
+    assert first == again
+    assert "&lt;b&gt;" in first
+    with pytest.raises(FormatError, match="no column"):
+        soi_bars(pd.DataFrame({"UNE": [1.0]}))
+    assert plt.get_fignums() == []
+    assert dict(matplotlib.rcParams) == before
+
+
+# --- bars and points -------------------------------------------------------------------------------------------------
 
 
 def test_bars_are_as_long_as_the_shares() -> None:
     table = shares_table()
     figure = soi_bars(table, note="Profile quick, seed 0")
-    rows = bars(figure)
-    assert len(rows) == 4
-    for patches, (_, shares) in zip(rows.values(), table.iterrows(), strict=True):
-        widths = [p.get_width() for p in sorted(patches, key=lambda p: p.get_x())]
-        np.testing.assert_allclose(widths, [shares[s.name] for s in ORDER], atol=1e-12)
-        assert sum(widths) == pytest.approx(1)
-    assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ["alone", "all", "alone", "all"]
-    assert figure.axes[0].get_xlabel() == "share of training examples (%)"
-    assert [t.get_text() for t in figure.legends[0].get_texts()] == LABELS
-    nothing_is_cut_off(figure)
-    assert overlapping_labels(figure) == []
-    text = caption(figure)
-    low = table["ACE"].min()
-    assert f"Always correct: {low * 100:.0f} %" in text
-    assert text.endswith("Profile quick, seed 0.")
+    pd.testing.assert_frame_equal(values(figure), table[NAMES], check_names=False)
+    for axis, member in enumerate(("tweets", "movie")):
+        for patches, (_, shares) in zip(bars(figure, axis).values(), table.loc[member].iterrows(), strict=True):
+            widths = [p.get_width() for p in sorted(patches, key=lambda p: p.get_x())]
+            np.testing.assert_allclose(widths, [shares[name] for name in NAMES], atol=1e-12)
+    assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ["alone", "all"]
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == list(LONG_NAMES.values())
+    assert caption(figure).endswith("Profile quick, seed 0.")
 
 
 def test_bars_of_counts_say_how_many() -> None:
-    counts = pd.DataFrame({"alone": counted(learn(200, 6)), "together": counted(learn(200, 6, gain=2))}).T
+    counts = pd.DataFrame({"alone": counted(learn(200, 6)), "together": counted(learn(300, 6, gain=2))}).T
     figure = soi_bars(counts, title="tweets")
-    text = caption(figure)
-    assert "Each bar is 200 training examples." in text
-    assert f"ACE {counts.loc['alone', 'ACE'] / 2:.0f} %" in text
-    uneven = pd.DataFrame({"alone": counted(learn(200, 6)), "together": counted(learn(300, 6))}).T
-    labels = [t.get_text() for t in soi_bars(uneven).axes[0].get_yticklabels()]
-    assert labels == ["alone\nn = 200", "together\nn = 300"]
-    written = [t.get_text() for t in figure.axes[0].texts]
-    assert f"{counts.loc['alone', 'ACE'] / 2:.0f}" in written
-
-
-def test_rounded_shares_are_shares() -> None:
-    figure = soi_bars(shares_table().round(3))
-    assert "training examples." not in caption(figure)
-
-
-def test_wrong_tables_of_categories() -> None:
-    with pytest.raises(FormatError, match="ACE"):
-        soi_bars(pd.DataFrame({"UNE": [1.0]}))
-    empty = pd.DataFrame([dict.fromkeys([s.name for s in SOI], 0)], index=["alone"])
-    with pytest.raises(FormatError, match="alone"):
-        soi_bars(empty)
-    with pytest.raises(FormatError, match="two settings"):
-        story_figure({"source": shares_table(settings=("alone", "pair", "all"))})
-
-
-def test_the_story_holds_all_members_and_their_change() -> None:
-    tables = {"task": shares_table(("entailment", "paraphrase")), "source": shares_table()}
-    figure = story_figure(tables, note="Profile quick")
-    assert [a.get_title(loc="left") for a in figure.axes] == ["Tasks", "Sources"]
-    for axis, table in enumerate(tables.values()):
-        rows = list(bars(figure, axis).values())
-        assert len(rows) == 4
-        for patches, (_, shares) in zip(rows, table.iterrows(), strict=True):
-            np.testing.assert_allclose([p.get_width() for p in patches], [shares[s.name] for s in ORDER], atol=1e-12)
-        written = [t.get_text() for t in figure.axes[axis].texts]
-        trouble = table[["FRGE_1", "FRGE_2", "UNE"]].sum(axis=1) * 100
-        for member in table.index.get_level_values(0).unique():
-            assert f"{trouble[member, 'alone']:.0f} → {trouble[member, 'all']:.0f} %" in written
-    fewer = sum(
-        t.loc[(m, "all"), ["FRGE_1", "FRGE_2", "UNE"]].sum() < t.loc[(m, "alone"), ["FRGE_1", "FRGE_2", "UNE"]].sum()
-        for t in tables.values()
-        for m in t.index.get_level_values(0).unique()
-    )
-    assert f"in {fewer} of 4 members" in caption(figure)
-    nothing_is_cut_off(figure)
-    assert overlapping_labels(figure) == []
+    assert "A bar is 200 to 300 examples." in caption(figure)
+    assert f"{counts.loc['alone', 'ACE'] / 2:.0f}" in [t.get_text() for t in figure.axes[0].texts]
+    assert "examples." not in caption(soi_bars(shares_table().round(3))).partition(".")[2]
+    with pytest.raises(FormatError, match="together"):
+        soi_bars(counts.mul([1, 0], axis=0))
 
 
 def scores() -> pd.DataFrame:
@@ -254,34 +340,33 @@ def scores() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def test_accuracies_are_drawn_with_their_references() -> None:
+def test_scores_are_drawn_with_their_references() -> None:
     table = scores()
-    table.loc[0, "bag_of_words"] = 0.99
-    figure = accuracy_bars(table, title="Sources", note="Profile quick")
-    drawn = {p.get_gid(): p.get_width() for ax in figure.axes for p in ax.patches}
-    for row in table.itertuples():
-        assert drawn[f"{row.member}|{row.setting}|{row.split}"] == pytest.approx(row.accuracy)
-    assert [a.get_title(loc="left") for a in figure.axes] == ["test", "out of distribution (OOD)"]
-    assert {a.get_xlabel() for a in figure.axes} == {"accuracy"}
-    marks = [line for line in figure.axes[0].lines if len(set(line.get_xdata())) == 1 and len(line.get_xdata()) == 2]
-    assert sorted(round(float(line.get_xdata()[0]), 2) for line in marks) == [0.55] * 6 + [0.68] * 5 + [0.99]
-    assert "Not above bag of words on test: tweets (1 of 2 settings)." in caption(figure)
-    assert "All are above" in caption(accuracy_bars(scores()))
+    figure = score_bars(table)
+    drawn = [p.get_width() for ax in figure.axes for p in ax.patches]
+    np.testing.assert_allclose(sorted(drawn), sorted(table["accuracy"]))
+    assert [a.get_title(loc="left") for a in figure.axes[:2]] == ["tweets, test", "tweets, OOD"]
+    marks = [line.get_xdata()[0] for line in figure.axes[0].lines if len(set(line.get_xdata())) == 1]
+    assert marks == [0.55, 0.68]
+    assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ["alone", "all three"]
     assert "95 % intervals" in caption(figure)
-    nothing_is_cut_off(figure)
-    assert overlapping_labels(figure) == []
-
-
-def test_accuracies_without_extras_and_with_one_split() -> None:
-    table = scores()[["member", "setting", "split", "accuracy"]]
-    figure = accuracy_bars(table[table["split"] == "test"].iloc[:-1])
-    assert len(figure.axes) == 1
+    plain = table.loc[table["split"] == "test", ["member", "setting", "split", "accuracy"]]
+    figure = score_bars(plain.rename(columns={"accuracy": "auc"}), "auc")
+    assert [ax.get_xlabel() for ax in figure.axes] == ["", "", "auc"]
     assert "intervals" not in caption(figure)
-    with pytest.raises(FormatError, match="accuracy"):
-        accuracy_bars(table.drop(columns="accuracy"))
 
 
-# --- matrices --------------------------------------------------------------------------------------------------------
+def test_points_are_filled_where_the_interval_excludes_zero() -> None:
+    figure = interval_plot(intervals())
+    filled = {line.get_xdata()[0]: line.get_markerfacecolor() for ax in figure.axes for line in ax.lines
+              if line.get_marker() == "o" and len(line.get_xdata())}  # fmt: skip
+    assert filled == {0.1: "#0072B2", 0.01: "white", -0.1: "#D55E00"}
+    assert "Of 3 intervals 1 are above zero and 1 below." in caption(figure)
+    with pytest.raises(FormatError, match="no row"):
+        interval_plot(intervals().assign(low=np.nan))
+
+
+# --- transitions -----------------------------------------------------------------------------------------------------
 
 
 def cells(figure: Figure, axis: int) -> list[list[str]]:
@@ -289,80 +374,69 @@ def cells(figure: Figure, axis: int) -> list[list[str]]:
     return [texts[i : i + 6] for i in range(0, 36, 6)]
 
 
-def test_heatmap_writes_the_counts(single: TrainingDynamics, multi: TrainingDynamics) -> None:
+def frames(figure: Figure, axis: int) -> set[tuple[int, int]]:
+    patches = [p for p in figure.axes[axis].patches if isinstance(p, Rectangle)]
+    return {(round(p.get_y() - 0.05), round(p.get_x() - 0.05)) for p in patches}
+
+
+def test_heatmap_writes_per_cent_of_rows_and_how_many_they_are(
+    single: TrainingDynamics, multi: TrainingDynamics
+) -> None:
     counts = transition_matrix(single, multi)
-    figure = transition_heatmap(counts, title="tweets: alone to all", note="Profile quick")
-    ordered = counts.loc[[s.name for s in ORDER], [s.name for s in ORDER]]
-    assert cells(figure, 0) == [[str(v) for v in row] for row in ordered.to_numpy()]
-    totals = ordered.sum(axis=1).to_numpy()
-    expected = [
-        [f"{v / n * 100:.0f}" if n else "–" for v in row] for row, n in zip(ordered.to_numpy(), totals, strict=True)
-    ]
-    assert cells(figure, 1) == expected
-    mesh = next(c for c in figure.axes[0].collections if isinstance(c, QuadMesh))
-    np.testing.assert_allclose(np.asarray(mesh.get_array()).reshape(6, 6), ordered)
+    figure = transition_heatmap(counts, title="tweets: alone to all")
+    ordered = counts.loc[NAMES, NAMES]
+    totals = ordered.sum(axis=1)
+    shares = ordered.div(totals.where(totals >= 5), axis=0)
+    expected = [["–" if np.isnan(v) else f"{v * 100:.0f}" for v in row] for row in shares.to_numpy()]
+    assert cells(figure, 0) == expected
+    assert [t.get_text() for t in figure.axes[0].get_xticklabels()] == NAMES
+    assert figure.axes[0].get_yticklabels()[0].get_text() == f"ACE ({totals['ACE']})"
     assert figure.axes[0].get_ylabel() == "alone (from)"
-    assert figure.axes[1].get_xlabel() == "together (to)"
-    assert [t.get_text() for t in figure.axes[0].get_xticklabels()] == LABELS
-    assert figure.axes[0].get_yticklabels()[0].get_text() == f"ACE ({totals[0]})"
-    nothing_is_cut_off(figure)
-    assert overlapping_labels(figure) == []
-    stay = np.trace(counts.to_numpy()) / 300
-    assert f"Of 300 examples {stay * 100:.0f} % stay" in caption(figure)
-
-
-def test_heatmap_of_means_and_of_an_empty_row(single: TrainingDynamics, multi: TrainingDynamics) -> None:
-    only = single.subset(categorize(single) == SOI.ACE)
-    figure = transition_heatmap(mean_transition([(only, multi), (only, single)]))
-    assert cells(figure, 1)[-1] == ["–"] * 6
-    assert any("." in text for row in cells(figure, 0) for text in row)
+    assert f"Of 300 examples {np.trace(counts.to_numpy()) / 3:.0f} % stay" in caption(figure)
+    pd.testing.assert_frame_equal(values(figure), ordered)
     with pytest.raises(FormatError, match="6x6"):
         transition_heatmap(pd.DataFrame([[1]]))
     with pytest.raises(FormatError, match="no examples"):
-        transition_heatmap(transition_matrix(single, multi) * 0)
+        transition_heatmap(counts * 0)
 
 
-def test_panels_frame_what_is_more_than_noise() -> None:
+def test_frames_are_for_moves_beyond_floor_between_three_seeds() -> None:
     runs = [learn(300, 8, seed=s) for s in range(3)], [learn(300, 8, seed=s + 9, gain=2.4) for s in range(3)]
     found = excess_transition(*runs)
-    figure = transition_panels(found, title="tweets")
-    order = [s.name for s in ORDER]
-    frames = {(round(p.get_y() - 0.04), round(p.get_x() - 0.04)) for p in figure.axes[2].patches}
-    marked = found.significant.loc[order, order].to_numpy()
-    assert frames == {(int(i), int(j)) for i, j in zip(*np.nonzero(marked), strict=True)}
-    assert frames
-    written = [float(t) for row in cells(figure, 2) for t in row]
-    np.testing.assert_allclose(written, found.residual.loc[order, order].to_numpy().ravel(), atol=0.051)
-    text = caption(figure)
-    assert "3 seeds alone and 3 together" in text
-    assert text.count("(+") + text.count("(-") == len(frames)
-    nothing_is_cut_off(figure)
-    assert overlapping_labels(figure) == []
-    nothing = transition_panels(excess_transition(runs[0][:2], [runs[0][0]], resamples=50))
-    assert "No move is more than noise." in caption(nothing)
+    marked = found.significant.loc[NAMES, NAMES].to_numpy()
+    expected = {(int(i), int(j)) for i, j in zip(*np.nonzero(marked), strict=True)}
+    assert expected
+    figure = transition_beside_floor(moves_of(found))
+    assert (frames(figure, 0), frames(figure, 1)) == (set(), expected)
+    assert f"{len(expected)} moves are beyond chance" in caption(figure)
+    assert values(figure)["beyond"].sum() == len(expected)
+    panels = transition_panels({"tweets": moves_of(found), "movie": replace(moves_of(found), seeds=2)})
+    assert (frames(panels, 0), frames(panels, 1)) == (expected, set())  # two seeds show nothing
+    written = cells(panels, 0)[0][0]
+    assert float(written.replace("−", "-")) == pytest.approx(found.difference.loc["ACE", "ACE"] / 3, abs=0.051)
+    assert "Only 3 seeds" in caption(panels)
+    same = [np.asarray(table) for table in (found.transition, found.floor, found.significant)]  # in the order of codes
+    pd.testing.assert_frame_equal(Moves(*same, n=300, seeds=3).cells(), values(figure))
 
 
-def test_flow_bands_are_as_wide_as_the_moves(single: TrainingDynamics, multi: TrainingDynamics) -> None:
+def test_flow_bands_are_as_wide_as_moves_and_grey_unless_beyond(
+    single: TrainingDynamics, multi: TrainingDynamics
+) -> None:
     counts = transition_matrix(single, multi)
-    figure = flow_plot(counts, title="tweets")
+    figure = flow_plot(counts)
     bands = [p for p in figure.axes[0].patches if isinstance(p, PathPatch)]
     widths = sorted(float(b.get_path().vertices[7, 1] - b.get_path().vertices[0, 1]) for b in bands)
     np.testing.assert_allclose(widths, np.sort(counts.to_numpy()[counts.to_numpy() > 0]) / 300, atol=1e-9)
-    assert overlapping_labels(figure) == []
-    for table in (counts, counts.mul(counts.columns != "ACE")):  # plotly would move the nodes beside an empty one
-        flow = flow_sankey(table).data[0]
-        side, names = np.array(flow.node.x) > 0.5, np.array([text.rsplit(" ", 1)[0] for text in flow.node.label])
-        back = pd.DataFrame(0.0, index=counts.index, columns=counts.columns)
-        code = {label: s.name for label, s in zip(LABELS, ORDER, strict=True)}
-        for source, target, value in zip(flow.link.source, flow.link.target, flow.link.value, strict=True):
-            assert not side[source] and side[target]  # noqa: PT018
-            back.loc[code[names[source]], code[names[target]]] = value
-        np.testing.assert_allclose(back, table)
-        assert set(flow.link.source) | set(flow.link.target) == set(range(len(flow.node.label)))
-    assert caption(flow_sankey(counts, note="x")).startswith("Flow of examples")
+    assert len({b.get_facecolor() for b in bands}) == 1
+    beyond = counts.astype(bool) & False
+    beyond.loc["ELE", "ACE"] = True
+    above, below = flow_beside_floor(Moves(counts, counts, beyond, n=300, seeds=3)).axes
+    colors = [[b.get_facecolor()[:3] for b in ax.patches if isinstance(b, PathPatch)] for ax in (above, below)]
+    assert to_rgb(SOI_COLORS[SOI.ELE]) not in colors[0]
+    assert colors[1].count(to_rgb(SOI_COLORS[SOI.ELE])) == 1
 
 
-# --- maps ------------------------------------------------------------------------------------------------------------
+# --- maps and curves -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("color", ["correctness", "soi"])
@@ -374,26 +448,63 @@ def test_maps_show_every_example(single: TrainingDynamics, multi: TrainingDynami
         expected = table[["variability", "confidence"]].to_numpy()
         np.testing.assert_allclose(points[np.lexsort(points.T)], expected[np.lexsort(expected.T)])
         assert ax.get_xlabel() == "variability of p(gold)"
-    assert figure.axes[0].get_ylabel().startswith("confidence")
     assert figure.axes[0].get_xlim() == figure.axes[1].get_xlim()
-    nothing_is_cut_off(figure)
-    assert f"mean confidence {data_map(single)['confidence'].mean():.2f}" in caption(figure)
-
-
-def test_map_colours_are_correctness(single: TrainingDynamics) -> None:
-    figure = data_map_plot({"alone": single})
-    points = next(c for c in figure.axes[0].collections if isinstance(c, PathCollection))
-    assert sorted(np.asarray(points.get_array())) == sorted(data_map(single)["correctness"])
-    assert "correctness" in figure.axes[1].get_xlabel()
+    assert len(values(figure)) == len(single) + len(multi)
 
 
 def test_large_maps_are_thinned_and_say_so() -> None:
     figure = data_map_plot({"alone": learn(MOST_POINTS + 500, 6)})
-    points = next(c for c in figure.axes[0].collections if isinstance(c, PathCollection))
-    assert len(points.get_offsets()) == MOST_POINTS
-    assert "4,000 drawn" in caption(figure)
+    assert len(values(figure)) == MOST_POINTS
+    assert "4,000 are drawn" in caption(figure)
     with pytest.raises(FormatError):
         data_map_plot({})
+
+
+def test_curves_are_means_in_a_band_over_seeds(recorded: Results) -> None:
+    table = curves(recorded)
+    figure = training_curves(table)
+    runs = [run.correct.mean(axis=1) for run in sides(recorded, "movie")[1]]
+    row = values(figure).query("dataset == 'movie' and setting == 'together' and epoch == 2").iloc[0]
+    second = [run[1] for run in runs]
+    assert list(row[["mean", "min", "max"]]) == pytest.approx([np.mean(second), min(second), max(second)])
+    drawn = figure.axes[list(recorded.members).index("movie")].lines
+    np.testing.assert_allclose(drawn[1].get_ydata(), np.mean(runs, axis=0))
+    assert "smallest to largest of 3 seeds" in caption(figure)
+    with pytest.raises(FormatError, match="no column seed"):
+        training_curves(table.drop(columns="seed"))
+
+
+def test_lines_are_drawn_through_the_given_values(recorded: Results) -> None:
+    table = repeated(recorded)
+    figure = reliability_curves(table)
+    for (_, part), line in zip(table.groupby("score", sort=False), figure.axes[0].lines, strict=False):
+        np.testing.assert_allclose(line.get_xydata(), part[["seeds", "agreement"]])
+    table = by_setting(recorded)
+    figure = gain_curves(table, "setting")
+    assert [t.get_text() for t in figure.axes[0].get_xticklabels()] == ["single", "all"]
+    figure = gain_curves(table.assign(examples=[100, 300] * 3))
+    assert figure.axes[0].get_xlabel() == "examples"
+
+
+# --- the paper's own -------------------------------------------------------------------------------------------------
+
+
+def test_gains_are_framed_where_the_interval_excludes_zero() -> None:
+    figure = gain_heatmap(gains())
+    assert [t.get_text() for t in figure.axes[0].texts] == ["+3.0", "+1.0", "−5.0", "–"]
+    assert frames(figure, 0) == {(0, 0), (1, 0)}
+    assert "above (blue) in 1 of 3 cells and below (orange) in 1" in caption(figure)
+    with pytest.raises(FormatError, match="no row"):
+        gain_heatmap(gains().assign(difference=np.nan))
+    with pytest.raises(FormatError, match="'perhaps'"):
+        verdict_strip({"C1": "perhaps"})
+
+
+def test_areas_are_means_over_seeds() -> None:
+    table = over_epochs()
+    found = values(share_areas(table)).query("member == 'movie' and setting == 'alone' and epochs == 7").iloc[0]
+    expected = table.query("member == 'movie' and setting == 'alone' and epochs == 7")[NAMES].mean()
+    np.testing.assert_allclose(found[NAMES].to_numpy(dtype=float), expected)
 
 
 @pytest.mark.parametrize("epochs", [6, 7, 10, 12, 20])
@@ -402,85 +513,47 @@ def test_drawn_histories_are_of_their_category(epochs: int, early: float) -> Non
     drawn = example_histories(epochs, early)
     codes = categorize(np.stack([drawn[s] for s in SOI], axis=1), early)
     assert codes.tolist() == [0, 1, 2, 3, 4, 5]
+    filled = [p for p in histories_figure(epochs, early).axes[0].patches if to_rgb(p.get_facecolor()) != (1, 1, 1)]
+    assert len(filled) == sum(int(history.sum()) for history in drawn.values())
 
 
-def test_histories_figure_draws_them() -> None:
-    figure = histories_figure(10)
-    filled = [p for p in figure.axes[0].patches if isinstance(p, Rectangle) and to_rgb(p.get_facecolor()) != (1, 1, 1)]
-    assert len(filled) == sum(int(h.sum()) for h in example_histories(10).values())
-    assert "ACE ■■■■■■■■■■" in caption(figure)
-    assert "epoch" in figure.axes[0].get_xlabel()
-    nothing_is_cut_off(figure)
-    assert overlapping_labels(figure) == []
-    with pytest.raises(FormatError, match="at least 6"):
-        histories_figure(5)
+def test_too_few_epochs_for_all_categories() -> None:
     with pytest.raises(FormatError, match="fits"):
         histories_figure(6, early=0.1)
 
 
-# --- showing ---------------------------------------------------------------------------------------------------------
+# --- the explorer ----------------------------------------------------------------------------------------------------
 
 
-def test_show_gives_one_piece_of_html_the_same_every_time() -> None:
-    table = shares_table()
-    first = show(soi_bars(table, note='A "note" <b>'))._repr_html_()
-    assert first == show(soi_bars(table, note='A "note" <b>'))._repr_html_()
-    assert first.startswith('<figure class="soi-figure"><img src="data:image/png;base64,')
-    alt = html.unescape(re.search(r'alt="([^"]*)"', first)[1])  # type: ignore[index]
-    assert alt == first_sentence(caption(soi_bars(table)))
-    assert "&lt;b&gt;" in first
-    assert '<figure class="soi-figure wide">' in show(accuracy_bars(scores()))._repr_html_()
+def test_the_explorer_is_given_each_text_beside_its_history(single: TrainingDynamics, multi: TrainingDynamics) -> None:
+    texts = {key: (f"text of {key}", "and its pair") for key in single.ids}
+    texts |= {single.ids[0]: ("x" * (LONGEST + 1), "y")}
+    shuffled = multi.subset(np.random.default_rng(0).permutation(multi.ids))
+    value = explorer_data({"alone": single, "together": shuffled}, texts, first="alone", second="together")
+    order = np.argsort(single.ids)
+    assert value["text"][1] == f"text of {single.ids[order][1]}"
+    assert value["text"][0].endswith("…")
+    assert len(value["text"][0]) == LONGEST
+    assert value["gold"] == single.gold[order].tolist()
+    assert (value["first"], value["second"], value["of"]) == (0, 1, 300)
+    for run, dynamics in zip(value["runs"], (single, multi), strict=True):
+        np.testing.assert_allclose(np.array(run["confidence"]) / 1000, dynamics.p_gold.mean(0)[order], atol=6e-4)
+        assert [int(code) for code in run["soi"]] == categorize(dynamics)[order].tolist()
+        assert run["history"][8:16] == "".join("1" if right else "0" for right in dynamics.correct[:, order[1]])
+    bare = explorer_data({"alone": learn(MOST_EXAMPLES + 9, 6)}, {}, first="alone", second="alone")
+    assert (len(bare["text"]), bare["of"], bare["pair"]) == (MOST_EXAMPLES, MOST_EXAMPLES + 9, None)
+    assert bare["text"][0].startswith("tweets-")
 
 
-def test_figures_leave_no_trace_in_pyplot() -> None:
-    import matplotlib.pyplot as plt
-
-    before = dict(matplotlib.rcParams)
-    histories_figure()
-    assert plt.get_fignums() == []
-    assert dict(matplotlib.rcParams) == before
-
-
-def test_interactive_map_carries_texts_histories_and_categories(
-    single: TrainingDynamics, multi: TrainingDynamics
-) -> None:
-    texts = {key: f"text <b>of</b> {key} </script>" for key in single.ids}
-    figure = interactive_map(single, multi, texts, title="tweets")
-    points = figure.data[0]
-    table = data_map(single)
-    np.testing.assert_allclose(points.x, table["variability"], atol=5e-5)
-    np.testing.assert_allclose(points.y, table["confidence"], atol=5e-5)
-    row = points.customdata[7]
-    assert row[0] == html.escape(texts[single.ids[7]])
-    assert row[2] == "".join("■" if c else "□" for c in single.correct[:, 7])
-    assert row[5] == SOI(int(categorize(multi)[7])).label
-    assert points.marker.color[7] == SOI_COLORS[SOI(int(categorize(single)[7]))]
-    state = figure.layout.meta["soi"]
-    np.testing.assert_allclose(state["place"][1][1], data_map(multi)["confidence"], atol=5e-5)
-    assert state["codes"][1] == categorize(multi).tolist()
-    with pytest.raises(AlignmentError):
-        interactive_map(single, learn(10, 8, member="movie"))
-
-
-def test_interactive_page_is_whole_and_loads_only_the_given_script(
-    single: TrainingDynamics, multi: TrainingDynamics, tmp_path: Path
-) -> None:
-    figure = interactive_map(single, multi, {single.ids[0]: "</script><script>alert(1)</script> " + "long " * 200})
-    fragment = interactive_html(figure, name="tweets", plotly_js="plotly.min.js")
-    assert fragment == interactive_html(figure, name="tweets", plotly_js="plotly.min.js")
-    assert "alert(1)</script>" not in fragment
-    assert re.findall(r'<script[^>]*src="([^"]*)"', fragment) == ["plotly.min.js"]
-    assert 'id="soi-tweets"' in fragment
-    assert fragment.count("<option") == 2 + 2 * 7
-    write_page(figure, tmp_path / "map.html", name="tweets", title="A & B")
-    page = (tmp_path / "map.html").read_text(encoding="utf-8")
-    assert "<h1>A &amp; B</h1>" in page
-    assert "viewport" in page
-    write_plotly_js(tmp_path / "plotly.min.js")
-    assert (tmp_path / "plotly.min.js").stat().st_size > 1_000_000
-    with pytest.raises(FormatError, match="plain word"):
-        interactive_html(figure, name='x" onload="')
-    plain = interactive_html(flow_sankey(transition_matrix(single, multi)), name="flow")
-    assert "soi-controls" not in plain
-    state = re.search(r"state=(\{.*?\}),colors", fragment)
-    assert len(json.loads(state[1])["codes"][0]) == 300  # type: ignore[index]
+def test_the_files_of_an_explorer_hold_no_markup_and_keep_the_text(single: TrainingDynamics) -> None:
+    hostile = "</script><script>alert(1)</script> <img src=x onerror=alert(1)> & \u2028 \ud800"
+    data = explorer_data({"alone": single}, {single.ids[0]: (hostile,)}, first="alone", second="alone")
+    files = explorer_files({"source": Explorer({"tweets": data}, "A note")}, "7")
+    assert list(files) == ["explorer.css", "index.js", "source-tweets.js", "plotly.min.js", "explorer.js"]
+    script = files["source-tweets.js"]
+    assert "<" not in script
+    name, _, body = script.removeprefix("soiLook.put(").partition(",")
+    assert json.loads(name) == "source-tweets"
+    assert json.loads(body.removesuffix(");\n"))["text"][0] == hostile.replace("\ud800", "?")
+    assert all(json.dumps(name) in files["index.js"] for name in NAMES)
+    assert "</" not in files["explorer.js"].replace("<\\/", "")  # it is put into a page as it is

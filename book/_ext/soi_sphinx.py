@@ -58,9 +58,9 @@ def plain_signature(
 def explore(app: Any, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
     """Give the page of examples its explorer, where the build has made what that shows (it holds texts)."""
     if pagename == LOOK and (Path(app.srcdir) / "book/_static/look/index.js").is_file():
-        app.add_css_file("look.css")
+        app.add_css_file("look/explorer.css")
         app.add_js_file("look/index.js")
-        app.add_js_file("look.js")
+        app.add_js_file("look/explorer.js")
 
 
 def setup(app: Any) -> dict[str, bool]:

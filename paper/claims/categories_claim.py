@@ -18,7 +18,7 @@ from soi_lib.analysis.excess import common_codes, excess_transition
 from soi_lib.analysis.soi import SOI, categorize, soi_counts
 from soi_lib.analysis.statistics import Interval, mean_interval
 from soi_lib.dynamics import align
-from soi_lib.plots.style import listing
+from soi_lib.report.tables import listing
 
 
 def six_behaviours(evidence: Evidence) -> Finding:
@@ -44,12 +44,10 @@ def six_behaviours(evidence: Evidence) -> Finding:
     for soi in SOI:
         occurs[soi] = sum(bool((codes == soi).any()) for codes in every)
         share = float(np.mean([(codes == soi).mean() for codes in every]))
-        rows.append(
-            row(soi.label, "kappa", repeat_kappa(every, soi), over="examples", share=share, members=occurs[soi])
-        )
+        rows.append(row(soi.name, "kappa", repeat_kappa(every, soi), over="examples", share=share, members=occurs[soi]))
     table = pd.DataFrame(rows)
     half = len(groups) / 2
-    rare = [soi.label for soi in SOI if occurs[soi] < half]
+    rare = [soi.name for soi in SOI if occurs[soi] < half]
     by_member, by_category = table.iloc[: len(groups)], table.iloc[len(groups) :]
     weak = [*by_member.loc[~(by_member["low"] > 0), "case"], *by_category.loc[~(by_category["low"] > 0), "case"]]
     told = [

@@ -31,7 +31,7 @@ from paper.claims.evidence import (
 )
 from paper.reading import gain
 from soi_lib.analysis.statistics import mean_interval
-from soi_lib.plots.style import listing
+from soi_lib.report.tables import listing
 from soi_lib.runs.results import Results
 
 PAPER_GAIN = 0.07  # "by up to 7 %"; whether points or per cent of the accuracy is not said

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _TABLE_EPOCHS = 16  # up to here one look-up in a table of all 2^E histories is quicker than the arithmetic
-_LABELS = ("UNE", "ACE", "ELE", "LLE", "1t-FRGE", "≥2t-FRGE")
 _DESCRIPTIONS = (
     "unlearned: wrong at every epoch",
     "always correct: right at every epoch",
@@ -42,11 +41,6 @@ class SOI(IntEnum):
     LLE = 3
     FRGE_1 = 4
     FRGE_2 = 5
-
-    @property
-    def label(self) -> str:
-        """The short name for figures: UNE, ACE, ELE, LLE, 1t-FRGE, ≥2t-FRGE."""
-        return _LABELS[self]
 
     @property
     def description(self) -> str:

@@ -82,7 +82,7 @@ def movers(single: TrainingDynamics, multi: TrainingDynamics, n: int = 12, early
     for name, dyn, value in (("single", a, confidence[0]), ("multi", b, confidence[1])):
         codes = categorize(dyn, early)[rows]
         out[f"confidence_{name}"] = value[rows]
-        out[f"soi_{name}"] = [SOI(code).label for code in codes]
+        out[f"soi_{name}"] = [SOI(code).name for code in codes]
         out[f"history_{name}"] = [history_string(h, dyn.epochs) for h in dyn.history[rows]]
     first = ["id", "gold", "change", "confidence_single", "confidence_multi", "soi_single", "soi_multi"]
     return pd.DataFrame(out)[[*first, "history_single", "history_multi"]]

@@ -1,27 +1,42 @@
-"""Figures: static ones for print and for the book (matplotlib, seaborn), interactive ones (plotly). Never torch.
+"""Figures for print and for pages (matplotlib, seaborn), and an explorer of examples (plotly). Never torch.
 
-Every function returns the figure; `caption` gives the text that belongs to it, `show` makes both one piece of HTML.
+Every function returns the figure; `caption` gives the text that belongs to it and `values` the numbers that it shows,
+`show` makes picture and caption one piece of HTML. In all of them `title` is what is above the figure, `note` ends the
+caption (profile, seeds, device), and `sides` are the names of the two settings.
 """
 
-from soi_lib.plots.bars import accuracy_bars, soi_bars, story_figure
-from soi_lib.plots.maps import data_map_plot, histories_figure
-from soi_lib.plots.style import ORDER, SOI_COLORS, SOI_HATCHES, caption, show
-from soi_lib.plots.table import show_table
-from soi_lib.plots.transitions import flow_plot, transition_heatmap, transition_panels
+from soi_lib.plots.bars import interval_plot, score_bars, soi_bars
+from soi_lib.plots.curves import gain_curves, reliability_curves, training_curves
+from soi_lib.plots.maps import data_map_plot
+from soi_lib.plots.style import ORDER, SOI_COLORS, SOI_HATCHES, caption, show, show_table, values
+from soi_lib.plots.transitions import (
+    Moves,
+    flow_beside_floor,
+    flow_plot,
+    transition_beside_floor,
+    transition_heatmap,
+    transition_panels,
+)
 
 __all__ = [
     "ORDER",
     "SOI_COLORS",
     "SOI_HATCHES",
-    "accuracy_bars",
+    "Moves",
     "caption",
     "data_map_plot",
+    "flow_beside_floor",
     "flow_plot",
-    "histories_figure",
+    "gain_curves",
+    "interval_plot",
+    "reliability_curves",
+    "score_bars",
     "show",
     "show_table",
     "soi_bars",
-    "story_figure",
+    "training_curves",
+    "transition_beside_floor",
     "transition_heatmap",
     "transition_panels",
+    "values",
 ]

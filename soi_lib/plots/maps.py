@@ -1,22 +1,21 @@
-"""Data maps side by side, and the six histories drawn as boxes."""
+"""Data maps side by side: where every example lies between easy, ambiguous and hard to learn."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.colors import BoundaryNorm
+import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Rectangle
 
 from soi_lib.analysis.datamap import data_map
-from soi_lib.analysis.soi import SOI, categorize, forgetting_events
-from soi_lib.dynamics import TrainingDynamics, pack_history
+from soi_lib.analysis.soi import SOI
+from soi_lib.dynamics import TrainingDynamics
 from soi_lib.errors import FormatError
-from soi_lib.plots.style import MUTED, ORDER, SOI_COLORS, SOI_HATCHES, WIDTH, finish, percent, sentence, style
+from soi_lib.plots.style import MUTED, NAMES, ORDER, SOI_COLORS, SOI_MARKERS, WIDTH, finish, style
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,170 +31,62 @@ def data_map_plot(
     title: str = "",
     note: str = "",
 ) -> Figure:
-    """Data maps side by side on shared axes: x variability, y confidence, colour correctness (or the category).
+    """Data maps side by side on shared axes: x variability, y confidence.
 
-    `runs` maps a panel's name to dynamics, or to their data map (a row an example). Of more than 4,000 examples an
-    even sample is drawn; the caption says so. Raises FormatError when there is nothing to draw.
+    Args:
+        runs: dynamics, or what `data_map` made of them, by the name of the panel.
+        color: what the colour shows; "soi" adds a mark for each category.
+        early: as in `categorize`.
+
+    Returns:
+        the figure; its values are the rows that are drawn, an even sample of 4,000 where there are more. Raises
+        FormatError when there is no run.
     """
+    import pandas as pd
+
     if not runs:
         raise FormatError("there is no data map to draw", expected="at least one run")
     maps = {name: run if not isinstance(run, TrainingDynamics) else data_map(run, early) for name, run in runs.items()}
-    many = len(maps)
+    rows = pd.concat([table.iloc[_sample(len(table))].assign(run=name) for name, table in maps.items()])
+    rows = rows.assign(soi=[SOI(code).name for code in rows["soi"]]).reset_index(drop=True)
+    look: dict[str, Any] = {"hue": "correctness", "palette": "cividis"}
+    if color == "soi":
+        look = {"hue": "soi", "hue_order": NAMES, "palette": {s.name: SOI_COLORS[s] for s in ORDER}}
+        look |= {"style": "soi", "style_order": NAMES, "markers": {s.name: SOI_MARKERS[s] for s in ORDER}}
+    right = max(0.3, float(rows["variability"].max()) * 1.14)
+    wide = 1 if len(maps) == 1 else 2
+    high = -(-len(maps) // wide)
     with style():
-        figure, axes = plt.subplots(
-            1,
-            many,
-            figsize=(4.6 if many == 1 else max(WIDTH, 3.4 * many), 4.4),
-            sharex=True,
-            sharey=True,
-            layout="constrained",
-            squeeze=False,
-        )
-        top = max(float(m["variability"].max()) for m in maps.values())
-        steps = max(_levels(m) for m in maps.values())
-        points = None
-        for (name, table), ax in zip(maps.items(), axes[0], strict=True):
-            shown = table.iloc[_sample(len(table))]
-            if color == "soi":
-                for soi in ORDER:
-                    part = shown[shown["soi"] == int(soi)]
-                    ax.scatter(part["variability"], part["confidence"], s=11, c=SOI_COLORS[soi], alpha=0.8, lw=0)
-            else:
-                norm = BoundaryNorm(np.linspace(-0.5 / steps, 1 + 0.5 / steps, steps + 2), 256)
-                points = ax.scatter(
-                    shown["variability"],
-                    shown["confidence"],
-                    c=shown["correctness"],
-                    cmap="cividis",
-                    norm=norm,
-                    s=11,
-                    alpha=0.85,
-                    lw=0,
-                )
-            ax.set_title(f"{name} (n = {len(table):,})")
-            ax.set_xlabel("variability of p(gold)")
-            ax.grid(True)
-        ax = axes[0, 0]
-        ax.set_ylabel("confidence, mean p(gold)")
-        ax.set_xlim(-0.015, max(0.3, top * 1.14))
-        ax.set_ylim(-0.03, 1.03)
-        box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1.5}
-        for ax in axes[0]:
-            right = ax.get_xlim()[1]
-            for x, y, name, turn in (
-                (0.55 * right, 0.985, "easy to learn", 0),
-                (0.965 * right, 0.5, "ambiguous", 90),
-                (0.55 * right, 0.015, "hard to learn", 0),
-            ):
-                look = {"fontsize": 8.5, "style": "italic", "color": MUTED, "rotation": turn, "bbox": box}
-                ax.text(x, y, name, ha="center", va="center", **look)
-        if points is not None:
-            bar = figure.colorbar(points, ax=axes, location="bottom", fraction=0.05, aspect=45, pad=0.03)
-            bar.set_label("correctness: fraction of epochs that were right")
-            marks = np.arange(steps + 1) if steps <= 10 else np.linspace(0, steps, 6).round()
-            bar.set_ticks(list(marks / steps), labels=[f"{m / steps:.2g}" for m in marks])
-            bar.outline.set_visible(False)
-        else:
-            handles = [Line2D([], [], marker="o", ls="", color=SOI_COLORS[s], label=s.label) for s in ORDER]
-            figure.legend(handles=handles, loc="outside lower center", ncols=6, handletextpad=0.1)
-        if title:
-            figure.suptitle(title, x=0.01, ha="left", fontsize=11.5, fontweight="bold")
-    told = []
-    for name, table in maps.items():
-        left = f"; {MOST_POINTS:,} drawn" if len(table) > MOST_POINTS else ""
-        never = percent(float(table["never_learned"].mean()))
-        told.append(
-            f"{name}: {len(table):,} examples{left}, mean confidence {table['confidence'].mean():.2f}, mean "
-            f"variability {table['variability'].mean():.2f}, {never} never learned"
-        )
-    colour = "correctness" if color == "correctness" else "category"
-    text = f"Data maps of training examples: variability across epochs (x), confidence (y) and {colour} (colour)."
-    text += (f" {title}." if title else "") + f" {'. '.join(told)}."
-    return finish(figure, text + sentence(note), wide=many > 1)
+        size = (WIDTH, 3.0 * high + 0.6)
+        figure, axes = plt.subplots(high, wide, figsize=size, sharex=True, sharey=True, squeeze=False)
+        for ax, name in zip(axes.flat, maps, strict=False):
+            part = rows[rows["run"] == name]
+            sns.scatterplot(part, x="variability", y="confidence", s=16, lw=0, alpha=0.8, ax=ax, **look)
+            ax.set(title=f"{name} (n = {len(maps[name]):,})", xlim=(-0.015, right), ylim=(-0.03, 1.03))
+            ax.set(xlabel="variability of p(gold)", ylabel="confidence, mean p(gold)")
+            _regions(ax)
+            handles, labels = ax.get_legend_handles_labels()
+            ax.get_legend().remove()
+        for ax in axes.flat[len(maps) :]:
+            ax.axis("off")
+        head = "fraction of epochs that were right" if color == "correctness" else ""
+        look = {"ncols": 6, "handletextpad": 0.1, "columnspacing": 0.8, "title": head}
+        figure.legend(handles, labels, loc="outside lower center", **look)
+    thinned = [f"of {len(table):,} examples of {name} {MOST_POINTS:,} are drawn"
+               for name, table in maps.items() if len(table) > MOST_POINTS]  # fmt: skip
+    text = f"""Data maps of training examples: variability across epochs (x), confidence (y) and
+        {"the fraction of epochs that were right" if color == "correctness" else "category"} (colour).
+        Top left is easy, right is ambiguous, bottom left is hard. {"; ".join(thinned).capitalize()}"""
+    return finish(figure, rows, text, title=title, note=note)
 
 
-def histories_figure(epochs: int = 10, early: float = 0.5, *, note: str = "") -> Figure:
-    """One drawn history of each category, a box an epoch, with its rule: how examples are sorted.
-
-    Raises FormatError for too few epochs.
-    """
-    if epochs < 6:
-        raise FormatError("too few epochs to show all six histories", found=epochs, expected="at least 6")
-    drawn = example_histories(epochs, early)
-    rules = {
-        SOI.ACE: "always correct: right at every epoch",
-        SOI.ELE: f"early learned: first right before epoch {_half(epochs, early)}, never lost",
-        SOI.LLE: f"late learned: first right at epoch {_half(epochs, early)} or later, never lost",
-        SOI.FRGE_1: "forgotten once (one forgetting event)",
-        SOI.FRGE_2: "forgotten at least twice",
-        SOI.UNE: "unlearned: wrong at every epoch",
-    }
-    with style():
-        figure, ax = plt.subplots(figsize=(WIDTH * 0.9, 4.75), layout="constrained")
-        for row, soi in enumerate(ORDER):
-            y = row * 1.75
-            ax.text(0, y - 0.32, soi.label, fontweight="bold", va="center", fontsize=10)
-            ax.text(1.75 * epochs / 10, y - 0.32, rules[soi], va="center", fontsize=9.5, color=MUTED)
-            history = drawn[soi]
-            ax.plot([early * epochs] * 2, [y - 0.05, y + 0.95], ls=(0, (3, 1.5)), lw=1.4, color="#202124", zorder=3)
-            for e in range(epochs):
-                right = bool(history[e])
-                ax.add_patch(
-                    Rectangle(
-                        (e + 0.06, y),
-                        0.88,
-                        0.88,
-                        fc=SOI_COLORS[soi] if right else "white",
-                        hatch=SOI_HATCHES[soi] if right else "",
-                        ec="white" if right and SOI_HATCHES[soi] else "#9AA0A6",
-                        lw=1,
-                    )
-                )
-                if e and history[e - 1] and not right:  # a forgetting event
-                    ax.annotate(
-                        "", (e + 0.34, y + 0.44), (e - 0.34, y + 0.44), arrowprops={"arrowstyle": "-|>", "lw": 1.6}
-                    )
-        ax.set_xlim(0, epochs)
-        ax.set_ylim(6 * 1.75 - 0.7, -0.75)
-        ax.set_xticks(np.arange(epochs) + 0.5, [str(e) for e in range(epochs)])
-        ax.set_xlabel("epoch (filled = predicted right, arrow = forgetting event)")
-        ax.set_yticks([])
-        ax.spines[["left", "bottom"]].set_visible(False)
-        ax.tick_params(length=0)
-    squares = "; ".join(f"{s.label} {''.join('■' if c else '□' for c in drawn[s])}" for s in ORDER)
-    text = f"One drawn history of {epochs} epochs for each of the six categories, a filled box for every epoch that "
-    text += f"was predicted right. {squares}. The dashed line is early x E = {early * epochs:g} epochs."
-    return finish(figure, text + sentence(note))
-
-
-def example_histories(epochs: int, early: float = 0.5) -> dict[SOI, np.ndarray]:
-    """A telling history (E,) bool of each category; every one is checked by `categorize`."""
-    half = _half(epochs, early)
-    at = np.arange(epochs)
-    drawn = {
-        SOI.ACE: at >= 0,
-        SOI.ELE: at >= max(1, half // 2),
-        SOI.LLE: at >= min(epochs - 1, half + max(1, (epochs - half) // 3)),
-        SOI.FRGE_1: (at >= 1) & ~((at >= half) & (at < half + 2)),
-        SOI.FRGE_2: (at >= 1) & (at % 3 != 0) if epochs > 7 else at % 2 == 0,
-        SOI.UNE: at < 0,
-    }
-    table = np.stack([drawn[s] for s in ORDER], axis=1)
-    codes = categorize(table, early)
-    events = forgetting_events(pack_history(table), epochs)
-    if list(codes) != [int(s) for s in ORDER]:
-        raise FormatError("no example of each category fits", found=f"{epochs} epochs, early {early}, events {events}")
-    return drawn
-
-
-def _half(epochs: int, early: float) -> int:
-    return int(np.ceil(early * epochs - 1e-9))
-
-
-def _levels(table: pd.DataFrame) -> int:
-    """E, read off the fractions of correct epochs (the smallest number of steps that holds them all)."""
-    values = table["correctness"].unique()
-    return next((e for e in range(1, 65) if np.allclose(values * e, np.round(values * e), atol=1e-6)), 64)
+def _regions(ax: Axes) -> None:
+    """The names of the regions, where they lie."""
+    look: dict[str, Any] = {"ha": "center", "va": "center", "color": MUTED, "fontsize": 8.5, "style": "italic"}
+    look |= {"bbox": {"fc": "white", "ec": "none", "alpha": 0.75, "pad": 1}, "transform": ax.transAxes}
+    ax.text(0.55, 0.97, "easy to learn", **look)
+    ax.text(0.96, 0.5, "ambiguous", rotation=90, **look)
+    ax.text(0.55, 0.03, "hard to learn", **look)
 
 
 def _sample(n: int) -> np.ndarray:

@@ -1,8 +1,8 @@
-"""One look for all figures, and a caption that belongs to each of them.
+"""One look for all figures; and what belongs to each of them: a caption, and the values that it shows.
 
-Special about it: six colours that people with any colour vision can tell apart (after Okabe and Ito), each with a
-hatch for grey print, in one fixed order from easy to hard; and every figure carries a caption computed from the data
-that it shows, which can stand alone and describes the picture to those who do not see it.
+What is special: six colours that people with any colour vision can tell apart (after Okabe and Ito), each with a hatch
+for grey print, in one fixed order from easy to hard. Outside of the categories, colour means evidence: an interval
+that excludes zero, or a move beyond chance. A figure is as wide as is readable on a phone as well as in print.
 """
 
 from __future__ import annotations
@@ -10,43 +10,44 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from PIL import Image
 
 from soi_lib.analysis.soi import SOI
+from soi_lib.errors import FormatError
 
-ORDER = (SOI.ACE, SOI.ELE, SOI.LLE, SOI.FRGE_1, SOI.FRGE_2, SOI.UNE)  # from easy to hard, in every figure
+if TYPE_CHECKING:
+    import pandas as pd
+
+_CATEGORIES = {  # colour, hatch, marker; from easy to hard, in every figure
+    SOI.ACE: ("#0072B2", "", "o"),
+    SOI.ELE: ("#7FC4EE", "", "o"),
+    SOI.LLE: ("#009E73", "....", "s"),
+    SOI.FRGE_1: ("#F0B429", "////", "^"),
+    SOI.FRGE_2: ("#D55E00", "xxxx", "D"),
+    SOI.UNE: ("#3B3B3B", "", "X"),
+}
+ORDER = tuple(_CATEGORIES)
 NAMES = [soi.name for soi in ORDER]
-LABELS = [soi.label for soi in ORDER]
-SOI_COLORS = {
-    SOI.ACE: "#0072B2",
-    SOI.ELE: "#7FC4EE",
-    SOI.LLE: "#009E73",
-    SOI.FRGE_1: "#F0B429",
-    SOI.FRGE_2: "#D55E00",
-    SOI.UNE: "#3B3B3B",
-}
-SOI_HATCHES = {
-    SOI.ACE: "",
-    SOI.ELE: "",
-    SOI.LLE: "....",
-    SOI.FRGE_1: "////",
-    SOI.FRGE_2: "xxxx",
-    SOI.UNE: "",
-}
-WIDTH = 7.2  # inches; fills the book's column, and at a phone's width its text is still readable or it scrolls
-MUTED = "#5F6368"
+LONG_NAMES = {soi: f"{soi.name} {soi.description.partition(':')[0]}" for soi in ORDER}  # where there is room
+SOI_COLORS = {soi: look[0] for soi, look in _CATEGORIES.items()}
+SOI_HATCHES = {soi: look[1] for soi, look in _CATEGORIES.items()}
+SOI_MARKERS = {soi: look[2] for soi, look in _CATEGORIES.items()}
+UP, DOWN, OPEN, INK, MUTED = "#0072B2", "#D55E00", "#5F6368", "#202124", "#5F6368"
+WIDTH = 5.2  # inches: on a phone 390 pixels wide, 10 points are still 9 pixels high
 
 _RC: dict[Any, Any] = {
     "font.size": 10.0,
-    "axes.titlesize": 10.5,
+    "axes.titlesize": 10.0,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
     "axes.labelsize": 10.0,
@@ -55,17 +56,17 @@ _RC: dict[Any, Any] = {
     "axes.edgecolor": "#9AA0A6",
     "axes.axisbelow": True,
     "xtick.labelsize": 9.0,
-    "ytick.labelsize": 9.5,
+    "ytick.labelsize": 9.0,
     "xtick.color": "#3C4043",
     "ytick.color": "#3C4043",
     "legend.frameon": False,
     "legend.fontsize": 9.0,
+    "legend.title_fontsize": 9.0,
     "grid.color": "#E3E5E8",
     "hatch.linewidth": 0.5,
     "figure.facecolor": "white",
-    "figure.dpi": 100,
+    "figure.constrained_layout.use": True,
     "savefig.dpi": 200,
-    "svg.hashsalt": "soi",
 }
 
 
@@ -82,23 +83,31 @@ def style() -> Iterator[None]:
             raise
 
 
-def finish(figure: Figure, caption: str, *, wide: bool = False) -> Figure:
-    """Attach the caption, and take the figure out of pyplot's hands so that a notebook shows it once."""
+def finish(figure: Figure, values: pd.DataFrame, caption: str, *, title: str = "", note: str = "") -> Figure:
+    """Attach values and caption, and take the figure out of pyplot's hands so that a notebook shows it once."""
+    if title:
+        figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
     plt.close(figure)
-    figure.soi_caption, figure.soi_wide = " ".join(caption.split()), wide  # type: ignore[attr-defined]
+    first, dot, rest = " ".join(caption.split()).partition(". ")
+    parts = [first + dot.rstrip(), title and f"{title}.", rest, note and f"{note.removesuffix('.')}."]
+    figure.soi_caption = " ".join(part for part in parts if part)  # type: ignore[attr-defined]
+    figure.soi_values = values  # type: ignore[attr-defined]
     return figure
 
 
-def caption(figure: Any) -> str:
-    """The caption of a figure of this room (static or interactive); its first sentence says what is drawn."""
-    if isinstance(figure, Figure):
-        return str(getattr(figure, "soi_caption", ""))
-    return str((figure.layout.meta or {}).get("caption", ""))
+def caption(figure: Figure) -> str:
+    """The caption of a figure made here; its first sentence says what is drawn."""
+    return str(getattr(figure, "soi_caption", ""))
+
+
+def values(figure: Figure) -> pd.DataFrame:
+    """What a figure made here shows: a table with a row a bar, point or cell, ready for `to_csv`."""
+    return figure.soi_values  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A figure as one piece of HTML: the picture inside, its description in `alt`, its caption below."""
+    """A figure or a table as one piece of HTML, and as plain text where there is no HTML."""
 
     markup: str
     text: str
@@ -107,11 +116,11 @@ class Shown:
         return self.markup
 
     def __repr__(self) -> str:
-        return f"[figure] {self.text}"
+        return self.text
 
 
 def show(figure: Figure, *, dpi: int = 200) -> Shown:
-    """Make a static figure ready for a notebook or page: `<figure>` with an embedded PNG, alt text and caption."""
+    """Make a figure ready for a notebook or page: `<figure>` with an embedded PNG, alternative text and caption."""
     text = caption(figure)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight", metadata={"Software": None})
@@ -119,13 +128,72 @@ def show(figure: Figure, *, dpi: int = 200) -> Shown:
     buffer = io.BytesIO()
     picture.save(buffer, format="png", optimize=True)
     data = base64.b64encode(buffer.getvalue()).decode()
-    width = round(figure.get_figwidth() * 100)
-    kind = "soi-figure wide" if getattr(figure, "soi_wide", False) else "soi-figure"
+    width = round(figure.get_figwidth() * 120)  # pixels of the page
     return Shown(
-        f'<figure class="{kind}"><img src="data:image/png;base64,{data}" alt="{html.escape(first_sentence(text))}" '
+        f'<figure class="soi-figure"><img src="data:image/png;base64,{data}" alt="{html.escape(first_sentence(text))}" '
         f'width="{width}"><figcaption>{html.escape(text)}</figcaption></figure>',
-        text,
+        f"[figure] {text}",
     )
+
+
+def show_table(frame: pd.DataFrame, caption: str = "", *, digits: int = 3, index: bool | None = None) -> Shown:
+    """Make a table ready for a notebook or page: nothing cut, numbers to the right, a caption below.
+
+    Args:
+        frame: any table; floats get `digits` decimals, bools become yes and no.
+        caption: says n, seeds and device.
+        digits: decimals of floats.
+        index: show the row names; by default where they are named.
+    """
+    import pandas as pd
+
+    if index is None:
+        index = any(name is not None for name in frame.index.names)
+    table = frame.reset_index() if index else frame
+    numeric = [pd.api.types.is_numeric_dtype(t) and not pd.api.types.is_bool_dtype(t) for t in table.dtypes]
+
+    def cell(value: Any) -> str:
+        if isinstance(value, bool) or type(value).__name__ == "bool":
+            return "yes" if value else "no"
+        if isinstance(value, float):
+            return "" if value != value else f"{value:.{digits}f}"
+        return str(value)
+
+    def row(tag: str, values: list[str]) -> str:
+        cells = (
+            f'<{tag} class="num">{html.escape(v)}</{tag}>' if number else f"<{tag}>{html.escape(v)}</{tag}>"
+            for v, number in zip(values, numeric, strict=True)
+        )
+        return f"<tr>{''.join(cells)}</tr>"
+
+    head = [str(c) for c in table.columns]
+    rows = [[cell(v) for v in values] for values in table.itertuples(index=False, name=None)]
+    below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
+    markup = (
+        f'<figure class="soi-table"><table class="dataframe"><thead>{row("th", head)}</thead>'
+        f"<tbody>{''.join(row('td', r) for r in rows)}</tbody></table>{below}</figure>"
+    )
+    return Shown(markup, "\n".join(["\t".join(r) for r in [head, *rows]] + ([caption] if caption else [])))
+
+
+def category_legend(figure: Figure) -> None:
+    """The six categories with their plain labels, below the figure."""
+    handles = [Patch(fc=SOI_COLORS[s], hatch=SOI_HATCHES[s], ec="white", label=LONG_NAMES[s]) for s in ORDER]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, handlelength=1.4)
+
+
+def percent_axis(ax: Axes, label: str = "share of training examples (%)") -> None:
+    """The x axis of `ax` counts in per cent of 1."""
+    ax.set_xlabel(label)
+    ax.xaxis.set_major_formatter(lambda share, _: f"{share * 100:g}")
+
+
+def need(table: pd.DataFrame, columns: Iterable[str]) -> None:
+    """Raise FormatError unless `table` has rows and all of `columns`."""
+    missing = sorted(set(columns) - set(table.columns))
+    if missing or table.empty:
+        found = f"no column {', '.join(missing)}" if missing else "no row"
+        raise FormatError("there is nothing to draw", found=found, expected=f"a table with {', '.join(columns)}")
 
 
 def first_sentence(text: str) -> str:
@@ -134,7 +202,7 @@ def first_sentence(text: str) -> str:
     return head + "." if dot else text
 
 
-def ink(color: str) -> str:
+def ink(color: Any) -> str:
     """Black or white, whichever is easier to read on `color` (relative luminance of WCAG 2)."""
     r, g, b = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(color))
     return "black" if 0.2126 * r + 0.7152 * g + 0.0722 * b > 0.179 else "white"
@@ -147,12 +215,7 @@ def percent(share: float) -> str:
     return f"{share * 100:.0f} %"
 
 
-def listing(items: list[str]) -> str:
-    """`a, b and c`."""
-    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}" if items else ""
-
-
-def sentence(note: str) -> str:
-    """A note as the last sentence of a caption, or nothing."""
-    note = note.strip()
-    return f" {note}{'' if note.endswith('.') else '.'}" if note else ""
+def span(counts: Iterable[int]) -> str:
+    """`1,000`, or `500 to 1,000` where counts differ."""
+    known = sorted(counts)
+    return " to ".join(f"{count:,}" for count in dict.fromkeys((known[0], known[-1])))

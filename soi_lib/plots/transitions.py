@@ -1,176 +1,244 @@
-"""Moves between categories: heatmaps, heatmaps beside their noise floor, and an alluvial picture.
+"""Moves between categories: heatmaps, and bands that run from one setting to the other.
 
-Special about it: rows and columns run from easy to hard, so that what lies below the diagonal became easier; the
-table itself keeps the order of the codes.
+What is special: rows and columns run from easy to hard, so that what lies below the diagonal became easier. Grey says
+how many examples move; colour and a frame are kept for moves beyond chance, which only a noise floor of at least
+three seeds on each side can show. Where there is none, nothing is coloured.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.colors import PowerNorm
+from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import PathPatch, Rectangle
 from matplotlib.path import Path
 
-from soi_lib.analysis.excess import Excess
+from soi_lib.analysis.transitions import as_frame
 from soi_lib.errors import FormatError
 from soi_lib.plots.style import (
-    LABELS,
-    MUTED,
+    DOWN,
+    INK,
     NAMES,
     ORDER,
     SOI_COLORS,
     SOI_HATCHES,
+    UP,
     WIDTH,
     finish,
     percent,
-    sentence,
+    span,
     style,
 )
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     import pandas as pd
 
-SIDES = ("alone", "together")
+    Table = pd.DataFrame | npt.NDArray[Any]
+
+Sides = tuple[str, str]
+SIDES: Sides = ("alone", "together")
+SEEDS = 3  # in each setting, before anything is called more than noise
+FEW = 5  # examples; a row of fewer has no percentages
+_GRID: dict[str, Any] = {"fmt": "", "cbar": False, "linewidths": 1, "linecolor": "#E3E5E8"}
+_GREYS = LinearSegmentedColormap.from_list("share", ["#FFFFFF", "#A8ADB3"])
+_READING = "Rows: from; columns: to; below the diagonal examples became easier, above it harder."
+_DASH = f"A dash: under {FEW} examples."
 
 
-def transition_heatmap(
-    counts: pd.DataFrame, *, title: str = "", note: str = "", sides: tuple[str, str] = SIDES
-) -> Figure:
-    """Counts of a transition beside its rows normalised: where the examples of each category went.
+def transition_heatmap(counts: pd.DataFrame, *, title: str = "", note: str = "", sides: Sides = SIDES) -> Figure:
+    """Where the examples of each category went: per cent of each row, which says how many examples it holds.
 
-    `counts` as `transition_matrix` or `mean_transition` gives it (6x6, not normalised); `sides` names the settings.
+    Args:
+        counts: 6x6, not normalised, as `transition_matrix` or `mean_transition` gives it.
+
+    Returns:
+        the figure; its values are the counts.
     """
     table = in_order(counts)
-    told = moves_told(table)
     with style():
-        figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 4.1), layout=ConstrainedLayoutEngine(h_pad=0.09))
-        _counts(axes[0], table, sides)
-        _rows(axes[1], table, sides)
-        axes[0].set_title("examples")
-        axes[1].set_title("% of each row")
-        axes[1].set(ylabel="", yticks=[])
-        _title(figure, title)
-    text = f"Heatmaps of the moves between categories from {sides[0]} (rows) to {sides[1]} (columns), as counts and as "
-    text += "shares of each row." + (f" {title}." if title else "") + f" {told}"
-    return finish(figure, text + sentence(note), wide=True)
+        figure, ax = plt.subplots(figsize=(WIDTH * 0.8, 3.9))
+        _rows(ax, table, sides)
+    text = (
+        f"Heatmap of the moves between categories from {sides[0]} to {sides[1]}, in % of each row. {_READING} {_DASH}"
+    )
+    text += f" Of {number(table.to_numpy().sum())} examples {_summary(table)}. No move is held against chance here."
+    return finish(figure, table, text, title=title, note=note)
 
 
-def transition_panels(excess: Excess, *, title: str = "", note: str = "", sides: tuple[str, str] = SIDES) -> Figure:
-    """A transition, its noise floor, and how far it lies beyond the floor; cells that are more than noise are framed.
+@dataclass(frozen=True)
+class Moves:
+    """Where examples go from one setting to another, beside where they go between seeds of the first.
 
-    `excess` comes from `excess_transition`. The third panel shows the difference of the two in standard deviations of
-    a shuffle of examples among runs.
+    transition, floor: 6x6 counts or shares, rows = from, columns = to, with the names of SOI (or arrays in the order of
+    its codes). beyond: 6x6 bool, the moves beyond chance. n examples; seeds a setting, the smaller number of the two.
     """
-    transition, floor = in_order(excess.transition), in_order(excess.floor)
-    residual, marked = in_order(excess.residual), in_order(excess.significant).astype(bool)
-    single, multi = excess.seeds
+
+    transition: Table
+    floor: Table
+    beyond: Table
+    n: int
+    seeds: int
+
+    def cells(self) -> pd.DataFrame:
+        """A row a cell (36, easy to hard): from, to, floor and transition (shares of all examples), beyond (bool).
+
+        No move is beyond chance when a setting has fewer than three seeds.
+        """
+        import pandas as pd
+
+        floor, transition = (table / table.to_numpy().sum() for table in map(in_order, (self.floor, self.transition)))
+        beyond = in_order(self.beyond).astype(bool) & (self.seeds >= SEEDS)
+        table = pd.DataFrame({"floor": floor.stack(), "transition": transition.stack(), "beyond": beyond.stack()})
+        return table.rename_axis(["from", "to"]).reset_index()
+
+    def table(self, column: str) -> pd.DataFrame:
+        """One column of `cells` as a 6x6 table."""
+        return self.cells().pivot(index="from", columns="to", values=column).loc[NAMES, NAMES]
+
+
+def transition_beside_floor(moves: Moves, *, title: str = "", note: str = "", sides: Sides = SIDES) -> Figure:
+    """Where examples go when only the seed differs, beside where they go when the setting differs, as heatmaps.
+
+    Args:
+        moves: the transition and its floor.
+
+    Returns:
+        the figure; its values are `moves.cells()`.
+    """
+    floor, transition = (moves.table(name) for name in ("floor", "transition"))
     with style():
-        figure, axes = plt.subplots(2, 2, figsize=(WIDTH, 7.7), layout=ConstrainedLayoutEngine(h_pad=0.16))
-        _rows(axes[0, 0], transition, sides)
-        axes[0, 0].set_title(f"{sides[0]} to {sides[1]} (% of row)")
-        _rows(axes[0, 1], floor, (f"{sides[0]}, one seed", f"{sides[0]}, another seed"))
-        axes[0, 1].set_title("noise floor (% of row)")
-        ax = axes[1, 0]
-        reach = max(3.0, float(np.abs(residual.to_numpy()).max()))
-        labels = [[f"{v:+.1f}" if abs(v) >= 0.05 else "0" for v in row] for row in residual.to_numpy()]
-        sns.heatmap(
-            residual, ax=ax, cmap="PuOr_r", vmin=-reach, vmax=reach, annot=np.array(labels), fmt="", cbar=False, **_GRID
-        )
-        for i, j in zip(*np.nonzero(marked.to_numpy()), strict=True):
-            ax.add_patch(Rectangle((j + 0.04, i + 0.04), 0.92, 0.92, fill=False, lw=2, ec="black"))
-        _axes(ax, sides, LABELS)
-        ax.set_title("beyond the floor (std. residual)")
-        _reading(axes[1, 1], sides, excess)
-        _title(figure, title)
-    values, rows, columns = residual.to_numpy(dtype=float), *np.nonzero(marked.to_numpy())
-    told = [f"{LABELS[i]} to {LABELS[j]} ({values[i, j]:+.1f})" for i, j in zip(rows, columns, strict=True)]
-    found = f"More than noise: {', '.join(told)}." if told else "No move is more than noise."
-    text = f"""Heatmaps of the moves between categories from {sides[0]} to {sides[1]}, of the noise floor between
-        seeds of {sides[0]}, and of their difference in standard deviations.{f" {title}." if title else ""} {found}
-        n = {excess.n:,} examples, {single} seeds {sides[0]} and {multi} {sides[1]}, false discovery rate
-        {excess.level:.0%}."""
-    return finish(figure, text + sentence(note), wide=True)
+        figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 2.75), sharey=True)
+        _rows(axes[0], floor * moves.n, (sides[0], "another seed"))
+        axes[0].set_title("only the seed differs")
+        _rows(axes[1], transition * moves.n, sides)
+        _frames(axes[1], transition - floor, moves.table("beyond"))
+        axes[1].set_title(f"{sides[0]} to {sides[1]}")
+        axes[1].set_ylabel("")
+    text = f"""Heatmaps of the moves between categories in % of each row, between seeds of {sides[0]} (the noise floor)
+        and from {sides[0]} to {sides[1]}. {_READING} {_DASH} {_evidence([moves])}"""
+    return finish(figure, moves.cells(), text, title=title, note=note)
 
 
-def flow_plot(counts: pd.DataFrame, *, title: str = "", note: str = "", sides: tuple[str, str] = SIDES) -> Figure:
-    """An alluvial picture of a 6x6 transition: bands from the categories in one setting to those in the other."""
+def transition_panels(panels: Mapping[str, Moves], *, title: str = "", note: str = "", sides: Sides = SIDES) -> Figure:
+    """How far each move lies beyond the noise floor, a panel a dataset or pair, in % of its examples.
+
+    Args:
+        panels: a transition and its floor, by the name of the panel.
+
+    Returns:
+        the figure; its values are the `cells()` of all panels. Raises FormatError without a panel.
+    """
+    import pandas as pd
+
+    if not panels:
+        raise FormatError("there is nothing to draw", found="no transition", expected="at least one")
+    rows = -(-len(panels) // 2)
+    with style():
+        figure, axes = plt.subplots(rows, 2, figsize=(WIDTH, 2.4 * rows + 0.5), sharex=True, sharey=True, squeeze=False)
+        for ax, (name, moves) in zip(axes.flat, panels.items(), strict=False):
+            shift = (moves.table("transition") - moves.table("floor")) * 100
+            words = shift.map(lambda v: f"{v:+.1f}".replace("-", "−") if abs(v) >= 0.05 else "")
+            marked_heatmap(ax, shift, moves.table("beyond"), words)
+            _axes(ax, ("", ""), NAMES)
+            ax.set_title(name, fontsize=9)
+        for ax in axes.flat[len(panels) :]:
+            ax.axis("off")
+        figure.supylabel(f"{sides[0]} (from)", fontsize=10)
+        figure.supxlabel(f"{sides[1]} (to)", fontsize=10)
+    text = f"""Heatmaps of how much more often each move happens from {sides[0]} to {sides[1]} than between seeds of
+        {sides[0]}, in % of all examples. {_READING} {_evidence(list(panels.values()))}"""
+    cells = pd.concat([moves.cells().assign(panel=name) for name, moves in panels.items()], ignore_index=True)
+    return finish(figure, cells, text, title=title, note=note)
+
+
+def flow_plot(counts: pd.DataFrame, *, title: str = "", note: str = "", sides: Sides = SIDES) -> Figure:
+    """Bands from the categories in one setting to those in the other, as wide as the moves are frequent.
+
+    Args:
+        counts: 6x6, not normalised, as `transition_matrix` or `mean_transition` gives it.
+
+    Returns:
+        the figure; its values are the counts.
+    """
     table = in_order(counts)
-    told = moves_told(table)
-    values = table.to_numpy(dtype=float)
-    total = values.sum()
-    gap = 0.02
+    text = f"""Bands from the category of each example when trained {sides[0]} (left) to its category {sides[1]}
+        (right). Of {number(table.to_numpy().sum())} examples {_summary(table)}."""
     with style():
-        figure, ax = plt.subplots(figsize=(WIDTH * 0.9, 4.6), layout="constrained")
-        tops = {}
-        for side, sums in ((0, values.sum(axis=1)), (1, values.sum(axis=0))):
-            y, label = 0.0, -1.0
-            for k, soi in enumerate(ORDER):
-                height = sums[k] / total
-                x = side - (0.03 if side == 0 else -0.03)
-                ax.add_patch(
-                    Rectangle(
-                        (min(x, side), y), 0.03, height, fc=SOI_COLORS[soi], hatch=SOI_HATCHES[soi], ec="white", lw=0.5
-                    )
-                )
-                tops[side, k] = y
-                label = max(label + 0.042, y + height / 2)  # small categories keep readable labels
-                ax.text(
-                    x + (0.015 if side else -0.015),
-                    label,
-                    f"{soi.label}  {percent(height)}",
-                    ha="left" if side else "right",
-                    va="center",
-                    fontsize=9.5,
-                )
-                y += max(height, 0.012) + gap
-        heads = dict(tops)
-        for i, j in np.ndindex(values.shape):
-            width = values[i, j] / total
-            if width > 0:
-                _band(ax, heads[0, i], heads[1, j], width, SOI_COLORS[ORDER[i]], i == j)
-                heads[0, i] += width
-                heads[1, j] += width
-        ax.set_xlim(-0.32, 1.32)
-        ax.set_ylim(1 + 6 * gap + 0.06, -0.01)
-        for side, name in enumerate(sides):
-            ax.text(side, -0.03, name, ha="right" if side == 0 else "left", va="bottom", fontweight="bold")
-        ax.axis("off")
-        _title(figure, title)
-    text = f"Bands from the category of each example when trained {sides[0]} (left) to its category {sides[1]} (right)."
-    text += (f" {title}." if title else "") + f" {told}"
-    return finish(figure, text + sentence(note))
+        figure, ax = plt.subplots(figsize=(WIDTH, 4.2))
+        _flow(ax, table, sides)
+    return finish(figure, table, text, title=title, note=note)
 
 
-def in_order(table: pd.DataFrame) -> pd.DataFrame:
+def flow_beside_floor(moves: Moves, *, title: str = "", note: str = "", sides: Sides = SIDES) -> Figure:
+    """Where examples go between two seeds of a setting, above where they go from that setting to another, as bands.
+
+    Args:
+        moves: the transition and its floor, of one dataset or summed over several.
+
+    Returns:
+        the figure; its values are `moves.cells()`.
+    """
+    floor, transition = (moves.table(name) for name in ("floor", "transition"))
+    beyond = moves.table("beyond")
+    with style():
+        figure, axes = plt.subplots(2, 1, figsize=(WIDTH, 7.0))
+        _flow(axes[0], floor, (f"{sides[0]}, one seed", f"{sides[0]}, another seed"))
+        _flow(axes[1], transition, sides, beyond)
+    text = f"""Bands from the category of each example in one training to its category in another: between seeds of
+        {sides[0]} (above), and from {sides[0]} to {sides[1]} (below). Between seeds {_summary(floor)}; from {sides[0]}
+        to {sides[1]} {_summary(transition)}. {_count(int(beyond.to_numpy().sum()))} beyond chance, drawn in colour."""
+    return finish(figure, moves.cells(), text, title=title, note=note)
+
+
+def marked_heatmap(ax: Axes, values: pd.DataFrame, marked: pd.DataFrame, text: pd.DataFrame) -> None:
+    """Write `text` into the cells; those `marked` are framed, blue above zero and orange below. All of one shape."""
+    look = {**_GRID, "annot_kws": {"fontsize": 8, "color": INK}}
+    blank = np.zeros(values.shape)
+    sns.heatmap(blank, ax=ax, cmap=_GREYS, vmin=0, vmax=1, annot=text.to_numpy(), **look)
+    _frames(ax, values, marked)
+
+
+def in_order(table: Table) -> pd.DataFrame:
     """A 6x6 table from easy to hard. Raises FormatError when it is none."""
+    import pandas as pd
+
+    table = as_frame(table) if isinstance(table, np.ndarray) and table.shape == (6, 6) else pd.DataFrame(table)
     if table.shape != (6, 6) or set(table.index) != set(NAMES) or set(table.columns) != set(NAMES):
-        raise FormatError("this is no 6x6 table of categories", found=table.shape, hint="give a transition_matrix")
+        raise FormatError("this is not a 6x6 table of categories", found=table.shape, hint="give a transition_matrix")
     return table.loc[NAMES, NAMES]
 
 
-def moves_told(table: pd.DataFrame) -> str:
-    """A transition in words: how many stay, the largest moves, and which way they go."""
-    values = table.to_numpy(dtype=float)
-    total = values.sum()
+def _summary(table: pd.DataFrame) -> str:
+    """How many examples of a transition stay, and which way the others go."""
+    counts = table.to_numpy(dtype=float)
+    total = float(counts.sum())
     if total <= 0:
         raise FormatError("the transition holds no examples")
-    stay = float(np.trace(values)) / total
-    off = [(float(values[i, j]), i, j) for i, j in np.ndindex(values.shape) if i != j and values[i, j] > 0]
-    off.sort(key=lambda move: (-move[0], move[1], move[2]))
-    largest = ", ".join(f"{LABELS[i]} to {LABELS[j]} {number(v)}" for v, i, j in off[:3])
-    easier = float(np.tril(values, -1).sum()) / total
-    harder = float(np.triu(values, 1).sum()) / total
-    text = (
-        f"Of {number(total)} examples {percent(stay)} stay in their category, {percent(easier)} move to an easier one"
-    )
-    return f"{text} and {percent(harder)} to a harder one{f'; largest moves: {largest}' if largest else ''}."
+    parts = [np.diag(counts).sum(), np.tril(counts, -1).sum(), np.triu(counts, 1).sum()]
+    stay, easier, harder = (percent(float(part) / total) for part in parts)
+    return f"{stay} stay in their category, {easier} move to an easier one and {harder} to a harder one"
+
+
+def _evidence(panels: Sequence[Moves]) -> str:
+    """What the colours of a figure rest on."""
+    seeds = [moves.seeds for moves in panels]
+    size = f"{span(moves.n for moves in panels)} examples, {span(seeds)} seeds"
+    if min(seeds) < SEEDS:
+        return f"Only {SEEDS} seeds a setting can show a move beyond chance; with fewer nothing is framed ({size})."
+    found = _count(sum(int(moves.table("beyond").to_numpy().sum()) for moves in panels))
+    return f"{found} beyond chance ({size}): framed in blue where more, in orange where fewer examples move."
+
+
+def _count(moves: int) -> str:
+    return f"{moves or 'No'} move{' is' if moves == 1 else 's are'}"
 
 
 def number(value: float) -> str:
@@ -178,68 +246,59 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if value >= 99.5 or float(value).is_integer() else f"{value:.1f}"
 
 
-_GRID: dict[str, Any] = {"square": True, "linewidths": 1, "linecolor": "white", "annot_kws": {"fontsize": 8.5}}
-
-
-def _counts(ax: Axes, table: pd.DataFrame, sides: tuple[str, str]) -> None:
-    labels = np.array([[number(v) for v in row] for row in table.to_numpy(dtype=float)])
-    top = max(1.0, float(table.to_numpy().max()))
-    sns.heatmap(
-        table.astype(float), ax=ax, cmap="Blues", norm=PowerNorm(0.5, 0, top), annot=labels, fmt="", cbar=False, **_GRID
-    )
-    _axes(ax, sides, [f"{label} ({number(n)})" for label, n in zip(LABELS, table.sum(axis=1), strict=True)])
-
-
-def _rows(ax: Axes, table: pd.DataFrame, sides: tuple[str, str]) -> None:
+def _rows(ax: Axes, table: pd.DataFrame, sides: Sides) -> None:
+    """Per cent of each row in grey; a dash where a row holds too few examples to say."""
     totals = table.sum(axis=1)
-    shares = table.div(totals.where(totals > 0), axis=0).astype(float)
-    labels = np.array([["–" if np.isnan(v) else f"{v * 100:.0f}" for v in row] for row in shares.to_numpy()])
-    sns.heatmap(
-        shares.fillna(0), ax=ax, cmap="Blues", norm=PowerNorm(0.6, 0, 1), annot=labels, fmt="", cbar=False, **_GRID
-    )
-    _axes(ax, sides, LABELS)
+    shares = table.div(totals.where(totals >= FEW), axis=0).astype(float)
+    text = shares.map(lambda v: "–" if np.isnan(v) else f"{v * 100:.0f}")
+    look = {**_GRID, "annot_kws": {"fontsize": 8, "color": INK}}
+    sns.heatmap(shares.fillna(0), ax=ax, cmap=_GREYS, norm=PowerNorm(0.6, 0, 1), annot=text.to_numpy(), **look)
+    _axes(ax, sides, [f"{name} ({number(n)})" for name, n in totals.items()])
 
 
-def _axes(ax: Axes, sides: tuple[str, str], rows: list[str]) -> None:
-    ax.set_ylabel(f"{sides[0]} (from)")
-    ax.set_xlabel(f"{sides[1]} (to)")
-    ax.set_xticks(np.arange(6) + 0.5, LABELS, rotation=45, ha="right", rotation_mode="anchor", fontsize=8.5)
-    ax.set_yticks(np.arange(6) + 0.5, rows, rotation=0, fontsize=8.5)
+def _frames(ax: Axes, values: pd.DataFrame, marked: pd.DataFrame) -> None:
+    """A frame around each cell that is marked, blue where its value is above zero and orange below."""
+    for i, j in zip(*np.nonzero(marked.to_numpy(dtype=bool)), strict=True):
+        color = UP if values.to_numpy()[i, j] > 0 else DOWN
+        ax.add_patch(Rectangle((j + 0.05, i + 0.05), 0.9, 0.9, fc=f"{color}33", lw=1.8, ec=color))
+
+
+def _axes(ax: Axes, sides: Sides, rows: list[str]) -> None:
+    ax.set(ylabel=sides[0] and f"{sides[0]} (from)", xlabel=sides[1] and f"{sides[1]} (to)", aspect="equal")
+    ax.set_xticks(np.arange(6) + 0.5, NAMES, rotation=45, ha="right", rotation_mode="anchor", fontsize=8)
+    ax.set_yticks(np.arange(6) + 0.5, rows, rotation=0, fontsize=8)
     ax.tick_params(length=0)
 
 
-def _reading(ax: Axes, sides: tuple[str, str], excess: Excess) -> None:
+def _flow(ax: Axes, table: pd.DataFrame, sides: Sides, beyond: pd.DataFrame | None = None) -> None:
+    """One alluvial picture; bands are grey, or in the colour of their category where they are `beyond` chance."""
+    shares = table.to_numpy(dtype=float) / table.to_numpy(dtype=float).sum()
+    tops: list[list[float]] = []
+    for side, sums in enumerate((shares.sum(axis=1), shares.sum(axis=0))):
+        y, label, edges = 0.0, -1.0, []
+        for soi, height in zip(ORDER, sums, strict=True):
+            look: dict[str, Any] = {"fc": SOI_COLORS[soi], "hatch": SOI_HATCHES[soi], "ec": "white", "lw": 0.5}
+            ax.add_patch(Rectangle((side if side else -0.03, y), 0.03, height, **look))
+            edges.append(y)
+            label = max(label + 0.07, y + height / 2)  # small categories keep readable labels
+            place: dict[str, Any] = {"x": 1.045 if side else -0.045, "ha": "left" if side else "right"}
+            ax.text(y=label, s=f"{soi.name} {percent(height)}", va="center", fontsize=9, **place)
+            y += max(height, 0.012) + 0.02
+        tops.append(edges)
+        ax.text(side, -0.04, sides[side], ha="left" if side else "right", va="bottom", fontweight="bold")
+    for i, j in np.ndindex(shares.shape):
+        if shares[i, j]:
+            color = SOI_COLORS[ORDER[i]] if beyond is not None and beyond.iloc[i, j] else None
+            _band(ax, tops[0][i], tops[1][j], shares[i, j], color)
+            tops[0][i] += shares[i, j]
+            tops[1][j] += shares[i, j]
+    ax.set(xlim=(-0.34, 1.34), ylim=(1.2, -0.02))
     ax.axis("off")
-    lines = [
-        ("How to read this", True),
-        (f"Rows: category when trained {sides[0]}.", False),
-        ("Columns: category in the other run.", False),
-        ("Below the diagonal examples became", False),
-        ("easier, above it harder.", False),
-        ("", False),
-        ("Noise floor: the same setting with", False),
-        ("another seed. Only what goes beyond it", False),
-        ("can be due to the setting.", False),
-        ("", False),
-        ("Framed: more than noise", True),
-        (f"(false discovery rate {excess.level:.0%}, and no", False),
-        ("other division of the runs shows it).", False),
-        ("", False),
-        (f"n = {excess.n:,}; seeds: {excess.seeds[0]} and {excess.seeds[1]}", False),
-    ]
-    for k, (line, bold) in enumerate(lines):
-        ax.text(
-            0.04, 0.96 - k * 0.066, line, fontsize=9, va="top", color="black" if bold else MUTED, transform=ax.transAxes
-        )
 
 
-def _band(ax: Axes, left: float, right: float, width: float, color: str, same: bool) -> None:
+def _band(ax: Axes, left: float, right: float, width: float, color: str | None) -> None:
     points = [(0, left), (0.5, left), (0.5, right), (1, right), (1, right + width), (0.5, right + width)]
     points += [(0.5, left + width), (0, left + width), (0, left)]
     kinds = [Path.MOVETO, Path.CURVE4, Path.CURVE4, Path.CURVE4, Path.LINETO, Path.CURVE4, Path.CURVE4, Path.CURVE4]
-    ax.add_patch(PathPatch(Path(points, [*kinds, Path.CLOSEPOLY]), fc=color, ec="none", alpha=0.28 if same else 0.62))
-
-
-def _title(figure: Figure, title: str) -> None:
-    if title:
-        figure.suptitle(title, x=0.01, ha="left", fontsize=11.5, fontweight="bold")
+    look: dict[str, Any] = {"fc": color, "alpha": 0.8} if color else {"fc": "#9AA0A6", "alpha": 0.35}
+    ax.add_patch(PathPatch(Path(points, [*kinds, Path.CLOSEPOLY]), ec="none", **look))

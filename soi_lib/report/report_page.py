@@ -7,20 +7,18 @@ for somebody who has never heard of a subset of interest.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from soi_lib.analysis.datamap import data_map
 from soi_lib.analysis.excess import excess_transition
 from soi_lib.analysis.soi import SOI, history_string
 from soi_lib.analysis.transitions import mean_transition, noise_floor
-from soi_lib.data.dataset import id_order
 from soi_lib.dynamics import TrainingDynamics
 from soi_lib.report.report import Runs, Subject, escape, shares
 
-MOST_POINTS = 3000
-"""Examples of a member on its interactive map; more would hide one another."""
+if TYPE_CHECKING:
+    from soi_lib.plots.explorer import Explorer
+
 LONGEST = 400
 """Characters of a text in a table; longer ones are cut, and say so."""
 EACH = 6
@@ -38,14 +36,16 @@ _WHY = {
 
 def page(subject: Subject) -> str:
     """The whole page as HTML: one file that loads nothing."""
-    from plotly.offline import get_plotlyjs
+    from soi_lib.plots.explorer import explorer_files
 
-    figures = _Figures()
+    files = explorer_files({member: _explorer(subject, member) for member in subject.members})
+    style = _STYLE + files.pop("explorer.css")
+    scripts = "".join(f"<script>{body}</script>" for body in files.values())
     body = [
         f"<header><h1>{escape(subject.title)}</h1><p>{escape(subject.lead)}</p>{_contents(subject)}</header>",
         _scores(subject),
         _categories(subject),
-        *[_member(subject, member, figures) for member in subject.members],
+        *[_member(subject, member) for member in subject.members],
         _words(),
         _decided(subject),
     ]
@@ -53,22 +53,9 @@ def page(subject: Subject) -> str:
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(subject.title)}</title><style>{_STYLE}</style>"
-        f"<script>{get_plotlyjs()}</script></head><body><main>{''.join(body)}</main></body></html>\n"
+        f"<title>{escape(subject.title)}</title><style>{style}</style></head>"
+        f"<body><main>{''.join(body)}</main>{scripts}</body></html>\n"
     )
-
-
-class _Figures:
-    """Gives every interactive figure of the page a name of its own."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    def html(self, figure: Any) -> str:
-        from soi_lib.plots.explorer import interactive_html
-
-        self.count += 1
-        return f'<div class="wide">{interactive_html(figure, name=f"figure-{self.count}", plotly_js=None)}</div>'
 
 
 def _contents(subject: Subject) -> str:
@@ -81,7 +68,7 @@ def _contents(subject: Subject) -> str:
 def _scores(subject: Subject) -> str:
     import pandas as pd
 
-    from soi_lib.plots.table import show_table
+    from soi_lib.plots import show_table
 
     if subject.runs is None:
         return ""
@@ -132,38 +119,45 @@ def _categories(subject: Subject) -> str:
     )
 
 
-def _member(subject: Subject, member: str, figures: _Figures) -> str:
-    from soi_lib.plots.explorer import interactive_map
+def _explorer(subject: Subject, member: str) -> Explorer:
+    """The explorer of one member: all of its runs by setting and seed."""
+    from soi_lib.plots.explorer import Explorer, explorer_data
 
+    settings = subject.members[member]
+    runs = {f"{name}, seed {run.meta.seed}": run for name, of in settings.items() for run in of}
+    names = list(runs)
+    other = names[-len(settings[list(settings)[-1]])] if len(settings) > 1 else names[min(1, len(names) - 1)]
+    texts = {key: (text,) for key, text in subject.texts.get(member, {}).items()}
+    return Explorer({member: explorer_data(runs, texts, first=names[0], second=other)}, subject.note)
+
+
+def _member(subject: Subject, member: str) -> str:
     settings, texts = subject.members[member], subject.texts.get(member, {})
     names = list(settings)
     first = settings[names[0]][0]
     last = settings[names[-1]][0] if len(names) > 1 else None
-    some, others = _sample(first), None if last is None else _sample(last)
     sides = tuple(names[:1] + names[-1:]) if len(names) > 1 else (names[0], "")
-    part = f" Of {len(first):,} examples {len(some):,} are shown." if len(some) < len(first) else ""
-    drawn = interactive_map(some, others, texts, sides=sides, note=f"Seed {first.meta.seed}.{part}")
     return "".join(
         [
-            f'<section id="member-{escape(member)}"><h2>{escape(member)}</h2><h3>Data map</h3>',
-            figures.html(drawn),
+            f'<section id="member-{escape(member)}"><h2>{escape(member)}</h2><h3>Examples on a map</h3>',
+            f'<div class="soi-look" data-comparison="{escape(member)}"></div>',
             _how(
-                "A point is a training example. Height is confidence, the mean probability that the model gave to its "
+                "A mark is a training example. Height is confidence, the mean probability that the model gave to its "
                 "label over the epochs; to the right the probability varied more. Top left is easy, right is "
                 "ambiguous, bottom left is hard, and the first place to look for wrong labels. Point at one to read "
                 "it; the small squares are its epochs from first to last, filled where the model was right."
             ),
-            _moves(subject, member, settings, figures),
+            _moves(subject, member, settings),
             _examples(first, last, texts, sides),
             "</section>",
         ]
     )
 
 
-def _moves(subject: Subject, member: str, settings: Runs, figures: _Figures) -> str:
+def _moves(subject: Subject, member: str, settings: Runs) -> str:
     """From alone to together, beside what moves between seeds; with one setting only the latter."""
-    from soi_lib.plots import show, transition_heatmap, transition_panels
-    from soi_lib.plots.explorer import flow_sankey
+    from soi_lib.plots import show, transition_beside_floor, transition_heatmap
+    from soi_lib.report.tables import moves_of
 
     names = list(settings)
     single, several = settings[names[0]], len(settings[names[0]]) > 1
@@ -177,28 +171,20 @@ def _moves(subject: Subject, member: str, settings: Runs, figures: _Figures) -> 
             "lies off the diagonal is noise. The more of it there is, the less the category of one example says."
         )
     multi = settings[names[-1]]
-    parts = [
-        f"<h3>From alone to together</h3>{figures.html(flow_sankey(mean_transition(zip(single, multi, strict=True))))}"
-    ]
     if several:
-        found = excess_transition(single, multi)
-        parts.append(_scroll(show(transition_panels(found, note=subject.note), dpi=150).markup))
-        told = "Framed cells hold more (or fewer) examples than chance between seeds explains."
+        figure = transition_beside_floor(moves_of(excess_transition(single, multi)), note=subject.note)
+        told = "The left picture is what chance does between seeds; read the right one against it."
     else:
-        counts = mean_transition(zip(single, multi, strict=True))
-        parts.append(_scroll(show(transition_heatmap(counts, note=subject.note), dpi=150).markup))
+        figure = transition_heatmap(mean_transition(zip(single, multi, strict=True)), note=subject.note)
         told = (
             "<strong>With one seed nothing says which of these moves are more than chance</strong>: examples "
             "also move between two seeds of the same setting. Train with <code>--seed 0 --seed 1 --seed 2</code> for a "
             "noise floor."
         )
-    parts.append(
-        _how(
-            f"Rows: the category of an example when {escape(member)} was trained alone; columns: when it was trained "
-            f"together with the others. The diagonal stayed; below it examples became easier, above it harder. {told}"
-        )
+    return f"<h3>From alone to together</h3>{_scroll(show(figure, dpi=150).markup)}" + _how(
+        f"Rows: the category of an example when {escape(member)} was trained alone; columns: when it was trained "
+        f"together with the others. The diagonal stayed; below it examples became easier, above it harder. {told}"
     )
-    return "".join(parts)
 
 
 def _examples(
@@ -229,7 +215,7 @@ def _examples(
                 f'<tr><td class="text" dir="auto">{told}</td><td>{escape(label)}</td><td>{"<br>".join(cells)}</td>'
                 f'<td class="num">{row["confidence"]:.2f}</td></tr>'
             )
-        name = f"{soi.label}, {soi.description.partition(':')[0]}"
+        name = f"{soi.name}, {soi.description.partition(':')[0]}"
         share = len(rows) / len(table)
         parts.append(
             f'<details{" open" if soi in (SOI.UNE, SOI.FRGE_2) else ""}><summary><span class="dot {soi.name}"></span>'
@@ -242,7 +228,7 @@ def _examples(
 
 def _words() -> str:
     rows = "".join(
-        f'<dt><span class="dot {soi.name}"></span>{escape(soi.label)}</dt><dd>{escape(soi.description)}</dd>'
+        f'<dt><span class="dot {soi.name}"></span>{escape(soi.name)}</dt><dd>{escape(soi.description)}</dd>'
         for soi in SOI
     )
     return f"""<section id="words"><h2>Words</h2><dl>{rows}
@@ -259,15 +245,6 @@ def _decided(subject: Subject) -> str:
     items = "".join(f"<li>{escape(sentence)}</li>" for sentence in subject.decided)
     command = f"<p>Made by:</p><pre>{escape(subject.command)}</pre>" if subject.command else ""
     return f'<section id="made"><h2>How it was made</h2><ul>{items}</ul>{command}</section>'
-
-
-def _sample(dynamics: TrainingDynamics) -> TrainingDynamics:
-    """At most MOST_POINTS examples, chosen by the hash of their ids: the same ones in every run."""
-    if len(dynamics) <= MOST_POINTS:
-        return dynamics
-    keep = np.zeros(len(dynamics), dtype=bool)
-    keep[id_order(str(i) for i in dynamics.ids)[:MOST_POINTS]] = True
-    return dynamics.subset(keep)
 
 
 def _squares(history: Any, epochs: int, soi: SOI | None, side: str) -> str:
@@ -302,7 +279,8 @@ _POLICY = (
     "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; font-src data:; "
     "form-action 'none'; base-uri 'none'"
 )
-_STYLE = """:root{color-scheme:light}*{box-sizing:border-box}
+_STYLE = """:root{color-scheme:light;--pst-color-text-base:#202124;--pst-color-text-muted:#5f6368;
+--pst-color-border:#dadce0;--pst-color-background:#fff;--pst-color-surface:#f6f8fa;--pst-color-primary:#0b57d0}*{box-sizing:border-box}
 body{margin:0;font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif;
 color:#202124;background:#fff}
 main{max-width:64rem;margin:0 auto;padding:1rem 1rem 4rem}h1{font-size:1.6rem;margin:.6rem 0;overflow-wrap:anywhere}
@@ -310,7 +288,7 @@ h2{font-size:1.3rem;margin:2.6rem 0 .6rem;padding-top:.8rem;border-top:1px solid
 h3{font-size:1.08rem;margin:1.8rem 0 .5rem}nav a{margin-right:.9rem;white-space:nowrap}a{color:#0b57d0}
 figure{margin:.5rem 0}figure img{max-width:100%;height:auto;display:block}figcaption{font-size:.88rem;color:#5f6368}
 .how{background:#f1f5fb;border-left:4px solid #0072b2;padding:.6rem .8rem;margin:.8rem 0;font-size:.95rem}
-.scroll,.wide{overflow-x:auto}table{border-collapse:collapse;font-size:.92rem;font-variant-numeric:tabular-nums}
+.scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.92rem;font-variant-numeric:tabular-nums}
 th,td{padding:.3rem .6rem;border-bottom:1px solid #e3e5e8;text-align:left;vertical-align:top}th{white-space:nowrap}
 .num{text-align:right}td.text{min-width:16rem;max-width:34rem;overflow-wrap:anywhere}.id{color:#5f6368;font-size:.82rem}
 .squares{white-space:nowrap;letter-spacing:.06em}.side{font-size:.82rem;color:#5f6368;letter-spacing:0;
@@ -320,7 +298,7 @@ summary{cursor:pointer;font-weight:600}
 .dot{display:inline-block;width:.8em;height:.8em;border-radius:50%;margin-right:.45em}
 dl{display:grid;grid-template-columns:minmax(6rem,9rem) 1fr;gap:.35rem 1rem}dt{font-weight:600}dd{margin:0}
 pre{background:#f6f8fa;padding:.6rem;white-space:pre-wrap;overflow-wrap:anywhere}
-@media(max-width:600px){.scroll figure img{max-width:none;width:640px}figcaption{max-width:calc(100vw - 2rem)}
+@media(max-width:600px){figcaption{max-width:calc(100vw - 2rem)}
 td.text{min-width:14rem}dl{grid-template-columns:1fr;gap:.1rem}dd{margin-bottom:.5rem}}
 @media print{details{border:0}.how{break-inside:avoid}}
 """ + _dots()

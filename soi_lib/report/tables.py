@@ -17,6 +17,7 @@ from soi_lib.analysis.soi import SOI
 from soi_lib.analysis.statistics import metric_interval
 from soi_lib.analysis.transitions import Normalize, mean_transition, movers
 from soi_lib.data.dataset import Corpus, Split
+from soi_lib.plots.transitions import Moves
 from soi_lib.runs.config import Setting
 from soi_lib.runs.results import Results
 
@@ -103,12 +104,17 @@ def transition(results: Results, member: str, setting: Sequence[str], normalize:
 def excess(results: Results, member: str, setting: Sequence[str]) -> Excess | None:
     """The transition of `member` from alone to `setting` held against its noise floor; None with one seed.
 
-    It is what `soi_lib.plots.transition_panels` draws and `reading.excess` reads.
+    Figures take it as `moves_of` gives it.
     """
     if len(results.seeds) < 2:
         return None
     sides = [[results.run(s, seed).dynamics(member) for seed in results.seeds] for s in ((member,), setting)]
     return excess_transition(*sides)
+
+
+def moves_of(found: Excess) -> Moves:
+    """What the figures of transitions take, from a transition that was held against its floor."""
+    return Moves(found.transition, found.floor, found.significant, found.n, min(found.seeds))
 
 
 def texts(corpus: Corpus) -> dict[str, tuple[str, str]]:
@@ -141,11 +147,6 @@ def moved_furthest(
     )
 
 
-def story_tables(found: dict[str, Results]) -> dict[str, pd.DataFrame]:
-    """For each comparison the shares of the six categories, each member alone and with all others."""
-    tables = {}
-    for name, results in found.items():
-        table = soi_table(results)
-        last = setting_name(results.settings[-1], results.members)
-        tables[name] = table[table.index.get_level_values("setting").isin(["alone", last])]
-    return tables
+def listing(items: Sequence[str]) -> str:
+    """Words as a list in running text: `a, b and c`."""
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}" if items else ""

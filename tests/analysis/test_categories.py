@@ -114,7 +114,6 @@ def test_table_of_runs() -> None:
 
 
 def test_names_and_drawings() -> None:
-    assert [s.label for s in SOI] == ["UNE", "ACE", "ELE", "LLE", "1t-FRGE", "≥2t-FRGE"]
     assert len({s.description for s in SOI}) == 6
     assert history_string(0b0110, 5) == "□■■□□"
     assert history_string(np.uint64(1), 2, "1", "0") == "10"

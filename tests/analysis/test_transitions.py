@@ -85,7 +85,7 @@ def test_movers_are_those_whose_confidence_changed_most() -> None:
     np.testing.assert_allclose(found["change"], found["confidence_multi"] - found["confidence_single"], atol=1e-12)
     row = found.iloc[0]
     at = a.ids.tolist().index(row["id"])
-    assert row["soi_single"] == SOI(int(categorize(a)[at])).label
+    assert row["soi_single"] == SOI(int(categorize(a)[at])).name
     assert row["history_single"] == "".join("■" if c else "□" for c in a.correct[:, at])
     assert len(movers(a, b, 1000)) == 300
     with pytest.raises(SelectionError):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, expect
 from reading import WIDTHS, Visit
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -32,49 +33,45 @@ def page(chromium: Browser, made: Path, width: int) -> Iterator[Visit]:
     visit.watch()
     visit.page.on("dialog", lambda dialog: visit.trouble.append(f"dialog: {dialog.message}"))
     visit.page.goto(made.as_uri(), wait_until="load")
-    visit.page.wait_for_selector("#soi-figure-1 .main-svg")
+    visit.page.locator(".soi-look").first.scroll_into_view_if_needed()
+    visit.page.wait_for_selector(".look-flow .main-svg")
     yield visit
     context.close()
 
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_it_draws_everything_and_fits(page: Visit, width: int) -> None:
-    page.page.wait_for_timeout(300)
-    figures = page.page.locator(".js-plotly-plot")
-    assert figures.count() == 4  # a map and a flow for each of two members
+    places = page.page.locator(".soi-look")
+    for k in range(places.count()):
+        places.nth(k).scroll_into_view_if_needed()
+        expect(places.nth(k).locator(".look-flow figcaption")).to_contain_text("Flow of the 240 examples")
+    assert page.page.locator(".js-plotly-plot").count() == 4  # a map and a flow for each of two members
     assert page.page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
     wide = page.page.evaluate("document.scrollingElement.scrollWidth - window.innerWidth")
     assert wide <= 0, f"the page scrolls sideways by {wide} pixels at {width}"
     assert page.trouble == []
 
 
-def test_hovering_shows_the_text_its_label_and_its_history(page: Visit) -> None:
-    plot = page.page.locator("#soi-figure-1")
-    plot.scroll_into_view_if_needed()
-    row = page.page.evaluate(
-        """() => { const p = document.getElementById('soi-figure-1'); const d = p.data[0];
-            const i = d.customdata.findIndex(c => c[0].includes('window.owned'));
-            Plotly.Fx.hover(p, [{curveNumber: 0, pointNumber: i}]);
-            return d.customdata[i]; }"""
-    )
-    hover = plot.locator(".hovertext").text_content() or ""
-    assert "<img src=x" in hover
-    assert 'onerror="window.owned=1">' in hover
-    assert row[2] in hover
-    assert len(row[2]) == 10
-    assert set(row[2]) <= {"■", "□"}
+def test_an_example_shows_its_text_its_label_and_its_history(page: Visit) -> None:
+    place = page.page.locator(".soi-look").first
+    place.get_by_role("searchbox").fill("window.owned")
+    card = place.locator(".look-words")
+    expect(card.locator("blockquote")).to_contain_text('<img src=x onerror="window.owned=1">')
+    assert card.locator("blockquote *").count() == 0
+    expect(card.locator(".look-gold b")).to_have_text(re.compile("negative|<b>positive</b>"))
+    history = card.locator(".look-history").first.get_attribute("data-history")
+    assert len(history) == 10
+    assert set(history) <= {"■", "□"}
     assert page.page.evaluate("window.owned") is None
     assert page.trouble == []
 
 
 def test_filters_change_the_count_and_examples_unfold(page: Visit) -> None:
-    controls = page.page.locator("#soi-figure-1-controls")
-    every = controls.locator("output").inner_text()
-    controls.locator("select").nth(1).select_option(label="ACE")
-    page.page.wait_for_function(
-        "before => document.querySelector('#soi-figure-1-controls output').textContent !== before", arg=every
-    )
-    assert controls.locator("output").inner_text().endswith("of 240 examples")
+    place = page.page.locator(".soi-look").first
+    chip = place.locator("[data-row='0'] [data-soi='1']")
+    many = int(chip.locator("b").inner_text())
+    chip.click()
+    expect(place.locator("output")).to_have_text(f"{many} of 240 examples shown")
     every = page.page.locator("#member-tweets details")
     folded = every.nth(every.count() - 1)
     assert folded.get_attribute("open") is None
@@ -82,3 +79,19 @@ def test_filters_change_the_count_and_examples_unfold(page: Visit) -> None:
     assert folded.locator("table").is_visible()
     assert page.page.evaluate("window.owned") is None
     assert page.trouble == []
+
+
+def test_one_run_has_a_map_and_nothing_to_compare(chromium: Browser, tmp_path: Path) -> None:
+    from own_data import made_folder
+
+    from soi_lib.report.report import write_report
+
+    report = write_report(made_folder(tmp_path / "one", members=("tweets",), seeds=(0,)))
+    page = chromium.new_page(viewport={"width": 1280, "height": 900})
+    page.goto(report.as_uri())
+    place = page.locator(".soi-look")
+    place.scroll_into_view_if_needed()
+    expect(place.locator("output")).to_have_text("240 of 240 examples shown")
+    for part in (".look-runs", "[data-row='1'] button", ".look-flow", ".look-sides", ".look-members"):
+        expect(place.locator(part).first).to_be_hidden()
+    page.close()

@@ -13,7 +13,7 @@ import pytest
 
 from paper import label_errors
 from soi_lib.errors import FormatError
-from soi_lib.plots.claims import interval_plot
+from soi_lib.plots import interval_plot
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "suspects.py"
 METHODS = ("margin", "last epoch", "cleanlab find_label_issues", "cleanlab self confidence")

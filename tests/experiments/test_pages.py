@@ -9,8 +9,8 @@ import pytest
 from made_runs import World, make
 
 from paper import ROOT, provenance, similarity
-from paper.moves import moves
-from soi_lib.plots import caption
+from paper.moves import moves, pair_moves, story
+from soi_lib.plots import caption, values
 from soi_lib.runs.results import open_results, verify_recorded
 
 RECORDED = ROOT / "data" / "recorded" / "quick"
@@ -24,13 +24,26 @@ def tasks(tmp_path_factory):
 
 def test_a_transition_stands_beside_its_noise_floor_where_there_is_one(tasks):
     figure, told = moves(tasks, "sentiment", tasks.settings[-1])
-    assert len(figure.axes) >= 3
+    assert len(figure.axes) == 2
     assert "noise floor" in caption(figure)
     assert "when only the seed differs" in told
     one = replace(tasks, runs=tuple(run for run in tasks.runs if run.seed == 0))
     figure, told = moves(one, "sentiment", one.settings[-1])
     assert "noise floor" not in caption(figure)
     assert "seed" in told
+
+
+def test_all_pairs_are_one_figure_and_all_datasets_another(tasks):
+    figure, told = pair_moves(tasks)
+    assert [ax.get_title(loc="left") for ax in figure.axes][:2] == [
+        "entailment with paraphrase",
+        "paraphrase with entailment",
+    ]
+    assert told.count("when only the seed differs") == 6
+    one = replace(tasks, runs=tuple(run for run in tasks.runs if run.seed == 0))
+    assert pair_moves(one)[0] is None
+    assert values(story({"task": tasks}))["floor"].sum() == pytest.approx(1)
+    assert values(story({"task": one})).to_numpy().sum() == 3 * 80
 
 
 def test_the_most_similar_pair_is_named_with_what_it_gained(tasks):

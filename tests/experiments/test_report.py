@@ -47,9 +47,14 @@ def test_every_part_is_there_and_says_how_to_read_it(folder, soup):
     assert len(soup.find_all(class_="how")) == 2 + 2 * 2
     for member in ("tweets", "reviews"):
         part = soup.find(id=f"member-{member}")
-        assert [h.text for h in part.find_all("h3")] == ["Data map", "From alone to together", "Examples to look at"]
+        assert [h.text for h in part.find_all("h3")] == [
+            "Examples on a map",
+            "From alone to together",
+            "Examples to look at",
+        ]
         assert "noise floor" in part.find_all("img")[0]["alt"]
-        assert "false discovery rate" in part.text
+        assert "only 3 seeds" in part.text.lower()
+        assert part.find(class_="soi-look")["data-comparison"] == member
     for image in soup.find_all("img"):
         assert len(image["alt"]) > 40
     scores = soup.find(id="scores").find_all("table")
@@ -65,7 +70,7 @@ def test_examples_are_those_of_their_category(folder, soup):
     seen = 0
     for part in soup.find(id="member-tweets").find_all("details"):
         label, count = re.match(r"(\S+), [^:]+: ([\d,]+) examples", part.summary.text).groups()
-        soi = next(s for s in SOI if s.label == label)
+        soi = next(s for s in SOI if s.name == label)
         assert int(count.replace(",", "")) == sum(code == soi for code in codes.values())
         for row in part.tbody.find_all("tr"):
             key = row.find(class_="id").text

@@ -9,10 +9,10 @@ import pytest
 from made_runs import MEMBERS, World, make
 
 from paper import sensitivity
+from paper.figures import share_areas, share_dots
 from soi_lib.analysis.soi import categorize
-from soi_lib.errors import FormatError, RangeError, StoreError
-from soi_lib.plots import caption
-from soi_lib.plots.sensitivity import share_areas, share_dots
+from soi_lib.errors import RangeError, StoreError
+from soi_lib.plots import values
 
 NAMES = sensitivity.NAMES
 
@@ -144,23 +144,10 @@ def replace_seed(run, seed):
     return replace(run, manifest={**run.manifest, "identity": {**run.manifest["identity"], "seed": seed}})
 
 
-def test_figures_say_what_they_show(results, alone) -> None:
+def test_figures_take_these_tables(results, alone) -> None:
     epochs = sensitivity.by_epochs(results)
-    figure = share_areas(epochs, note="n")
-    drawn = [ax for ax in figure.axes if ax.collections]
-    assert len(drawn) == 6
-    assert len(drawn[0].collections) == 6
-    assert len(drawn[0].lines) == 3 * 5  # seeds, boundaries
-    mean = epochs[epochs["epochs"] == 2]["UNE"].mean()
-    assert f"UNE from {mean * 100:.0f} %" in caption(figure)
-    early = share_areas(sensitivity.by_early(alone), "early")
-    assert "single seeds" not in caption(early)
-    assert "over early, 0.1 to 0.9" in caption(early)
-    dots = share_dots(sensitivity.by_seed(results))
-    assert len(dots.axes) == 6
-    assert sum(line.get_marker() != "None" for line in dots.axes[0].lines) == 18
-    table = sensitivity.by_seed(results)
-    widest = table.groupby(["member", "setting"])[NAMES].agg(np.ptp).to_numpy().max()
-    assert f"{widest * 100:.1f} points" in caption(dots)
-    with pytest.raises(FormatError, match="lacks columns"):
-        share_areas(epochs.drop(columns="UNE"))
+    drawn = [ax for ax in share_areas(epochs).axes if ax.collections]
+    assert [len(ax.collections) for ax in drawn] == [6] * 6
+    early = values(share_areas(sensitivity.by_early(alone), "early"))
+    assert (early["early"].min(), early["early"].max()) == (0.1, 0.9)
+    assert len(values(share_dots(sensitivity.by_seed(results)))) == 6 * 18

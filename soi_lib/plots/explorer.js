@@ -1,15 +1,15 @@
-/* The explorer of training examples on the page "Looking at examples".
+/* The explorer of training examples, on a page of the book and on the page of `soi report`.
 
-   It reads look/index.js and one script a member, which `python -m paper book` makes with the texts of the corpora; where they are
-   missing, this file is not loaded and the page shows its pictures. Plain script on plotly: it works from a folder and
-   from a server. Texts enter the page as text nodes only, so markup in them stays text. */
+   explorer.py says what it shows. What the page itself does not hold is loaded from beside this file when it is needed,
+   from a folder or from a server alike. Texts enter the page as text nodes only, so markup in them stays text. */
 (() => {
   "use strict";
   const look = window.soiLook;
   if (!look) return;
-  const base = new URL("look/", document.currentScript.src);
+  const base = document.currentScript.src || location.href;
   const SHORT = 240; // characters of a text beside the pointer
   const MARKS = { symbols: ["x", "circle", "circle", "square", "triangle-up", "diamond"], signs: "✖●●■▲◆" };
+  const PICTURES = ".tag_look-pictures"; // static pictures of the page, which stand in for the explorers on paper
   const INK = "#202124";
   const FONT = { family: "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif", size: 13, color: INK };
   const coarse = matchMedia("(pointer: coarse)").matches;
@@ -51,7 +51,7 @@
       this.from = new Set();
       this.to = new Set();
       this.words = "";
-      this.members = make("div", { class: "look-members", role: "group", "aria-label": "Data set" });
+      this.members = make("div", { class: "look-members", role: "group", "aria-label": "Dataset" });
       for (const name of members) {
         const choose = () => this.open(name);
         this.members.append(make("button", { type: "button", "data-member": name, click: choose }, name));
@@ -82,11 +82,12 @@
         make("div", { class: "look-bar" }, this.members, this.runs), this.filters, this.status,
         make("div", { class: "look-main" },
           make("figure", { class: "look-map" }, this.sides, make("div", { class: "look-paper" }, this.map, this.ring), this.mapText), this.card),
-        make("figure", { class: "look-flow" }, this.flow, this.flowText), this.pictures());
+        make("figure", { class: "look-flow" }, this.flow, this.flowText));
+      if (document.querySelector(PICTURES)) this.place.append(this.pictures());
       this.open(members[0]);
     }
 
-    /* The button that brings back the static pictures of the page, which stand in for the explorers on paper. */
+    /* The button that brings back the static pictures of the page. */
     pictures() {
       const root = document.documentElement;
       const flip = (event) => {
@@ -104,7 +105,7 @@
       this.wanted = member;
       for (const button of this.members.children) button.setAttribute("aria-pressed", button.dataset.member === member);
       try {
-        await Promise.all([load("plotly.min.js"), load(`${name}.js`)]);
+        await Promise.all([window.Plotly || load("plotly.min.js"), look.data[name] || load(`${name}.js`)]);
       } catch (error) {
         this.count.textContent = error.message;
         return;
@@ -112,6 +113,7 @@
       if (this.wanted !== member) return; // another one was chosen meanwhile
       this.data = look.data[name];
       this.found = this.data.text.map((text, i) => `${text}\n${this.data.pair ? this.data.pair[i] : ""}`.toLowerCase());
+      this.place.classList.toggle("look-single", this.data.runs.length < 2); // nothing to compare
       [this.a, this.b, this.side, this.pinned] = [this.data.first, this.data.second, 0, null];
       this.runs.replaceChildren(
         make("span", {}, "Compare "), this.runChoice("a", "First run"), make("span", {}, " with "), this.runChoice("b", "Second run"));
@@ -197,7 +199,8 @@
       this.tip.hidden = true;
       this.drawMap(moving);
       this.drawCard();
-      this.drawFlow();
+      if (this.data.runs.length > 1) this.drawFlow();
+      else this.place.classList.remove("look-ahead");
     }
 
     points() {
@@ -222,8 +225,8 @@
         xaxis: { ...grid, title: { text: "variability of p(gold)", standoff: 8 }, range: [-0.012, top * 1.06] },
         yaxis: { ...grid, title: { text: "confidence, mean p(gold)", standoff: 8 }, range: [-0.03, 1.03] },
         annotations: [
-          { ...words, text: "<i>easy to learn</i>", x: 0.6, y: 0.99 }, { ...words, text: "<i>hard to learn</i>", x: 0.6, y: 0.01 },
-          { ...words, text: "<i>ambiguous</i>", x: 0.99, y: 0.5, textangle: -90 },
+          { ...words, text: "<i>easy to learn<\/i>", x: 0.6, y: 0.99 }, { ...words, text: "<i>hard to learn<\/i>", x: 0.6, y: 0.01 },
+          { ...words, text: "<i>ambiguous<\/i>", x: 0.99, y: 0.5, textangle: -90 },
         ],
         margin: { l: 52, r: 8, t: 8, b: 44 }, height: this.place.clientWidth < 560 ? 330 : 440, hovermode: "closest", hoverdistance: 12,
         dragmode: coarse ? false : "zoom", font: FONT, paper_bgcolor: "#fff", plot_bgcolor: "#fff", uirevision: `${this.data.member}`,
@@ -301,7 +304,7 @@
       const quotes = [text[i], ...(pair ? [pair[i]] : [])];
       const parts = quotes.map((quote) => make("blockquote", { dir: "auto" }, cut(quote, most)));
       parts.push(make("p", { class: "look-gold" }, "gold label ", make("b", {}, labels[gold[i]])));
-      for (const at of [this.a, this.b]) parts.push(this.track(at, i));
+      for (const at of new Set([this.a, this.b])) parts.push(this.track(at, i));
       return parts;
     }
 
@@ -357,20 +360,20 @@
         type: "sankey", arrangement: "fixed",
         node: {
           label: bars.map(label), color: bars.map(({ k }) => colors[k]), customdata: bars.map(({ side, k }) => [side, look.order[k]]),
-          pad: 16, thickness: 16, line: { width: 0.5, color: INK }, hovertemplate: "%{value:,} examples<extra></extra>",
+          pad: 16, thickness: 16, line: { width: 0.5, color: INK }, hovertemplate: "%{value:,} examples<extra><\/extra>",
           x: bars.map(({ side }) => (side ? 0.999 : 0.001)), y: places,
         },
         link: {
           source: links.map(({ i }) => bar(0, i)), target: links.map(({ j }) => bar(1, j)), value: links.map(({ value }) => value),
           customdata: links.map(({ i, j }) => [look.order[i], look.order[j]]),
           color: links.map((link) => faded(colors[link.i], lit(link) ? (link.i === link.j ? 0.35 : 0.65) : 0.07)),
-          hovertemplate: "%{source.label} to %{target.label}: %{value:,} examples<extra></extra>",
+          hovertemplate: "%{source.label} to %{target.label}: %{value:,} examples<extra><\/extra>",
         },
       };
       const names = [this.run(this.a).name, this.run(this.b).name];
       const head = { showarrow: false, xref: "paper", yref: "paper", y: 1.01, yanchor: "bottom" };
       const layout = {
-        annotations: [{ ...head, text: `<b>${names[0]}</b>`, x: 0, xanchor: "left" }, { ...head, text: `<b>${names[1]}</b>`, x: 1, xanchor: "right" }],
+        annotations: [{ ...head, text: `<b>${names[0]}<\/b>`, x: 0, xanchor: "left" }, { ...head, text: `<b>${names[1]}<\/b>`, x: 1, xanchor: "right" }],
         margin: { l: 6, r: 6, t: 28, b: 12 }, height: 420, font: FONT, paper_bgcolor: "#fff",
       };
       const first = !this.flow.data;
