@@ -64,7 +64,7 @@ class Finding:
 
 def six_behaviours(codes: Mapping[str, Array]) -> Finding:
     """C1, from the categories (S, N) of every dataset trained alone."""
-    shares = {soi.label: {name: mean_effect(c == soi) for name, c in codes.items()} for soi in SOI}
+    shares = {soi.name: {name: mean_effect(c == soi) for name, c in codes.items()} for soi in SOI}
     rows = [
         _row(effect, category=label, dataset=name, occurs=effect.value >= rules.LEAST_SHARE)
         for label, found in shares.items()
@@ -147,7 +147,7 @@ def moves(codes: Mapping[str, tuple[Array, Array]]) -> Finding:
     rows: list[dict[str, Any]] = []
     for (name, test), cells in zip(tests.items(), rules.moving(list(tests.values())), strict=True):
         for i, j in np.argwhere(cells):
-            rows.append(_row(test.effects[i][j], dataset=name, **{"from": SOI(i).label, "to": SOI(j).label}))
+            rows.append(_row(test.effects[i][j], dataset=name, **{"from": SOI(i).name, "to": SOI(j).name}))
     verdict = rules.moves(list(tests.values()))
     return _finding(verdict, rows, seeds=seeds)
 

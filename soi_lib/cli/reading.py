@@ -101,7 +101,7 @@ def reliability(
     """
     from soi_lib.analysis.reliability import reliability as measure
 
-    found = measure([_side(path, member) for path in runs], early=early)
+    found = measure([_side(path, member)[1] for path in runs], early=early)
     if as_json:
         tables = {"scores": found.table, "averaged": found.curve}
         finite = {name: [_finite(row) for row in frame.to_dict("records")] for name, frame in tables.items()}
