@@ -56,7 +56,14 @@ def command(place: Path, name: str, *words: object, **config: object) -> tuple[l
     values["soi"] = f"{sys.executable} -m paper"  # the copy of the library in this folder
     settings = [f"{key}={value}" for key, value in values.items()]
     env = tiny_grid.environment(place / "cache", XDG_CACHE_HOME=str(place / "snakemake"), PYTHONPATH=str(place))
-    return [str(SNAKEMAKE), *map(str, words), "--config", *settings], env
+    return [
+        str(SNAKEMAKE),
+        "-s",
+        str(place / "paper" / "cluster" / "Snakefile"),
+        *map(str, words),
+        "--config",
+        *settings,
+    ], env
 
 
 def snakemake(place: Path, name: str, *words: object) -> str:
