@@ -262,7 +262,7 @@ def matmul_rate(device: str, size: int) -> tuple[str, float]:
 
     from soi_lib.training.engine import resolve_precision
 
-    precision = resolve_precision("auto", torch.device(device))
+    precision = resolve_precision("auto", torch.device(device).type)
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     a, b = (torch.randn(size, size, dtype=dtype, device=device) for _ in range(2))
     times = []

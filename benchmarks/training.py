@@ -116,7 +116,7 @@ def methods(device: str) -> list[str]:
 
     if device == "cuda":
         return list(ON_CUDA)
-    native = resolve_precision("auto", torch.device(device)) == "bf16"
+    native = resolve_precision("auto", torch.device(device).type) == "bf16"
     return [name for name, method in METHODS.items() if native or method["precision"] != "bf16"]
 
 

@@ -87,8 +87,7 @@ def reliability(
         level: level of the intervals.
 
     Raises:
-        AlignmentError: fewer than two runs, the same run twice, no common ids, different gold labels, different numbers
-            of epochs, or different recording modes.
+        AlignmentError: fewer than two runs, the same run twice, or runs whose examples, epochs or recording differ.
         RangeError: `target` is not in (0, 1).
     """
     import pandas as pd

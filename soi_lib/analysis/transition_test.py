@@ -26,7 +26,7 @@ OFF_DIAGONAL = ~np.eye(_SIZE, dtype=bool)
 
 
 @dataclass(frozen=True)
-class Excess:
+class TransitionTest:
     """A transition beside its noise floor; arrays are 6x6, rows from, columns to, as shares of all examples.
 
     difference is transition minus floor. p is two-sided, NaN on the diagonal and where nothing varies; it takes
@@ -48,7 +48,7 @@ class Excess:
         return self.transition - self.floor
 
 
-def transition_excess(single: npt.ArrayLike, multi: npt.ArrayLike) -> Excess:
+def transition_excess(single: npt.ArrayLike, multi: npt.ArrayLike) -> TransitionTest:
     """Hold the transition from `single` to `multi` against the floor between the seeds of `single`.
 
     Args:
@@ -75,7 +75,7 @@ def transition_excess(single: npt.ArrayLike, multi: npt.ArrayLike) -> Excess:
     z = np.array([[_z(effect) for effect in row] for row in effects])
     p = np.where(np.isnan(z) | np.eye(_SIZE, dtype=bool), np.nan, 2 * ndtr(-np.abs(z)))
     swap_p = _swap_p(pairs, seeds, transition - floor)
-    return Excess(transition, floor, p, swap_p, effects, n, seeds)
+    return TransitionTest(transition, floor, p, swap_p, effects, n, seeds)
 
 
 def _z(effect: Effect) -> float:

@@ -132,7 +132,7 @@ class Display:
         self.bar.set_description(f"runs {self.finished}/{self.total}", refresh=False)
         parts = [self._time_left()] if self.left else []
         if self.epoch:
-            names = {k: f"{self.jobs[k].setting} {e + 1}" for k, e in self.epoch.items()}
+            names = {k: f"{'+'.join(self.jobs[k].setting)} {e + 1}" for k, e in self.epoch.items()}
             running = [f"{name}/{self.jobs[k].training.epochs}" for k, name in names.items()]
             parts.append(f"epochs: {', '.join(running)}")
         self.bar.set_postfix_str(", ".join(parts), refresh=False)

@@ -190,7 +190,7 @@ def test_command_shows_the_texts_beside(soi, saved, tmp_path):
     assert soi(*words)[0] == 2  # it is there now
     for more, message in (
         (("--text", "texts"), "did you mean 'text'"),
-        (("--id", "key"), "there is no such column"),
+        (("--id", "key"), "there is no column 'key'"),
     ):
         code, _, err = soi("suspects", path, "--from", tmp_path / "mine.csv", *more)
         assert code == 2
