@@ -286,7 +286,7 @@ def summary(given: argparse.Namespace, rankings: dict[Any, Any]) -> dict[str, An
     return {
         "command": f".venv/bin/python benchmarks/suspects.py {' '.join(words)}",
         "commit": commit(),
-        "machine": machine("cpu"),
+        "machine": machine({"device": "cpu"}),
         "versions": versions(),
         "training": TRAINING | {"encoders": {c: ENCODER.get(c, "minilm") for c in given.corpora}},
         **sizes,
