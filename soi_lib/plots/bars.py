@@ -81,7 +81,7 @@ def score_bars(table: pd.DataFrame, measure: str = "accuracy", *, title: str = "
     """Scores by dataset and setting, a column a split, with the reference scores of the dataset as lines.
 
     Args:
-        table: a row a bar: member, setting, split ("test" or "ood"), `measure`; where known low, high, majority, bag_of_words.
+        table: a row a bar: member, setting, split, `measure`; where known low, high, majority, bag_of_words.
         measure: the column that is drawn.
 
     Returns:
