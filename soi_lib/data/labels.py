@@ -70,7 +70,7 @@ def cautions(counts: Mapping[str, int], written: Mapping[str, str]) -> list[str]
     for form, name in written.items():
         forms[name if _NUMBER.fullmatch(form) else ""].append(form)
     for name, same in forms.items():
-        if name and len(same) > 1:
+        if name and len(same := sorted(same)) > 1:
             one = f'are equal numbers, so they are one class, "{name}"; --label-names "{same[-1]}=NAME" keeps one apart'
             found.append(f"the labels {_quoted(same)} {one}")
     for name in counts:

@@ -1,0 +1,370 @@
+"""A dataset of anybody: what is guessed is said, what cannot be is refused in one list, every hint leads on."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from own_data import csv, rows
+
+from soi_lib.data.load import load_dataset
+from soi_lib.data.places import DatasetSpec
+from soi_lib.errors import CorpusError
+
+
+def load(path: Path, **values):
+    """As `soi train` reads it."""
+    return load_dataset("a", DatasetSpec(path=str(path), strict=False, **values))
+
+
+def sizes(found) -> dict[str, int]:
+    return {split: len(part) for split, part in found.corpus.splits.items()}
+
+
+def labelled(n: int, labels, start: int = 0) -> pd.DataFrame:
+    """Rows whose labels go round."""
+    frame = rows(n, start=start).rename(columns={"sentiment": "label"})
+    return frame.assign(label=[labels[i % len(labels)] for i in range(n)])
+
+
+def test_columns_are_guessed_and_every_guess_is_said(tmp_path):
+    path = csv(tmp_path / "mine.csv", rows(40).rename(columns={"text": "Text"}).assign(idx=range(100, 140)))
+    found = load(path)
+    assert found.decisions[:3] == (
+        'text column: "Text" (guessed; give --text to choose)',
+        'label column: "sentiment" (guessed; give --label to choose)',
+        'id column: "idx" (guessed; give --id to choose)',
+    )
+    assert found.corpus.labels == ("0", "4")
+    assert set(found.corpus.splits["train"].ids) <= {str(i) for i in range(100, 140)}
+    named = load(path, text="Text", label="sentiment", id="idx")
+    assert [s for s in named.decisions if "guessed" in s] == []
+    assert named.corpus.fingerprint == found.corpus.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("columns", "parts"),
+    [
+        (("pair_ID", "sentence_A", "sentence_B", "relatedness", "entailment_label"), (1, 2, 4)),
+        (("q1", "q2", "label"), (0, 1, 2)),
+        (("gold_label", "sentence1", "sentence2"), (1, 2, 0)),
+        (("v1", "v2"), (1, None, 0)),
+        (("utt", "intent"), (0, None, 1)),
+    ],
+)
+def test_usual_names_are_known(tmp_path, columns, parts):
+    frame = pd.DataFrame({name: [f"{name} {i}" for i in range(20)] for name in columns})
+    text, pair, label = (None if part is None else columns[part] for part in parts)
+    frame[label] = [i % 2 for i in range(20)]
+    found = load(csv(tmp_path / "a.csv", frame)).corpus
+    known = found.card.reading["columns"]
+    assert (known["text"], known["text_pair"], known["label"]) == (text, pair, label)
+    assert found.splits["train"].text[0].startswith(text)
+
+
+def test_a_column_that_nothing_calls_so_is_asked_for_and_the_hints_lead_to_it(tmp_path):
+    frame = (
+        rows(30).rename(columns={"text": "said of it", "sentiment": "mood"}).assign(day=[f"{i}.5." for i in range(30)])
+    )
+    path = csv(tmp_path / "a.csv", frame)
+    with pytest.raises(CorpusError) as one:
+        load(path)
+    options = dict(re.findall(r'--(text|label) ("[^"]*")', str(one.value)))
+    assert {name: json.loads(value) for name, value in options.items()} == {"text": "said of it", "label": "mood"}
+    assert load(path, text="said of it", label="mood").corpus.labels == ("0", "4")
+    (tmp_path / "b.csv").write_text(path.read_text().partition("\n")[2])
+    with pytest.raises(CorpusError, match="--no-header if the first line is a row"):
+        load(tmp_path / "b.csv")
+    assert sum(sizes(load(tmp_path / "b.csv", header=False, text="1", label="2")).values()) == 30
+
+
+def test_ids_are_those_of_the_file_where_they_can_serve(tmp_path):
+    frame = rows(20).to_dict("records")
+    path = tmp_path / "a.jsonl"
+
+    def write(ids):
+        path.write_text("\n".join(json.dumps(row | {"id": i}) for row, i in zip(frame, ids, strict=True)))
+        return path
+
+    for ids in ([f"0{i}" for i in range(20)], list(range(20)), ["0a", *range(1, 20)], [*range(19), 1.5]):
+        found = load(write(ids)).corpus
+        held = {i for split in found.splits.values() for i in split.ids}
+        assert held == set(map(str, ids))
+        assert found.card.reading["columns"]["id"] == "id"
+    for ids, message in (([*range(19), 3], "the id '3' is used twice"), ([*range(19), None], r"row 20 .* has no id")):
+        with pytest.raises(CorpusError, match=message):
+            load(write(ids), id="id")
+        found = load(path)  # not named: row numbers, and said
+        assert any('column "id" cannot serve' in s for s in found.decisions)
+        assert set(found.corpus.splits["train"].ids) <= {f"{i:06d}" for i in range(20)}
+        assert found.corpus.card.reading["columns"]["id"] is None
+
+
+def test_ids_in_the_training_rows_only(tmp_path):
+    csv(tmp_path / "train.csv", rows(20).assign(id=[f"r{i}" for i in range(20)]))
+    csv(tmp_path / "test.csv", rows(8, start=50))
+    found = load(tmp_path)
+    assert set(found.corpus.splits["train"].ids) == {f"r{i}" for i in range(20)}
+    assert any(s.startswith("ids of the test rows: row numbers") for s in found.decisions)
+    repeated = rows(8, start=90).assign(id=[f"r{i}" for i in range(8)])  # ids are unique in their split
+    assert "r1" in load(tmp_path, ood=str(csv(tmp_path / "o.csv", repeated))).corpus.splits["ood"].ids
+
+
+def test_rows_held_out_are_a_fifth_balanced_and_the_same_in_any_order(tmp_path):
+    frame = rows(200).assign(id=range(200))
+    frame.loc[150:, "text"] = frame.loc[:49, "text"].to_numpy()  # repeated texts stay on one side
+    one = load(csv(tmp_path / "one.csv", frame))
+    two = load(csv(tmp_path / "two.csv", frame.sample(frac=1, random_state=3)))
+    assert one.corpus.fingerprint == two.corpus.fingerprint
+    test, train = one.corpus.splits["test"], one.corpus.splits["train"]
+    assert 30 <= len(test) <= 50
+    assert set(test.text) & set(train.text) == set()
+    assert abs(test.label.mean() - 0.5) < 0.08
+    assert any(f"{len(test)} of 200 rows" in s and "hash" in s for s in one.decisions)
+    assert any("training texts occur more than once" in s for s in one.decisions)
+    grouped = load(csv(tmp_path / "g.csv", rows(200).assign(doc=[i // 4 for i in range(200)])), group="doc").corpus
+    assert set(grouped.splits["test"].group) & set(grouped.splits["train"].group) == set()
+
+
+def test_the_same_rows_are_the_same_dataset_wherever_they_come_from(tmp_path):
+    """Also where a form has no whole numbers beside missing ones, or says 1.0 for 1."""
+    from datasets import Dataset, DatasetDict
+
+    frame = labelled(40, (0, 1)).assign(id=[f"k{i}" for i in range(40)], note=[None if i else 3 for i in range(40)])
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    frame.assign(label=frame["label"].astype(float)).to_csv(tmp_path / "float.csv", index=False)
+    frame.to_csv(tmp_path / "a.tsv", index=False, sep="\t", encoding="utf-16")
+    frame.to_csv(tmp_path / "packed.csv.gz", index=False, sep=";")
+    frame.to_json(tmp_path / "a.jsonl", orient="records", lines=True)
+    frame.to_json(tmp_path / "a.json", orient="records")
+    frame.to_parquet(tmp_path / "a.parquet")
+    frame.assign(label=frame["label"].astype(float)).to_parquet(tmp_path / "float.parquet")
+    Dataset.from_pandas(frame).save_to_disk(str(tmp_path / "saved"))
+    DatasetDict(train=Dataset.from_pandas(frame)).save_to_disk(str(tmp_path / "saved dict"))
+    (tmp_path / "folder").mkdir()
+    frame.to_csv(tmp_path / "folder" / "train.csv", index=False)
+    for i, part in enumerate((frame[:25], frame[25:])):
+        (tmp_path / "shards").mkdir(exist_ok=True)
+        part.to_parquet(tmp_path / "shards" / f"train-0000{i}-of-00002.parquet")
+    places = sorted(tmp_path.iterdir())
+    assert len(places) == 12
+    assert len({load(place).corpus.fingerprint for place in places}) == 1
+
+
+def test_splits_of_a_folder_and_further_files(tmp_path):
+    frame = rows(30).rename(columns={"text": "premise", "sentiment": "label"}).assign(hypothesis="so it is")
+    (tmp_path / "folder").mkdir()
+    csv(tmp_path / "folder" / "train.csv", frame[:20]), csv(tmp_path / "folder" / "dev.csv", frame[20:26])
+    ood = csv(tmp_path / "o.csv", frame[26:])
+    held = load(tmp_path / "folder", ood=str(ood))
+    assert held.corpus.paired
+    assert sizes(held) == {"train": 20, "test": 6, "ood": 4}
+    assert held.corpus.card.origin == "folder, ood o.csv"
+    assert any("dev.csv is the test split" in s for s in held.decisions)
+    csv(tmp_path / "folder" / "validation.csv", frame[20:26])
+    with pytest.raises(CorpusError, match=r"several splits may be 'validation'; found validation, dev") as one:
+        load(tmp_path / "folder")
+    name = re.search(r"--split validation=(\w+)", str(one.value))[1]
+    assert sizes(load(tmp_path / "folder", splits={"validation": name})) == {"train": 20, "test": 6}
+    (tmp_path / "folder" / "train.csv").rename(tmp_path / "folder" / "everything.csv")
+    with pytest.raises(CorpusError, match=r"no split for 'train'; found dev, everything, validation") as one:
+        load(tmp_path / "folder", splits={"validation": ()})
+    name = re.search(r"--split train=(\w+)", str(one.value))[1]
+    assert sizes(load(tmp_path / "folder", splits={"validation": "dev", "train": name})) == {"train": 20, "test": 6}
+
+
+def test_what_is_wrong_comes_in_one_list_and_is_left_out_when_asked(tmp_path):
+    bad = pd.DataFrame({"text": ["", "fine"], "sentiment": [0, ""]}, dtype=object)
+    frame = pd.concat([rows(40).astype(object), bad])
+    path = csv(tmp_path / "a.csv", frame)
+    test = csv(tmp_path / "t.csv", pd.concat([frame[:3], rows(4, start=90, labels=(0, 7))]))
+    with pytest.raises(CorpusError) as one:
+        load(path, test=str(test))
+    said = str(one.value)
+    assert said.startswith("4 things must be put right: (1) ")
+    assert re.search(r"a.csv: rows without text; found 1: row 41 \(line 42\)", said)
+    assert re.search(r"a.csv: rows without label; found 1: row 42 ", said)
+    assert re.search(r"t.csv: rows with labels that the training data do not contain \('7'\); found 2: row 5 ", said)
+    assert re.search(r"t.csv: rows whose text occurs in an earlier split; found 3: row 1 .*, row 2 .*, row 3 ", said)
+    assert "\n" not in said
+    kinds = tuple(re.findall(r"--drop ([\w-]+)", said))
+    found = load(path, test=str(test), drop=tuple(dict.fromkeys(kinds)))  # as the hints say
+    assert sizes(found) == {"train": 40, "test": 2}
+    assert "a.csv: 42 rows read, 40 used; left out: 1 without text; left out: 1 without label" in found.decisions
+    assert any(s.startswith("t.csv: 7 rows read, 2 used; left out: 2 with labels") for s in found.decisions)
+
+
+def test_faults_of_several_files_come_together(tmp_path):
+    with pytest.raises(CorpusError, match=r"2 things .*none.csv: no such file.*train.xlsx: unknown kind"):
+        load(tmp_path / "none.csv", test=str(csv(tmp_path / "train.xlsx", rows(3))))
+    path = csv(tmp_path / "a.csv", rows(20))
+    with pytest.raises(CorpusError, match=r"2 things .*there is no column 'txt'.*there is no column 'lable'"):
+        load(path, text="txt", label="lable")
+    with pytest.raises(CorpusError, match="one column cannot be two things"):
+        load(path, text="sentiment", label="sentiment")
+
+
+# --- labels ---------------------------------------------------------------------------------------------------------
+
+
+def option(found, name: str) -> dict[str, str]:
+    """The labels of a `--label-names` that a decision names."""
+    (sentence,) = [s for s in found.decisions if name in s and s.startswith("caution")]
+    words = shlex.split(sentence[sentence.index("--label-names") :])
+    return dict(words[i + 1].split("=", 1) for i, word in enumerate(words) if word == "--label-names")
+
+
+def test_equal_numbers_are_one_class_and_may_be_kept_apart(tmp_path):
+    path = csv(tmp_path / "a.csv", labelled(40, ("0", "1", "0.0", "1.0", "01")))
+    found = load(path)
+    assert found.corpus.labels == ("0", "1")
+    cautions = [s for s in found.decisions if s.startswith("caution")]
+    assert len(cautions) == 2
+    assert '"01", "1", "1.0" are equal numbers' in cautions[1]
+    assert load(path, labels={"1.0": "other"}).corpus.labels == ("0", "1", "other")
+    whole = load(csv(tmp_path / "b.csv", labelled(40, ("1.0", "2.0"))))
+    assert whole.corpus.labels == ("1", "2")
+    assert not [s for s in whole.decisions if s.startswith("caution")]
+    assert load(csv(tmp_path / "c.csv", labelled(40, ("001", "002")))).corpus.labels == ("001", "002")
+    many = load(csv(tmp_path / "d.csv", labelled(60, list(range(12)))))
+    assert many.corpus.labels == tuple(map(str, range(12)))  # in the order of numbers
+
+
+def test_labels_that_differ_in_case_only(tmp_path):
+    labels = ("positive", "Positive", " positive", "negative", "NEGATIVE ", "neutral")
+    path = csv(tmp_path / "a.csv", labelled(42, labels))
+    found = load(path)
+    assert len(found.corpus.labels) == 5
+    names = option(found, '"positive"') | option(found, '"negative"')
+    assert load(path, labels=names).corpus.labels == ("negative", "neutral", "positive")
+
+
+@pytest.mark.parametrize("value", ["-", -1, "?", "n/a"])
+def test_a_label_that_may_mean_no_label(tmp_path, value):
+    frame = pd.DataFrame(labelled(40, (0, 1, value, 2)))
+    frame.to_json(tmp_path / "a.jsonl", orient="records", lines=True)
+    found = load(tmp_path / "a.jsonl")
+    assert str(value) in found.corpus.labels
+    names = option(found, "no label")
+    assert names == {str(value): ""}
+    left = load(tmp_path / "a.jsonl", labels=names, drop=("empty",))
+    assert left.corpus.labels == ("0", "1", "2")
+    assert sum(sizes(left).values()) == 30
+    plain = load(csv(tmp_path / "b.csv", labelled(40, (-1, 1))))  # both are classes
+    assert not [s for s in plain.decisions if s.startswith("caution")]
+
+
+def test_scores_single_rows_and_joined_labels(tmp_path):
+    scores = load(csv(tmp_path / "a.csv", labelled(60, [f"{i / 4:.2f}" for i in range(12)])), label="label")
+    assert set(option(scores, "look like scores")) <= set(scores.corpus.labels)
+    rare = labelled(40, ("no", "yes"))
+    rare.loc[7, "label"] = "rare"
+    found = load(csv(tmp_path / "b.csv", rare))
+    assert "rare" in found.corpus.labels
+    names = option(found, "one row only")
+    assert load(tmp_path / "b.csv", labels=names, drop=("empty",)).corpus.labels == ("no", "yes")
+    joined = load(csv(tmp_path / "c.csv", labelled(40, ("a", "b", "a; b"))))
+    assert option(joined, "several in one row") == {"a; b": "NAME"}
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet", ".csv"])
+def test_several_labels_a_row_are_refused(tmp_path, suffix):
+    for i, values in enumerate(([["a"], ["a", "b"], ["b"]], [[0, 1], [1, 0], [1, 1]], [["a"], ["b"], ["b"]])):
+        frame = labelled(30, values).rename(columns={"label": "labels"})
+        path = tmp_path / f"{i}{suffix}"
+        if suffix == ".csv":
+            csv(path, frame)
+        elif suffix == ".parquet":
+            frame.to_parquet(path)
+        else:
+            frame.to_json(path, orient="records", lines=True)
+        if i == 2:  # lists of one label each are labels
+            assert load(path).corpus.labels == ("a", "b")
+            continue
+        with pytest.raises(
+            CorpusError, match=r"column 'labels' has several labels a row; found \[.*, .*\] in row"
+        ) as one:
+            load(path)
+        assert "\n" not in str(one.value)
+
+
+def test_labels_in_brackets_are_labels(tmp_path):
+    assert load(csv(tmp_path / "a.csv", labelled(20, ("[/neg]", "[pos]")))).corpus.labels == ("[/neg]", "[pos]")
+
+
+@pytest.mark.parametrize("form", ["saved", "parquet"])
+@pytest.mark.parametrize("hidden", [True, False])
+def test_names_that_a_file_gives_to_its_labels_and_test_labels_that_are_hidden(tmp_path, form, hidden):
+    from datasets import ClassLabel, Dataset, DatasetDict
+
+    parts = {}
+    for split, n, start in (("train", 40, 0), ("validation", 12, 100), ("test", 10, 200)):
+        frame = labelled(n, (0, 1), start)
+        frame = frame.assign(label=-1) if split == "test" and hidden else frame
+        parts[split] = Dataset.from_pandas(frame).cast_column("label", ClassLabel(names=["bad", "good"]))
+        (tmp_path / "parquet").mkdir(exist_ok=True)
+        parts[split].to_parquet(str(tmp_path / "parquet" / f"{split}.parquet"))
+    DatasetDict(parts).save_to_disk(str(tmp_path / "saved"))
+    found = load(tmp_path / form)
+    assert found.corpus.labels == ("bad", "good")
+    expected = {"train": 40, "test": 12} if hidden else {"train": 40, "validation": 12, "test": 10}
+    assert sizes(found) == expected
+    assert any("hidden" in s for s in found.decisions) == hidden
+    assert any("validation" in s and "is the test split" in s for s in found.decisions) == hidden
+    named = load(tmp_path / form, labels={"0": "worse", "good": "better"})
+    assert named.corpus.labels == ("better", "worse")
+
+
+def test_test_rows_without_labels_are_hidden_unless_they_were_given(tmp_path):
+    csv(tmp_path / "train.csv", labelled(40, (0, 1)))
+    csv(tmp_path / "test.csv", rows(10, start=60)[["text"]])
+    assert any("held out" in s for s in load(tmp_path).decisions)
+    with pytest.raises(CorpusError, match="the test rows lack a column of the training rows"):
+        load(tmp_path / "train.csv", test=str(tmp_path / "test.csv"))
+    csv(tmp_path / "test.csv", labelled(10, (-1,), 60))
+    with pytest.raises(CorpusError, match=r"rows with labels that the training data do not contain .'-1'"):
+        load(tmp_path / "train.csv", test=str(tmp_path / "test.csv"))
+
+
+# --- which rows -----------------------------------------------------------------------------------------------------
+
+
+def test_some_rows_of_many(tmp_path):
+    frame = labelled(300, ("a", "b"))
+    found = load(csv(tmp_path / "a.csv", frame.sort_values("label")), rows=60)
+    assert sum(sizes(found).values()) == 60
+    assert set(found.corpus.labels) == {"a", "b"}  # not the first of a sorted file
+    assert any("60 of 300 train rows" in s for s in found.decisions)
+    again = load(csv(tmp_path / "b.csv", frame.sample(frac=1, random_state=1)), rows=60)
+    assert set(again.corpus.splits["train"].text) == set(found.corpus.splits["train"].text)
+    test = csv(tmp_path / "t.csv", labelled(80, ("a", "b"), 500))
+    assert sizes(load(tmp_path / "a.csv", test=str(test), rows=50)) == {"train": 50, "test": 50}
+    # with few rows of many classes some are lost, which is no fault of the file
+    many = csv(tmp_path / "m.csv", labelled(300, [f"c{i}" for i in range(50)]))
+    found = load(many, rows=100, test=str(csv(tmp_path / "n.csv", labelled(100, [f"c{i}" for i in range(50)], 500))))
+    assert sizes(found)["test"] < 100
+    assert any("with labels not taken" in s for s in found.decisions)
+
+
+BAD = {"half a character": '{"text": "\\ud83d", "label": 1}', "a list": '{"text": ["b"], "label": 1}'}
+
+
+@pytest.mark.parametrize("fault", BAD)
+def test_texts_that_are_none(tmp_path, fault):
+    good = [json.dumps({"text": f"a {i}", "label": i % 2}) for i in range(20)]
+    (tmp_path / "a.jsonl").write_text("\n".join([*good, BAD[fault]]), encoding="utf-8")
+    with pytest.raises(CorpusError, match=r"rows without text; found 1: row 21 .line 21."):
+        load(tmp_path / "a.jsonl")
+    assert sum(sizes(load(tmp_path / "a.jsonl", drop=("empty",))).values()) == 20
+
+
+def test_numbers_may_be_texts_and_names_may_be_persian(tmp_path):
+    frame = pd.DataFrame({"text": np.arange(20) * 1.5, "label": [i % 2 for i in range(20)]})
+    frame.to_parquet(tmp_path / "اعداد.parquet")
+    csv(tmp_path / "a.csv", frame.assign(text=frame["text"].map(lambda x: f"{x:g}")))
+    assert load(tmp_path / "اعداد.parquet").corpus.fingerprint == load(tmp_path / "a.csv").corpus.fingerprint

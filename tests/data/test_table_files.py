@@ -1,0 +1,211 @@
+"""One file as people have it: every row is read, or what is in doubt is refused with its lines; hints lead on."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import gzip
+import io
+import json
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from soi_lib.data.table_files import read_table
+from soi_lib.errors import CorpusError
+
+ROWS = [
+    (f"the {word} is {i}", "ab"[i % 2])
+    for i, word in enumerate(["lamp", "kettle", "chair", "tent", "sofa", "radio"] * 2)
+]
+
+
+def written(path: Path, text: str | bytes) -> Path:
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def lines(separator: str = ",", end: str = "\n", header: str = "text{}label") -> str:
+    return end.join([header.format(separator), *(separator.join(row) for row in ROWS)]) + end
+
+
+def objects(separator: str = "\n") -> str:
+    return separator.join(json.dumps(dict(zip(("text", "label"), row, strict=True))) for row in ROWS)
+
+
+FORMS: dict[str, tuple[str, str | bytes]] = {
+    "commas": ("a.csv", lines()),
+    "tabs": ("a.tsv", lines("\t")),
+    "tabs in a .csv": ("a.csv", lines("\t")),
+    "semicolons": ("a.csv", lines(";")),
+    "bars in a .txt": ("a.txt", lines("|")),
+    "a .tab file": ("a.tab", lines("\t")),
+    "line ends of Windows": ("a.csv", lines(end="\r\n")),
+    "line ends of old": ("a.csv", lines(end="\r")),
+    "no last line end": ("a.csv", lines().rstrip()),
+    "blank lines": ("a.csv", lines(end="\n\n")),
+    "a mark": ("a.csv", codecs.BOM_UTF8 + lines().encode()),
+    "a mark before a quote": ("a.csv", codecs.BOM_UTF8 + lines(header='"text"{}"label"').encode()),
+    "UTF-16, small end first": ("a.tsv", codecs.BOM_UTF16_LE + lines("\t").encode("utf-16-le")),
+    "UTF-16, big end first": ("a.csv", codecs.BOM_UTF16_BE + lines(";").encode("utf-16-be")),
+    "UTF-32": ("a.csv", codecs.BOM_UTF32_LE + lines().encode("utf-32-le")),
+    "spaces after separators": ("a.csv", lines(", ")),
+    "spaces and quotes": ("a.csv", 'text, label\n' + "".join(f'"{t}", {b}\n' for t, b in ROWS)),
+    "spaces in the header": ("a.tsv", lines("\t", header=" text {} label ")),
+    "columns without a name": ("a.csv", "text,label,,,\n" + "".join(f"{t},{b},,,\n" for t, b in ROWS)),
+    "gzip": ("a.csv.gz", gzip.compress(lines(";").encode())),
+    "JSON lines": ("a.jsonl", objects()),
+    "JSON lines with a mark": ("a.ndjson", codecs.BOM_UTF8 + objects("\r\n\r\n").encode()),
+    "a JSON array": ("a.json", f"[{objects(', ')}]"),
+    "JSON lines in a .json": ("a.json", objects()),
+    "an array in a .jsonl": ("a.jsonl", json.dumps(json.loads(f"[{objects(',')}]"), indent=1)),
+    "a name in Persian": ("نظرها.csv", lines()),
+    "capitals": ("A.CSV", lines()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_of_a_file_is_the_same_table(tmp_path, form):
+    name, content = FORMS[form]
+    table = read_table(written(tmp_path / name, content))
+    assert list(table.frame.columns) == ["text", "label"]
+    assert list(table.frame.itertuples(index=False, name=None)) == ROWS
+
+
+def test_no_header(tmp_path):
+    path = written(tmp_path / "a.csv", lines().partition("\n")[2])
+    table = read_table(path, header=False)
+    assert list(table.frame.columns) == ["1", "2"]
+    assert len(table.frame) == len(ROWS)
+    assert table.row(0) == "row 1 (line 1)"
+
+
+def test_values_of_parquet_stay_what_they_are(tmp_path):
+    frame = pd.DataFrame({"text": ["a", "b", None], "label": pd.array([1, None, 2**60 + 1], dtype="Int64")})
+    frame.set_index("text").to_parquet(tmp_path / "a.parquet")
+    table = read_table(tmp_path / "a.parquet")
+    assert set(table.frame.columns) == {"text", "label"}  # an index is a column as well
+    assert table.frame["label"].tolist() == [1, None, 2**60 + 1]
+    assert table.row(2) == "row 3"
+
+
+@pytest.mark.parametrize(("name", "separator"), [("a.tsv", "\t"), ("a.csv", ","), ("a.csv", ";")])
+@pytest.mark.parametrize("at", [0, 5, 11])
+@pytest.mark.parametrize("text", ['"unpaired', '"said" he', 'five " more', 'the end"', '"""', '"'])
+def test_a_quote_that_does_not_pair_is_a_character(tmp_path, name, separator, at, text):
+    rows = [*ROWS[:at], (text, "b"), *ROWS[at + 1 :]]
+    for columns, order in ((["text", "label"], 1), (["label", "text"], -1)):
+        body = [separator.join(row[::order]) for row in rows]
+        table = read_table(written(tmp_path / name, "\n".join([separator.join(columns), *body, ""])))
+        assert list(table.frame[["text", "label"]].itertuples(index=False, name=None)) == rows
+
+
+def test_texts_of_several_lines_are_one_row(tmp_path):
+    rows = [*ROWS, ("Hello, you\nthanks", "a"), ('he said "no",\nand\n\nleft', "b"), ("", "a"), ("x\r\ny", "b")]
+    with open(tmp_path / "a.csv", "w", newline="", encoding="utf-8") as handle:
+        csv.writer(handle, lineterminator="\n").writerows([("text", "label"), *rows])
+    table = read_table(tmp_path / "a.csv")
+    assert list(table.frame.itertuples(index=False, name=None)) == rows
+    assert table.row(len(ROWS) + 1) == f"row {len(ROWS) + 2} (line {len(ROWS) + 4})"
+
+
+def test_quotes_that_pair_over_rows_are_refused_with_their_lines(tmp_path):
+    rows = [*ROWS[:4], ('"an inch', "a"), *ROWS[4:8], ('of 5"', "b"), *ROWS[8:]]
+    path = written(tmp_path / "a.tsv", "label\ttext\n" + "".join(f"{b}\t{t}\n" for t, b in rows))
+    with pytest.raises(
+        CorpusError, match=r"a quote opens in line 6 and closes in line 11.*\"like \"\"this\"\" one\""
+    ) as one:
+        read_table(path)
+    assert "\n" not in str(one.value)
+    fixed = path.read_text().replace('"an inch', '"""an inch"').replace('of 5"', '"of 5"""')  # as the hint says
+    assert read_table(written(path, fixed)).frame["text"].tolist() == [t for t, _ in rows]
+
+
+TEXT = st.text(alphabet='ab "\n,;\t|é', min_size=1, max_size=12)
+
+
+@settings(max_examples=150, deadline=None)
+@given(texts=st.lists(TEXT, min_size=6, max_size=12), separator=st.sampled_from(",;\t|"))
+def test_what_a_csv_writer_wrote_is_read_as_it_was(tmp_path_factory, texts, separator):
+    rows = [(text, "pq"[i % 2]) for i, text in enumerate(texts)]
+    handle = io.StringIO(newline="")
+    csv.writer(handle, delimiter=separator, lineterminator="\n").writerows([("text", "label"), *rows])
+    path = written(tmp_path_factory.mktemp("h") / "a.csv", handle.getvalue())
+    try:
+        found = list(read_table(path).frame.itertuples(index=False, name=None))
+    except CorpusError:  # a text that reads as rows of its own
+        assert any("\n" in text and separator in text for text in texts)
+        return
+    assert found == rows
+
+
+@settings(max_examples=300, deadline=None)
+@given(texts=st.lists(st.text(alphabet='ab "', min_size=1, max_size=8), min_size=6, max_size=12))
+def test_rows_are_never_lost_in_silence(tmp_path_factory, texts):
+    """Lines that nobody quoted, with quotes anywhere: all rows, each with its label, or a refusal."""
+    body = "".join(f"{'pq'[i % 2]}\t{text}\n" for i, text in enumerate(texts))
+    path = written(tmp_path_factory.mktemp("h") / "a.tsv", "label\ttext\n" + body)
+    try:
+        frame = read_table(path).frame
+    except CorpusError:
+        return
+    assert frame["label"].tolist() == ["pq"[i % 2] for i in range(len(texts))]
+    assert [t.replace('"', "") for t in frame["text"]] == [t.replace('"', "") for t in texts]
+
+
+FAULTS = {
+    "fields": (
+        "a.csv",
+        "text,label\na,b\nc,d,e\nf\n",
+        r"another number of fields.*found 1, 3 in line 3, 4, expected 2",
+    ),
+    "JSON": ("a.jsonl", '{"a": 1}\n{"a"\n[1]\n', r"a.jsonl line 2, 3: not every row is a JSON object"),
+    "a cut array": ("a.json", '[{"text": "a"}, {"text": "b"}', r"a.json line 1: not every row .*expected one array"),
+    "a number in an array": ("a.json", '[{"text": "a"}, 3]', r"not every row is a JSON object"),
+    "Parquet": ("a.parquet", "no", r"a.parquet: the file cannot be read"),
+    "gzip": ("a.csv.gz", gzip.compress(b"text,label\n")[:-6], r"the file cannot be read"),
+    "a spreadsheet": ("a.xlsx", "PK", r"unknown kind of file; found .xlsx.*save it as CSV"),
+    "no suffix": ("a", "text,label\n", r"unknown kind of file; found no suffix"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_faults_are_named_with_their_lines(tmp_path, fault):
+    name, content, message = FAULTS[fault]
+    with pytest.raises(CorpusError, match=message) as one:
+        read_table(written(tmp_path / name, content))
+    assert "\n" not in str(one.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding", "hinted"),
+    [
+        ("caf\xe9", "cp1252", "cp1252"),
+        ("plain", "utf-16-le", "utf-16-le"),
+        ("plain", "utf-16-be", "utf-16-be"),
+    ],
+)
+def test_the_hint_on_an_encoding_leads_to_the_rows(tmp_path, text, encoding, hinted):
+    path = written(tmp_path / "a.csv", f"text,label\n{text},a\n".encode(encoding))
+    with pytest.raises(CorpusError, match="is not UTF-8") as one:
+        read_table(path)
+    option = re.search(r"--encoding (\S+)", str(one.value))
+    assert option is not None
+    assert option[1] == hinted
+    assert read_table(path, encoding=option[1]).frame["text"].tolist() == [text]
+    with pytest.raises(CorpusError, match="unknown encoding; found 'utf-99'"):
+        read_table(path, encoding="utf-99")
+
+
+def test_the_hint_on_a_separator_leads_to_the_rows(tmp_path):
+    path = written(tmp_path / "a.csv", "text~label\na, b~c\nd~e\n")
+    with pytest.raises(CorpusError, match=r"another number of fields.*--separator"):
+        read_table(path)
+    assert read_table(path, separator="~").frame["text"].tolist() == ["a, b", "d"]
+    assert read_table(written(path, "text\tlabel\na,b\tc\n"), separator="tab").frame["text"].tolist() == ["a,b"]
+    with pytest.raises(CorpusError, match=r"--separator: a separator is one character; found '::'"):
+        read_table(path, separator="::")
