@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -175,7 +176,6 @@ BAD = {
 
 @pytest.mark.parametrize("name", BAD)
 def test_bad_input_is_one_line_and_writes_nothing(soi, place, name):
-    import re
 
     content, words, message = BAD[name]
     write(place / "bad.csv", content)
@@ -301,3 +301,49 @@ def test_ten_megabytes_in_one_cell(soi, place, tmp_path):
         patch.setattr(own, "run_all", lambda specs, store, **_: [do_run(spec, store) for spec in specs])
         (run,) = own.train(todo)
     assert run.metrics["long"]["truncated"]["train"] + run.metrics["long"]["truncated"]["test"] == 1
+
+
+def test_how_a_file_is_read_may_be_said(soi, place):
+    name = "نظر‌ها.csv.gz"
+    frame = rows(64, labels=("no", "yes"))
+    frame.to_csv(place / name, sep="~", header=False, index=False, encoding="cp1252")
+    csv(place / "other.csv", rows(40, member="yelp", labels=(0, 1)))
+    words = (
+        "train", "--train", name, "--text", "نظر-ها=1", "--label", "نظر-ها=2", "--no-header", "--separator", "~",
+        "--encoding", "cp1252", "--label-names", "no=bad,yes=good, really", "--rows", 40,
+        "--model", "tiny", "--epochs", 2, "--out", "new", "--dry-run", "--json",
+    )  # fmt: skip
+    code, out, err = soi(*words)
+    assert code == 0, err
+    told = json.loads(out)
+    assert sum(told["rows"]["نظر-ها"].values()) == 40
+    assert told["labels"]["نظر-ها"] == ["bad", "good, really"]
+    assert "نظر-ها" in err
+    code, out, err = soi(
+        "train", "--member", "a=good.csv", "--member", "b=other.csv", "--label-names", "b=0=no,1=yes",
+        "--model", "tiny", "--epochs", 2, "--out", "new", "--dry-run", "--json", "--quiet",
+    )  # fmt: skip
+    assert code == 0, err
+    assert json.loads(out)["labels"] == {"a": ["no", "yes"], "b": ["no", "yes"]}
+    assert "share a head" in " ".join(json.loads(out)["decided"])
+    for words, message in (
+        (("--label-names", "no"), "--label-names: this names nothing; found 'no', expected KEY=VALUE"),
+        (("--split", "tset=x"), "good.csv: splits: .*'tset'|good.csv: splits: "),
+        (("--separator", "::"), "a separator is one character"),
+        (("--encoding", "utf-99"), "unknown encoding"),
+    ):
+        code, out, err = soi(*GOOD, *words, "--out", "never")
+        assert (code, out, len(err.splitlines())) == (2, "", 1)
+        assert re.search(message, err), err
+    assert not (place / "never").exists()
+
+
+def test_what_a_user_wrote_is_shown_as_it_is(soi, place):
+    csv(place / "marked.csv", rows(40, labels=("[/neg]", "[bold]:warning:")))
+    code, _, err = soi("train", "--train", "marked.csv", "--model", "tiny", "--epochs", 2, "--out", "new", "--dry-run")
+    assert code == 0, err
+    assert "[/neg]" in err
+    assert "[bold]:warning:" in err
+    (place / "[b].csv").write_text("text,label\n", encoding="utf-8")
+    code, _, err = soi("train", "--train", "[b].csv", "--model", "tiny", "--out", "never")
+    assert (code, err.startswith("error: [b].csv: there are no rows")) == (2, True)

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from soi_lib import atomic
 from soi_lib.data.columns import IDS, id_trouble, ids_of, text_columns, text_of
 from soi_lib.data.dataset import Corpus, Split
-from soi_lib.data.labels import label_lists, label_text
+from soi_lib.data.labels import equal_numbers, label_lists, label_text
 from soi_lib.data.table_files import Table, kind_of, read_table
 from soi_lib.errors import AlignmentError, CorpusError, SoiError, nearest, raise_all
 
@@ -161,7 +161,7 @@ def trained_rows(dynamics: Path) -> TrainedRows | None:
     import pyarrow.parquet as pq
 
     path = dynamics.parent.parent / "rows" / dynamics.name
-    if dynamics.parent.name != "dynamics" or not path.is_file():
+    if not dynamics.parent.name.startswith("dynamics") or not path.is_file():
         return None
     table = pq.read_table(path)
     ids, texts, labels = (table[name].to_pylist() for name in ("id", "text", "label"))
@@ -185,13 +185,16 @@ def _moved(
 ) -> dict[int, int]:
     """Where the examples (by position in `ids`) are whose row is not as it was trained on. Raises AlignmentError."""
     frame, label = table.frame, trained.reading["columns"]["label"]
-    sides = [[text_of(value) for value in frame[name]] for name in texts]
+    sides = [[str(text_of(value)) for value in frame[name]] for name in texts]
     marks = [_fingerprint(*row) for row in zip(*sides, strict=True)] if sides else [0] * len(frame)
     labels: list[str | None] = [None] * len(frame)  # not compared where there is no such column
     if label in frame:
         given, names = table.names.get(label, ()), trained.reading["labels"]
         values = [one[0] if one else None for one in label_lists(list(frame[label]))]
-        labels = [names.get(label_text(value), label_text(value, given)) for value in values]
+        shown = [label_text(value, given) for value in values]
+        equal = equal_numbers(label for label in shown if label is not None)
+        written = [label_text(value) for value in values]
+        labels = [names.get(w, equal.get(str(s), s)) for w, s in zip(written, shown, strict=True)]
     then = [trained.rows.get(key, (-1, "")) for key in ids]
     wanted = [(text, name if label in frame else None) for text, name in then]
     now = list(zip(marks, labels, strict=True))

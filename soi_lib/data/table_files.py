@@ -167,6 +167,8 @@ def _separated(path: Path, lines: list[str], encoding: str, separator: str | Non
         if len(others) == 1:
             ((chosen, records),) = others.items()
             notes.append(f"separator: {_SEPARATORS[chosen]}, the only one that fits every line")
+    if not records.fields:
+        return Table(pd.DataFrame(), str(path))
     if records.unpaired:
         notes.append(f"quotes that do not pair are characters (line {some([i + 1 for i in records.unpaired])})")
         plain = _cut(lines, chosen, quotes=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pandas as pd
 import pytest
 from authors_data import MEMBERS, as_parquet, class_label_folder, tables, tiny_bert
 from fake_hub import COMMIT, serve
+from own_data import csv, rows
 
 from paper.datasets import load
 from soi_lib.data import sources
@@ -262,3 +264,37 @@ def test_a_hub_is_asked_once_and_gives_what_a_folder_gives(tmp_path, cache):
     assert len([one for one in seen if one.startswith("GET") and one.endswith("model.safetensors")]) == 1
     assert not [one for one in seen if "pytorch_model" in one]
     assert [f.name for f in (cache / "encoders").glob("[!.]*")] == [f"google-bert--bert-base-uncased-{COMMIT}"]
+
+
+CONFIGS = """
+from soi_lib.data.load import load_dataset
+from soi_lib.data.places import DatasetSpec
+from soi_lib.errors import SoiError
+for more in ({}, {"config": "small"}, {"config": "small", "splits": {"train": "every"}}, {"config": "none"}):
+    try:
+        found = load_dataset("a", DatasetSpec(hub="someone/words", strict=False, **more))
+        print(found.corpus.labels, found.corpus.card.origin, sum(map(len, found.corpus.splits.values())))
+    except SoiError as error:
+        print(error)
+"""
+
+
+def test_configurations_and_splits_of_a_hub_dataset_are_asked_for(tmp_path, cache):
+    """Each hint gives the option that the next attempt uses."""
+    place = tmp_path / "hub" / "datasets" / "someone" / "words"
+    place.mkdir(parents=True)
+    front = ["---", "configs:"]
+    for config in ("small", "large"):
+        csv(place / f"{config}.csv", rows(30))
+        front += [f"- config_name: {config}", "  data_files:", "  - split: every", f"    path: {config}.csv"]
+    (place / "README.md").write_text("\n".join([*front, "---", ""]), encoding="utf-8")
+    with serve(tmp_path / "hub") as (address, _):
+        here = {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0"}
+        command = [sys.executable, "-c", CONFIGS]
+        done = subprocess.run(command, env=os.environ | here, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    several, unnamed, read, unknown = done.stdout.splitlines()
+    assert re.search(r"someone/words .*'small'.*--config", several)
+    assert re.search(r"no split for 'train'; found every.*--split train=every", unnamed)
+    assert read == f"('0', '4') someone/words@{COMMIT} 30"
+    assert re.search(r"someone/words .*none.*--config", unknown)

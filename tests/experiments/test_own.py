@@ -236,3 +236,15 @@ def test_sizes_and_models_that_cannot_be(place, tmp_path):
         with pytest.raises(EncoderError, match=message):
             own.prepare(own.TrainRequest(**(values | {"model": str(model)})), tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+def test_persian_on_the_english_model_is_cautioned(tmp_path, monkeypatch, wheels):
+    monkeypatch.delenv("SOI_CACHE")
+    persian = pd.DataFrame({"text": [f"این کتاب {i} خوب بود" for i in range(20)], "label": [i % 2 for i in range(20)]})
+    french = persian.assign(text=[f"la pièce n° {i} était très réussie" for i in range(20)])
+    for frame, many in ((persian, 1), (french, 0)):
+        datasets = {"a": DatasetSpec(path=str(csv(tmp_path / "a.csv", frame)))}
+        todo = own.prepare(own.TrainRequest(datasets), tmp_path / "new")
+        cautions = [sentence for sentence in todo.decisions if sentence.startswith("caution")]
+        assert len(cautions) == many
+        assert all("--model e5" in sentence for sentence in cautions)
