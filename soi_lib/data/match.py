@@ -113,7 +113,7 @@ def match(
     rows = [place.get(key) for key in keys]
     texts = [name for part in ("text", "text_pair") if (name := known.get(part)) in have] or _texts(table)
     if trained is not None and (moved := _moved(table, texts, trained, wanted, rows)):
-        by, keys = "text and label, as the rows are not where they were when they were trained on", wanted
+        by = "text and label, as the rows are not where they were when they were trained on"
         rows = [moved.get(i, row) for i, row in enumerate(rows)]
     missing = [i for i, row in enumerate(rows) if row is None]
     if missing:
