@@ -170,18 +170,21 @@ def _scores(
 
 
 def _standardised(values: Array) -> Array:
-    """(C, N) with means 0 and a total variance of 1 over the C rows; numbers (C = 1) become ranks. NaN if constant."""
+    """(G, C, N) with means 0 and, in each of the G, a total variance of 1 over the C rows; NaN where that is 0.
+
+    Numbers (C = 1) become ranks first.
+    """
     from scipy.stats import rankdata  # type: ignore[import-untyped]
 
-    x = rankdata(values, axis=1) if len(values) == 1 else values
-    x = x - x.mean(axis=1, keepdims=True)
-    total = (x**2).mean(axis=1).sum()
-    return np.full_like(x, np.nan) if total < 1e-12 else x / total**0.5
+    x = rankdata(values, axis=2) if values.shape[1] == 1 else values
+    x = x - x.mean(axis=2, keepdims=True)
+    total = (x**2).mean(axis=2).sum(axis=1)[:, None, None]
+    return np.divide(x, total**0.5, out=np.full_like(x, np.nan), where=total > 1e-12)
 
 
 def _agreement(values: Array, level: float) -> tuple[float, float, float]:
     """Agreement over all pairs of single runs, with its interval: a jackknife over runs, on Fisher's scale."""
-    z = np.stack([_standardised(run) for run in values])
+    z = _standardised(values)
     runs, n = len(z), z.shape[2]
     if np.isnan(z).any():
         return np.nan, np.nan, np.nan
@@ -208,14 +211,14 @@ def _agreement(values: Array, level: float) -> tuple[float, float, float]:
 def _measured(values: Array, k: int) -> float:
     """Mean agreement between the means of two disjoint groups of `k` runs."""
     numbers = range(len(values))
-    groups = [
+    splits = [
         (first, second)
         for first in combinations(numbers, k)
         for second in combinations([r for r in numbers if r > first[0] and r not in first], k)
     ]
-    chosen = groups[:: -(-len(groups) // _SPLITS)]
-    means = {group: _standardised(values[list(group)].mean(axis=0)) for pair in chosen for group in pair}
-    return float(np.mean([(means[a] * means[b]).sum(axis=0).mean() for a, b in chosen]))
+    splits = splits[:: -(-len(splits) // _SPLITS)]
+    sides = [_standardised(np.stack([values[list(split[side])].mean(axis=0) for split in splits])) for side in (0, 1)]
+    return float((sides[0] * sides[1]).sum(axis=1).mean())
 
 
 def _runs(number: float) -> str:

@@ -100,8 +100,12 @@ def reliability(
     between averages of k runs, beside what is predicted from single runs.
     """
     from soi_lib.analysis.reliability import reliability as measure
+    from soi_lib.data.match import check_same_rows
 
-    found = measure([_side(path, member)[1] for path in runs], early=early)
+    sides = [_side(path, member) for path in runs]
+    for file, _ in sides[1:]:
+        check_same_rows(sides[0][0], file)
+    found = measure([dynamics for _, dynamics in sides], early=early)
     if as_json:
         tables = {"scores": found.table, "averaged": found.curve}
         finite = {name: [_finite(row) for row in frame.to_dict("records")] for name, frame in tables.items()}

@@ -38,10 +38,10 @@ def test_contributions_average_to_the_score_of_scikit_learn(score) -> None:
 def test_their_spread_is_that_of_a_bootstrap(score) -> None:
     gold, given = sample(score)
     rng = np.random.default_rng(0)
-    draws = rng.integers(len(gold), size=(1500, len(gold)))
+    draws = rng.integers(len(gold), size=(400, len(gold)))
     bootstrap = np.std([THEIRS[score](gold[i], given[0][i]) for i in draws])
     one = mean_effect(contributions(score, gold, given[:1]))
-    assert one.by_examples**0.5 == pytest.approx(bootstrap, rel=0.06)
+    assert one.by_examples**0.5 == pytest.approx(bootstrap, rel=0.1)
 
 
 def planted(rng, seeds: int, n: int, seed_spread: float):

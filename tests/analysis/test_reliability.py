@@ -58,10 +58,10 @@ def test_agreement_of_averages_is_as_predicted_and_as_planted() -> None:
 @pytest.mark.parametrize("runs", [2, 3, 5])
 def test_intervals_contain_the_truth_as_often_as_they_say(runs) -> None:
     inside = []
-    for seed in range(150):
-        row = reliability(planted(0.5, runs=runs, n=150, seed=seed)).table.set_index("score").loc["confidence"]
+    for seed in range(80):
+        row = reliability(planted(0.5, runs=runs, n=100, seed=seed)).table.set_index("score").loc["confidence"]
         inside.append(row["low"] <= rank_correlation(0.5) <= row["high"])
-    assert 0.9 <= np.mean(inside) <= 1.0
+    assert np.mean(inside) >= 0.9
 
 
 def test_numbers_are_spearmans_and_categories_kappa() -> None:
