@@ -1,0 +1,72 @@
+"""Disagreement against error, on data whose truth is planted."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import spearmanr
+from synthetic import learn
+
+from paper.disagreement import contested, disagreement, doubts, partial_correlation, separation
+from soi_lib.dynamics import TrainingDynamics
+
+
+def test_disagreement_is_counted_per_example() -> None:
+    table = disagreement(
+        pd.DataFrame({"id": ["a", "b", "c"], "ratings": [[2, 2, 2, 2], [3, 3, 3, -1], [-2, 2, 1, -1]]})
+    )
+    assert table["entropy"].tolist() == pytest.approx([0, 0.8113, 2], abs=1e-4)
+    assert table["opposed"].tolist() == [0, 0.25, 0.5]
+    assert table["distance"].tolist() == [2, 2, 0]
+
+
+def confounded(n: int = 2000, seeds: int = 5, own: float = 0.0, seed: int = 0):
+    """Distance drives both entropy and loss; `own` is what entropy adds to the loss by itself."""
+    rng = np.random.default_rng(seed)
+    distance = rng.uniform(0.8, 4, size=n)
+    entropy = -distance + rng.normal(size=n)
+    loss = -distance + own * (entropy + distance) + rng.normal(size=n) + rng.normal(size=(seeds, n))
+    return distance, entropy, loss
+
+
+def test_what_distance_explains_is_no_effect_of_disagreement() -> None:
+    distance, entropy, loss = confounded()
+    assert spearmanr(entropy, loss.mean(axis=0)).statistic > 0.3
+    assert partial_correlation(entropy, loss, distance).value == pytest.approx(0, abs=0.05)
+    distance, entropy, loss = confounded(own=1.0)
+    found = partial_correlation(entropy, loss, distance).interval()
+    assert found.low > 0.3
+
+
+def test_the_interval_of_a_partial_correlation_covers_as_it_says() -> None:
+    found = [partial_correlation(e, y, d).interval() for d, e, y in (confounded(300, seed=s) for s in range(200))]
+    assert 0.9 <= np.mean([f.low <= 0 <= f.high for f in found]) <= 0.995
+
+
+def test_contested_examples_are_no_nearer_to_zero_than_the_others() -> None:
+    distance, entropy, _ = confounded()
+    table = pd.DataFrame({"distance": distance, "entropy": entropy})
+    chosen = contested(table)
+    assert chosen.mean() == pytest.approx(0.2, abs=0.01)
+    assert entropy[chosen].mean() > entropy[~chosen].mean() + 1
+    assert distance[chosen].mean() == pytest.approx(distance[~chosen].mean(), abs=0.1)
+
+
+def flipped(run: TrainingDynamics, rows: np.ndarray) -> TrainingDynamics:
+    """The run as if the labels of `rows` were wrong."""
+    p = run.p_gold.copy()
+    p[:, rows] = 1 - p[:, rows]
+    return TrainingDynamics(run.ids, run.gold, p, p > 0.5, run.meta)
+
+
+def test_flipped_labels_are_told_from_contested_ones_where_they_look_different() -> None:
+    runs = [learn(600, 8, seed=seed) for seed in range(5)]
+    odd, even = np.arange(1, 600, 2), np.arange(0, 600, 2)
+    for make, low, high in ((lambda run: run, 0.4, 0.6), (lambda run: flipped(run, odd), 0.8, 1.0)):
+        scores = [doubts(make(run)) for run in runs]
+        for name in ("confidence", "aum", "correctness", "category"):
+            values = np.stack([score[name] for score in scores])
+            found = separation(values[:, odd], values[:, even]).interval()
+            assert low <= found.value <= high, name
+            assert (found.low > 0.5) == (low > 0.5), name
