@@ -28,7 +28,7 @@ was tried on the way, and what failed, is in [LOG.md](LOG.md). How well wrong la
 To measure: close everything else, then `.venv/bin/python benchmarks/NAME.py` for training, recording, analysis,
 streaming and whole (`--quick` only shows that it works), and `benchmarks/gpu.sh` where there is a GPU. Each call is
 appended to its record; the table shows the latest one that has the figure. Kills are counted by a test,
-`.venv/bin/python tests/experiments/kill_anywhere.py --kills 100 --seed 0 --command --log benchmarks/results/kill.json`.
+`.venv/bin/python tests/runs/kill_anywhere.py --kills 100 --seed 0 --command --log benchmarks/results/kill.json`.
 """
 TITLES = {
     "training": "Training beside the Hugging Face Trainer",

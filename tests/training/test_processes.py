@@ -9,11 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-
-sys.path.append(str(Path(__file__).parents[1] / "experiments"))
-
 import together
+import torch
 from tiny_grid import make
 
 from paper.datasets import load

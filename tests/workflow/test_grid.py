@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "experiments")]
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "runs")]
 
 import fake_slurm  # noqa: E402
 import tiny_grid  # noqa: E402

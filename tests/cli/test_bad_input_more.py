@@ -1,6 +1,6 @@
 """Bad input as a person gives it to the commands that read: one line, exit code 2, nothing written, nothing lost.
 
-What `soi train` refuses in a file is in test_cli_train, damage on disk in experiments/test_damage, and what the library
+What `soi train` refuses in a file is in test_cli_train, damage on disk in runs/test_damage, and what the library
 refuses in memory beside its own module.
 """
 

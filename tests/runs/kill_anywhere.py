@@ -1,6 +1,6 @@
 """Kills a reproduction at random moments in all its phases, restarts it, and compares what is left, bit for bit.
 
-    python tests/experiments/kill_anywhere.py --kills 100 --seed 0 --log kills.json
+    python tests/runs/kill_anywhere.py --kills 100 --seed 0 --log kills.json
 
 One attempt is `reproduce --record` and then `results` on a tiny profile, in a process group of its own that
 is killed with SIGKILL: parent and workers at once. The moment is drawn in two steps, so that short phases are met as
