@@ -22,7 +22,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from soi_lib import atomic
+from soi_lib import files
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -174,7 +174,7 @@ class Record:
         """Append this call to the record, or bring it up to date there."""
         held = json.loads(self.path.read_text(encoding="utf-8")) if self.path.exists() else []
         held = [one for one in held if one["started"] != self.value["started"]]
-        atomic.write_json(self.path, [*held, self.value])
+        files.write_json(self.path, [*held, self.value])
         return self.path
 
 

@@ -35,7 +35,7 @@ from scipy import stats
 from sklearn.metrics import average_precision_score
 from tqdm.auto import tqdm
 
-from soi_lib import TrainingDynamics, atomic
+from soi_lib import TrainingDynamics, files
 from soi_lib.analysis.label_issues import DEFAULT_RULE, RULES, suspects
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -85,7 +85,7 @@ def main() -> int:
     rankings = {cell: ranked(given, *cell) for cell in tqdm(cells, desc="rank", dynamic_ncols=True)}
     report = summary(given, rankings)
     report["seconds_of_this_call"] = round(spent, 1)
-    atomic.write_json(given.out, report)
+    files.write_json(given.out, report)
     show(report)
     print(given.out)
     return 0
@@ -169,7 +169,7 @@ def do(given: argparse.Namespace, job: dict[str, Any], progress: Callable[[int],
     number = int(job["part"].split()[1]) - 1
     inside, outside = folds_of(labels, job["folds"], job["seed"])[number]
     result = train(job, split, labels, inside, outside, progress)
-    with atomic.replacing(path) as tmp, open(tmp, "wb") as handle:
+    with files.replacing(path) as tmp, open(tmp, "wb") as handle:
         np.save(handle, result.predictions[job["corpus"]]["rest"].probabilities, allow_pickle=False)
 
 

@@ -51,7 +51,7 @@ def main() -> int:
         same = options.out.exists() and options.out.read_text(encoding="utf-8") == text
         print("the table is up to date" if same else "the table is not what the records say: run benchmarks/table.py")
         return 0 if same else 1
-    bench.atomic.write_text(options.out, text)
+    bench.files.write_text(options.out, text)
     print(options.out)
     return 0
 

@@ -24,8 +24,8 @@ import yaml
 from tqdm.auto import tqdm
 
 from paper.looking import look_files, write_look
-from soi_lib import atomic
 from soi_lib.errors import SoiError
+from soi_lib.files import replacing, write_bytes, write_json, write_text
 from soi_lib.runs.progress import error_stream
 
 STAGE = Path("_build/stage")
@@ -142,7 +142,7 @@ def execute(
             values[name] = Path(os.path.relpath(root / values[name], source.parent)).as_posix()
         run_notebook(source, target, values, cwd=source.parent, environment=environment)
         body = target.read_bytes()
-        atomic.write_text(target.with_suffix(".sha256"), f"{stamp} {hashlib.sha256(body).hexdigest()}\n")
+        write_text(target.with_suffix(".sha256"), f"{stamp} {hashlib.sha256(body).hexdigest()}\n")
         return path
 
     with (
@@ -178,7 +178,7 @@ def run_notebook(
             raise SoiError("cannot be the name of a parameter", where=source, found=repr(name))
         if "\0" in str(value):
             raise SoiError(f"a NUL character in the parameter {name}", where=source, found=repr(value))
-    with atomic.replacing(target) as tmp:
+    with replacing(target) as tmp:
         call = {"source": str(source.resolve()), "target": str(tmp.resolve()), "parameters": parameters}
         quieter = {"PYTHONWARNINGS": "ignore", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
         done = subprocess.run(
@@ -258,7 +258,7 @@ def stage(root: Path, executed: Path) -> bool:
         body = source.read_bytes()
         place = target / name
         if not place.exists() or place.read_bytes() != body:
-            atomic.write_bytes(place, body)
+            write_bytes(place, body)
             changed = True
     return changed
 
@@ -284,7 +284,7 @@ def render(root: Path, *, quiet: bool) -> Path:
         print("rendering the book (about half a minute)", file=sys.stderr)
     done = subprocess.run(command, capture_output=True, text=True)
     said = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr)  # colours are for a terminal
-    atomic.write_text(log, said)
+    write_text(log, said)
     if done.returncode != 0:
         lines = re.findall(r".*(?:WARNING|ERROR).*", said)
         raise SoiError(
@@ -293,7 +293,7 @@ def render(root: Path, *, quiet: bool) -> Path:
     index = root / "_build" / "html" / "index.html"
     first = f"{toc_files(root)[0]}.html"
     # Jupyter Book's own front door has no icon, so browsers ask for one that is not there.
-    atomic.write_text(index, _FRONT_DOOR.format(first=first))
+    write_text(index, _FRONT_DOOR.format(first=first))
     return index
 
 
@@ -346,7 +346,7 @@ def make_book(
     value = results.summary(sizes, done, commit())
     held = json.loads(target.read_text(encoding="utf-8")) if target.exists() else {}
     if held | {"commit": value["commit"]} != value:
-        atomic.write_json(target, value)
+        write_json(target, value)
     own = Path(profile).suffix in (".yaml", ".yml")  # seen from a notebook, a file lies elsewhere
     name = os.path.relpath(root / profile, root / "notebooks") if own else sizes.name
     of_runs: dict[str, Any] = {"profile": name, "runs": runs.as_posix()}
@@ -367,7 +367,7 @@ def make_book(
     stamp = _stage_hash(root / STAGE) + library_hash()
     if not index.exists() or not rendered.exists() or rendered.read_text(encoding="utf-8").strip() != stamp:
         render(root, quiet=quiet)
-        atomic.write_text(rendered, stamp + "\n")
+        write_text(rendered, stamp + "\n")
     return index
 
 

@@ -178,7 +178,7 @@ def results(
 
     Trains nothing: a run that is missing is an error.
     """
-    from soi_lib import atomic
+    from soi_lib import files
     from soi_lib.runs.config import load_profile
     from soi_lib.runs.results import finished, summary
     from soi_lib.runs.run import commit
@@ -190,7 +190,7 @@ def results(
     if out is None:
         print_json(value)
     else:
-        atomic.write_json(out, value)
+        files.write_json(out, value)
         typer.echo(out)
 
 

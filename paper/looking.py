@@ -16,7 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from soi_lib import atomic
+from soi_lib import files
 from soi_lib.analysis.transitions import transition_matrix
 from soi_lib.runs.config import Profile
 from soi_lib.runs.results import Results
@@ -51,8 +51,8 @@ def write_look(root: Path, profile: Profile, runs: Sequence[StoredRun], *, quiet
         if file.name not in written:
             file.unlink()
     for name, body in written.items():
-        atomic.write_text(folder / name, body)
-    atomic.write_json(kept, {"stamp": stamp, "files": _hashes(folder)})
+        files.write_text(folder / name, body)
+    files.write_json(kept, {"stamp": stamp, "files": _hashes(folder)})
     return True
 
 

@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from soi_lib import atomic
+from soi_lib import files
 from soi_lib.analysis.statistics import mean_interval
 from soi_lib.data.dataset import Split, normalise
 from soi_lib.errors import CorpusError, StoreError
@@ -138,7 +138,7 @@ def open_similarity(results: Results, runs: str | Path = "", *, n: int = 64, dra
     if known.get("key") != key:
         table = task_similarity(part.members, part.encoder, **settings)  # type: ignore[arg-type]
         known = {"key": key, "rows": json.loads(table.to_json(orient="records"))}
-        atomic.write_json(path, known | {"sha256": key_of(known)})
+        files.write_json(path, known | {"sha256": key_of(known)})
     return pd.DataFrame(known["rows"], columns=COLUMNS)
 
 

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from soi_lib.atomic import replacing
 from soi_lib.errors import ChecksumError, FormatError, RangeError, SchemaError, SoiError
+from soi_lib.files import replacing
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -20,9 +20,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from soi_lib import atomic
+from soi_lib import files
 from soi_lib.errors import FetchError, nearest
-from soi_lib.paths import cache_dir, resource
+from soi_lib.files import cache_dir, resource
 
 _LINE = re.compile(r"(\S+)==(\S+) --hash=sha256:([0-9a-f]{64})(?:\s+# (\d+) bytes)?")
 _PLATFORM = "manylinux_2_17_x86_64"  # the one platform wheel is read as data, so any machine takes this build of it
@@ -57,7 +57,7 @@ class Package:
 
     def present(self, *, verify: bool = False) -> bool:
         """Whether the wheel is in the cache with the pinned bytes; `verify` reads all of them again."""
-        return self.path.is_file() and atomic.stamped_sha256(self.path, verify=verify) == self.sha256
+        return self.path.is_file() and files.stamped_sha256(self.path, verify=verify) == self.sha256
 
 
 def read_list() -> list[Package]:
@@ -79,8 +79,8 @@ def fetch(progress: bool = True, *, verify: bool = False, packages: list[Package
     if not all([package.present(verify=verify) for package in packages]):  # a list: verify looks at every one
         folder = cache_dir() / "packages"
         try:
-            with atomic.locked(folder / ".lock"):
-                atomic.sweep(folder)  # what a killed fetch left
+            with files.locked(folder / ".lock"):
+                files.sweep(folder)  # what a killed fetch left
                 # another process may have been quicker
                 _download([package for package in packages if not package.present()], folder, progress)
         except OSError as error:
@@ -124,7 +124,7 @@ def _download(packages: list[Package], folder: Path, progress: bool) -> None:
 
     if not packages:
         return
-    with tempfile.TemporaryDirectory(prefix=atomic.temporary(), dir=folder) as beside:
+    with tempfile.TemporaryDirectory(prefix=files.temporary(), dir=folder) as beside:
         work, out = Path(beside), Path(beside, "out")
         wanted = work / "requirements.txt"
         wanted.write_text("".join(f"{p.name}=={p.version} --hash=sha256:{p.sha256}\n" for p in packages))
@@ -152,7 +152,7 @@ def _download(packages: list[Package], folder: Path, progress: bool) -> None:
                     bar.update(max(0, min(there, total or there) - bar.n))
         if pip.returncode:
             raise _explained(packages, (work / "log").read_text(encoding="utf-8", errors="replace"))
-        digests = {atomic.sha256_file(file): file for file in out.glob("*.whl")}
+        digests = {files.sha256_file(file): file for file in out.glob("*.whl")}
         for package in packages:  # pip has checked them; nothing enters the cache on another program's word
             if package.sha256 not in digests:
                 raise FetchError("pip brought another file", where=f"{package.name} {package.version}")

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from synthetic import learn
 
-from soi_lib import atomic
+from soi_lib import files
 from soi_lib.analysis.soi import categorize, soi_counts
 from soi_lib.dynamics import TrainingDynamics
 from soi_lib.runs.config import Profile
@@ -141,7 +141,7 @@ def write(
             frames = [predictions(world, member, split, value, setting, seed) for split, value in size.items()]
             answers(folder, member, frames, metrics.setdefault(member, {}))
             metrics[member] |= {"n": len(dyn), "soi": soi_counts(categorize(dyn))}
-        atomic.write_json(folder / "metrics.json", metrics)
+        files.write_json(folder / "metrics.json", metrics)
 
     identity = {"comparison": comparison, "setting": list(setting), "seed": seed, "training": {"record": world.record}}
     key = key or f"{number(comparison, setting, seed, world.record):020d}"
@@ -172,7 +172,7 @@ def write_stages(store: RunStore, world: World, run: StoredRun) -> list[StoredRu
                     base = world.gain(member, run.setting, split) if len(run.setting) > 1 else 0.0
                     frames.append(predictions(world, member, split, base + size, run.setting, run.seed))
                 answers(folder, member, frames, metrics[member])
-            atomic.write_json(folder / "metrics.json", metrics)
+            files.write_json(folder / "metrics.json", metrics)
 
         stage = {"start": "final", "subset": subset, "control": control}
         identity = {**run.manifest["identity"], "base": run.key, "stage": stage}

@@ -57,12 +57,13 @@ def made_folder(folder: Path, members: Sequence[str] = ("tweets", "reviews"), se
     import yaml
     from synthetic import learn
 
-    from soi_lib import atomic, categorize
+    from soi_lib import categorize
     from soi_lib.analysis.soi import soi_counts
     from soi_lib.data.cache import write
     from soi_lib.data.load import load_dataset
     from soi_lib.data.places import DatasetSpec
     from soi_lib.dynamics import TrainingDynamics
+    from soi_lib.files import write_json
     from soi_lib.runs.own_index import readme
     from soi_lib.runs.store import RunStore
 
@@ -97,7 +98,7 @@ def made_folder(folder: Path, members: Sequence[str] = ("tweets", "reviews"), se
             for member, dynamics in runs.items():
                 dynamics.save(out / "dynamics" / f"{member}.parquet")
                 answers[member].to_parquet(out / "predictions" / f"{member}.parquet")
-            atomic.write_json(out / "metrics.json", metrics)
+            write_json(out / "metrics.json", metrics)
 
         key = f"{number:020d}"
         identity = {"comparison": "user", "setting": list(setting), "seed": seed, "fingerprints": {}}
@@ -123,6 +124,6 @@ def made_folder(folder: Path, members: Sequence[str] = ("tweets", "reviews"), se
     (folder / "profile.yaml").write_text(yaml.safe_dump(profile), encoding="utf-8")
     about = {"command": "soi train --train '<script>'", "members": list(members), "model": "minilm", "epochs": 10}
     value = about | {"runs": index, "decided": ['label column: "<i>x</i>" (guessed; give --label to choose)']}
-    atomic.write_json(folder / "runs.json", value)
+    write_json(folder / "runs.json", value)
     (folder / "README.md").write_text(readme(value), encoding="utf-8")
     return folder

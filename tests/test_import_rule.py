@@ -20,10 +20,12 @@ LAYERS = (
     ("soi_lib.integrations",),
     ("soi_lib.analysis",),
     ("soi_lib.recorder",),
-    ("soi_lib.io", "soi_lib.dynamics"),
+    ("soi_lib.dynamics",),
+    ("soi_lib.io",),
     ("soi_lib.distributed",),
     ("soi_lib.packages",),
-    ("soi_lib.atomic", "soi_lib.files", "soi_lib.paths", "soi_lib.errors"),
+    ("soi_lib.files",),
+    ("soi_lib.errors",),
 )
 """A module imports its own layer and those below it."""
 LIGHT = ("soi_lib.plots", "soi_lib.analysis", "soi_lib.io", "soi_lib.dynamics")

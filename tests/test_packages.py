@@ -22,7 +22,7 @@ from typing import IO
 import numpy as np
 import pytest
 
-from soi_lib import atomic, packages
+from soi_lib import files, packages
 from soi_lib.errors import FetchError
 from soi_lib.packages import Package
 
@@ -116,7 +116,7 @@ def test_fetch_then_never_again(registry: Registry, monkeypatch: pytest.MonkeyPa
     asked = len(registry.requests)
     monkeypatch.setattr(packages.subprocess, "Popen", no_pip)
     assert packages.fetch(packages=wanted) == paths
-    monkeypatch.setattr(atomic, "sha256_file", no_pip)  # the stamps spare the hashing
+    monkeypatch.setattr(files, "sha256_file", no_pip)  # the stamps spare the hashing
     assert packages.fetch(packages=wanted) == paths
     assert len(registry.requests) == asked
 
@@ -238,7 +238,7 @@ def test_damaged_wheel_is_put_aside_and_fetched_again(registry: Registry, caplog
 
 
 def test_a_killed_fetch_is_swept_up(registry: Registry) -> None:
-    code = "from soi_lib import atomic; print(atomic.temporary())"
+    code = "from soi_lib import files; print(files.temporary())"
     killed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
     left = packages.cache_dir() / "packages" / killed / "out"
     left.mkdir(parents=True)

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from paper.claims import rules
 from paper.claims.judge import difference
-from soi_lib import atomic
+from soi_lib import files
 from soi_lib.analysis.effects import Effect, Score, gain, mean_effect
 from soi_lib.analysis.transition_test import transition_excess
 
@@ -248,7 +248,7 @@ def main() -> None:
         if name in args.only:
             found[name] = study(np.random.default_rng([SEED, k]), args.reps)
             print(name, json.dumps(found[name], indent=1), flush=True)
-    atomic.write_json(args.out, found)
+    files.write_json(args.out, found)
 
 
 if __name__ == "__main__":

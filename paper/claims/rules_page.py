@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from paper.claims import rules
-from soi_lib import atomic
+from soi_lib import files
 
 Rows = Sequence[Mapping[str, Any]]
 POWER = Path("data/power/power.json")
@@ -123,7 +123,7 @@ def _table(head: list[str], body: Iterable[list[Any]]) -> str:
 def main() -> None:
     """Write the page to the path that is given."""
     power = json.loads(POWER.read_text(encoding="utf-8"))
-    atomic.write_text(sys.argv[1], page(power))
+    files.write_text(sys.argv[1], page(power))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from soi_lib.data import dataset, splits
 from soi_lib.data.cache import read, write
 from soi_lib.data.dataset import Corpus
 from soi_lib.errors import CorpusError, SoiError, nearest
-from soi_lib.paths import cache_dir
+from soi_lib.files import cache_dir
 
 log = logging.getLogger("soi_lib")
 

@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from soi_lib.analysis.soi import SOI, categorize_history, forgetting_events
-from soi_lib.atomic import replacing
 from soi_lib.errors import FormatError, RangeError, SoiError
+from soi_lib.files import replacing
 from soi_lib.io import check
 
 _MEMORY = "640MB"  # for DuckDB; Python and Arrow need about 150 MB beside it

@@ -203,8 +203,8 @@ def _folder(path: Path, problems: list[str], other: str) -> dict[str, Any]:
 def _cache(problems: list[str]) -> dict[str, Any]:
     """The cache: place, size, each package's state."""
     from soi_lib.errors import SoiError
+    from soi_lib.files import cache_dir
     from soi_lib.packages import read_list
-    from soi_lib.paths import cache_dir
 
     found = _folder(cache_dir(), problems, "another one with SOI_CACHE")
     files = [f for f in Path(found["folder"]).rglob("*") if f.is_file()] if Path(found["folder"]).is_dir() else []

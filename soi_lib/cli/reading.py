@@ -164,7 +164,7 @@ def data_map(
     A picture shows the first three; the numbers have all. With `--json` and no `--out` the numbers go to standard
     output.
     """
-    from soi_lib import atomic
+    from soi_lib import files
     from soi_lib.analysis.datamap import data_map as map_of
     from soi_lib.analysis.soi import SOI
 
@@ -178,7 +178,7 @@ def data_map(
         return
     if out.suffix not in (".csv", ".parquet", ".png"):
         raise SoiError("unknown kind of output", where=out, found=repr(out.suffix), expected=".csv, .parquet or .png")
-    with atomic.replacing(out, overwrite=force) as tmp:
+    with files.replacing(out, overwrite=force) as tmp:
         if out.suffix == ".csv":
             map_of(dynamics, early).to_csv(tmp, index=False)
         elif out.suffix == ".parquet":

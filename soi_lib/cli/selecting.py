@@ -218,15 +218,15 @@ def _say(quiet: bool, text: str) -> None:
 
 
 def _write_ids(out: Path, ids: np.ndarray, force: bool) -> None:
-    from soi_lib import atomic
+    from soi_lib import files
 
     values = ids.tolist()
     if out.suffix == ".txt":
         if any("\n" in str(i) or "\r" in str(i) for i in values):
             raise SoiError("an id has a line break", where=out, hint="write .json or .parquet")
-        atomic.write_text(out, "".join(f"{i}\n" for i in values), overwrite=force)
+        files.write_text(out, "".join(f"{i}\n" for i in values), overwrite=force)
     elif out.suffix == ".json":
-        atomic.write_json(out, values, overwrite=force)
+        files.write_json(out, values, overwrite=force)
     elif out.suffix in (".csv", ".parquet"):
         import pandas as pd
 
@@ -239,11 +239,11 @@ def _write_ids(out: Path, ids: np.ndarray, force: bool) -> None:
 
 def _write_table(out: Path, frame: pd.DataFrame, force: bool) -> None:
     """A table in the format that the name of the file says."""
-    from soi_lib import atomic
+    from soi_lib import files
 
     if out.suffix not in _TABLES:
         raise SoiError("unknown kind of output", where=out, found=repr(out.suffix), expected=" ".join(_TABLES))
-    with atomic.replacing(out, overwrite=force) as tmp:
+    with files.replacing(out, overwrite=force) as tmp:
         if out.suffix == ".parquet":
             frame.to_parquet(tmp, index=False)
         elif out.suffix in (".json", ".jsonl"):

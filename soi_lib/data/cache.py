@@ -11,10 +11,10 @@ from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from soi_lib import atomic
+from soi_lib import files
 from soi_lib.data.dataset import Card, Corpus, Split, all_splits, card_dict, fingerprint
 from soi_lib.errors import CorpusError
-from soi_lib.paths import cache_dir
+from soi_lib.files import cache_dir
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -101,7 +101,7 @@ def write(path: Path, corpus: Corpus) -> None:
     head = json.dumps(about)
     digest = hashlib.sha256(head.encode()).hexdigest()
     table = pa.table(columns).replace_schema_metadata({"soi_corpus": head, "soi_sha256": digest})
-    with atomic.replacing(path) as tmp:
+    with files.replacing(path) as tmp:
         pq.write_table(table, tmp, compression="zstd")
 
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from soi_lib import atomic
+from soi_lib import files
 from soi_lib.data.columns import IDS, id_trouble, ids_of, text_columns, text_of
 from soi_lib.data.dataset import Corpus, Split
 from soi_lib.data.labels import equal_numbers, label_lists, label_text
@@ -75,7 +75,7 @@ class Matched:
             raise SoiError(what, where=target, found=repr(kind_of(target)), expected=repr(kind))
         if target.exists() and target.resolve() == self.path.resolve():
             raise SoiError("the copy would replace the file that it is made from", where=target, hint="name another")
-        with atomic.replacing(target, overwrite=overwrite) as tmp:
+        with files.replacing(target, overwrite=overwrite) as tmp:
             if kind == ".parquet":
                 _copy_parquet(self.path, tmp, keep)
             else:
@@ -151,7 +151,7 @@ def save_trained_rows(path: Path, corpus: Corpus, split: Split) -> None:
     marks = pa.array([_fingerprint(*texts) for texts in zip(*sides, strict=True)], pa.uint64())
     table = pa.table({"id": split.ids.tolist(), "text": marks, "label": [corpus.labels[i] for i in split.label]})
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic.replacing(path) as tmp:
+    with files.replacing(path) as tmp:
         about = {_READING: json.dumps(corpus.card.reading)}
         pq.write_table(table.replace_schema_metadata(about), tmp, compression="zstd")
 

@@ -11,14 +11,14 @@ import json
 import logging
 from pathlib import Path
 
-from soi_lib import atomic
+from soi_lib import files
 from soi_lib.data import cache
 from soi_lib.data.dataset import Corpus
 from soi_lib.data.load import load_dataset
 from soi_lib.data.places import DatasetSpec, local
 from soi_lib.data.splitfiles import check_place, files_of
 from soi_lib.errors import CorpusError
-from soi_lib.paths import cache_dir
+from soi_lib.files import cache_dir
 
 log = logging.getLogger("soi_lib")
 
@@ -50,13 +50,13 @@ def load(name: str, spec: DatasetSpec) -> Corpus:
         warn = "left out" in sentence or sentence.startswith("caution")
         log.log(logging.WARNING if warn else logging.INFO, "%s: %s", name, sentence)
     cache.keep(loaded.corpus)
-    atomic.write_text(index, _entry(loaded.corpus.fingerprint))
+    files.write_text(index, _entry(loaded.corpus.fingerprint))
     return loaded.corpus
 
 
 def _entry(fingerprint: str) -> str:
     """What the index says of a spec: the fingerprint under which its dataset is kept."""
-    return atomic.json_text({"fingerprint": fingerprint})
+    return files.json_text({"fingerprint": fingerprint})
 
 
 def _key(spec: DatasetSpec) -> str:
@@ -64,5 +64,5 @@ def _key(spec: DatasetSpec) -> str:
     digest = hashlib.sha256(f"{_VERSION} {spec.identity()}".encode())
     for file in files_of(spec):
         if file.is_file():  # the loader says what is wrong with a file that is not there
-            digest.update(f"\n{file.name} {atomic.stamped_sha256(file)}".encode())
+            digest.update(f"\n{file.name} {files.stamped_sha256(file)}".encode())
     return digest.hexdigest()[:20]

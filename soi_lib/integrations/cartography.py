@@ -26,9 +26,9 @@ import numpy.typing as npt
 from scipy.special import softmax  # type: ignore[import-untyped]
 from tqdm.auto import tqdm
 
-from soi_lib.atomic import building
 from soi_lib.dynamics import MAX_EPOCHS, Meta, TrainingDynamics
 from soi_lib.errors import DuplicateIdError, FormatError, OutputExistsError, RangeError, SoiError, located
+from soi_lib.files import building
 from soi_lib.integrations.tables import meta_of, shown
 
 Array = npt.NDArray[Any]

@@ -29,9 +29,9 @@ from torch import Tensor
 from transformers import TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
-from soi_lib.atomic import replacing
 from soi_lib.dynamics import MAX_EPOCHS, TrainingDynamics
 from soi_lib.errors import AlignmentError, FormatError, RangeError
+from soi_lib.files import replacing
 from soi_lib.integrations.trainer_data import KEY, examples_of, number
 from soi_lib.recorder import DynamicsRecorder, RecordingReport
 

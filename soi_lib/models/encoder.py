@@ -18,9 +18,8 @@ from math import prod
 from pathlib import Path
 
 from soi_lib import packages
-from soi_lib.atomic import building, locked, read_checksums, stamped_sha256, write_checksums
 from soi_lib.errors import EncoderError, SoiError, nearest
-from soi_lib.paths import cache_dir
+from soi_lib.files import building, cache_dir, locked, read_checksums, stamped_sha256, write_checksums
 
 ENCODERS = ("minilm", "e5")
 log = logging.getLogger("soi_lib")

@@ -15,8 +15,8 @@ from pydantic import Field
 
 from soi_lib.data.places import Place, commit_of, unreachable
 from soi_lib.errors import EncoderError, located
+from soi_lib.files import cache_dir
 from soi_lib.models.encoder import encoder_dir, made
-from soi_lib.paths import cache_dir
 
 _WANTED = (
     "config.json",

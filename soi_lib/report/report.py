@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from soi_lib import atomic
+from soi_lib import files
 from soi_lib.analysis.soi import SOI, categorize, soi_counts
 from soi_lib.dynamics import TrainingDynamics
 from soi_lib.errors import OutputExistsError, SoiError
@@ -70,7 +70,7 @@ def write_report(place: str | Path, out: str | Path | None = None, *, force: boo
         )
     if target.exists() and not force:
         raise OutputExistsError("the file is already there", where=target, hint="pass --force to replace it")
-    atomic.write_text(target, page(subject(place)), overwrite=force)
+    files.write_text(target, page(subject(place)), overwrite=force)
     return target
 
 

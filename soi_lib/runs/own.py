@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from soi_lib import atomic
+from soi_lib import files
 from soi_lib.data import cache
 from soi_lib.data.dataset import Split
 from soi_lib.data.load import LoadedDataset, load_dataset
@@ -316,7 +316,7 @@ def _begun(folder: Path, force: bool) -> bool:
         raise SoiError("a file stands where a folder should be written", where=folder, hint="choose another --out")
     if (folder / PROFILE).is_file():
         return True
-    there = sorted(p.name for p in folder.iterdir() if not p.name.startswith(atomic.PREFIX)) if folder.is_dir() else []
+    there = sorted(p.name for p in folder.iterdir() if not p.name.startswith(files.PREFIX)) if folder.is_dir() else []
     if there and not force:
         raise OutputExistsError(
             "the folder holds something else",
@@ -429,7 +429,7 @@ def _write(path: Path, data: bytes) -> None:
     except OSError:
         same = False
     if not same:
-        atomic.write_bytes(path, data)
+        files.write_bytes(path, data)
 
 
 def _write_index(todo: TrainingJob, specs: Sequence[RunSpec], command: str) -> None:
@@ -438,5 +438,5 @@ def _write_index(todo: TrainingJob, specs: Sequence[RunSpec], command: str) -> N
 
     value = index_of(todo.profile, specs, todo.store, fingerprint(todo.encoder), command)
     value |= {"device": kind_of(todo.device), "precision": todo.profile.training.precision} | described(todo)
-    _write(todo.folder / INDEX, atomic.json_text(value).encode())
+    _write(todo.folder / INDEX, files.json_text(value).encode())
     _write(todo.folder / README, readme(value).encode())

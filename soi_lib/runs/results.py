@@ -20,9 +20,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
-from soi_lib import atomic
 from soi_lib.data.dataset import Corpus
 from soi_lib.errors import OutputExistsError, StoreError, nearest
+from soi_lib.files import building, read_checksums, sha256_file, write_checksums, write_text
 from soi_lib.runs.config import Profile, Setting, load_profile
 from soi_lib.runs.stage_runs import StageRun, pack_stages, read_stage, unpack_stages
 from soi_lib.runs.store import RunStore, StoredRun, open_run
@@ -271,7 +271,7 @@ def record(
     target = Path(folder)
     if target.exists() and not force:
         raise OutputExistsError("recorded runs are already there", where=target, hint="pass --force to replace them")
-    with atomic.building(target, replace=True) as out:
+    with building(target, replace=True) as out:
         for run in runs:
             shutil.copytree(run.folder, out / run.key)
         if stages:
@@ -279,8 +279,8 @@ def record(
         for file in files:
             shutil.copyfile(file, out / file.name)
         text = yaml.safe_dump(json.loads(profile.model_dump_json()), sort_keys=False, allow_unicode=True)
-        atomic.write_text(out / PROFILE_COPY, text)
-        atomic.write_checksums(out, CHECKSUMS)
+        write_text(out / PROFILE_COPY, text)
+        write_checksums(out, CHECKSUMS)
     return target
 
 
@@ -292,7 +292,7 @@ def reuse(folder: str | os.PathLike[str], store: RunStore) -> int:
         run = open_run(path.parent)
         if store.get(run.key) is None:
             store.put_aside(run.key)
-            with atomic.building(store.path(run.key)) as out:
+            with building(store.path(run.key)) as out:
                 shutil.copytree(run.folder, out, dirs_exist_ok=True)
             copied += 1
     return copied
@@ -305,14 +305,14 @@ def verify_recorded(folder: str | os.PathLike[str]) -> int:
     if not (folder / CHECKSUMS).is_file():
         raise StoreError("there are no recorded runs here", where=folder, expected=f"{CHECKSUMS} beside the runs")
     try:
-        listed = atomic.read_checksums(folder / CHECKSUMS)
+        listed = read_checksums(folder / CHECKSUMS)
     except (OSError, ValueError) as error:
         raise StoreError("the list cannot be read", where=folder / CHECKSUMS, found=error, hint=restore) from error
     for name, digest in listed.items():
         path = folder / name
         if not path.is_file():
             raise StoreError("a recorded file is missing", where=path, expected=f"what {CHECKSUMS} lists", hint=restore)
-        if atomic.sha256_file(path) != digest:
+        if sha256_file(path) != digest:
             raise StoreError(
                 "a recorded file is not the one that was recorded",
                 where=path,

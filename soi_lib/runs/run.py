@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from soi_lib import atomic
+from soi_lib import files
 from soi_lib.analysis.soi import SOI, categorize
 from soi_lib.analysis.statistics import accuracy, macro_f1
 from soi_lib.data.catalog import load
@@ -244,7 +244,7 @@ def save_result(out: Path, splits: dict[str, dict[str, Split]], result: TrainRes
     (out / "predictions").mkdir()
     for member, predictions in result.predictions.items():
         _save_predictions(out / "predictions" / f"{member}.parquet", splits[member], predictions)
-    atomic.write_json(out / "metrics.json", metrics)
+    files.write_json(out / "metrics.json", metrics)
     curves = {member: {k: v for k, v in vars(c).items() if v is not None} for member, c in result.curves.items()}
     lines = [
         {
@@ -254,7 +254,7 @@ def save_result(out: Path, splits: dict[str, dict[str, Split]], result: TrainRes
         }
         for i, loss in enumerate(result.losses)
     ]
-    atomic.write_text(out / "log.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    files.write_text(out / "log.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
 
 
 def counts(dynamics: TrainingDynamics) -> dict[str, int]:
@@ -302,7 +302,7 @@ def _save_predictions(path: Path, splits: dict[str, Split], predictions: dict[st
                 }
             )
         )
-    with atomic.replacing(path) as tmp:
+    with files.replacing(path) as tmp:
         pd.concat(parts, ignore_index=True).to_parquet(tmp, compression="zstd", index=False)
 
 

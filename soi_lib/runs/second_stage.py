@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from soi_lib import atomic
+from soi_lib import files
 from soi_lib.runs.config import Profile, Setting, Stages, Subset, Training
 from soi_lib.runs.spec import Progress, RunSpec, key_of, plan
 from soi_lib.runs.store import RunStore, StoredRun
@@ -243,7 +243,7 @@ def _stage(spec: StageSpec, base: StoredRun, store: RunStore, progress: Progress
     if choice.reason:
         metrics: dict[str, Any] = {member: {"n": n} for member, n in choice.n.items()}
         about |= {"commit": run.commit(), "started": started, "stage": stage}
-        return store.write(spec.key, about, lambda out: atomic.write_json(out / "metrics.json", metrics))
+        return store.write(spec.key, about, lambda out: files.write_json(out / "metrics.json", metrics))
 
     hashes = {m: hashlib.sha256("\n".join(map(str, ids)).encode()).hexdigest() for m, ids in choice.ids.items()}
     twin = _twin(spec, store, hashes, choice.passes) if spec.control else None
@@ -314,7 +314,7 @@ def _copied(twin: StoredRun, metrics: dict[str, Any], out: Path) -> None:
     shutil.copytree(
         twin.folder, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns("manifest.json", "metrics.json")
     )
-    atomic.write_json(out / "metrics.json", metrics)
+    files.write_json(out / "metrics.json", metrics)
 
 
 def _splits(splits: dict[str, Encoded], index: np.ndarray) -> dict[str, Encoded]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from soi_lib import atomic
+from soi_lib import files
 from soi_lib.errors import StoreError
 from soi_lib.runs.config import Setting
 from soi_lib.runs.store import StoredRun
@@ -91,13 +91,13 @@ def pack_stages(runs: Iterable[StoredRun], folder: Path) -> list[Path]:
     stages = sorted((read_stage(run) for run in runs), key=lambda stage: stage.key)
     about = [{"key": s.key, "identity": s.identity, "about": s.about, "metrics": s.metrics} for s in stages]
     lines = ",\n".join(json.dumps(one, sort_keys=True, ensure_ascii=False) for one in about)
-    atomic.write_text(folder / ABOUT, f"[\n{lines}\n]\n")
+    files.write_text(folder / ABOUT, f"[\n{lines}\n]\n")
     rows = [
         {"key": stage.key, "member": member, "split": split, "predicted": answers}
         for stage in stages
         for (member, split), answers in sorted(stage.answers.items())
     ]
-    with atomic.replacing(folder / ANSWERS) as tmp:
+    with files.replacing(folder / ANSWERS) as tmp:
         frame = pd.DataFrame(rows, columns=["key", "member", "split", "predicted"])
         frame.to_parquet(tmp, compression="zstd", index=False)
     return [folder / ABOUT, folder / ANSWERS]

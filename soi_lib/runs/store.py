@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from filelock import FileLock, Timeout
 
-from soi_lib import atomic
 from soi_lib.dynamics import TrainingDynamics
 from soi_lib.errors import StoreError
+from soi_lib.files import building, checksums, json_text, sha256_file, sweep, write_json
 from soi_lib.runs.config import Setting
 from soi_lib.training import launch
 
@@ -213,7 +213,7 @@ class RunStore:
 
         def make() -> StoredRun:
             self.put_aside(key)
-            with atomic.building(self.path(key)) as folder:
+            with building(self.path(key)) as folder:
                 fill(folder)
                 seal(folder, {**manifest, "key": key})
             self.checkpoint_path(key).unlink(missing_ok=True)
@@ -223,7 +223,7 @@ class RunStore:
 
     def tidy(self) -> None:
         """Remove what killed processes left: temporary files, and states of runs that were finished afterwards."""
-        atomic.sweep(self.root)
+        sweep(self.root)
         for state in sorted((self.root / "unfinished").glob("*.safetensors")):
             with suppress(OSError):  # no such run yet; a newer state is of weights that are being made again
                 if state.stat().st_mtime_ns <= (self.path(state.stem) / MANIFEST).stat().st_mtime_ns:
@@ -257,11 +257,11 @@ def _warn_once(text: str) -> None:
 
 def seal(folder: Path, manifest: dict[str, Any]) -> None:
     """Write the manifest of a complete run folder: its values, the sha256 of every file, its own seal."""
-    files = atomic.checksums(folder)
+    files = checksums(folder)
     files.pop(MANIFEST, None)
     sealed = {**manifest, "files": files}
     sealed = json.loads(json.dumps(sealed))
-    atomic.write_json(folder / MANIFEST, {**sealed, "sha256": _seal(sealed)})
+    write_json(folder / MANIFEST, {**sealed, "sha256": _seal(sealed)})
 
 
 def open_run(folder: str | os.PathLike[str]) -> StoredRun:
@@ -271,7 +271,7 @@ def open_run(folder: str | os.PathLike[str]) -> StoredRun:
     try:
         text = path.read_text(encoding="utf-8")
         manifest = json.loads(text)
-        known = manifest["sha256"] == _seal(manifest) and text == atomic.json_text(manifest)
+        known = manifest["sha256"] == _seal(manifest) and text == json_text(manifest)
     except FileNotFoundError:
         raise StoreError(
             "is no finished run: it has no manifest",
@@ -288,7 +288,7 @@ def open_run(folder: str | os.PathLike[str]) -> StoredRun:
         if file.resolve() != folder.resolve() / name or not file.is_file():  # missing, or a link to another place
             raise StoreError("a file of the run is missing", where=file, hint="do the run again")
         try:
-            found = atomic.sha256_file(file)
+            found = sha256_file(file)
         except OSError as error:
             raise StoreError("a file of the run cannot be read", where=file, found=error.strerror) from error
         if found != digest:

@@ -14,8 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from soi_lib.atomic import replacing
 from soi_lib.errors import StoreError
+from soi_lib.files import replacing
 
 
 def digest(tensors: dict[str, Tensor]) -> str:

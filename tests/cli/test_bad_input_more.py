@@ -19,7 +19,7 @@ from own_data import csv, rows, run_main, snapshot
 from synthetic import learn
 from test_dynamics import forge
 
-from soi_lib import atomic
+from soi_lib import files
 from soi_lib.data.load import load_dataset
 from soi_lib.data.places import DatasetSpec
 from soi_lib.dynamics import TrainingDynamics
@@ -58,7 +58,7 @@ def refused(soi: Soi, place: Path, words: tuple[object, ...], message: str) -> N
     assert len(err.strip().splitlines()) == 1, err
     assert re.search(message, err), err
     assert snapshot(place) == before
-    assert not list(place.rglob(f"{atomic.PREFIX}*"))
+    assert not list(place.rglob(f"{files.PREFIX}*"))
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_an_interruption_while_writing_loses_nothing(
     before = snapshot(made)
     words = {"select": ("a.parquet", "UNE")}.get(command, ("a.parquet",))
     with monkeypatch.context() as patch:
-        patch.setattr(atomic.os, "fsync", strike)
+        patch.setattr(files.os, "fsync", strike)
         code, out, err = soi(command, *words, "--out", "mine.csv", "--force")
     assert (code, out) == (130, "")
     assert err.endswith("interrupted; the same command continues\n")

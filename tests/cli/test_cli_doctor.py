@@ -13,8 +13,8 @@ from own_data import run_main
 
 import soi_lib
 from soi_lib.cli.doctor import examine
+from soi_lib.files import cache_dir
 from soi_lib.packages import read_list
-from soi_lib.paths import cache_dir
 
 
 @pytest.fixture

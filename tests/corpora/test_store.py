@@ -12,14 +12,14 @@ import pytest
 from paper import ROOT
 from paper.datasets import COMPARISONS, load
 from paper.datasets import registry as store
-from soi_lib import packages, paths
+from soi_lib import files, packages
 from soi_lib.errors import CorpusError, FetchError
 
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch, wheels):
     """A cache of its own that holds the fetched packages and nothing else."""
-    (tmp_path / "packages").symlink_to(paths.cache_dir() / "packages")
+    (tmp_path / "packages").symlink_to(files.cache_dir() / "packages")
     monkeypatch.setenv("SOI_CACHE", str(tmp_path))
     return tmp_path
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from paper.cards import model_card
-from soi_lib import atomic, packages
+from soi_lib import files, packages
 from soi_lib.errors import EncoderError, FetchError
 from soi_lib.models import encoder as sources
 from soi_lib.models.encoder import ENCODERS, encoder_card, encoder_dir, fingerprint
@@ -75,7 +75,7 @@ def test_fingerprint_follows_the_files(tmp_path: Path, monkeypatch: pytest.Monke
     (own / "README.md").write_text("notes do not change an encoder")
     assert fingerprint(own) == first
 
-    monkeypatch.setattr(atomic, "sha256_file", lambda _: pytest.fail("hashed again"))
+    monkeypatch.setattr(files, "sha256_file", lambda _: pytest.fail("hashed again"))
     assert fingerprint(own) == first
     monkeypatch.undo()
     config = own / "config.json"

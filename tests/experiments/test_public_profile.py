@@ -13,7 +13,7 @@ import pytest
 from fake_hub import COMMIT, serve
 
 from paper import ROOT
-from soi_lib import paths
+from soi_lib import files
 from soi_lib.runs.config import load_profile
 from soi_lib.runs.spec import plan
 
@@ -74,7 +74,7 @@ def cache(tmp_path, monkeypatch, wheels) -> Path:
     """A cache of its own with the packages and encoders that were fetched."""
     (tmp_path / "cache").mkdir()
     for name in ("packages", "encoders"):
-        (tmp_path / "cache" / name).symlink_to(paths.cache_dir() / name)
+        (tmp_path / "cache" / name).symlink_to(files.cache_dir() / name)
     monkeypatch.setenv("SOI_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 

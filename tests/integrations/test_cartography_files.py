@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from soi_lib import atomic, data_map
+from soi_lib import data_map, files
 from soi_lib.dynamics import TrainingDynamics
 from soi_lib.errors import DuplicateIdError, FormatError, OutputExistsError, RangeError, SoiError
 from soi_lib.integrations.cartography import read_dynamics, write_dynamics
@@ -187,12 +187,12 @@ def test_a_kill_at_any_step_of_a_replacement(rng, tmp_path, monkeypatch, swap):
     old, new, third = (recorded(rng) for _ in range(3))
     folder = tmp_path / "td"
     if not swap:
-        monkeypatch.setattr(atomic.ctypes, "CDLL", lambda name: object())
+        monkeypatch.setattr(files.ctypes, "CDLL", lambda name: object())
     found = []
     write_dynamics(old, folder)
     while killed_at(len(found), lambda: write_dynamics(new, folder, overwrite=True)):
         if not swap:
-            atomic.sweep(tmp_path)  # as whoever writes next does
+            files.sweep(tmp_path)  # as whoever writes next does
         found.append(read_dynamics(folder).fingerprint())
         write_dynamics(third, folder, overwrite=True)
         assert read_dynamics(folder).fingerprint() == third.fingerprint()

@@ -24,8 +24,9 @@ from kill_anywhere import digest_of
 from tiny_grid import Nursery, environment
 
 from paper import build as publish
-from soi_lib import atomic, packages
+from soi_lib import packages
 from soi_lib.errors import SoiError, StoreError
+from soi_lib.files import PREFIX, sha256_file
 from soi_lib.runs import results
 from soi_lib.runs.config import load_profile
 from soi_lib.runs.run import do_run
@@ -124,7 +125,7 @@ def test_damage_in_the_cache_is_named_and_made_again(place, tmp_path, caplog, mo
         if how != "delete":
             harmless = file.suffix == ".parquet" and not caplog.text  # bytes that Parquet does not read
             assert harmless or file.name in caplog.text, (file, how)
-        assert not list(copy.rglob(f"{atomic.PREFIX}*"))
+        assert not list(copy.rglob(f"{PREFIX}*"))
         shutil.rmtree(copy)
 
 
@@ -191,7 +192,7 @@ def test_two_reproductions_at_once_and_the_death_of_one(place, nursery, tmp_path
     assert len(again) <= 2
     assert len(trained) == len(keys) + len(again)
     assert digest_of(tmp_path / "runs") == digest_of(place / "runs")
-    assert not list(tmp_path.rglob(f"{atomic.PREFIX}*"))
+    assert not list(tmp_path.rglob(f"{PREFIX}*"))
 
 
 # --- what a machine may do -----------------------------------------------------------------------------------------
@@ -229,7 +230,7 @@ def test_a_full_disk(place, nursery, full):
     disk, more = full
     root = disk / "runs"
     assert "No space left on device" in one_line(one_run(place, nursery, root))
-    assert not list(disk.rglob(f"{atomic.PREFIX}*"))
+    assert not list(disk.rglob(f"{PREFIX}*"))
     assert list(RunStore(root)) == []
     more()
     code, said = one_run(place, nursery, root)
@@ -254,7 +255,7 @@ def test_a_limit_on_files_stands_for_a_full_disk_where_nothing_can_be_mounted(pl
     assert "too large" in line
     assert str(tmp_path / "runs") in line
     assert ("unfinished" in line) == bool(more)
-    assert not list(tmp_path.rglob(f"{atomic.PREFIX}*"))
+    assert not list(tmp_path.rglob(f"{PREFIX}*"))
     assert list(RunStore(tmp_path / "runs")) == []
 
 
@@ -347,7 +348,7 @@ def test_a_hostile_archive_member_is_bytes_and_nothing_else(tmp_path, monkeypatc
     with zipfile.ZipFile(wheel, "w") as archive:
         for name in names:
             archive.writestr(name, b"import os; os.abort()")
-    package = packages.Package("evil", "1.0", atomic.sha256_file(wheel))
+    package = packages.Package("evil", "1.0", sha256_file(wheel))
     package.path.parent.mkdir(parents=True)
     shutil.copyfile(wheel, package.path)
     monkeypatch.setattr(packages, "read_list", lambda: [package])

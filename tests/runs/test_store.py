@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-from soi_lib import atomic
+from soi_lib import files
 from soi_lib.dynamics import TrainingDynamics
 from soi_lib.errors import OutputExistsError, SoiError, StoreError
 from soi_lib.runs.store import MANIFEST, RunStore, open_run
@@ -23,7 +23,7 @@ def fill(folder):
     p = np.full((2, 3), 0.5, np.float32)
     dyn = TrainingDynamics(np.arange(3), np.zeros(3, np.int16), p, p > 0.4, {"member": "tweets"})
     dyn.save(folder / "dynamics" / "tweets.parquet")
-    atomic.write_json(folder / "metrics.json", {"tweets": {"n": 3}})
+    files.write_json(folder / "metrics.json", {"tweets": {"n": 3}})
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_a_stored_run_reads_back(stored):
         run.dynamics("fr")
     assert [r.key for r in stored] == ["abc"]
     assert stored.get("none") is None
-    assert not list(stored.root.rglob(f"{atomic.PREFIX}*"))
+    assert not list(stored.root.rglob(f"{files.PREFIX}*"))
 
 
 @pytest.mark.parametrize("name", [MANIFEST, "metrics.json", "dynamics/tweets.parquet"])
@@ -114,27 +114,27 @@ def test_the_lock_of_a_dead_process_is_free(tmp_path):
 
 def test_atomic_writes(tmp_path):
     path = tmp_path / "a.txt"
-    atomic.write_text(path, "one")
+    files.write_text(path, "one")
     with pytest.raises(OutputExistsError, match="overwrite=True"):
-        atomic.write_text(path, "two", overwrite=False)
-    with contextlib.suppress(RuntimeError), atomic.replacing(path) as tmp:
+        files.write_text(path, "two", overwrite=False)
+    with contextlib.suppress(RuntimeError), files.replacing(path) as tmp:
         tmp.write_text("half", encoding="utf-8")
         raise RuntimeError
     assert path.read_text(encoding="utf-8") == "one"
     with pytest.raises(SoiError, match="a directory stands"):
-        atomic.write_text(tmp_path, "x")
+        files.write_text(tmp_path, "x")
 
 
 def test_sweeping_spares_what_is_being_written(tmp_path):
-    code = "import os, sys; from soi_lib import atomic\nwith atomic.building(sys.argv[1]): os._exit(1)"
+    code = "import os, sys; from soi_lib import files\nwith files.building(sys.argv[1]): os._exit(1)"
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "run")], check=False)
     (left,) = tmp_path.iterdir()
-    assert left.name.startswith(atomic.PREFIX)
+    assert left.name.startswith(files.PREFIX)
     (tmp_path / "below").mkdir()
     left = left.rename(tmp_path / "below" / left.name)
     (tmp_path / ".tmp-of-somebody-else").touch()
-    with atomic.replacing(tmp_path / "a.txt") as mine:
-        assert atomic.sweep(tmp_path) == [left]
+    with files.replacing(tmp_path / "a.txt") as mine:
+        assert files.sweep(tmp_path) == [left]
         assert mine.exists()
         mine.write_text("one", encoding="utf-8")
     assert sorted(p.name for p in tmp_path.iterdir()) == [".tmp-of-somebody-else", "a.txt", "below"]

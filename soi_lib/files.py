@@ -1,9 +1,9 @@
-"""Writing so that a reader never meets half a file, and knowing that a file is the one that was written.
+"""Files: written so that a reader never meets half of one, and known to be the ones that were written.
 
-The only place that knows how to write in one step, replace a folder, hold a lock and hash. Everything the library
-leaves on disk goes through here: written beside, synced, renamed. A killed process leaves at most a name that starts
-with `.tmp-` and carries its number, which no reader opens. Whoever writes into that folder next removes it, once that
-process is gone; `sweep` does so in all folders below.
+The only place that knows where things are, how to write in one step, replace a folder, hold a lock and hash.
+Everything the library leaves on disk goes through here: written beside, synced, renamed. A killed process leaves at
+most a name that starts with `.tmp-` and carries its number, which no reader opens. Whoever writes into that folder next
+removes it, once that process is gone; `sweep` does so in all folders below.
 """
 
 from __future__ import annotations
@@ -22,12 +22,29 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from platformdirs import user_cache_path
+
 from soi_lib.errors import OutputExistsError, SoiError
-from soi_lib.paths import cache_dir
 
 PREFIX = ".tmp-"
 log = logging.getLogger("soi_lib")
 _OLD = "old-"
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def cache_dir() -> Path:
+    """The root of the cache, `$SOI_CACHE` or the platform's user cache (not created here).
+
+    It holds fetched packages, built corpora and converted encoders, each under a name that contains its hash, so that
+    nothing in it ever has to be invalidated.
+    """
+    return Path(os.environ["SOI_CACHE"]).expanduser() if os.environ.get("SOI_CACHE") else user_cache_path("soi_lib")
+
+
+def resource(name: str) -> Path:
+    """A file that ships with the library, such as `packages.txt`: inside the wheel, or in `data` of a checkout."""
+    inside = _PACKAGE / "resources" / name
+    return inside if inside.exists() else _PACKAGE.parent / "data" / name
 
 
 def temporary() -> str:
