@@ -1,13 +1,13 @@
-"""What several processes do together: take their shares, add what they found, and hold the same afterwards.
+"""What several processes do together: take shards of the data, add what they found, and hold the same afterwards.
 
-Special about it: every function does nothing where no other process takes part, so the code that calls it is the same
-for one process and for many. What is joined (recorded values, predictions) is held by exactly one process each, so
-adding the zeros of the others rounds nothing, and nobody gathers as many copies as there are processes. Only gradients
-and losses are real sums.
+Special about it: every function does nothing in a process that trains alone, so the code that calls it is the same for
+one process and for many. What is joined (recorded values, predictions) is held by exactly one process each, so adding
+the zeros of the others rounds nothing, and nobody gathers as many copies as there are processes. Only gradients and
+losses are real sums.
 
-All processes must call every function but `several`, `place`, `share` and `deal`, in the same order. When one of them
-ends early, the others raise SoiError under gloo. Under NCCL a call returns before the others have answered, and NCCL's
-watchdog ends the whole process when its time is up; what it says stands in the log.
+All processes must call every function from `start_together` on, in the same order. When one of them ends early, the
+others raise SoiError under gloo. Under NCCL a call returns before the others have answered, and NCCL's watchdog ends
+the whole process when its time is up; the log holds what it says.
 """
 
 from __future__ import annotations
@@ -30,42 +30,50 @@ _GONE = re.compile("gloo|connection|timed out", re.IGNORECASE)
 """In what gloo says, as a plain RuntimeError, when another process does not answer."""
 
 
-def several() -> bool:
+def is_distributed() -> bool:
     """Whether other processes take part."""
     return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
 
 
-def place() -> tuple[int, int]:
-    """The number of this process and how many there are: (0, 1) where no other takes part."""
-    return (distributed.get_rank(), distributed.get_world_size()) if several() else (0, 1)
+def rank() -> int:
+    """The number of this process, from 0."""
+    return distributed.get_rank() if is_distributed() else 0
 
 
-def share(index: np.ndarray) -> np.ndarray:
+def world_size() -> int:
+    """How many processes take part."""
+    return distributed.get_world_size() if is_distributed() else 1
+
+
+def is_main_process() -> bool:
+    """Whether this is the process that writes."""
+    return rank() == 0
+
+
+def shard(index: np.ndarray) -> np.ndarray:
     """The rows of a batch that this process takes: neighbours, since those are of similar length. May be none."""
-    rank, count = place()
-    return index if count == 1 else np.array_split(index, count)[rank]
+    return index if world_size() == 1 else np.array_split(index, world_size())[rank()]
 
 
-def deal(batches: Sequence[T]) -> Sequence[T]:
+def shard_batches(batches: Sequence[T]) -> Sequence[T]:
     """Every n-th batch, for n processes."""
-    rank, count = place()
-    return batches[rank::count]
+    return batches[rank() :: world_size()]
 
 
-def begin(master: Tensor, **told: object) -> None:
-    """Start from one state: the weights `master` of process 0, after a check that all were told the same.
+def start_together(master: Tensor, **settings: object) -> None:
+    """Copy the weights `master` of process 0 to all, after a check that all processes were given the same settings.
 
-    Raises AlignmentError in every process, with the names of what is printed differently.
+    Raises AlignmentError in every process, with the names of the settings that print differently.
     """
-    if not several():
+    if not is_distributed():
         return
-    marks = [int.from_bytes(hashlib.sha256(repr(value).encode()).digest()[:7], "little") for value in told.values()]
-    highest = _highest(marks + [-mark for mark in marks], master.device)
-    wrong = [name for i, name in enumerate(told) if highest[i] != -highest[len(marks) + i]]
+    hashes = [int.from_bytes(hashlib.sha256(repr(v).encode()).digest()[:7], "little") for v in settings.values()]
+    highest = _highest(hashes + [-value for value in hashes], master.device)
+    wrong = [name for i, name in enumerate(settings) if highest[i] != -highest[len(hashes) + i]]
     if wrong:
         raise AlignmentError(
             f"the processes were not given the same {' and '.join(wrong)}",
-            where=f"process {distributed.get_rank()}",
+            where=f"process {rank()}",
             expected="the same call in every process, and a checkpoint where all of them see it",
             hint="give all the whole data: each takes its share of a batch by itself",
         )
@@ -75,54 +83,52 @@ def begin(master: Tensor, **told: object) -> None:
     master.copy_(sent)
 
 
-def add(held: Tensor) -> None:
+def sum_processes(held: Tensor) -> None:
     """Sum `held` over the processes, in place."""
-    if several():
+    if is_distributed():
         sent = held.to(_wire(held.device))
         _reduce(sent, distributed.ReduceOp.SUM)
         if sent is not held:
             held.copy_(sent)
 
 
-def average(gradient: Tensor, weight: float) -> None:
+def average_gradient(gradient: Tensor, weight: float) -> None:
     """Make `gradient`, a mean over this process's share of a batch, the mean over all of it, in place.
 
     `weight` is the share of the batch that is this process's, from 0 to 1.
     """
-    if several():
-        add(gradient.mul_(weight))
+    if is_distributed():
+        sum_processes(gradient.mul_(weight))
 
 
-def first_says(yes: bool, device: torch.device) -> bool:
+def main_process_says(yes: bool, device: torch.device) -> bool:
     """What process 0 answers, in every process: for what depends on a clock."""
-    if not several():
-        return yes
-    return _highest([int(yes and distributed.get_rank() == 0)], device) == [1]
+    return _highest([int(yes and is_main_process())], device) == [1] if is_distributed() else yes
 
 
-def wait() -> None:
+def wait_for_all() -> None:
     """Go on when all processes are here."""
-    if several():
+    if is_distributed():
         _highest([0], torch.device("cpu"))
 
 
-def agree(mark: int, classes: int | None, device: torch.device) -> int | None:
-    """Check that `mark` is the same in all processes; return the number of classes that any of them knows.
+def agree_on_classes(fingerprint: int, classes: int | None, device: torch.device) -> int | None:
+    """Check that `fingerprint` is the same in all processes; return the number of classes that any of them knows.
 
-    Raises AlignmentError in every process when the marks differ.
+    Raises AlignmentError in every process when the fingerprints differ.
     """
-    highest, lowest, known = _highest([mark, -mark, classes or 0], device)
+    highest, lowest, known = _highest([fingerprint, -fingerprint, classes or 0], device)
     if highest != -lowest:
         raise AlignmentError(
             "the processes did not announce the same examples",
-            where=f"process {distributed.get_rank()}",
+            where=f"process {rank()}",
             expected="the same ids and gold, in the same order, in every process",
             hint="give the recorder the whole training set, not the process's share",
         )
     return known or None
 
 
-def join(buffers: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+def join_buffers(buffers: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
     """The recorded buffers of all processes as one; every process gets the same.
 
     `seen` (N,) counts presentations and is summed, `turn` (N,) is the update of the last one; of `turn` and all other
@@ -130,7 +136,7 @@ def join(buffers: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
     (update, process).
     """
     now = {name: held.to(_wire(device)) for name, held in buffers.items()}
-    turn = now["turn"].long() * distributed.get_world_size() + distributed.get_rank()
+    turn = now["turn"].long() * world_size() + rank()
     turn = torch.where(now["seen"] > 0, turn, -1)
     best = _reduce(turn.clone(), distributed.ReduceOp.MAX)
     mine = (turn == best) & (turn >= 0)
@@ -159,7 +165,7 @@ def _others_needed() -> Iterator[None]:
             raise
         raise SoiError(
             "another process has stopped, so this one cannot go on",
-            where=f"process {distributed.get_rank()}",
+            where=f"process {rank()}",
             found=str(error).splitlines()[0][-200:],
             hint="see what that process said; the same command goes on from the last checkpoint",
         ) from error

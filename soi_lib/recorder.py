@@ -28,9 +28,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
 
-from soi_lib.distributed import agree, join, several
+from soi_lib.distributed import agree_on_classes, is_distributed, is_main_process, join_buffers
 from soi_lib.dynamics import MAX_EPOCHS, Meta, TrainingDynamics
 from soi_lib.errors import AlignmentError, DuplicateIdError, FormatError, RangeError
 
@@ -262,15 +262,15 @@ class DynamicsRecorder:
         """The buffers of the open epoch, those of all processes made one; every process gets the same."""
         self._borrowed |= self._device is None
         self._ensure(torch.device("cpu"))
-        if not several():
+        if not is_distributed():
             return self._now
         assert self._device is not None
-        self._set_classes(agree(self.mark, self.n_classes, self._device))
+        self._set_classes(agree_on_classes(self.fingerprint, self.n_classes, self._device))
         self._ensure(self._device)
-        return join(self._now, self._device)
+        return join_buffers(self._now, self._device)
 
     @cached_property
-    def mark(self) -> int:
+    def fingerprint(self) -> int:
         """A number below 2^56 from ids, gold and options: equal for recorders that can take one another's state."""
         digest = hashlib.sha256(json.dumps([self.ids, self.keep_logits]).encode())
         digest.update(self._gold_cpu.tobytes())
@@ -329,7 +329,7 @@ class DynamicsRecorder:
         begun = {name.removeprefix(_OPEN): held for name, held in state.items() if name.startswith(_OPEN)}
         if begun:
             self._turn = int(begun["turn"].max()) + 1
-            if not several() or distributed.get_rank() == 0:  # one process holds it, or it would count several times
+            if is_main_process():  # one process holds it, or it would count several times
                 self._waiting = begun
                 if self._device is not None:
                     self._open(self._device)

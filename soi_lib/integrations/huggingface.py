@@ -168,7 +168,7 @@ class TrainerRecording(TrainerCallback):
         self.recorder = self._fresh()
         self.resumed = self._checkpoint is not None
         if self._checkpoint is not None:
-            self.recorder.restore(_load(Path(self._checkpoint) / FILE, self.recorder.mark))
+            self.recorder.restore(_load(Path(self._checkpoint) / FILE, self.recorder.fingerprint))
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """An epoch begins, or all of training is over."""
@@ -197,7 +197,7 @@ class TrainerRecording(TrainerCallback):
         folder, recorded = Path(args.output_dir) / f"checkpoint-{state.global_step}", self.recorder.state()
         if args.should_save and folder.is_dir():
             with replacing(folder / FILE) as tmp:
-                save_file(recorded, tmp, metadata={"mark": str(self.recorder.mark)})
+                save_file(recorded, tmp, metadata={"mark": str(self.recorder.fingerprint)})
 
 
 def _load(path: Path, mark: int) -> dict[str, np.ndarray]:

@@ -183,7 +183,7 @@ def train(
     runs out, EncoderError for a decoder.
     """
     target = _target(device)
-    precision, count = resolve_precision(config.precision, target.type), processes.place()[1]
+    precision, count = resolve_precision(config.precision, target.type), processes.world_size()
     identity = f"{identity} on {target.type} in {precision}" + (f" by {count} processes" if count > 1 else "")
     # cuDNN's attention plans every shape anew
     kernels = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
@@ -201,7 +201,7 @@ def train(
             run.train_epoch(epoch, progress)
             run.close_epoch()
             due = checkpoint_path is not None and time.monotonic() - saved >= checkpoint_every
-            if checkpoint_path and epoch < config.epochs - 1 and processes.first_says(due, target):
+            if checkpoint_path and epoch < config.epochs - 1 and processes.main_process_says(due, target):
                 run.save(checkpoint_path, identity, epoch + 1)
                 saved = time.monotonic()
         return run.result()
@@ -304,22 +304,22 @@ class _Run:
             tensors = {name: torch.tensor(values, dtype=torch.float64) for name, values in measured.items()}
             tensors |= {"master": self.flat.master, **_moments(self.optimizer)}
             held = {name: recorder.state() for name, recorder in self.every.items()}
-            if processes.place()[0] == 0:
+            if processes.is_main_process():
                 checkpoint.save(path, identity, checkpoint.State(epoch, tensors, held))
 
     def align(self, first: int, *, kept: bool, keep_logits: bool) -> None:
         """Let all processes start from one state, after a check that they were told the same."""
-        processes.begin(
+        processes.start_together(
             self.flat.master,
             configuration=(self.config, self.precision, self.pad, keep_logits),
-            members=[(m.name, m.labels, self.recorders["train"][m.name].mark) for m in self.members],
+            members=[(m.name, m.labels, self.recorders["train"][m.name].fingerprint) for m in self.members],
             texts=hashlib.sha256(self.data.token.tobytes() + self.data.offset.tobytes()).digest(),
             checkpoint=(kept, first),
         )
 
     def train_epoch(self, epoch: int, progress: Progress | None) -> None:
         """Every training example once. Nothing in the loop waits for the device, or sends anything to it."""
-        config, rank = self.config, processes.place()[0]
+        config, rank = self.config, processes.rank()
         with self._clock("train"):
             self.model.train()
             masks = derived_seed(config.seed, "dropout", epoch, *([rank] if rank else []))
@@ -336,7 +336,7 @@ class _Run:
                     loss.backward()
                     summed += loss.detach() * len(part.index)
                     _record(self.recorders["train"], self.members, self.heads, part, logits)
-                processes.average(self.flat.collect(), len(part.index) / part.size)
+                processes.average_gradient(self.flat.collect(), len(part.index) / part.size)
                 self.flat.clip(config.clip)
                 rate = config.learning_rate * _rate(step, self.per_epoch * config.epochs, config.warmup)
                 for group in self.optimizer.param_groups:
@@ -345,14 +345,14 @@ class _Run:
                 self.flat.publish()
                 if progress:
                     progress(epoch, part.size)
-            processes.add(summed)
+            processes.sum_processes(summed)
             self.losses.append(float(summed) / len(self.data))
 
     def close_epoch(self) -> None:
         """Record in evaluation mode if that is wanted, close the recorders, and look at the validation examples."""
         if "eval" in self.recorders:
             with self._clock("record"):
-                dealt = processes.deal(sorted_batches(self.data.lengths, EVALUATED))
+                dealt = processes.shard_batches(sorted_batches(self.data.lengths, EVALUATED))
                 for part, logits in self._evaluated(dealt):
                     _record(self.recorders["eval"], self.members, self.heads, part, logits)
         for recorder in self.every.values():
@@ -380,12 +380,12 @@ class _Run:
             device=describe_device(self.target),
             precision=self.precision,
             weights=self.flat.named_master(),
-            processes=processes.place()[1],
+            processes=processes.world_size(),
         )
 
     def _parts(self, batches: Sequence[np.ndarray], *, shared: bool = True) -> list[_Part]:
         """This process's part of each batch (all of it if not `shared`), by one transfer to the device."""
-        taken = [processes.share(index) if shared else index for index in batches]
+        taken = [processes.shard(index) if shared else index for index in batches]
         owned: list[list[tuple[int, np.ndarray]]] = []
         for index in taken:
             owner = np.searchsorted(self.bounds, index, side="right") - 1
@@ -446,12 +446,12 @@ def predict(model: nn.Module, data: Encoded, columns: slice, *, pad: int, device
     """Predictions of one member's head on `data`, in evaluation mode; several processes call it together."""
     model.eval()
     batches = Batches(data, device, pad=pad)
-    dealt = processes.deal(sorted_batches(data.lengths, EVALUATED))
+    dealt = processes.shard_batches(sorted_batches(data.lengths, EVALUATED))
     probabilities = torch.zeros(len(data), columns.stop - columns.start, device=device)
     for index, rows in zip(dealt, batches.upload(dealt), strict=True):
         batch = batches.make(index, rows)
         probabilities[rows] = model(batch, batch["member"])[:, columns].softmax(1)
-    processes.add(probabilities)
+    processes.sum_processes(probabilities)
     return Predictions(probabilities.cpu().numpy(), data.gold)
 
 

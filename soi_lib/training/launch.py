@@ -31,7 +31,7 @@ def _wait() -> None:
     from soi_lib import distributed as processes
 
     Accelerator()
-    processes.wait()
+    processes.wait_for_all()
 
 
 @contextmanager

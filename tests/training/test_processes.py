@@ -156,13 +156,14 @@ def test_when_one_process_is_killed_the_other_says_so_and_ends(two):
 
 def test_shares_cover_a_batch_and_one_process_takes_all(monkeypatch):
     index = np.arange(100, 107)
-    assert processes.share(index) is index
-    assert processes.deal([1, 2, 3]) == [1, 2, 3]
+    assert processes.shard(index) is index
+    assert processes.shard_batches([1, 2, 3]) == [1, 2, 3]
     for count in (2, 3, 9):
         shares = []
         for rank in range(count):
-            monkeypatch.setattr(processes, "place", lambda at=(rank, count): at)
-            shares.append(processes.share(index))
+            monkeypatch.setattr(processes, "rank", lambda rank=rank: rank)
+            monkeypatch.setattr(processes, "world_size", lambda count=count: count)
+            shares.append(processes.shard(index))
         assert np.array_equal(np.concatenate(shares), index)
         assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
