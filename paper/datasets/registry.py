@@ -8,9 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 
+from paper.datasets.entailment import build as entailment
+from paper.datasets.intents import build as language
+from paper.datasets.paraphrase import build as paraphrase
+from paper.datasets.questions import build as questions
+from paper.datasets.sentiment import airlines, opinions, source
 from soi_lib.data import dataset, splits
 from soi_lib.data.cache import read, write
 from soi_lib.data.dataset import Corpus
@@ -39,25 +45,16 @@ BUILDERS = (
 )  # fmt: skip
 
 
-def build(name: str, protocol: int = 2) -> Corpus:
-    """Build a member from its packages, without looking at the cache; protocol 1 for the old recorded runs."""
-    from paper.datasets import entailment, intents, paraphrase, protocol1, questions, sentiment
-
-    if protocol == 1:
-        return protocol1.build(name)
-    if name in intents.LANGUAGES:
-        return intents.build(name)
-    if name in ("tweets", "amazon", "movie"):
-        return sentiment.source(name)
-    if name in ("questions", "questions_fine"):
-        return questions.build(name)
-    tasks = {
-        "entailment": entailment.build,
-        "paraphrase": paraphrase.build,
-        "sentiment": sentiment.airlines,
-        "opinions": sentiment.opinions,
-    }
-    return tasks[name]()
+BUILD: dict[str, Callable[[], Corpus]] = {
+    "entailment": entailment,
+    "paraphrase": paraphrase,
+    "sentiment": airlines,
+    "opinions": opinions,
+    **{name: partial(questions, name) for name in ("questions", "questions_fine")},
+    **{name: partial(source, name) for name in ("tweets", "amazon", "movie")},
+    **{name: partial(language, name) for name in ("en", "fr", "fa")},
+}
+"""What builds each dataset from its packages, without looking at the cache."""
 
 
 @cache
@@ -71,7 +68,7 @@ def _code() -> str:
 
 
 def cached(name: str, protocol: int = 2) -> Path:
-    """The cache file of a member for the present packages and builders."""
+    """The cache file of a dataset for the present packages and builders."""
     from soi_lib import packages
 
     known = {p.name.replace("_", "-"): p.sha256 for p in packages.read_list()}
@@ -80,21 +77,21 @@ def cached(name: str, protocol: int = 2) -> Path:
     return cache_dir() / "corpora" / f"{name}-{key}.parquet"
 
 
-def load(name: str, protocol: int = 2) -> Corpus:
-    """A member by name, from the cache or built and cached.
+def load(name: str, protocol: int = 2, build: Callable[[], Corpus] | None = None) -> Corpus:
+    """A dataset by name, from the cache or built and cached.
 
     Raises CorpusError for an unknown name, FetchError when a package has not been fetched. A damaged cache file is
     reported in the log by its name and built again.
     """
     if name not in PACKAGES:
-        raise CorpusError("unknown member", found=repr(name), hint=nearest(name, PACKAGES))
+        raise CorpusError("unknown dataset", found=repr(name), hint=nearest(name, PACKAGES))
     path = cached(name, protocol)
     if path.exists():
         try:
             return read(path)
         except CorpusError as error:
             log.warning("%s; building it again", error)
-    corpus = build(name, protocol)
+    corpus = (build or BUILD[name])()
     try:
         write(path, corpus)
     except SoiError as error:  # a cache that cannot be written costs time, not the corpus

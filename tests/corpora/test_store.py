@@ -131,7 +131,7 @@ def test_old_recorded_runs_find_their_texts(wheels):
 def test_without_packages_the_next_step_is_said(tmp_path, monkeypatch):
     monkeypatch.setenv("SOI_CACHE", str(tmp_path / "nothing"))
     with pytest.raises(FetchError, match="soi fetch"):
-        store.build("entailment")
+        store.BUILD["entailment"]()
 
 
 def test_an_unknown_member_gets_the_nearest(wheels):
