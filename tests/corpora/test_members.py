@@ -19,9 +19,9 @@ assert not any(m.split('.')[0] in ('pandas', 'pyarrow', 'sklearn', 'hassil', 'to
 import paper.datasets
 heavy = [m for m in ('pandas', 'pyarrow', 'sklearn', 'hassil', 'torch') if m in sys.modules]
 assert not heavy, heavy
-from paper.datasets.registry import build
+from paper.datasets.registry import BUILD
 for name in sys.argv[1:]:
-    print(name, build(name).fingerprint)
+    print(name, BUILD[name]().fingerprint)
 """
 
 
