@@ -11,22 +11,22 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from tqdm.auto import tqdm
 
+from paper.execute import execute, library_hash, run_notebook
 from paper.looking import look_files, write_look
 from soi_lib.errors import SoiError
-from soi_lib.files import replacing, write_bytes, write_json, write_text
+from soi_lib.files import write_bytes, write_json, write_text
 from soi_lib.runs.progress import error_stream
+
+if TYPE_CHECKING:
+    from soi_lib.runs.config import Profile
 
 STAGE = Path("_build/stage")
 RECORDED = Path("data/recorded/standard")
@@ -83,156 +83,6 @@ def notebooks(root: Path) -> list[Path]:
     """The notebooks of the book, relative to `root`, in reading order."""
     pages = (Path(f"{page}.ipynb") for page in toc_files(root))
     return [page for page in pages if (root / page).exists()]
-
-
-def source_of(path: Path) -> str:
-    """A notebook's cells and metadata without its outputs, as text: what its result depends on."""
-    notebook = json.loads(path.read_text(encoding="utf-8"))
-    cells = [[c["cell_type"], "".join(c["source"]), c.get("metadata", {}).get("tags", [])] for c in notebook["cells"]]
-    return json.dumps(cells, ensure_ascii=False)
-
-
-def library_hash() -> str:
-    """sha256 over all that the pages are made with: the library's own source files and those of `paper`."""
-    root = Path(__file__).resolve().parents[1]
-    digest = hashlib.sha256()
-    files = [path for name in ("soi_lib", "paper") for path in (root / name).rglob("*")]
-    for path in sorted(path for path in files if path.suffix in (".py", ".js", ".css", ".j2")):
-        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
-
-
-def execute(
-    parameters: Mapping[Path, dict[str, Any]],
-    *,
-    root: Path,
-    out: Path,
-    reads: str,
-    jobs: int,
-    quiet: bool,
-    environment: Mapping[str, str] | None = None,
-) -> list[Path]:
-    """Execute the notebooks whose stamp under `out` is missing or old; return those that were executed.
-
-    `parameters` holds the values for each notebook; those that it does not declare are not given. A folder of runs is
-    given relative to the notebook. Raises SoiError that names the notebook, its failing cell's error, and the file
-    with the partial output.
-    """
-    stamps = out.parent / "stamps"
-    library = library_hash()
-    pending: list[tuple[Path, str]] = []
-    for path, given in parameters.items():
-        text = json.dumps([source_of(root / path), library, reads, given], sort_keys=True)
-        stamp = hashlib.sha256(text.encode()).hexdigest()
-        kept = stamps / path.with_suffix(".ipynb")
-        if kept.exists() and (stamps / path.with_suffix(".sha256")).exists():
-            known = (stamps / path.with_suffix(".sha256")).read_text(encoding="utf-8").split()
-            if known == [stamp, hashlib.sha256(kept.read_bytes()).hexdigest()]:
-                continue
-        pending.append((path, stamp))
-
-    def one(item: tuple[Path, str]) -> Path:
-        path, stamp = item
-        target = stamps / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        source = root / path
-        declared = parameter_names(source)
-        values = {k: v for k, v in parameters[path].items() if k in declared}
-        for name in {"runs", "own"} & set(values):
-            values[name] = Path(os.path.relpath(root / values[name], source.parent)).as_posix()
-        run_notebook(source, target, values, cwd=source.parent, environment=environment)
-        body = target.read_bytes()
-        write_text(target.with_suffix(".sha256"), f"{stamp} {hashlib.sha256(body).hexdigest()}\n")
-        return path
-
-    with (
-        ThreadPoolExecutor(max_workers=max(1, jobs)) as pool,
-        tqdm(total=len(pending), desc="notebooks", unit="", disable=quiet or not pending, file=error_stream()) as bar,
-    ):
-        done = []
-        for path in pool.map(one, pending):
-            done.append(path)
-            bar.set_postfix_str(path.stem, refresh=False)
-            bar.update()
-    return done
-
-
-def parameter_names(path: Path) -> set[str]:
-    """The names that a notebook's `parameters` cell assigns."""
-    notebook = json.loads(path.read_text(encoding="utf-8"))
-    for cell in notebook["cells"]:
-        if "parameters" in cell.get("metadata", {}).get("tags", []):
-            return set(re.findall(r"^(\w+)\s*(?::[^=\n]+)?=", "".join(cell["source"]), flags=re.MULTILINE))
-    return set()
-
-
-def run_notebook(
-    source: Path, target: Path, parameters: dict[str, Any], *, cwd: Path, environment: Mapping[str, str] | None = None
-) -> None:
-    """Execute one notebook with papermill in a process of its own, from `source` to `target`.
-
-    Strings in `parameters` arrive as they are, whatever is in them: papermill writes them as string literals.
-    """
-    for name, value in parameters.items():
-        if not name.isidentifier():
-            raise SoiError("cannot be the name of a parameter", where=source, found=repr(name))
-        if "\0" in str(value):
-            raise SoiError(f"a NUL character in the parameter {name}", where=source, found=repr(value))
-    with replacing(target) as tmp:
-        call = {"source": str(source.resolve()), "target": str(tmp.resolve()), "parameters": parameters}
-        quieter = {"PYTHONWARNINGS": "ignore", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
-        done = subprocess.run(
-            [sys.executable, "-c", f"import json, sys, {__name__} as m; m._papermill(**json.load(sys.stdin))"],
-            input=json.dumps(call | {"cwd": str(cwd.resolve())}),
-            capture_output=True,
-            text=True,
-            env=os.environ | quieter | dict(environment or {}),
-        )
-        if done.returncode != 0:
-            partial = target.with_name(f"{target.stem}-failed.ipynb")
-            if tmp.stat().st_size:
-                shutil.copyfile(tmp, partial)
-            lines = [line for line in done.stderr.strip().splitlines() if line.strip()]
-            raise SoiError(
-                "the notebook failed", where=source, found=lines[-1] if lines else "no message", hint=f"see {partial}"
-            )
-        _clean(tmp)
-
-
-def _papermill(source: str, target: str, parameters: dict[str, Any], cwd: str) -> None:
-    """Execute a notebook in this process and a kernel. Raises PapermillExecutionError for a cell that fails.
-
-    The kernel talks through sockets in a folder of its own: TCP ports are chosen some time before they are opened, so
-    kernels that start at the same moment may choose the same ones, and die.
-    """
-    import papermill
-    from traitlets.config import Config
-
-    with tempfile.TemporaryDirectory(prefix="soi-") as private:  # a short path: that of a socket has 107 bytes at most
-        kernel = {"transport": "ipc", "connection_file": str(Path(private, "kernel.json"))}
-        papermill.execute_notebook(
-            source,
-            target,
-            parameters,
-            kernel_name="python3",
-            progress_bar=False,
-            cwd=cwd,
-            config=Config(KernelManager=kernel),
-        )
-
-
-def _clean(path: Path) -> None:
-    """Take out of an executed notebook what differs from run to run without meaning: times, paths, versions."""
-    notebook = json.loads(path.read_text(encoding="utf-8"))
-    notebook["metadata"].pop("papermill", None)
-    notebook["metadata"].pop("widgets", None)
-    notebook["metadata"].get("language_info", {}).pop("version", None)
-    for cell in notebook["cells"]:
-        for name in ("papermill", "execution"):
-            cell["metadata"].pop(name, None)
-        if cell["cell_type"] == "code":
-            cell["outputs"] = [o for o in cell["outputs"] if o.get("name") != "stderr"]
-    path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def stage(root: Path, executed: Path) -> bool:
@@ -312,7 +162,6 @@ def make_book(
     `device` and `precision` as for `plan`; the notebooks find the same runs through `$SOI_DEVICE` and `$SOI_PRECISION`.
     """
     from soi_lib.runs import results
-    from soi_lib.runs.config import load_profile
     from soi_lib.runs.run import commit
     from soi_lib.runs.scheduler import reproduce, reproduce_stages
     from soi_lib.runs.store import RunStore, open_run
@@ -320,28 +169,18 @@ def make_book(
 
     _checkout(root)
     pages = notebooks(root)
-    if findings := set(FINDINGS) & set(pages):
+    if set(FINDINGS) & set(pages) or profile == "recorded":
         results.verify_recorded(root / RECORDED)
     if profile == "recorded":
         runs = RECORDED
-        results.verify_recorded(root / runs)
         sizes = results.recorded_profile(root / runs)
         done = [open_run(p.parent) for p in sorted((root / runs).glob("*/manifest.json"))]
-        findings = set()
     else:
-        sizes = load_profile(profile)
-        if lacking := sorted({"task", "source", "lingual"} - set(sizes.comparisons)):
-            raise SoiError(
-                "the book needs all three comparisons",
-                where=f"profile {profile}",
-                found=f"no {', '.join(lacking)}",
-                hint=f"add them, or train without a book: python -m paper reproduce --profile {profile}",
-            )
-        store = RunStore(root / runs)
-        done = reproduce(sizes, store, device=device, precision=precision, jobs=jobs, quiet=quiet)
-        if sizes.stages:
-            reproduce_stages(sizes, store, device=device, precision=precision, jobs=jobs, quiet=quiet)
-            findings = set()
+        sizes = _whole_profile(profile)
+        how: dict[str, Any] = {"device": device, "precision": precision, "jobs": jobs, "quiet": quiet}
+        done = reproduce(sizes, RunStore(root / runs), **how)
+        reproduce_stages(sizes, RunStore(root / runs), **how)
+    findings = set() if profile == "recorded" or sizes.stages else set(FINDINGS)
     target = root / "_build" / "results.json"
     value = results.summary(sizes, done, commit())
     held = json.loads(target.read_text(encoding="utf-8")) if target.exists() else {}
@@ -369,6 +208,21 @@ def make_book(
         render(root, quiet=quiet)
         write_text(rendered, stamp + "\n")
     return index
+
+
+def _whole_profile(name: str) -> Profile:
+    """A profile that has what the pages show. Raises SoiError when a comparison is missing."""
+    from soi_lib.runs.config import load_profile
+
+    profile = load_profile(name)
+    if lacking := sorted({"task", "source", "lingual"} - set(profile.comparisons)):
+        raise SoiError(
+            "the book needs all three comparisons",
+            where=f"profile {name}",
+            found=f"no {', '.join(lacking)}",
+            hint=f"add them, or train without a book: python -m paper reproduce --profile {name}",
+        )
+    return profile
 
 
 def _recorded_lists(root: Path) -> list[str]:

@@ -9,6 +9,7 @@ import nbformat
 import pytest
 
 from paper import build as publish
+from paper import execute
 from soi_lib.errors import SoiError
 
 
@@ -47,13 +48,13 @@ def run(root, jobs=2, **parameters):
     values = {"runs": "runs", "profile": "quick"} | parameters
     paths = publish.notebooks(root)
     out = root / "_build" / "stamps"
-    return publish.execute(dict.fromkeys(paths, values), root=root, out=out, reads="r", jobs=jobs, quiet=True)
+    return execute.execute(dict.fromkeys(paths, values), root=root, out=out, reads="r", jobs=jobs, quiet=True)
 
 
 def test_pages_in_reading_order(book):
     assert publish.toc_files(book) == ["book/index", "notebooks/one", "notebooks/two"]
     assert [p.name for p in publish.notebooks(book)] == ["one.ipynb", "two.ipynb"]
-    assert publish.parameter_names(book / "notebooks/one.ipynb") == {"runs", "seeds"}
+    assert execute.parameter_names(book / "notebooks/one.ipynb") == {"runs", "seeds"}
 
 
 def test_only_what_changed_is_executed_staged_and_rendered(book):

@@ -23,7 +23,7 @@ import torch
 from kill_anywhere import digest_of
 from tiny_grid import Nursery, environment
 
-from paper import build as publish
+from paper import execute
 from soi_lib import packages
 from soi_lib.errors import SoiError, StoreError
 from soi_lib.files import PREFIX, sha256_file
@@ -383,13 +383,13 @@ def test_a_notebook_parameter_arrives_as_data(tmp_path):
         "nbformat": 4, "nbformat_minor": 5,
     }  # fmt: skip
     (tmp_path / "in.ipynb").write_text(json.dumps(book), encoding="utf-8")
-    publish.run_notebook(tmp_path / "in.ipynb", tmp_path / "out.ipynb", hostile, cwd=tmp_path)
+    execute.run_notebook(tmp_path / "in.ipynb", tmp_path / "out.ipynb", hostile, cwd=tmp_path)
     assert json.loads((tmp_path / "seen.json").read_text()) == list(hostile.values())
     assert not (tmp_path / "hacked").exists()
     with pytest.raises(SoiError, match="cannot be the name of a parameter"):
-        publish.run_notebook(
+        execute.run_notebook(
             tmp_path / "in.ipynb", tmp_path / "out.ipynb", {"a=1; open('hacked', 'w') #": "1"}, cwd=tmp_path
         )
     with pytest.raises(SoiError, match="a NUL character"):
-        publish.run_notebook(tmp_path / "in.ipynb", tmp_path / "out.ipynb", {"runs": "a\0b"}, cwd=tmp_path)
+        execute.run_notebook(tmp_path / "in.ipynb", tmp_path / "out.ipynb", {"runs": "a\0b"}, cwd=tmp_path)
     assert not (tmp_path / "hacked").exists()

@@ -1,0 +1,176 @@
+"""Executing notebooks with papermill, each once for the same inputs.
+
+An executed notebook is kept under a stamp: a hash of its source, the library, the runs that it reads and the values
+that it was given. With the same stamp it is not executed again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from soi_lib.errors import SoiError
+from soi_lib.files import replacing, write_text
+from soi_lib.runs.progress import error_stream
+
+
+def source_of(path: Path) -> str:
+    """A notebook's cells and metadata without its outputs, as text: what its result depends on."""
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    cells = [[c["cell_type"], "".join(c["source"]), c.get("metadata", {}).get("tags", [])] for c in notebook["cells"]]
+    return json.dumps(cells, ensure_ascii=False)
+
+
+def library_hash() -> str:
+    """sha256 over all that the pages are made with: the library's own source files and those of `paper`."""
+    root = Path(__file__).resolve().parents[1]
+    digest = hashlib.sha256()
+    files = [path for name in ("soi_lib", "paper") for path in (root / name).rglob("*")]
+    for path in sorted(path for path in files if path.suffix in (".py", ".js", ".css", ".j2")):
+        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def execute(
+    parameters: Mapping[Path, dict[str, Any]],
+    *,
+    root: Path,
+    out: Path,
+    reads: str,
+    jobs: int,
+    quiet: bool,
+    environment: Mapping[str, str] | None = None,
+) -> list[Path]:
+    """Execute the notebooks whose stamp under `out` is missing or old; return those that were executed.
+
+    `parameters` holds the values for each notebook; those that it does not declare are not given. A folder of runs is
+    given relative to the notebook. Raises SoiError that names the notebook, its failing cell's error, and the file
+    with the partial output.
+    """
+    stamps = out.parent / "stamps"
+    library = library_hash()
+    pending: list[tuple[Path, str]] = []
+    for path, given in parameters.items():
+        text = json.dumps([source_of(root / path), library, reads, given], sort_keys=True)
+        stamp = hashlib.sha256(text.encode()).hexdigest()
+        kept = stamps / path.with_suffix(".ipynb")
+        if kept.exists() and (stamps / path.with_suffix(".sha256")).exists():
+            known = (stamps / path.with_suffix(".sha256")).read_text(encoding="utf-8").split()
+            if known == [stamp, hashlib.sha256(kept.read_bytes()).hexdigest()]:
+                continue
+        pending.append((path, stamp))
+
+    def one(item: tuple[Path, str]) -> Path:
+        path, stamp = item
+        target = stamps / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        source = root / path
+        declared = parameter_names(source)
+        values = {k: v for k, v in parameters[path].items() if k in declared}
+        for name in {"runs", "own"} & set(values):
+            values[name] = Path(os.path.relpath(root / values[name], source.parent)).as_posix()
+        run_notebook(source, target, values, cwd=source.parent, environment=environment)
+        body = target.read_bytes()
+        write_text(target.with_suffix(".sha256"), f"{stamp} {hashlib.sha256(body).hexdigest()}\n")
+        return path
+
+    with (
+        ThreadPoolExecutor(max_workers=max(1, jobs)) as pool,
+        tqdm(total=len(pending), desc="notebooks", unit="", disable=quiet or not pending, file=error_stream()) as bar,
+    ):
+        done = []
+        for path in pool.map(one, pending):
+            done.append(path)
+            bar.set_postfix_str(path.stem, refresh=False)
+            bar.update()
+    return done
+
+
+def parameter_names(path: Path) -> set[str]:
+    """The names that a notebook's `parameters` cell assigns."""
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    for cell in notebook["cells"]:
+        if "parameters" in cell.get("metadata", {}).get("tags", []):
+            return set(re.findall(r"^(\w+)\s*(?::[^=\n]+)?=", "".join(cell["source"]), flags=re.MULTILINE))
+    return set()
+
+
+def run_notebook(
+    source: Path, target: Path, parameters: dict[str, Any], *, cwd: Path, environment: Mapping[str, str] | None = None
+) -> None:
+    """Execute one notebook with papermill in a process of its own, from `source` to `target`.
+
+    Strings in `parameters` arrive as they are, whatever is in them: papermill writes them as string literals.
+    """
+    for name, value in parameters.items():
+        if not name.isidentifier():
+            raise SoiError("cannot be the name of a parameter", where=source, found=repr(name))
+        if "\0" in str(value):
+            raise SoiError(f"a NUL character in the parameter {name}", where=source, found=repr(value))
+    with replacing(target) as tmp:
+        call = {"source": str(source.resolve()), "target": str(tmp.resolve()), "parameters": parameters}
+        quieter = {"PYTHONWARNINGS": "ignore", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+        done = subprocess.run(
+            [sys.executable, "-c", f"import json, sys, {__name__} as m; m._papermill(**json.load(sys.stdin))"],
+            input=json.dumps(call | {"cwd": str(cwd.resolve())}),
+            capture_output=True,
+            text=True,
+            env=os.environ | quieter | dict(environment or {}),
+        )
+        if done.returncode != 0:
+            partial = target.with_name(f"{target.stem}-failed.ipynb")
+            if tmp.stat().st_size:
+                shutil.copyfile(tmp, partial)
+            lines = [line for line in done.stderr.strip().splitlines() if line.strip()]
+            raise SoiError(
+                "the notebook failed", where=source, found=lines[-1] if lines else "no message", hint=f"see {partial}"
+            )
+        _clean(tmp)
+
+
+def _papermill(source: str, target: str, parameters: dict[str, Any], cwd: str) -> None:
+    """Execute a notebook in this process and a kernel. Raises PapermillExecutionError for a cell that fails.
+
+    The kernel talks through sockets in a folder of its own: TCP ports are chosen some time before they are opened, so
+    kernels that start at the same moment may choose the same ones, and die.
+    """
+    import papermill
+    from traitlets.config import Config
+
+    with tempfile.TemporaryDirectory(prefix="soi-") as private:  # a short path: that of a socket has 107 bytes at most
+        kernel = {"transport": "ipc", "connection_file": str(Path(private, "kernel.json"))}
+        papermill.execute_notebook(
+            source,
+            target,
+            parameters,
+            kernel_name="python3",
+            progress_bar=False,
+            cwd=cwd,
+            config=Config(KernelManager=kernel),
+        )
+
+
+def _clean(path: Path) -> None:
+    """Take out of an executed notebook what differs from run to run without meaning: times, paths, versions."""
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    notebook["metadata"].pop("papermill", None)
+    notebook["metadata"].pop("widgets", None)
+    notebook["metadata"].get("language_info", {}).pop("version", None)
+    for cell in notebook["cells"]:
+        for name in ("papermill", "execution"):
+            cell["metadata"].pop(name, None)
+        if cell["cell_type"] == "code":
+            cell["outputs"] = [o for o in cell["outputs"] if o.get("name") != "stderr"]
+    path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")
