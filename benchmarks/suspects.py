@@ -35,6 +35,7 @@ from scipy import stats
 from sklearn.metrics import average_precision_score
 from tqdm.auto import tqdm
 
+from paper.datasets.flipped import flip
 from soi_lib import TrainingDynamics, files
 from soi_lib.analysis.label_issues import DEFAULT_RULE, RULES, suspects
 
@@ -138,18 +139,6 @@ def corpus_of(name: str) -> Any:
     return load(name)
 
 
-def flipped(gold: np.ndarray, classes: int, rate: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Labels with a share `rate` of them changed to another class at random, and which were: (N,) int64, (N,) bool.
-
-    The labels that are flipped at a low rate are among those of a higher one.
-    """
-    rng = np.random.default_rng(seed)
-    order, shift = rng.permutation(len(gold)), rng.integers(1, classes, len(gold))
-    wrong = np.zeros(len(gold), dtype=bool)
-    wrong[order[: round(rate * len(gold))]] = True
-    return np.where(wrong, (gold + shift) % classes, gold).astype(np.int64), wrong
-
-
 def folds_of(labels: np.ndarray, folds: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
     from sklearn.model_selection import StratifiedKFold
 
@@ -160,7 +149,7 @@ def do(given: argparse.Namespace, job: dict[str, Any], progress: Callable[[int],
     """Train, and keep what the comparison needs."""
     split = corpus_of(job["corpus"]).splits["train"].take(job["examples"])
     classes = len(corpus_of(job["corpus"]).labels)
-    labels, _ = flipped(split.label.astype(np.int64), classes, job["rate"], job["seed"])
+    labels, _ = flip(split.label.astype(np.int64), classes, job["rate"], job["seed"])
     path = path_of(given, job)
     if job["part"] == "all":
         result = train(job, split, labels, np.arange(len(split)), None, progress)
@@ -209,7 +198,7 @@ def train(
 def ranked(given: argparse.Namespace, corpus: str, rate: float, seed: int) -> dict[str, Any]:
     """The flipped examples of one cell, and every method's ranking of all: rows, the most suspect first."""
     split = corpus_of(corpus).splits["train"].take(given.examples)
-    labels, wrong = flipped(split.label.astype(np.int64), len(corpus_of(corpus).labels), rate, seed)
+    labels, wrong = flip(split.label.astype(np.int64), len(corpus_of(corpus).labels), rate, seed)
     whole, *parts = jobs(given, corpus, rate, seed)
     dynamics = TrainingDynamics.load(path_of(given, whole))
     assert np.array_equal(dynamics.gold, labels)

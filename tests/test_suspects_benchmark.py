@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
+from paper.datasets.flipped import flip
+
 SCRIPT = Path(__file__).resolve().parent.parent / "benchmarks" / "suspects.py"
 
 
@@ -28,15 +30,13 @@ def test_as_many_labels_are_flipped_as_asked_and_all_of_them_are_wrong(bench, cl
     gold = rng.integers(0, classes, 400)
     before = np.zeros(400, dtype=bool)
     for rate in (0.05, 0.1, 0.2):
-        labels, wrong = bench.flipped(gold, classes, rate, seed=3)
+        labels, wrong = flip(gold, classes, rate, seed=3)
         assert wrong.sum() == rate * 400
         np.testing.assert_array_equal(labels != gold, wrong)
         assert set(labels) <= set(range(classes))
         assert not (before & ~wrong).any()  # what is wrong at a low rate is wrong at a higher one
         before = wrong
-    assert not np.array_equal(
-        bench.flipped(gold, classes, 0.1, seed=4)[1], bench.flipped(gold, classes, 0.1, seed=3)[1]
-    )
+    assert not np.array_equal(flip(gold, classes, 0.1, seed=4)[1], flip(gold, classes, 0.1, seed=3)[1])
 
 
 def test_scores_are_those_of_scikit_learn(bench, rng):
@@ -52,7 +52,7 @@ def test_scores_are_those_of_scikit_learn(bench, rng):
 
 def test_cleanlab_finds_labels_that_good_predictions_contradict(bench, rng):
     truth = rng.integers(0, 3, 300)
-    labels, wrong = bench.flipped(truth, 3, 0.1, seed=0)
+    labels, wrong = flip(truth, 3, 0.1, seed=0)
     held_out = rng.dirichlet(np.ones(3), 300) * 0.3
     held_out[np.arange(300), truth] += 0.7
     orders = bench.by_cleanlab(labels, held_out)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from paper.datasets import protocol1
+from paper.datasets import flipped, protocol1
 from paper.datasets.registry import PACKAGES
 from paper.datasets.registry import load as _load
 from soi_lib.data import catalog
@@ -23,5 +23,7 @@ COMPARISONS = {
 for _name in PACKAGES:
     _before = partial(_load, _name, protocol=1, build=partial(protocol1.build, _name))
     catalog.register(_name, partial(_load, _name), earlier=[_before])
+for _name in ("entailment", "paraphrase", "sentiment", *COMPARISONS["source"]):
+    catalog.register(f"{_name}{flipped.SUFFIX}", partial(flipped.build, _name))
 
 __all__ = ["COMPARISONS", "load"]
