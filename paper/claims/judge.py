@@ -32,12 +32,14 @@ class Evaluation:
     """What the runs of several settings predict for one set of examples, row s of every setting from seed s.
 
     gold: class codes (N,). predicted: class codes (S, N) by setting. positive: for two classes, the probability of
-    class 1 (S, N) by setting; None otherwise.
+    class 1 (S, N) by setting; None otherwise. groups: (N,) where examples of one group, such as the sentences of one
+    template, are no independent draws; None where every example is one.
     """
 
     gold: Array
     predicted: Mapping[str, Array]
     positive: Mapping[str, Array] | None = None
+    groups: Array | None = None
 
     @property
     def scores(self) -> tuple[Score, ...]:
@@ -45,10 +47,22 @@ class Evaluation:
         return rules.scores_for(2 if self.positive is not None else 3)
 
     def gain(self, before: str, after: str, score: Score | None = None) -> Array:
-        """Contributions (S, N) to a score in setting `after` minus that in `before`; the deciding one by default."""
+        """Contributions (S, N) to a score in setting `after` minus that in `before`; the deciding one by default.
+
+        With groups there is one contribution a group, (S, G).
+        """
         score = score or self.scores[0]
         given = self.positive if score == "auc" and self.positive is not None else self.predicted
-        return contributions(score, self.gold, given[after]) - contributions(score, self.gold, given[before])
+        values = contributions(score, self.gold, given[after]) - contributions(score, self.gold, given[before])
+        return values if self.groups is None else _by_group(values, self.groups)
+
+
+def _by_group(values: Array, groups: Array) -> Array:
+    """(S, G) from (S, N) with the same mean a seed: a group has the sum of the deviations of its examples from it."""
+    names, index = np.unique(groups, return_inverse=True)
+    mean = values.mean(axis=1, keepdims=True)
+    sums = (values - mean) @ np.eye(len(names))[index]
+    return mean + sums * (len(names) / len(groups))
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import pytest
 from paper.claims import judge, rules
 from paper.claims.judge import ALL, EQUAL, MORE, RANDOM, RUN, SINGLE, SUBSET, Evaluation, Stage
 from paper.claims.power import Examples
+from soi_lib.analysis.effects import mean_effect
 
 SOURCES = ("tweets", "amazon", "movie")
 TASKS = ("entailment", "paraphrase", "sentiment", "questions", "opinions")
@@ -54,6 +55,20 @@ def test_few_seeds_or_examples_decide_nothing() -> None:
     assert judge.consistent_gain(sources((0.05, 0.06, 0.07), seeds=4)).verdict == "not tested"
     assert judge.consistent_gain(sources((0.0, 0.0, 0.0), n=60, seeds=5)).verdict == "inconclusive"
     assert judge.consistent_gain({}).verdict == "not tested"
+
+
+def test_sentences_of_one_template_count_once() -> None:
+    """Copies of every example add nothing: mean and interval are those of the examples themselves."""
+    rng = np.random.default_rng(0)
+    plain = evaluation(rng, {SINGLE: BASE, ALL: BASE + 0.03}, n=200)
+    many = Evaluation(
+        np.repeat(plain.gold, 5),
+        {k: np.repeat(v, 5, axis=1) for k, v in plain.predicted.items()},
+        {k: np.repeat(v, 5, axis=1) for k, v in (plain.positive or {}).items()},
+        np.repeat(np.arange(200), 5),
+    )
+    one, copies = (mean_effect(e.gain(SINGLE, ALL, "accuracy")) for e in (plain, many))
+    np.testing.assert_allclose([copies.value, copies.reach()], [one.value, one.reach()])
 
 
 def test_a_shift_of_the_threshold_is_no_gain_by_auc() -> None:
