@@ -37,7 +37,7 @@ from tqdm.auto import tqdm
 
 from paper.datasets.flipped import flip
 from soi_lib import TrainingDynamics, files
-from soi_lib.analysis.label_issues import DEFAULT_RULE, RULES, suspects
+from soi_lib.analysis.label_issues import DEFAULT_RULE, RULES, label_issues
 
 ROOT = Path(__file__).resolve().parent.parent
 ENCODER = {"en": "e5", "fr": "e5", "fa": "e5"}
@@ -203,7 +203,7 @@ def ranked(given: argparse.Namespace, corpus: str, rate: float, seed: int) -> di
     dynamics = TrainingDynamics.load(path_of(given, whole))
     assert np.array_equal(dynamics.gold, labels)
     place = {key: row for row, key in enumerate(split.ids)}
-    orders = {rule: np.array([place[i] for i in suspects(dynamics, rule)["id"]]) for rule in RULES}
+    orders = {rule: np.array([place[i] for i in label_issues(dynamics, rule)["id"]]) for rule in RULES}
     if not parts:
         return {"wrong": wrong, "orders": orders}
     held_out = np.full((len(split), len(corpus_of(corpus).labels)), np.nan, dtype=np.float64)

@@ -14,9 +14,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from soi_lib.analysis.datamap import confidence_variability
-from soi_lib.analysis.effects import Effect, contributions, mean_effect
 from soi_lib.analysis.label_issues import margins
 from soi_lib.analysis.soi import SOI, categorize, forgetting_events
+from soi_lib.analysis.statistics import Effect, contributions, mean_effect
 from soi_lib.dynamics import TrainingDynamics
 
 Array = npt.NDArray[np.float64]

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from soi_lib.analysis.agreement import change_rates
-from soi_lib.analysis.excess import Excess, common_codes
+from soi_lib.analysis.reliability import change_rates
 from soi_lib.analysis.soi import SOI
 from soi_lib.analysis.statistics import Interval, difference_interval, metric_interval
+from soi_lib.analysis.transition_test import TransitionTest
+from soi_lib.analysis.transitions import common_codes
 from soi_lib.report.tables import setting_name, transition
 from soi_lib.runs.results import Results
 
@@ -131,7 +132,7 @@ def flows(results: Results, member: str, setting: tuple[str, ...], top: int = 2)
     )
 
 
-def excess(results: Results, member: str, setting: tuple[str, ...], found: Excess | None) -> str:
+def excess(results: Results, member: str, setting: tuple[str, ...], found: TransitionTest | None) -> str:
     """Which moves from alone to `setting` are more than the noise floor; `found` comes from `tables.excess`."""
     name = setting_name(setting, results.members)
     if found is None:

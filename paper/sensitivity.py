@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from soi_lib.analysis.agreement import repeat_kappa
-from soi_lib.analysis.excess import common_codes
+from soi_lib.analysis.reliability import repeat_kappa
 from soi_lib.analysis.soi import SOI, categorize, categorize_history, soi_shares
 from soi_lib.analysis.statistics import share_intervals
+from soi_lib.analysis.transitions import common_codes
 from soi_lib.dynamics import TrainingDynamics, align
 from soi_lib.errors import RangeError, StoreError
 from soi_lib.report.tables import setting_name

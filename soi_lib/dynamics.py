@@ -10,10 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, reduce
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -303,6 +303,17 @@ def common_rows(
             hint="compare runs of the same corpus",
         )
     return left, right
+
+
+def shared_rows(runs: Sequence[TrainingDynamics]) -> list[Array]:
+    """For each of `runs` the rows of the ids that all of them have, sorted by id. Raises AlignmentError as `align`."""
+    for run in runs[1:]:
+        common_rows(runs[0], run)
+    ids = reduce(lambda a, b: np.intersect1d(a, b, assume_unique=True), [run.ids for run in runs])
+    if not len(ids):
+        raise AlignmentError("no id is in all the runs", hint="compare runs of the same dataset")
+    orders = [np.argsort(run.ids, kind="stable") for run in runs]
+    return [order[np.searchsorted(run.ids[order], ids)] for run, order in zip(runs, orders, strict=True)]
 
 
 def pack_history(correct: npt.ArrayLike) -> npt.NDArray[np.uint64]:

@@ -25,8 +25,8 @@ from synthetic import learn
 
 from paper.figures import example_histories, gain_heatmap, histories_figure, share_areas, share_dots, verdict_strip
 from soi_lib.analysis.datamap import data_map
-from soi_lib.analysis.excess import excess_transition
 from soi_lib.analysis.soi import SOI, categorize, soi_counts, soi_shares
+from soi_lib.analysis.transition_test import transition_test
 from soi_lib.analysis.transitions import transition_matrix
 from soi_lib.dynamics import TrainingDynamics
 from soi_lib.errors import FormatError
@@ -188,7 +188,7 @@ def recorded() -> Results:
 
 @pytest.fixture(scope="module")
 def panels(recorded: Results) -> dict[str, Moves]:
-    return {m: moves_of(excess_transition(*sides(recorded, m), resamples=500)) for m in recorded.members}
+    return {m: moves_of(transition_test(*sides(recorded, m), resamples=500)) for m in recorded.members}
 
 
 def sides(results: Results, member: str) -> list[list[TrainingDynamics]]:
@@ -402,7 +402,7 @@ def test_heatmap_writes_per_cent_of_rows_and_how_many_they_are(
 
 def test_frames_are_for_moves_beyond_floor_between_three_seeds() -> None:
     runs = [learn(300, 8, seed=s) for s in range(3)], [learn(300, 8, seed=s + 9, gain=2.4) for s in range(3)]
-    found = excess_transition(*runs)
+    found = transition_test(*runs)
     marked = found.significant.loc[NAMES, NAMES].to_numpy()
     expected = {(int(i), int(j)) for i, j in zip(*np.nonzero(marked), strict=True)}
     assert expected

@@ -13,10 +13,11 @@ import numpy as np
 import pandas as pd
 
 from paper.claims.evidence import Evidence, Finding, Judgement, absent, alone, beyond_chance, row, span, together_of
-from soi_lib.analysis.agreement import change_rates, repeat_kappa
-from soi_lib.analysis.excess import common_codes, excess_transition
+from soi_lib.analysis.reliability import change_rates, repeat_kappa
 from soi_lib.analysis.soi import SOI, categorize, soi_counts
 from soi_lib.analysis.statistics import Interval, mean_interval
+from soi_lib.analysis.transition_test import transition_test
+from soi_lib.analysis.transitions import common_codes
 from soi_lib.dynamics import align
 from soi_lib.report.tables import listing
 
@@ -107,7 +108,7 @@ def moves(evidence: Evidence) -> Finding:
             extra: dict[str, Any] = {"changed": float((codes[: seeds[-1]] != codes[seeds[-1] :]).mean())}
             found = Interval(np.nan, np.nan, np.nan, 0.95, codes.shape[1], seeds[-1])
             if seeds[-1] > 1:
-                excess = excess_transition(*sides)
+                excess = transition_test(*sides)
                 off = excess.significant.to_numpy().astype(bool) & ~np.eye(len(SOI), dtype=bool)
                 surplus = excess.difference.to_numpy().clip(min=0)[off].sum() / excess.n
                 across, floors = change_rates(codes, seeds[-1])

@@ -17,9 +17,9 @@ import pandas as pd
 
 from paper.claims import rules
 from paper.claims.rules import Judgement, Outcome
-from soi_lib.analysis.effects import Effect, Score, contributions, mean_effect
 from soi_lib.analysis.soi import SOI
-from soi_lib.analysis.transition_test import transition_excess
+from soi_lib.analysis.statistics import Effect, Score, contributions, mean_effect
+from soi_lib.analysis.transition_test import paired_transition_test
 
 Array = npt.NDArray[Any]
 SINGLE, ALL, EQUAL = "single", "all", "equal budget"
@@ -157,7 +157,7 @@ def moves(codes: Mapping[str, tuple[Array, Array]]) -> Finding:
     seeds = min((len(single) for single, _ in codes.values()), default=0)
     if seeds < rules.LEAST_SEEDS:
         return Finding("not tested", pd.DataFrame(), seeds=seeds)
-    tests = {name: transition_excess(single, multi) for name, (single, multi) in codes.items()}
+    tests = {name: paired_transition_test(single, multi) for name, (single, multi) in codes.items()}
     rows: list[dict[str, Any]] = []
     for (name, test), cells in zip(tests.items(), rules.moving(list(tests.values())), strict=True):
         for i, j in np.argwhere(cells):

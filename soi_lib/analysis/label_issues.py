@@ -27,7 +27,7 @@ DEFAULT_RULE = "confidence"
 _TINY = 1e-7  # a float32 probability that is this near to 0 or 1 says no more
 
 
-def suspects(dynamics: TrainingDynamics, rule: str = DEFAULT_RULE) -> pd.DataFrame:
+def label_issues(dynamics: TrainingDynamics, rule: str = DEFAULT_RULE) -> pd.DataFrame:
     """All examples, the most suspect label first: a DataFrame with N rows.
 
     Columns: id; gold int16 and given (the label's name); suggested (the name of the label that the model favoured

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from soi_lib.analysis.datamap import confidence_variability
-from soi_lib.analysis.effects import mean_effect
 from soi_lib.analysis.label_issues import margins
 from soi_lib.analysis.soi import SOI, categorize, forgetting_events
-from soi_lib.dynamics import TrainingDynamics, common_rows, pack_history
-from soi_lib.errors import AlignmentError, RangeError
+from soi_lib.analysis.statistics import RESAMPLES, Interval, mean_effect
+from soi_lib.dynamics import TrainingDynamics, pack_history, shared_rows
+from soi_lib.errors import AlignmentError, FormatError, RangeError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -126,6 +125,66 @@ def runs_needed(agreement: float, target: float) -> float:
     return max(1.0, float(np.ceil(target * (1 - agreement) / (agreement * (1 - target)) - 1e-9)))
 
 
+def repeat_kappa(
+    codes: npt.ArrayLike | Sequence[npt.ArrayLike],
+    category: SOI | None = None,
+    *,
+    level: float = 0.95,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Interval:
+    """Cohen's kappa between the runs of one setting, averaged over all pairs of runs, with an interval over examples.
+
+    codes: (S, N) as `categorize` gives them, a row a seed, the same examples in the same order; or a list of such
+    arrays, one a member, with equally many rows. 0 is chance, 1 perfect repetition. `category` asks for one category
+    against all others. Value and interval are NaN where nothing can repeat: with one run, or when every example is in
+    one category. Raises FormatError on codes that are no categories or have different numbers of runs.
+    """
+    groups = [np.atleast_2d(np.asarray(g)) for g in (codes if isinstance(codes, list | tuple) else [codes])]
+    seeds, n = len(groups[0]), sum(g.shape[1] for g in groups)
+    for g in groups:
+        if g.ndim != 2 or g.dtype.kind not in "iu" or not g.size or g.min() < 0 or g.max() >= len(SOI):
+            raise FormatError("these are no categories", found=f"{g.dtype} {g.shape}", expected="codes 0 to 5, (S, N)")
+        if len(g) != seeds:
+            raise FormatError("the members have different numbers of runs", found=len(g), expected=seeds)
+    if seeds < 2:
+        return Interval(np.nan, np.nan, np.nan, level, n, seeds)
+    rng = np.random.default_rng(seed)
+    above = np.zeros(resamples + 1)  # the first is the sample itself
+    room = np.zeros(resamples + 1)
+    for g in groups:
+        chosen = g if category is None else (g == category).astype(np.int8)
+        kinds, counts = np.unique(chosen, axis=1, return_counts=True)
+        weights = np.vstack([counts, rng.multinomial(counts.sum(), counts / counts.sum(), size=resamples)])
+        observed, chance = _pairs_agree(kinds, weights / counts.sum())
+        above += counts.sum() * (observed - chance)
+        room += counts.sum() * (1 - chance)
+    kappa = np.divide(above, room, out=np.full_like(above, np.nan), where=room > 1e-12)
+    if np.isnan(kappa[0]):
+        return Interval(np.nan, np.nan, np.nan, level, n, seeds)
+    low, high = np.nanquantile(kappa[1:], ((1 - level) / 2, (1 + level) / 2))
+    return Interval(float(kappa[0]), float(low), float(high), level, n, seeds)
+
+
+def change_rates(codes: npt.ArrayLike, single: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Per example, how often its category differs: between two settings (N,), and between runs of each (2, N).
+
+    codes: (S, N) as `categorize` gives them, the first `single` rows runs of one setting, the others of the other.
+    The first minus the mean of the other two is 0 on average when the setting changes nothing for the example, and
+    above 0 when it does (an energy distance); the floor of one setting alone would not do, since the categories may
+    vary less in the other. A setting of one run has no floor (NaN).
+    """
+    g = np.asarray(codes)
+    hot = g[:, None, :] == np.arange(len(SOI))[:, None]
+    sides = [(hot[:single].sum(axis=0), single), (hot[single:].sum(axis=0), len(g) - single)]
+    across = 1 - (sides[0][0] * sides[1][0]).sum(axis=0) / (sides[0][1] * sides[1][1])
+    floors = [
+        1 - (count * (count - 1)).sum(axis=0) / (runs * (runs - 1)) if runs > 1 else np.full(g.shape[1], np.nan)
+        for count, runs in sides
+    ]
+    return across, np.stack(floors)
+
+
 def _checked(runs: Sequence[TrainingDynamics]) -> list[npt.NDArray[Any]]:
     """The rows of the common ids in every run, in one order; refuses what cannot be compared."""
     if len(runs) < 2:
@@ -141,12 +200,19 @@ def _checked(runs: Sequence[TrainingDynamics]) -> list[npt.NDArray[Any]]:
         if fingerprint in seen:
             raise AlignmentError("the same run is given twice", hint="give runs with different seeds")
         seen.add(fingerprint)
-        common_rows(first, run)
-    ids = reduce(lambda a, b: np.intersect1d(a, b, assume_unique=True), [run.ids for run in runs])
-    if not len(ids):
-        raise AlignmentError("no id is in all the runs", hint="give runs of the same dataset")
-    orders = [np.argsort(run.ids, kind="stable") for run in runs]
-    return [order[np.searchsorted(run.ids[order], ids)] for run, order in zip(runs, orders, strict=True)]
+    return shared_rows(runs)
+
+
+def _pairs_agree(kinds: Array, weights: Array) -> tuple[Array, Array]:
+    """Observed and chance agreement (B,) over pairs of runs; kinds (S, K) codes, weights (B, K) that add up to 1."""
+    seeds = len(kinds)
+    pairs = seeds * (seeds - 1)
+    hot = (kinds[:, None, :] == np.unique(kinds)[:, None]).astype(np.float64)  # (S, C, K)
+    together = hot.sum(axis=0)  # (C, K): in how many runs this kind of example is in category c
+    same = (together * (together - 1)).sum(axis=0) / pairs
+    shares = np.einsum("bk,sck->bsc", weights, hot)
+    chance = ((shares.sum(axis=1) ** 2 - (shares**2).sum(axis=1)).sum(axis=1)) / pairs
+    return weights @ same, chance
 
 
 def _scores(

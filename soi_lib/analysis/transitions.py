@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from soi_lib.analysis.datamap import confidence_variability
 from soi_lib.analysis.soi import SOI, categorize, history_string
-from soi_lib.dynamics import TrainingDynamics, align, common_rows
+from soi_lib.dynamics import TrainingDynamics, align, common_rows, shared_rows
 from soi_lib.errors import AlignmentError, SelectionError
 
 if TYPE_CHECKING:
@@ -33,9 +33,14 @@ def transition_matrix(
     A 6x6 DataFrame named by SOI; int64 counts, or with `normalize` "row" (each row adds up to 1; NaN where a row is
     empty) or "all" (everything adds up to 1) float64. Raises AlignmentError on no common ids or other gold labels.
     """
-    left, right = common_rows(single, multi)
-    before, after = categorize(single, early), categorize(multi, early)
-    return as_frame(_count(_at(before, left), _at(after, right)), normalize)
+    sides = zip((single, multi), common_rows(single, multi), strict=True)
+    before, after = (categorize(run, early)[slice(None) if rows is None else rows] for run, rows in sides)
+    return as_frame(np.bincount(before * np.int8(6) + after, minlength=36).reshape(6, 6), normalize)
+
+
+def common_codes(runs: Sequence[TrainingDynamics], early: float = 0.5) -> npt.NDArray[np.int8]:
+    """Categories (R, N) of the examples that all `runs` share, sorted by id. Raises AlignmentError as `align` does."""
+    return np.stack([categorize(run, early)[rows] for run, rows in zip(runs, shared_rows(runs), strict=True)])
 
 
 def mean_transition(
@@ -79,23 +84,11 @@ def movers(single: TrainingDynamics, multi: TrainingDynamics, n: int = 12, early
     change = confidence[1] - confidence[0]
     rows = np.argsort(-np.abs(change), kind="stable")[:n]  # ids are sorted already, so stable means by id
     out: dict[str, Any] = {"id": a.ids[rows], "gold": a.gold[rows], "change": change[rows]}
-    for name, dyn, value in (("single", a, confidence[0]), ("multi", b, confidence[1])):
-        codes = categorize(dyn, early)[rows]
-        out[f"confidence_{name}"] = value[rows]
-        out[f"soi_{name}"] = [SOI(code).name for code in codes]
-        out[f"history_{name}"] = [history_string(h, dyn.epochs) for h in dyn.history[rows]]
-    first = ["id", "gold", "change", "confidence_single", "confidence_multi", "soi_single", "soi_multi"]
-    return pd.DataFrame(out)[[*first, "history_single", "history_multi"]]
-
-
-def _at(codes: npt.NDArray[Any], rows: npt.NDArray[Any] | None) -> npt.NDArray[Any]:
-    return codes if rows is None else codes[rows]
-
-
-def _count(before: npt.NDArray[Any], after: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    """6x6 counts of two code arrays of equal length."""
-    size = len(SOI)
-    return np.bincount(before * np.int8(size) + after, minlength=size * size).reshape(size, size)
+    sides = {"single": (a, confidence[0]), "multi": (b, confidence[1])}
+    out |= {f"confidence_{side}": value[rows] for side, (_, value) in sides.items()}
+    out |= {f"soi_{side}": [SOI(c).name for c in categorize(d, early)[rows]] for side, (d, _) in sides.items()}
+    out |= {f"history_{side}": [history_string(h, d.epochs) for h in d.history[rows]] for side, (d, _) in sides.items()}
+    return pd.DataFrame(out)
 
 
 def as_frame(counts: npt.NDArray[Any], normalize: Normalize = None) -> pd.DataFrame:

@@ -133,7 +133,7 @@ def suspects(
     example has, "suggested" the one that the model favoured.
     """
     from soi_lib.analysis.label_issues import DEFAULT_RULE
-    from soi_lib.analysis.label_issues import suspects as rank
+    from soi_lib.analysis.label_issues import label_issues as rank
     from soi_lib.analysis.soi import SOI
 
     path, dynamics = dynamics_in(file, member)

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from soi_lib.analysis.datamap import data_map
-from soi_lib.analysis.excess import excess_transition
 from soi_lib.analysis.soi import SOI, history_string
+from soi_lib.analysis.transition_test import transition_test
 from soi_lib.analysis.transitions import mean_transition, noise_floor
 from soi_lib.dynamics import TrainingDynamics
 from soi_lib.report.report import Runs, Subject, escape, shares
@@ -172,7 +172,7 @@ def _moves(subject: Subject, member: str, settings: Runs) -> str:
         )
     multi = settings[names[-1]]
     if several:
-        figure = transition_beside_floor(moves_of(excess_transition(single, multi)), note=subject.note)
+        figure = transition_beside_floor(moves_of(transition_test(single, multi)), note=subject.note)
         told = "The left picture is what chance does between seeds; read the right one against it."
     else:
         figure = transition_heatmap(mean_transition(zip(single, multi, strict=True)), note=subject.note)

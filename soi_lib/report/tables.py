@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from soi_lib.analysis.excess import Excess, excess_transition
 from soi_lib.analysis.soi import SOI
 from soi_lib.analysis.statistics import metric_interval
+from soi_lib.analysis.transition_test import TransitionTest, transition_test
 from soi_lib.analysis.transitions import Normalize, mean_transition, movers
 from soi_lib.data.dataset import Corpus, Split
 from soi_lib.plots.transitions import Moves
@@ -101,7 +101,7 @@ def transition(results: Results, member: str, setting: Sequence[str], normalize:
     return mean_transition(pairs, normalize)
 
 
-def excess(results: Results, member: str, setting: Sequence[str]) -> Excess | None:
+def excess(results: Results, member: str, setting: Sequence[str]) -> TransitionTest | None:
     """The transition of `member` from alone to `setting` held against its noise floor; None with one seed.
 
     Figures take it as `moves_of` gives it.
@@ -109,10 +109,10 @@ def excess(results: Results, member: str, setting: Sequence[str]) -> Excess | No
     if len(results.seeds) < 2:
         return None
     sides = [[results.run(s, seed).dynamics(member) for seed in results.seeds] for s in ((member,), setting)]
-    return excess_transition(*sides)
+    return transition_test(*sides)
 
 
-def moves_of(found: Excess) -> Moves:
+def moves_of(found: TransitionTest) -> Moves:
     """What the figures of transitions take, from a transition that was held against its floor."""
     return Moves(found.transition, found.floor, found.significant, found.n, min(found.seeds))
 

@@ -1,19 +1,21 @@
-"""Scores against scikit-learn, intervals by their coverage, tests by what they promise."""
+"""Scores against scikit-learn, intervals and p-values by what they promise on data of known truth."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.stats import false_discovery_control
-from sklearn.metrics import accuracy_score, f1_score
+from scipy.stats import false_discovery_control, kstest, ttest_1samp
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, roc_auc_score
 
 from soi_lib.analysis import statistics
 from soi_lib.analysis.statistics import (
-    Interval,
     accuracy,
     benjamini_hochberg,
+    contributions,
     difference_interval,
+    gain,
     macro_f1,
+    mean_effect,
     mean_interval,
     metric_interval,
     share_intervals,
@@ -59,18 +61,11 @@ def test_pairing_makes_intervals_of_differences_shorter(rng: np.random.Generator
     gold = rng.integers(0, 2, 400)
     first = np.where(rng.random(400) < 0.7, gold, 1 - gold)
     second = np.where(rng.random(400) < 0.05, gold, first)
-    paired = difference_interval(gold, first, second)
-    alone = metric_interval(gold, first)
+    paired, alone = difference_interval(gold, first, second), metric_interval(gold, first)
     assert paired.high - paired.low < (alone.high - alone.low) / 2
-    assert paired.excludes_zero == (paired.low > 0)
-    assert not Interval(0.1, -0.1, 0.3, 0.95, 10, 1).excludes_zero
-    assert Interval(-0.2, -0.3, -0.1, 0.95, 10, 1).excludes_zero
-
-
-def test_equal_sides_differ_by_exactly_nothing() -> None:
-    gold = np.arange(10) % 2
-    found = difference_interval(gold, np.stack([gold, 1 - gold]), np.stack([gold, 1 - gold]))
-    assert (found.value, found.low, found.high) == (0, 0, 0)
+    assert paired.excludes_zero == (paired.low > 0 or paired.high < 0)
+    same = difference_interval(gold, [first, second], [first, second])
+    assert (same.value, same.low, same.high, same.excludes_zero) == (0, 0, 0, False)
 
 
 def test_seeds_that_disagree_make_intervals_longer_even_without_doubt_about_examples() -> None:
@@ -103,6 +98,11 @@ def test_the_same_seed_gives_the_same_interval(rng: np.random.Generator) -> None
     assert wide.high - wide.low > narrow.high - narrow.low
 
 
+@pytest.fixture
+def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(statistics, "RESAMPLES", 800)
+
+
 class World:
     """Two systems on crossed seeds and examples: both differ in ease, and the seeds differ in luck."""
 
@@ -124,30 +124,24 @@ class World:
 
 
 @pytest.mark.parametrize(
-    "world", [World(1, 400, 0.0, 0.3), World(3, 300, 0.3, 0.3), World(3, 2000, 0.25, 0.0), World(5, 300, 0.4, 0.5)]
+    ("world", "draws", "least", "most"),
+    [
+        (World(1, 400, 0.0, 0.3), 1, 0.93, 0.97),
+        (World(3, 300, 0.3, 0.3), 1, 0.93, 0.97),
+        (World(3, 2000, 0.25, 0.0), 1, 0.93, 0.97),
+        (World(5, 300, 0.4, 0.5), 1, 0.93, 0.97),
+        (World(3, 300, 0.0, 0.3), 5, 0.95, 0.999),  # not too short where seeds make no difference
+    ],
 )
-def test_intervals_cover_the_truth_93_to_97_times_in_100(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(statistics, "RESAMPLES", 800)
-    truth, rng, trials = world.truth(), np.random.default_rng(1), 700
-    hits = 0
-    for _ in range(trials):
-        found = difference_interval(*world.draw(rng, world.seeds, world.n))
-        hits += found.low <= truth <= found.high
-    assert 0.93 <= hits / trials <= 0.97
+@pytest.mark.usefixtures("few_resamples")
+def test_intervals_cover_the_truth(world: World, draws: int, least: float, most: float) -> None:
+    truth, rng, trials = world.truth(), np.random.default_rng(draws), 700
+    found = [difference_interval(*world.draw(rng, world.seeds, world.n)) for _ in range(trials)]
+    assert least <= np.mean([f.low <= truth <= f.high for f in found]) <= most
 
 
-def test_intervals_are_not_too_short_where_seeds_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(statistics, "RESAMPLES", 800)
-    world, rng, trials = World(3, 300, 0.0, 0.3), np.random.default_rng(5), 400
-    truth, hits = world.truth(), 0
-    for _ in range(trials):
-        found = difference_interval(*world.draw(rng, world.seeds, world.n))
-        hits += found.low <= truth <= found.high
-    assert 0.95 <= hits / trials < 1
-
-
-def test_intervals_of_shares_cover_the_truth(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(statistics, "RESAMPLES", 800)
+@pytest.mark.usefixtures("few_resamples")
+def test_intervals_of_shares_cover_the_truth() -> None:
     rng, trials, hits = np.random.default_rng(2), 700, 0
     wide = np.random.default_rng(3)
     p = 1 / (1 + np.exp(-(-2 + wide.normal(0, 1.5, (400_000, 1)) + wide.normal(0, 0.4, (400_000, 1)))))
@@ -168,16 +162,97 @@ def test_benjamini_hochberg_leaves_out_what_is_not_a_number(rng: np.random.Gener
     assert np.isnan(benjamini_hochberg([np.nan])).all()
 
 
+# --- effects ---------------------------------------------------------------------------------------------------------
+
+
+THEIRS = {
+    "auc": roc_auc_score,
+    "accuracy": accuracy_score,
+    "balanced_accuracy": balanced_accuracy_score,
+    "macro_f1": lambda gold, predicted: f1_score(gold, predicted, average="macro"),
+}
+
+
+def sample(score: str, n: int = 400):
+    """Gold labels and three runs' predictions: unequal classes, and for AUC scores with ties."""
+    rng = np.random.default_rng(1)
+    if score == "auc":
+        gold = (rng.random(n) < 0.3).astype(int)
+        return gold, (rng.normal(size=(3, n)) + gold).round(1)
+    gold = rng.choice(4, size=n, p=[0.4, 0.3, 0.2, 0.1])
+    return gold, np.where(rng.random((3, n)) < 0.6, gold, rng.integers(4, size=(3, n)))
+
+
+@pytest.mark.parametrize("score", THEIRS)
+def test_contributions_average_to_the_score_of_scikit_learn(score) -> None:
+    gold, given = sample(score)
+    np.testing.assert_allclose(contributions(score, gold, given).mean(axis=1), [THEIRS[score](gold, x) for x in given])
+
+
+@pytest.mark.parametrize("score", THEIRS)
+def test_the_spread_of_contributions_is_that_of_a_bootstrap(score) -> None:
+    gold, given = sample(score)
+    rng = np.random.default_rng(0)
+    draws = rng.integers(len(gold), size=(400, len(gold)))
+    bootstrap = np.std([THEIRS[score](gold[i], given[0][i]) for i in draws])
+    one = mean_effect(contributions(score, gold, given[:1]))
+    assert one.by_examples**0.5 == pytest.approx(bootstrap, rel=0.1)
+
+
+def planted(rng, seeds: int, n: int, seed_spread: float):
+    """A table of seeds by examples with mean zero."""
+    return rng.normal(size=(seeds, 1)) * seed_spread + rng.normal(size=n) * 0.3 + rng.normal(size=(seeds, n)) * 0.3
+
+
+@pytest.mark.parametrize("seeds", [5, 10])
+@pytest.mark.parametrize("seed_spread", [0.0, 0.02, 0.1])
+def test_intervals_contain_the_truth_as_often_as_they_say(seeds, seed_spread) -> None:
+    rng = np.random.default_rng(seeds)
+    effects = [mean_effect(planted(rng, seeds, 300, seed_spread)) for _ in range(800)]
+    for level in (0.9, 0.95):
+        inside = np.mean([e.interval(level).low <= 0 <= e.interval(level).high for e in effects])
+        assert level - 0.025 <= inside <= level + 0.045
+
+
+def test_tables_of_different_datasets_count_equally() -> None:
+    rng = np.random.default_rng(3)
+    effects = [mean_effect([planted(rng, 5, 100, 0.03), planted(rng, 5, 400, 0.03)]) for _ in range(800)]
+    inside = np.mean([e.interval().low <= 0 <= e.interval().high for e in effects])
+    assert 0.92 <= inside <= 0.99
+    assert mean_effect([np.zeros((5, 10)), np.ones((5, 40))]).value == pytest.approx(0.5)
+
+
+def test_p_is_the_level_at_which_the_interval_reaches_zero() -> None:
+    found = mean_effect(planted(np.random.default_rng(0), 5, 300, 0.02) + 0.05)
+    assert found.interval(1 - found.p).low == pytest.approx(0, abs=1e-6)
+    only_seeds = np.repeat(np.random.default_rng(1).normal(0.1, 0.1, size=(5, 1)), 50, axis=1)
+    assert mean_effect(only_seeds).p == pytest.approx(ttest_1samp(only_seeds[:, 0], 0).pvalue, rel=1e-4)
+    rng = np.random.default_rng(2)
+    assert kstest([mean_effect(planted(rng, 5, 200, 0.1)).p for _ in range(400)], "uniform").pvalue > 0.001
+
+
+def test_a_gain_is_paired() -> None:
+    gold, given = sample("auc")
+    assert (gain("auc", gold, given, given) == 0).all()
+    assert mean_effect(gain("auc", gold, given, given)).p == 1.0
+
+
 def test_wrong_input_is_refused() -> None:
-    with pytest.raises(FormatError, match="fit"):
+    with pytest.raises(FormatError):
         accuracy([0, 1], [0])
-    with pytest.raises(FormatError, match="fit"):
+    with pytest.raises(FormatError):
         accuracy([], [])
-    with pytest.raises(FormatError, match="shapes"):
+    with pytest.raises(FormatError):
         difference_interval([0, 1], [0, 1], [[0, 1], [1, 1]])
-    with pytest.raises(FormatError, match="accuracy"):
+    with pytest.raises(FormatError, match="acuracy"):
         metric_interval([0, 1], [0, 1], "acuracy")  # type: ignore[arg-type]
-    with pytest.raises(FormatError, match="finite"):
+    with pytest.raises(FormatError):
         mean_interval([0.1, np.nan])
     with pytest.raises(RangeError, match="level"):
         mean_interval([0.1, 0.2], level=95)
+    with pytest.raises(FormatError, match="AUC"):
+        contributions("auc", [1, 1], [[0.2, 0.3]])
+    with pytest.raises(FormatError, match="acuracy"):
+        contributions("acuracy", [1, 1], [[0, 1]])  # type: ignore[arg-type]
+    with pytest.raises(FormatError):
+        mean_effect([np.zeros((2, 3)), np.zeros((3, 3))])

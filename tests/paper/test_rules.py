@@ -10,7 +10,7 @@ import pytest
 
 from paper.claims import rules
 from paper.claims.rules_page import POWER, page
-from soi_lib.analysis.effects import Effect
+from soi_lib.analysis.statistics import Effect
 
 ROOT = Path(__file__).parents[2]
 

@@ -12,7 +12,7 @@ from own_data import run_main
 from sklearn.metrics import average_precision_score
 
 from soi_lib import SOI, TrainingDynamics, categorize, data_map
-from soi_lib.analysis.label_issues import DEFAULT_RULE, RULES, margins, suspects
+from soi_lib.analysis.label_issues import DEFAULT_RULE, RULES, label_issues, margins
 from soi_lib.errors import FormatError, RangeError
 
 N, RATE = 1000, 0.1
@@ -51,14 +51,14 @@ def with_flips(classes: int, seed: int = 0, *, logits: bool = True) -> tuple[Tra
 def test_flipped_labels_are_found_far_above_chance(rule, classes):
     dyn, wrong = with_flips(classes)
     floor = 4 * RATE if rule == DEFAULT_RULE else 2 * RATE  # chance is the rate
-    assert average_precision(suspects(dyn, rule), wrong) > floor
+    assert average_precision(label_issues(dyn, rule), wrong) > floor
     shuffled = set(np.random.default_rng(1).permutation(dyn.ids)[: len(wrong)].tolist())
-    assert average_precision(suspects(dyn, rule), shuffled) < 1.6 * RATE  # the measure itself is not generous
+    assert average_precision(label_issues(dyn, rule), shuffled) < 1.6 * RATE  # the measure itself is not generous
 
 
 def test_columns_say_what_they_are():
     dyn, _ = with_flips(3)
-    ranking = suspects(dyn)
+    ranking = label_issues(dyn)
     assert list(ranking) == [
         "id", "gold", "given", "suggested", "score", "confidence", "variability", "correctness", "soi",
     ]  # fmt: skip
@@ -79,17 +79,17 @@ def test_the_order_of_examples_does_not_matter_and_ties_go_by_id():
     order = np.random.default_rng(3).permutation(N)
     again = dyn.subset(dyn.ids[order].tolist())
     for rule in RULES:
-        pd.testing.assert_frame_equal(suspects(dyn, rule), suspects(again, rule))
+        pd.testing.assert_frame_equal(label_issues(dyn, rule), label_issues(again, rule))
     same = TrainingDynamics(["b", "c", "a"], [0, 1, 0], np.full((2, 3), 0.5), np.zeros((2, 3), bool))
     for rule in RULES:
-        assert suspects(same, rule)["id"].tolist() == ["a", "b", "c"]
+        assert label_issues(same, rule)["id"].tolist() == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize("rule", RULES)
 def test_one_epoch_is_enough(rule):
     p = np.array([[0.9, 0.1, 0.6]], np.float32)
     dyn = TrainingDynamics([1, 2, 3], [0, 1, 0], p, p > 0.5)
-    ranking = suspects(dyn, rule)
+    ranking = label_issues(dyn, rule)
     assert ranking["id"].iloc[0] == 2
     assert np.isfinite(ranking["score"]).all()
 
@@ -97,7 +97,7 @@ def test_one_epoch_is_enough(rule):
 @pytest.mark.parametrize("rule", RULES)
 def test_all_right_and_certain(rule):
     dyn = TrainingDynamics([3, 1, 2], [0, 1, 0], np.ones((4, 3)), np.ones((4, 3), bool))
-    ranking = suspects(dyn, rule)
+    ranking = label_issues(dyn, rule)
     assert ranking["id"].tolist() == [1, 2, 3]
     assert np.isfinite(ranking["score"]).all()
     assert ranking["suggested"].isna().all()
@@ -108,36 +108,38 @@ def test_margins_of_two_classes_need_no_logits():
     dyn, _ = with_flips(2)
     without = TrainingDynamics(dyn.ids, dyn.gold, dyn.p_gold, dyn.correct, dyn.meta)
     np.testing.assert_allclose(margins(without), margins(dyn), rtol=1e-3, atol=1e-4)
-    assert suspects(without, "margin")["id"].head(50).tolist() == suspects(dyn, "margin")["id"].head(50).tolist()
-    assert suspects(without)["suggested"].equals(suspects(dyn)["suggested"])
+    assert (
+        label_issues(without, "margin")["id"].head(50).tolist() == label_issues(dyn, "margin")["id"].head(50).tolist()
+    )
+    assert label_issues(without)["suggested"].equals(label_issues(dyn)["suggested"])
 
 
 def test_margins_by_hand():
     logits = np.array([[[2.0, 1.0, 0.0], [0.0, 3.0, 5.0]]], np.float32)
     dyn = TrainingDynamics([1, 2], [0, 1], np.array([[0.7, 0.1]]), np.array([[True, False]]), logits=logits)
     assert margins(dyn).tolist() == [[1.0, -2.0]]
-    assert suspects(dyn, "margin")["score"].tolist() == [2.0, -1.0]
-    assert suspects(dyn)["suggested"].tolist() == ["2", None]
+    assert label_issues(dyn, "margin")["score"].tolist() == [2.0, -1.0]
+    assert label_issues(dyn)["suggested"].tolist() == ["2", None]
 
 
 def test_many_classes_without_logits():
     dyn, wrong = with_flips(5, logits=False)
-    ranking = suspects(dyn)
+    ranking = label_issues(dyn)
     assert ranking["suggested"].isna().all()  # nobody knows
     assert average_precision(ranking, wrong) > 4 * RATE
     with pytest.raises(FormatError, match=r"margins need the logits .* found 5 classes and no logits"):
-        suspects(dyn, "margin")
+        label_issues(dyn, "margin")
     with pytest.raises(RangeError, match="did you mean 'confidence'"):
-        suspects(dyn, "confidense")
+        label_issues(dyn, "confidense")
 
 
 def test_rules_differ_where_they_should():
     """Never right but unsure, against right at the end but very sure of another label before."""
     p = np.array([[0.45, 0.02], [0.45, 0.02], [0.45, 0.9]], np.float32)
     dyn = TrainingDynamics([1, 2], [0, 0], p, p > 0.5)
-    assert suspects(dyn, "unlearned first")["id"].tolist() == [1, 2]
-    assert suspects(dyn, "confidence")["id"].tolist() == [2, 1]
-    assert suspects(dyn, "last epoch")["id"].tolist() == [1, 2]
+    assert label_issues(dyn, "unlearned first")["id"].tolist() == [1, 2]
+    assert label_issues(dyn, "confidence")["id"].tolist() == [2, 1]
+    assert label_issues(dyn, "last epoch")["id"].tolist() == [1, 2]
 
 
 # --- the command ------------------------------------------------------------------------------------------------------
@@ -158,7 +160,7 @@ def saved(tmp_path):
 def test_command_prints_the_head_of_the_ranking(soi, saved):
     dyn, path = saved
     told = json.loads(soi("suspects", path, "--json", "--top", 3)[1], parse_constant=pytest.fail)
-    expected = suspects(dyn).head(3)
+    expected = label_issues(dyn).head(3)
     assert (told["n"], told["rule"]) == (N, DEFAULT_RULE)
     assert [row["id"] for row in told["suspects"]] == expected["id"].tolist()
     assert [row["rank"] for row in told["suspects"]] == [1, 2, 3]
@@ -168,7 +170,7 @@ def test_command_prints_the_head_of_the_ranking(soi, saved):
     assert (code, err) == (0, "")
     assert len(out.splitlines()) == 21
     margin = json.loads(soi("suspects", path, "--rule", "margin", "--json")[1])
-    assert [row["id"] for row in margin["suspects"]] == suspects(dyn, "margin").head(20)["id"].tolist()
+    assert [row["id"] for row in margin["suspects"]] == label_issues(dyn, "margin").head(20)["id"].tolist()
 
 
 def test_command_shows_the_texts_beside(soi, saved, tmp_path):
@@ -177,14 +179,14 @@ def test_command_shows_the_texts_beside(soi, saved, tmp_path):
     frame.iloc[::-1].to_csv(tmp_path / "mine.csv", index=False)
     code, out, err = soi("suspects", path, "--from", tmp_path / "mine.csv", "--top", 2)
     assert code == 0
-    assert f"text of {suspects(dyn)['id'][0]}" in out
+    assert f"text of {label_issues(dyn)['id'][0]}" in out
     assert "found by column 'id'; text from 'text'" in err
     out_file = tmp_path / "ranking.csv"
     words = ("suspects", path, "--from", tmp_path / "mine.csv", "--text", "text", "--text", "score", "--out", out_file)
     assert soi(*words, "--quiet")[::2] == (0, "")
     ranking = pd.read_csv(out_file)
     assert len(ranking) == N
-    assert ranking["id"].tolist() == suspects(dyn)["id"].tolist()
+    assert ranking["id"].tolist() == label_issues(dyn)["id"].tolist()
     assert ranking["text"].tolist() == [f"text of {i}" for i in ranking["id"]]
     assert set(ranking["score (file)"]) == {"mine"}
     assert soi(*words)[0] == 2  # it is there now
@@ -210,6 +212,6 @@ def test_command_writes_every_format(soi, saved, tmp_path, suffix):
         ".json": lambda: pd.read_json(out),
         ".parquet": lambda: pd.read_parquet(out),
     }[suffix]()
-    assert read["id"].tolist() == suspects(dyn)["id"].head(5).tolist()
-    np.testing.assert_allclose(read["score"], suspects(dyn)["score"].head(5), rtol=1e-8)
+    assert read["id"].tolist() == label_issues(dyn)["id"].head(5).tolist()
+    np.testing.assert_allclose(read["score"], label_issues(dyn)["score"].head(5), rtol=1e-8)
     assert "expected .csv .tsv" in soi("suspects", path, "--out", tmp_path / "ranking.xlsx")[2]
