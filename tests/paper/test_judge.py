@@ -10,7 +10,7 @@ import pytest
 from paper.claims import judge, rules
 from paper.claims.judge import ALL, EQUAL, MORE, RANDOM, RUN, SINGLE, SUBSET, Evaluation, Stage
 from paper.claims.power import Examples
-from soi_lib.analysis.effects import mean_effect
+from soi_lib.analysis.statistics import mean_effect
 
 SOURCES = ("tweets", "amazon", "movie")
 TASKS = ("entailment", "paraphrase", "sentiment", "questions", "opinions")
