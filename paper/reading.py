@@ -37,7 +37,7 @@ def against_baselines(results: Results) -> str:
     for member in results.members:
         run = results.run((member,))
         metrics = run.metrics[member]
-        _, gold, alone = results.evaluated(member, (member,), "test")
+        _, gold, alone, _ = results.evaluated(member, (member,), "test")
         score = metric_interval(gold, alone)
         parts = []
         for key, name in (("majority", "the majority class"), ("bag_of_words", "a bag of words")):
@@ -50,7 +50,7 @@ def against_baselines(results: Results) -> str:
 
 def gain(results: Results, member: str, setting: tuple[str, ...], split: str) -> Interval:
     """Accuracy of `member` in `setting` minus alone, paired by example and by seed, with a 95 % interval."""
-    _, gold, alone = results.evaluated(member, (member,), split)
+    _, gold, alone, _ = results.evaluated(member, (member,), split)
     return difference_interval(gold, alone, results.evaluated(member, setting, split).predicted)
 
 
@@ -169,7 +169,7 @@ TITLES = {"task": "Tasks", "source": "Sources", "lingual": "Languages"}
 
 
 def _accuracy(results: Results, member: str, setting: tuple[str, ...], split: str) -> float:
-    _, gold, answers = results.evaluated(member, setting, split)
+    _, gold, answers, _ = results.evaluated(member, setting, split)
     return float((answers == gold).mean())
 
 

@@ -163,7 +163,7 @@ def _pair(
     seeds = [seed for seed in results.seeds if seed in own and (against == "base" or seed in other)]
     if not seeds:
         return None
-    _, gold, base = results.evaluated(member, setting, split)
+    _, gold, base, _ = results.evaluated(member, setting, split)
     mine = np.stack([own[seed].answers[member, split] for seed in seeds])
     if against == "base":
         theirs = base[[results.seeds.index(seed) for seed in seeds]]

@@ -32,11 +32,12 @@ PROFILE_COPY = "profile.yaml"
 
 
 class Evaluated(NamedTuple):
-    """Examples of one split, sorted by id: ids (N,), gold labels (N,), and predictions (S, N), a row a seed."""
+    """Examples of one split, sorted by id: ids (N,), gold labels (N,), predictions and p(gold) (S, N), a row a seed."""
 
     ids: np.ndarray
     gold: np.ndarray
     predicted: np.ndarray
+    p_gold: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,8 @@ class Results:
             frames = [self.run(setting, seed).predictions(member) for seed in self.seeds]
             frames = [frame[frame["split"] == split].sort_values("id") for frame in frames]
             ids, gold = frames[0]["id"].to_numpy(), frames[0]["gold"].to_numpy()
-            self._evaluated[key] = Evaluated(ids, gold, np.stack([frame["predicted"].to_numpy() for frame in frames]))
+            tables = (np.stack([frame[name].to_numpy() for frame in frames]) for name in ("predicted", "p_gold"))
+            self._evaluated[key] = Evaluated(ids, gold, *tables)
         return self._evaluated[key]
 
     @cached_property

@@ -1,0 +1,207 @@
+"""The claims of the paper, and what recorded runs say of them: from `Results` to a verdict and its numbers.
+
+Special about it: a claim is judged by `judge` on plain arrays; this module only gathers them. Where a comparison was
+not recorded the claim is not tested.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from paper.claims import judge
+from paper.claims.judge import ALL, EQUAL, SINGLE, Array, Evaluation, Finding, Stage
+from soi_lib.analysis.soi import categorize
+from soi_lib.runs.config import Setting
+from soi_lib.runs.results import Results
+
+Mode = Literal["eval", "train"]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the claims are judged by.
+
+    comparisons: results by name (task, source, lingual). similarity: of pairs of tasks, before training. stages: second
+    stages by subset and case.
+    """
+
+    comparisons: Mapping[str, Results]
+    similarity: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    stages: Mapping[str, Mapping[str, Stage]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim in our words and how it is judged; the rule in words is on the page of the rules."""
+
+    id: str
+    title: str
+    text: str
+    judge: Callable[[Evidence], Finding]
+
+
+def _six_behaviours(evidence: Evidence) -> Finding:
+    found = {
+        f"{name}/{dataset}": codes(results, dataset, (dataset,))
+        for name, results in evidence.comparisons.items()
+        for dataset in results.members
+    }
+    return judge.six_behaviours(found)
+
+
+def _sources(evidence: Evidence) -> Finding:
+    return judge.consistent_gain(_alone_and_together(evidence.comparisons.get("source"), "ood"))
+
+
+def _languages(evidence: Evidence) -> Finding:
+    return judge.consistent_gain(_alone_and_together(evidence.comparisons.get("lingual"), "test"))
+
+
+def _tasks(evidence: Evidence) -> Finding:
+    results = evidence.comparisons.get("task")
+    if results is None:
+        return judge.several_tasks({}, {})
+    found = {
+        (task, split): evaluation(
+            results,
+            task,
+            split,
+            {SINGLE: Setting((task,)), ALL: Setting(results.members)}
+            | {_partner(s, task): s for s in results.settings if len(s) == 2 and task in s},
+        )
+        for task in results.members
+        for split in results.splits(task)
+    }
+    return judge.several_tasks(found, evidence.similarity)
+
+
+def _moves(evidence: Evidence, mode: Mode = "eval") -> Finding:
+    found = {
+        f"{name}/{dataset}": (
+            codes(results, dataset, (dataset,), mode),
+            codes(results, dataset, results.members, mode),
+        )
+        for name, results in evidence.comparisons.items()
+        for dataset in results.members
+    }
+    return judge.moves(found)
+
+
+def _second_stage(evidence: Evidence) -> Finding:
+    return judge.second_stage(evidence.stages)
+
+
+CLAIMS = (
+    Claim(
+        "C1",
+        "Six learning behaviours",
+        "Training examples learn in six ways: never, from the start, early, late, or with one or several losses.",
+        _six_behaviours,
+    ),
+    Claim(
+        "C2",
+        "Several sources",
+        "Training on several sources together improves results out of distribution for every source.",
+        _sources,
+    ),
+    Claim(
+        "C3",
+        "Several tasks",
+        "Training on several tasks together gives mixed results, and similar tasks gain more.",
+        _tasks,
+    ),
+    Claim(
+        "C4",
+        "Moves between categories",
+        "Examples move between the categories when one dataset becomes several.",
+        _moves,
+    ),
+    Claim(
+        "C5",
+        "A second stage",
+        "Continuing on the examples that were forgotten or never learned improves results further.",
+        _second_stage,
+    ),
+    Claim(
+        "L",
+        "Several languages",
+        "Our own question: does training on several languages together help on held-out templates?",
+        _languages,
+    ),
+)
+
+
+def verdicts(evidence: Evidence) -> dict[str, Finding]:
+    """The finding of every claim, by its id."""
+    return {claim.id: claim.judge(evidence) for claim in CLAIMS}
+
+
+def codes(results: Results, dataset: str, setting: Sequence[str], mode: Mode = "eval") -> Array:
+    """Categories (S, N) of a dataset in a setting, a row a seed, from dynamics of one recording mode."""
+    return np.stack([categorize(results.run(setting, seed).dynamics(dataset, mode)) for seed in results.seeds])
+
+
+def evaluation(results: Results, dataset: str, split: str, settings: Mapping[str, Setting]) -> Evaluation:
+    """What the runs of `settings` predict on one set of a dataset.
+
+    Sets of languages are grouped by template.
+    """
+    found = {name: results.evaluated(dataset, setting, split) for name, setting in settings.items()}
+    first = next(iter(found.values()))
+    two = len(results.corpus(dataset).labels) == 2
+    groups = None
+    if results.comparison == "lingual":
+        part = results.corpus(dataset).splits[split]
+        of = dict(zip(part.ids, part.group, strict=True))
+        groups = np.array([of[i] for i in first.ids])
+    return Evaluation(
+        first.gold,
+        {name: e.predicted for name, e in found.items()},
+        {name: np.where(e.gold == 1, e.p_gold, 1 - e.p_gold) for name, e in found.items()} if two else None,
+        groups,
+    )
+
+
+def claims_json(findings: Mapping[str, Finding], evidence: Evidence) -> list[dict[str, Any]]:
+    """The claims for machines: id, title, text, rule, verdict, seeds, parts, the rows it rests on, the runs behind."""
+    runs = sorted(run.key for results in evidence.comparisons.values() for run in results.runs)
+    return [
+        {
+            "id": claim.id,
+            "title": claim.title,
+            "claim": claim.text,
+            "rule": f"book/rules.md, {claim.id}",
+            "verdict": findings[claim.id].verdict,
+            "seeds": findings[claim.id].seeds,
+            "parts": dict(findings[claim.id].parts),
+            "numbers": {k: _plain(v) for k, v in findings[claim.id].numbers.items()},
+            "cases": [
+                {str(k): _plain(v) for k, v in row.items()} for row in findings[claim.id].table.to_dict("records")
+            ],
+            "runs": runs,
+        }
+        for claim in CLAIMS
+    ]
+
+
+def _plain(value: Any) -> Any:
+    """A value that JSON has."""
+    value = value.item() if isinstance(value, np.generic) else value
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _alone_and_together(results: Results | None, split: str) -> dict[str, Evaluation]:
+    if results is None:
+        return {}
+    every = results.members
+    shared = {ALL: Setting(every)} | ({EQUAL: s} if (s := Setting(every, "equal")) in results.settings else {})
+    return {d: evaluation(results, d, split, {SINGLE: Setting((d,)), **shared}) for d in every}
+
+
+def _partner(setting: Setting, task: str) -> str:
+    return next(name for name in setting if name != task)
