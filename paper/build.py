@@ -162,7 +162,7 @@ def make_book(
     `device` and `precision` as for `plan`; the notebooks find the same runs through `$SOI_DEVICE` and `$SOI_PRECISION`.
     """
     from soi_lib.runs import results
-    from soi_lib.runs.run import commit
+    from soi_lib.runs.machine import commit
     from soi_lib.runs.scheduler import reproduce, reproduce_stages
     from soi_lib.runs.store import RunStore, open_run
     from soi_lib.training.device import default_jobs, resolve_device

@@ -25,8 +25,7 @@ from soi_lib.cli.shared import (
 from soi_lib.errors import SoiError
 
 if TYPE_CHECKING:
-    from soi_lib.runs.second_stage import StageSpec
-    from soi_lib.runs.spec import RunSpec
+    from soi_lib.runs.spec import Job
 
 
 app = typer.Typer(
@@ -37,9 +36,6 @@ app = typer.Typer(
     help="Reproduce the comparisons of the paper: bring the data, train, record, make the book.",
 )
 app.command()(doctor.fetch)
-
-_MINUTES = 1000 / 90 / 60
-"""Minutes of a core a unit of cost: a thousand short English examples, of which it trains on about 90 a second."""
 
 
 @app.command()
@@ -53,41 +49,30 @@ def plan(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """List the runs of a profile: key, comparison, setting, seed, whether it is done, a rough cost and time.
+    """List the runs of a profile: key, comparison, setting, seed, whether it is done, about how long a core takes.
 
-    Cost is in thousands of short English examples trained once; a core does about 90 of those in a second, which
-    gives the minutes of one core (a GPU is quicker). With `--json` a row also says what the run reads (fingerprints
-    of corpora and encoder), device and precision, which kind it is, and of a stage the key of the run that it starts
-    from (`base`). A GPU need not be here to plan for it, if the precision is given.
+    A GPU is quicker. With `--json` a row also says what the run reads (fingerprints of corpora and encoder), device
+    and precision, which kind it is, and of a stage the key of the run that it starts from (`base`). A GPU need not be
+    here to plan for it, if the precision is given.
     """
     from soi_lib.runs.config import load_profile
     from soi_lib.runs.scheduler import described
-    from soi_lib.runs.second_stage import plan_stages
     from soi_lib.runs.spec import plan as specs_of
+    from soi_lib.runs.spec import plan_stages
     from soi_lib.runs.store import RunStore
     from soi_lib.training.device import default_jobs
 
     sizes, store = load_profile(profile), RunStore(runs)
-    specs: list[RunSpec | StageSpec] = [*specs_of(sizes, only=only or (), device=device, precision=precision)]
+    specs: list[Job] = [*specs_of(sizes, only=only or (), device=device, precision=precision)]
     if stages:
         specs += plan_stages(sizes, only=only or (), device=device, precision=precision)
-    rows = [row | {"minutes": round(row["cost"] * _MINUTES, 1)} for spec in specs for row in [described(spec, store)]]
+    rows = [described(spec, store) for spec in specs]
     if as_json:
         print_json(rows)
         return
     budget = ["budget"] if any(row["budget"] != "full" for row in rows) else []
-    shown = (
-        "key",
-        "comparison",
-        "setting",
-        *budget,
-        "seed",
-        *(["stage"] if stages else []),
-        "state",
-        "cost",
-        "minutes",
-    )
-    table([{name: row[name] for name in shown} for row in rows])
+    shown = ("key", "comparison", "setting", *budget, "seed", *(["stage"] if stages else []), "state", "minutes")
+    table([{name: row[name] for name in shown} | {"minutes": f"{row['minutes']:.1f}"} for row in rows])
     left = sum(row["minutes"] for row in rows if row["state"] != "done")
     if left and not quiet:
         jobs = default_jobs("cpu") if specs[0].device == "cpu" else 1
@@ -107,8 +92,7 @@ def run(
     """Do one run or stage of a profile, unless it is done, and print the folder that holds it."""
     from soi_lib.runs.config import load_profile
     from soi_lib.runs.scheduler import run_all, runs_of
-    from soi_lib.runs.second_stage import plan_stages
-    from soi_lib.runs.spec import Job
+    from soi_lib.runs.spec import plan_stages
     from soi_lib.runs.store import RunStore
 
     sizes = load_profile(profile)
@@ -180,8 +164,8 @@ def results(
     """
     from soi_lib import files
     from soi_lib.runs.config import load_profile
+    from soi_lib.runs.machine import commit
     from soi_lib.runs.results import finished, summary
-    from soi_lib.runs.run import commit
     from soi_lib.runs.store import RunStore
 
     sizes = load_profile(profile)

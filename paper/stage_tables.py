@@ -129,7 +129,7 @@ _Runs = dict[tuple[int, str | None], StageRun]
 
 def _groups(results: Results) -> Iterator[tuple[Setting, str, str, _Runs]]:
     """Setting, start, subset, and the stages by seed and control; settings as in `results`, subsets as planned."""
-    from soi_lib.runs.subset import SUBSETS
+    from soi_lib.runs.second_stage import SUBSETS
 
     groups: dict[tuple[Setting, str, str], _Runs] = {}
     for run in results.stages:

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS = (
     ("paper",),
@@ -72,6 +74,16 @@ def test_imports_go_downwards_and_light_modules_import_nothing_heavy() -> None:
     assert upward == []
     light = {m: imports(p) for m, p in FILES.items() if m.startswith(LIGHT)}
     assert [m for m, names in light.items() if {n.split(".")[0] for n in names} & HEAVY] == []
+
+
+@pytest.mark.parametrize("package", ["soi_lib"])
+def test_no_module_imports_one_that_imports_it(package: str) -> None:
+    """Take away, again and again, what imports nothing that is left: what remains imports itself in a circle."""
+    left = {m: targets for m, targets in EDGES.items() if m.split(".")[0] == package}
+    while done := {m for m, targets in left.items() if not targets & set(left)}:
+        left = {m: targets for m, targets in left.items() if m not in done}
+    circles = {m: sorted(targets & set(left)) for m, targets in left.items()}
+    assert circles == {}
 
 
 def test_importing_the_library_loads_nothing_heavy() -> None:

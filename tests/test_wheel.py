@@ -121,7 +121,7 @@ def test_the_wheel_holds_the_library_and_nothing_else(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         packages = archive.read("soi_lib/resources/packages.txt")
-    files = (path for kind in ("py", "js", "css") for path in (ROOT / "soi_lib").rglob(f"*.{kind}"))
+    files = (path for kind in ("py", "js", "css", "j2") for path in (ROOT / "soi_lib").rglob(f"*.{kind}"))
     here = {path.relative_to(ROOT).as_posix() for path in files}
     about = {f"soi_lib-{__version__}.dist-info/{n}" for n in ("METADATA", "WHEEL", "RECORD", "entry_points.txt")}
     about.add(f"soi_lib-{__version__}.dist-info/licenses/LICENSE")

@@ -32,9 +32,8 @@ def command_line() -> str:
 @cache
 def costs() -> str:
     """What the profiles cost, as Markdown."""
-    import paper  # noqa: F401  (its profiles are known by name)
+    from paper.costs import as_markdown, cost_table
     from soi_lib.runs.config import load_profile
-    from soi_lib.runs.costs import as_markdown, cost_table
 
     return as_markdown(cost_table(*map(load_profile, ("quick", "standard", "paper"))))
 

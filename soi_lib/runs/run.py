@@ -8,28 +8,23 @@ two threads.
 from __future__ import annotations
 
 import json
-import platform
-import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from soi_lib import files
-from soi_lib.analysis.soi import SOI, categorize
+from soi_lib.analysis.soi import categorize, soi_counts
 from soi_lib.analysis.statistics import accuracy, macro_f1
 from soi_lib.data.catalog import load
 from soi_lib.data.dataset import Corpus, Split
 from soi_lib.data.match import save_trained_rows
-from soi_lib.dynamics import TrainingDynamics
 from soi_lib.errors import StoreError
-from soi_lib.runs.spec import Progress, RunSpec
+from soi_lib.runs.machine import commit, machine, version
+from soi_lib.runs.spec import Job, Progress, RunSpec, StageSpec
 from soi_lib.runs.store import RunStore, StoredRun
 from soi_lib.runs.weights import fingerprints, fit, save_weights
 from soi_lib.training import launch
@@ -42,21 +37,19 @@ if TYPE_CHECKING:
     from soi_lib.training.engine import Predictions, TrainMember, TrainResult
 
 
-def do_run(
-    spec: RunSpec, store: RunStore, *, progress: Progress | None = None, keep_weights: bool = False
-) -> StoredRun:
+def do_run(spec: RunSpec, store: RunStore, *, progress: Progress | None = None) -> StoredRun:
     """Train `spec` unless `store` has it, and return the stored run. One process at a time does a given run, or
     several that `accelerate launch` started to train it together.
 
-    With `keep_weights` the final weights (float32, trimmed vocabulary) are kept beside the store's runs, for a second
-    stage to start from. Where the run is in the store and its weights are not, it is trained again; raises StoreError
-    when that does not give the stored dynamics bit for bit.
+    With `spec.keep_weights` the final weights (float32, trimmed vocabulary) are kept beside the store's runs, for a
+    second stage to start from. Where the run is in the store and its weights are not, it is trained again; raises
+    StoreError when that does not give the stored dynamics bit for bit.
     """
     with launch.held(store.lock(spec.key)):
         run = store.get(spec.key)
         if run is None:
-            return _train_and_store(spec, store, progress, keep_weights)
-        if keep_weights and not fit(store.weights_path(spec.key), run):
+            return _train_and_store(spec, store, progress)
+        if spec.keep_weights and not fit(store.weights_path(spec.key), run):
             _train_again(spec, run, store, progress)
         return run
 
@@ -125,27 +118,38 @@ def prepare(spec: RunSpec) -> Prepared:
     return Prepared(corpora, splits, tokens, model, vocabulary, members, int(model_config.pad_token_id))
 
 
-def _train(spec: RunSpec, ready: Prepared, store: RunStore, progress: Progress | None) -> TrainResult:
+def train_prepared(
+    job: Job, ready: Prepared, store: RunStore, progress: Progress | None, **changed: Any
+) -> TrainResult:
+    """Train what was prepared for the run or stage `job`, whose state is kept in `store` until it is done.
+
+    Of a stage `changed` replaces `members` (all of the run's), `initial` (weights to start from), `seed`, `epochs`.
+    """
     from soi_lib.training.engine import TrainConfig, train
 
-    with reproducibly(spec.device):
+    base = job.base if isinstance(job, StageSpec) else job
+    stage = {"base": base.key, "stage": job.identity()["stage"]} if isinstance(job, StageSpec) else {}
+    settings = job.training.model_dump(exclude={"max_length"})
+    settings |= {"seed": changed.get("seed", base.seed), "epochs": changed.get("epochs", job.training.epochs)}
+    with reproducibly(job.device):
         return train(
             ready.encoder,
-            ready.members,
-            TrainConfig(**spec.training.model_dump(exclude={"max_length"}), seed=spec.seed),
+            changed.get("members", ready.members),
+            TrainConfig(**settings),
             pad=ready.pad,
-            device=spec.device,
-            meta=described(spec, spec.key),
-            progress=None if progress is None else lambda epoch, n: progress(spec.key, epoch, n),
-            checkpoint_path=store.checkpoint_path(spec.key),
-            identity=spec.key,
+            device=job.device,
+            meta=_described(base, job.key) | stage,
+            initial=changed.get("initial"),
+            progress=None if progress is None else lambda epoch, n: progress(job.key, epoch, n),
+            checkpoint_path=store.checkpoint_path(job.key),
+            identity=job.key,
         )
 
 
 def _train_again(spec: RunSpec, run: StoredRun, store: RunStore, progress: Progress | None) -> None:
     """Make the weights of a stored run again, and see that they are those of the run."""
     ready = prepare(spec)
-    result = _train(spec, ready, store, progress)
+    result = train_prepared(spec, ready, store, progress)
     store.checkpoint_path(spec.key).unlink(missing_ok=True)
     made, stored = {m: d.fingerprint() for m, d in result.dynamics.items()}, fingerprints(run)
     for member in spec.setting:
@@ -167,17 +171,17 @@ def _keep(store: RunStore, key: str, ready: Prepared, result: TrainResult) -> No
         save_weights(path, result.weights, key=key, vocabulary=ready.vocabulary, dynamics=dynamics)
 
 
-def _train_and_store(spec: RunSpec, store: RunStore, progress: Progress | None, keep_weights: bool) -> StoredRun:
+def _train_and_store(spec: RunSpec, store: RunStore, progress: Progress | None) -> StoredRun:
     from soi_lib.data.baselines import baselines_of
 
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
     ready = prepare(spec)
-    result = _train(spec, ready, store, progress)
+    result = train_prepared(spec, ready, store, progress)
     splits, tokens = ready.splits, ready.tokens
     metrics = {
         member: {
             "n": len(splits[member]["train"]),
-            "soi": counts(result.dynamics[member]),
+            "soi": soi_counts(categorize(result.dynamics[member])),
             **{name: scores(p) for name, p in result.predictions[member].items()},
             **baselines_of(ready.corpora[member].labels, splits[member]),
             "tokens": {n: round(float(tokens[member, n].lengths.mean()), 2) for n in splits[member]},
@@ -191,7 +195,7 @@ def _train_and_store(spec: RunSpec, store: RunStore, progress: Progress | None, 
         **provenance(started, clock, result),
         "examples": sum(len(m.splits["train"]) for m in ready.members),
     }
-    if keep_weights:
+    if spec.keep_weights:
         _keep(store, spec.key, ready, result)
 
     def fill(out: Path) -> None:
@@ -203,7 +207,7 @@ def _train_and_store(spec: RunSpec, store: RunStore, progress: Progress | None, 
     return store.write(spec.key, manifest, fill)
 
 
-def described(spec: RunSpec, profile: str) -> dict[str, Any]:
+def _described(spec: RunSpec, profile: str) -> dict[str, Any]:
     """What the dynamics of a run say about it; `profile` is the hash of all that determines them."""
     return {
         "comparison": spec.comparison,
@@ -211,7 +215,7 @@ def described(spec: RunSpec, profile: str) -> dict[str, Any]:
         "budget": spec.budget,
         "seed": spec.seed,
         "profile": profile,
-        "library_version": _version("soi_lib"),
+        "library_version": version("soi_lib"),
         "commit": commit(),
     }
 
@@ -225,7 +229,7 @@ def provenance(started: str, clock: float, result: TrainResult) -> dict[str, Any
         "updates": result.updates,
         "precision": result.precision,
         "machine": machine(result.device) | ({"processes": result.processes} if result.processes > 1 else {}),
-        "versions": {name: _version(name) for name in ("soi_lib", "torch", "transformers", "numpy", "pyarrow")},
+        "versions": {name: version(name) for name in ("soi_lib", "torch", "transformers", "numpy", "pyarrow")},
     }
 
 
@@ -255,12 +259,6 @@ def save_result(out: Path, splits: dict[str, dict[str, Split]], result: TrainRes
         for i, loss in enumerate(result.losses)
     ]
     files.write_text(out / "log.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
-
-
-def counts(dynamics: TrainingDynamics) -> dict[str, int]:
-    """How many examples are in each category, by name."""
-    codes = categorize(dynamics)
-    return {soi.name: int((codes == soi).sum()) for soi in SOI}
 
 
 def scores(predictions: Predictions) -> dict[str, float | int]:
@@ -304,45 +302,3 @@ def _save_predictions(path: Path, splits: dict[str, Split], predictions: dict[st
         )
     with files.replacing(path) as tmp:
         pd.concat(parts, ignore_index=True).to_parquet(tmp, compression="zstd", index=False)
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "unknown"
-
-
-@lru_cache(maxsize=1)
-def commit() -> str:
-    """The commit of the checkout that the library runs from, with `+` when files differ from it; else empty."""
-    root = Path(__file__).resolve().parents[2]
-    try:
-        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True)
-        state = [
-            "git",
-            "status",
-            "--porcelain",
-            "--untracked-files=no",
-            "--",
-            "soi_lib",
-            "paper",
-            "data/packages.txt",
-        ]
-        changed = subprocess.run(state, cwd=root, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-    return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
-
-
-def machine(device: dict[str, str]) -> dict[str, Any]:
-    """What a run was done on: processor, `device` (its name and versions), Python, system. No host names, no paths."""
-    cpu = ""
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                cpu = line.split(":", 1)[1].strip()
-                break
-    except OSError:
-        cpu = platform.processor()
-    return {"cpu": cpu, **device, "threads": 1, "python": platform.python_version(), "system": sys.platform}

@@ -13,112 +13,93 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from tqdm.auto import tqdm
 
 from soi_lib.errors import StoreError
 from soi_lib.runs.config import Profile
+from soi_lib.runs.costs import core_seconds
 from soi_lib.runs.progress import Display
-from soi_lib.runs.second_stage import StageSpec, WithWeights, plan_stages, staged
-from soi_lib.runs.spec import Job, RunSpec, plan
+from soi_lib.runs.run import do_run
+from soi_lib.runs.second_stage import do_stage
+from soi_lib.runs.spec import Job, Progress, RunSpec, StageSpec, plan, plan_stages, staged
 from soi_lib.runs.store import RunStore, StoredRun
 from soi_lib.training import launch
 from soi_lib.training.device import CUBLAS_WORKSPACE, cards, default_jobs, visible_cards
 
-_COST = {"entailment": 2.2, "en": 1.2, "fr": 1.4, "fa": 1.4}
-"""Time an example, relative to a short English sentence in MiniLM: for the order of runs and the time left."""
 
-
-def cost(spec: Job) -> float:
-    """A rough time of a run, in short English examples trained once."""
-    return spec.examples / len(spec.setting) * sum(_COST.get(member, 1.0) for member in spec.setting)
-
-
-def described(spec: RunSpec | StageSpec, store: RunStore) -> dict[str, Any]:
+def described(job: Job, store: RunStore) -> dict[str, Any]:
     """A row of the plan, for tables and for programs that do it elsewhere."""
-    base = spec.base if isinstance(spec, StageSpec) else spec
-    stage = f"{spec.subset}, {spec.control or 'subset'}" if isinstance(spec, StageSpec) else ""
+    base = job.base if isinstance(job, StageSpec) else job
+    stage = f"{job.subset}, {job.control or 'subset'}" if isinstance(job, StageSpec) else ""
     return {
-        "key": spec.key,
+        "key": job.key,
         "comparison": base.comparison,
         "setting": "+".join(base.setting),
         "budget": base.budget,
         "seed": base.seed,
-        "state": "done" if store.get(spec.key) else "to do",
-        "cost": round(cost(spec) / 1000, 1),
+        "state": "done" if store.get(job.key) else "to do",
+        "minutes": round(core_seconds(job) / 60, 3),
         "kind": "stage" if stage else "run",
-        "name": spec.name,
+        "name": job.name,
         "stage": stage,
         "base": base.key if stage else None,
-        "examples": spec.examples,
+        "examples": job.examples,
         "encoder": base.encoder,
         "device": base.device,
-        "precision": spec.training.precision,
+        "precision": job.training.precision,
         "inputs": dict(base.fingerprints),
     }
 
 
 def reproduce(
-    profile: Profile,
-    store: RunStore,
-    *,
-    only: Iterable[str] = (),
-    device: str = "auto",
-    precision: str | None = None,
-    jobs: int | None = None,
-    quiet: bool = False,
+    profile: Profile, store: RunStore, *, jobs: int | None = None, quiet: bool = False, **which: Any
 ) -> list[StoredRun]:
-    """All runs of `profile` (or of the comparisons in `only`), in the order of the plan; missing ones are trained.
+    """All runs of `profile`, in the order of the plan; missing ones are trained. `which` is as for `plan`.
 
     The weights of new runs are kept where stages of the profile start from them; the stages themselves are done by
-    `reproduce_stages`. `device` and `precision` as for `plan`.
+    `reproduce_stages`.
     """
-    specs = runs_of(profile, store, only=only, device=device, precision=precision)
-    return run_all(specs, store, jobs=jobs, quiet=quiet)
+    return run_all(runs_of(profile, store, **which), store, jobs=jobs, quiet=quiet)
 
 
-def runs_of(
-    profile: Profile,
-    store: RunStore,
-    *,
-    only: Iterable[str] = (),
-    device: str = "auto",
-    precision: str | None = None,
-) -> list[Job]:
+def runs_of(profile: Profile, store: RunStore, **which: Any) -> list[Job]:
     """The runs of `profile`; those that are to do, and that second stages start from, with their weights."""
+    continued = profile.stages is not None and bool(profile.stages.subsets)
     return [
-        WithWeights(spec)
-        if staged(profile, spec) and profile.stages and profile.stages.subsets and store.get(spec.key) is None
-        else spec
-        for spec in plan(profile, only=only, device=device, precision=precision)
+        replace(spec, keep_weights=continued and staged(profile, spec) and store.get(spec.key) is None)
+        for spec in plan(profile, **which)
     ]
 
 
 def reproduce_stages(
-    profile: Profile,
-    store: RunStore,
-    *,
-    only: Iterable[str] = (),
-    device: str = "auto",
-    precision: str | None = None,
-    jobs: int | None = None,
-    quiet: bool = False,
+    profile: Profile, store: RunStore, *, jobs: int | None = None, quiet: bool = False, **which: Any
 ) -> list[StoredRun]:
     """All stages of `profile`, in the order of `plan_stages`; missing ones are trained, and the runs they start from.
 
-    Weights of stored runs that were not kept are made again first. Raises StoreError.
+    Weights of stored runs that were not kept are made again first. `which` is as for `plan`. Raises StoreError.
     """
-    stages = plan_stages(profile, only=only, device=device, precision=precision)
-    missing = [stage for stage in stages if stage.found(store) is None]
-    bases: dict[str, Job] = {stage.base.key: stage.base for stage in missing}
-    bases |= {stage.base.key: WithWeights(stage.base) for stage in missing if stage.start == "final"}
+    stages = plan_stages(profile, **which)
+    bases: dict[str, RunSpec] = {}
+    for stage in stages:
+        if stage.found(store) is None:
+            again = bases.get(stage.base.key, stage.base)
+            bases[stage.base.key] = again if again.keep_weights else replace(again, keep_weights=stage.start == "final")
     run_all(list(bases.values()), store, jobs=jobs, quiet=quiet)
     return run_all(stages, store, jobs=jobs, quiet=quiet)
+
+
+def do(job: Job, store: RunStore, progress: Progress | None = None) -> StoredRun:
+    """Train a run or a stage, unless `store` has it."""
+    if isinstance(job, StageSpec):
+        return do_stage(job, store, progress=progress)
+    return do_run(job, store, progress=progress)
 
 
 def run_all(specs: Sequence[Job], store: RunStore, *, jobs: int | None = None, quiet: bool = False) -> list[StoredRun]:
@@ -150,10 +131,10 @@ def _train(specs: list[Job], store: RunStore, *, total: int, jobs: int, quiet: b
         slots.put(card)
     if not quiet:
         print(_placed(specs, jobs), file=sys.stderr)
-    queue = sorted(specs, key=lambda spec: (-cost(spec), spec.key))
+    queue = sorted(specs, key=lambda spec: (-core_seconds(spec), spec.key))
     shown = Display(
         {spec.key: spec for spec in specs},
-        {spec.key: cost(spec) for spec in specs},
+        {spec.key: core_seconds(spec) for spec in specs},
         finished=total - len(specs),
         workers=jobs,
         quiet=quiet,
@@ -254,5 +235,5 @@ def _work(spec: Job, root: Any) -> str:
             _reports.put((key, epoch, pending))
             pending, last = 0, time.monotonic()
 
-    spec.do(RunStore(root), progress)
+    do(spec, RunStore(root), progress)
     return spec.key

@@ -13,203 +13,142 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
 from soi_lib import files
-from soi_lib.runs.config import Profile, Setting, Stages, Subset, Training
-from soi_lib.runs.spec import Progress, RunSpec, key_of, plan
+from soi_lib.analysis.selection import select
+from soi_lib.analysis.soi import SOI, categorize, soi_counts
+from soi_lib.dynamics import TrainingDynamics
+from soi_lib.errors import SelectionError
+from soi_lib.runs import run
+from soi_lib.runs.config import Subset
+from soi_lib.runs.machine import commit
+from soi_lib.runs.spec import Progress, StageSpec
 from soi_lib.runs.store import RunStore, StoredRun
-from soi_lib.runs.subset import choose
+from soi_lib.runs.weights import load_weights
 from soi_lib.training import launch
-from soi_lib.training.device import reproducibly
 
 if TYPE_CHECKING:
     from soi_lib.training.batching import Encoded
+    from soi_lib.training.engine import TrainMember
 
-STAGE_VERSION = 2
-"""Part of every stage's key: raised whenever a change here changes what a stage computes."""
+SUBSETS: dict[str, tuple[str, ...]] = {
+    "FRGE": ("FRGE_1", "FRGE_2"),
+    "UNE+FRGE": ("UNE", "FRGE_1", "FRGE_2"),
+    "LLE+FRGE+UNE": ("LLE", "FRGE_1", "FRGE_2", "UNE"),
+    "ACE": ("ACE",),
+    "ambiguous": ("ambiguous",),
+    "hard-to-learn": ("hard",),
+    "easy-to-learn": ("easy",),
+}
+"""The categories or map regions that a subset unites; regions are the top third."""
+assert tuple(SUBSETS) == get_args(Subset)
 
-Start = Literal["final", "pretrained"]
-Control = Literal["random", "all"]
-# Usual sizes as shares of the data. Only the progress bar and the order of the work depend on them.
-_SHARE = {"FRGE": 0.12, "UNE+FRGE": 0.12, "LLE+FRGE+UNE": 0.2, "ACE": 0.2}
-
-
-@dataclass(frozen=True)
-class StageSpec:
-    """One stage: the run that it starts from, its subset, which side of the comparison it is, and its recipe.
-
-    `start` is "final" (the run's final weights) or "pretrained" (the weights that the run itself started from, with
-    the same initial heads). `control` None trains on the subset, "random" on its matched random control, "all" on
-    examples of all data for as many updates.
-    """
-
-    base: RunSpec
-    start: Start
-    subset: Subset
-    control: Control | None
-    balance: bool
-    limit: int | None
-    training: Training
-
-    def identity(self) -> dict[str, Any]:
-        """Everything that determines the stage, as JSON values; the run it starts from by its key."""
-        return {
-            "comparison": self.base.comparison,
-            "setting": list(self.base.setting),
-            "seed": self.base.seed,
-            "base": self.base.key,
-            "stage": {
-                "version": STAGE_VERSION,
-                "start": self.start,
-                "subset": self.subset,
-                "control": self.control,
-                "balance": self.balance,
-                "limit": self.limit,
-                "training": self.training.model_dump(),
-            },
-        }
-
-    @property
-    def key(self) -> str:
-        """Twenty hex digits of the sha256 of `identity`."""
-        return key_of(self.identity())
-
-    @property
-    def setting(self) -> Setting:
-        """The members that are trained together."""
-        return self.base.setting
-
-    @property
-    def device(self) -> str:
-        """Where it is trained, as the run."""
-        return self.base.device
-
-    @property
-    def name(self) -> str:
-        """For people: `source tweets seed 0, FRGE, random control`."""
-        side = {None: "", "random": ", random control", "all": ", equal updates on all data"}[self.control]
-        weights = " from pretrained weights" if self.start == "pretrained" else ""
-        return f"{self.base.name}, {self.subset}{weights}{side}"
-
-    @property
-    def examples(self) -> int:
-        """About how many examples are trained on, counted once an epoch; the run decides how many there are."""
-        share = _SHARE.get(self.subset, 0.3)
-        return round(self.base.examples / self.base.training.epochs * self.training.epochs * share)
-
-    def found(self, store: RunStore) -> StoredRun | None:
-        """The finished stage in `store`."""
-        return store.get(self.key)
-
-    def do(self, store: RunStore, progress: Progress | None = None) -> StoredRun:
-        """Train it unless `store` has it; see `do_stage`."""
-        return do_stage(self, store, progress=progress)
-
-    def seed_for(self, use: str) -> int:
-        """The seed of one use of randomness, from the run's seed and the subset, or the kind of control for any subset.
-
-        So a control depends on its subset by the number of examples of each class only.
-        """
-        from soi_lib.models.multitask import derived_seed
-
-        return derived_seed(self.base.seed, "stage", self.start, self.control or self.subset, use)
+SMALLEST = 8
+"""A subset of fewer examples is not tested; nor is one with fewer than two classes of a member."""
 
 
 @dataclass(frozen=True)
-class WithWeights:
-    """A run whose final weights are wanted too: made with the run, or made again for a stored one."""
+class Choice:
+    """What a stage trains on: ids of each member (sorted) and passes over them, or why it is not tested.
 
-    base: RunSpec
-
-    @property
-    def key(self) -> str:
-        """The run's key."""
-        return self.base.key
-
-    @property
-    def setting(self) -> Setting:
-        """The members that are trained together."""
-        return self.base.setting
-
-    @property
-    def device(self) -> str:
-        """Where it is trained, as the run."""
-        return self.base.device
-
-    @property
-    def training(self) -> Training:
-        """The run's hyperparameters."""
-        return self.base.training
-
-    @property
-    def examples(self) -> int:
-        """As for the run."""
-        return self.base.examples
-
-    def found(self, store: RunStore) -> StoredRun | None:
-        """The finished run, when its weights are there as well."""
-        return store.get(self.key) if store.weights_path(self.key).exists() else None
-
-    def do(self, store: RunStore, progress: Progress | None = None) -> StoredRun:
-        """See `soi_lib.runs.run.do_run`."""
-        from soi_lib.runs.run import do_run
-
-        return do_run(self.base, store, progress=progress, keep_weights=True)
-
-
-def staged(profile: Profile, spec: RunSpec) -> bool:
-    """Whether stages of `profile` start from this run: members alone, and all together at full budget."""
-    part, wanted = profile.comparisons[spec.comparison], profile.stages
-    if wanted is None or spec.seed not in (
-        wanted.seeds if wanted.seeds is not None else profile.seeds_of(spec.comparison)
-    ):
-        return False
-    return spec.budget == "full" and len(spec.setting) in (1, len(part.members))
-
-
-def plan_stages(
-    profile: Profile, *, only: Iterable[str] = (), device: str = "auto", precision: str | None = None
-) -> list[StageSpec]:
-    """The stages of `profile`, in the order of its runs; empty when it has none. Further arguments as for `plan`."""
-    if profile.stages is None:
-        return []
-    specs = plan(profile, only=only, device=device, precision=precision)
-    bases = [spec for spec in specs if staged(profile, spec)]
-    return [stage for base in bases for stage in stages_of(base, profile.stages)]
-
-
-def stages_of(base: RunSpec, wanted: Stages) -> list[StageSpec]:
-    """The stages that start from one run: each subset, then its controls.
-
-    From pretrained weights (single members only) the control on all data is the run itself, so it is not done again.
+    `n` is the size of the subset in each member, also where it is too small or where a control is trained instead.
     """
-    second = base.training.model_copy(
-        update={
-            "epochs": wanted.epochs,
-            "learning_rate": float(f"{base.training.learning_rate * wanted.learning_rate_factor:.6g}"),
-            "warmup": 0.0,
-            "batch_size": wanted.batch_size or base.training.batch_size,
-        }
-    )
-    stages = [
-        StageSpec(base, "final", subset, control, wanted.balance, wanted.limit, second)
-        for subset in wanted.subsets
-        for control in (None, *wanted.controls)
-    ]
-    if len(base.setting) == 1:
-        stages += [
-            StageSpec(base, "pretrained", subset, control, False, wanted.limit, base.training)
-            for subset in wanted.from_pretrained
-            for control in (None, *(c for c in wanted.controls if c == "random"))
-        ]
-    return stages
+
+    ids: dict[str, np.ndarray]
+    passes: int
+    n: dict[str, int]
+    reason: str = ""
+
+
+def choose(spec: StageSpec, dynamics: dict[str, TrainingDynamics]) -> Choice:
+    """The examples of a stage, from the dynamics of its run; each member's subset comes from its own dynamics.
+
+    Balanced means that no class gives more examples than the median class of the subset (the lower one of two), so
+    with two classes both give as many. The random control has as many examples of each class of each member, drawn
+    from all data. The control "all" is a random part of all data, each member in proportion to its size, of such a
+    size that the fewest possible passes over it have exactly as many updates as the subset's epochs: 4 epochs of 100
+    examples are 4 x 7 updates with batches of 16, and so is one pass over 433 examples.
+    """
+    picked = {member: _subset(spec, member, dyn) for member, dyn in dynamics.items()}
+    n = {member: sum(len(ids) for ids in classes.values()) for member, classes in picked.items()}
+    poor = [member for member, classes in picked.items() if len(classes) < 2]
+    if poor:
+        return Choice({}, 0, n, f"fewer than two classes of {', '.join(poor)}")
+    if sum(n.values()) < SMALLEST:
+        return Choice({}, 0, n, f"fewer than {SMALLEST} examples")
+    if spec.control == "all":
+        return _of_all(spec, dynamics, n)
+    if spec.control == "random":
+        drawn = {
+            member: {gold: _draw(_of_class(dyn, gold), len(ids), spec.seed_for(f"{member}/{gold}"))
+                     for gold, ids in picked[member].items()}
+            for member, dyn in dynamics.items()
+        }  # fmt: skip
+    else:
+        drawn = picked
+    return Choice({m: np.sort(np.concatenate(list(c.values()))) for m, c in drawn.items()}, spec.training.epochs, n)
+
+
+def _subset(spec: StageSpec, member: str, dynamics: TrainingDynamics) -> dict[int, np.ndarray]:
+    """The ids of each class that the subset has, balanced and limited as `spec` says; the same for its controls."""
+    from soi_lib.models.multitask import derived_seed
+
+    try:
+        inside = dynamics.subset(select(dynamics, SUBSETS[spec.subset]))
+    except SelectionError:  # no example is in it
+        return {}
+    classes, sizes = np.unique(inside.gold, return_counts=True)
+    if spec.balance:
+        sizes = np.minimum(sizes, np.sort(sizes)[(len(sizes) - 1) // 2])
+    if spec.limit is not None and sizes.sum() > spec.limit:
+        sizes = _shares(sizes, spec.limit)
+    seed = derived_seed(spec.base.seed, "subset", spec.subset, member)
+    return {int(c): _draw(_of_class(inside, c), n, seed + int(c)) for c, n in zip(classes, sizes, strict=True) if n}
+
+
+def _of_class(dynamics: TrainingDynamics, gold: int) -> TrainingDynamics:
+    return dynamics.subset(dynamics.gold == gold)
+
+
+def _draw(dynamics: TrainingDynamics, n: int, seed: int) -> np.ndarray:
+    """`n` ids at random, of whatever category."""
+    return select(dynamics, tuple(SOI), n=int(n), seed=seed)
+
+
+def _shares(sizes: np.ndarray, total: int) -> np.ndarray:
+    """`total` (at most the sum) divided in proportion to `sizes` by largest remainders, at least one for each."""
+    exact = sizes * (total / sizes.sum())
+    out = np.maximum(np.floor(exact).astype(np.int64), 1)
+    while out.sum() != total:
+        step = 1 if out.sum() < total else -1
+        room = out < sizes if step > 0 else out > 1
+        if not room.any():
+            break
+        out[np.argmax(np.where(room, step * (exact - out), -np.inf))] += step
+    return out
+
+
+def _of_all(spec: StageSpec, dynamics: dict[str, TrainingDynamics], n: dict[str, int]) -> Choice:
+    epochs, batch, size = spec.training.epochs, spec.training.batch_size, sum(n.values())
+    everything = np.array([len(dyn) for dyn in dynamics.values()])
+    updates = epochs * -(-size // batch)
+    most = -(-int(everything.sum()) // batch)
+    passes = next(p for p in range(1, epochs + 1) if epochs % p == 0 and updates // p <= most)
+    steps = updates // passes
+    # as many presentations as the subset has, if so many examples fill neither fewer batches nor more
+    wanted = min(max(epochs // passes * size, (steps - 1) * batch + 1), int(everything.sum()))
+    shares = _shares(everything, wanted)
+    ids = {
+        member: _draw(dyn, share, spec.seed_for(member))
+        for (member, dyn), share in zip(dynamics.items(), shares, strict=True)
+    }
+    return Choice(ids, passes, n)
 
 
 # --- training ----------------------------------------------------------------------------------------------------
@@ -221,29 +160,24 @@ def do_stage(spec: StageSpec, store: RunStore, *, progress: Progress | None = No
     A subset that is too small is stored as not tested, with its size. Raises StoreError when the run's weights are
     missing and training it again does not give the stored dynamics bit for bit.
     """
-    from soi_lib.runs.run import do_run
-
     with launch.held(store.lock(spec.key)):
         done = store.get(spec.key)
         if done is not None:
             return done
-        base = do_run(spec.base, store, keep_weights=spec.start == "final")
+        base = run.do_run(replace(spec.base, keep_weights=spec.start == "final"), store)
         return _stage(spec, base, store, progress)
 
 
 def _stage(spec: StageSpec, base: StoredRun, store: RunStore, progress: Progress | None) -> StoredRun:
-    from soi_lib.runs import run
-    from soi_lib.runs.weights import load_weights
-    from soi_lib.training.engine import TrainConfig, TrainMember, train
-
+    """Choose the examples; store a stage that cannot be tested, a copy of an equal one, or train it."""
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
     choice = choose(spec, {member: base.dynamics(member) for member in spec.setting})
     about = {"identity": spec.identity(), "command": f"python -m paper run {spec.key}", "base": base.manifest["sha256"]}
     stage = {"tested": not choice.reason, "reason": choice.reason, "n": choice.n, "passes": choice.passes}
     if choice.reason:
-        metrics: dict[str, Any] = {member: {"n": n} for member, n in choice.n.items()}
-        about |= {"commit": run.commit(), "started": started, "stage": stage}
-        return store.write(spec.key, about, lambda out: files.write_json(out / "metrics.json", metrics))
+        sizes = {member: {"n": n} for member, n in choice.n.items()}
+        about |= {"commit": commit(), "started": started, "stage": stage}
+        return store.write(spec.key, about, lambda out: files.write_json(out / "metrics.json", sizes))
 
     hashes = {m: hashlib.sha256("\n".join(map(str, ids)).encode()).hexdigest() for m, ids in choice.ids.items()}
     twin = _twin(spec, store, hashes, choice.passes) if spec.control else None
@@ -253,35 +187,19 @@ def _stage(spec: StageSpec, base: StoredRun, store: RunStore, progress: Progress
         metrics = {member: scores | {"n": choice.n[member]} for member, scores in twin.metrics.items()}
         return store.write(spec.key, about, lambda out: _copied(twin, metrics, out))
 
-    ready = run.prepare(spec.base)
-    initial, weights = None, ""
-    if spec.start == "final":
-        initial, weights = load_weights(store.weights_path(base.key), vocabulary=ready.vocabulary)
+    ready, weights = run.prepare(spec.base), ""
     rows = {m.name: np.flatnonzero(np.isin(m.ids, choice.ids[m.name])) for m in ready.members}
-    members = [
-        TrainMember(m.name, m.labels, m.ids[rows[m.name]], _splits(m.splits, rows[m.name])) for m in ready.members
-    ]
     # from pretrained weights the heads start as the run's did, so that only the examples differ
-    seed = spec.seed_for("training") if spec.start == "final" else spec.base.seed
-    settings = spec.training.model_dump(exclude={"max_length"}) | {"epochs": choice.passes}
-    with reproducibly(spec.device):
-        result = train(
-            ready.encoder,
-            members,
-            TrainConfig(**settings, seed=seed),
-            pad=ready.pad,
-            device=spec.device,
-            meta=run.described(spec.base, spec.key) | {"base": base.key, "stage": spec.identity()["stage"]},
-            initial=initial,
-            progress=None if progress is None else lambda epoch, n: progress(spec.key, epoch, n),
-            checkpoint_path=store.checkpoint_path(spec.key),
-            identity=spec.key,
-        )
+    changed: dict[str, Any] = {"epochs": choice.passes, "members": _members(ready.members, rows)}
+    if spec.start == "final":
+        changed["seed"] = spec.seed_for("training")
+        changed["initial"], weights = load_weights(store.weights_path(base.key), vocabulary=ready.vocabulary)
+    result = run.train_prepared(spec, ready, store, progress, **changed)
     metrics = {
         member: {
             "n": choice.n[member],
             "trained": len(rows[member]),
-            "soi": run.counts(result.dynamics[member]),
+            "soi": soi_counts(categorize(result.dynamics[member])),
             **{split: run.scores(p) for split, p in result.predictions[member].items()},
             "base": {split: base.metrics[member][split] for split in result.predictions[member]},
         }
@@ -317,10 +235,17 @@ def _copied(twin: StoredRun, metrics: dict[str, Any], out: Path) -> None:
     files.write_json(out / "metrics.json", metrics)
 
 
-def _splits(splits: dict[str, Encoded], index: np.ndarray) -> dict[str, Encoded]:
-    """What a stage trains on, at places `index`, and the sets that its gains are measured on."""
-    kept = {name: splits[name] for name in ("test", "ood") if name in splits}
-    return {"train": _rows(splits["train"], index)} | kept
+def _members(members: list[TrainMember], rows: dict[str, np.ndarray]) -> list[TrainMember]:
+    """The examples at places `rows` of each dataset, and the sets that gains are measured on."""
+    return [
+        replace(
+            m,
+            ids=m.ids[rows[m.name]],
+            splits={"train": _rows(m.splits["train"], rows[m.name])}
+            | {name: m.splits[name] for name in ("test", "ood") if name in m.splits},
+        )
+        for m in members
+    ]
 
 
 def _rows(data: Encoded, index: np.ndarray) -> Encoded:

@@ -12,10 +12,10 @@ import json
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 from soi_lib.errors import ProfileError, nearest
-from soi_lib.runs.config import Budget, Comparison, DataSizes, Profile, Setting, Training
+from soi_lib.runs.config import Budget, Comparison, DataSizes, Profile, Setting, Stages, Subset, Training
 from soi_lib.training.device import kind_of, resolve_device, resolve_precision
 
 if TYPE_CHECKING:
@@ -24,36 +24,12 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, int, int], None]
 """Called with the run's key, the epoch (from 0) and the number of training examples done since the last call."""
-
-
-class Job(Protocol):
-    """What `reproduce.run_all` does: a run, or training that starts from one."""
-
-    @property
-    def key(self) -> str:
-        """Under which the store has it when it is done."""
-
-    @property
-    def setting(self) -> Setting:
-        """The members that are trained together."""
-
-    @property
-    def device(self) -> str:
-        """Where it is trained: "cpu", "cuda" or "cuda:N"."""
-
-    @property
-    def training(self) -> Training:
-        """Its hyperparameters."""
-
-    @property
-    def examples(self) -> int:
-        """About how many examples are trained on, counted once an epoch."""
-
-    def found(self, store: RunStore) -> StoredRun | None:
-        """What `store` has of it; None when it is still to do."""
-
-    def do(self, store: RunStore, progress: Progress | None = None) -> StoredRun:
-        """Do it, unless it is done."""
+Start = Literal["final", "pretrained"]
+Control = Literal["random", "all"]
+STAGE_VERSION = 2
+"""Part of every stage's key: raised whenever a change in `soi_lib.runs.second_stage` changes what a stage computes."""
+# Usual sizes as shares of the data. Only the progress bar and the order of the work depend on them.
+_SHARE = {"FRGE": 0.12, "UNE+FRGE": 0.12, "LLE+FRGE+UNE": 0.2, "ACE": 0.2}
 
 
 @dataclass(frozen=True)
@@ -75,6 +51,8 @@ class RunSpec:
     """Where it is trained: "cpu", "cuda" or "cuda:N". Its kind is part of the identity."""
     encoder_folder: str = ""
     """Where the encoder lies that the profile brought; no part of the identity, as its fingerprint is."""
+    keep_weights: bool = False
+    """Whether the final weights are wanted too, for second stages to start from; no part of the identity."""
 
     @property
     def budget(self) -> Budget:
@@ -117,14 +95,90 @@ class RunSpec:
         return whole if self.budget == "equal" else whole * len(self.setting)
 
     def found(self, store: RunStore) -> StoredRun | None:
-        """The finished run in `store`."""
+        """The finished run in `store`; None where its weights are to be kept and are not there."""
+        missing = self.keep_weights and not store.weights_path(self.key).exists()
+        return None if missing else store.get(self.key)
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """One stage: the run that it starts from, its subset, which side of the comparison it is, and its recipe.
+
+    `start` is "final" (the run's final weights) or "pretrained" (the weights that the run itself started from, with
+    the same initial heads). `control` None trains on the subset, "random" on its matched random control, "all" on
+    examples of all data for as many updates.
+    """
+
+    base: RunSpec
+    start: Start
+    subset: Subset
+    control: Control | None
+    balance: bool
+    limit: int | None
+    training: Training
+
+    def identity(self) -> dict[str, Any]:
+        """Everything that determines the stage, as JSON values; the run it starts from by its key."""
+        return {
+            "comparison": self.base.comparison,
+            "setting": list(self.base.setting),
+            "seed": self.base.seed,
+            "base": self.base.key,
+            "stage": {
+                "version": STAGE_VERSION,
+                "start": self.start,
+                "subset": self.subset,
+                "control": self.control,
+                "balance": self.balance,
+                "limit": self.limit,
+                "training": self.training.model_dump(),
+            },
+        }
+
+    @property
+    def key(self) -> str:
+        """Twenty hex digits of the sha256 of `identity`."""
+        return key_of(self.identity())
+
+    @property
+    def setting(self) -> Setting:
+        """The members that are trained together."""
+        return self.base.setting
+
+    @property
+    def device(self) -> str:
+        """Where it is trained, as the run."""
+        return self.base.device
+
+    @property
+    def name(self) -> str:
+        """For people: `source tweets seed 0, FRGE, random control`."""
+        side = {None: "", "random": ", random control", "all": ", equal updates on all data"}[self.control]
+        weights = " from pretrained weights" if self.start == "pretrained" else ""
+        return f"{self.base.name}, {self.subset}{weights}{side}"
+
+    @property
+    def examples(self) -> int:
+        """About how many examples are trained on, counted once an epoch; the run decides how many there are."""
+        share = _SHARE.get(self.subset, 0.3)
+        return round(self.base.examples / self.base.training.epochs * self.training.epochs * share)
+
+    def found(self, store: RunStore) -> StoredRun | None:
+        """The finished stage in `store`."""
         return store.get(self.key)
 
-    def do(self, store: RunStore, progress: Progress | None = None) -> StoredRun:
-        """Train it unless `store` has it; see `soi_lib.runs.run.do_run`."""
-        from soi_lib.runs.run import do_run
+    def seed_for(self, use: str) -> int:
+        """The seed of one use of randomness, from the run's seed and the subset, or the kind of control for any subset.
 
-        return do_run(self, store, progress=progress)
+        So a control depends on its subset by the number of examples of each class only.
+        """
+        from soi_lib.models.multitask import derived_seed
+
+        return derived_seed(self.base.seed, "stage", self.start, self.control or self.subset, use)
+
+
+Job = RunSpec | StageSpec
+"""What is trained and stored under a key."""
 
 
 def key_of(identity: dict[str, Any]) -> str:
@@ -142,62 +196,57 @@ def plan(
     that follows; see `soi_lib.training.device`. A GPU need not be there to plan for it.
 
     Builds the corpora and the encoders' directories if the cache does not have them, since keys contain their
-    fingerprints; those that the profile itself names are brought from where it says.
+    fingerprints; those that the profile itself names are downloaded from where it says.
     """
+    from soi_lib.data.splitfiles import check_place
+
+    device, only = resolve_device(device), tuple(only)
+    precision = precision or os.environ.get("SOI_PRECISION")
+    unknown = sorted(set(only) - set(profile.comparisons))
+    if unknown:
+        hint = nearest(unknown[0], profile.comparisons)
+        raise ProfileError("unknown comparison", where=f"profile {profile.name}", found=repr(unknown[0]), hint=hint)
+    wanted = [name for name in profile.comparisons if not only or name in only]
+    for dataset in [dataset for name in wanted for dataset in profile.comparisons[name].members]:
+        if dataset in profile.corpora:
+            check_place(dataset, profile.corpora[dataset])
+    return [spec for name in wanted for spec in _runs_of(profile, name, device, precision)]
+
+
+def _runs_of(profile: Profile, comparison: Comparison, device: str, precision: str | None) -> list[RunSpec]:
+    """The runs of one comparison."""
     from soi_lib.data import sources
     from soi_lib.data.cache import keep
     from soi_lib.data.catalog import load
-    from soi_lib.data.splitfiles import check_place
     from soi_lib.models.encoder import encoder_dir, fingerprint
     from soi_lib.models.hub import bring
     from soi_lib.training.version import ENGINE_VERSION
 
-    device = resolve_device(device)
-    precision = precision or os.environ.get("SOI_PRECISION")
-    wanted = set(only) or set(profile.comparisons)
-    for name in sorted(wanted - set(profile.comparisons)):
-        raise ProfileError(
-            "unknown comparison",
-            where=f"profile {profile.name}",
-            found=repr(name),
-            hint=nearest(name, profile.comparisons),
+    part, training = profile.comparisons[comparison], profile.training_of(comparison)
+    own = profile.encoders.get(part.encoder)
+    folder = encoder_dir(part.encoder) if own is None else bring(part.encoder, own)
+    corpora = {m: sources.load(m, profile.corpora[m]) if m in profile.corpora else keep(load(m)) for m in part.members}
+    if comparison == "task":
+        _heads_apart(corpora)
+    prints = {f"corpus/{dataset}": corpus.fingerprint for dataset, corpus in corpora.items()}
+    encoder = fingerprint(folder)
+    resolved = resolve_precision(precision or training.precision, kind_of(device))
+    return [
+        RunSpec(
+            comparison=comparison,
+            setting=setting,
+            seed=seed,
+            encoder=part.encoder,
+            data=profile.data_of(comparison),
+            training=training.model_copy(update={"precision": resolved}),
+            fingerprints=(*sorted((f"corpus/{m}", prints[f"corpus/{m}"]) for m in setting), ("encoder", encoder)),
+            engine=ENGINE_VERSION,
+            device=device,
+            encoder_folder="" if own is None else str(folder),
         )
-    specs = []
-    for member in [m for name, part in profile.comparisons.items() if name in wanted for m in part.members]:
-        if member in profile.corpora:
-            check_place(member, profile.corpora[member])
-    for comparison, part in profile.comparisons.items():
-        if comparison not in wanted:
-            continue
-        own = profile.encoders.get(part.encoder)
-        folder = encoder_dir(part.encoder) if own is None else bring(part.encoder, own)
-        encoder = fingerprint(folder)
-        found = {
-            m: sources.load(m, profile.corpora[m]) if m in profile.corpora else keep(load(m)) for m in part.members
-        }
-        if comparison == "task":
-            _heads_apart(found)
-        corpora = {member: corpus.fingerprint for member, corpus in found.items()}
-        training = profile.training_of(comparison)
-        resolved = resolve_precision(precision or training.precision, kind_of(device))
-        for setting in part.member_sets():
-            prints = tuple(sorted({f"corpus/{m}": corpora[m] for m in setting}.items()))
-            for seed in profile.seeds_of(comparison):
-                specs.append(
-                    RunSpec(
-                        comparison=comparison,
-                        setting=setting,
-                        seed=seed,
-                        encoder=part.encoder,
-                        data=profile.data_of(comparison),
-                        training=training.model_copy(update={"precision": resolved}),
-                        fingerprints=(*prints, ("encoder", encoder)),
-                        engine=ENGINE_VERSION,
-                        device=device,
-                        encoder_folder="" if own is None else str(folder),
-                    )
-                )
-    return specs
+        for setting in part.member_sets()
+        for seed in profile.seeds_of(comparison)
+    ]
 
 
 def _heads_apart(corpora: dict[str, Corpus]) -> None:
@@ -212,3 +261,50 @@ def _heads_apart(corpora: dict[str, Corpus]) -> None:
                 found=", ".join(corpus.labels[:8]),
                 hint="give the labels names, e.g. labels: {0: different, 1: paraphrase}",
             )
+
+
+def staged(profile: Profile, spec: RunSpec) -> bool:
+    """Whether stages of `profile` start from this run: datasets alone, and all together at full budget."""
+    if profile.stages is None:
+        return False
+    seeds = profile.seeds_of(spec.comparison) if profile.stages.seeds is None else profile.stages.seeds
+    sizes = (1, len(profile.comparisons[spec.comparison].members))
+    return spec.seed in seeds and spec.budget == "full" and len(spec.setting) in sizes
+
+
+def plan_stages(
+    profile: Profile, *, only: Iterable[str] = (), device: str = "auto", precision: str | None = None
+) -> list[StageSpec]:
+    """The stages of `profile`, in the order of its runs; empty when it has none. Further arguments as for `plan`."""
+    if profile.stages is None:
+        return []
+    specs = plan(profile, only=only, device=device, precision=precision)
+    bases = [spec for spec in specs if staged(profile, spec)]
+    return [stage for base in bases for stage in stages_of(base, profile.stages)]
+
+
+def stages_of(base: RunSpec, wanted: Stages) -> list[StageSpec]:
+    """The stages that start from one run: each subset, then its controls.
+
+    From pretrained weights (single members only) the control on all data is the run itself, so it is not done again.
+    """
+    second = base.training.model_copy(
+        update={
+            "epochs": wanted.epochs,
+            "learning_rate": float(f"{base.training.learning_rate * wanted.learning_rate_factor:.6g}"),
+            "warmup": 0.0,
+            "batch_size": wanted.batch_size or base.training.batch_size,
+        }
+    )
+    stages = [
+        StageSpec(base, "final", subset, control, wanted.balance, wanted.limit, second)
+        for subset in wanted.subsets
+        for control in (None, *wanted.controls)
+    ]
+    if len(base.setting) == 1:
+        stages += [
+            StageSpec(base, "pretrained", subset, control, False, wanted.limit, base.training)
+            for subset in wanted.from_pretrained
+            for control in (None, *(c for c in wanted.controls if c == "random"))
+        ]
+    return stages

@@ -72,7 +72,7 @@ def test_filters_change_the_count_and_examples_unfold(page: Visit) -> None:
     many = int(chip.locator("b").inner_text())
     chip.click()
     expect(place.locator("output")).to_have_text(f"{many} of 240 examples shown")
-    every = page.page.locator("#member-tweets details")
+    every = page.page.locator("#dataset-tweets details")
     folded = every.nth(every.count() - 1)
     assert folded.get_attribute("open") is None
     folded.locator("summary").click()

@@ -182,8 +182,6 @@ def test_plan_says_about_how_long(here, wheels, tmp_path, monkeypatch):
     assert all(row["key"] in shown for row in json.loads(here(*words, "--json")[1]))  # whole, to be copied
     assert "minutes" in shown
     assert re.match(r"to do: about \d+ minutes? of one core", told)
-    for row in json.loads(here(*words, "--json")[1]):
-        assert row["minutes"] == pytest.approx(row["cost"] * 1000 / 90 / 60, abs=0.06)
     assert here(*words, "--quiet")[2] == ""
 
 

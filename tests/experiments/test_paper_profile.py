@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -59,7 +60,7 @@ def profile(place):
 @pytest.fixture(scope="module")
 def done(place, profile):
     store = RunStore(place / "runs")
-    return [do_run(spec, store, keep_weights=spec.setting == ("twitter",)) for spec in plan(profile)]
+    return [do_run(replace(spec, keep_weights=spec.setting == ("twitter",)), store) for spec in plan(profile)]
 
 
 def test_the_profile_says_what_is_known():

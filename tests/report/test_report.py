@@ -46,7 +46,7 @@ def test_every_part_is_there_and_says_how_to_read_it(folder, soup):
     ]  # fmt: skip
     assert len(soup.find_all(class_="how")) == 2 + 2 * 2
     for member in ("tweets", "reviews"):
-        part = soup.find(id=f"member-{member}")
+        part = soup.find(id=f"dataset-{member}")
         assert [h.text for h in part.find_all("h3")] == [
             "Examples on a map",
             "From alone to together",
@@ -64,11 +64,11 @@ def test_every_part_is_there_and_says_how_to_read_it(folder, soup):
 
 
 def test_examples_are_those_of_their_category(folder, soup):
-    dynamics = subject(folder).members["tweets"]["alone"][0]
+    dynamics = subject(folder).datasets["tweets"]["alone"][0]
     codes = dict(zip(dynamics.ids.tolist(), categorize(dynamics).tolist(), strict=True))
     history = dict(zip(dynamics.ids.tolist(), dynamics.correct.T.tolist(), strict=True))
     seen = 0
-    for part in soup.find(id="member-tweets").find_all("details"):
+    for part in soup.find(id="dataset-tweets").find_all("details"):
         label, count = re.match(r"(\S+), [^:]+: ([\d,]+) examples", part.summary.text).groups()
         soi = next(s for s in SOI if s.name == label)
         assert int(count.replace(",", "")) == sum(code == soi for code in codes.values())
@@ -123,7 +123,7 @@ def test_a_run_and_a_dynamics_file_have_a_page(folder, tmp_path, monkeypatch, ca
     assert code == 0
     assert out.strip() == f"{4:020d}-report.html"
     assert "open it in a browser: file:///" in err
-    assert "member-reviews" in (tmp_path / out.strip()).read_text(encoding="utf-8")
+    assert "dataset-reviews" in (tmp_path / out.strip()).read_text(encoding="utf-8")
     code, out, _ = run_main(monkeypatch, capsys, "report", run / "dynamics" / "tweets.parquet", "--out", "x.html", "-q")
     assert (code, out) == (0, "x.html\n")
 

@@ -7,8 +7,8 @@ import json
 import pytest
 
 from paper import ROOT
+from paper.costs import as_markdown, cost_table
 from soi_lib.runs.config import load_profile
-from soi_lib.runs.costs import as_markdown, cost_table
 
 
 def test_every_run_is_counted_and_costs_follow_the_sizes():

@@ -14,6 +14,7 @@ import signal
 import subprocess
 import time
 import zipfile
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -29,9 +30,8 @@ from soi_lib.errors import SoiError, StoreError
 from soi_lib.files import PREFIX, sha256_file
 from soi_lib.runs import results
 from soi_lib.runs.config import load_profile
-from soi_lib.runs.run import do_run
-from soi_lib.runs.second_stage import plan_stages
-from soi_lib.runs.spec import plan
+from soi_lib.runs.scheduler import do
+from soi_lib.runs.spec import plan, plan_stages
 from soi_lib.runs.store import RunStore
 from soi_lib.training import checkpoint
 
@@ -55,8 +55,8 @@ def reproduce_here(folder: Path, root: Path) -> tuple[list, list]:
     """What `python -m paper reproduce` does, in this process and so without the seconds that starting others takes."""
     profile, store = load_profile(folder / "tiny.yaml"), RunStore(root)
     store.tidy()
-    runs = [do_run(spec, store, keep_weights=True) for spec in plan(profile)]
-    return runs, [stage.do(store) for stage in plan_stages(profile)]
+    runs = [do(replace(spec, keep_weights=True), store) for spec in plan(profile)]
+    return runs, [do(stage, store) for stage in plan_stages(profile)]
 
 
 def damage(path: Path, how: str, draw: random.Random) -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import tiny_grid
 import torch
 from kill_anywhere import digest_of
 from tiny_grid import environment
 
 from soi_lib.runs.config import load_profile
-from soi_lib.runs.run import do_run
-from soi_lib.runs.second_stage import plan_stages
-from soi_lib.runs.spec import plan
+from soi_lib.runs.scheduler import do
+from soi_lib.runs.spec import plan, plan_stages
 from soi_lib.runs.store import RunStore
 
 SMALL = {
@@ -37,9 +38,9 @@ def test_the_same_bits_from_any_number_of_workers_and_threads(tmp_path, monkeypa
     try:
         here = RunStore(tmp_path / "here")
         for spec in plan(load_profile(profile)):
-            do_run(spec, here, keep_weights=True)
+            do(replace(spec, keep_weights=True), here)
         for stage in plan_stages(load_profile(profile)):
-            stage.do(here)
+            do(stage, here)
     finally:
         torch.set_num_threads(threads)
     words = ("reproduce", "--profile", profile, "-q", "--runs")

@@ -81,7 +81,8 @@ def test_a_run_done_alone_has_the_bits_of_one_done_beside_others(done, profile, 
     spec = plan(load_profile(profile))[4]
     assert spec.key == done[4].key
     seen = []
-    alone = do_run(spec, RunStore(tmp_path), progress=lambda key, epoch, n: seen.append(n), keep_weights=True)
+    kept = replace(spec, keep_weights=True)
+    alone = do_run(kept, RunStore(tmp_path), progress=lambda key, epoch, n: seen.append(n))
     assert sum(seen) == 3 * 48
     for member in spec.setting:
         a, b = alone.dynamics(member), done[4].dynamics(member)

@@ -18,12 +18,11 @@ from soi_lib.errors import ProfileError, StoreError
 from soi_lib.runs import results, weights
 from soi_lib.runs import scheduler as reproducing
 from soi_lib.runs import second_stage as stages
-from soi_lib.runs import subset as stage_choice
 from soi_lib.runs.config import DataSizes, Profile, Setting, Stages, Training, load_profile
 from soi_lib.runs.run import do_run, prepare
 from soi_lib.runs.scheduler import reproduce, reproduce_stages
-from soi_lib.runs.second_stage import StageSpec, WithWeights, choose, do_stage, plan_stages, stages_of
-from soi_lib.runs.spec import RunSpec, plan
+from soi_lib.runs.second_stage import choose, do_stage
+from soi_lib.runs.spec import RunSpec, StageSpec, plan, plan_stages, stages_of
 from soi_lib.runs.stage_runs import pack_stages, read_stage, unpack_stages
 from soi_lib.runs.store import RunStore
 
@@ -156,7 +155,7 @@ def inside(dyn: TrainingDynamics, ids: np.ndarray) -> TrainingDynamics:
     return dyn.subset(ids)
 
 
-@pytest.mark.parametrize("subset", list(stage_choice.SUBSETS))
+@pytest.mark.parametrize("subset", list(stages.SUBSETS))
 def test_a_subset_and_its_random_control_have_the_same_classes(dynamics, subset):
     own, control = choose(stage(subset), dynamics), choose(stage(subset, "random"), dynamics)
     assert own.n == control.n
@@ -247,7 +246,7 @@ def root(tmp_path_factory):
 def mixed():
     """So little training tells classes apart only: a region has one class. Two of them together have both."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(stage_choice.SUBSETS, "ambiguous", ("easy", "hard"))
+        patch.setitem(stages.SUBSETS, "ambiguous", ("easy", "hard"))
         yield
 
 
@@ -255,7 +254,7 @@ def mixed():
 def done(wheels, mixed, profile, root):
     """Both runs, the first done with its weights and the second without, and all their stages."""
     sizes, store = load_profile(profile), RunStore(root)
-    runs = [do_run(spec, store, keep_weights=not spec.seed) for spec in plan(sizes)]
+    runs = [do_run(replace(spec, keep_weights=not spec.seed), store) for spec in plan(sizes)]
     return runs, [do_stage(spec, store) for spec in plan_stages(sizes)]
 
 
@@ -299,8 +298,8 @@ def test_controls_that_are_the_same_training_are_trained_once(done, profile, roo
 
     sizes, store = load_profile(profile), RunStore(root)
     spec = next(s for s in plan_stages(sizes) if s.control == "random")
-    same = stage_choice.SUBSETS["ambiguous"]
-    monkeypatch.setitem(stage_choice.SUBSETS, "ACE", same)  # another subset, as many of every class
+    same = stages.SUBSETS["ambiguous"]
+    monkeypatch.setitem(stages.SUBSETS, "ACE", same)  # another subset, as many of every class
     first, twin = store.get(spec.key), replace(spec, subset="ACE")
     with monkeypatch.context() as patch:
         patch.setattr(engine, "train", None)
@@ -356,7 +355,7 @@ def test_a_stage_continues_from_the_final_weights_of_its_run(single):
     assert after["predicted"].tolist() == before["predicted"].tolist()
     changed = store.weights_path(spec.key).stat().st_mtime_ns
     assert do_stage(still, store).key == run.key
-    do_run(spec, store, keep_weights=True)
+    do_run(replace(spec, keep_weights=True), store)
     assert store.weights_path(spec.key).stat().st_mtime_ns == changed
 
 
@@ -364,7 +363,7 @@ def test_from_pretrained_weights_all_examples_give_the_run_itself(single, monkey
     spec, store = single
     run = store.get(spec.key)
     dyn = run.dynamics("movie")
-    everything = stage_choice.Choice({"movie": dyn.ids}, spec.training.epochs, {"movie": len(dyn)})
+    everything = stages.Choice({"movie": dyn.ids}, spec.training.epochs, {"movie": len(dyn)})
     monkeypatch.setattr(stages, "choose", lambda spec, dynamics: everything)
     anew = stages_of(spec, Stages(subsets=(), from_pretrained=("UNE+FRGE",)))
     assert [s.control for s in anew] == [None, "random"]
@@ -377,7 +376,7 @@ def test_from_pretrained_weights_all_examples_give_the_run_itself(single, monkey
 
 def test_a_subset_that_is_too_small_is_stored_as_not_tested(single, monkeypatch):
     spec, store = single
-    monkeypatch.setattr(stage_choice, "SMALLEST", 1000)
+    monkeypatch.setattr(stages, "SMALLEST", 1000)
     small = stages_of(spec, Stages(subsets=("ambiguous",), epochs=3, balance=False))[0]
     run = do_stage(small, store)
     assert set(run.manifest["files"]) == {"metrics.json"}
@@ -392,7 +391,7 @@ def test_a_subset_that_is_too_small_is_stored_as_not_tested(single, monkeypatch)
 
 def test_weights_that_do_not_fit_are_found_out(single, tmp_path):
     spec, store = single
-    run = do_run(spec, store, keep_weights=True)
+    run = do_run(replace(spec, keep_weights=True), store)
     path = store.weights_path(spec.key)
     vocabulary = prepare(spec).vocabulary
     kept, digest = weights.load_weights(path, vocabulary=vocabulary)
@@ -443,7 +442,7 @@ def test_a_run_of_another_machine_is_not_continued(single, tmp_path):
 
 def test_stages_are_done_in_worker_processes_like_runs(single, tmp_path, monkeypatch):
     spec, store = single
-    do_run(spec, store, keep_weights=True)
+    do_run(replace(spec, keep_weights=True), store)
     copy = RunStore(tmp_path / "runs")
     shutil.copytree(store.root, copy.root)
     sizes = Profile(**(TINY | {"seeds": (0,), "comparisons": {"source": {"encoder": "minilm", "members": ["movie"]}},
@@ -457,13 +456,14 @@ def test_stages_are_done_in_worker_processes_like_runs(single, tmp_path, monkeyp
     reproduce(sizes, RunStore(tmp_path / "none"))
     reproduce(sizes, copy)
     reproduce(sizes.model_copy(update={"stages": None}), RunStore(tmp_path / "none"))
-    assert asked == [[WithWeights(spec)], [spec], [spec]]  # weights are kept for stages, and never trained for again
+    kept = replace(spec, keep_weights=True)
+    assert asked == [[kept], [spec], [spec]]  # weights are kept for stages, and never trained for again
     run.folder.rename(tmp_path / "away")
     copy.weights_path(spec.key).unlink()
     reproduce_stages(sizes, copy)
-    assert asked[3:] == [[WithWeights(spec)], plan_stages(sizes)]
-    assert WithWeights(spec).found(copy) is None
-    assert WithWeights(spec).found(store).key == spec.key
+    assert asked[3:] == [[kept], plan_stages(sizes)]
+    assert kept.found(copy) is None
+    assert kept.found(store).key == spec.key
 
 
 # --- tables ------------------------------------------------------------------------------------------------------

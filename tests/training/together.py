@@ -171,8 +171,8 @@ def grid(folder: Path) -> None:
 
     (spec,) = plan(load_profile(folder / "tiny.yaml"), only=["lingual"])
     store = RunStore(folder / "runs")
-    first = do_run(spec, store, keep_weights=True)
-    again = do_run(spec, store, keep_weights=True)
+    first = do_run(replace(spec, keep_weights=True), store)
+    again = do_run(replace(spec, keep_weights=True), store)
     assert first.manifest == again.manifest
 
 

@@ -128,9 +128,10 @@ def test_through_the_executor_of_slurm(place):
     assert sorted(one["comment"].rpartition("_")[2] for one in asked) == sorted(plan)  # one run, one job, one key
     for one in asked:
         row = plan[one["comment"].rpartition("_")[2]]
-        assert int(one["time"]) == 10 + math.ceil(2 * row["cost"] * 1000 / 90 / 60 / 0.001)
+        assert int(one["time"]) == 10 + math.ceil(2 * row["minutes"] / 0.001)
         assert one["mem"] == "6000"
-    assert {one["time"] for one in asked} == {"10", "48"}  # stages are short, runs are not
+    times = {kind: {row["minutes"] for row in plan.values() if row["kind"] == kind} for kind in ("run", "stage")}
+    assert max(times["stage"]) < min(times["run"])
 
 
 @pytest.mark.parametrize("name", ["slurm", "kubernetes"])

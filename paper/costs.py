@@ -1,0 +1,65 @@
+"""What the profiles cost on a core and on a GPU, as a table for a page.
+
+A small model keeps a GPU waiting for the next kernel, so an update there takes at least its layers' launches. The two
+rates of a GPU are assumptions until `benchmarks/gpu.sh` has been run.
+"""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from soi_lib.runs.config import Profile
+from soi_lib.runs.costs import BERT_BASE, ENCODERS, core_seconds, flop, tokens
+from soi_lib.runs.spec import Job, RunSpec, StageSpec, staged, stages_of
+
+GPU_RATE = 150e12
+"""FLOP a second of an H100: assumed, between a third and a quarter of what its bf16 matrix products reach."""
+LAYER_SECONDS = 2.5e-3
+"""The least time of a layer in one update on a GPU, forward, backward and optimizer: assumed."""
+
+
+def cost_table(*profiles: Profile) -> pd.DataFrame:
+    """A row per profile and comparison: runs, stages, updates, FLOP, and the hours of a core and of a GPU."""
+    rows = []
+    for profile in profiles:
+        for comparison, part in profile.comparisons.items():
+            training = profile.training_of(comparison)
+            runs = [
+                RunSpec(comparison, setting, seed, part.encoder, profile.data_of(comparison), training, (), 0)
+                for setting in part.member_sets()
+                for seed in profile.seeds_of(comparison)
+            ]
+            stages = [s for r in runs if profile.stages and staged(profile, r) for s in stages_of(r, profile.stages)]
+            jobs: list[Job] = [*runs, *stages]
+            counted = pd.DataFrame([_counted(job) for job in jobs]).sum()
+            rows.append(
+                {"profile": profile.name, "comparison": comparison, "runs": len(runs), "stages": len(stages)}
+                | counted.to_dict()
+            )
+    return pd.DataFrame(rows)
+
+
+def _counted(job: Job) -> dict[str, float]:
+    """Updates, FLOP and hours of one run or stage."""
+    parameters, layers = ENCODERS.get((job.base if isinstance(job, StageSpec) else job).encoder, BERT_BASE)
+    examples, trained, evaluated = tokens(job)
+    updates, work = -(-examples // job.training.batch_size), flop(parameters, trained, evaluated)
+    return {
+        "updates": updates,
+        "PFLOP": work / 1e15,
+        "core-hours": core_seconds(job) / 3600,
+        "GPU-hours": max(work / GPU_RATE, updates * layers * LAYER_SECONDS) / 3600,
+    }
+
+
+def as_markdown(table: pd.DataFrame) -> str:
+    """The table for a page, with a sum per profile."""
+    names = list(table.columns)
+    lines = ["| " + " | ".join(names) + " |", "|---|---|" + "---:|" * (len(names) - 2)]
+    for profile, rows in table.groupby("profile", sort=False):
+        total = {"profile": f"**{profile}**", "comparison": "**all**"} | rows.sum(numeric_only=True).to_dict()
+        for row in [*rows.to_dict("records"), total]:
+            whole = [f"{row[name]:,.0f}" for name in ("runs", "stages", "updates")]
+            parts = [f"{row[name]:,.1f}" for name in names[5:]]
+            lines.append("| " + " | ".join([row["profile"], row["comparison"], *whole, *parts]) + " |")
+    return "\n".join(lines)
