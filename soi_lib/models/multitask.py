@@ -78,6 +78,8 @@ class MultiTaskModel(nn.Module):
         if pooling != "pooler" and getattr(encoder, "pooler", None) is not None:
             setattr(encoder, "pooler", None)  # noqa: B010 - unused weights would only cost optimizer time
         self.encoder, self.heads, self.pooling = encoder, heads, pooling
+        # DeBERTa multiplies its embeddings by the mask, so it takes no additive one
+        self._plain_mask = str(getattr(encoder.config, "model_type", "")).startswith("deberta")
         self._inner = next(n for n, _ in encoder.named_parameters() if n.endswith("weight") and "embed" not in n)
         if isinstance(embeddings := getattr(encoder, "embeddings", None), nn.Module):
             embeddings.register_forward_hook(lambda module, inputs, output: output.to(self.dtype))
@@ -91,11 +93,14 @@ class MultiTaskModel(nn.Module):
         """Logits (B, all columns) float32 for a batch made by `training.batching.collate`."""
         keep = inputs["keep"]  # (B, T) float32: 1 for a token, 0 for padding
         padded = bool(inputs["padded"])
-        bias = ((1.0 - keep) * torch.finfo(self.dtype).min).to(self.dtype)[:, None, None, :] if padded else None
         extra = {"token_type_ids": inputs["segment"]} if "segment" in inputs else {}
-        if bias is not None:
-            bias = bias.expand(-1, 1, keep.shape[1], -1)
-        output = self.encoder(input_ids=inputs["token"], attention_mask=bias, **extra)
+        mask = None
+        if padded and self._plain_mask:
+            mask = keep.long()
+        elif padded:
+            bias = ((1.0 - keep) * torch.finfo(self.dtype).min).to(self.dtype)[:, None, None, :]
+            mask = bias.expand(-1, 1, keep.shape[1], -1)
+        output = self.encoder(input_ids=inputs["token"], attention_mask=mask, **extra)
         if self.pooling == "pooler":
             return self.heads(output.pooler_output, member)
         states = output.last_hidden_state.float()

@@ -1,0 +1,215 @@
+"""A trained model as a folder that is complete in itself, and its predictions on new texts.
+
+Special about it: training reads only the token rows that its texts use, and the folder has all of them again: rows that
+training never saw are those of the pretrained encoder. Where transformers has a class of the same shape (BERT with its
+pooler and one set of labels), the folder is one of that class and `AutoModelForSequenceClassification` opens it too.
+Any other model lies in `encoder/`, where no such class finds half of a model and makes up the rest.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from soi_lib.errors import EncoderError, FormatError, nearest
+from soi_lib.files import building, write_json
+from soi_lib.models.encoder import encoder_dir
+from soi_lib.models.multitask import Heads, MultiTaskModel
+from soi_lib.models.vocabulary import load_trimmed, tokenize
+from soi_lib.training import tensorfile
+from soi_lib.training.batching import encode
+from soi_lib.training.device import resolve_device, torch_device
+from soi_lib.training.engine import predict
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ABOUT, HEADS, ENCODER = "soi.json", "heads.safetensors", "encoder"
+_FORMAT = 1
+_TOKENIZER = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+)
+
+
+def save_classifier(
+    folder: Path,
+    weights: Mapping[str, Tensor],
+    *,
+    encoder: str | Path,
+    vocabulary: np.ndarray,
+    datasets: Mapping[str, tuple[str, ...]],
+    pooling: str,
+    max_length: int,
+    prefix: str = "",
+) -> Path:
+    """Write a trained model as a folder, in the place of what is there.
+
+    Args:
+        folder: where it goes.
+        weights: the trained weights by name, as `TrainResult.weights` has them.
+        encoder: name or folder of the encoder that was trained.
+        vocabulary: the token of each row of the trained embedding, (K,) int64.
+        datasets: the label names of every dataset, in the order of training.
+        pooling: mean, cls or pooler.
+        max_length: tokens of a text, the rest is cut.
+        prefix: what is put before every first text.
+    """
+    source = encoder_dir(encoder)
+    network, _ = load_trimmed(source, None, pooler=pooling == "pooler")
+    shape: Any = network.config
+    heads = Heads(shape.hidden_size, list(datasets.values()), dropout=0.0, seed=0)
+    model = MultiTaskModel(network, heads, pooling=pooling)
+    rows = network.get_input_embeddings().weight  # type: ignore[operator]
+    name = next(name for name, parameter in model.named_parameters() if parameter is rows)
+    whole = rows.detach().clone()
+    whole[torch.from_numpy(vocabulary)] = weights[name].detach().cpu().float()
+    model.load_state_dict({k: v.detach().cpu() for k, v in weights.items()} | {name: whole})
+    labels = list(dict.fromkeys(datasets.values()))
+    about = {
+        "format": _FORMAT,
+        "pooling": pooling,
+        "max_length": max_length,
+        "prefix": prefix,
+        "datasets": {dataset: list(names) for dataset, names in datasets.items()},
+        "transformers": shape.model_type == "bert" and pooling == "pooler" and len(labels) == 1,
+    }
+    with building(folder, replace=True) as out:
+        inner = out if about["transformers"] else out / ENCODER
+        inner.mkdir(exist_ok=True)
+        if about["transformers"]:
+            _as_bert(model, labels[0]).save_pretrained(inner)
+        else:
+            network.save_pretrained(inner)  # type: ignore[operator]
+            tensorfile.save(out / HEADS, {k: v.detach().contiguous() for k, v in heads.linear.state_dict().items()}, {})
+        for file in _TOKENIZER:
+            if (source / file).is_file():
+                shutil.copyfile(source / file, inner / file)
+        write_json(out / ABOUT, about)
+    return folder
+
+
+def _as_bert(model: MultiTaskModel, labels: tuple[str, ...]) -> Any:
+    """The same weights in transformers' own class."""
+    from transformers import BertForSequenceClassification
+
+    config: Any = model.encoder.config
+    config.num_labels = len(labels)
+    config.id2label, config.label2id = dict(enumerate(labels)), {name: i for i, name in enumerate(labels)}
+    made = BertForSequenceClassification(config)
+    made.bert.load_state_dict(model.encoder.state_dict())
+    made.classifier.load_state_dict(model.heads.linear.state_dict())
+    return made
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A trained model that predicts; see `load_classifier`.
+
+    datasets: the label names of every dataset that it was trained on.
+    """
+
+    model: MultiTaskModel
+    folder: Path
+    datasets: dict[str, tuple[str, ...]]
+    max_length: int
+    prefix: str
+    device: str
+
+    def predict(
+        self, texts: Sequence[str], pairs: Sequence[str] | None = None, *, dataset: str | None = None
+    ) -> pd.DataFrame:
+        """Predicted labels of texts, or of pairs of texts.
+
+        Args:
+            texts: N texts.
+            pairs: the second texts of N pairs.
+            dataset: whose labels to predict; may be left out where there is only one.
+
+        Returns:
+            A row a text: label (the most probable one), p (its probability), and a column of probabilities a label.
+
+        Raises:
+            FormatError: the dataset is not one of the model's.
+            EncoderError: a value is not text, or there are not as many pairs as texts.
+        """
+        import pandas as pd
+
+        dataset = self._known(dataset)
+        number = list(self.datasets).index(dataset)
+        labels = self.datasets[dataset]
+        columns = self.model.heads.columns[number]
+        tokens = tokenize(self.folder, texts, pairs, max_length=self.max_length, prefix=self.prefix)
+        size = int(self.model.encoder.config.vocab_size)  # type: ignore[union-attr, arg-type]
+        data = encode(tokens, np.arange(size), np.zeros(len(texts), dtype=np.int64), member=number)
+        padding = int(self.model.encoder.config.pad_token_id)  # type: ignore[union-attr, arg-type]
+        found = predict(self.model, data, columns, pad=padding, device=torch_device(self.device))
+        p = found.probabilities
+        best = p.argmax(axis=1)
+        table = {"label": np.array(labels, dtype=object)[best], "p": p[np.arange(len(p)), best]}
+        return pd.DataFrame(table | {name: p[:, i] for i, name in enumerate(labels)})
+
+    def _known(self, dataset: str | None) -> str:
+        if dataset is None and len(set(self.datasets.values())) == 1:
+            return next(iter(self.datasets))
+        if dataset not in self.datasets:
+            raise FormatError(
+                "the model has no such dataset" if dataset else "the model was trained on several datasets",
+                where=self.folder,
+                found=dataset,
+                expected=" or ".join(self.datasets),
+                hint=nearest(dataset, self.datasets) if dataset else "say whose labels to predict",
+            )
+        return dataset
+
+
+def load_classifier(folder: str | Path, *, device: str = "auto") -> Classifier:
+    """Open a model that `soi train` or `soi second-stage` kept.
+
+    Args:
+        folder: the folder of the model, or of a run whose model was kept.
+        device: auto, cpu, cuda or cuda:N.
+
+    Raises:
+        EncoderError: the folder holds no such model, or it is damaged.
+    """
+    folder = Path(folder)
+    folder = folder / "model" if (folder / "model" / ABOUT).is_file() else folder
+    try:
+        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        datasets = {name: tuple(labels) for name, labels in about["datasets"].items()}
+        pooling, own = about["pooling"], not about["transformers"]
+        max_length, prefix = int(about["max_length"]), str(about["prefix"])
+    except FileNotFoundError:
+        raise EncoderError(
+            "there is no model here", where=folder, expected=ABOUT, hint="give the folder of a run whose model was kept"
+        ) from None
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise EncoderError("cannot be read", where=folder / ABOUT, found=error, hint="train the model again") from error
+    inner = folder / ENCODER if own else folder
+    network, _ = load_trimmed(inner, None, pooler=pooling == "pooler")
+    shape: Any = network.config
+    heads = Heads(shape.hidden_size, list(datasets.values()), dropout=0.0, seed=0)
+    heads.linear.load_state_dict(tensorfile.read(folder / HEADS)[0] if own else _bert_head(folder))
+    model = MultiTaskModel(network, heads, pooling=pooling).eval()
+    device = resolve_device(device)
+    return Classifier(model.to(torch_device(device)), inner, datasets, max_length, prefix, device)
+
+
+def _bert_head(folder: Path) -> dict[str, Tensor]:
+    from safetensors import safe_open
+
+    with safe_open(folder / "model.safetensors", framework="pt") as file:
+        return {name: file.get_tensor(f"classifier.{name}") for name in ("weight", "bias")}
