@@ -31,7 +31,7 @@ from soi_lib.plots.style import (
     percent_axis,
     style,
 )
-from soi_lib.plots.transitions import marked_heatmap
+from soi_lib.plots.transition_plots import marked_heatmap
 from soi_lib.report.tables import listing
 
 VERDICTS = {  # colour and sign

@@ -10,7 +10,7 @@ import numpy as np
 
 from paper import reading
 from soi_lib.plots import flow_beside_floor, flow_plot, transition_beside_floor, transition_heatmap, transition_panels
-from soi_lib.plots.transitions import Moves
+from soi_lib.plots.transition_plots import Moves
 from soi_lib.report import tables
 from soi_lib.runs.results import Results
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
@@ -57,7 +58,7 @@ class Meta:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Meta:
-        """Build from a flat mapping; keys that are no field go to `extra`. Raises FormatError on a wrong type."""
+        """Build from a flat mapping; keys that are not fields go to `extra`. Raises FormatError on a wrong type."""
         known = {f.name for f in fields(cls)} - {"extra"}
         given = {k: v for k, v in values.items() if k in known}
         extra = {k: v for k, v in values.items() if k not in known and k not in ("schema", "sha256", "extra")}
@@ -102,7 +103,7 @@ class TrainingDynamics:
     def __post_init__(self) -> None:
         put = object.__setattr__
         where = self.meta.get("member") if isinstance(self.meta, Mapping) else self.meta.member
-        put(self, "ids", _read_only(_as_ids(self.ids)))
+        put(self, "ids", _read_only(as_ids(self.ids)))
         put(self, "p_gold", _read_only(_as_float(self.p_gold, "p_gold")))
         put(self, "correct", _read_only(_as_bool(self.correct)))
         put(self, "gold", _read_only(_as_gold(self.gold)))
@@ -133,7 +134,7 @@ class TrainingDynamics:
         if not (low >= 0.0 and high <= 1.0):
             epoch, row = (int(x) for x in np.argwhere(~((self.p_gold >= 0) & (self.p_gold <= 1)))[0])
             raise RangeError(
-                f"p_gold of id {self.ids[row]!r} at epoch {epoch} is no probability",
+                f"p_gold of id {self.ids[row]!r} at epoch {epoch} is not a probability",
                 where=where,
                 found=self.p_gold[epoch, row],
                 expected="a number from 0 to 1",
@@ -142,7 +143,7 @@ class TrainingDynamics:
         if int(self.gold.min()) < 0 or int(self.gold.max()) >= classes:
             row = int(np.flatnonzero((self.gold < 0) | (self.gold >= classes))[0])
             raise RangeError(
-                f"the gold label of id {self.ids[row]!r} is no class",
+                f"the gold label of id {self.ids[row]!r} is not one of the classes",
                 where=where,
                 found=int(self.gold[row]),
                 expected=f"0 to {classes - 1}",
@@ -199,27 +200,28 @@ class TrainingDynamics:
         values: Any = which
         chosen: Array = values if isinstance(values, np.ndarray) else np.array([*values, None], dtype=object)[:-1]
         if chosen.dtype == bool or (len(chosen) and isinstance(chosen[0], bool | np.bool_)):
-            mask = chosen.astype(bool)
-            if mask.shape != self.ids.shape:
-                raise FormatError("the mask has a wrong shape", found=mask.shape, expected=self.ids.shape)
-            return self._take(np.flatnonzero(mask))
+            if chosen.shape != self.ids.shape:
+                raise FormatError("the mask has a wrong shape", found=chosen.shape, expected=self.ids.shape)
+            return self._take(np.flatnonzero(chosen))
         if not len(chosen):
             raise FormatError("the selection is empty", hint="choose at least one example")
-        wanted = _as_ids(chosen)
-        place = {key: row for row, key in enumerate(self.ids.tolist())}
-        missing = [key for key in wanted.tolist() if key not in place]
+        wanted = as_ids(chosen).tolist()
+        row_of = {key: row for row, key in enumerate(self.ids.tolist())}
+        missing = [key for key in wanted if key not in row_of]
         if missing:
             raise AlignmentError(f"{len(missing)} ids are not in these dynamics", found=f"first of them {missing[0]!r}")
-        return self._take(np.array([place[key] for key in wanted.tolist()]))
+        return self._take(np.array([row_of[key] for key in wanted]))
 
-    def _take(self, rows: Array) -> TrainingDynamics:
+    def _take(self, rows: Array | slice) -> TrainingDynamics:
+        if isinstance(rows, slice):  # all of them
+            return self
         return TrainingDynamics(
             self.ids[rows],
             self.gold[rows],
-            np.ascontiguousarray(self.p_gold[:, rows]),
-            np.ascontiguousarray(self.correct[:, rows]),
+            self.p_gold[:, rows],
+            self.correct[:, rows],
             self.meta,
-            None if self.logits is None else np.ascontiguousarray(self.logits[:, rows]),
+            None if self.logits is None else self.logits[:, rows],
         )
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
@@ -261,59 +263,46 @@ class TrainingDynamics:
 
 def align(a: TrainingDynamics, b: TrainingDynamics) -> tuple[TrainingDynamics, TrainingDynamics]:
     """Both restricted to their common ids, in sorted order. Raises AlignmentError: none common, or other golds."""
-    left, right = common_rows(a, b, ordered=True)
-    return (a if left is None else a._take(left), b if right is None else b._take(right))
+    left, right = shared_rows((a, b))
+    return a._take(left), b._take(right)
 
 
-def common_rows(
-    a: TrainingDynamics, b: TrainingDynamics, *, ordered: bool = False
-) -> tuple[Array | None, Array | None]:
-    """Rows of the common ids in `a` and `b`; None stands for "all rows as they are", the usual and quickest case.
+def shared_rows(runs: Sequence[TrainingDynamics], *, ordered: bool = True) -> list[Array | slice]:
+    """For each of `runs` the rows of the ids that all of them have, in one order: that of the ids if `ordered`.
 
-    With `ordered` the ids come out sorted. Raises AlignmentError on no common ids or different gold labels.
+    A slice stands for all rows as they are, the usual and quickest case. Raises AlignmentError when the runs have no
+    common id or different gold labels for one.
     """
-    left: Array | None
-    right: Array | None
-    same = a.ids is b.ids or (a.ids.dtype.kind == b.ids.dtype.kind and np.array_equal(a.ids, b.ids))
-    if (same and not ordered) or (same and bool((a.ids[1:] > a.ids[:-1]).all())):
-        left = right = None
-    elif a.ids.dtype.kind != b.ids.dtype.kind:
-        raise AlignmentError(
-            "one side has whole-number ids and the other has text ids",
-            found=f"{a.ids[0]!r} and {b.ids[0]!r}",
-            hint="record both with the same ids",
-        )
-    else:
-        common, left, right = np.intersect1d(a.ids, b.ids, assume_unique=True, return_indices=True)
-        if not len(common):
+    first = runs[0]
+    for other in runs[1:]:
+        if first.ids.dtype.kind != other.ids.dtype.kind:
             raise AlignmentError(
-                "the two have no id in common",
-                found=f"{a.ids[0]!r} and {b.ids[0]!r} for example",
-                hint="compare runs of the same member",
+                "one side has whole-number ids and the other has text ids",
+                found=f"{first.ids[0]!r} and {other.ids[0]!r}",
+                hint="record both with the same ids",
             )
-    gold_a = a.gold if left is None else a.gold[left]
-    gold_b = b.gold if right is None else b.gold[right]
-    if not np.array_equal(gold_a, gold_b):
-        differ = np.flatnonzero(gold_a != gold_b)
-        row = int(differ[0])
-        key = (a.ids if left is None else a.ids[left])[row]
-        raise AlignmentError(
-            f"gold labels differ for {len(differ)} ids",
-            found=f"{int(gold_a[row])} and {int(gold_b[row])} for id {key!r}",
-            hint="compare runs of the same corpus",
-        )
-    return left, right
-
-
-def shared_rows(runs: Sequence[TrainingDynamics]) -> list[Array]:
-    """For each of `runs` the rows of the ids that all of them have, sorted by id. Raises AlignmentError as `align`."""
-    for run in runs[1:]:
-        common_rows(runs[0], run)
-    ids = reduce(lambda a, b: np.intersect1d(a, b, assume_unique=True), [run.ids for run in runs])
-    if not len(ids):
-        raise AlignmentError("no id is in all the runs", hint="compare runs of the same dataset")
-    orders = [np.argsort(run.ids, kind="stable") for run in runs]
-    return [order[np.searchsorted(run.ids[order], ids)] for run, order in zip(runs, orders, strict=True)]
+    same = all(run.ids is first.ids or np.array_equal(run.ids, first.ids) for run in runs[1:])
+    rows: list[Array | slice] = [slice(None)] * len(runs)
+    if not same or (ordered and not bool((first.ids[1:] > first.ids[:-1]).all())):
+        ids = reduce(lambda a, b: np.intersect1d(a, b, assume_unique=True), [run.ids for run in runs])
+        if not len(ids):
+            raise AlignmentError(
+                "the runs have no id in common",
+                found=f"{first.ids[0]!r} and {runs[-1].ids[0]!r} for example",
+                hint="compare runs of the same dataset",
+            )
+        orders = [np.argsort(run.ids, kind="stable") for run in runs]
+        rows = [order[np.searchsorted(run.ids[order], ids)] for run, order in zip(runs, orders, strict=True)]
+    golds = [run.gold[row] for run, row in zip(runs, rows, strict=True)]
+    for gold in golds[1:]:
+        differ = np.flatnonzero(gold != golds[0])
+        if len(differ):
+            raise AlignmentError(
+                f"gold labels differ for {len(differ)} ids",
+                found=f"{golds[0][differ[0]]} and {gold[differ[0]]} for id {first.ids[rows[0]][differ[0]]!r}",
+                hint="compare runs of the same dataset",
+            )
+    return rows
 
 
 def pack_history(correct: npt.ArrayLike) -> npt.NDArray[np.uint64]:
@@ -344,30 +333,25 @@ def _read_only(array: Array) -> Array:
     return view
 
 
-def _as_ids(ids: Any) -> Array:
+def as_ids(ids: Any) -> Array:
     """Ids as (N,) int64, or as str objects; a mixture is refused rather than turned into text."""
-    array = ids if isinstance(ids, np.ndarray) else np.asarray(getattr(ids, "to_numpy", lambda: None)())
-    if array.ndim == 0:
-        array = np.empty(len(ids), dtype=object)
-        array[:] = list(ids)
-    if array.ndim != 1:
-        raise FormatError("ids are not a flat list", found=f"shape {array.shape}", expected="(N,)")
-    if array.dtype.kind in "iu":
-        if array.dtype.kind == "u" and len(array) and int(array.max()) > np.iinfo(np.int64).max:
-            raise RangeError("an id does not fit into 64 bits with a sign", found=int(array.max()))
-        return array.astype(np.int64, copy=False)
-    if array.dtype.kind == "U":
-        return array.astype(object)
-    kinds = {type(key) for key in array.tolist()} if array.dtype.kind == "O" else {array.dtype.type}
+    if not isinstance(ids, np.ndarray):  # a column knows its array; numpy would turn [1, "a"] into text
+        ids = ids.to_numpy() if hasattr(ids, "to_numpy") else np.fromiter(ids, dtype=object)
+    if ids.ndim != 1:
+        raise FormatError("ids are not a flat list", found=f"shape {ids.shape}", expected="(N,)")
+    if ids.dtype.kind == "i":
+        return ids.astype(np.int64, copy=False)
+    array: Array = ids.astype(object) if ids.dtype.kind in "uU" else ids  # as objects, too large a number is noticed
+    kinds = {type(key) for key in array.tolist()}
+    if kinds == {str}:
+        return array
     if kinds and all(issubclass(kind, str) for kind in kinds):
-        return array if kinds == {str} else np.array([str(key) for key in array], dtype=object)
-    if kinds and all(issubclass(kind, int | np.integer) and kind is not bool for kind in kinds):
+        return np.array([str(key) for key in array], dtype=object)
+    if all(issubclass(kind, int | np.integer) and kind is not bool for kind in kinds):
         try:
             return array.astype(np.int64)
         except OverflowError as error:
             raise RangeError("an id does not fit into 64 bits with a sign", found=error) from error
-    if not kinds:
-        return array.astype(np.int64)
     names = ", ".join(sorted(kind.__name__ for kind in kinds))
     raise FormatError("ids are neither all whole numbers nor all text", found=names, hint="use str(id) for every one")
 
@@ -398,20 +382,12 @@ def _as_gold(values: Any) -> Array:
 
 
 def _refuse_duplicates(ids: Array, where: object) -> None:
-    if ids.dtype.kind == "i":
-        if bool((ids[1:] > ids[:-1]).all()):  # already sorted, the usual case: no sort needed
-            return
-        ordered = np.sort(ids)
-        twice = ordered[1:][ordered[1:] == ordered[:-1]]
-        if not len(twice):
-            return
-        first: Any = int(twice[0])
-    else:
-        keys = ids.tolist()
-        if len(set(keys)) == len(keys):
-            return
-        seen: set[str] = set()
-        first = next(key for key in keys if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+    if ids.dtype.kind == "i" and bool((ids[1:] > ids[:-1]).all()):  # sorted already, the usual case
+        return
+    keys = ids.tolist()
+    if len(set(keys)) == len(keys):
+        return
+    first = next(key for key, times in Counter(keys).items() if times > 1)
     raise DuplicateIdError(
-        f"the id {first!r} occurs more than once", where=where, expected="every id once", hint="make ids unique"
+        f"the id {first!r} appears more than once", where=where, expected="every id once", hint="make ids unique"
     )

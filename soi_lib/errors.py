@@ -40,7 +40,7 @@ class FormatError(SoiError):
 
 
 class SchemaError(FormatError):
-    """The file is of another schema version, or is no dynamics file at all."""
+    """The file is of another schema version, or not a dynamics file at all."""
 
 
 class ChecksumError(FormatError):

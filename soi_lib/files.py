@@ -100,9 +100,7 @@ def replacing(path: str | os.PathLike[str], *, overwrite: bool = True) -> Iterat
     """
     target = Path(path)
     if target.is_dir():
-        raise SoiError(
-            "a directory stands where a file should be written", where=target, hint="give the name of a file"
-        )
+        raise SoiError("this is a directory, not a file", where=target, hint="give the name of a file")
     if target.exists() and not overwrite:
         raise OutputExistsError("the file is already there", where=target, hint="pass overwrite=True to replace it")
     tmp: Path | None = None

@@ -144,7 +144,7 @@ def _parse(source: Any, path: Path) -> tuple[pq.ParquetFile, dict[str, Any]]:
         meta = json.loads(file.metadata.metadata[_KEY])
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise SchemaError(
-            "this is no dynamics file", where=path, found=error, hint="give a file that TrainingDynamics.save wrote"
+            "this is not a dynamics file", where=path, found=error, hint="give a file that TrainingDynamics.save wrote"
         ) from error
     if not isinstance(meta, dict) or meta.get("schema") != SCHEMA:
         raise SchemaError(
@@ -256,7 +256,7 @@ def _check_seal(handle: BinaryIO, path: Path) -> None:
     handle.seek(0)
     head = handle.read(4)
     if size < 12 or head != b"PAR1":
-        raise SchemaError("this is no dynamics file", where=path, found=repr(head), expected=repr(b"PAR1"), hint=again)
+        raise SchemaError("this is not a dynamics file", where=path, found=repr(head), expected="b'PAR1'", hint=again)
     handle.seek(size - 4)
     if handle.read(4) != b"PAR1":
         raise ChecksumError("the file is truncated or its end is changed", where=path, hint=again)

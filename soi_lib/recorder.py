@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from soi_lib.distributed import agree_on_classes, is_distributed, is_main_process, join_buffers
-from soi_lib.dynamics import MAX_EPOCHS, Meta, TrainingDynamics
+from soi_lib.dynamics import MAX_EPOCHS, Meta, TrainingDynamics, as_ids
 from soi_lib.errors import AlignmentError, DuplicateIdError, FormatError, RangeError
 
 logger = logging.getLogger("soi_lib")
@@ -44,7 +44,7 @@ class RecordingReport:
     """What the recorder met.
 
     Closed epochs; examples kept; ids that missed an epoch; presentations beyond the first of an epoch; and the
-    examples seen in an epoch that was begun and not closed, which is no part of the result.
+    examples seen in an epoch that was begun and not closed, which is not part of the result.
     """
 
     epochs: int
@@ -90,7 +90,7 @@ class DynamicsRecorder:
             raise FormatError("gold has another length than ids", found=golds.shape, expected=(len(self.ids),))
         if golds.dtype.kind not in "iub" and len(golds):
             raise FormatError(
-                "gold holds no class numbers",
+                "gold does not hold class numbers",
                 found=repr(golds[0].item() if isinstance(golds[0], np.generic) else golds[0]),
                 expected="whole numbers from 0",
                 hint="number the classes, e.g. sorted(set(labels)).index(label)",
@@ -209,7 +209,7 @@ class DynamicsRecorder:
     def end_epoch(self) -> None:
         """Close the epoch: join the processes, if there are several, and move what was recorded to memory, once.
 
-        Raises RangeError for logits that are no numbers and for a 65th epoch, FormatError for an epoch without any
+        Raises RangeError for logits that are not numbers and for a 65th epoch, FormatError for an epoch without any
         update, AlignmentError when the processes announced different ids. What was recorded before stays.
         """
         if self.epochs == MAX_EPOCHS:
@@ -386,25 +386,7 @@ def _plain(ids: Iterable[Any]) -> list[Any]:
 
 
 def _as_array(ids: list[Any]) -> np.ndarray:
-    """Ids as they stand in the dynamics: (N,) int64, or text (tuples as JSON). Raises FormatError, RangeError."""
-    kinds = {type(e) for e in ids}
-    if all(issubclass(kind, int) and kind is not bool for kind in kinds):
-        try:
-            return np.array(ids, dtype=np.int64)
-        except OverflowError:
-            widest = max(ids, key=abs)
-            raise RangeError("an id does not fit into 64 bits with a sign", found=widest, hint="use str(id)") from None
-    if kinds == {tuple}:
-        parts = {type(part) for e in ids for part in e}
-        if all(issubclass(part, str | int) and part is not bool for part in parts):
-            ids, kinds = [json.dumps(e, ensure_ascii=False, separators=(",", ":")) for e in ids], {str}
-    if all(issubclass(kind, str) for kind in kinds):
-        out = np.empty(len(ids), dtype=object)
-        out[:] = ids
-        return out
-    raise FormatError(
-        "ids are of mixed types" if len(kinds) > 1 else "ids are of a type that cannot be kept",
-        found=", ".join(sorted(kind.__name__ for kind in kinds)),
-        expected="all strings, all whole numbers, or all tuples of these",
-        hint="use str(id) for every one",
-    )
+    """Ids as they are in the dynamics: (N,) int64, or text (tuples as JSON). Raises FormatError, RangeError."""
+    if {type(e) for e in ids} == {tuple} and all(type(part) in (str, int) for e in ids for part in e):
+        ids = [json.dumps(e, ensure_ascii=False, separators=(",", ":")) for e in ids]
+    return as_ids(ids)

@@ -44,6 +44,7 @@ from soi_lib.plots import (
     reliability_curves,
     score_bars,
     show,
+    show_table,
     soi_bars,
     training_curves,
     transition_beside_floor,
@@ -53,7 +54,7 @@ from soi_lib.plots import (
 )
 from soi_lib.plots.explorer import LONGEST, MOST_EXAMPLES, Explorer, explorer_data, explorer_files
 from soi_lib.plots.maps import MOST_POINTS
-from soi_lib.plots.style import LONG_NAMES, first_sentence, ink, percent
+from soi_lib.plots.style import LONG_NAMES, first_sentence
 from soi_lib.report.tables import moves_of
 from soi_lib.runs.results import Results, open_results
 
@@ -169,13 +170,6 @@ def test_grey_print_tells_neighbours_apart() -> None:
     for a, b in pairwise(ORDER):
         grey = [float(lab(np.array(to_rgb(SOI_COLORS[s])))[0]) for s in (a, b)]
         assert abs(grey[0] - grey[1]) > 8 or SOI_HATCHES[a] != SOI_HATCHES[b]
-
-
-def test_words() -> None:
-    assert (percent(0.0), percent(0.004), percent(0.424)) == ("0 %", "<1 %", "42 %")
-    assert first_sentence("One 0.5 thing. Two.") == "One 0.5 thing."
-    assert first_sentence("One") == "One"
-    assert (ink("#ffffff"), ink("#000000")) == ("black", "white")
 
 
 # --- all figures, of recorded runs ------------------------------------------------------------------------------------
@@ -520,6 +514,32 @@ def test_drawn_histories_are_of_their_category(epochs: int, early: float) -> Non
 def test_too_few_epochs_for_all_categories() -> None:
     with pytest.raises(FormatError, match="fits"):
         histories_figure(6, early=0.1)
+
+
+# --- tables ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_table_shows_all_of_every_value():
+    text = "long " * 60 + "<b>&"
+    frame = pd.DataFrame(
+        {"text": [text, "short"], "score": [0.12345, float("nan")], "n": [3, 1000], "ok": [True, False]}
+    )
+    shown = show_table(frame, "Two rows & a caption.")
+    html = shown._repr_html_()
+    assert "long " * 60 + "&lt;b&gt;&amp;" in html
+    assert '<td class="num">0.123</td>' in html
+    assert '<td class="num">1000</td>' in html
+    assert "<td>yes</td>" in html
+    assert "nan" not in html
+    assert "<figcaption>Two rows &amp; a caption.</figcaption>" in html
+    assert repr(shown).splitlines()[0] == "text\tscore\tn\tok"
+    assert repr(shown).endswith("Two rows & a caption.")
+
+
+def test_named_rows_are_shown_and_numbered_ones_are_not():
+    frame = pd.DataFrame({"a": [1]})
+    assert '<th class="num">member</th>' in show_table(frame.rename_axis("member"))._repr_html_()
+    assert show_table(frame)._repr_html_().count("<th ") == 1
 
 
 # --- the explorer ----------------------------------------------------------------------------------------------------

@@ -108,7 +108,7 @@ def reliability(
         for k in range(1, len(runs) // 2 + 1):
             predicted = spearman_brown(agreement, k)
             curve.append({"score": name, "k": k, "measured": _measured(values, k), "predicted": predicted})
-    return Reliability(pd.DataFrame(table), pd.DataFrame(curve), target, len(rows[0]), len(runs), epochs)
+    return Reliability(pd.DataFrame(table), pd.DataFrame(curve), target, whole["category"].shape[2], len(runs), epochs)
 
 
 def spearman_brown(agreement: float, k: float) -> float:
@@ -136,17 +136,17 @@ def repeat_kappa(
     """Cohen's kappa between the runs of one setting, averaged over all pairs of runs, with an interval over examples.
 
     codes: (S, N) as `categorize` gives them, a row a seed, the same examples in the same order; or a list of such
-    arrays, one a member, with equally many rows. 0 is chance, 1 perfect repetition. `category` asks for one category
+    arrays, one per dataset, with equally many rows. 0 is chance, 1 perfect repetition. `category` asks for one category
     against all others. Value and interval are NaN where nothing can repeat: with one run, or when every example is in
-    one category. Raises FormatError on codes that are no categories or have different numbers of runs.
+    one category. Raises FormatError on codes that are not categories or have different numbers of runs.
     """
     groups = [np.atleast_2d(np.asarray(g)) for g in (codes if isinstance(codes, list | tuple) else [codes])]
     seeds, n = len(groups[0]), sum(g.shape[1] for g in groups)
     for g in groups:
         if g.ndim != 2 or g.dtype.kind not in "iu" or not g.size or g.min() < 0 or g.max() >= len(SOI):
-            raise FormatError("these are no categories", found=f"{g.dtype} {g.shape}", expected="codes 0 to 5, (S, N)")
+            raise FormatError("not codes of categories", found=f"{g.dtype} {g.shape}", expected="codes 0 to 5, (S, N)")
         if len(g) != seeds:
-            raise FormatError("the members have different numbers of runs", found=len(g), expected=seeds)
+            raise FormatError("the datasets have different numbers of runs", found=len(g), expected=seeds)
     if seeds < 2:
         return Interval(np.nan, np.nan, np.nan, level, n, seeds)
     rng = np.random.default_rng(seed)
@@ -185,7 +185,7 @@ def change_rates(codes: npt.ArrayLike, single: int) -> tuple[npt.NDArray[np.floa
     return across, np.stack(floors)
 
 
-def _checked(runs: Sequence[TrainingDynamics]) -> list[npt.NDArray[Any]]:
+def _checked(runs: Sequence[TrainingDynamics]) -> list[npt.NDArray[Any] | slice]:
     """The rows of the common ids in every run, in one order; refuses what cannot be compared."""
     if len(runs) < 2:
         raise AlignmentError("one run agrees with nothing", found=len(runs), expected="two runs or more")
@@ -216,7 +216,7 @@ def _pairs_agree(kinds: Array, weights: Array) -> tuple[Array, Array]:
 
 
 def _scores(
-    runs: Sequence[TrainingDynamics], rows: list[npt.NDArray[Any]], part: slice, early: float
+    runs: Sequence[TrainingDynamics], rows: list[npt.NDArray[Any] | slice], part: slice, early: float
 ) -> dict[str, Array]:
     """The values of all scores over a part of the epochs: (S, C, N), C is 6 for the category and else 1."""
     has_margins = runs[0].meta.classes == 2 or all(run.logits is not None for run in runs)

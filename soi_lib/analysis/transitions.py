@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from soi_lib.analysis.datamap import confidence_variability
 from soi_lib.analysis.soi import SOI, categorize, history_string
-from soi_lib.dynamics import TrainingDynamics, align, common_rows, shared_rows
+from soi_lib.dynamics import TrainingDynamics, align, shared_rows
 from soi_lib.errors import AlignmentError, SelectionError
 
 if TYPE_CHECKING:
@@ -33,8 +33,8 @@ def transition_matrix(
     A 6x6 DataFrame named by SOI; int64 counts, or with `normalize` "row" (each row adds up to 1; NaN where a row is
     empty) or "all" (everything adds up to 1) float64. Raises AlignmentError on no common ids or other gold labels.
     """
-    sides = zip((single, multi), common_rows(single, multi), strict=True)
-    before, after = (categorize(run, early)[slice(None) if rows is None else rows] for run, rows in sides)
+    rows = shared_rows((single, multi), ordered=False)
+    before, after = (categorize(run, early)[row] for run, row in zip((single, multi), rows, strict=True))
     return as_frame(np.bincount(before * np.int8(6) + after, minlength=36).reshape(6, 6), normalize)
 
 

@@ -321,7 +321,7 @@ def _lines(dyn: TrainingDynamics, epoch: int, logits: Array) -> Iterator[str]:
 def _refuse_others(target: Path, overwrite: bool) -> None:
     """Raise unless there is nothing at `target`, or a folder of such files that may be replaced."""
     if target.exists() and not target.is_dir():
-        raise SoiError("a file stands where a folder should be written", where=target, hint="give another name")
+        raise SoiError("this is a file, not a folder", where=target, hint="give another name")
     inside = sorted(entry.name for entry in target.iterdir()) if target.exists() else []
     if inside and not overwrite:
         raise OutputExistsError("the folder is already there", where=target, hint="pass overwrite=True to replace it")

@@ -163,8 +163,11 @@ def read_table(
     label = golds[place]
     if (label != label[0]).any():
         e, i = (int(x) for x in np.argwhere(label != label[0])[0])
-        raise table.error(
-            f"the gold label of id {shown(keys[i])} differs between epochs", int(place[e, i]), label[e, i], label[0, i]
+        raise FormatError(
+            f"the gold label of id {shown(keys[i])} differs between epochs",
+            where=f"{table.file} row {place[e, i] + 1}",
+            found=label[e, i],
+            expected=label[0, i],
         )
     for kind, whole, prefix in (("logits", "logits", "logits_"), ("probabilities", "probabilities", "p_")):
         values = table.scores(whole, prefix)
@@ -220,54 +223,52 @@ class _Table:
         if self.frame.empty:
             raise FormatError("the table is empty", where=file, expected="a row an example and epoch")
 
-    def error(self, what: str, row: int, found: Any, expected: Any = None) -> FormatError:
-        """What is wrong in a row (from 0)."""
-        return FormatError(what, where=f"{self.file} row {row + 1}", found=found, expected=expected)
-
     def column(self, name: str) -> pd.Series[Any]:
         """A column that must be there."""
         if name not in self.frame:
             raise FormatError(f"there is no column {name!r}", where=self.file, found=", ".join(self.names))
         return self.frame[name]
 
+    def refuse(
+        self, wrong: npt.ArrayLike, name: str, what: str, expected: Any = None, kind: type[SoiError] = FormatError
+    ) -> None:
+        """Raise for the first row of the mask `wrong`, if there is one, with the value of its column `name`."""
+        mask = np.asarray(wrong, dtype=bool)
+        if mask.any():
+            row = int(mask.argmax())
+            found = repr(self.frame[name].tolist()[row])
+            raise kind(f"column {name!r} {what}", where=f"{self.file} row {row + 1}", found=found, expected=expected)
+
     def number(self, name: str) -> npt.NDArray[np.float64]:
         """A column as (rows,) float64, all finite."""
-        values = self.column(name).to_numpy(dtype=object)
+        import pandas as pd
+
+        column = self.column(name)
         try:
-            numbers = values.astype(np.float64)
-        except (TypeError, ValueError):
-            numbers = np.array([_float(value) for value in values])
-        wrong = ~np.isfinite(numbers)
-        if wrong.any():
-            row = int(np.flatnonzero(wrong)[0])
-            raise self.error(f"column {name!r} holds no number", row, repr(values[row]))
+            numbers = column.to_numpy(dtype=object).astype(np.float64)
+        except (TypeError, ValueError):  # find the row
+            numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+        self.refuse(~np.isfinite(numbers), name, "does not hold a number")
         return numbers
 
     def whole(self, name: str) -> npt.NDArray[np.int64]:
         """A column as (rows,) int64."""
         numbers = self.number(name)
-        wrong = (np.floor(numbers) != numbers) | (np.abs(numbers) > 2**31)
-        if wrong.any():
-            row = int(np.flatnonzero(wrong)[0])
-            raise self.error(f"column {name!r} holds no whole number", row, repr(self.frame[name].iloc[row]))
+        self.refuse((numbers % 1 != 0) | (np.abs(numbers) > 2**31), name, "does not hold a whole number")
         return numbers.astype(np.int64)
 
     def truth(self, name: str) -> npt.NDArray[np.bool_]:
         """A column of 0/1 or true/false as (rows,) bool."""
-        values = [_TRUTH.get(str(value).strip().lower()) for value in self.column(name)]
-        if None in values:
-            row = values.index(None)
-            raise self.error(f"column {name!r} holds no 0 or 1", row, repr(self.frame[name].iloc[row]))
-        return np.array(values, dtype=bool)
+        values = self.column(name).astype(str).str.strip().str.lower().map(_TRUTH)
+        self.refuse(values.isna(), name, "does not hold 0 or 1")
+        return values.to_numpy(dtype=bool)
 
     def cells(self, id: str, epoch: str) -> tuple[Array, npt.NDArray[np.int64]]:
         """Ids (N,) in the order of their first rows, and the row of every epoch and example (E, N)."""
         import pandas as pd
 
         column, epochs = self.column(id), self.whole(epoch)
-        absent = (column.isna() | (column.astype(str) == "")).to_numpy()
-        if absent.any() or column.dtype.kind == "f":
-            raise self.error(f"column {id!r} holds no id", int(absent.argmax()), repr(column.iloc[absent.argmax()]))
+        self.refuse(column.isna() | (column.astype(str) == "") | (column.dtype.kind == "f"), id, "does not hold an id")
         if self.text and column.str.fullmatch(_WHOLE).all():
             column = column.astype(np.int64)
         order, keys = pd.factorize(column)
@@ -310,33 +311,23 @@ class _Table:
         if whole not in self.frame:
             return None
         lists = [value if isinstance(value, list | np.ndarray) else [] for value in self.frame[whole]]
-        for row, values in enumerate(lists):
-            if len(values) != (len(lists[0]) or -1):
-                found = repr(self.frame[whole].iloc[row])
-                raise self.error(f"column {whole!r} holds no list of numbers, one a class", row, found)
+        wrong = [len(values) != (len(lists[0]) or -1) for values in lists]
+        self.refuse(wrong, whole, "does not hold a list of numbers, one per class")
         return np.array(lists, dtype=np.float64)
 
     def correctness(self, name: str, p: Array, said: Array | None, classes: int | None) -> npt.NDArray[np.bool_]:
         """What p says of correctness (rows,), where nobody else says it; raises where the two contradict each other."""
-        wrong = ~((p >= 0) & (p <= 1))
-        if wrong.any():
-            row = int(wrong.argmax())
-            where = f"{self.file} row {row + 1}"
-            raise RangeError(f"column {name!r} holds no probability", where=where, found=p[row], expected="0 to 1")
+        self.refuse(~((p >= 0) & (p <= 1)), name, "does not hold a probability", "0 to 1", RangeError)
         if said is None and classes is None:
             hint = f"give classes=..., or a column 'correct' beside {name!r}"
             raise FormatError("the number of classes is not known", where=self.file, hint=hint)
-        low = 1 / classes if classes else 0.0
+        low, expected = 1 / classes if classes else 0.0, "above 1/2 where right, below 1/classes where wrong"
         if said is None:
-            bad, what = (p <= 0.5) & (p >= low), f"column {name!r} does not tell whether the prediction was right"
-        else:
-            bad = (~said & (p > 0.5 + _SLACK)) | (said & (p < low - _SLACK))
-            what = f"columns {name!r} and 'correct' contradict each other"
-        if bad.any():
-            row = int(bad.argmax())
-            found = f"p {p[row]:g}" + ("" if said is None else f", correct {bool(said[row])}")
-            raise self.error(what, row, found, "above 1/2 where right, below 1/classes where wrong")
-        return np.asarray(p > 0.5) if said is None else said
+            self.refuse((p <= 0.5) & (p >= low), name, "does not tell whether the prediction was right", expected)
+            return np.asarray(p > 0.5)
+        wrong = (~said & (p > 0.5 + _SLACK)) | (said & (p < low - _SLACK))
+        self.refuse(wrong, name, "contradicts column 'correct'", expected)
+        return said
 
 
 def meta_of(meta: Meta | Mapping[str, Any] | None, classes: int) -> Meta:
@@ -358,10 +349,3 @@ def _existing(path: str | os.PathLike[str], *kinds: str) -> Path:
     if file.suffix.lower() not in kinds:
         raise FormatError("unknown kind of file", where=file, found=file.suffix or "none", expected=" or ".join(kinds))
     return file
-
-
-def _float(value: Any) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return np.nan

@@ -43,7 +43,7 @@ def examples_of(
     """
     if dataset is None or isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
         raise FormatError(
-            "the training set has no rows that can be told apart",
+            "the rows of the training set cannot be told apart",
             found=type(dataset).__name__,
             expected="a data set with a length",
             hint="give the Trainer a train_dataset that is not iterable-only",
@@ -111,7 +111,7 @@ def _whole(values: list[Any], name: str) -> np.ndarray:
     wrong = [i for i, v in enumerate(values) if not isinstance(v, int) or isinstance(v, bool)]
     if wrong:
         raise FormatError(
-            f"the label column {name!r} holds no class numbers",
+            f"the label column {name!r} does not hold class numbers",
             where=f"row {wrong[0]}",
             found=repr(values[wrong[0]]),
             expected="a whole number from 0",
@@ -161,7 +161,8 @@ class NumberedCollator:
         rows = np.array([f.row for f in features], dtype=np.int64)
         batch = self.inner([f.item for f in features])
         if not isinstance(batch, MutableMapping):
-            raise FormatError("the collator gives no mapping", found=type(batch).__name__, expected="a dict of tensors")
+            found = type(batch).__name__
+            raise FormatError("the collator does not return a mapping", found=found, expected="a dict of tensors")
         labels = next((batch[name] for name in self.label_names if name in batch), None)
         if isinstance(labels, Tensor) and labels.shape == rows.shape and not labels.is_floating_point():
             wrong = np.flatnonzero(labels.numpy() != self.examples.gold[rows])

@@ -9,7 +9,7 @@ from soi_lib.plots.bars import interval_plot, score_bars, soi_bars
 from soi_lib.plots.curves import gain_curves, reliability_curves, training_curves
 from soi_lib.plots.maps import data_map_plot
 from soi_lib.plots.style import ORDER, SOI_COLORS, SOI_HATCHES, caption, show, show_table, values
-from soi_lib.plots.transitions import (
+from soi_lib.plots.transition_plots import (
     Moves,
     flow_beside_floor,
     flow_plot,

@@ -17,7 +17,7 @@ from soi_lib.analysis.statistics import metric_interval
 from soi_lib.analysis.transition_test import TransitionTest, transition_test
 from soi_lib.analysis.transitions import Normalize, mean_transition, movers
 from soi_lib.data.dataset import Corpus, Split
-from soi_lib.plots.transitions import Moves
+from soi_lib.plots.transition_plots import Moves
 from soi_lib.runs.config import Setting
 from soi_lib.runs.results import Results
 

@@ -86,22 +86,14 @@ def test_the_order_of_examples_does_not_matter_and_ties_go_by_id():
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_one_epoch_is_enough(rule):
+def test_one_epoch_is_enough_and_certainty_is_no_trouble(rule):
     p = np.array([[0.9, 0.1, 0.6]], np.float32)
-    dyn = TrainingDynamics([1, 2, 3], [0, 1, 0], p, p > 0.5)
-    ranking = label_issues(dyn, rule)
+    ranking = label_issues(TrainingDynamics([1, 2, 3], [0, 1, 0], p, p > 0.5), rule)
     assert ranking["id"].iloc[0] == 2
-    assert np.isfinite(ranking["score"]).all()
-
-
-@pytest.mark.parametrize("rule", RULES)
-def test_all_right_and_certain(rule):
-    dyn = TrainingDynamics([3, 1, 2], [0, 1, 0], np.ones((4, 3)), np.ones((4, 3), bool))
-    ranking = label_issues(dyn, rule)
-    assert ranking["id"].tolist() == [1, 2, 3]
-    assert np.isfinite(ranking["score"]).all()
-    assert ranking["suggested"].isna().all()
-    assert set(ranking["soi"]) == {SOI.ACE}
+    sure = label_issues(TrainingDynamics([3, 1, 2], [0, 1, 0], np.ones((4, 3)), np.ones((4, 3), bool)), rule)
+    assert sure["id"].tolist() == [1, 2, 3]
+    assert np.isfinite(pd.concat([ranking["score"], sure["score"]])).all()
+    assert sure["suggested"].isna().all()
 
 
 def test_margins_of_two_classes_need_no_logits():
@@ -127,19 +119,10 @@ def test_many_classes_without_logits():
     ranking = label_issues(dyn)
     assert ranking["suggested"].isna().all()  # nobody knows
     assert average_precision(ranking, wrong) > 4 * RATE
-    with pytest.raises(FormatError, match=r"margins need the logits .* found 5 classes and no logits"):
+    with pytest.raises(FormatError, match="5 classes"):
         label_issues(dyn, "margin")
-    with pytest.raises(RangeError, match="did you mean 'confidence'"):
+    with pytest.raises(RangeError, match="'confidence'"):
         label_issues(dyn, "confidense")
-
-
-def test_rules_differ_where_they_should():
-    """Never right but unsure, against right at the end but very sure of another label before."""
-    p = np.array([[0.45, 0.02], [0.45, 0.02], [0.45, 0.9]], np.float32)
-    dyn = TrainingDynamics([1, 2], [0, 0], p, p > 0.5)
-    assert label_issues(dyn, "unlearned first")["id"].tolist() == [1, 2]
-    assert label_issues(dyn, "confidence")["id"].tolist() == [2, 1]
-    assert label_issues(dyn, "last epoch")["id"].tolist() == [1, 2]
 
 
 # --- the command ------------------------------------------------------------------------------------------------------

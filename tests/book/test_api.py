@@ -26,7 +26,7 @@ FOR_USE, BEHIND = PAGE.split("\n## Behind the commands\n")
 WHOLE_ROOMS = ("dynamics", "analysis", "plots", "errors")
 """Rooms that are made for use as a whole: each of their public names stands among the names for use."""
 INSIDE = {  # what these rooms share among themselves
-    "soi_lib.dynamics": {"common_rows", "pack_history", "shared_rows", "unpack_history"},
+    "soi_lib.dynamics": {"as_ids", "pack_history", "shared_rows", "unpack_history"},
     "soi_lib.analysis.stream": set(),
 }
 

@@ -190,22 +190,20 @@ def test_bad_input_is_named(tmp_path):
     def made(dataset, collator=None, **options) -> Trainer:
         return Trainer(model, arguments(tmp_path, num_train_epochs=1, **options), collator or Pad(), dataset)
 
-    with pytest.raises(FormatError, match=r"no such column; found id, input_ids"):
-        record(made(data), "idx")
-    with pytest.raises(FormatError, match=r"no such column.*gold="):
-        record(made(data.remove_columns("label")), "id")
-    with pytest.raises(DuplicateIdError, match=r"two examples"):
-        record(made(data), ids=["a"] * 16)
-    with pytest.raises(FormatError, match=r"mixed types"):
-        record(made(data), ids=["a", *range(15)])
-    with pytest.raises(FormatError, match=r"row 0: the label column 'label' holds no class numbers; found 'x'"):
-        record(made(data.remove_columns("label").add_column("label", ["x"] * 16)))
-    with pytest.raises(FormatError, match=r"another length"):
-        record(made(data), gold=[0])
-    with pytest.raises(FormatError, match=r"no rows that can be told apart"):
+    unlabelled = data.remove_columns("label")
+    for dataset, arguments_of_record, kind, named in (
+        (data, {"id_column": "idx"}, FormatError, "idx"),
+        (unlabelled, {"id_column": "id"}, FormatError, "gold="),
+        (data, {"ids": ["a"] * 16}, DuplicateIdError, "'a'"),
+        (data, {"ids": ["a", *range(15)]}, FormatError, "int, str"),
+        (unlabelled.add_column("label", ["x"] * 16), {}, FormatError, "row 0.*'x'"),
+        (data, {"gold": [0]}, FormatError, "gold"),
+        ([(1, 2)] * 3, {}, FormatError, "tuple"),
+    ):
+        with pytest.raises(kind, match=named):
+            record(made(dataset), **arguments_of_record)
+    with pytest.raises(FormatError, match="IterableDataset"):
         record(made(data.to_iterable_dataset(), max_steps=2))
-    with pytest.raises(FormatError, match=r"no named parts"):
-        record(made([(1, 2)] * 3))
 
     class Flipped(Pad):
         def __call__(self, features):
@@ -214,28 +212,28 @@ def test_bad_input_is_named(tmp_path):
 
     trainer = made(data, Flipped())
     record(trainer, "id")
-    with pytest.raises(FormatError, match=r"another label than the training set"):
+    with pytest.raises(FormatError, match="id '"):
         trainer.train()
     trainer = made(data)
     record(trainer, "id", logits=lambda out: None)
-    with pytest.raises(FormatError, match=r"no logits were seen"):
+    with pytest.raises(FormatError, match="logits="):
         trainer.train()
     trainer = made(data, logging_nan_inf_filter=True)
     rec = record(trainer, "id")
     with torch.no_grad():
         trainer.model.classifier.bias[0] = float("nan")
-    with pytest.raises(RangeError, match=r"epoch 0 are not finite; found NaN .* 16 of 16"):
+    with pytest.raises(RangeError, match="epoch 0"):
         trainer.train()
-    with pytest.raises(FormatError, match=r"nothing was recorded"):
+    with pytest.raises(FormatError):
         rec.finish()
     trainer = Trainer(model, arguments(tmp_path, num_train_epochs=65), Pad(), data)
     record(trainer)
-    with pytest.raises(RangeError, match=r"65.*at most 64"):
+    with pytest.raises(RangeError, match="65"):
         trainer.train()
     trainer = made(data)
     record(trainer)
     trainer.train_dataset = data.select(range(8))
-    with pytest.raises(FormatError, match=r"found 8 rows, expected 16"):
+    with pytest.raises(FormatError, match="8 rows"):
         trainer.train()
 
 
@@ -252,11 +250,11 @@ def test_checkpoints_that_cannot_be_continued_are_named(tmp_path):
         with pytest.raises(kind, match=message):
             trainer.train(resume_from_checkpoint=str(first))
 
-    resumed("other examples or options", AlignmentError, None)
+    resumed(FILE, AlignmentError, None)
     (first / FILE).write_bytes((first / FILE).read_bytes()[:-5])
-    resumed("cannot be read", FormatError)
+    resumed(FILE, FormatError)
     (first / FILE).unlink()
-    resumed("holds no recording, so its epochs are lost", FormatError)
+    resumed("checkpoint-1", FormatError)
 
 
 WORKER = """

@@ -71,52 +71,49 @@ def test_bad_arrays_are_named(log, tmp_path):
     logits, probabilities, gold, ids = log
 
     def refused(message, kind=FormatError, values=probabilities, gold=gold, ids=ids, **more):
-        with pytest.raises(kind, match=message):
+        with pytest.raises(kind, match=message or None):
             from_arrays(values, gold, ids, where="run.npy", **more)
 
-    refused(r"run.npy: the probabilities have a wrong shape; found shape \(30, 3\)", values=probabilities[0])
-    refused(r"wrong shape", values=probabilities[..., :1])
-    refused(r"wrong shape", values=np.array([[["a", "b"]]]))
-    refused(r"gold have another length; found \(29,\)", gold=gold[1:])
-    refused(r"gold is not a list of class numbers; found float64", gold=gold.astype(float))
-    refused(r"ids have another length; found \(29,\)", ids=ids[1:])
-    refused(r"id 'x00' occurs more than once", DuplicateIdError, ids=np.array(["x00", "x00", *ids[2:]]))
-    refused(r"gold label of id 'x04' is no class; found 3", RangeError, gold=np.where(np.arange(30) == 4, 3, gold % 2))
-    refused(r"found 65, expected 1 to 64", RangeError, values=np.full((65, 30, 3), 1 / 3))
-    refused(r"id 'x00' at epoch 0 are not probabilities.*kind=\"logits\"", RangeError, values=logits)
+    for shape in (probabilities[0], probabilities[..., :1], np.array([[["a", "b"]]])):
+        refused(r"run\.npy", values=shape)
+    refused(r"gold.*\(29,\)", gold=gold[1:])
+    refused(r"gold.*float64", gold=gold.astype(float))
+    refused(r"ids.*\(29,\)", ids=ids[1:])
+    refused("id 'x00'", DuplicateIdError, ids=np.array(["x00", "x00", *ids[2:]]))
+    refused("id 'x04'", RangeError, gold=np.where(np.arange(30) == 4, 3, gold % 2))
+    refused("65", RangeError, values=np.full((65, 30, 3), 1 / 3))
+    refused(r"id 'x00' at epoch 0.*kind=\"logits\"", RangeError, values=logits)
     for value in (np.nan, np.inf, -0.1, 0.99):
         broken = probabilities.copy()
         broken[2, 5] = [value, 0.5, 0.1]
-        refused(r"run.npy: the probabilities of id 'x05' at epoch 2 are not prob", RangeError, values=broken)
+        refused(r"run\.npy.* id 'x05' at epoch 2", RangeError, values=broken)
     broken = logits.copy()
     broken[3, 29, 1] = np.nan
-    with pytest.raises(RangeError, match=r"the logits of id 'x29' at epoch 3 are not logits; found \["):
-        from_arrays(broken, gold, ids, kind="logits")
+    refused("id 'x29' at epoch 3", RangeError, values=broken, kind="logits")
 
-    path = tmp_path / "a.npy"
+
+def test_bad_files_of_arrays_are_named(log, tmp_path):
+    logits, probabilities, gold, _ = log
+
+    def refused(path, message="", **more):
+        with pytest.raises(SoiError, match=f"{path.name}.*{message}"):
+            read_arrays(path, **more)
+
+    path, bundle = tmp_path / "a.npy", tmp_path / "a.npz"
     np.save(path, np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(FormatError, match=r"a.npy: the arrays cannot be read; found .*Python objects"):
-        read_arrays(path, gold=gold)
+    refused(path, "Python objects", gold=gold)
     np.save(path, probabilities)
-    with pytest.raises(FormatError, match="there are no gold labels"):
-        read_arrays(path)
+    refused(path, "gold")
     path.write_bytes(path.read_bytes()[:-9])
-    with pytest.raises(FormatError, match="cannot be read"):
-        read_arrays(path, gold=gold)
-    bundle = tmp_path / "a.npz"
+    refused(path, gold=gold)
     np.savez(bundle, gold=gold)
-    with pytest.raises(FormatError, match="one array of values; found gold, expected one of prob"):
-        read_arrays(bundle)
+    refused(bundle, "found gold")
     np.savez(bundle, p=probabilities, logits=logits, gold=gold)
-    with pytest.raises(FormatError, match=r"one array of values.*say which"):
-        read_arrays(bundle)
+    refused(bundle, "found p, logits, gold")
     bundle.write_bytes(bundle.read_bytes()[:200])
-    with pytest.raises(FormatError, match="cannot be read"):
-        read_arrays(bundle)
-    with pytest.raises(FormatError, match=r"unknown kind of file; found \.txt"):
-        read_arrays(save(pd.DataFrame({"a": [1]}), tmp_path / "a.txt"))
-    with pytest.raises(SoiError, match="no such file"):
-        read_arrays(tmp_path / "absent.npy")
+    refused(bundle)
+    refused(save(pd.DataFrame({"a": [1]}), tmp_path / "a.txt"), r"\.txt")
+    refused(tmp_path / "absent.npy")
 
 
 # --- tables ----------------------------------------------------------------------------------------------------------
@@ -157,12 +154,12 @@ def test_lists_in_parquet(log, tmp_path):
         got = read_table(save(frame, tmp_path / "a.parquet"))
         kind = "logits" if name == "logits" else "probabilities"
         assert got.fingerprint() == from_arrays(values, gold, ids, kind=kind).fingerprint()
-    for value, message in ((np.array([1.0, 2.0]), "list of numbers"), (None, "list of numbers")):
+    for value in (np.array([1.0, 2.0]), None):
         frame.at[50, name] = value
-        with pytest.raises(FormatError, match=f"row 51: column 'probabilities' holds no {message}"):
+        with pytest.raises(FormatError, match="row 51: column 'probabilities'"):
             read_table(save(frame, tmp_path / "a.parquet"))
     frame.at[50, name] = [0.1, None, 0.3]
-    with pytest.raises(RangeError, match="the probabilities of id 'x20' at epoch 1 are not probabilities"):
+    with pytest.raises(RangeError, match="id 'x20' at epoch 1"):
         read_table(save(frame, tmp_path / "a.parquet"))
 
 
@@ -172,14 +169,14 @@ def test_p_alone_tells_what_it_can(log, tmp_path):
     got = read_table(save(frame, tmp_path / "a.csv"))
     assert got.correct[0].tolist() == [bool(i % 3) for i in range(30)]
     frame.loc[33, "p"] = 0.5
-    with pytest.raises(FormatError, match=r"row 34: column 'p' does not tell .* found p 0.5"):
+    with pytest.raises(FormatError, match=r"row 34: column 'p'.*0\.5"):
         read_table(save(frame, tmp_path / "a.csv"))
     frame.loc[33, "p"] = 0.4
     assert not read_table(save(frame, tmp_path / "a.csv")).correct[1, 3]
-    with pytest.raises(FormatError, match=r"row 1: .* found p 0.25"):
+    with pytest.raises(FormatError, match=r"row 1: .*0\.25"):
         read_table(save(frame, tmp_path / "a.csv"), classes=4)
     frame = long(log, p=np.full((4, 30), 0.9))
-    with pytest.raises(FormatError, match="the number of classes is not known"):
+    with pytest.raises(FormatError, match="classes"):
         read_table(save(frame, tmp_path / "a.csv"))
 
 
@@ -195,9 +192,9 @@ def test_ids_stay_what_they_are(tmp_path):
     assert ids(["7", "8"], ".parquet") == ["7", "8"]
     assert ids([7, 8], ".parquet") == [7, 8]
     assert ids(["NA", "null"]) == ["NA", "null"]
-    with pytest.raises(FormatError, match="column 'i' holds no id"):
+    with pytest.raises(FormatError, match="column 'i'"):
         ids([1.5, 2.5], ".parquet")
-    with pytest.raises(FormatError, match="row 2: column 'i' holds no id"):
+    with pytest.raises(FormatError, match="row 2: column 'i'"):
         ids(["a", None])
 
 
@@ -210,62 +207,50 @@ def test_bad_tables_are_named(log, tmp_path):
         frame = good.astype(object) if frame is None else frame
         for name, (row, value) in change.items():
             frame.loc[row, name] = value
-        with pytest.raises(kind, match=message) as error:
+        with pytest.raises(kind, match=message or None) as error:
             read_table(save(frame, path))
         assert str(error.value).startswith(str(path))
 
-    refused(
-        "there is no column 'gold'; found id, epoch, p, correct",
-        frame=good.drop(columns="gold"),
-    )
-    refused("there is no column of predictions", frame=good[["id", "epoch", "gold"]])
-    refused("the table is empty", frame=good[:0])
-    refused("epoch 2 is partial or missing; found 29 of 30 examples; 'x05' is not there", frame=good.drop(index=65))
-    refused("epoch 2 is partial or missing; found 0 of 30", frame=good[good.epoch != 2])
-    refused("the first epoch is missing; found 2", frame=good[good.epoch >= 2])
-    refused("row 121: id 'x00' appears twice at epoch 0; found already in row 1", DuplicateIdError,
-            frame=pd.concat([good, good[:1]]))  # fmt: skip
+    refused("'gold'", frame=good.drop(columns="gold"))
+    refused("", frame=good[["id", "epoch", "gold"]])  # no predictions
+    refused("", frame=good[:0])
+    refused(r"epoch 2.* 29 of 30 examples; 'x05'", frame=good.drop(index=65))
+    refused(r"epoch 2.* 0 of 30", frame=good[good.epoch != 2])
+    refused("epoch", frame=good[good.epoch >= 2])
+    refused(r"row 121: id 'x00'.* row 1", DuplicateIdError, frame=pd.concat([good, good[:1]]))
     gold = int(log[2][5])
-    refused(f"row 36: the gold label of id 'x05' differs between epochs; found {gold + 1}", gold=(35, gold + 1))
-    refused("row 36: column 'p' holds no number; found 'much'", p=(35, "much"))
-    refused("row 36: column 'p' holds no number; found ''", p=(35, None))
-    refused("row 36: column 'p' holds no probability; found 1.5", RangeError, p=(35, 1.5))
-    refused("row 36: column 'p' holds no number; found 'nan'", p=(35, "nan"))
-    refused("row 36: column 'correct' holds no 0 or 1; found 'maybe'", correct=(35, "maybe"))
-    refused("row 36: columns 'p' and 'correct' contradict each other; found p 0.75, correct False", correct=(35, 0))
-    refused("row 36: column 'epoch' holds no whole number; found '1.5'", epoch=(35, 1.5))
-    refused("row 36: column 'gold' holds no number; found 'pos'", gold=(35, "pos"))
-    refused("epoch 1 is partial or missing; found 29 of 30", epoch=(35, 70))
-    refused("a class has no column; found p_0, p_2", frame=good.assign(p_0=0.5, p_2=0.5))
-    refused("'probabilities' holds no list of numbers", frame=good.assign(probabilities="[0.5, 0.5]"))
-    with pytest.raises(FormatError, match=r"row 1: columns 'p' and 'correct' contradict"):
+    refused(rf"row 36.* id 'x05'.*found {gold + 1}", gold=(35, gold + 1))
+    for value in ("much", None, "nan"):
+        refused(f"row 36: column 'p'.*found '{value or ''}'", p=(35, value))
+    refused(r"row 36: column 'p'.*1\.5", RangeError, p=(35, 1.5))
+    refused(r"row 36: column 'correct'.*'maybe'", correct=(35, "maybe"))
+    refused(r"row 36: column 'p'.*'correct'", correct=(35, 0))
+    refused(r"row 36: column 'epoch'.*'1\.5'", epoch=(35, 1.5))
+    refused(r"row 36: column 'gold'.*'pos'", gold=(35, "pos"))
+    refused(r"epoch 1.* 29 of 30", epoch=(35, 70))
+    refused("p_0, p_2", frame=good.assign(p_0=0.5, p_2=0.5))
+    refused("'probabilities'", frame=good.assign(probabilities="[0.5, 0.5]"))
+    with pytest.raises(FormatError, match=r"row 1: column 'p'.*'correct'"):
         read_table(save(long(log, p=np.full((4, 30), 0.2), correct=right), path), classes=3)
 
     good.to_csv(path, index=False)
     text = path.read_text()
-    path.write_text(text[:-8])
-    with pytest.raises(FormatError, match=r"a.csv row 120: column 'correct' holds no 0 or 1"):
-        read_table(path)
-    path.write_text(text.replace("x05,0,", "x05,0,0,"))
-    with pytest.raises(FormatError, match="the table cannot be read"):
-        read_table(path)
-    path.write_bytes(text.replace("x05", "x\xe9").encode("latin-1"))
-    with pytest.raises(FormatError, match="the file is not UTF-8"):
-        read_table(path)
     path.write_bytes(b"\xef\xbb\xbf" + text.encode())  # with a byte order mark, as Excel writes it
     assert len(read_table(path)) == 30
-    path.write_text(text.replace("correct", "p", 1))
-    with pytest.raises(FormatError, match="two columns have the same name; found 'p'"):
-        read_table(path)
-    path.write_text("")
-    with pytest.raises(FormatError, match="cannot be read"):
-        read_table(path)
+    latin = text.replace("x05", "x\xe9").encode("latin-1")
+    for damaged in (
+        text[:-8].encode(),  # cut off
+        text.replace("x05,0,", "x05,0,0,").encode(),  # a cell too many
+        text.replace("correct", "p", 1).encode(),  # two columns of one name
+        latin,
+        b"",
+    ):
+        path.write_bytes(damaged)
+        with pytest.raises(FormatError, match=r"a\.csv"):
+            read_table(path)
     parquet = tmp_path / "a.parquet"
     good.to_parquet(parquet)
     parquet.write_bytes(parquet.read_bytes()[:-20])
-    with pytest.raises(FormatError, match="the table cannot be read"):
-        read_table(parquet)
-    with pytest.raises(FormatError, match=r"unknown kind of file; found \.json"):
-        read_table(save(good, tmp_path / "a.json"))
-    with pytest.raises(SoiError, match="no such file"):
-        read_table(tmp_path)
+    for file in (parquet, save(good, tmp_path / "a.json"), tmp_path):
+        with pytest.raises(SoiError, match=file.name):
+            read_table(file)

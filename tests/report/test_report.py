@@ -132,7 +132,7 @@ def test_what_cannot_be_reported_is_named(folder, tmp_path, monkeypatch, capsys)
     for place, message in (
         (tmp_path / "absent", "no such file or folder"),
         (tmp_path, "there is nothing here to report on"),
-        (folder / "README.md", "is no dynamics file"),
+        (folder / "README.md", "dynamics file"),
     ):
         code, _, err = run_main(monkeypatch, capsys, "report", place)
         assert (code, err.count("\n")) == (2, 1), err

@@ -75,22 +75,6 @@ def test_kept_logits_and_a_restored_state(rng):
     assert np.array_equal(a.logits, b.logits)
 
 
-def test_bad_input_is_named():
-    with pytest.raises(DuplicateIdError, match="'a'"):
-        DynamicsRecorder(["a", "b", "a"], [0, 0, 0], 2)
-    with pytest.raises(RangeError, match=r"id 'b'.*found 2.*0 to 1"):
-        DynamicsRecorder(["a", "b"], [0, 2], 2)
-    with pytest.raises(FormatError, match="another length"):
-        DynamicsRecorder(["a", "b"], [0], 2)
-    rec = DynamicsRecorder(["a", "b"], [0, 1], 2)
-    with pytest.raises(FormatError, match="'z'"):
-        rec.update(["z"], torch.zeros(1, 2))
-    with pytest.raises(FormatError, match="wrong shape"):
-        rec.update(["a"], torch.zeros(1, 3))
-    with pytest.raises(FormatError, match="nothing was recorded"):
-        rec.finish()
-
-
 def test_five_lines_in_a_plain_loop_with_drop_last(caplog):
     from torch.utils.data import DataLoader, TensorDataset
 
@@ -178,13 +162,11 @@ def test_kinds_of_ids(tmp_path):
     pairs = once([("doc", 1), ("doc", 2), ("d,", 1)], [("doc", 1), ("doc", 2), ("d,", 1)])
     assert pairs.ids.tolist() == ['["doc",1]', '["doc",2]', '["d,",1]']
     assert TrainingDynamics.load(pairs.save(tmp_path / "a.parquet")).ids.tolist() == pairs.ids.tolist()
-    for mixed in (["a", 1], [("a", 1), "b"], [1, None]):
-        with pytest.raises(FormatError, match=r"mixed types; found .*str\(id\)"):
-            once(mixed)
-    for strange in ([1.0, 2.0], [True, False], [b"a", b"b"], [("a", 1.5), ("a", 2)]):
-        with pytest.raises(FormatError, match="cannot be kept"):
-            once(strange)
-    with pytest.raises(RangeError, match="64 bits"):
+    mixed, strange = (["a", 1], [("a", 1), "b"], [1, None]), ([1.0, 2.0], [True, False], [b"a"], [("a", 1.5), ("a", 2)])
+    for ids in (*mixed, *strange):
+        with pytest.raises(FormatError):
+            once(ids)
+    with pytest.raises(RangeError):
         once([1, 2**63])
 
 
@@ -194,7 +176,7 @@ def test_logits_that_are_no_numbers_are_named():
         rec.update(["a", "b"], torch.tensor([[0.0, 1.0], [0.0, 1.0]]))
         rec.end_epoch()
         rec.update(["a", "b"], torch.tensor([[0.0, 1.0], [bad, 1.0]]))
-        with pytest.raises(RangeError, match=r"id 'b' at epoch 1 are not finite; found .* 1 of 2"):
+        with pytest.raises(RangeError, match="id 'b' at epoch 1"):
             rec.end_epoch()
         assert rec.finish().epochs == 1  # what was there before is still there
     rec = DynamicsRecorder(["a", "b"], [0, 1])
@@ -207,38 +189,54 @@ def test_logits_that_are_no_numbers_are_named():
         rec.end_epoch()
 
 
-def test_more_bad_input_is_named():
-    rec = DynamicsRecorder(["a", "b"], [0, 3])
-    with pytest.raises(RangeError, match=r"id 'b'.*found 3.*0 to 2"):
-        rec.update(["a", "b"], torch.zeros(2, 3))
-    with pytest.raises(RangeError, match=r"classes is out of range; found 1.*sigmoid"):
-        DynamicsRecorder(["a"], [0]).update(["a"], torch.zeros(1, 1))
-    with pytest.raises(FormatError, match="wrong shape"):
-        DynamicsRecorder(["a"], [0]).update(["a"], torch.zeros(1, 5, 3))
-    with pytest.raises(RangeError, match=r"found -1.*0 or more"):
-        DynamicsRecorder(["a"], [-1])
-    with pytest.raises(FormatError, match=r"no class numbers; found 'pos'"):
-        DynamicsRecorder(["a"], ["pos"])
-    with pytest.raises(FormatError, match="no class numbers; found nan"):
-        DynamicsRecorder(["a", "b"], [float("nan"), 1])
-    rec = DynamicsRecorder(["a", "b"], [0, 1])
-    with pytest.raises(FormatError, match="epoch 0: an epoch was closed in which no example"):
+@pytest.mark.parametrize(
+    ("ids", "gold", "classes", "error", "words"),
+    [
+        (["a", "b", "a"], [0, 0, 0], 2, DuplicateIdError, "'a'"),
+        (["a", "b"], [0, 2], 2, RangeError, "id 'b'.*2"),
+        (["a", "b"], [0], 2, FormatError, "gold"),
+        (["a"], [-1], None, RangeError, "id 'a'.*-1"),
+        (["a"], [0], 1, RangeError, "1"),
+        (["a"], ["pos"], None, FormatError, "'pos'"),
+        (["a", "b"], [float("nan"), 1], None, FormatError, "nan"),
+    ],
+)
+def test_examples_that_cannot_be_recorded(ids, gold, classes, error, words):
+    with pytest.raises(error, match=words):
+        DynamicsRecorder(ids, gold, classes)
+
+
+def test_updates_that_do_not_fit():
+    rec = DynamicsRecorder(["a", "b"], [0, 1], 2)
+    with pytest.raises(FormatError, match="'z'"):
+        rec.update(["z"], torch.zeros(1, 2))
+    for logits in (torch.zeros(1, 3), torch.zeros(1, 2, 2)):
+        with pytest.raises(FormatError):
+            rec.update(["a"], logits)
+    with pytest.raises(RangeError, match=r"id 'b'.*3"):  # the first logits tell the number of classes
+        DynamicsRecorder(["a", "b"], [0, 3]).update(["a", "b"], torch.zeros(2, 3))
+    with pytest.raises(FormatError, match="epoch 0"):
         rec.end_epoch()
+    with pytest.raises(FormatError):  # no epoch was closed
+        rec.finish()
     for example in ("a", "b"):
         rec.update([example], torch.zeros(1, 2))
         rec.end_epoch()
-    with pytest.raises(FormatError, match="no example was seen in every epoch"):
+    with pytest.raises(FormatError):  # no example was in every epoch
         rec.finish()
+    with pytest.raises(AlignmentError, match=r"found 2 .*expected 1 "):
+        DynamicsRecorder(["a"], [0]).restore(rec.state())
+
+
+def test_a_history_holds_64_epochs():
     rec = DynamicsRecorder(["a"], [0])
     for _ in range(64):
         rec.update(["a"], torch.zeros(1, 2))
         rec.end_epoch()
     rec.update(["a"], torch.zeros(1, 2))
-    with pytest.raises(RangeError, match="found 65, expected at most 64"):
+    with pytest.raises(RangeError, match="64"):
         rec.end_epoch()
     assert rec.finish().epochs == 64
-    with pytest.raises(AlignmentError, match=r"found 1 examples.*expected 2"):
-        DynamicsRecorder(["a", "b"], [0, 0]).restore(rec.state())
 
 
 def test_a_state_in_the_middle_of_an_epoch(rng):
