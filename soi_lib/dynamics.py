@@ -101,69 +101,61 @@ class TrainingDynamics:
     logits: Array | None = None
 
     def __post_init__(self) -> None:
-        put = object.__setattr__
-        where = self.meta.get("member") if isinstance(self.meta, Mapping) else self.meta.member
-        put(self, "ids", _read_only(as_ids(self.ids)))
-        put(self, "p_gold", _read_only(_as_float(self.p_gold, "p_gold")))
-        put(self, "correct", _read_only(_as_bool(self.correct)))
-        put(self, "gold", _read_only(_as_gold(self.gold)))
-        if self.logits is not None:
-            put(self, "logits", _read_only(_as_float(self.logits, "logits")))
         meta = Meta.from_dict(self.meta) if isinstance(self.meta, Mapping) else self.meta
-        put(self, "meta", self._checked(meta, where or None))
+        with located(meta.member or None):
+            arrays = {
+                "ids": as_ids(self.ids),
+                "gold": _as_gold(self.gold),
+                "p_gold": _as_float(self.p_gold, "p_gold"),
+                "correct": _as_bool(self.correct),
+            }
+            if self.logits is not None:
+                arrays["logits"] = _as_float(self.logits, "logits")
+            for name, array in arrays.items():
+                object.__setattr__(self, name, _read_only(array))
+            object.__setattr__(self, "meta", self._checked(meta))
 
-    def _checked(self, meta: Meta, where: str | None) -> Meta:
+    def _checked(self, meta: Meta) -> Meta:
         """Check shapes, ranges and ids against one another; return the meta with epochs and classes filled in."""
-        n = len(self.ids)
+        epochs, n = len(self.p_gold), len(self.ids)
         if n == 0:
-            raise FormatError("there are no examples", where=where, hint="give at least one")
-        if self.p_gold.ndim != 2 or self.p_gold.shape[1] != n:
-            raise FormatError("p_gold has a wrong shape", where=where, found=self.p_gold.shape, expected=f"(E, {n})")
-        epochs = self.p_gold.shape[0]
+            raise FormatError("there are no examples", hint="give at least one")
+        classes = meta.classes or len(meta.label_names) or self._classes()
+        shapes = {"p_gold": (epochs, n), "correct": (epochs, n), "gold": (n,), "logits": (epochs, n, classes)}
+        for name, shape in shapes.items():
+            array = getattr(self, name)
+            if array is not None and array.shape != shape:
+                raise FormatError(f"{name} has a wrong shape", found=array.shape, expected=shape)
         if not 1 <= epochs <= MAX_EPOCHS:
-            raise RangeError("the number of epochs is out of range", where=where, found=epochs, expected="1 to 64")
-        for name, array, shape in (
-            ("correct", self.correct, (epochs, n)),
-            ("gold", self.gold, (n,)),
-            ("meta.epochs", np.empty(meta.epochs or epochs), (epochs,)),
-        ):
-            if array.shape != shape:
-                raise FormatError(f"{name} has a wrong shape", where=where, found=array.shape, expected=shape)
-        # NaN compares false with everything, so "not (0 <= min)" also catches it
-        low, high = float(self.p_gold.min()), float(self.p_gold.max())
-        if not (low >= 0.0 and high <= 1.0):
+            raise RangeError("the number of epochs is out of range", found=epochs, expected=f"1 to {MAX_EPOCHS}")
+        if meta.epochs not in (0, epochs):
+            raise FormatError("meta.epochs does not match p_gold", found=meta.epochs, expected=epochs)
+        if meta.label_names and len(meta.label_names) != classes:
+            raise FormatError("label_names do not match classes", found=meta.label_names, expected=classes)
+        if not (self.p_gold.min() >= 0.0 and self.p_gold.max() <= 1.0):  # false for NaN, which compares false
             epoch, row = (int(x) for x in np.argwhere(~((self.p_gold >= 0) & (self.p_gold <= 1)))[0])
             raise RangeError(
                 f"p_gold of id {self.ids[row]!r} at epoch {epoch} is not a probability",
-                where=where,
                 found=self.p_gold[epoch, row],
                 expected="a number from 0 to 1",
             )
-        classes = meta.classes or len(meta.label_names) or self._classes()
         if int(self.gold.min()) < 0 or int(self.gold.max()) >= classes:
             row = int(np.flatnonzero((self.gold < 0) | (self.gold >= classes))[0])
             raise RangeError(
                 f"the gold label of id {self.ids[row]!r} is not one of the classes",
-                where=where,
                 found=int(self.gold[row]),
                 expected=f"0 to {classes - 1}",
             )
-        if meta.label_names and len(meta.label_names) != classes:
-            raise FormatError("label_names do not match classes", where=where, found=meta.label_names, expected=classes)
-        if self.logits is not None:
-            if self.logits.shape != (epochs, n, classes):
-                found, expected = self.logits.shape, (epochs, n, classes)
-                raise FormatError("logits have a wrong shape", where=where, found=found, expected=expected)
-            if not np.isfinite(self.logits).all():
-                raise RangeError("logits hold values that are not finite", where=where)
-        _refuse_duplicates(self.ids, where)
+        if self.logits is not None and not np.isfinite(self.logits).all():
+            raise RangeError("logits hold values that are not finite")
+        _refuse_duplicates(self.ids)
         return replace(meta, epochs=epochs, classes=classes)
 
     def _classes(self) -> int:
         """The number of classes when nobody said it."""
         if self.logits is not None and self.logits.ndim == 3:
             return int(self.logits.shape[2])
-        return max(2, int(self.gold.max()) + 1)
+        return max(2, int(self.gold.max(initial=1)) + 1)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -381,13 +373,11 @@ def _as_gold(values: Any) -> Array:
     return np.ascontiguousarray(array, dtype=np.int16)
 
 
-def _refuse_duplicates(ids: Array, where: object) -> None:
+def _refuse_duplicates(ids: Array) -> None:
     if ids.dtype.kind == "i" and bool((ids[1:] > ids[:-1]).all()):  # sorted already, the usual case
         return
     keys = ids.tolist()
     if len(set(keys)) == len(keys):
         return
     first = next(key for key, times in Counter(keys).items() if times > 1)
-    raise DuplicateIdError(
-        f"the id {first!r} appears more than once", where=where, expected="every id once", hint="make ids unique"
-    )
+    raise DuplicateIdError(f"the id {first!r} appears more than once", expected="every id once", hint="make ids unique")

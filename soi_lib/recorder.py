@@ -57,11 +57,18 @@ class RecordingReport:
 class DynamicsRecorder:
     """Records the gold label's probability and the correctness of every example, epoch by epoch.
 
-    `ids` (N,) are all strings, all whole numbers, or all tuples of these (kept as their JSON text), without
-    repetition. `gold` (N,) are whole numbers from 0 to `n_classes` - 1; without `n_classes` the first logits tell
-    it. The buffers are made on `device`, or on that of the first logits. `meta` goes into the dynamics' metadata.
-    With `keep_logits` the logits of every epoch are kept too (N x classes float32 each).
-    Raises DuplicateIdError, RangeError and FormatError.
+    Args:
+        ids: (N,) unique strings, whole numbers, or tuples of these (kept as their JSON text).
+        gold: (N,) whole numbers from 0 to `n_classes` - 1.
+        n_classes: The number of classes; without it, the width of the first logits.
+        device: Where the buffers are made; without it, where the first logits are.
+        keep_logits: Keep the logits of every epoch too (N x classes float32 each).
+        meta: Goes into the metadata of the dynamics.
+
+    Raises:
+        DuplicateIdError: An id appears twice.
+        RangeError: A gold label is not one of the classes, or there are too few or too many classes.
+        FormatError: `ids` or `gold` are of another type or length.
     """
 
     def __init__(
@@ -74,13 +81,13 @@ class DynamicsRecorder:
         keep_logits: bool = False,
         meta: dict[str, Any] | None = None,
     ) -> None:
-        self.ids = _plain(ids)
-        self._ids = _as_array(self.ids)
-        self._place = {example: i for i, example in enumerate(self.ids)}
-        if len(self._place) != len(self.ids):
-            first = next(e for i, e in enumerate(self.ids) if self._place[e] != i)
+        self.ids = _as_python(ids)
+        self._ids = _id_array(self.ids)
+        self._row_of = {example: i for i, example in enumerate(self.ids)}
+        if len(self._row_of) != len(self.ids):
+            first = next(e for i, e in enumerate(self.ids) if self._row_of[e] != i)
             raise DuplicateIdError(
-                "an id is given to two examples",
+                "an id appears twice",
                 found=repr(first),
                 expected="each id once",
                 hint="number the rows, or drop the repeated ones",
@@ -100,17 +107,17 @@ class DynamicsRecorder:
         self.keep_logits, self.meta = keep_logits, dict(meta or {})
         self._set_classes(n_classes)
         self._device: torch.device | None = None
-        self._now: dict[str, Tensor] = {}  # the buffers of the epoch that is open
-        self._turn = 0  # updates so far in it
-        self._borrowed = False  # the buffers are in memory only because no logits have said where they should be
-        self._waiting: dict[str, np.ndarray] | None = None  # an open epoch out of a state, until there is a device
+        self._buffers: dict[str, Tensor] = {}  # the buffers of the epoch that is open
+        self._updates = 0  # updates so far in it
+        self._device_is_guess = False  # the buffers are in memory only because no logits have said where they should be
+        self._restored: dict[str, np.ndarray] | None = None  # an open epoch out of a state, until there is a device
         self._p: list[np.ndarray] = []
         self._correct: list[np.ndarray] = []
         self._logits: list[np.ndarray] = []
         self._missing = np.zeros(len(self.ids), dtype=bool)
         self._repeated = 0
         if device is not None:
-            self._open(torch.device(device))
+            self._make_buffers(torch.device(device))
 
     def _set_classes(self, n: int | None) -> None:
         """Take the number of classes as soon as it is known, and check gold against it."""
@@ -128,28 +135,28 @@ class DynamicsRecorder:
             )
         self.n_classes = n
 
-    def _open(self, device: torch.device) -> None:
+    def _make_buffers(self, device: torch.device) -> None:
         """Make the buffers on `device`: a place an example, and one more for what a later presentation overrules."""
         n = len(self.ids)
         self._device = device
         self._gold = torch.from_numpy(np.append(self._gold_cpu, 0)).to(device)
-        self._now = {
+        self._buffers = {
             "p": torch.zeros(n + 1, dtype=torch.float32, device=device),
             "correct": torch.zeros(n + 1, dtype=torch.bool, device=device),
             "seen": torch.zeros(n + 1, dtype=torch.int32, device=device),
             "turn": torch.zeros(n + 1, dtype=torch.int32, device=device),
         }
         if self.keep_logits and self.n_classes is not None:
-            self._now["logits"] = torch.zeros(n + 1, self.n_classes, dtype=torch.float32, device=device)
-        for name, held in (self._waiting or {}).items():
-            if name in self._now:
-                self._now[name].copy_(torch.from_numpy(held))
-        self._waiting = None
+            self._buffers["logits"] = torch.zeros(n + 1, self.n_classes, dtype=torch.float32, device=device)
+        for name, held in (self._restored or {}).items():
+            if name in self._buffers:
+                self._buffers[name].copy_(torch.from_numpy(held))
+        self._restored = None
 
-    def _ensure(self, device: torch.device) -> None:
+    def _ensure_buffers(self, device: torch.device) -> None:
         """Make the buffers if there are none yet, or none for logits because their width was not known."""
-        if not self._now or (self.keep_logits and self.n_classes is not None and "logits" not in self._now):
-            self._open(self._device or device)
+        if not self._buffers or (self.keep_logits and self.n_classes is not None and "logits" not in self._buffers):
+            self._make_buffers(self._device or device)
 
     @property
     def epochs(self) -> int:
@@ -159,7 +166,7 @@ class DynamicsRecorder:
     @property
     def begun(self) -> bool:
         """Whether anything was seen since the last epoch was closed."""
-        return self._turn > 0
+        return self._updates > 0
 
     def update(self, ids: Iterable[Any], logits: Tensor) -> None:
         """Take the `logits` (B, C) of the examples `ids` (B,), as they are in the training forward pass.
@@ -167,7 +174,7 @@ class DynamicsRecorder:
         Raises FormatError for an id that was never announced and for logits of another shape.
         """
         try:
-            index = np.fromiter((self._place[e] for e in _plain(ids)), dtype=np.int64)
+            index = np.fromiter((self._row_of[e] for e in _as_python(ids)), dtype=np.int64)
         except (KeyError, TypeError) as error:
             raise FormatError(
                 "an id was never announced to the recorder",
@@ -190,21 +197,21 @@ class DynamicsRecorder:
                 found=tuple(logits.shape),
                 expected=f"({index.shape[0]}, {self.n_classes or 'classes'})",
             )
-        self._ensure(logits.device)
-        if self._borrowed and self._device != logits.device:
+        self._ensure_buffers(logits.device)
+        if self._device_is_guess and self._device != logits.device:
             self._device, self._gold = logits.device, self._gold.to(logits.device)
-            self._now = {name: held.to(logits.device) for name, held in self._now.items()}
-        self._borrowed = False
+            self._buffers = {name: held.to(logits.device) for name, held in self._buffers.items()}
+        self._device_is_guess = False
         logits = logits.detach().to(self._device).float()
         index = index.to(self._device)
-        now, gold = self._now, self._gold[index]
+        now, gold = self._buffers, self._gold[index]
         now["p"][index] = logits.softmax(1).gather(1, gold[:, None])[:, 0]
         now["correct"][index] = logits.argmax(1) == gold
         now["seen"].index_add_(0, index, torch.ones_like(index, dtype=torch.int32))
-        now["turn"].index_fill_(0, index, self._turn)  # an assigned number becomes a tensor first
+        now["turn"].index_fill_(0, index, self._updates)  # an assigned number becomes a tensor first
         if self.keep_logits:
             now["logits"][index] = logits
-        self._turn += 1
+        self._updates += 1
 
     def end_epoch(self) -> None:
         """Close the epoch: join the processes, if there are several, and move what was recorded to memory, once.
@@ -220,7 +227,7 @@ class DynamicsRecorder:
                 hint=f"finish() gives the first {MAX_EPOCHS}; close an epoch less often",
             )
         n = len(self.ids)
-        now = {name: held.cpu().numpy().copy() for name, held in self._joined().items()}
+        now = {name: held.cpu().numpy().copy() for name, held in self._joined_buffers().items()}
         overruled = int(now["seen"][n])
         now = {name: held[:n] for name, held in now.items()}
         seen = now["seen"]
@@ -230,7 +237,7 @@ class DynamicsRecorder:
                 where=f"epoch {self.epochs}",
                 hint="call update() after every forward pass and end_epoch() once an epoch",
             )
-        self._refuse_no_numbers(now)
+        self._refuse_non_finite(now)
         self._missing |= seen == 0
         self._repeated += int(np.maximum(seen - 1, 0).sum()) + overruled
         self._p.append(now["p"])
@@ -241,11 +248,11 @@ class DynamicsRecorder:
 
     def discard(self) -> None:
         """Forget what was seen since the last `end_epoch`."""
-        for held in self._now.values():
+        for held in self._buffers.values():
             held.zero_()
-        self._turn, self._waiting = 0, None
+        self._updates, self._restored = 0, None
 
-    def _refuse_no_numbers(self, now: dict[str, np.ndarray]) -> None:
+    def _refuse_non_finite(self, now: dict[str, np.ndarray]) -> None:
         """Raise if a softmax failed (NaN or +inf among the logits), or if a logit that is kept is not finite."""
         bad = np.isnan(now["p"])
         if self.keep_logits:
@@ -258,16 +265,16 @@ class DynamicsRecorder:
                 hint="lower the learning rate, clip gradients, or train in a wider precision",
             )
 
-    def _joined(self) -> dict[str, Tensor]:
+    def _joined_buffers(self) -> dict[str, Tensor]:
         """The buffers of the open epoch, those of all processes made one; every process gets the same."""
-        self._borrowed |= self._device is None
-        self._ensure(torch.device("cpu"))
+        self._device_is_guess |= self._device is None
+        self._ensure_buffers(torch.device("cpu"))
         if not is_distributed():
-            return self._now
+            return self._buffers
         assert self._device is not None
         self._set_classes(agree_on_classes(self.fingerprint, self.n_classes, self._device))
-        self._ensure(self._device)
-        return join_buffers(self._now, self._device)
+        self._ensure_buffers(self._device)
+        return join_buffers(self._buffers, self._device)
 
     @cached_property
     def fingerprint(self) -> int:
@@ -280,7 +287,7 @@ class DynamicsRecorder:
     def report(self) -> RecordingReport:
         """How many examples came, and which did not."""
         missing = tuple(self.ids[i] for i in np.flatnonzero(self._missing))
-        seen: Any = self._waiting["seen"] if self._waiting else self._now.get("seen")
+        seen: Any = self._restored["seen"] if self._restored else self._buffers.get("seen")
         unfinished = int((seen[:-1] > 0).sum()) if self.begun and seen is not None else 0
         return RecordingReport(self.epochs, len(self.ids) - len(missing), missing, self._repeated, unfinished)
 
@@ -299,7 +306,7 @@ class DynamicsRecorder:
             state["classes"] = np.array(self.n_classes)
         if self.keep_logits:
             state["logits"] = np.array(self._logits)
-        joined = self._joined()
+        joined = self._joined_buffers()
         if bool(joined["seen"].any()):
             state |= {_OPEN + name: held.cpu().numpy().copy() for name, held in joined.items()}
         return state
@@ -328,11 +335,11 @@ class DynamicsRecorder:
         self._logits = list(state["logits"]) if self.keep_logits else []
         begun = {name.removeprefix(_OPEN): held for name, held in state.items() if name.startswith(_OPEN)}
         if begun:
-            self._turn = int(begun["turn"].max()) + 1
+            self._updates = int(begun["turn"].max()) + 1
             if is_main_process():  # one process holds it, or it would count several times
-                self._waiting = begun
+                self._restored = begun
                 if self._device is not None:
-                    self._open(self._device)
+                    self._make_buffers(self._device)
 
     def finish(self) -> TrainingDynamics:
         """The dynamics of every example that was there in every closed epoch; under several processes, in each.
@@ -378,14 +385,14 @@ def last_of(index: np.ndarray, n: int) -> np.ndarray:
     return out
 
 
-def _plain(ids: Iterable[Any]) -> list[Any]:
+def _as_python(ids: Iterable[Any]) -> list[Any]:
     """Ids as Python values: tensors, arrays and numpy's own numbers and texts become ints and strings."""
     if isinstance(ids, Tensor | np.ndarray):
         return ids.tolist()
     return [e.item() if isinstance(e, Tensor | np.generic) else e for e in ids]
 
 
-def _as_array(ids: list[Any]) -> np.ndarray:
+def _id_array(ids: list[Any]) -> np.ndarray:
     """Ids as they are in the dynamics: (N,) int64, or text (tuples as JSON). Raises FormatError, RangeError."""
     if {type(e) for e in ids} == {tuple} and all(type(part) in (str, int) for e in ids for part in e):
         ids = [json.dumps(e, ensure_ascii=False, separators=(",", ":")) for e in ids]

@@ -74,26 +74,26 @@ def read_dynamics(
     if (root / "training_dynamics").is_dir():
         root = root / "training_dynamics"
     first: list[_Line] = []  # epoch 0
-    place: dict[Any, int] = {}
+    row_of: dict[Any, int] = {}
     files = _files(root)
     for number, file in enumerate(tqdm(files, desc="reading epochs", delay=2, leave=False)):
         lines = _lines_of(file, number, first[0] if first else None)
         if not first:
-            first, place = lines, {line.guid: row for row, line in enumerate(lines)}
+            first, row_of = lines, {line.guid: row for row, line in enumerate(lines)}
             n, classes = len(lines), len(lines[0].logits)
             p, correct = np.empty((len(files), n), dtype=np.float32), np.empty((len(files), n), dtype=bool)
             keep = keep_logits and not any(line.made_up for line in lines)
             logits = np.empty((len(files), n, classes), dtype=np.float32) if keep else None
-        rows = _rows(lines, first, place, file, number)
+        rows = _rows(lines, first, row_of, file, number)
         scores = np.array([line.logits for line in lines], dtype=np.float64)
         gold = np.array([line.gold for line in lines])
         own, right = softmax(scores, axis=1)[np.arange(n), gold], scores.argmax(1) == gold
         if lines[0].p_gold is not None and lines[0].correct is not None:
             said = np.array([line.p_gold for line in lines], dtype=np.float64)
             right = np.array([line.correct for line in lines], dtype=bool)
-            against = (np.abs(own - said) > _AGREE) | _against(scores, gold, right)
-            if against.any():
-                line = lines[int(against.argmax())]
+            contradicted = (np.abs(own - said) > _AGREE) | _contradicts(scores, gold, right)
+            if contradicted.any():
+                line = lines[int(contradicted.argmax())]
                 raise FormatError(
                     f"p_gold or correct of {shown(line.guid)} is not what its logits say",
                     where=f"{file} line {line.line}",
@@ -218,17 +218,17 @@ def _line(line: int, raw: bytes, number: int, like: _Line | None) -> _Line:
     return _Line(line, guid, logits, gold, p, correct, row.get("logits_made_up") is True)
 
 
-def _rows(lines: list[_Line], first: list[_Line], place: dict[Any, int], file: Path, number: int) -> Array:
+def _rows(lines: list[_Line], first: list[_Line], row_of: dict[Any, int], file: Path, number: int) -> Array:
     """Where the examples of an epoch lie among those of epoch 0."""
     for line in lines:
-        if line.guid not in place:
+        if line.guid not in row_of:
             raise FormatError(
                 "the epoch has an example that epoch 0 lacks",
                 where=f"{file} line {line.line}",
                 found=shown(line.guid),
                 hint="epoch 0 or this one is partial",
             )
-        before = first[place[line.guid]].gold
+        before = first[row_of[line.guid]].gold
         if line.gold != before:
             raise FormatError(
                 f"the gold label of {shown(line.guid)} differs between epochs",
@@ -237,14 +237,15 @@ def _rows(lines: list[_Line], first: list[_Line], place: dict[Any, int], file: P
                 expected=f"{before}, as in epoch 0",
             )
     if len(lines) != len(first):
-        absent = next(guid for guid in place if guid not in {line.guid for line in lines})
+        here = {line.guid for line in lines}
+        absent = next(guid for guid in row_of if guid not in here)
         raise FormatError(
             f"epoch {number} is partial",
             where=file,
             found=f"{len(lines)} of {len(first)} examples; {shown(absent)} is not there",
             hint="record the epoch again, or leave it out",
         )
-    return np.array([place[line.guid] for line in lines])
+    return np.array([row_of[line.guid] for line in lines])
 
 
 def _short(value: Any) -> str:
@@ -263,9 +264,9 @@ def _logits_of(dyn: TrainingDynamics, epoch: int) -> Array:
         logits, close = dyn.logits[epoch].astype(np.float64), _AGREE
     else:
         logits, close = _made_up(p, correct, gold, dyn.meta.classes), _CLOSE
-    against = _against(logits, gold, correct) | (np.abs(softmax(logits, axis=1)[rows, gold] - p) > close)
-    if against.any():
-        row = int(np.flatnonzero(against)[0])
+    contradicted = _contradicts(logits, gold, correct) | (np.abs(softmax(logits, axis=1)[rows, gold] - p) > close)
+    if contradicted.any():
+        row = int(np.flatnonzero(contradicted)[0])
         raise FormatError(
             f"no logits give what was recorded of id {shown(dyn.ids[row])} at epoch {epoch}"
             if dyn.logits is None
@@ -276,7 +277,7 @@ def _logits_of(dyn: TrainingDynamics, epoch: int) -> Array:
     return logits
 
 
-def _against(logits: Array, gold: Array, correct: Array) -> npt.NDArray[np.bool_]:
+def _contradicts(logits: Array, gold: Array, correct: Array) -> npt.NDArray[np.bool_]:
     """Where `correct` (N,) is not what logits (N, C) say; between equal highest ones either will do."""
     tied = logits[np.arange(len(gold)), gold] == logits.max(1)
     alone = (logits == logits.max(1, keepdims=True)).sum(1) == 1

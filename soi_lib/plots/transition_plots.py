@@ -47,7 +47,8 @@ Sides = tuple[str, str]
 SIDES: Sides = ("alone", "together")
 SEEDS = 3  # in each setting, before anything is called more than noise
 FEW = 5  # examples; a row of fewer has no percentages
-_GRID: dict[str, Any] = {"fmt": "", "cbar": False, "linewidths": 1, "linecolor": "#E3E5E8"}
+_TEXT = {"fontsize": 8, "color": INK}
+_GRID: dict[str, Any] = {"fmt": "", "cbar": False, "linewidths": 1, "linecolor": "#E3E5E8", "annot_kws": _TEXT}
 _GREYS = LinearSegmentedColormap.from_list("share", ["#FFFFFF", "#A8ADB3"])
 _READING = "Rows: from; columns: to; below the diagonal examples became easier, above it harder."
 _DASH = f"A dash: under {FEW} examples."
@@ -200,9 +201,8 @@ def flow_beside_floor(moves: Moves, *, title: str = "", note: str = "", sides: S
 
 def marked_heatmap(ax: Axes, values: pd.DataFrame, marked: pd.DataFrame, text: pd.DataFrame) -> None:
     """Write `text` into the cells; those `marked` are framed, blue above zero and orange below. All of one shape."""
-    look = {**_GRID, "annot_kws": {"fontsize": 8, "color": INK}}
     blank = np.zeros(values.shape)
-    sns.heatmap(blank, ax=ax, cmap=_GREYS, vmin=0, vmax=1, annot=text.to_numpy(), **look)
+    sns.heatmap(blank, ax=ax, cmap=_GREYS, vmin=0, vmax=1, annot=text.to_numpy(), **_GRID)
     _frames(ax, values, marked)
 
 
@@ -251,8 +251,7 @@ def _rows(ax: Axes, table: pd.DataFrame, sides: Sides) -> None:
     totals = table.sum(axis=1)
     shares = table.div(totals.where(totals >= FEW), axis=0).astype(float)
     text = shares.map(lambda v: "–" if np.isnan(v) else f"{v * 100:.0f}")
-    look = {**_GRID, "annot_kws": {"fontsize": 8, "color": INK}}
-    sns.heatmap(shares.fillna(0), ax=ax, cmap=_GREYS, norm=PowerNorm(0.6, 0, 1), annot=text.to_numpy(), **look)
+    sns.heatmap(shares.fillna(0), ax=ax, cmap=_GREYS, norm=PowerNorm(0.6, 0, 1), annot=text.to_numpy(), **_GRID)
     _axes(ax, sides, [f"{name} ({number(n)})" for name, n in totals.items()])
 
 
