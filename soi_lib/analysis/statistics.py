@@ -263,7 +263,7 @@ def gain(score: Score, gold: npt.ArrayLike, before: npt.ArrayLike, after: npt.Ar
 
 def _auc(gold: Array, scores: Array) -> Array:
     """Placement values (DeLong et al. 1988): the share of the other class that lies on the right side of an example."""
-    from scipy.stats import rankdata  # type: ignore[import-untyped]
+    from scipy.stats import rankdata
 
     positive = gold == 1
     if not positive.any() or positive.all() or not np.isin(gold, (0, 1)).all():
