@@ -49,8 +49,8 @@ DynamicsOrRun = Annotated[Path, typer.Argument(help="A dynamics file (.parquet),
 MemberOption = Annotated[str | None, typer.Option("--member", help="Which member, where a run has several.")]
 _OTHERS = (".csv", ".tsv", ".json", ".jsonl", ".npy", ".npz")
 _OTHERS_HINT = (
-    "read another tool's file in Python (soi_lib.integrations: cartography.read_dynamics, tables.read_table, "
-    "tables.read_arrays), and save the result as .parquet"
+    "read another tool's file in Python (soi_lib.integrations: cartography.read_dynamics, arrays.read_table, "
+    "arrays.read_arrays), and save the result as .parquet"
 )
 _PREDICTIONS = {"split", "id", "gold", "predicted", "p_gold"}
 

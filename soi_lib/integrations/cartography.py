@@ -29,7 +29,7 @@ from tqdm.auto import tqdm
 from soi_lib.dynamics import MAX_EPOCHS, Meta, TrainingDynamics
 from soi_lib.errors import DuplicateIdError, FormatError, OutputExistsError, RangeError, SoiError, located
 from soi_lib.files import building
-from soi_lib.integrations.tables import meta_of, shown
+from soi_lib.integrations.arrays import meta_of, shown
 
 Array = npt.NDArray[Any]
 

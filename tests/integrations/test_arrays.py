@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from soi_lib.errors import DuplicateIdError, FormatError, RangeError, SoiError
-from soi_lib.integrations.tables import from_arrays, read_arrays, read_table
+from soi_lib.integrations.arrays import from_arrays, read_arrays, read_table
 
 
 @pytest.fixture
