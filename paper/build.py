@@ -165,9 +165,10 @@ def make_book(
     from soi_lib.runs.machine import commit
     from soi_lib.runs.scheduler import reproduce, reproduce_stages
     from soi_lib.runs.store import RunStore, open_run
-    from soi_lib.training.device import default_jobs, resolve_device
+    from soi_lib.training.device import cards, default_jobs, resolve_device
 
     _checkout(root)
+    cards(resolve_device(device))  # a GPU that is not there is told before anything is read
     pages = notebooks(root)
     if set(FINDINGS) & set(pages) or profile == "recorded":
         results.verify_recorded(root / RECORDED)

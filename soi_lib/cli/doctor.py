@@ -27,7 +27,8 @@ _EXTRAS = {"": "the core", "train": "training", "book": "figures and the book"}
 """What each group of packages is for; all but the book's are needed."""
 _ROOM = 2 * 10**9
 """Bytes that encoders, corpora and a profile's runs may take beyond the packages."""
-_VARIABLES = ("SOI_CACHE", "SOI_JOBS", "HF_HUB_OFFLINE", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
+_VARIABLES = ("SOI_CACHE", "SOI_JOBS", "SOI_DEVICE", "SOI_PRECISION", "ACCELERATE_USE_CPU", "HF_HUB_OFFLINE")
+_VARIABLES += ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
 
 
 @app.command()
@@ -65,6 +66,7 @@ def examine(runs: Path = Path("runs")) -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "packages": packages,
         "device": device,
+        "gpu": _gpu(notes),
         "cores": _cores(),
         "memory": _memory(),
         "cache": _cache(problems),
@@ -135,29 +137,71 @@ def _fits(there: str, wanted: str) -> bool:
 
 def _device(packages: list[dict[str, Any]], problems: list[str]) -> dict[str, Any]:
     """The device that training would take, and its precision; `kind` is None without torch."""
-    nothing = {"kind": None, "name": "none: torch is not installed", "count": 0, "memory": None, "precision": None,
-               "threads": None}  # fmt: skip
+    nothing = {"kind": None, "device": None, "name": "none: torch is not installed", "count": 0, "memory": None,
+               "precision": None, "threads": None}  # fmt: skip
     if not any(p["name"] == "torch" and p["version"] for p in packages):
         return nothing
+    from soi_lib.errors import SoiError
+    from soi_lib.training.device import cards, resolve_device, resolve_precision, torch_device
+
     try:
         import torch
 
-        from soi_lib.training.device import resolve_precision
-
-        cuda = torch.cuda.is_available()
-        device = torch.device("cuda" if cuda else "cpu")
+        name = resolve_device()
+        device = torch_device(name)
+        cuda = device.type == "cuda"
         return {
             "kind": device.type,
-            "name": torch.cuda.get_device_name(0) if cuda else _processor(),
-            "count": torch.cuda.device_count() if cuda else 1,
-            "memory": torch.cuda.get_device_properties(0).total_memory if cuda else None,
+            "device": name,
+            "name": torch.cuda.get_device_name(device) if cuda else _processor(),
+            "count": len(cards(name)) if cuda else 1,
+            "memory": torch.cuda.get_device_properties(device).total_memory if cuda else None,
             "precision": resolve_precision("auto", device.type),
             "threads": torch.get_num_threads(),
         }
+    except SoiError as error:  # $SOI_DEVICE names what is not there
+        problems.append(str(error))
+        return nothing | {"name": "none: $SOI_DEVICE names another"}
     except Exception as error:  # a broken installation may raise anything
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         problems.append(f"torch cannot be used; found {reason}. Next: `pip install --force-reinstall torch`")
         return nothing | {"name": "none: torch cannot be used"}
+
+
+def _gpu(notes: list[str]) -> dict[str, Any]:
+    """The GPUs that the machine has, how many of them torch can use, and why none if it can use none.
+
+    `others` holds the kinds that torch sees and that nothing here trains on.
+    """
+    from soi_lib.training.device import nvidia_gpus
+
+    found: dict[str, Any] = {"seen": nvidia_gpus(), "usable": 0, "cuda": None, "why_not": None, "others": []}
+    try:
+        import torch
+    except Exception:  # said of torch already
+        return found
+    found |= {"usable": torch.cuda.device_count(), "cuda": torch.version.cuda}
+    kinds = {"MPS (Apple)": torch.backends.mps.is_available(), "XPU (Intel)": torch.xpu.is_available()}
+    found["others"] = [kind for kind, there in kinds.items() if there]
+    if found["usable"] or not found["seen"]:
+        return found
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if torch.version.cuda is None:
+        why = f"torch {torch.__version__} is built for CPUs only"
+        plain = torch.__version__.partition("+")[0]
+        step = f"`pip uninstall torch`, then `pip install torch=={plain}` from a registry that has its CUDA build"
+    elif hidden is not None:
+        why, step = f"CUDA_VISIBLE_DEVICES is {hidden!r}", "unset it, or give the number of a GPU"
+    else:
+        try:
+            torch.cuda.init()
+            why = "torch finds none"
+        except Exception as error:  # the driver's own words
+            why = " ".join(str(error).split())[:200]
+        step = "see whether `nvidia-smi` works and its driver is new enough for this CUDA"
+    found["why_not"] = why
+    notes.append(f"torch cannot use {found['seen'][0]['name']}: {why}. Next: {step}")
+    return found
 
 
 def _processor() -> str:
@@ -240,7 +284,7 @@ def _would_run(found: dict[str, Any]) -> list[str]:
         return [reading, "training (run, reproduce, book, train): not here"]
     from soi_lib.training.device import default_jobs
 
-    jobs = default_jobs(str(device["kind"]))
+    jobs = default_jobs(device["device"])
     where = f"on {device['name']} in {device['precision']}"
     side = f"{jobs} runs side by side, one thread each" if jobs > 1 else "one run at a time"
     offline = found["variables"].get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on")
@@ -262,6 +306,7 @@ def _show(found: dict[str, Any]) -> None:
         ("soi_lib", f"{found['soi_lib']}, Python {found['python']}, {found['system']}"),
         *((_EXTRAS[extra], _versions(found, extra)) for extra in _EXTRAS),
         ("device", device["name"] + (f" x {device['count']}" if device["count"] > 1 else "")),
+        *(("GPU", line) for line in _gpu_lines(found["gpu"])),
         ("precision", device["precision"] or "none"),
         ("cores", f"{found['cores']}" + (f", {device['threads']} threads in torch" if device["threads"] else "")),
         ("memory", f"{_bytes(memory['total'])}, {_bytes(memory['available'])} available"),
@@ -278,6 +323,16 @@ def _show(found: dict[str, Any]) -> None:
         typer.echo(f"problem: {line}")
     if not found["problems"]:
         typer.echo("all is well")
+
+
+def _gpu_lines(gpu: dict[str, Any]) -> list[str]:
+    use = f"torch can use {gpu['usable']} (CUDA {gpu['cuda']})" if gpu["usable"] else "torch cannot use it"
+    lines = []
+    for card in gpu["seen"]:
+        driver = [f"driver {card['driver']}"] if "driver" in card else []
+        lines.append(", ".join([card["name"], *([card["memory"]] if "memory" in card else []), *driver, use]))
+    lines += [f"{kind}: seen, but not supported: training uses the CPU" for kind in gpu["others"]]
+    return lines or [use if gpu["usable"] else "none"]
 
 
 def _versions(found: dict[str, Any], extra: str) -> str:

@@ -191,6 +191,7 @@ def _preview(todo: TrainingJob, finished: int, total: int, minutes: float) -> No
     """What is about to be trained, on standard error."""
     from rich.table import Table
 
+    from soi_lib.runs import own
     from soi_lib.training.device import default_jobs
 
     screen = console(stderr=True, soft_wrap=True)
@@ -233,8 +234,10 @@ def _preview(todo: TrainingJob, finished: int, total: int, minutes: float) -> No
         else f"{minutes / 60:.1f} hours"
     )
     cores = default_jobs("cpu")
-    on = f"; {time} on {cores} core{'s' if cores > 1 else ''} (a rough estimate)" if todo.device == "cpu" else ""
-    screen.print(f"runs: {what}{done}{on}")
+    on = f"{time} on {cores} core{'s' if cores > 1 else ''} (a rough estimate)"
+    on = on if todo.device == "cpu" else "how long a GPU takes has not been measured"
+    screen.print(f"runs: {what}{done}; {on}")
+    screen.print(f"memory: up to {own.memory(todo) / 1e9:.1f} GB a run for its parameters, and what its batches take")
 
 
 # --- what the options say of each dataset ---------------------------------------------------------------------------

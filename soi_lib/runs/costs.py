@@ -10,6 +10,9 @@ from soi_lib.runs.spec import Job, StageSpec
 
 CORE_RATE = 110e9
 """FLOP a second of one core with bf16, whole runs of the profile `quick` counted, evaluation and start included."""
+BYTES_A_PARAMETER = 20
+"""Memory of one parameter while it is trained, in either precision: its value, its gradient and both moments of AdamW
+with 4 bytes each, and 4 of the backward pass. What a batch takes comes on top."""
 ENCODERS = {"minilm": (10_650_000, 6), "e5": (21_300_000, 12)}
 """Parameters without embeddings, and layers; every other encoder is counted as BERT-base."""
 BERT_BASE = (85_100_000, 12)

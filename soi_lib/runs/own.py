@@ -35,6 +35,7 @@ from soi_lib.errors import (
 from soi_lib.models.encoder import ENCODERS, encoder_card, encoder_dir, fingerprint
 from soi_lib.models.hub import EncoderSource, bring
 from soi_lib.runs.config import NAME, ComparisonPlan, DataSizes, Profile, Setting, Training, load_profile
+from soi_lib.runs.costs import BYTES_A_PARAMETER
 from soi_lib.runs.results import Results
 from soi_lib.runs.scheduler import run_all
 from soi_lib.runs.spec import RunSpec, plan
@@ -239,7 +240,7 @@ def data_file(folder: Path, name: str) -> Path:
 
 
 def minutes(todo: TrainingJob, *, finished: int = 0, jobs: int | None = None) -> float:
-    """About how long the runs take on this machine's cores, in minutes; a GPU is quicker."""
+    """About how long the runs take on this machine's cores, in minutes; of a GPU nothing is known."""
     card = encoder_card(todo.encoder)
     speed = _TOKENS_A_SECOND * _MINILM / max(1, card.parameters - card.embedding_parameters)
     seconds = {}
@@ -251,6 +252,14 @@ def minutes(todo: TrainingJob, *, finished: int = 0, jobs: int | None = None) ->
     every = [_START + sum(seconds[m] for m in s) for s in todo.settings for _ in todo.profile.seeds]
     left = sum(every) * (1 - finished / len(every))
     return left / min(jobs or default_jobs("cpu"), len(every)) / 60
+
+
+def memory(todo: TrainingJob) -> int:
+    """Bytes that the parameters of one run take on its device, gradients and optimizer included; batches come on top.
+
+    It is an upper bound: rows of the vocabulary that no text uses are left out of the training.
+    """
+    return BYTES_A_PARAMETER * encoder_card(todo.encoder).parameters
 
 
 def described(todo: TrainingJob) -> dict[str, Any]:

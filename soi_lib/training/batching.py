@@ -89,13 +89,14 @@ def join(parts: Sequence[Encoded]) -> Encoded:
 class Batches:
     """Makes batches of `data` on `device`, where all of its tokens lie.
 
-    A batch is as wide as its longest text; on a GPU widths are multiples of 16, so that few shapes occur and matrix
-    products are fast. Rows that were uploaded beforehand (`upload`, once an epoch) make a batch without any transfer.
+    A batch is as wide as its longest text. On a GPU widths are multiples of 16, so that few shapes occur and matrix
+    products are fast, but none exceeds the longest text of `data`: the model may have no more positions. Rows that were
+    uploaded beforehand (`upload`, once an epoch) make a batch without any transfer.
     """
 
     def __init__(self, data: Encoded, device: torch.device, *, pad: int) -> None:
         self.data, self.device, self._pad = data, device, pad
-        self._multiple = 1 if device.type == "cpu" else 16
+        self._multiple, self._longest = 1 if device.type == "cpu" else 16, data.lengths.max(initial=0)
         names = ("token", "segment", "gold", "member")
         arrays = {name: getattr(data, name) for name in names} | {"start": data.offset[:-1], "length": data.lengths}
         self._on = {name: torch.from_numpy(array).to(device) for name, array in arrays.items() if array is not None}
@@ -114,7 +115,7 @@ class Batches:
         place is padding, so that a batch of equal lengths needs no attention mask.
         """
         longest = self.data.lengths[index].max()
-        width = int(-(-longest // self._multiple) * self._multiple)
+        width = int(min(-(-longest // self._multiple) * self._multiple, self._longest))
         on = self._on
         span = torch.arange(width, device=self.device)
         keep = span < on["length"][rows][:, None]

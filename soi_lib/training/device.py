@@ -11,6 +11,7 @@ import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from glob import glob
 from typing import TYPE_CHECKING, Any, Literal
 
 from soi_lib.errors import SoiError, nearest
@@ -127,19 +128,29 @@ def resolve_precision(precision: str, kind: str) -> Precision:
     return "bf16" if native else "fp32"
 
 
+def nvidia_gpus() -> list[dict[str, str]]:
+    """The NVIDIA GPUs of this machine, whether or not torch can use them: `name`, and where known `memory`, `driver`.
+
+    `nvidia-smi` is asked; where it does not answer, the device files at least tell how many there are.
+    """
+    query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return [{"name": "an NVIDIA GPU"} for _ in glob("/dev/nvidia[0-9]*")]
+    lines = [re.split(r"\s*,\s*", line.strip()) for line in answer.splitlines() if line.strip()]
+    return [dict(zip(("name", "memory", "driver"), parts, strict=False)) for parts in lines]
+
+
 def describe_device(device: torch.device) -> dict[str, str]:
     """What a manifest says of a device: its name, and on a GPU the versions of CUDA and of the driver."""
     if device.type != "cuda":
         return {"device": device.type}
     import torch
 
-    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    try:
-        driver = subprocess.run(query, capture_output=True, text=True, timeout=30).stdout.split()
-    except (OSError, subprocess.TimeoutExpired):
-        driver = []
+    drivers = [gpu["driver"] for gpu in nvidia_gpus() if "driver" in gpu]
     found = {"device": torch.cuda.get_device_name(device), "cuda": str(torch.version.cuda)}
-    return found | ({"driver": driver[0]} if driver else {})
+    return found | ({"driver": drivers[0]} if drivers else {})
 
 
 def default_jobs(device: str) -> int:

@@ -62,6 +62,11 @@ def test_make_alone_prints_help_and_does_nothing() -> None:
     assert done.stdout == make("help").stdout
 
 
+def test_make_book_trains_on_the_device_that_is_named() -> None:
+    assert make("-n", "book", "DEVICE=cuda").stdout.splitlines()[-1].endswith('--device "cuda"')
+    assert make("-n", "book").stdout.splitlines()[-1].endswith('--device "auto"')
+
+
 def test_missing_interpreter_is_one_line() -> None:
     done = make("venv", "PYTHON=no-such-python", "VENV=_build/none")
     assert done.returncode == 2

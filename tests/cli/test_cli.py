@@ -183,6 +183,17 @@ def test_plan_says_about_how_long(here, wheels, tmp_path, monkeypatch):
     assert "minutes" in shown
     assert re.match(r"to do: about \d+ minutes? of one core", told)
     assert here(*words, "--quiet")[2] == ""
+    _, _, told = here(*words, "--device", "cuda", "--precision", "bf16")  # planned here for a machine that has one
+    assert told.rstrip().endswith("how long a GPU takes has not been measured")
+
+
+def test_a_book_on_a_gpu_that_is_not_there_is_refused_before_anything_is_done(here, monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    monkeypatch.setattr("paper.build.notebooks", lambda root: pytest.fail("the book was begun"))
+    monkeypatch.chdir(ROOT)
+    code, shown, told = here("book", "--device", "cuda")
+    assert (code, shown) == (2, "")
+    assert re.fullmatch(r"error: --device cuda: .*found no GPU.* Next: use --device cpu, or see `soi doctor`.*\n", told)
 
 
 # --- manners ----------------------------------------------------------------------------------------------------------

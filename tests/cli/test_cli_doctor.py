@@ -9,12 +9,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from own_data import run_main
 
 import soi_lib
 from soi_lib.cli.doctor import examine
 from soi_lib.files import cache_dir
 from soi_lib.packages import read_list
+from soi_lib.training import device as devices
 
 
 @pytest.fixture
@@ -136,3 +138,98 @@ def test_a_disk_without_room(monkeypatch, tmp_path):
     monkeypatch.setenv("SOI_CACHE", str(tmp_path))
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 5 * 10**7})())
     assert any("the disk has 50.0 MB free" in line for line in examine(tmp_path)["problems"])
+
+
+@pytest.fixture
+def driver(monkeypatch, tmp_path):
+    """A program `nvidia-smi` on the path that says this and ends so, and no device files."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(devices, "glob", lambda pattern: [])
+
+    def say(text: str, code: int = 0) -> None:
+        program = tmp_path / "nvidia-smi"
+        program.write_text(f"#!/bin/sh\ncat <<'END'\n{text}\nEND\nexit {code}\n")
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+
+    return say
+
+
+TWO = "NVIDIA A100-SXM4-80GB, 81920 MiB, 580.65.06\nTesla T4, 15360 MiB, 580.65.06"
+
+
+def test_a_cpu_build_of_torch_beside_a_gpu_is_a_note_with_the_remedy(soi, wheels, driver, monkeypatch):
+    driver(TWO)
+    monkeypatch.setattr(torch.version, "cuda", None)
+    monkeypatch.setattr(torch, "__version__", "2.13.0+cpu")
+    code, out, _ = soi("doctor", "--json")
+    found = json.loads(out)
+    assert (code, found["device"]["kind"]) == (0, "cpu")
+    assert found["gpu"]["seen"][1] == {"name": "Tesla T4", "memory": "15360 MiB", "driver": "580.65.06"}
+    assert found["gpu"]["why_not"] == "torch 2.13.0+cpu is built for CPUs only"
+    (note,) = found["notes"]
+    assert "A100" in note
+    assert "`pip uninstall torch`, then `pip install torch==2.13.0`" in note
+    _, out, _ = soi("doctor")
+    shown = " ".join(out.split())
+    assert "NVIDIA A100-SXM4-80GB, 81920 MiB, driver 580.65.06, torch cannot use it" in shown
+    assert f"note: {note}" in out
+
+
+def test_a_gpu_that_is_hidden_or_whose_driver_fails(driver, monkeypatch):
+    def init():
+        raise RuntimeError("The NVIDIA driver on your system is too old\n(found version 11040).")
+
+    driver(TWO)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "init", init)
+    assert examine()["gpu"]["why_not"] == "The NVIDIA driver on your system is too old (found version 11040)."
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    found = examine()
+    assert found["gpu"]["why_not"] == "CUDA_VISIBLE_DEVICES is ''"
+    assert found["variables"]["CUDA_VISIBLE_DEVICES"] == ""
+
+
+def test_a_driver_that_does_not_answer_leaves_the_device_files(driver, monkeypatch):
+    driver("NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.", code=9)
+    assert devices.nvidia_gpus() == []
+    monkeypatch.setattr(devices, "glob", lambda pattern: ["/dev/nvidia3"])
+    assert devices.nvidia_gpus() == [{"name": "an NVIDIA GPU"}]
+
+
+def test_a_gpu_that_torch_can_use(soi, wheels, driver, monkeypatch):
+    driver(TWO)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA A100-SXM4-80GB")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+    card = type("Card", (), {"total_memory": 80 * 2**30})
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
+    monkeypatch.setattr(devices.os, "sched_getaffinity", lambda pid: set(range(16)))
+    monkeypatch.delenv("SOI_JOBS", raising=False)
+    monkeypatch.setenv("SOI_DEVICE", "cuda:1")
+    found = examine()
+    assert (found["device"]["kind"], found["device"]["device"], found["device"]["count"]) == ("cuda", "cuda:1", 1)
+    assert (found["gpu"]["usable"], found["gpu"]["cuda"], found["notes"]) == (2, "13.0", [])
+    assert any("on NVIDIA A100-SXM4-80GB in bf16, 4 runs side by side" in line for line in found["would_run"])
+    shown = " ".join(soi("doctor")[1].split())
+    assert "Tesla T4, 15360 MiB, driver 580.65.06, torch can use 2 (CUDA 13.0)" in shown
+    assert devices.describe_device(torch.device("cuda")) == {
+        "device": "NVIDIA A100-SXM4-80GB", "cuda": "13.0", "driver": "580.65.06",
+    }  # fmt: skip
+
+
+def test_other_makers_gpus_are_seen_and_not_used(soi, wheels, driver, monkeypatch):
+    driver("", code=6)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    found = examine()
+    assert (found["gpu"]["others"], found["device"]["kind"], found["notes"]) == (["MPS (Apple)"], "cpu", [])
+    assert "MPS (Apple): seen, but not supported" in " ".join(soi("doctor")[1].split())
+
+
+def test_a_device_that_is_asked_for_and_not_there_is_a_problem(monkeypatch):
+    monkeypatch.setenv("SOI_DEVICE", "cuda")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    found = examine()
+    assert found["device"]["kind"] is None
+    assert any(line.startswith("--device cuda: this device is not there") for line in found["problems"])

@@ -20,6 +20,7 @@ from transformers import BertConfig, BertModel, GPT2Config, GPT2Model, Qwen3Conf
 from soi_lib.errors import EncoderError, SoiError
 from soi_lib.models.multitask import Heads, MultiTaskModel
 from soi_lib.recorder import DynamicsRecorder
+from soi_lib.runs.costs import BYTES_A_PARAMETER
 from soi_lib.training import cpu, engine
 from soi_lib.training.batching import Batches, collate
 from soi_lib.training.device import reproducibly
@@ -93,16 +94,14 @@ def test_a_watch_sees_what_it_is_there_for():
 def test_batches_on_a_device_are_those_in_memory():
     data = made(40, 3, 0).splits["train"]
     on_meta = Batches(data, META, pad=0)
-    index = np.array([3, 1, 20, 7])
-    (rows,) = on_meta.upload([index])
-    wide = on_meta.make(index, rows)
-    narrow = collate(data, index, pad=0)
-    assert {name: t.device for name, t in wide.items() if name != "padded"} == dict.fromkeys(
-        set(wide) - {"padded"}, META
-    )
-    assert wide["token"].shape[1] % 16 == 0
-    assert narrow["token"].shape[1] == data.lengths[index].max()
-    assert {name: t.dtype for name, t in wide.items()} == {name: t.dtype for name, t in narrow.items()}
+    order = np.argsort(data.lengths)
+    for index, width in ((order[:4], 16), (order[-4:], data.lengths.max())):  # the model may have no place for more
+        (rows,) = on_meta.upload([index])
+        wide, narrow = on_meta.make(index, rows), collate(data, index, pad=0)
+        assert {t.device for name, t in wide.items() if name != "padded"} == {META}
+        assert wide["token"].shape == (4, width)
+        assert narrow["token"].shape[1] == data.lengths[index].max()
+        assert {name: t.dtype for name, t in wide.items()} == {name: t.dtype for name, t in narrow.items()}
 
 
 def tiny(**changes) -> BertModel:
@@ -173,6 +172,22 @@ def test_gradients_of_two_types_land_where_they_belong():
     for i, (name, p) in enumerate(model.named_parameters()):
         assert p.dtype == (torch.bfloat16 if name.startswith("encoder.") else torch.float32)
         assert (parts[name] == i + 1).all()
+
+
+@pytest.mark.parametrize("low_precision", [False, True], ids=["fp32", "bf16"])
+def test_a_parameter_takes_the_memory_that_is_promised(low_precision):
+    model = MultiTaskModel(tiny(), Heads(32, [("a", "b")], dropout=0.1, seed=0))
+    flat = FlatParameters(model, torch.device("cpu"), low_precision=low_precision)
+    optimizer = flat.optimizer(lr=1e-3, weight_decay=0.0)
+    flat.collect()
+    optimizer.step()
+    moments = [state[key] for state in optimizer.state.values() for key in ("exp_avg", "exp_avg_sq")]
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    computing = {p.untyped_storage().data_ptr(): p.untyped_storage() for p in model.parameters()}
+    held = [*moments, *(p.grad for p in model.parameters()), flat.gradient, flat.master]
+    kept = {t.untyped_storage().data_ptr(): t.untyped_storage() for t in held} | computing
+    assert sum(s.nbytes() for s in kept.values()) == BYTES_A_PARAMETER * flat.master.numel()
 
 
 def test_strict_algorithms_on_a_gpu_and_only_in_the_block(monkeypatch):
