@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,8 @@ SHAPES = {"base128": (128, 128), "basemixed": (12, 128)}
 RECIPE = {"learning_rate": 1e-4, "warmup": 0.1, "clip": 1.0, "dropout": 0.1}
 
 
-def make_pack(name: str, examples: int, folder: Path, half: bool) -> Path:
-    """Everything that a training needs, without texts: token ids, labels, the encoder's used rows and other weights.
-
-    `half` keeps the weights in 16 bits, half as large to carry.
-    """
-    import torch
+def make_pack(name: str, examples: int, folder: Path) -> Path:
+    """Everything that a training needs, without texts: token ids, labels, the encoder's used rows and other weights."""
     from safetensors.torch import save_file
 
     from paper.datasets import load
@@ -43,7 +40,7 @@ def make_pack(name: str, examples: int, folder: Path, half: bool) -> Path:
     from soi_lib.models.vocabulary import load_trimmed, special_ids, tokenize, used_tokens
 
     corpus, encoder = {"english": ("tweets", "minilm"), "intents": ("en", "e5")}[name]
-    target = folder / f"{name}-{examples}{'-half' if half else ''}"
+    target = folder / f"{name}-{examples}"
     if (target / "arrays.npz").exists():
         return target
     target.mkdir(parents=True, exist_ok=True)
@@ -52,7 +49,7 @@ def make_pack(name: str, examples: int, folder: Path, half: bool) -> Path:
     tokens = {k: tokenize(home, s.text, s.text_pair, prefix=encoder_card(encoder).prefix) for k, s in splits.items()}
     used = used_tokens(*(t.ids for t in tokens.values()), special=special_ids(home))
     model, id_map = load_trimmed(home, used)
-    weights = {k: v.contiguous().to(torch.float16 if half else v.dtype) for k, v in model.state_dict().items()}
+    weights = {k: v.contiguous() for k, v in model.state_dict().items()}
     save_file(weights, target / "weights.safetensors")
     full = json.loads((home / "config.json").read_text())
     about = {
@@ -133,6 +130,7 @@ def ours(data: Data, given: dict[str, Any], epochs: int, n: int | None = None) -
     """Train with our engine; seconds without the evaluation, and test accuracy."""
     from soi_lib.models.vocabulary import remap
     from soi_lib.training.batching import Encoded
+    from soi_lib.training.device import reproducibly
     from soi_lib.training.engine import TrainConfig, TrainMember, train
 
     id_map = np.full(data.full, -1, np.int64)
@@ -151,10 +149,11 @@ def ours(data: Data, given: dict[str, Any], epochs: int, n: int | None = None) -
         record=given.get("record", "train"),
         **RECIPE,
     )
-    encoder = data.encoder(trimmed=True)
-    start = time.monotonic()
-    result = train(encoder, [member], config, pad=int(encoder.config.pad_token_id), device=given.get("device", "cpu"))
-    seconds = time.monotonic() - start - result.seconds["evaluate"]
+    encoder, device = data.encoder(trimmed=True), given.get("device", "cpu")
+    with reproducibly(device) if device == "cuda" else nullcontext():  # as runs are trained there
+        start = time.monotonic()
+        result = train(encoder, [member], config, pad=int(encoder.config.pad_token_id), device=device)
+        seconds = time.monotonic() - start - result.seconds["evaluate"]
     found = result.predictions["bench"]["test"]
     return seconds, float((found.predicted == found.gold).mean())
 

@@ -41,7 +41,6 @@ def main() -> int:
     parser.add_argument("--examples", type=int, default=400)
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--packs", type=Path, default=bench.TRIED / "packs")
-    parser.add_argument("--half", action="store_true", help="packs with 16-bit weights")
     given = parser.parse_args()
     if given.quick:
         given.examples, given.epochs, given.repeats = 32, 1, 1
@@ -51,7 +50,7 @@ def main() -> int:
         torch.set_num_threads(given.threads)
     elif not torch.cuda.is_available():
         parser.error("torch sees no GPU here")
-    data = cells.Data(str(cells.make_pack("english", given.examples, given.packs, given.half)), given.examples)
+    data = cells.Data(str(cells.make_pack("english", given.examples, given.packs)), given.examples)
     record = bench.Record("recording", given)
     call = {"batch": 16, "seed": 0, "precision": "auto", "device": given.device}
     inside, apart, extra = [], [], []

@@ -2,8 +2,8 @@
 
     .venv/bin/python benchmarks/training.py                             # CPU; about an hour of two quiet cores
     .venv/bin/python benchmarks/training.py --corpora english --repeats 5
-    .venv/bin/python benchmarks/training.py --device cuda --corpora english intents base128 basemixed
-    .venv/bin/python benchmarks/training.py --pack-only --half --packs .packs   # to carry to a machine without corpora
+    .venv/bin/python benchmarks/training.py --device cuda --corpora english intents base128 basemixed   # see gpu.sh
+    .venv/bin/python benchmarks/training.py --pack-only     # packs to carry to a machine without corpora
 
 `trainer` is the Trainer with a callback that predicts the training set after every epoch, in its default precision
 (fp32) and, where the processor has it, in bf16; `record` is the Trainer with our two lines instead. Ours is measured as
@@ -48,7 +48,6 @@ def main() -> int:
     parser.add_argument("--shape-batch", type=int, default=64)
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), help="only these (figures need their partners)")
     parser.add_argument("--packs", type=Path, default=bench.TRIED / "packs")
-    parser.add_argument("--half", action="store_true", help="packs with 16-bit weights")
     parser.add_argument("--pack-only", action="store_true", help="make the packs and stop")
     given = parser.parse_args()
     corpora = given.corpora or ["english", "intents"]
@@ -56,7 +55,7 @@ def main() -> int:
         given.examples, given.epochs, given.repeats, corpora = 32, 1, 1, corpora[:1]
         given.shape_examples, given.shape_batch = 16, 4
     packs = {
-        name: name if name in cells.SHAPES else str(cells.make_pack(name, given.examples, given.packs, given.half))
+        name: name if name in cells.SHAPES else str(cells.make_pack(name, given.examples, given.packs))
         for name in corpora
     }
     if given.pack_only:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -48,6 +49,17 @@ def test_every_script_says_what_it_does(helps: dict[str, subprocess.Popen[str]],
     out, err = helps[name].communicate(timeout=120)
     assert helps[name].returncode == 0, err
     assert f"benchmarks/{name}.py" in out
+
+
+def test_without_a_gpu_the_script_for_one_refuses_in_a_line() -> None:
+    done = subprocess.run(
+        ["bash", str(BENCHMARKS / "gpu.sh")],
+        env={**os.environ, "PYTHON": sys.executable, "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: torch can use no GPU here. Next: `soi doctor` says why\n"
 
 
 def test_the_readme_is_what_the_records_say(modules: Any) -> None:

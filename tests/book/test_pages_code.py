@@ -72,33 +72,50 @@ def test_tutorial_trains_what_its_command_line_says() -> None:
     names: dict[str, Any] = {}
     exec("".join(given["source"]), names)
     seeds = " ".join(f"--seed {seed}" for seed in names["seeds"])
-    expected = f"soi train --train messages.csv --epochs {names['epochs']} {seeds} --out trained"
-    assert ("own_data", expected) in commands()
+    expected = f"train --train messages.csv --epochs {names['epochs']} {seeds} --out trained"
+    assert ("own_data", "soi", expected) in commands()
 
 
-def commands() -> list[tuple[str, str]]:
-    """Every `soi` command line in a block or in backticks, with its page."""
+LINE = re.compile(r"(?:[A-Z_]+=\S+ )*(?:accelerate launch .*-m |\S*python -m |\.venv/bin/|)(soi|paper) ([a-z].*)")
+"""A command of ours, also after variables of the environment, or given to a launcher."""
+
+
+def commands() -> list[tuple[str, str, str]]:
+    """Every command of ours in a block or in backticks: its page, `soi` or `paper`, and its words."""
     out = []
     pages = {path.stem: path.read_text(encoding="utf-8") for path in sorted((ROOT / "book").glob("*.md"))}
     pages["own_data"] = "\n".join("".join(c["source"]) for c in tutorial() if c["cell_type"] == "markdown")
     for page, text in pages.items():
-        lines = [line for kind, block in FENCE.findall(text) if kind in ("", "bash") for line in block.splitlines()]
-        lines += re.findall(r"`(soi [a-z]+ [^`]*-[^`]*)`", text)
-        out += [(page, line) for line in lines if re.match(r"soi [a-z]", line)]
+        whole = [block.replace("\\\n", " ") for kind, block in FENCE.findall(text) if kind in ("", "bash")]
+        lines = [line for block in whole for line in block.splitlines()]
+        lines += re.findall(r"`(soi [a-z]+ [^`]*-[^`]*|python -m paper [^`]*)`", text)
+        out += [(page, *match.groups()) for match in map(LINE.match, lines) if match]
     return out
 
 
 def test_every_command_line_on_a_page_is_understood() -> None:
     """Parsed with all its options, without being run."""
+    import paper.cli
     from soi_lib.cli import app
 
-    known: Any = typer.main.get_command(app)
+    known: dict[str, Any] = {"soi": typer.main.get_command(app), "paper": typer.main.get_command(paper.cli.app)}
     lines = commands()
     assert len(lines) > 12
-    for page, line in lines:
-        name, *arguments = shlex.split(line)[1:]
-        assert name in known.commands, f"{page}: {line}"
+    assert {program for page, program, _ in lines if page == "on_a_gpu"} == set(known)
+    assert [line for page, _, line in lines if page == "cluster" and line.startswith("run KEY")]
+    for page, program, line in lines:
+        name, *arguments = shlex.split(line, comments=True)
+        assert name in known[program].commands, f"{page}: {line}"
         try:
-            known.commands[name].make_context(name, arguments)
+            known[program].commands[name].make_context(name, arguments)
         except Exception as error:  # typer's own copy of click has classes of its own
             pytest.fail(f"{page}: {line}: {error}")
+
+
+def test_pins_and_rows_that_the_page_on_a_gpu_names_are_there() -> None:
+    text = (ROOT / "book" / "on_a_gpu.md").read_text(encoding="utf-8")
+    (pin,) = re.findall(r"^torch==.*", (ROOT / "requirements.lock").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert set(re.findall(r"torch==[\w.]+", text)) == {pin}
+    assert "(GPU)" in (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    for script in re.findall(r"^bash (\S+)", text, flags=re.MULTILINE):
+        assert (ROOT / script).is_file()
