@@ -27,8 +27,10 @@ _EXTRAS = {"": "the core", "train": "training", "book": "figures and the book"}
 """What each group of packages is for; all but the book's are needed."""
 _ROOM = 2 * 10**9
 """Bytes that encoders, corpora and a profile's runs may take beyond the packages."""
-_VARIABLES = ("SOI_CACHE", "SOI_JOBS", "SOI_DEVICE", "SOI_PRECISION", "ACCELERATE_USE_CPU", "HF_HUB_OFFLINE")
-_VARIABLES += ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
+_VARIABLES = (
+    "SOI_CACHE", "SOI_JOBS", "SOI_DEVICE", "SOI_PRECISION", "ACCELERATE_USE_CPU", "HF_HUB_OFFLINE",
+    "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS",
+)  # fmt: skip
 
 
 @app.command()
