@@ -51,8 +51,8 @@ def plan(
 ) -> None:
     """List the runs of a profile: key, comparison, setting, seed, whether it is done, about how long a core takes.
 
-    How long a GPU takes has not been measured. With `--json` a row also says what the run reads (fingerprints of corpora
-    and encoder), device and precision, which kind it is, and of a stage the key of the run that it starts from
+    How long a GPU takes has not been measured. With `--json` a row also says what the run reads (fingerprints of
+    corpora and encoder), device and precision, which kind it is, and of a stage the key of the run that it starts from
     (`base`). A GPU need not be here to plan for it, if the precision is given.
     """
     from soi_lib.runs.config import load_profile
