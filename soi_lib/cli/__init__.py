@@ -20,7 +20,7 @@ from soi_lib.errors import OutputExistsError, SoiError
 _INTERRUPTED = 130
 _PANELS = {
     "Your own data": ("train", "report"),
-    "Dynamics, from anywhere": ("categorize", "compare", "reliability", "map", "select", "suspects"),
+    "Dynamics, from anywhere": ("categorize", "compare", "reliability", "map", "select", "label-issues"),
     "This machine": ("doctor", "fetch"),
 }
 """The order of `soi --help`; a command that is not listed comes last."""

@@ -280,7 +280,7 @@ def _cache(problems: list[str]) -> dict[str, Any]:
 
 def _would_run(found: dict[str, Any]) -> list[str]:
     """What the commands would do here, in words."""
-    reading = "on files (categorize, compare, map, select, suspects): here, in memory"
+    reading = "on files (categorize, compare, map, select, label-issues): here, in memory"
     device = found["device"]
     if device["kind"] is None:
         return [reading, "training (run, reproduce, book, train): not here"]

@@ -107,8 +107,10 @@ def select(
         typer.echo("\n".join(map(str, ids.tolist())))
 
 
-@app.command()
-def suspects(
+@app.command("suspects", hidden=True)  # its name before 0.1; goes with the release after
+@app.command("label-issues")
+def label_issues(
+    context: typer.Context,
     file: DynamicsOrRun,
     top: Annotated[
         int | None, typer.Option("--top", "-n", min=1, help="How many [default: 20 on the screen, all in a file].")
@@ -129,13 +131,15 @@ def suspects(
 ) -> None:
     """Rank examples by how likely their label is wrong, from how the model learned them; the most suspect first.
 
-    `soi suspects run --from train.csv --id id --text text` shows the texts beside. "given" is the label that the
+    `soi label-issues run --from train.csv --id id --text text` shows the texts beside. "given" is the label that the
     example has, "suggested" the one that the model favoured.
     """
     from soi_lib.analysis.label_issues import DEFAULT_RULE
     from soi_lib.analysis.label_issues import label_issues as rank
     from soi_lib.analysis.soi import SOI
 
+    if context.info_name == "suspects":
+        _say(quiet, "`soi suspects` is called `soi label-issues` now; the old name goes with the next release")
     path, dynamics = dynamics_in(file, member)
     ranking = rank(dynamics, rule or DEFAULT_RULE)
     ranking.insert(0, "rank", range(1, len(ranking) + 1))
@@ -151,7 +155,7 @@ def suspects(
     if as_json:
         rows = ranking.astype(object).where(ranking.notna(), None).to_dict("records")
         told: dict[str, Any] = {"file": str(path), "rule": rule or DEFAULT_RULE, "n": len(dynamics)}
-        print_json(told | ({"out": str(out)} if out is not None else {"suspects": rows}))
+        print_json(told | ({"out": str(out)} if out is not None else {"label_issues": rows}))
     elif out is not None:
         typer.echo(out)
     else:

@@ -142,30 +142,41 @@ def saved(tmp_path):
 
 def test_command_prints_the_head_of_the_ranking(soi, saved):
     dyn, path = saved
-    told = json.loads(soi("suspects", path, "--json", "--top", 3)[1], parse_constant=pytest.fail)
+    told = json.loads(soi("label-issues", path, "--json", "--top", 3)[1], parse_constant=pytest.fail)
     expected = label_issues(dyn).head(3)
     assert (told["n"], told["rule"]) == (N, DEFAULT_RULE)
-    assert [row["id"] for row in told["suspects"]] == expected["id"].tolist()
-    assert [row["rank"] for row in told["suspects"]] == [1, 2, 3]
+    assert [row["id"] for row in told["label_issues"]] == expected["id"].tolist()
+    assert [row["rank"] for row in told["label_issues"]] == [1, 2, 3]
     codes = dict(zip(dyn.ids.tolist(), categorize(dyn), strict=True))
-    assert [row["soi"] for row in told["suspects"]] == [SOI(codes[i]).name for i in expected["id"]]
-    code, out, err = soi("suspects", path)
+    assert [row["soi"] for row in told["label_issues"]] == [SOI(codes[i]).name for i in expected["id"]]
+    code, out, err = soi("label-issues", path)
     assert (code, err) == (0, "")
     assert len(out.splitlines()) == 21
-    margin = json.loads(soi("suspects", path, "--rule", "margin", "--json")[1])
-    assert [row["id"] for row in margin["suspects"]] == label_issues(dyn, "margin").head(20)["id"].tolist()
+    margin = json.loads(soi("label-issues", path, "--rule", "margin", "--json")[1])
+    assert [row["id"] for row in margin["label_issues"]] == label_issues(dyn, "margin").head(20)["id"].tolist()
 
 
 def test_command_shows_the_texts_beside(soi, saved, tmp_path):
     dyn, path = saved
     frame = pd.DataFrame({"score": "mine", "text": [f"text of {i}" for i in dyn.ids], "id": dyn.ids})
     frame.iloc[::-1].to_csv(tmp_path / "mine.csv", index=False)
-    code, out, err = soi("suspects", path, "--from", tmp_path / "mine.csv", "--top", 2)
+    code, out, err = soi("label-issues", path, "--from", tmp_path / "mine.csv", "--top", 2)
     assert code == 0
     assert f"text of {label_issues(dyn)['id'][0]}" in out
     assert "found by column 'id'; text from 'text'" in err
     out_file = tmp_path / "ranking.csv"
-    words = ("suspects", path, "--from", tmp_path / "mine.csv", "--text", "text", "--text", "score", "--out", out_file)
+    words = (
+        "label-issues",
+        path,
+        "--from",
+        tmp_path / "mine.csv",
+        "--text",
+        "text",
+        "--text",
+        "score",
+        "--out",
+        out_file,
+    )
     assert soi(*words, "--quiet")[::2] == (0, "")
     ranking = pd.read_csv(out_file)
     assert len(ranking) == N
@@ -177,18 +188,18 @@ def test_command_shows_the_texts_beside(soi, saved, tmp_path):
         (("--text", "texts"), "did you mean 'text'"),
         (("--id", "key"), "there is no column 'key'"),
     ):
-        code, _, err = soi("suspects", path, "--from", tmp_path / "mine.csv", *more)
+        code, _, err = soi("label-issues", path, "--from", tmp_path / "mine.csv", *more)
         assert code == 2
         assert message in err
-    assert "give the file with --from" in soi("suspects", path, "--text", "text")[2]
-    assert "did you mean 'margin'" in soi("suspects", path, "--rule", "margins")[2]
+    assert "give the file with --from" in soi("label-issues", path, "--text", "text")[2]
+    assert "did you mean 'margin'" in soi("label-issues", path, "--rule", "margins")[2]
 
 
 @pytest.mark.parametrize("suffix", [".tsv", ".jsonl", ".json", ".parquet"])
 def test_command_writes_every_format(soi, saved, tmp_path, suffix):
     dyn, path = saved
     out = tmp_path / f"ranking{suffix}"
-    assert soi("suspects", path, "--top", 5, "--out", out)[0] == 0
+    assert soi("label-issues", path, "--top", 5, "--out", out)[0] == 0
     read = {
         ".tsv": lambda: pd.read_csv(out, sep="\t"),
         ".jsonl": lambda: pd.read_json(out, lines=True),
@@ -197,4 +208,4 @@ def test_command_writes_every_format(soi, saved, tmp_path, suffix):
     }[suffix]()
     assert read["id"].tolist() == label_issues(dyn)["id"].head(5).tolist()
     np.testing.assert_allclose(read["score"], label_issues(dyn)["score"].head(5), rtol=1e-8)
-    assert "expected .csv .tsv" in soi("suspects", path, "--out", tmp_path / "ranking.xlsx")[2]
+    assert "expected .csv .tsv" in soi("label-issues", path, "--out", tmp_path / "ranking.xlsx")[2]

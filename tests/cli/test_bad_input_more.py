@@ -69,13 +69,13 @@ def refused(soi: Soi, place: Path, words: tuple[object, ...], message: str) -> N
         (("compare", "a.parquet", "golds.parquet", "--json"), r"300 ids.*gold|gold.*300 ids"),
         (("categorize", "folder.csv"), r"folder\.csv: .*director"),
         (("compare", "a.parquet", "."), r"director"),
-        (("suspects", "a.parquet", "--from", "folder.csv"), r"folder\.csv: .*directory"),
+        (("label-issues", "a.parquet", "--from", "folder.csv"), r"folder\.csv: .*directory"),
         (("map", "a.parquet", "--out", "folder.csv"), r"folder\.csv: "),
         (("map", "a.parquet", "--out", "folder.csv", "--force"), r"folder\.csv: "),
         (("select", "a.parquet", "UNE", "--out", "folder.csv", "--force"), r"folder\.csv: "),
         (("map", "a.parquet", "--out", "mine.csv"), r"mine\.csv: the file is already there\. Next: pass --force"),
         (("select", "a.parquet", "UNE", "--out", "mine.csv"), r"mine\.csv: the file is already there.*--force"),
-        (("suspects", "a.parquet", "--out", "mine.csv"), r"mine\.csv: the file is already there.*--force"),
+        (("label-issues", "a.parquet", "--out", "mine.csv"), r"mine\.csv: the file is already there.*--force"),
         (("report", "a.parquet", "--out", "mine.csv"), r"mine\.csv: the file is already there.*--force"),
         (("map", "a.parquet", "--out", "mine.csv/map.csv"), r"mine\.csv/map\.csv: could not write; found "),
         (("report", "absent"), r"absent: no such file or folder"),
@@ -89,7 +89,7 @@ def test_what_cannot_be_is_refused(soi: Soi, made: Path, words: tuple[object, ..
     assert not (made / "new").exists()
 
 
-@pytest.mark.parametrize("command", ["map", "select", "suspects", "report"])
+@pytest.mark.parametrize("command", ["map", "select", "label-issues", "report"])
 def test_no_permission_to_write(soi: Soi, made: Path, command: str) -> None:
     """Nobody may make a file below /proc, root included."""
     words = {"select": ("a.parquet", "UNE")}.get(command, ("a.parquet",))
@@ -113,7 +113,7 @@ def no_room() -> Iterator[None]:
         ("map", "a.parquet", "--out", "new.parquet"),
         ("select", "a.parquet", "FRGE_1", "ACE", "--out", "new.csv"),
         ("select", "a.parquet", "FRGE_1", "ACE", "--from", "mine.csv", "--out", "new.csv"),
-        ("suspects", "a.parquet", "--out", "mine.csv", "--force"),
+        ("label-issues", "a.parquet", "--out", "mine.csv", "--force"),
         ("report", "a.parquet", "--out", "new.html"),
     ],
     ids=lambda words: " ".join(words),
@@ -122,7 +122,7 @@ def test_a_full_disk_leaves_everything_as_it_was(soi: Soi, made: Path, words: tu
     refused(soi, made, words, r"could not write; found ")
 
 
-@pytest.mark.parametrize("command", ["map", "select", "suspects", "report"])
+@pytest.mark.parametrize("command", ["map", "select", "label-issues", "report"])
 def test_an_interruption_while_writing_loses_nothing(
     soi: Soi, made: Path, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
@@ -149,7 +149,7 @@ def test_another_schema_version(soi: Soi, tmp_path: Path) -> None:
     seal(run, {"key": "a"})
     for words in (
         ("categorize", path), ("compare", path, path), ("map", path, "--out", tmp_path / "m.csv"),
-        ("select", path, "UNE"), ("select", run, "UNE"), ("suspects", run),
+        ("select", path, "UNE"), ("select", run, "UNE"), ("label-issues", run),
         ("report", path, "--out", tmp_path / "r.html"),
     ):  # fmt: skip
         refused(soi, tmp_path, words, r"new\.parquet: .*found 2, expected 1")

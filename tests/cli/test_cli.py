@@ -22,7 +22,7 @@ from soi_lib.runs.store import seal
 
 COMMANDS = (
     "fetch", "train", "report", "categorize", "compare", "reliability", "map", "select",
-    "suspects", "doctor",
+    "label-issues", "doctor",
 )  # fmt: skip
 
 
@@ -241,8 +241,8 @@ def test_every_command_that_reads_prints_json_and_nothing_else(here, files, tmp_
         ("map", files[0], "--out", tmp_path / "m.csv"),
         ("select", files[0], "FRGE_2"),
         ("select", files[0], "FRGE_2", "--out", tmp_path / "ids.txt", "--quiet"),
-        ("suspects", files[0]),
-        ("suspects", files[0], "--out", tmp_path / "s.csv", "--quiet"),
+        ("label-issues", files[0]),
+        ("label-issues", files[0], "--out", tmp_path / "s.csv", "--quiet"),
         ("plan", "--runs", tmp_path / "runs", "--only", "source"),
         ("doctor",),
     ):
@@ -278,7 +278,7 @@ def test_predictions_are_told_apart_from_dynamics(here, tmp_path, files):
     beside.write_bytes(files[0].read_bytes())
     path = tmp_path / "predictions" / "mine.parquet"
     pd.DataFrame({"split": ["test"], "id": ["a"], "gold": [0], "predicted": [1], "p_gold": [0.2]}).to_parquet(path)
-    for words in (("categorize", path), ("compare", path, path), ("map", path, "--json"), ("suspects", path)):
+    for words in (("categorize", path), ("compare", path, path), ("map", path, "--json"), ("label-issues", path)):
         code, _, err = here(*words)
         assert code == 2
         assert f"these are predictions at the end of a run, not dynamics. Next: give {beside}" in err
@@ -305,8 +305,8 @@ def test_quiet_turns_off_every_bar_and_only_while_the_command_runs(here, files, 
     monkeypatch.setattr(
         TrainingDynamics, "load", lambda path: (seen.append(os.environ.get("TQDM_DISABLE")), load(path))[1]
     )
-    assert here("suspects", files[0], "--quiet")[0] == 0
-    assert here("suspects", files[0])[0] == 0
+    assert here("label-issues", files[0], "--quiet")[0] == 0
+    assert here("label-issues", files[0])[0] == 0
     assert seen == ["1", None]
     assert "TQDM_DISABLE" not in os.environ
 
@@ -330,11 +330,18 @@ def test_colour_only_on_a_terminal_that_wants_it(no_color):
     assert "\x1b" not in plain.stderr
 
 
+def test_the_old_name_of_a_command_works_and_says_the_new_one(here, files):
+    old, new = here("suspects", files[0]), here("label-issues", files[0])
+    assert old[:2] == new[:2]
+    assert "`soi label-issues`" in old[2]
+    assert "suspects" not in here("--help")[1]
+
+
 def test_completion_is_there():
-    environment = os.environ | {"_SOI_COMPLETE": "complete_bash", "COMP_WORDS": "soi sus", "COMP_CWORD": "1"}
+    environment = os.environ | {"_SOI_COMPLETE": "complete_bash", "COMP_WORDS": "soi lab", "COMP_CWORD": "1"}
     code = "import sys; sys.argv = ['soi']; from soi_lib.cli import main; main()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
-    assert done.stdout.split() == ["suspects"]
+    assert done.stdout.split() == ["label-issues"]
     assert "--install-completion" in soi("--help").stdout
 
 
@@ -345,10 +352,13 @@ def test_a_run_of_soi_train_is_found_in_its_folder(here, files, tmp_path):
         (folder / "dynamics" / "mine.parquet").write_bytes(files[0].read_bytes())
         seal(folder, {"key": key})
         if key == "aaa":
-            told = json.loads(here("suspects", tmp_path / "out", "--json")[1])
+            told = json.loads(here("label-issues", tmp_path / "out", "--json")[1])
             assert told["file"] == str(folder / "dynamics" / "mine.parquet")
-    code, _, err = here("suspects", tmp_path / "out")
+    code, _, err = here("label-issues", tmp_path / "out")
     assert code == 2
     assert f"there are several runs here; found 2. Next: give one: {tmp_path}/out/runs/aaa" in err
     (tmp_path / "out" / "runs" / "aaa" / "dynamics" / "mine.parquet").write_bytes(files[1].read_bytes())
-    assert "a file of the run is not the one that was written" in here("suspects", tmp_path / "out" / "runs" / "aaa")[2]
+    assert (
+        "a file of the run is not the one that was written"
+        in here("label-issues", tmp_path / "out" / "runs" / "aaa")[2]
+    )

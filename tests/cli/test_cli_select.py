@@ -263,14 +263,14 @@ def test_suspects_stand_with_the_ids_and_texts_of_the_file(soi, dynamics, tmp_pa
     pd.DataFrame(
         [(100 + i, "no", f"opinion number {i}") for i in range(N + 7)], columns=["id", "label", "opinion"]
     ).to_csv(source, index=False)
-    code, _, err = soi("suspects", path, "--from", source, "--out", tmp_path / "ranked.csv")
+    code, _, err = soi("label-issues", path, "--from", source, "--out", tmp_path / "ranked.csv")
     assert code == 0
     assert "text from 'opinion'" in err  # no known name: the longest texts
     assert f"7 of its {N + 7} rows were not trained on" in err
     ranked = pd.read_csv(tmp_path / "ranked.csv")
     assert set(ranked["id"]) == set(dyn.ids)
     assert (ranked["opinion"] == [f"opinion number {i - 100}" for i in ranked["id"]]).all()
-    code, out, err = soi("suspects", path)
+    code, out, err = soi("label-issues", path)
     assert "suggested" not in out  # three classes and no logits
     assert "no other label is suggested" in err
 

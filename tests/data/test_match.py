@@ -165,7 +165,7 @@ def test_suspects_show_both_sides_of_a_pair_and_what_a_user_wrote(tmp_path, monk
     path = csv(tmp_path / "a.csv", frame)
     dynamics = trained(tmp_path / "run", path)
     monkeypatch.setenv("COLUMNS", "250")
-    code, out, err = run_main(monkeypatch, capsys, "suspects", dynamics, "--from", path, "--top", 3)
+    code, out, err = run_main(monkeypatch, capsys, "label-issues", dynamics, "--from", path, "--top", 3)
     assert code == 0, err
     assert "text from 'q1', 'q2'" in err
     assert out.count("opinion number") == 3
@@ -173,7 +173,7 @@ def test_suspects_show_both_sides_of_a_pair_and_what_a_user_wrote(tmp_path, monk
     assert "[/neg]" in out or "pos" in out
     assert "\x1b" not in out
     sorted_file = csv(tmp_path / "b.csv", frame.sort_values("q1", ascending=False))
-    code, again, err = run_main(monkeypatch, capsys, "suspects", dynamics, "--from", sorted_file, "--top", 3)
+    code, again, err = run_main(monkeypatch, capsys, "label-issues", dynamics, "--from", sorted_file, "--top", 3)
     assert code == 0, err
     assert "text and label, as the rows are not where they were" in err
     assert [line.split("opinion")[1] for line in again.splitlines() if "opinion" in line] == [
