@@ -19,6 +19,7 @@ import typer
 
 from soi_lib.cli.app import app
 from soi_lib.cli.shared import JsonOption, QuietOption, print_json, table
+from soi_lib.runs.machine import processor
 
 _REQUIREMENT = re.compile(
     r"(?P<name>[A-Za-z0-9._-]+)\s*(?P<range>[^;]*?)\s*(?:;\s*extra\s*==\s*['\"](?P<extra>\w+)['\"])?"
@@ -155,7 +156,7 @@ def _device(packages: list[dict[str, Any]], problems: list[str]) -> dict[str, An
         return {
             "kind": device.type,
             "device": name,
-            "name": torch.cuda.get_device_name(device) if cuda else _processor(),
+            "name": torch.cuda.get_device_name(device) if cuda else processor(),
             "count": len(cards(name)) if cuda else 1,
             "memory": torch.cuda.get_device_properties(device).total_memory if cuda else None,
             "precision": resolve_precision("auto", device.type),
@@ -204,14 +205,6 @@ def _gpu(notes: list[str]) -> dict[str, Any]:
     found["why_not"] = why
     notes.append(f"torch cannot use {found['seen'][0]['name']}: {why}. Next: {step}")
     return found
-
-
-def _processor() -> str:
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-        return next(line.split(":", 1)[1].strip() for line in text.splitlines() if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def _cores() -> int:

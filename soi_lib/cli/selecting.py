@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer import Option
 
 from soi_lib.cli.app import app
 from soi_lib.cli.shared import (
@@ -25,12 +26,8 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-FromOption = Annotated[
-    Path | None, typer.Option("--from", help="Your own file with these examples, as soi train takes it.")
-]
-IdOption = Annotated[
-    str | None, typer.Option("--id", help="Its column of ids [default: id, idx or guid, else row numbers].")
-]
+FromOption = Annotated[Path | None, Option("--from", help="Your own file with these examples, as soi train takes it.")]
+IdOption = Annotated[str | None, Option("--id", help="Its column of ids [default: id, idx or guid, else row numbers].")]
 _ID_FILES = (".txt", ".csv", ".json", ".parquet")
 _TABLES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 
@@ -46,21 +43,21 @@ def select(
             metavar="SUBSET...",
         ),
     ] = None,
-    n: Annotated[int | None, typer.Option("--n", "-n", help="Draw that many of them [default: all].")] = None,
-    balance: Annotated[bool, typer.Option("--balance", help="Equally many examples of every label.")] = False,
+    n: Annotated[int | None, Option("--n", "-n", help="Draw that many of them [default: all].")] = None,
+    balance: Annotated[bool, Option("--balance", help="Equally many examples of every label.")] = False,
     control: Annotated[
         Literal["random"] | None,
-        typer.Option("--control", help="Not the subset but its control: as many of each label, from all examples."),
+        Option("--control", help="Not the subset but its control: as many of each label, from all examples."),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="What is drawn at random.")] = 0,
+    seed: Annotated[int, Option("--seed", help="What is drawn at random.")] = 0,
     early: EarlyOption = 0.5,
-    fraction: Annotated[float, typer.Option("--fraction", help="The share of all examples in a region.")] = 1 / 3,
+    fraction: Annotated[float, Option("--fraction", help="The share of all examples in a region.")] = 1 / 3,
     source: FromOption = None,
     id_column: IdOption = None,
     member: MemberOption = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="Where to write: ids (.txt .csv .json .parquet), or with --from its copy."),
+        Option("--out", "-o", help="Where to write: ids (.txt .csv .json .parquet), or with --from its copy."),
     ] = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
@@ -113,17 +110,17 @@ def label_issues(
     context: typer.Context,
     file: DynamicsOrRun,
     top: Annotated[
-        int | None, typer.Option("--top", "-n", min=1, help="How many [default: 20 on the screen, all in a file].")
+        int | None, Option("--top", "-n", min=1, help="How many [default: 20 on the screen, all in a file].")
     ] = None,
-    rule: Annotated[str, typer.Option("--rule", help="What is looked at; the library reference lists the rules.")] = "",
+    rule: Annotated[str, Option("--rule", help="What is looked at; the library reference lists the rules.")] = "",
     source: FromOption = None,
     id_column: IdOption = None,
     text: Annotated[
-        list[str] | None, typer.Option("--text", help="The column of your file to show beside; may be repeated.")
+        list[str] | None, Option("--text", help="The column of your file to show beside; may be repeated.")
     ] = None,
     member: MemberOption = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Write the ranking (.csv .tsv .jsonl .json .parquet).")
+        Path | None, Option("--out", "-o", help="Write the ranking (.csv .tsv .jsonl .json .parquet).")
     ] = None,
     force: ForceOption = False,
     as_json: JsonOption = False,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Option
 
 from soi_lib.cli.app import app
 from soi_lib.cli.shared import (
@@ -35,12 +36,13 @@ _EACH = "With several members MEMBER=VALUE, once for each."
 Texts = list[str] | None
 
 
+# A command's parameters are its options: that is how Typer reads them, and why these functions have so many.
 @app.command()
 def train(
-    out: Annotated[Path, typer.Option("--out", "-o", help="The folder for runs, rows, profile and index.")],
+    out: Annotated[Path, Option("--out", "-o", help="The folder for runs, rows, profile and index.")],
     train_rows: Annotated[
         str | None,
-        typer.Option(
+        Option(
             "--train",
             metavar="FILE",
             help="Training rows: CSV, TSV, TXT, JSON, JSONL, Parquet (also .gz), a folder, or OWNER/NAME on the hub.",
@@ -48,64 +50,56 @@ def train(
     ] = None,
     member: Annotated[
         Texts,
-        typer.Option(
-            "--member", metavar="NAME=FILE", help="A further data set, trained alone and together; repeatable."
-        ),
+        Option("--member", metavar="NAME=FILE", help="A further data set, trained alone and together; repeatable."),
     ] = None,
-    text: Annotated[Texts, typer.Option("--text", metavar="COLUMN", help=f"Column of texts. {_EACH}")] = None,
+    text: Annotated[Texts, Option("--text", metavar="COLUMN", help=f"Column of texts. {_EACH}")] = None,
     text_pair: Annotated[
-        Texts, typer.Option("--text-pair", metavar="COLUMN", help="Column of second texts, for pairs.")
+        Texts, Option("--text-pair", metavar="COLUMN", help="Column of second texts, for pairs.")
     ] = None,
-    label: Annotated[Texts, typer.Option("--label", metavar="COLUMN", help="Column of labels.")] = None,
+    label: Annotated[Texts, Option("--label", metavar="COLUMN", help="Column of labels.")] = None,
     id_column: Annotated[
-        Texts, typer.Option("--id", metavar="COLUMN", help="Column of ids [default: id, idx, guid, or row numbers].")
+        Texts, Option("--id", metavar="COLUMN", help="Column of ids [default: id, idx, guid, or row numbers].")
     ] = None,
     test: Annotated[
-        Texts, typer.Option("--test", metavar="FILE", help="Rows to test on [default: a fifth of the training rows].")
+        Texts, Option("--test", metavar="FILE", help="Rows to test on [default: a fifth of the training rows].")
     ] = None,
     ood: Annotated[
-        Texts, typer.Option("--ood", metavar="FILE", help="Rows from elsewhere, to test on out of distribution.")
+        Texts, Option("--ood", metavar="FILE", help="Rows from elsewhere, to test on out of distribution.")
     ] = None,
     drop: Annotated[
         list[str] | None,
-        typer.Option("--drop", help="Leave out, not refuse: empty, duplicates (between splits), unknown-labels."),
+        Option("--drop", help="Leave out, not refuse: empty, duplicates (between splits), unknown-labels."),
     ] = None,
     label_names: Annotated[
-        Texts, typer.Option("--label-names", metavar="VALUE=NAME", help="What a label is called; no NAME: no label.")
+        Texts, Option("--label-names", metavar="VALUE=NAME", help="What a label is called; no NAME: no label.")
     ] = None,
-    rows: Annotated[int | None, typer.Option("--rows", min=1, help="At most that many rows of each split.")] = None,
-    separator: Annotated[
-        Texts, typer.Option("--separator", help="What divides columns, if not found: ; or tab.")
-    ] = None,
-    encoding: Annotated[Texts, typer.Option("--encoding", help="Of text files, if not UTF-8: cp1252, utf-16.")] = None,
+    rows: Annotated[int | None, Option("--rows", min=1, help="At most that many rows of each split.")] = None,
+    separator: Annotated[Texts, Option("--separator", help="What divides columns, if not found: ; or tab.")] = None,
+    encoding: Annotated[Texts, Option("--encoding", help="Of text files, if not UTF-8: cp1252, utf-16.")] = None,
     header: Annotated[
-        bool, typer.Option("--header/--no-header", help="Without a header the columns are called 1, 2, ...")
+        bool, Option("--header/--no-header", help="Without a header the columns are called 1, 2, ...")
     ] = True,
-    config: Annotated[Texts, typer.Option("--config", metavar="NAME", help="Configuration of a hub dataset.")] = None,
+    config: Annotated[Texts, Option("--config", metavar="NAME", help="Configuration of a hub dataset.")] = None,
     split: Annotated[
         Texts,
-        typer.Option("--split", metavar="SPLIT=NAME", help="What train, validation, test or ood is called there."),
+        Option("--split", metavar="SPLIT=NAME", help="What train, validation, test or ood is called there."),
     ] = None,
     model: Annotated[
-        str, typer.Option("--model", "-m", help="minilm, e5, the folder of a model, or its name on the hub.")
+        str, Option("--model", "-m", help="minilm, e5, the folder of a model, or its name on the hub.")
     ] = "minilm",
-    epochs: Annotated[int, typer.Option("--epochs", help="Times through the data, 2 to 64.")] = 10,
-    seed: Annotated[
-        list[int] | None, typer.Option("--seed", help="A seed [default: 0]; repeat for a noise floor.")
-    ] = None,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Examples in an update.")] = 16,
+    epochs: Annotated[int, Option("--epochs", help="Times through the data, 2 to 64.")] = 10,
+    seed: Annotated[list[int] | None, Option("--seed", help="A seed [default: 0]; repeat for a noise floor.")] = None,
+    batch_size: Annotated[int, Option("--batch-size", min=1, help="Examples in an update.")] = 16,
     learning_rate: Annotated[
-        float | None, typer.Option("--learning-rate", min=1e-9, help="[default: 1e-4; 5e-5 for a model of your own]")
+        float | None, Option("--learning-rate", min=1e-9, help="[default: 1e-4; 5e-5 for a model of your own]")
     ] = None,
-    max_length: Annotated[
-        int, typer.Option("--max-length", min=8, max=512, help="Tokens of a text that are read.")
-    ] = 128,
+    max_length: Annotated[int, Option("--max-length", min=8, max=512, help="Tokens of a text that are read.")] = 128,
     jobs: JobsOption = None,
     device: DeviceOption = "auto",
     precision: PrecisionOption = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be done; write nothing.")] = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="Only show what would be done; write nothing.")] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Use a folder made with other settings; its finished runs stay in it.")
+        bool, Option("--force", help="Use a folder made with other settings; its finished runs stay in it.")
     ] = False,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
@@ -322,7 +316,7 @@ def _each(option: str, values: Sequence[str] | None, names: list[str], *, shared
     return out
 
 
-Output = Annotated[Path | None, typer.Option("--out", "-o", help="The page [default: report.html in the folder].")]
+Output = Annotated[Path | None, Option("--out", "-o", help="The page [default: report.html in the folder].")]
 
 
 @app.command()

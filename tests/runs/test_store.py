@@ -45,8 +45,9 @@ def test_a_stored_run_reads_back(stored):
     assert not list(stored.root.rglob(f"{files.PREFIX}*"))
 
 
-@pytest.mark.parametrize("name", [MANIFEST, "metrics.json", "dynamics/tweets.parquet"])
-@pytest.mark.parametrize("damage", ["flip", "truncate", "delete"])
+@pytest.mark.parametrize(
+    ("name", "damage"), [(MANIFEST, "truncate"), ("metrics.json", "delete"), ("dynamics/tweets.parquet", "flip")]
+)
 def test_damage_is_named_and_moved_away_by_whoever_does_the_run_again(stored, name, damage, caplog):
     path = stored.path("abc") / name
     body = bytearray(path.read_bytes())
