@@ -7,7 +7,7 @@ import numpy as np
 from paper.datasets import load
 from soi_lib import packages
 from soi_lib.data.baselines import baselines
-from soi_lib.data.dataset import Corpus, Split
+from soi_lib.data.dataset import Corpus, Split, all_splits
 from soi_lib.models.encoder import encoder_card
 
 
@@ -70,7 +70,9 @@ def data_card(member: str, n_train: int = 350, n_eval: int = 500) -> str:
     corpus = load(member)
     card = corpus.card
     n_train = min(n_train, len(corpus.splits["train"]))
-    found = baselines(corpus, n_train, n_eval)
+    everything = all_splits(corpus.splits, corpus.extra_ood)
+    taken = {name: split.take(n_train if name == "train" else n_eval) for name, split in everything.items()}
+    found = baselines(corpus.labels, taken)
     names = {"test": "test", "ood": "OOD"}
     score_rows = [
         [title, *(f"{values[key]['accuracy']:.3f} ({values[key]['macro_f1']:.3f})" for key in values)]

@@ -11,8 +11,8 @@ from functools import partial
 from paper.datasets import flipped, protocol1
 from paper.datasets.registry import PACKAGES
 from paper.datasets.registry import load as _load
-from soi_lib.data import catalog
-from soi_lib.data.catalog import load
+from soi_lib.data import cache
+from soi_lib.data.cache import load
 
 COMPARISONS = {
     "task": ("entailment", "paraphrase", "sentiment", "opinions", "questions", "questions_fine"),
@@ -22,8 +22,8 @@ COMPARISONS = {
 
 for _name in PACKAGES:
     _before = partial(_load, _name, protocol=1, build=partial(protocol1.build, _name))
-    catalog.register(_name, partial(_load, _name), earlier=[_before])
+    cache.register(_name, partial(_load, _name), earlier=[_before])
 for _name in ("entailment", "paraphrase", "sentiment", *COMPARISONS["source"]):
-    catalog.register(f"{_name}{flipped.SUFFIX}", partial(flipped.build, _name))
+    cache.register(f"{_name}{flipped.SUFFIX}", partial(flipped.build, _name))
 
 __all__ = ["COMPARISONS", "load"]

@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from paper.datasets.building import deduplicate, divide, make
 from soi_lib import packages
-from soi_lib.data.dataset import Card, Corpus, Split, make, normalise
-from soi_lib.data.splits import deduplicate, divide
+from soi_lib.data.dataset import Card, Corpus, Split, normalise
 from soi_lib.errors import CorpusError
 
 if TYPE_CHECKING:

@@ -12,11 +12,12 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from paper.datasets.building import deduplicate, make
 from paper.datasets.french import agree
 from paper.datasets.homes import CITIES, COMMANDS, HOMES, N_HOMES
 from paper.datasets.templates import OPEN, Grammar, Template, Values, plain
-from soi_lib.data.dataset import Card, Corpus, Split, make, normalise
-from soi_lib.data.splits import deduplicate, hashed
+from soi_lib.data.dataset import Card, Corpus, Split, normalise
+from soi_lib.data.splits import hashed
 
 if TYPE_CHECKING:
     import pandas as pd

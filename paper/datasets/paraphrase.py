@@ -15,11 +15,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from paper.datasets.building import deduplicate, make
 from paper.datasets.entailment import jsonl
 from paper.datasets.homes import HOMES
 from paper.datasets.templates import Grammar, Template, plain
-from soi_lib.data.dataset import Card, Corpus, Split, make, normalise
-from soi_lib.data.splits import deduplicate, hashed
+from soi_lib.data.dataset import Card, Corpus, Split, normalise
+from soi_lib.data.splits import hashed
 
 if TYPE_CHECKING:
     import pandas as pd

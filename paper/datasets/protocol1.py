@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from paper.datasets.building import deduplicate, make
 from paper.datasets.french import agree
 from paper.datasets.homes import HOMES, N_HOMES
 from paper.datasets.intents import LANGUAGES, bare, fillings, shape
 from paper.datasets.registry import BUILD
 from paper.datasets.templates import Grammar, Template, plain
-from soi_lib.data.dataset import Card, Corpus, Split, make, normalise
-from soi_lib.data.splits import deduplicate, hashed
+from soi_lib.data.dataset import Card, Corpus, Split, normalise
+from soi_lib.data.splits import hashed
 
 if TYPE_CHECKING:
     import pandas as pd

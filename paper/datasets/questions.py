@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from paper.datasets.building import deduplicate, divide, make
 from paper.datasets.sentiment import wording
 from soi_lib import packages
-from soi_lib.data.dataset import Card, Corpus, make
-from soi_lib.data.splits import deduplicate, divide
+from soi_lib.data.dataset import Card, Corpus
 
 if TYPE_CHECKING:
     import pandas as pd

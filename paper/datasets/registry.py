@@ -40,7 +40,7 @@ PACKAGES = {
     "fa": ("home-assistant-intents",),
 }
 BUILDERS = (
-    "entailment", "french", "homes", "intents", "paraphrase", "protocol1", "questions", "sentiment",
+    "building", "entailment", "french", "homes", "intents", "paraphrase", "protocol1", "questions", "sentiment",
     "templates",
 )  # fmt: skip
 

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from paper.datasets.building import deduplicate, divide, make
 from soi_lib import packages
-from soi_lib.data.dataset import Card, Corpus, Split, make
-from soi_lib.data.splits import deduplicate, divide
+from soi_lib.data.dataset import Card, Corpus, Split
 from soi_lib.errors import CorpusError
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from soi_lib.data.dataset import Corpus, Split, normalise
+from soi_lib.data.dataset import Split, normalise
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix  # type: ignore[import-untyped]
@@ -70,15 +70,7 @@ def _overlap(a: str, b: str) -> tuple[float, float, float]:
     return both / len(x | y), both / len(x), both / len(y)
 
 
-def baselines(corpus: Corpus, n_train: int | None = None, n_eval: int | None = None) -> dict[str, dict[str, Any]]:
-    """`baselines_of` on `train.take(n_train)` and on `take(n_eval)` of every other split of a corpus."""
-    splits = {"train": corpus.splits["train"].take(n_train)}
-    splits |= {s: corpus.splits[s].take(n_eval) for s in ("test", "ood") if s in corpus.splits}
-    splits |= {f"ood:{name}": split.take(n_eval) for name, split in corpus.extra_ood.items()}
-    return baselines_of(corpus.labels, splits)
-
-
-def baselines_of(labels: Sequence[str], splits: Mapping[str, Split]) -> dict[str, dict[str, Any]]:
+def baselines(labels: Sequence[str], splits: Mapping[str, Split]) -> dict[str, dict[str, Any]]:
     """`{"majority": {"test": {n, accuracy, macro_f1}, "ood": ...}, "bag_of_words": {...}}` of a corpus with `labels`.
 
     Both learn from the split `train` and are scored on all others but validation.

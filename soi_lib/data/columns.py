@@ -1,19 +1,26 @@
-"""Which column is the text, the second text, the label, the id: as named, or guessed by its name and said."""
+"""Which column holds what, and what its values mean: texts, ids and labels.
+
+What is special: a column that is not named is guessed by its name, and the guess is reported. Numbers that are equal
+are one class however they are written, and whatever a person may not have meant as a class is a caution with the option
+that settles it.
+"""
 
 from __future__ import annotations
 
+import ast
 import json
 import numbers
-from collections.abc import Iterable, Sequence
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from decimal import Decimal
+from typing import Any
 
 from soi_lib.data.places import DatasetSpec
 from soi_lib.data.table_files import Table, some
 from soi_lib.errors import CorpusError, nearest, raise_all
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 PAIRS = (
     ("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2"), ("text", "text_pair"),
@@ -21,18 +28,12 @@ PAIRS = (
 )  # fmt: skip
 TEXTS = ("text", "utt", "sentence", "utterance", "content", "review", "comment", "message", "tweet", "body", "v2")
 LABELS = (
-    "label",
-    "gold_label",
-    "intent",
-    "sentiment",
-    "airline_sentiment",
-    "labels",
-    "gold",
-    "class",
-    "category",
-    "v1",
-)
+    "label", "gold_label", "intent", "sentiment", "airline_sentiment", "labels", "gold", "class", "category", "v1",
+)  # fmt: skip
 IDS = ("id", "idx", "guid", "pair_id", "pairid")
+NO_LABEL = ("-", "-1", "?", "n/a", "nan", "null")
+"""How files say "no label"; a split in which every row has one of them has hidden labels."""
+_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 OPTIONS = {"text": "--text", "text_pair": "--text-pair", "label": "--label", "id": "--id", "group": "--group"}
 
 
@@ -74,40 +75,41 @@ def choose_columns(table: Table, spec: DatasetSpec) -> tuple[Columns, list[str]]
     parts = [name for name in (columns.text, columns.text_pair, columns.label) if name is not None]
     if len(set(parts)) < len(parts):
         raise CorpusError("one column cannot be two things", where=where, found=str(columns), hint="name others")
-    said = [
+    decisions = [
         f'{part.replace("_", " ")} column: "{found[part]}" '
         + ("(as given)" if part in named else f"(guessed; give {OPTIONS[part]} to choose)")
         for part in ("text", "text_pair", "label", "group")
         if part in found
     ]
     name = columns.id if spec.strict else columns.id or _first(have, IDS)
-    trouble = None if name is None else id_trouble(table, name)
-    if columns.id is not None and trouble is not None:
-        raise trouble
-    how = "as given" if columns.id is not None else "guessed; give --id to choose"
+    problem = None if name is None else id_problem(table, name)
+    if columns.id is not None and problem is not None:
+        raise problem
     if name is None:
-        said.append("ids: row numbers from 0 (give --id to choose a column)")
-    elif trouble is not None:
-        said.append(f'ids: row numbers from 0, as column "{name}" cannot serve ({trouble.what})')
+        decisions.append("ids: row numbers from 0 (give --id to choose a column)")
+    elif problem is not None:
+        decisions.append(f'ids: row numbers from 0, because column "{name}" cannot serve ({problem.what})')
     else:
-        said.append(f'id column: "{name}" ({how})')
-    return replace(columns, id=None if trouble is not None else name), said
+        how = "as given" if columns.id is not None else "guessed; give --id to choose"
+        decisions.append(f'id column: "{name}" ({how})')
+    return replace(columns, id=None if problem is not None else name), decisions
 
 
-def text_columns(have: Iterable[str]) -> list[str]:
-    """The columns that are called as texts are: both of a pair, one, or none."""
-    lower = {name.lower(): name for name in reversed(list(have))}
+def text_columns(have: Sequence[str]) -> list[str]:
+    """The columns that have the usual name of a text: both of a pair, one, or none."""
+    lower = {name.lower(): name for name in reversed(have)}
     pair = next(([lower[a], lower[b]] for a, b in PAIRS if a in lower and b in lower), None)
-    return pair or [lower[name] for name in TEXTS if name in lower][:1]
+    return pair or [name for name in (_first(have, TEXTS),) if name is not None]
 
 
 def _first(have: Sequence[str], names: Sequence[str]) -> str | None:
+    """The column that has the first of these names, in whatever case."""
     lower = {name.lower(): name for name in reversed(have)}
     return next((lower[name] for name in names if name in lower), None)
 
 
 def _missing(table: Table, part: str, free: Sequence[str]) -> CorpusError:
-    """That no column looks like the text or the label, and which may be it: the longest, or that of fewest values."""
+    """No column has a usual name; the hint names the column with the longest texts, or with the fewest labels."""
     hint = "give --separator if the file has several columns"
     if columns := {name: table.frame.loc[:, [name]].iloc[:, 0].astype(str) for name in free}:
         length = {name: values.str.len().mean() * (1 if part == "text" else -1) for name, values in columns.items()}
@@ -118,27 +120,22 @@ def _missing(table: Table, part: str, free: Sequence[str]) -> CorpusError:
     return CorpusError(f"no column looks like the {part}", where=table.where, found=found, hint=hint)
 
 
-def plain(value: Any) -> Any:
-    """12.0 as 12: what a table makes of whole numbers beside missing ones."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
 def text_of(value: Any) -> Any:
-    """A text as it is; a number as a table of text has it; None where there is none."""
-    value = plain(value)
+    """A text as it is, and None where there is none. A number as text: 12.0 as "12", which some formats make of 12."""
     if value is None or value != value:
         return None
+    value = int(value) if isinstance(value, float) and value.is_integer() else value
     return str(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else value
 
 
-def ids_of(column: pd.Series[Any]) -> list[str | None]:
+def ids_of(column: Iterable[Any]) -> list[str | None]:
     """Ids as text, as they are in the file; None where there is none."""
-    values = [plain(value) for value in column]
-    return [None if v is None or v != v or not str(v).strip() else str(v) for v in values]
+    texts = [text_of(value) for value in column]
+    return [None if text is None or not str(text).strip() else str(text) for text in texts]
 
 
-def id_trouble(table: Table, name: str, *, gaps: bool = False) -> CorpusError | None:
-    """Why a column cannot hold the ids: it is not there once, has gaps (unless these may be), or has a value twice."""
+def id_problem(table: Table, name: str, *, gaps: bool = False) -> CorpusError | None:
+    """Why a column cannot hold the ids: it does not exist once, has gaps (unless they may occur), or repeats."""
     if (n := list(table.frame.columns).count(name)) != 1:
         what = f"the column {name!r} appears twice" if n else f"there is no column {name!r}"
         return CorpusError(what, where=table.where, hint="choose another with --id")
@@ -153,3 +150,92 @@ def id_trouble(table: Table, name: str, *, gaps: bool = False) -> CorpusError | 
             hint = "make them unique, or leave out --id"
             return CorpusError(what, where=table.where, found=found, expected="every id once", hint=hint)
     return None
+
+
+# --- labels ----------------------------------------------------------------------------------------------------------
+
+
+def label_order(names: Iterable[str]) -> tuple[str, ...]:
+    """Label names in order: as numbers when all are whole numbers, else by the alphabet."""
+    words = set(names)
+    return tuple(sorted(words, key=int) if all(w.lstrip("-").isdecimal() for w in words) else sorted(words))
+
+
+def label_lists(values: Iterable[Any]) -> list[list[Any]]:
+    """The labels of each row as a list, also where the list is written as text: one, none, or several."""
+    out = []
+    for value in values:
+        if isinstance(value, str) and value.startswith("[") and value.endswith("]"):
+            with suppress(ValueError, SyntaxError, MemoryError, RecursionError):  # not a list after all
+                value = ast.literal_eval(value)
+        out.append(list(value) if hasattr(value, "__len__") and not isinstance(value, str | bytes) else [value])
+    return out
+
+
+def label_texts(lists: Iterable[Sequence[Any]], names: Sequence[str] = ()) -> list[str | None]:
+    """The first label of each row as text, None where there is none.
+
+    `names` are the names that the file itself gives to the numbers 0, 1, ...; -1 then means "no label".
+    """
+    out: list[str | None] = []
+    for labels in lists:
+        value = text_of(labels[0]) if labels else None
+        text = None if value is None else str(value).strip() or None
+        if names and text is not None and re.fullmatch(r"-?\d+", text):
+            text = names[int(text)] if 0 <= int(text) < len(names) else None
+        out.append(text)
+    return out
+
+
+def equal_numbers(names: Iterable[str]) -> dict[str, str]:
+    """The name of each label that is a number: one for all that are equal (1, 1.0 and 01), and 1 for 1.0."""
+    groups: dict[Decimal, list[str]] = defaultdict(list)
+    for name in sorted(set(names)):
+        if _NUMBER.fullmatch(name):
+            groups[Decimal(name)].append(name)
+    out: dict[str, str] = {}
+    for number, group in groups.items():
+        whole = not number % 1 and (len(group) > 1 or "." in group[0])
+        out |= dict.fromkeys(group, str(int(number)) if whole else min(group, key=len))
+    return out
+
+
+def cautions(counts: Mapping[str, int], written: Mapping[str, str]) -> list[str]:
+    """What about the training labels may be unintended, each with the option that settles it.
+
+    counts: rows of each label name; written: the name of each label as the file writes it, but for those that the user
+    named.
+    """
+    found = []
+    forms, cases = defaultdict[str, list[str]](list), defaultdict[str, list[str]](list)
+    for form, name in written.items():
+        forms[name if _NUMBER.fullmatch(form) else ""].append(form)
+    for name, same in forms.items():
+        if name and len(same := sorted(same)) > 1:
+            option = f'--label-names "{same[-1]}=NAME" separates one of them'
+            found.append(f'the labels {_quoted(same)} are equal numbers and one class, "{name}"; {option}')
+    for name in counts:
+        cases[" ".join(name.casefold().split())].append(name)
+    for same in [same for same in cases.values() if len(same) > 1]:
+        first = max(same, key=lambda name: counts[name])
+        options = " ".join(f'--label-names "{name}={first}"' for name in same if name != first)
+        found.append(f"the labels {_quoted(same)} differ in case only; {options} makes them one")
+    for name in [n for n in counts if n.casefold() in NO_LABEL and not set(counts) <= {"-1", "1"}]:
+        out = f'--label-names "{name}=" --drop empty leaves these rows out'
+        found.append(f'the label "{name}" of {counts[name]} rows often means "no label"; {out}')
+    scores = [name for name in counts if _NUMBER.fullmatch(name) and Decimal(name) % 1]
+    if len(scores) * 2 > len(counts):
+        options = f'give another --label, or names: --label-names "{scores[0]}=low"'
+        found.append(f"labels such as {_quoted(scores[:3])} look like scores, each a class of its own; {options}")
+    if single := [name for name, n in counts.items() if n == 1]:
+        out = f'--label-names "{single[0]}=" --drop empty leaves such a row out'
+        found.append(f"labels that only one row has: {_quoted(single[:3])}; {out}")
+    joined = [n for n in counts if len(p := re.split(r"\s*[,;|]\s*", n)) > 1 and all(part in counts for part in p)]
+    if joined:
+        option = f'--label-names "{joined[0]}=NAME" gives one of them'
+        found.append(f"labels such as {_quoted(joined[:3])} look like several in one row; {option}")
+    return [f"caution: {sentence}" for sentence in found]
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return ", ".join(f'"{name}"' for name in names)

@@ -1,9 +1,7 @@
-"""What a corpus is, and the promises that every one of them keeps.
+"""What a corpus is: the splits of one dataset of a comparison, and the card that says where it comes from.
 
-A corpus is four splits of one member of a comparison, plus the card that says where it comes from. The promises
-are checked each time one is built or read: ids are unique, no text (and no group of related texts) stands in two
-splits, no split is empty, training has at least two classes. A subset is drawn by the hash of the ids, so that the
-first 100 examples are always among the first 300, whatever order the rows came in.
+A subset is drawn by the hash of the ids, so that the first 100 examples are always among the first 300, whatever order
+the rows came in.
 """
 
 from __future__ import annotations
@@ -11,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -114,7 +112,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Corpus:
-    """One member of a comparison: label names, splits, card, and a fingerprint of every row.
+    """One dataset of a comparison: label names, splits, card, and a fingerprint of every row.
 
     splits holds at least `train`; extra_ood holds further out-of-distribution sets by name.
     """
@@ -131,41 +129,6 @@ class Corpus:
     def paired(self) -> bool:
         """Whether an example is a pair of texts."""
         return self.splits["train"].text_pair is not None
-
-    def summary(self) -> list[dict[str, Any]]:
-        """One dictionary a split: split, n, groups, mean and longest words, share of each label (0..1)."""
-        out = []
-        for name, split in all_splits(self.splits, self.extra_ood).items():
-            words = [len(t.split()) for t in split.text]
-            if split.text_pair is not None:
-                words = [w + len(t.split()) for w, t in zip(words, split.text_pair, strict=True)]
-            share = np.bincount(split.label, minlength=len(self.labels)) / len(split)
-            out.append(
-                {
-                    "split": name,
-                    "n": len(split),
-                    "groups": len(set(split.group)),
-                    "mean_words": float(np.mean(words)),
-                    "max_words": int(np.max(words)),
-                    "labels": {label: float(s) for label, s in zip(self.labels, share, strict=True)},
-                }
-            )
-        return out
-
-    def examples(self, n: int = 3, split: str = "train") -> list[dict[str, str]]:
-        """n examples to show, of different labels where possible: id, label, text and, for pairs, text_pair."""
-        chosen, order = self.splits[split], id_order(self.splits[split].ids)
-        seen: dict[int, list[int]] = {}
-        for i in order:
-            seen.setdefault(int(chosen.label[i]), []).append(int(i))
-        ranked = sorted((rank, label, i) for label, rows in seen.items() for rank, i in enumerate(rows[:n]))
-        out = []
-        for _, label, i in ranked[:n]:
-            row = {"id": chosen.ids[i], "label": self.labels[label], "text": chosen.text[i]}
-            if chosen.text_pair is not None:
-                row["text_pair"] = chosen.text_pair[i]
-            out.append(row)
-        return out
 
 
 def all_splits(splits: Mapping[str, Split], extra_ood: Mapping[str, Split]) -> dict[str, Split]:
@@ -189,99 +152,3 @@ def fingerprint(
         rows = sorted(zip(ids, split.text, pairs, split.label.tolist(), split.group, strict=True))
         digest.update(json.dumps(rows, ensure_ascii=False).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
-
-
-def make(
-    name: str,
-    comparison: str,
-    labels: tuple[str, ...],
-    splits: Mapping[str, Split],
-    card: Card,
-    extra_ood: Mapping[str, Split] | None = None,
-) -> Corpus:
-    """A checked corpus with its fingerprint; raises CorpusError when a promise of this module is broken."""
-    extra = dict(extra_ood or {})
-    validate(name, labels, splits, extra)
-    ordered = {s: splits[s] for s in SPLITS if s in splits}
-    found = fingerprint(labels, splits, extra, comparison)
-    return Corpus(name, comparison, tuple(labels), ordered, card, found, extra)
-
-
-def validate(name: str, labels: tuple[str, ...], splits: Mapping[str, Split], extra: Mapping[str, Split]) -> None:
-    """Raise CorpusError, naming the split and the example, when a promise of this module is broken."""
-    unknown = sorted(set(splits) - set(SPLITS))
-    if unknown:
-        raise CorpusError("unknown split", where=name, found=unknown[0], expected=", ".join(SPLITS))
-    if "train" not in splits:
-        raise CorpusError("there is no training split", where=name, found=", ".join(splits) or "none")
-    ids: dict[str, str] = {}
-    texts: dict[str, tuple[str, str]] = {}
-    groups: dict[str, str] = {}
-    everything = all_splits(splits, extra)
-    paired = splits["train"].text_pair is not None
-    for split_name, split in everything.items():
-        where = f"{name}/{split_name}"
-        _check_rows(where, split, len(labels), paired)
-        for example, key, group in zip(split.ids, split.keys, split.group, strict=True):
-            if example in ids:
-                raise CorpusError(
-                    f"the id {example!r} is used twice",
-                    where=where,
-                    found=f"it also in {ids[example]}",
-                    expected="every id once",
-                )
-            ids[example] = split_name
-            first, other = texts.setdefault(key, (split_name, example))
-            if first != split_name:
-                raise CorpusError(
-                    f"the text of {example!r} stands in two splits",
-                    where=where,
-                    found=f"the same text as {other!r} of {first}",
-                    expected="no text in two splits",
-                    hint="remove it from one of them",
-                )
-            home = groups.setdefault(group, split_name)
-            if home != split_name:
-                raise CorpusError(
-                    f"the group {group!r} stands in two splits",
-                    where=where,
-                    found=f"it also in {home}",
-                    expected="every group in one split",
-                )
-    if len(labels) < 2 or len(np.unique(splits["train"].label)) < 2:
-        raise CorpusError(
-            "the training split has one class only",
-            where=name,
-            found=f"{labels[int(splits['train'].label[0])]!r}" if labels else "no label",
-            expected="at least two classes",
-            hint="check the label column",
-        )
-
-
-def _check_rows(where: str, split: Split, n_labels: int, paired: bool) -> None:
-    """Lengths, emptiness, label range and empty texts of one split."""
-    if not len(split):
-        raise CorpusError("the split is empty", where=where, expected="at least one example")
-    if (split.text_pair is not None) != paired:
-        raise CorpusError(
-            "some splits hold pairs and others single texts", where=where, expected="the same form in all splits"
-        )
-    bad = np.flatnonzero((split.label < 0) | (split.label >= n_labels))
-    if len(bad):
-        raise CorpusError(
-            f"the label of {split.ids[bad[0]]!r} is out of range",
-            where=where,
-            found=int(split.label[bad[0]]),
-            expected=f"0 to {n_labels - 1}",
-        )
-    for side in (split.text, split.text_pair or []):
-        for example, text in zip(split.ids, side, strict=bool(side)):
-            if not isinstance(text, str) or not text.strip():
-                raise CorpusError(
-                    f"the text of {example!r} is empty", where=where, hint="remove the row, or check the text column"
-                )
-
-
-def card_dict(card: Card) -> dict[str, Any]:
-    """The card as plain JSON values."""
-    return asdict(card)

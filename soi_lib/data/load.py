@@ -1,8 +1,8 @@
-"""The one loader: rows of a file, a folder or the hub become a checked corpus, once, for whoever asks.
+"""The one loader: rows of a file, a folder or the hub become a checked corpus.
 
 What is special: whatever was guessed, chosen or left out is a sentence in `LoadedDataset.decisions`, to be printed
-before anything is trained; whatever cannot be right is refused in one list, with file and row; and the same rows are
-the same corpus, with the same fingerprint, wherever they come from.
+before anything is trained. Whatever cannot be right is refused in one list, with file and row. The same rows are the
+same corpus, with the same fingerprint, wherever they come from.
 """
 
 from __future__ import annotations
@@ -12,12 +12,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from soi_lib.data.columns import choose_columns, id_trouble, ids_of, plain, text_of
+from soi_lib.data.columns import (
+    NO_LABEL,
+    cautions,
+    choose_columns,
+    equal_numbers,
+    id_problem,
+    ids_of,
+    label_lists,
+    label_order,
+    label_texts,
+    text_of,
+)
 from soi_lib.data.dataset import SPLITS, Card, Corpus, Split, fingerprint, id_order, normalise
-from soi_lib.data.labels import NO_LABEL, cautions, equal_numbers, label_lists, label_order, label_text
 from soi_lib.data.places import DatasetSpec, Drop
-from soi_lib.data.splitfiles import tables_of
-from soi_lib.data.splits import assign, hashed
+from soi_lib.data.splits import assign, hashed, tables_of
 from soi_lib.data.table_files import some
 from soi_lib.errors import CorpusError, raise_all
 
@@ -49,20 +58,20 @@ def load_dataset(name: str, spec: DatasetSpec) -> LoadedDataset:
 
     Args:
         name: what it is called in a comparison, in files and in messages.
-        spec: where it is and how to read it; what it does not name is guessed.
+        spec: where it is and how to read it; whatever it does not name is guessed.
 
     Returns:
-        The dataset with the splits `train`, `test` and, where there are such rows, `validation` and `ood`. Without
-        test rows the validation rows are the test split, or else a fifth of the training rows is held out.
+        The dataset with the splits `train`, `test` and, if there are such rows, `validation` and `ood`. Without test
+        rows the validation rows are the test split; without these a fifth of the training rows is held out.
 
     Raises:
-        CorpusError: with all that is wrong, where it is, and the options that help.
+        CorpusError: lists all that is wrong, where it is, and the options that help.
     """
     return _Loading(name, spec).load()
 
 
 class _Loading:
-    """One dataset on its way: what was decided, what is wrong, and how many rows of each split were left out why."""
+    """One dataset while it is read: the decisions, the problems, and why rows of each split were left out, counted."""
 
     def __init__(self, name: str, spec: DatasetSpec) -> None:
         self.name = name
@@ -74,14 +83,15 @@ class _Loading:
         self.label_counts: Counter[str] = Counter()
 
     def load(self) -> LoadedDataset:
-        """All steps, in their order; each adds to the decisions and the problems."""
+        """All steps, in order; each adds to the decisions and the problems."""
         for split, table in self.tables.items():
             if not len(table.frame):
                 found = "a header only" if len(table.frame.columns) else "an empty file"
                 self.refuse(split, "there are no rows", found=found)
         raise_all(self.problems)
-        self.columns, said = choose_columns(self.tables["train"], self.spec)
-        self.decisions += [f"{Path(t.where).name}: {note}" for t in self.tables.values() for note in t.notes] + said
+        self.columns, decisions = choose_columns(self.tables["train"], self.spec)
+        self.decisions += [f"{Path(t.where).name}: {note}" for t in self.tables.values() for note in t.notes]
+        self.decisions += decisions
         rows = {split: self.rows_of(split) for split in self.tables}
         raise_all(self.problems)
         self.choose_test(rows)
@@ -98,65 +108,61 @@ class _Loading:
         return LoadedDataset(self.corpus(rows, labels), self.spec, tuple(self.decisions))
 
     def refuse(self, split: str, what: str, **parts: Any) -> None:
-        """Add a problem of the rows of a split; parts as in `SoiError`."""
+        """Add a problem with the rows of a split; `parts` as in `SoiError`."""
         self.problems.append(CorpusError(what, where=self.tables.get(split, self.tables["train"]).where, **parts))
 
     def is_given(self, split: str) -> bool:
-        """Whether a split must be there and have labels: the training rows, and what the spec names."""
+        """Whether a split must have labels: the training rows, and what the spec names."""
         return split == "train" or split in self.spec.splits or getattr(self.spec, split, None) is not None
 
     def leave_out(self, split: str, rows: pd.DataFrame, bad: Any, kind: Drop, why: str, expected: str) -> pd.DataFrame:
-        """The rows without the `bad` ones, which are counted; where they are not to be dropped, a problem."""
+        """The rows without the `bad` ones, which are counted; a problem unless the spec says to drop this kind."""
         n = int(bad.sum())
-        home = split if split in self.tables else "train"
+        source = split if split in self.tables else "train"  # rows that were held out come from the training rows
         if n and kind not in self.spec.drop:
-            found = f"{n}: {some([self.tables[home].row(i) for i in rows['row'][bad].head(6)], n)}"
+            found = f"{n}: {some([self.tables[source].row(i) for i in rows['row'][bad].head(6)], n)}"
             hint = f"correct them, or leave them out with --drop {kind} (in a profile drop: [{kind}])"
             self.refuse(split, f"rows {why}", found=found, expected=expected, hint=hint)
         elif n and n == len(rows):
             self.refuse(split, f"no row is left: {n} rows {why}", expected=expected, hint="give other rows")
-        self.left_out[home] += Counter({why: n})
+        self.left_out[source] += Counter({why: n})
         return rows[~bad] if n else rows
 
     def rows_of(self, split: str) -> pd.DataFrame:
         """Columns row (from 0), id, text, [text_pair], label and written (None where there is none), [group].
 
-        `label` has the name that the file gives to a number, `written` the number itself. A column that is not there is
-        a problem, but for labels of rows that were not given as test rows: these are hidden.
+        `label` has the name that the file gives to a number, `written` the number itself. A missing column is a
+        problem, except for the labels of rows that were not named as test rows: they count as hidden.
         """
         import pandas as pd
 
         table, columns = self.tables[split], self.columns
         frame, n = table.frame, len(table.frame)
-        values: dict[str, list[Any]] = {}
-        for part, name in asdict(columns).items():
+        parts: dict[str, Any] = {"row": range(n), "id": [f"{i:06d}" for i in range(n)]}
+        if columns.id is not None and (problem := id_problem(table, columns.id)) is not None:
+            self.decisions.append(f"ids of the {split} rows: row numbers from 0 ({problem.what})")
+        elif columns.id is not None:
+            parts["id"] = ids_of(frame[columns.id])
+        values: dict[str, list[Any]] = {"label": [None] * n}
+        for part in ("text", "text_pair", "label", "group"):
+            name = getattr(columns, part)
             if name is not None and name in frame:
                 values[part] = list(frame[name])
-            elif name is not None and part == "label" and not self.is_given(split):
-                values[part] = [None] * n
-            elif name is not None and part != "id":
-                what, have = f"the {split} rows lack a column of the training rows", [str(c) for c in frame.columns]
-                self.refuse(split, what, found=some(have) or "no column", expected=repr(name), hint="rename it there")
-        ids: list[Any] = [f"{i:06d}" for i in range(n)]
-        if columns.id is not None and (trouble := id_trouble(table, columns.id)) is not None:
-            self.decisions.append(f"ids of the {split} rows: row numbers from 0 ({trouble.what})")
-        elif columns.id is not None:
-            ids = ids_of(frame[columns.id])
-        parts: dict[str, Any] = {"row": range(n), "id": ids}
-        parts |= {part: [text_of(v) for v in values[part]] for part in ("text", "text_pair") if part in values}
-        lists = label_lists(values.get("label", []))
-        for row in [row for row, one in enumerate(lists) if len(one) > 1][:1]:
+            elif name is not None and (part != "label" or self.is_given(split)):
+                what, found = f"the {split} rows lack a column of the training rows", some(list(frame.columns))
+                self.refuse(split, what, found=found, expected=repr(name), hint="rename it there")
+        parts |= {part: [text_of(value) for value in values[part]] for part in ("text", "text_pair") if part in values}
+        if "group" in values:
+            parts["group"] = [str(text_of(value)) for value in values["group"]]
+        lists = label_lists(values["label"])
+        for row in [row for row, labels in enumerate(lists) if len(labels) > 1][:1]:
             what, found = f"column {columns.label!r} has several labels a row", f"{lists[row]} in {table.row(row)}"
             self.refuse(split, what, found=found, expected="one label a row", hint="give another --label")
-        single = [one[0] if one else None for one in lists]
-        parts["written"] = [label_text(value) for value in single]
-        parts["label"] = [label_text(value, table.names.get(columns.label, ())) for value in single]
-        if "group" in values:
-            parts["group"] = [str(plain(value)) for value in values["group"]]
-        return pd.DataFrame(parts, dtype=object) if not self.problems else pd.DataFrame()
+        written, label = label_texts(lists), label_texts(lists, table.names.get(columns.label, ()))
+        return pd.DataFrame(parts | {"written": written, "label": label}, dtype=object)
 
     def choose_test(self, rows: dict[str, pd.DataFrame]) -> None:
-        """Splits whose labels are all hidden are left out; without test rows the validation rows are tested on."""
+        """Leave out splits whose labels are all hidden; without test rows, test on the validation rows."""
         known = set(rows["train"]["label"])
         for split in [s for s in rows if not self.is_given(s)]:
             labels = set(rows[split]["label"])
@@ -170,7 +176,7 @@ class _Loading:
             self.left_out["test"] = Counter()
 
     def name_labels(self, rows: dict[str, pd.DataFrame]) -> None:
-        """Give every label its name: one for equal numbers, then what the spec says of its value or of its name."""
+        """Name every label: equal numbers get one name, then the spec may rename the value or the name."""
         equal = equal_numbers(name for part in rows.values() for name in part["label"].dropna())
         names, unnamed = self.spec.labels, set()
         for split, part in rows.items():
@@ -189,7 +195,7 @@ class _Loading:
             self.refuse("train", "labels have no name", found=found_in, expected=some(list(names)), hint=hint)
 
     def drop_incomplete_rows(self, split: str, rows: pd.DataFrame) -> pd.DataFrame:
-        """Rows that have texts and a label, with their `key` (by which repetitions are found) and `group`."""
+        """Rows with texts and a label, and with a `key` (equal for equal texts) and a `group`."""
         for part in [p for p in ("text", "text_pair", "label") if p in rows]:
             bad = ~rows[part].map(_is_text).astype(bool)
             expected = f"a value in column {getattr(self.columns, part)!r}, of valid Unicode"
@@ -201,7 +207,7 @@ class _Loading:
         return rows if "group" in rows else rows.assign(group=[hashed(key, "file")[:16] for key in rows["key"]])
 
     def check_training(self, rows: pd.DataFrame) -> None:
-        """Refuse what nobody can train on: hardly any rows, one class, a label of its own for every row."""
+        """Refuse what cannot be trained on: too few rows, one class, a different label for nearly every row."""
         self.label_counts = Counter(rows["label"])
         classes, column = len(self.label_counts), f"column {self.columns.label!r}"
         if len(rows) < FEWEST and not self.problems:
@@ -215,7 +221,7 @@ class _Loading:
             self.refuse("train", what, found=found, expected="labels that several rows share", hint=hint)
 
     def take_rows(self, rows: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
-        """At most `rows` of each split, by the hash of their text: the same ones in whatever order they come."""
+        """At most `rows` rows of each split, by a hash of the text: the same rows in any order of the file."""
         n = self.spec.rows
         for split in [s for s in rows if n is not None and n < len(rows[s])]:
             self.decisions.append(f"{n} of {len(rows[split])} {split} rows are used, by a hash of their text (--rows)")
@@ -223,32 +229,33 @@ class _Loading:
         return rows
 
     def hold_out(self, train: pd.DataFrame) -> dict[str, pd.DataFrame]:
-        """Training rows divided into train and test by the hash of text or group; equal texts stay together."""
+        """Divide the training rows into train and test by a hash of text or group; equal texts stay together."""
         codes = {label: i for i, label in enumerate(label_order(train["label"]))}
         groups = train["group"] if self.columns.group else train["key"].map(lambda key: hashed(key, "held out"))
         shares = {"train": 1 - HELD_OUT, "test": HELD_OUT}
-        home = assign(groups.to_numpy(), train["label"].map(codes).to_numpy(), shares, "held out")
-        held, by = int((home == "test").sum()), "group" if self.columns.group else "text"
+        split = assign(groups.to_numpy(), train["label"].map(codes).to_numpy(), shares, "held out")
+        held, by = int((split == "test").sum()), "group" if self.columns.group else "text"
         self.decisions.append(
             f"no test rows: {held} of {len(train)} rows ({held / len(train):.0%}) are held out for testing, evenly "
             f"over the labels by a hash of the {by}: the same rows every time"
         )
-        return {split: train[home == split] for split in shares}
+        return {name: train[split == name] for name in shares}
 
     def drop_unknown_labels(self, split: str, rows: pd.DataFrame, labels: tuple[str, ...]) -> pd.DataFrame:
-        """Rows whose label the training data contain; those that only --rows took away are left out without asking."""
+        """Rows whose label the training data contain. Labels that --rows removed from them are no problem."""
         bad = ~rows["label"].isin(labels)
         lost = bad & rows["label"].isin(list(self.label_counts))
-        self.left_out[split if split in self.tables else "train"] += Counter({"with labels not taken": int(lost.sum())})
+        self.left_out[split if split in self.tables else "train"] += Counter(
+            {"with labels that --rows left out": int(lost.sum())}
+        )
         unknown = label_order(rows["label"][bad & ~lost])
         why = f"with labels that the training data do not contain ({some([repr(label) for label in unknown])})"
         expected = some([repr(label) for label in labels])
         return self.leave_out(split, rows[~lost], bad[~lost], "unknown-labels", why, expected)
 
     def drop_cross_split_duplicates(self, rows: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
-        """No text, and no group, in two splits: it stays in the earlier one."""
-        texts, groups = set[str](), set[str]()
-        out = {}
+        """Keep a text or a group that occurs in several splits in the first of them only."""
+        texts, groups, out = set[str](), set[str](), {}
         for split in [s for s in SPLITS if s in rows]:
             bad = rows[split]["key"].isin(texts) | rows[split]["group"].isin(groups)
             why = "whose text occurs in an earlier split"
@@ -258,21 +265,21 @@ class _Loading:
         return out
 
     def count_rows(self, rows: dict[str, pd.DataFrame]) -> None:
-        """Say how many rows were read, used and left out, and what about them may not be meant so."""
+        """Report how many rows were read, used and left out, and what about them may be unintended."""
         for split, table in self.tables.items():
             n = len(rows[split]) + (len(rows["test"]) if split == "train" and "test" not in self.tables else 0)
             why = "".join(f"; left out: {count} {why}" for why, count in self.left_out[split].items() if count)
             self.decisions.append(f"{Path(table.where).name}: {len(table.frame)} rows read, {n} used{why}")
         repeated = rows["train"].groupby("key")["label"].agg(["size", "nunique"])
-        many, apart = int((repeated["size"] > 1).sum()), int((repeated["nunique"] > 1).sum())
+        many, conflicting = int((repeated["size"] > 1).sum()), int((repeated["nunique"] > 1).sum())
         if many:
-            also = f", {apart} of them with different labels" if apart else ""
+            also = f", {conflicting} of them with different labels" if conflicting else ""
             self.decisions.append(f"note: {many} training texts occur more than once{also}")
         written = {form: name for form, name in self.label_names.items() if form not in self.spec.labels}
         self.decisions += cautions(self.label_counts, written)
 
     def corpus(self, rows: dict[str, pd.DataFrame], labels: tuple[str, ...]) -> Corpus:
-        """The rows as a corpus. What a corpus promises was checked above, so it is not checked again."""
+        """The rows as a corpus."""
         codes = {label: i for i, label in enumerate(labels)}
         splits = {s: Split.from_frame(part.assign(label=part["label"].map(codes))) for s, part in rows.items()}
         options = {name: getattr(self.spec, name) for name in ("separator", "encoding", "header")}
@@ -280,8 +287,8 @@ class _Loading:
             title=self.name,
             question=f"Which label does {self.columns.label!r} have?",
             origin=self.origin,
-            licence="as the owner says",
-            language="as the owner says",
+            licence="not recorded",
+            language="not recorded",
             construction=f"read as it is; columns {self.columns}",
             group_by=f"column {self.columns.group!r}" if self.columns.group else "the text",
             ood="as given" if "ood" in splits else "none",
@@ -292,7 +299,7 @@ class _Loading:
 
 
 def _is_text(value: Any) -> bool:
-    """Whether a value is a text that can be encoded (half a surrogate pair cannot) and is not blank."""
+    """Whether a value is a text that is not blank and can be encoded (half a surrogate pair cannot)."""
     try:
         return isinstance(value, str) and bool(value.strip()) and (value.isascii() or bool(value.encode()))
     except UnicodeEncodeError:

@@ -1,8 +1,8 @@
-"""A person's own file beside a training: find the rows that were trained on, see that they are those, copy them.
+"""A user's own file after a training: find the rows that were trained on, check that they are unchanged, copy them.
 
 What is special: a run keeps how its ids were made, and the label and a fingerprint of the text of every row. So a file
-that was sorted since is matched by its texts, and one that was edited is refused. A copy of a text file holds the very
-characters of the rows.
+that was sorted since is matched by its texts, and one that was edited is refused. A copy of a text file holds exactly
+the characters of the rows.
 """
 
 from __future__ import annotations
@@ -21,9 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from soi_lib import files
-from soi_lib.data.columns import IDS, id_trouble, ids_of, text_columns, text_of
+from soi_lib.data.columns import IDS, equal_numbers, id_problem, ids_of, label_lists, label_texts, text_columns, text_of
 from soi_lib.data.dataset import Corpus, Split
-from soi_lib.data.labels import equal_numbers, label_lists, label_text
 from soi_lib.data.table_files import Table, kind_of, read_table
 from soi_lib.errors import AlignmentError, CorpusError, SoiError, nearest, raise_all
 
@@ -45,8 +44,8 @@ class TrainedRows:
 class Matched:
     """Where the examples of dynamics are in a file.
 
-    rows (n,) int64: the row (from 0) of each id asked for; by: how they were found, for a person; keys: the ids as the
-    file has them; text: the columns of text (both of a pair).
+    rows (n,) int64: the row (from 0) of each id asked for; by: how the rows were found; keys: the ids as the file has
+    them; text: the columns of text (both of a pair).
     """
 
     path: Path
@@ -102,24 +101,24 @@ def match(
     name = column or known.get("id")
     if name is None and trained is None:
         named = (c for c in have if c.lower() in IDS)
-        name = next((c for c in named if id_trouble(table, c) is None), None)
+        name = next((c for c in named if id_problem(table, c) is None), None)
     if column is not None or name in have:
-        raise_all([trouble] if (trouble := id_trouble(table, str(name), gaps=True)) is not None else [])
+        raise_all(problem for problem in (id_problem(table, str(name), gaps=True),) if problem is not None)
     by, keys = f"column {name!r}", wanted
     if name is None or name not in have:
         by, keys = "row numbers from 0", [str(int(i)) if i.isdecimal() else i for i in wanted]
     now = ids_of(table.frame[name]) if by.startswith("column") else map(str, range(len(table.frame)))
-    place = {key: row for row, key in enumerate(now) if key is not None}
-    rows = [place.get(key) for key in keys]
+    row_of = {key: row for row, key in enumerate(now) if key is not None}
+    rows = [row_of.get(key) for key in keys]
     texts = [name for part in ("text", "text_pair") if (name := known.get(part)) in have] or _texts(table)
     if trained is not None and (moved := _moved(table, texts, trained, wanted, rows)):
-        by = "text and label, as the rows are not where they were when they were trained on"
+        by = "text and label, because the order of the rows has changed since the training"
         rows = [moved.get(i, row) for i, row in enumerate(rows)]
     missing = [i for i, row in enumerate(rows) if row is None]
     if missing:
         found = f"{wanted[missing[0]]!r} first"
-        if len(missing) == len(wanted) and place:
-            found = f"{wanted[0]!r} in the dynamics and {next(iter(place))!r} in the file, for example"
+        if len(missing) == len(wanted) and row_of:
+            found = f"{wanted[0]!r} in the dynamics and {next(iter(row_of))!r} in the file, for example"
         what = f"{len(missing)} of the {len(wanted)} ids are not in the file ({by})"
         hint = "give the file that was trained on, and with --id the column of its ids"
         raise AlignmentError(what, where=path, found=found, hint=hint)
@@ -127,11 +126,11 @@ def match(
 
 
 def _texts(table: Table) -> list[str]:
-    """The columns that are called as texts are, else the one with the longest texts, if it has two words or more."""
+    """The columns that have the usual name of a text, else the one with the longest texts of two words or more."""
     frame = table.frame.loc[:, ~table.frame.columns.duplicated()]
     words = {str(name): frame[name].astype(str).str.count(r"\S+").mean() for name in frame if len(frame)}
     longest = max(words, key=words.__getitem__, default="")
-    return text_columns(words) or ([longest] if words.get(longest, 0) >= 2 else [])
+    return text_columns(list(words)) or ([longest] if words.get(longest, 0) >= 2 else [])
 
 
 # --- what a run keeps of its rows -----------------------------------------------------------------------------------
@@ -148,8 +147,8 @@ def save_trained_rows(path: Path, corpus: Corpus, split: Split) -> None:
     import pyarrow.parquet as pq
 
     sides = [split.text] if split.text_pair is None else [split.text, split.text_pair]
-    marks = pa.array([_fingerprint(*texts) for texts in zip(*sides, strict=True)], pa.uint64())
-    table = pa.table({"id": split.ids.tolist(), "text": marks, "label": [corpus.labels[i] for i in split.label]})
+    texts = pa.array([_fingerprint(*row) for row in zip(*sides, strict=True)], pa.uint64())
+    table = pa.table({"id": split.ids.tolist(), "text": texts, "label": [corpus.labels[i] for i in split.label]})
     path.parent.mkdir(parents=True, exist_ok=True)
     with files.replacing(path) as tmp:
         about = {_READING: json.dumps(corpus.card.reading)}
@@ -170,12 +169,12 @@ def trained_rows(dynamics: Path) -> TrainedRows | None:
 
 
 def check_same_rows(first: Path, second: Path) -> None:
-    """Raise AlignmentError when two runs call different rows by the same ids; nothing is known of other dynamics."""
+    """Raise AlignmentError when the same ids are different rows in two runs; dynamics from elsewhere always pass."""
     one, two = trained_rows(first), trained_rows(second)
     common = [i for i in one.rows if i in two.rows] if one is not None and two is not None else []
     other = [i for i in common if one.rows[i] != two.rows[i]]  # type: ignore[union-attr]
     if other:
-        what, found = f"{len(other)} of {len(common)} ids are other rows in the two runs", f"{other[0]!r} first"
+        what, found = f"{len(other)} of {len(common)} ids are different rows in the two runs", f"{other[0]!r} first"
         hint = "compare runs that were trained on the same file"
         raise AlignmentError(what, where=second, found=found, hint=hint)
 
@@ -183,32 +182,30 @@ def check_same_rows(first: Path, second: Path) -> None:
 def _moved(
     table: Table, texts: Sequence[str], trained: TrainedRows, ids: Sequence[str], rows: Sequence[int | None]
 ) -> dict[int, int]:
-    """Where the examples (by position in `ids`) are whose row is not as it was trained on. Raises AlignmentError."""
+    """The new rows of examples (by position in `ids`) whose row is not as it was trained on. Raises AlignmentError."""
     frame, label = table.frame, trained.reading["columns"]["label"]
     sides = [[str(text_of(value)) for value in frame[name]] for name in texts]
-    marks = [_fingerprint(*row) for row in zip(*sides, strict=True)] if sides else [0] * len(frame)
+    prints = [_fingerprint(*row) for row in zip(*sides, strict=True)] if sides else [0] * len(frame)
     labels: list[str | None] = [None] * len(frame)  # not compared where there is no such column
     if label in frame:
-        given, names = table.names.get(label, ()), trained.reading["labels"]
-        values = [one[0] if one else None for one in label_lists(list(frame[label]))]
-        shown = [label_text(value, given) for value in values]
+        lists, names = label_lists(frame[label]), trained.reading["labels"]
+        shown = label_texts(lists, table.names.get(label, ()))
         equal = equal_numbers(label for label in shown if label is not None)
-        written = [label_text(value) for value in values]
-        labels = [names.get(w, equal.get(str(s), s)) for w, s in zip(written, shown, strict=True)]
+        labels = [names.get(w, equal.get(str(s), s)) for w, s in zip(label_texts(lists), shown, strict=True)]
     then = [trained.rows.get(key, (-1, "")) for key in ids]
     wanted = [(text, name if label in frame else None) for text, name in then]
-    now = list(zip(marks, labels, strict=True))
-    stayed = {row for row, was in zip(rows, wanted, strict=True) if row is not None and now[row] == was}
-    place: dict[tuple[int, str | None], list[int]] = defaultdict(list)
-    for number in reversed(range(len(frame))):
-        if number not in stayed:
-            place[now[number]].append(number)
-    gone = [i for i, row in enumerate(rows) if row not in stayed]
-    moved = {i: place[wanted[i]].pop() for i in gone if place.get(wanted[i])}
-    if lost := [i for i in gone if i not in moved]:
+    now = list(zip(prints, labels, strict=True))
+    same = {row for row, was in zip(rows, wanted, strict=True) if row is not None and now[row] == was}
+    others: dict[tuple[int, str | None], list[int]] = defaultdict(list)
+    for row in reversed(range(len(frame))):
+        if row not in same:
+            others[now[row]].append(row)
+    changed = [i for i, row in enumerate(rows) if row not in same]
+    moved = {i: others[wanted[i]].pop() for i in changed if others.get(wanted[i])}
+    if lost := [i for i in changed if i not in moved]:
         (text, name), key = then[lost[0]], ids[lost[0]]
         what = f"{len(lost)} of the {len(ids)} rows are not as they were trained on"
-        other = next((one for mark, one in now if mark == text), None)
+        other = next((new for found, new in now if found == text), None)
         found = f"no row with the text of id {key!r}"
         found = found if other is None else f"the label {other!r} for id {key!r}, which was trained as {name!r}"
         hint = "give the file that was trained on, or train on this one"

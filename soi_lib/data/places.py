@@ -1,7 +1,7 @@
-"""Where a dataset or a model is, and how its rows are to be read: plain values, as a profile or a command has them.
+"""Where a dataset or a model is, and how to read its rows: plain values, as a profile or a command has them.
 
-What is special: whatever goes wrong between here and the hub (no network, another commit, a missing configuration)
-becomes one line that says what to do. Nothing of a repository is run.
+What is special: whatever goes wrong between here and the hub (no network, a wrong commit, a missing configuration)
+becomes one line that says what to do. No code of a repository is run.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Place(BaseModel):
     @field_validator("revision", mode="before")
     @classmethod
     def _commit(cls, value: Any) -> str | None:
-        # without quotes YAML reads a commit of digits only as a number
+        # without quotes YAML reads a commit that has only digits as a number
         if value is not None and not (isinstance(value, str) and _COMMIT.fullmatch(value)):
             raise ValueError("a revision is a commit of 7 to 40 hex digits, in quotes")
         return value
@@ -43,7 +43,7 @@ class Place(BaseModel):
     @model_validator(mode="after")
     def _one_place(self) -> Place:
         if self.hub and self.path:
-            raise ValueError("both hub and path are given; one of them")
+            raise ValueError("give hub or path, not both")
         return self
 
     def __str__(self) -> str:
@@ -53,16 +53,15 @@ class Place(BaseModel):
 class DatasetSpec(Place):
     """Where a dataset is, and how to read it.
 
-    `path` is a file or a folder; `test` and `ood` are further files. `splits` names the splits there (several
-    candidates, the first that exists counts); the usual names are known without it, a split that is named must
-    exist, and one that is given as an empty list is left out. `text`, `text_pair`, `label`, `id`, `group` are
-    columns, guessed where they are not named; ids are row numbers from 0 where no column serves. `labels` gives
-    names to the values of the label column (several values may have one name, and an empty name means "no label").
-    `strict` is for profiles: ids are not guessed, and where labels have names every value must have one. `drop`
-    leaves rows out instead of refusing them: texts that occur in an earlier split, rows without text or label,
-    labels that the training data do not contain. `rows` takes so many rows of each split. `separator`, `encoding`
-    and `header` are of text files, `config` is the configuration of a hub dataset; `note` says why a place is
-    missing.
+    `path` is a file or a folder; `test` and `ood` are further files. `splits` names the splits there (of several
+    candidates the first that exists); the usual names need not be given. A split that is named must exist, and one
+    that is given as an empty list is left out. `text`, `text_pair`, `label`, `id` and `group` are columns, guessed if
+    they are not named; ids are row numbers from 0 if there is no such column. `labels` gives names to the values of the
+    label column (several values may share a name, and an empty name means "no label"). `strict` is for profiles: ids
+    are not guessed, and if labels have names every value must have one. `drop` leaves rows out instead of refusing
+    them: texts that occur in an earlier split, rows without text or label, labels that the training data do not
+    contain. `rows` takes at most so many rows of each split. `separator`, `encoding` and `header` are for text files,
+    `config` is the configuration of a hub dataset, and `note` says why a place is missing.
     """
 
     test: str | None = None
@@ -94,12 +93,12 @@ class DatasetSpec(Place):
         return {str(k): v if v is None else str(v) for k, v in value.items()} if isinstance(value, dict) else value
 
     def identity(self) -> str:
-        """Canonical JSON of all that decides which rows come of it, without paths."""
+        """Canonical JSON of all that decides which rows are read, without paths."""
         return json.dumps(self.model_dump(exclude={"path", "test", "ood", "note"}), sort_keys=True)
 
 
 def local(name: str, spec: DatasetSpec) -> DatasetSpec:
-    """`spec`, or the folder `name` in the folder SOI_DATA, where there is one, in place of a hub dataset."""
+    """`spec`, or for a hub dataset the folder `name` in the folder SOI_DATA, if there is one."""
     folder = Path(os.environ.get("SOI_DATA") or os.devnull) / name
     if spec.hub is None or not folder.is_dir():
         return spec
@@ -107,7 +106,7 @@ def local(name: str, spec: DatasetSpec) -> DatasetSpec:
 
 
 def hub_name(text: str) -> tuple[str, str | None] | None:
-    """(name, commit or None) when `text` reads as `owner/name` or `owner/name@commit` and not as a path; else None."""
+    """(name, commit or None) if `text` is of the form `owner/name` or `owner/name@commit` and not a path; else None."""
     path, found = Path(text).expanduser(), _HUB.fullmatch(text)
     looks_like_a_file = re.search(r"\.(csv|tsv|tab|txt|jsonl?|ndjson|parquet|xlsx|gz)$", text, re.IGNORECASE)
     if found is None or text.startswith(".") or path.exists() or path.parent.is_dir() or looks_like_a_file:
@@ -116,17 +115,17 @@ def hub_name(text: str) -> tuple[str, str | None] | None:
 
 
 def commit_of(hub: str, revision: str | None, kind: Literal["dataset", "model"], error: type[SoiError]) -> str:
-    """The whole hash of a commit that may be given in short; of the newest for None. Asks the hub; raises `error`."""
+    """The full hash of a commit that may be abbreviated; of the newest for None. Asks the hub; raises `error`."""
     if revision is not None and len(revision) == 40:
         return revision
     try:
         from huggingface_hub import HfApi
 
         found = str(HfApi().repo_info(hub, repo_type=kind, revision=revision).sha)
-    except Exception as failure:  # the library lets through whatever its own libraries raise
+    except Exception as failure:  # huggingface_hub passes on whatever its own libraries raise
         raise unreachable(Place(hub=hub, revision=revision), failure, error) from failure
     if not found.startswith(revision or ""):
-        raise error("the commit is not there", where=hub, found=found[:12], expected=revision)
+        raise error("there is no such commit", where=hub, found=found[:12], expected=revision)
     return found
 
 

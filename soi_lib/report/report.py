@@ -137,7 +137,7 @@ def _of_own(folder: Path) -> Subject:
 
 
 def _of_run(run: StoredRun) -> Subject:
-    from soi_lib.data.catalog import load
+    from soi_lib.data.cache import load
 
     texts = {}
     for name in run.setting:

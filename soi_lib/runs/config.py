@@ -28,7 +28,7 @@ from pydantic import (
 
 from soi_lib.data.places import DatasetSpec
 from soi_lib.errors import ProfileError, nearest
-from soi_lib.models.hub import EncoderSource
+from soi_lib.models.encoder import EncoderSource
 
 NAME = r"\w[\w.-]*"
 """What the name of a dataset or an encoder may be, in any script: it becomes the name of files."""

@@ -32,8 +32,7 @@ from soi_lib.errors import (
     nearest,
     raise_all,
 )
-from soi_lib.models.encoder import ENCODERS, encoder_card, encoder_dir, fingerprint
-from soi_lib.models.hub import EncoderSource, bring
+from soi_lib.models.encoder import ENCODERS, EncoderSource, download, encoder_card, encoder_dir, fingerprint
 from soi_lib.runs.config import NAME, ComparisonPlan, DataSizes, Profile, Setting, Training, load_profile
 from soi_lib.runs.costs import BYTES_A_PARAMETER
 from soi_lib.runs.results import Results
@@ -357,7 +356,7 @@ def _encoder(model: str, old: Profile | None) -> tuple[str, EncoderSource | None
         source = _hub_encoder(*hub, old)
     name = re.sub(r"[^\w.-]", "-", (source.hub or path.resolve().name).rpartition("/")[2]).lstrip(".-_") or "model"
     name = f"own-{name}" if name in ENCODERS else name
-    return name, source, bring(name, source)
+    return name, source, download(name, source)
 
 
 def _hub_encoder(hub: str, commit: str | None, old: Profile | None) -> EncoderSource:

@@ -109,7 +109,7 @@ class Results:
 
     def corpus(self, member: str) -> Corpus:
         """The corpus that the runs of `member` were trained on, by its fingerprint. Raises CorpusError."""
-        from soi_lib.data.catalog import load
+        from soi_lib.data.cache import load
 
         run = self.run(self.settings_with(member)[0])
         return load(member, run.manifest["identity"]["fingerprints"][f"corpus/{member}"])

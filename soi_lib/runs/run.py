@@ -19,7 +19,7 @@ import numpy as np
 from soi_lib import files
 from soi_lib.analysis.soi import categorize, soi_counts
 from soi_lib.analysis.statistics import accuracy, macro_f1
-from soi_lib.data.catalog import load
+from soi_lib.data.cache import load
 from soi_lib.data.dataset import Corpus, Split
 from soi_lib.data.match import save_trained_rows
 from soi_lib.errors import StoreError
@@ -172,7 +172,7 @@ def _keep(store: RunStore, key: str, ready: Prepared, result: TrainResult) -> No
 
 
 def _train_and_store(spec: RunSpec, store: RunStore, progress: Progress | None) -> StoredRun:
-    from soi_lib.data.baselines import baselines_of
+    from soi_lib.data.baselines import baselines
 
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
     ready = prepare(spec)
@@ -183,7 +183,7 @@ def _train_and_store(spec: RunSpec, store: RunStore, progress: Progress | None) 
             "n": len(splits[member]["train"]),
             "soi": soi_counts(categorize(result.dynamics[member])),
             **{name: scores(p) for name, p in result.predictions[member].items()},
-            **baselines_of(ready.corpora[member].labels, splits[member]),
+            **baselines(ready.corpora[member].labels, splits[member]),
             "tokens": {n: round(float(tokens[member, n].lengths.mean()), 2) for n in splits[member]},
             "truncated": {n: tokens[member, n].truncated for n in splits[member]},
         }

@@ -198,7 +198,7 @@ def plan(
     Builds the corpora and the encoders' directories if the cache does not have them, since keys contain their
     fingerprints; those that the profile itself names are downloaded from where it says.
     """
-    from soi_lib.data.splitfiles import check_place
+    from soi_lib.data.splits import check_place
 
     device, only = resolve_device(device), tuple(only)
     precision = precision or os.environ.get("SOI_PRECISION")
@@ -215,17 +215,14 @@ def plan(
 
 def _runs_of(profile: Profile, comparison: Comparison, device: str, precision: str | None) -> list[RunSpec]:
     """The runs of one comparison."""
-    from soi_lib.data import sources
-    from soi_lib.data.cache import keep
-    from soi_lib.data.catalog import load
-    from soi_lib.models.encoder import encoder_dir, fingerprint
-    from soi_lib.models.hub import bring
+    from soi_lib.data.cache import keep, load, load_spec
+    from soi_lib.models.encoder import download, encoder_dir, fingerprint
     from soi_lib.training.version import ENGINE_VERSION
 
     part, training = profile.comparisons[comparison], profile.training_of(comparison)
     own = profile.encoders.get(part.encoder)
-    folder = encoder_dir(part.encoder) if own is None else bring(part.encoder, own)
-    corpora = {m: sources.load(m, profile.corpora[m]) if m in profile.corpora else keep(load(m)) for m in part.members}
+    folder = encoder_dir(part.encoder) if own is None else download(part.encoder, own)
+    corpora = {m: load_spec(m, profile.corpora[m]) if m in profile.corpora else keep(load(m)) for m in part.members}
     if comparison == "task":
         _heads_apart(corpora)
     prints = {f"corpus/{dataset}": corpus.fingerprint for dataset, corpus in corpora.items()}

@@ -151,7 +151,7 @@ BAD = {
     "a broken row": (
         "text,label\na,b\nc\n",
         (),
-        r"bad.csv: rows have another number of fields than the header; found 1 in line 3, expected 2",
+        r"bad.csv: rows do not have as many fields as the header; found 1 in line 3, expected 2",
     ),
     "ids that repeat": (
         "id,text,label\n" + "".join(f"{i // 2},t{i},{'ab'[i % 2]}\n" for i in range(20)),

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from soi_lib.data.dataset import Split, fingerprint, id_order, make, normalise
+from paper.datasets.building import make
+from soi_lib.data.dataset import Split, fingerprint, id_order, normalise
 from soi_lib.errors import CorpusError
 
 from .conftest import CARD, split_of
@@ -131,11 +132,3 @@ def test_the_fingerprint_sees_every_change_but_not_the_order(parts, change):
     assert fingerprint(("no", "yes"), parts | {"train": train.rows(np.arange(8)[::-1])}, {}) == before
     assert fingerprint(("no", "yes"), parts | {"train": changed(train, 4, **change)}, {}) != before
     assert fingerprint(("yes", "no"), parts, {}) != before
-
-
-def test_summary_and_examples(parts):
-    corpus = make("small", "user", ("no", "yes"), parts, CARD)
-    row = corpus.summary()[0]
-    assert (row["split"], row["n"], row["groups"], row["mean_words"], row["max_words"]) == ("train", 8, 8, 4.0, 4)
-    assert row["labels"] == {"no": 0.5, "yes": 0.5}
-    assert {e["label"] for e in corpus.examples(2)} == {"no", "yes"}

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from paper.datasets import COMPARISONS, load
-from soi_lib.data.dataset import SPLITS, Corpus, all_splits, normalise, validate
+from paper.datasets.building import validate
+from soi_lib.data.dataset import SPLITS, Corpus, all_splits, normalise
 
 MEMBERS = [name for names in COMPARISONS.values() for name in names]
 CHILD = """
@@ -81,7 +82,6 @@ def test_the_card_says_what_a_reader_needs(corpus):
     for part in ("title", "question", "origin", "licence", "language", "construction", "group_by", "ood"):
         assert getattr(corpus.card, part).strip()
     assert corpus.card.caveats
-    assert len(corpus.examples(3)) == 3
 
 
 def test_building_again_gives_the_same_and_validation_still_runs(corpus):

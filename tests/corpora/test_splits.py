@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from soi_lib.data.splits import assign, cap, deduplicate
+from paper.datasets.building import cap, deduplicate
+from soi_lib.data.splits import assign
 from soi_lib.errors import CorpusError
 
 SHARES = {"train": 0.6, "validation": 0.1, "test": 0.3}

@@ -348,7 +348,7 @@ def test_some_rows_of_many(tmp_path):
     many = csv(tmp_path / "m.csv", labelled(300, [f"c{i}" for i in range(50)]))
     found = load(many, rows=100, test=str(csv(tmp_path / "n.csv", labelled(100, [f"c{i}" for i in range(50)], 500))))
     assert sizes(found)["test"] < 100
-    assert any("with labels not taken" in s for s in found.decisions)
+    assert any("with labels that --rows left out" in s for s in found.decisions)
 
 
 BAD = {"half a character": '{"text": "\\ud83d", "label": 1}', "a list": '{"text": ["b"], "label": 1}'}

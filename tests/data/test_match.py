@@ -154,7 +154,7 @@ def test_runs_on_other_rows_are_not_compared(tmp_path, monkeypatch, capsys):
     assert run_main(monkeypatch, capsys, "compare", one, same)[0] == 0
     code, out, err = run_main(monkeypatch, capsys, "compare", one, other)
     assert (code, out) == (2, "")
-    assert "ids are other rows in the two runs" in err
+    assert "ids are different rows in the two runs" in err
     (tmp_path / "alone.parquet").write_bytes(other.read_bytes())  # dynamics from elsewhere: nothing is known
     check_same_rows(one, tmp_path / "alone.parquet")
 

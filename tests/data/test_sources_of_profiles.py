@@ -15,11 +15,11 @@ from fake_hub import COMMIT, serve
 from own_data import csv, rows
 
 from paper.datasets import load
-from soi_lib.data import sources
+from soi_lib.data.cache import load_spec
 from soi_lib.data.load import load_dataset
 from soi_lib.data.places import DatasetSpec
 from soi_lib.errors import CorpusError, EncoderError
-from soi_lib.models.hub import EncoderSource, bring
+from soi_lib.models.encoder import EncoderSource, download
 from soi_lib.runs.config import load_profile
 
 MRPC = Path(__file__).resolve().parents[3] / "shared" / "data" / "mrpc"
@@ -40,7 +40,7 @@ def at(member: str, folder: Path, **change: object) -> DatasetSpec:
 
 @pytest.mark.parametrize("member", list(MEMBERS))
 def test_every_member_of_the_paper_profile_in_its_own_columns(member, tmp_path):
-    corpus = sources.load(member, at(member, as_parquet(member, tmp_path / member)))
+    corpus = load_spec(member, at(member, as_parquet(member, tmp_path / member)))
     sizes = {name: len(split) for name, split in corpus.splits.items()}
     unknown = len(MEMBERS[member][2]) > 2
     assert sizes == {"train": 40, "validation": 8, "test": 16, "ood": 17 if unknown else 18}
@@ -87,8 +87,8 @@ def write_text(folder: Path, kind: str) -> None:
 )
 def test_the_same_rows_in_another_form_are_the_same_corpus(write, tmp_path):
     write(tmp_path / "other")
-    other = sources.load("paraphrase", at("paraphrase", tmp_path / "other"))
-    plain = sources.load("paraphrase", at("paraphrase", as_parquet("paraphrase", tmp_path / "plain")))
+    other = load_spec("paraphrase", at("paraphrase", tmp_path / "other"))
+    plain = load_spec("paraphrase", at("paraphrase", as_parquet("paraphrase", tmp_path / "plain")))
     assert other.fingerprint == plain.fingerprint
     assert other.labels == ("different", "paraphrase")
 
@@ -112,8 +112,8 @@ def test_paraphrases_without_an_ood_split(folder, tmp_path):
         folder = as_parquet("paraphrase", tmp_path / "mine")
         (folder / "OOD.parquet").unlink()
     with pytest.raises(CorpusError, match=r"no split for 'ood'.*found .*test.*expected OOD or .*--split ood=NAME"):
-        sources.load("paraphrase", at("paraphrase", folder))
-    corpus = sources.load("paraphrase", at("paraphrase", folder, splits={}))
+        load_spec("paraphrase", at("paraphrase", folder))
+    corpus = load_spec("paraphrase", at("paraphrase", folder, splits={}))
     assert list(corpus.splits) == ["train", "validation", "test"]
     assert corpus.labels == ("different", "paraphrase")
     assert corpus.card.ood == "none"
@@ -167,71 +167,71 @@ def test_faults_of_the_data_are_named(spoil, change, message, tmp_path, cache):
     folder = as_parquet("paraphrase", tmp_path / "mine")
     spoil(folder)
     with pytest.raises(CorpusError, match=message) as raised:
-        sources.load("paraphrase", at("paraphrase", folder, **change))
+        load_spec("paraphrase", at("paraphrase", folder, **change))
     assert "\n" not in str(raised.value)
     assert not list(cache.rglob("*.parquet"))
 
 
 def test_places_that_are_none(tmp_path):
-    with pytest.raises(CorpusError, match=r"corpora.fr: nothing says where the dataset is \(the authors' Fre.*--only"):
-        sources.load("fr", PAPER["fr"])
+    with pytest.raises(CorpusError, match=r"corpora.fr: neither hub nor path is given \(the authors' Fre.*--only"):
+        load_spec("fr", PAPER["fr"])
     with pytest.raises(CorpusError, match=r"none: no such file or folder"):
-        sources.load("p", DatasetSpec(path=str(tmp_path / "none")))
+        load_spec("p", DatasetSpec(path=str(tmp_path / "none")))
     (tmp_path / "file.csv").write_text("text,label\n", encoding="utf-8")
     with pytest.raises(CorpusError, match=r"file.csv: there are no rows; found a header only"):
-        sources.load("p", DatasetSpec(path=str(tmp_path / "file.csv")))
+        load_spec("p", DatasetSpec(path=str(tmp_path / "file.csv")))
     message = r" at [0-9a-f]{7}: cannot be downloaded from the hub; found no network allowed.*HF_HUB_OFFLINE=0, or give"
     with pytest.raises(CorpusError, match=message):
-        sources.load("paraphrase", PAPER["paraphrase"])
+        load_spec("paraphrase", PAPER["paraphrase"])
     with pytest.raises(EncoderError, match=message):
-        bring("bert", EncoderSource(hub="google-bert/bert", revision="86b5e09"))
-    with pytest.raises(EncoderError, match=r"encoders.bert: nothing says where the encoder is"):
-        bring("bert", EncoderSource())
+        download("bert", EncoderSource(hub="google-bert/bert", revision="86b5e09"))
+    with pytest.raises(EncoderError, match=r"encoders.bert: neither hub nor path is given"):
+        download("bert", EncoderSource())
 
 
 def test_a_corpus_is_kept_for_the_runs_and_read_again_when_a_file_changes(tmp_path, cache, caplog):
     folder = as_parquet("yelp", tmp_path / "yelp")
-    first = sources.load("yelp", at("yelp", folder))
+    first = load_spec("yelp", at("yelp", folder))
     again = load("yelp", first.fingerprint)
     assert again.fingerprint == first.fingerprint
     assert again.splits["ood"].text == first.splits["ood"].text
-    with pytest.raises(CorpusError, match=r"yelp: the corpus is not in the cache.*`python -m paper plan`"):
+    with pytest.raises(CorpusError, match=r"yelp: the corpus is not in the cache"):
         load("yelp", "0" * 64)
-    with pytest.raises(CorpusError, match="unknown member"):
+    with pytest.raises(CorpusError, match="unknown dataset"):
         load("yelp")
 
     (file,) = cache.rglob("yelp-*.parquet")
     file.write_bytes(file.read_bytes()[:-9])
     with pytest.raises(CorpusError, match="no Parquet file that can be read"):
         load("yelp", first.fingerprint)
-    assert sources.load("yelp", at("yelp", folder)).fingerprint == first.fingerprint
+    assert load_spec("yelp", at("yelp", folder)).fingerprint == first.fingerprint
     assert "again" in caplog.text
     assert load("yelp", first.fingerprint).fingerprint == first.fingerprint
 
     edit("train", lambda table: table.assign(text=table["text"] + " more"))(folder)
-    changed = sources.load("yelp", at("yelp", folder))
+    changed = load_spec("yelp", at("yelp", folder))
     assert changed.fingerprint != first.fingerprint
     assert load("yelp", first.fingerprint).splits["train"].text == first.splits["train"].text
 
 
 SCRIPT = """
-from soi_lib.data.sources import load
+from soi_lib.data.cache import load_spec
 from soi_lib.data.places import DatasetSpec
-from soi_lib.models.hub import EncoderSource, bring
+from soi_lib.models.encoder import EncoderSource, download
 from soi_lib.errors import SoiError
 place = {"hub": "Shayanvsf/Paraphrase", "revision": "783102a", "labels": {0: "different", 1: "paraphrase"}}
 source = DatasetSpec(**place, drop=["duplicates", "empty"], text="sentence1", text_pair="sentence2", label="label")
 bert = EncoderSource(hub="google-bert/bert-base-uncased", revision="783102a")
 for _ in range(2):
-    print(load("paraphrase", source).fingerprint)
-    print(bring("bert", bert).name, *sorted(file.name for file in bring("bert", bert).iterdir()))
+    print(load_spec("paraphrase", source).fingerprint)
+    print(download("bert", bert).name, *sorted(file.name for file in download("bert", bert).iterdir()))
 for wrong in ({"hub": "Shayanvsf/Nothing"}, {"revision": "0000000"}):
     try:
-        load("paraphrase", source.model_copy(update=wrong))
+        load_spec("paraphrase", source.model_copy(update=wrong))
     except SoiError as error:
         print(error)
 try:
-    bring("poor", EncoderSource(hub="google-bert/poor", revision="783102a"))
+    download("poor", EncoderSource(hub="google-bert/poor", revision="783102a"))
 except SoiError as error:
     print(error)
 """

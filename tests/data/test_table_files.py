@@ -161,7 +161,7 @@ FAULTS = {
     "fields": (
         "a.csv",
         "text,label\na,b\nc,d,e\nf\n",
-        r"another number of fields.*found 1, 3 in line 3, 4, expected 2",
+        r"as many fields.*found 1, 3 in line 3, 4, expected 2",
     ),
     "JSON": ("a.jsonl", '{"a": 1}\n{"a"\n[1]\n', r"a.jsonl line 2, 3: not every row is a JSON object"),
     "a cut array": ("a.json", '[{"text": "a"}, {"text": "b"}', r"a.json line 1: not every row .*expected one array"),
@@ -203,7 +203,7 @@ def test_the_hint_on_an_encoding_leads_to_the_rows(tmp_path, text, encoding, hin
 
 def test_the_hint_on_a_separator_leads_to_the_rows(tmp_path):
     path = written(tmp_path / "a.csv", "text~label\na, b~c\nd~e\n")
-    with pytest.raises(CorpusError, match=r"another number of fields.*--separator"):
+    with pytest.raises(CorpusError, match=r"as many fields.*--separator"):
         read_table(path)
     assert read_table(path, separator="~").frame["text"].tolist() == ["a, b", "d"]
     assert read_table(written(path, "text\tlabel\na,b\tc\n"), separator="tab").frame["text"].tolist() == ["a,b"]

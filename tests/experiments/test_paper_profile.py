@@ -150,7 +150,7 @@ def test_french_without_a_place_is_refused_in_one_line(place):
     nowhere = local(place, "nowhere", lambda values: values["corpora"]["fr"].pop("path"))
     assert len(plan(nowhere, only=["task", "source"])) == 11
     with pytest.raises(
-        CorpusError, match=r"corpora.fr: nothing says where .*; expected hub and revision, or path"
+        CorpusError, match=r"corpora.fr: neither hub nor path .*; expected hub and revision, or path"
     ) as one:
         plan(nowhere)
     assert "\n" not in str(one.value)

