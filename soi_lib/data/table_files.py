@@ -216,7 +216,7 @@ def _json(path: Path, lines: list[str], encoding: str) -> Table:
         try:
             value = json.loads("".join(lines[first:end]).removeprefix("\ufeff"))
         except (ValueError, RecursionError) as error:
-            value, first = None, first + getattr(error, "lineno", 1) - 1
+            value, first = None, getattr(error, "lineno", 1) - 1 if array else first
         found = value if array and isinstance(value, list) else [value]
         rows += found
         if not all(isinstance(row, dict) for row in found):

@@ -266,7 +266,7 @@ def test_scores_single_rows_and_joined_labels(tmp_path):
     rare.loc[7, "label"] = "rare"
     found = load(csv(tmp_path / "b.csv", rare))
     assert "rare" in found.corpus.labels
-    names = option(found, "one row only")
+    names = option(found, "only one row")
     assert load(tmp_path / "b.csv", labels=names, drop=("empty",)).corpus.labels == ("no", "yes")
     joined = load(csv(tmp_path / "c.csv", labelled(40, ("a", "b", "a; b"))))
     assert option(joined, "several in one row") == {"a; b": "NAME"}

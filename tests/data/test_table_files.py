@@ -168,7 +168,7 @@ FAULTS = {
     "a number in an array": ("a.json", '[{"text": "a"}, 3]', r"not every row is a JSON object"),
     "Parquet": ("a.parquet", "no", r"a.parquet: the file cannot be read"),
     "gzip": ("a.csv.gz", gzip.compress(b"text,label\n")[:-6], r"the file cannot be read"),
-    "a spreadsheet": ("a.xlsx", "PK", r"unknown kind of file; found .xlsx.*save it as CSV"),
+    "a spreadsheet": ("a.xlsx", "PK", r"unknown kind of file; found .xlsx.*as CSV"),
     "no suffix": ("a", "text,label\n", r"unknown kind of file; found no suffix"),
 }
 
