@@ -152,7 +152,7 @@ def ours(data: Data, given: dict[str, Any], epochs: int, n: int | None = None) -
     encoder, device = data.encoder(trimmed=True), given.get("device", "cpu")
     with reproducibly(device) if device == "cuda" else nullcontext():  # as runs are trained there
         start = time.monotonic()
-        result = train(encoder, [member], config, pad=int(encoder.config.pad_token_id), device=device)
+        result = train(encoder, [member], config, device=device)
         seconds = time.monotonic() - start - result.seconds["evaluate"]
     found = result.predictions["bench"]["test"]
     return seconds, float((found.predicted == found.gold).mean())

@@ -85,7 +85,7 @@ def train(data: cells.Data, call: dict[str, Any], epochs: int, *, nothing: bool 
         return call
 
     seconds: dict[str, float] = {}
-    kept = engine._record, engine.DynamicsRecorder, engine._curves, engine.train
+    kept = engine._Run._record, engine.DynamicsRecorder, engine._curves, engine.train
 
     class Clocked(engine.DynamicsRecorder):
         end_epoch = None  # type: ignore[assignment]
@@ -104,10 +104,10 @@ def train(data: cells.Data, call: dict[str, Any], epochs: int, *, nothing: bool 
         engine.DynamicsRecorder = NoRecorder if nothing else Clocked  # type: ignore[misc,assignment]
         if nothing:
             engine._curves = lambda *args: {}
-        engine._record = (lambda *args: None) if nothing else clocked(kept[0])
+        engine._Run._record = (lambda *args: None) if nothing else clocked(kept[0])
         cells.ours(data, call, epochs)
     finally:
-        engine._record, engine.DynamicsRecorder, engine._curves, engine.train = kept  # type: ignore[misc]
+        engine._Run._record, engine.DynamicsRecorder, engine._curves, engine.train = kept  # type: ignore[misc]
     return seconds["train"], spent, seconds["record"]
 
 

@@ -115,7 +115,7 @@ def cost(job: dict[str, Any]) -> float:
 def path_of(given: argparse.Namespace, job: dict[str, Any]) -> Path:
     """Where the result of a training is kept: dynamics with logits, or probabilities of a fold's held-out examples."""
     from soi_lib.models.encoder import encoder_dir, fingerprint
-    from soi_lib.training.version import ENGINE_VERSION
+    from soi_lib.training import ENGINE_VERSION
 
     corpus = job["corpus"]
     identity = job | {
@@ -187,9 +187,8 @@ def train(
         ids=split.ids[inside],
         splits={name: encode(made[name], id_map, labels[rows], member=0) for name, rows in parts.items()},
     )
-    config = engine.TrainConfig(epochs=job["epochs"], seed=job["seed"], **TRAINING)
-    pad = int(model.config.pad_token_id)
-    return engine.train(model, [member], config, pad=pad, progress=lambda _, n: progress(n), keep_logits=True)
+    config = engine.TrainConfig(epochs=job["epochs"], seed=job["seed"], keep_logits=True, **TRAINING)
+    return engine.train(model, [member], config, progress=lambda _, n: progress(n))
 
 
 # --- rankings ---------------------------------------------------------------------------------------------------------

@@ -201,9 +201,9 @@ def _preview(todo: TrainingJob, finished: int, total: int, minutes: float) -> No
         counts = Counter(dataset.corpus.labels[label] for label in parts["train"].label)
         classes = [f"{printable(name, 24)} {n}" for name, n in counts.most_common(8)]
         classes += [f"and {len(counts) - 8} more"] if len(counts) > 8 else []
-        words = dataset.corpus.summary()[0]["mean_words"]
         sizes = [str(len(parts[s])) if s in parts else "–" for s in splits]
-        shown.add_row(dataset.name, *sizes, f"{words:.1f}", ", ".join(classes))
+        words = f"{parts['train'].mean_words:.1f}"
+        shown.add_row(dataset.name, *sizes, words, ", ".join(classes))
     console(stderr=True).print(shown)
     for dataset in todo.datasets:
         for sentence in dataset.decisions:

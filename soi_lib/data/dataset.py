@@ -28,6 +28,14 @@ def normalise(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
+def is_text(value: object) -> bool:
+    """Whether a value is a string that can be encoded: half a surrogate pair cannot."""
+    try:
+        return isinstance(value, str) and (value.isascii() or bool(value.encode()))
+    except UnicodeEncodeError:
+        return False
+
+
 def id_order(ids: Iterable[str]) -> np.ndarray:
     """Positions of `ids` in the order of the sha256 of each id, int64 (N,): a shuffle that needs no seed."""
     digests = [hashlib.sha256(str(i).encode("utf-8")).digest() for i in ids]
@@ -59,6 +67,11 @@ class Split:
         if self.text_pair is None:
             return left
         return [f"{a}\t{normalise(b)}" for a, b in zip(left, self.text_pair, strict=True)]
+
+    @property
+    def mean_words(self) -> float:
+        """Words of an example on average, those of both texts of a pair."""
+        return sum(len(key.split()) for key in self.keys) / len(self)
 
     def rows(self, index: np.ndarray) -> Split:
         """The examples at positions `index`, in id order."""

@@ -24,7 +24,7 @@ from soi_lib.data.columns import (
     label_texts,
     text_of,
 )
-from soi_lib.data.dataset import SPLITS, Card, Corpus, Split, fingerprint, id_order, normalise
+from soi_lib.data.dataset import SPLITS, Card, Corpus, Split, fingerprint, id_order, is_text, normalise
 from soi_lib.data.places import DatasetSpec, Drop
 from soi_lib.data.splits import assign, hashed, tables_of
 from soi_lib.data.table_files import some
@@ -197,7 +197,7 @@ class _Loading:
     def drop_incomplete_rows(self, split: str, rows: pd.DataFrame) -> pd.DataFrame:
         """Rows with texts and a label, and with a `key` (equal for equal texts) and a `group`."""
         for part in [p for p in ("text", "text_pair", "label") if p in rows]:
-            bad = ~rows[part].map(_is_text).astype(bool)
+            bad = ~rows[part].map(lambda value: is_text(value) and bool(value.strip())).astype(bool)
             expected = f"a value in column {getattr(self.columns, part)!r}, of valid Unicode"
             rows = self.leave_out(split, rows, bad, "empty", f"without {part.replace('_', ' ')}", expected)
         if not len(rows):
@@ -296,11 +296,3 @@ class _Loading:
             reading={"columns": asdict(self.columns), "labels": self.label_names, "options": options},
         )
         return Corpus(self.name, "user", labels, splits, card, fingerprint(labels, splits, {}, "user"))
-
-
-def _is_text(value: Any) -> bool:
-    """Whether a value is a text that is not blank and can be encoded (half a surrogate pair cannot)."""
-    try:
-        return isinstance(value, str) and bool(value.strip()) and (value.isascii() or bool(value.encode()))
-    except UnicodeEncodeError:
-        return False

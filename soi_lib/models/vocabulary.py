@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from soi_lib.data.dataset import is_text
 from soi_lib.errors import EncoderError
 from soi_lib.models.encoder import encoder_dir, weight_files
 
@@ -67,10 +68,16 @@ def tokenize(
 
     `prefix` (the encoder card's) is put before every first text. A text longer than `max_length` tokens is truncated,
     in a pair the longer one first, and counted; so is a text of more than 32 characters a token. Raises EncoderError
-    for a tokenizer.json that is missing or cannot be read.
+    for a value that is not text, for `pairs` of another length, and for a tokenizer.json that cannot be read.
     """
     from tqdm.auto import tqdm
 
+    if pairs is not None and len(pairs) != len(texts):
+        raise EncoderError("every text needs its pair", found=f"{len(pairs)} pairs", expected=len(texts))
+    for row, text in chain(enumerate(texts), enumerate(pairs or [])):
+        if not is_text(text):
+            what, found, hint = "not a text of valid Unicode", repr(text)[:60], "drop or fill the row"
+            raise EncoderError(what, where=f"row {row}", found=found, expected="a string", hint=hint)
     tokenizer = _tokenizer(directory)
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_length, strategy="longest_first")

@@ -244,8 +244,8 @@ def minutes(todo: TrainingJob, *, finished: int = 0, jobs: int | None = None) ->
     speed = _TOKENS_A_SECOND * _MINILM / max(1, card.parameters - card.embedding_parameters)
     seconds = {}
     for dataset in todo.datasets:
-        words = {row["split"]: (row["n"], row["mean_words"]) for row in dataset.corpus.summary()}
-        tokens = {s: n * min(1.35 * mean + 3, todo.profile.training.max_length) for s, (n, mean) in words.items()}
+        longest, splits = todo.profile.training.max_length, dataset.corpus.splits.items()
+        tokens = {split: len(part) * min(1.35 * part.mean_words + 3, longest) for split, part in splits}
         others = sum(n for split, n in tokens.items() if split in ("test", "ood"))
         seconds[dataset.name] = (tokens["train"] * todo.profile.training.epochs + others / 3) / speed
     every = [_START + sum(seconds[m] for m in s) for s in todo.settings for _ in todo.profile.seeds]

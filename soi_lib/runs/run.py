@@ -67,7 +67,6 @@ class Prepared:
     encoder: nn.Module
     vocabulary: np.ndarray
     members: list[TrainMember]
-    pad: int
 
 
 def taken_splits(corpus: Corpus, spec: RunSpec) -> dict[str, Split]:
@@ -104,7 +103,6 @@ def prepare(spec: RunSpec) -> Prepared:
     }
     used = used_tokens(*(t.ids for t in tokens.values()), special=special_ids(folder))
     model, id_map = load_trimmed(folder, used, pooler=spec.training.pooling == "pooler")
-    model_config: Any = model.config
     members = [
         TrainMember(
             name=member,
@@ -115,7 +113,7 @@ def prepare(spec: RunSpec) -> Prepared:
         for i, (member, parts) in enumerate(splits.items())
     ]
     vocabulary = np.flatnonzero(id_map >= 0)
-    return Prepared(corpora, splits, tokens, model, vocabulary, members, int(model_config.pad_token_id))
+    return Prepared(corpora, splits, tokens, model, vocabulary, members)
 
 
 def train_prepared(
@@ -125,6 +123,7 @@ def train_prepared(
 
     Of a stage `changed` replaces `members` (all of the run's), `initial` (weights to start from), `seed`, `epochs`.
     """
+    from soi_lib.training.checkpoint import Checkpoint
     from soi_lib.training.engine import TrainConfig, train
 
     base = job.base if isinstance(job, StageSpec) else job
@@ -136,13 +135,11 @@ def train_prepared(
             ready.encoder,
             changed.get("members", ready.members),
             TrainConfig(**settings),
-            pad=ready.pad,
             device=job.device,
             meta=_described(base, job.key) | stage,
             initial=changed.get("initial"),
             progress=None if progress is None else lambda epoch, n: progress(job.key, epoch, n),
-            checkpoint_path=store.checkpoint_path(job.key),
-            identity=job.key,
+            checkpoint=Checkpoint(store.checkpoint_path(job.key), job.key),
         )
 
 

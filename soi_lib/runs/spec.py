@@ -217,7 +217,7 @@ def _runs_of(profile: Profile, comparison: Comparison, device: str, precision: s
     """The runs of one comparison."""
     from soi_lib.data.cache import keep, load, load_spec
     from soi_lib.models.encoder import download, encoder_dir, fingerprint
-    from soi_lib.training.version import ENGINE_VERSION
+    from soi_lib.training import ENGINE_VERSION
 
     part, training = profile.comparisons[comparison], profile.training_of(comparison)
     own = profile.encoders.get(part.encoder)

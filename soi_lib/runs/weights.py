@@ -37,11 +37,11 @@ def save_weights(
     """Keep the `weights` of the run `key`: `vocabulary` (K,) int64 names the token of each row of its embedding."""
     import torch
 
-    from soi_lib.training import tensorfile
+    from soi_lib.training.checkpoint import save_tensors
 
     tensors = {name: value.detach().cpu().clone() for name, value in weights.items()}
     tensors[_VOCABULARY] = torch.from_numpy(vocabulary.astype(np.int64))
-    tensorfile.save(path, tensors, {"key": key, "dynamics": json.dumps(dynamics, sort_keys=True)})
+    save_tensors(path, tensors, {"key": key, "dynamics": json.dumps(dynamics, sort_keys=True)})
 
 
 def fit(path: Path, run: StoredRun) -> bool:
@@ -78,9 +78,9 @@ def load_weights(path: Path, *, vocabulary: np.ndarray) -> tuple[dict[str, Tenso
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    from soi_lib.training import tensorfile
+    from soi_lib.training.checkpoint import read_tensors
 
-    tensors, about = tensorfile.read(path)
+    tensors, about = read_tensors(path)
     if _VOCABULARY not in tensors:
         raise StoreError("the weights have no vocabulary", where=path, hint="delete the file; it will be made again")
     return tensors, about

@@ -1,26 +1,66 @@
-"""The whole state of a run at the end of an epoch, in one safetensors file.
+"""Tensors on disk that are checked when they are read, and the whole state of a run at the end of an epoch.
 
-All randomness is derived from the seed and the epoch, so the state is small: the master vector, the two moments of
-AdamW, and what the recorders hold. The identity of the run travels in the metadata; a file of another run is ignored
-by name rather than continued, and a damaged one is put aside.
+Safetensors checks the layout of a file, not its values: a flipped bit in a weight loads without an error. So a sha256
+of all tensors (names, types, shapes, values) travels in the metadata and is compared at every reading.
+
+All randomness is derived from the seed and the epoch, so the state of a run is small: the master vector, the two
+moments of AdamW, and what the recorders hold. A file of another run is ignored, and a damaged one is renamed.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from soi_lib.errors import StoreError
-from soi_lib.training import tensorfile
+from soi_lib.files import replacing
 
 logger = logging.getLogger(__name__)
+
+
+def digest(tensors: dict[str, Tensor]) -> str:
+    """The sha256 in hex over names, types, shapes and values, in the order of the names."""
+    found = hashlib.sha256()
+    for name in sorted(tensors):
+        array = tensors[name].contiguous().numpy()
+        found.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        found.update(array.reshape(-1).view(np.uint8).data)
+    return found.hexdigest()
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, str]) -> None:
+    """Write `tensors` (on the CPU, contiguous) and `about` in one step. Raises SoiError when the disk refuses it."""
+    with replacing(path) as tmp:
+        try:
+            save_file(tensors, tmp, about | {"sha256": digest(tensors)})
+        except SafetensorError as error:  # how safetensors reports a full disk
+            raise OSError(str(error)) from error
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors by name, and `about` with their `sha256`. Raises StoreError for any damage."""
+    hint = "they will be made again"
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            about = dict(file.metadata() or {})
+    except (SafetensorError, OSError, ValueError) as error:
+        raise StoreError("the tensors cannot be read", where=path, found=error, hint=hint) from error
+    if about.get("sha256") != (actual := digest(tensors)):
+        what, found, expected = "the tensors are not those that were written", actual[:12], about.get("sha256")
+        raise StoreError(what, where=path, found=f"sha256 {found}", expected=str(expected)[:12], hint=hint)
+    return tensors, about
 
 
 @dataclass(frozen=True)
@@ -32,35 +72,40 @@ class State:
     recorders: dict[str, dict[str, np.ndarray]]
 
 
-def save(path: Path, identity: str, state: State) -> None:
-    """Write `state` for the run `identity`, replacing an earlier epoch's in one step."""
-    tensors = {f"tensor/{name}": t.detach().cpu().contiguous() for name, t in state.tensors.items()}
-    for member, arrays in state.recorders.items():
-        for name, array in arrays.items():
-            tensors[f"recorder/{member}/{name}"] = torch.from_numpy(np.array(array))
-    tensors["epoch"] = torch.tensor(state.epoch)
-    tensorfile.save(path, tensors, {"identity": identity})
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where the state of the run `identity` is kept: at the first end of an epoch after `every` seconds."""
 
+    path: Path
+    identity: str = ""
+    every: ClassVar[float] = 60.0
 
-def load(path: Path, identity: str) -> State | None:
-    """The state stored at `path` for the run `identity`; None when there is none that can be continued."""
-    if not path.exists():
-        return None
-    try:
-        everything, about = tensorfile.read(path)
-    except StoreError as error:
-        with suppress(OSError):
-            os.replace(path, path.with_name(f"{path.name}.damaged"))
-        logger.warning("%s It was put aside as .damaged; starting from the first epoch", error)
-        return None
-    if about.get("identity") != identity:
-        logger.warning("%s: belongs to another run; starting from the first epoch", path)
-        return None
-    epoch = int(everything.pop("epoch"))
-    tensors = {k.removeprefix("tensor/"): v for k, v in everything.items() if k.startswith("tensor/")}
-    recorders: dict[str, dict[str, np.ndarray]] = {}
-    for key, value in everything.items():
-        if key.startswith("recorder/"):
+    def save(self, state: State) -> None:
+        """Write `state`, replacing that of an earlier epoch in one step."""
+        tensors = {f"tensor/{name}": t.detach().cpu().contiguous() for name, t in state.tensors.items()}
+        for member, arrays in state.recorders.items():
+            tensors |= {f"recorder/{member}/{name}": torch.from_numpy(np.array(a)) for name, a in arrays.items()}
+        tensors["epoch"] = torch.tensor(state.epoch)
+        save_tensors(self.path, tensors, {"identity": self.identity})
+
+    def load(self) -> State | None:
+        """The stored state; None when there is none that can be continued."""
+        if not self.path.exists():
+            return None
+        try:
+            everything, about = read_tensors(self.path)
+        except StoreError as error:
+            with suppress(OSError):
+                os.replace(self.path, self.path.with_name(f"{self.path.name}.damaged"))
+            logger.warning("%s It was renamed to *.damaged; starting from the first epoch", error)
+            return None
+        if about.get("identity") != self.identity:
+            logger.warning("%s: belongs to another run; starting from the first epoch", self.path)
+            return None
+        epoch = int(everything.pop("epoch"))
+        tensors = {k.removeprefix("tensor/"): v for k, v in everything.items() if k.startswith("tensor/")}
+        recorders: dict[str, dict[str, np.ndarray]] = {}
+        for key in everything.keys() - {f"tensor/{name}" for name in tensors}:
             _, member, name = key.split("/", 2)
-            recorders.setdefault(member, {})[name] = value.numpy()
-    return State(epoch, tensors, recorders)
+            recorders.setdefault(member, {})[name] = everything[key].numpy()
+        return State(epoch, tensors, recorders)

@@ -24,8 +24,8 @@ from soi_lib.files import building, write_json
 from soi_lib.models.encoder import encoder_dir
 from soi_lib.models.multitask import Heads, MultiTaskModel
 from soi_lib.models.vocabulary import load_trimmed, tokenize
-from soi_lib.training import tensorfile
 from soi_lib.training.batching import encode
+from soi_lib.training.checkpoint import read_tensors, save_tensors
 from soi_lib.training.device import resolve_device, torch_device
 from soi_lib.training.engine import predict
 
@@ -93,7 +93,7 @@ def save_classifier(
             _as_bert(model, labels[0]).save_pretrained(inner)
         else:
             network.save_pretrained(inner)  # type: ignore[operator]
-            tensorfile.save(out / HEADS, {k: v.detach().contiguous() for k, v in heads.linear.state_dict().items()}, {})
+            save_tensors(out / HEADS, {k: v.detach().contiguous() for k, v in heads.linear.state_dict().items()}, {})
         for file in _TOKENIZER:
             if (source / file).is_file():
                 shutil.copyfile(source / file, inner / file)
@@ -202,7 +202,7 @@ def load_classifier(folder: str | Path, *, device: str = "auto") -> Classifier:
     network, _ = load_trimmed(inner, None, pooler=pooling == "pooler")
     shape: Any = network.config
     heads = Heads(shape.hidden_size, list(datasets.values()), dropout=0.0, seed=0)
-    heads.linear.load_state_dict(tensorfile.read(folder / HEADS)[0] if own else _bert_head(folder))
+    heads.linear.load_state_dict(read_tensors(folder / HEADS)[0] if own else _bert_head(folder))
     model = MultiTaskModel(network, heads, pooling=pooling).eval()
     device = resolve_device(device)
     return Classifier(model.to(torch_device(device)), inner, datasets, max_length, prefix, device)

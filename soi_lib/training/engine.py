@@ -1,12 +1,12 @@
-"""The training loop: one function, read in one sitting.
+"""The training loop.
 
-It trains a shared encoder on the examples of one or several members and records what each of them does. Nothing in
-it depends on how many members there are: batches mix members by size, the heads are one matrix (see
-`encoders.multitask`), every recorder sees its own rows. So a single- and a multi-member run differ in their data
-only. All randomness (heads, order, dropout) is derived from `seed` and the epoch.
+It trains a shared encoder on the examples of one or several datasets ("members") and records what each example does.
+Nothing in it depends on the number of members: batches mix them by size, the heads are one matrix (see
+`soi_lib.models.multitask`), every recorder sees its own rows. So a single- and a multi-member run differ only in their
+data. All randomness (heads, order, dropout) is derived from `seed` and the epoch.
 
-Several processes (`accelerate launch`) each take their share of every batch and add their gradients, so that an update
-is the one that a single process makes, up to rounding and dropout masks. `processes` holds what they do together.
+Several processes (`accelerate launch`) each take a shard of every batch and add their gradients, so that an update is
+that of a single process, up to rounding and dropout masks. `processes` holds what they do together.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -30,8 +29,9 @@ from soi_lib import distributed as processes
 from soi_lib.dynamics import TrainingDynamics
 from soi_lib.models.multitask import Heads, MultiTaskModel, derived_seed
 from soi_lib.recorder import DynamicsRecorder, RecordingReport
-from soi_lib.training import checkpoint, cpu, launch
+from soi_lib.training import cpu, launch
 from soi_lib.training.batching import Batches, Encoded, epoch_batches, join, sorted_batches
+from soi_lib.training.checkpoint import Checkpoint, State
 from soi_lib.training.device import (
     describe_device,
     enough_memory,
@@ -49,10 +49,10 @@ class TrainConfig:
 
     `warmup` is the share of updates with a rising learning rate, `clip` the largest gradient norm, `dropout` that of
     the heads (the encoder keeps its own). The heads learn `head_learning_rate_factor` times as fast as the encoder: a
-    new head at the encoder's rate learns so slowly that confidence measures the number of updates, more than the
-    example. It is the same in every setting. `record` says when predictions are taken: "train" in the training forward
-    pass (free), "eval" in an extra pass in evaluation mode after each epoch, "both" in both of them. `precision` "auto"
-    is bf16 where the device computes in it natively.
+    new head at the encoder's rate learns so slowly that confidence measures the number of updates more than the
+    example. `record` says when predictions are taken: "train" in the training forward pass (free), "eval" in an extra
+    pass in evaluation mode after each epoch, "both" in both. `precision` "auto" is bf16 where the device computes in it
+    natively. With `keep_logits` the dynamics also hold the logits of every example and epoch.
     """
 
     epochs: int = 6
@@ -67,6 +67,7 @@ class TrainConfig:
     record: Literal["train", "eval", "both"] = "train"
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     seed: int = 0
+    keep_logits: bool = False
 
 
 @dataclass(frozen=True)
@@ -122,10 +123,10 @@ class Curve:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a run leaves: dynamics and predictions per member, mean training loss per epoch, times, weights.
+    """What a run leaves: dynamics and predictions by member, mean training loss by epoch, times, weights.
 
-    `dynamics` are those of evaluation mode where it was recorded, and then `dynamics_train` those of the training
-    forward pass where both were. Each of the `processes` that trained it gets the same, but for the times.
+    `dynamics` are those of evaluation mode if it was recorded; `dynamics_train` are those of the training forward pass
+    if both were. Each of the `processes` that trained gets the same result, except for the times.
     """
 
     dynamics: dict[str, TrainingDynamics]
@@ -161,54 +162,60 @@ def train(
     members: Sequence[TrainMember],
     config: TrainConfig,
     *,
-    pad: int = 0,
     device: str = "auto",
     meta: dict[str, Any] | None = None,
     initial: dict[str, Tensor] | None = None,
     progress: Progress | None = None,
-    checkpoint_path: Path | None = None,
-    checkpoint_every: float = 60.0,
-    identity: str = "",
-    keep_logits: bool = False,
+    checkpoint: Checkpoint | None = None,
 ) -> TrainResult:
-    """Train `encoder` with a head a member on all `members` together, recording every training example.
+    """Train `encoder` with a head for each member on all `members` together, recording every training example.
 
-    `encoder` is changed in place; token ids in `members` must be those of its (trimmed) vocabulary and `pad` its
-    padding id. `device` is a name for `soi_lib.training.device.resolve_device`. `initial` (named parameters, as in
-    `TrainResult.weights`) starts from another run's weights. With a `checkpoint_path` the state is kept there at the
-    first epoch end after every `checkpoint_every` seconds, and a later call with the same `identity`, kind of device,
-    precision and number of processes continues from it to the same bits. With `keep_logits` the dynamics hold the
-    logits of every example and epoch as well. Several processes all make the same call; the first one writes the
-    checkpoint, all read it. Raises AlignmentError when their calls differ, SoiError when one of them stops or memory
-    runs out, EncoderError for a decoder.
+    Several processes all make the same call; the first one writes the checkpoint, all read it.
+
+    Args:
+        encoder: changed in place. Token ids in `members` must be those of its (trimmed) vocabulary.
+        members: the datasets, as token ids.
+        config: the hyperparameters.
+        device: a name for `soi_lib.training.device.resolve_device`.
+        meta: goes into the metadata of the dynamics.
+        initial: the weights to start from, as in `TrainResult.weights`.
+        progress: called after every batch.
+        checkpoint: where the state is kept. A later call for the same identity, kind of device, precision and number of
+            processes continues from it to the same bits.
+
+    Raises:
+        AlignmentError: when the calls of several processes differ.
+        SoiError: when one of them stops, or memory runs out.
+        EncoderError: for a decoder.
     """
     target = _target(device)
     precision, count = resolve_precision(config.precision, target.type), processes.world_size()
-    identity = f"{identity} on {target.type} in {precision}" + (f" by {count} processes" if count > 1 else "")
+    if checkpoint is not None:
+        place = f"on {target.type} in {precision}" + (f" by {count} processes" if count > 1 else "")
+        checkpoint = Checkpoint(checkpoint.path, f"{checkpoint.identity} {place}")
     # cuDNN's attention plans every shape anew
     kernels = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
     with enough_memory(), sdpa_kernel(kernels) if target.type == "cuda" else nullcontext():
-        run = _Run(encoder, members, config, target, precision, pad)
-        run.prepare(initial, meta or {}, keep_logits=keep_logits)
-        first = run.restore(checkpoint.load(checkpoint_path, identity) if checkpoint_path else None)
+        run = _Run(encoder, members, config, target, precision, initial=initial, meta=meta or {})
+        first = run.restore(checkpoint.load() if checkpoint else None)
         if first and progress:
             progress(first - 1, first * len(run.data))
         if count > 1:
-            run.align(first, kept=checkpoint_path is not None, keep_logits=keep_logits)
-        run.flat.publish()
+            run.align(first, kept=checkpoint is not None)
+        run.flat.sync_low_precision()
         saved = time.monotonic()
         for epoch in range(first, config.epochs):
             run.train_epoch(epoch, progress)
             run.close_epoch()
-            due = checkpoint_path is not None and time.monotonic() - saved >= checkpoint_every
-            if checkpoint_path and epoch < config.epochs - 1 and processes.main_process_says(due, target):
-                run.save(checkpoint_path, identity, epoch + 1)
+            due = checkpoint is not None and time.monotonic() - saved >= checkpoint.every
+            if checkpoint and epoch < config.epochs - 1 and processes.main_process_says(due, target):
+                run.save(checkpoint, epoch + 1)
                 saved = time.monotonic()
         return run.result()
 
 
 def _target(name: str) -> torch.device:
-    """The device to train on; of several processes that were launched together each has its own."""
+    """The device to train on. Each of several processes that were launched together has its own."""
     device = resolve_device(name)
     if not launch.several():
         return torch_device(device)
@@ -219,10 +226,10 @@ def _target(name: str) -> torch.device:
 
 @dataclass(frozen=True)
 class _Part:
-    """A process's part of a batch, on the device: its rows, and what of it belongs to each member.
+    """This process's part of a batch, on the device: its rows, and which of them belong to each member.
 
-    `own` holds the number of a member, the places of its rows in the part (None for all), and their places among its
-    examples. `size` is that of the whole batch.
+    `own` holds the number of a member, the positions of its rows in the part (None for all), and their positions among
+    the member's examples. `size` is that of the whole batch.
     """
 
     index: np.ndarray
@@ -241,52 +248,43 @@ class _Run:
         config: TrainConfig,
         target: torch.device,
         precision: str,
-        pad: int,
+        *,
+        initial: dict[str, Tensor] | None,
+        meta: dict[str, Any],
     ) -> None:
-        self.members, self.config, self.target, self.precision, self.pad = members, config, target, precision, pad
+        self.members, self.config, self.target, self.precision = members, config, target, precision
         shape: Any = encoder.config
-        labels = [m.labels for m in members]
-        self.heads = Heads(shape.hidden_size, labels, dropout=config.dropout, seed=config.seed)
+        self.pad = getattr(shape, "pad_token_id", None) or 0
+        self.heads = Heads(shape.hidden_size, [m.labels for m in members], dropout=config.dropout, seed=config.seed)
         self.model = MultiTaskModel(encoder, self.heads, pooling=config.pooling)
+        if initial is not None:
+            self.model.load_state_dict(initial, strict=True)
+        self.model.to(target)
+        if target.type == "cpu":
+            cpu.make_fast(self.model)
+        self.flat = FlatParameters(self.model, target, low_precision=precision == "bf16")
+        self.optimizer = self.flat.optimizer(
+            lr=config.learning_rate, weight_decay=config.weight_decay, head_factor=config.head_learning_rate_factor
+        )
         self.data = join([m.splits["train"] for m in members])
+        self.batches = Batches(self.data, target, pad=self.pad)
         self.bounds = np.cumsum([0, *(len(m.splits["train"]) for m in members)])
         self.per_epoch = -(-len(self.data) // config.batch_size)
         self.seconds = {"train": 0.0, "record": 0.0, "evaluate": 0.0, "checkpoint": 0.0}
         self.losses: list[float] = []
         self.validation: list[list[tuple[float, float]]] = []  # loss and accuracy by epoch and member
-
-    def prepare(self, initial: dict[str, Tensor] | None, meta: dict[str, Any], *, keep_logits: bool) -> None:
-        """Bring model and data to the device, and make optimizer and recorders."""
-        if initial is not None:
-            self.model.load_state_dict(initial, strict=True)
-        self.model.to(self.target)
-        if self.target.type == "cpu":
-            cpu.make_fast(self.model)
-        config = self.config
-        self.flat = FlatParameters(self.model, self.target, low_precision=self.precision == "bf16")
-        self.optimizer = self.flat.optimizer(
-            lr=config.learning_rate, weight_decay=config.weight_decay, head_factor=config.head_learning_rate_factor
-        )
-        self.batches = Batches(self.data, self.target, pad=self.pad)
         # the training forward pass is always recorded: the training curves come from it
-        self.recorders = {
-            mode: {
-                m.name: DynamicsRecorder(
-                    m.ids.tolist(),
-                    m.splits["train"].gold,
-                    len(m.labels),
-                    device=self.target,
-                    keep_logits=keep_logits,
-                    meta={**meta, "member": m.name, "label_names": list(m.labels), "record": mode},
-                )
-                for m in self.members
-            }
-            for mode in (("train",) if config.record == "train" else ("train", "eval"))
-        }
+        modes = ("train",) if config.record == "train" else ("train", "eval")
+        self.recorders = {mode: {m.name: self._recorder(m, mode, meta) for m in members} for mode in modes}
         self.every = {f"{mode}:{name}": r for mode, held in self.recorders.items() for name, r in held.items()}
 
-    def restore(self, state: checkpoint.State | None) -> int:
-        """Continue from `state`; return the first epoch that is to do."""
+    def _recorder(self, member: TrainMember, mode: str, meta: dict[str, Any]) -> DynamicsRecorder:
+        about = {**meta, "member": member.name, "label_names": list(member.labels), "record": mode}
+        ids, gold, classes = member.ids.tolist(), member.splits["train"].gold, len(member.labels)
+        return DynamicsRecorder(ids, gold, classes, device=self.target, keep_logits=self.config.keep_logits, meta=about)
+
+    def restore(self, state: State | None) -> int:
+        """Continue from `state`; return the first epoch that is left to do."""
         if state is None:
             return 0
         self.flat.master.copy_(state.tensors["master"])
@@ -297,7 +295,7 @@ class _Run:
             recorder.restore(state.recorders[name])
         return state.epoch
 
-    def save(self, path: Path, identity: str, epoch: int) -> None:
+    def save(self, checkpoint: Checkpoint, epoch: int) -> None:
         """Keep the state after `epoch` epochs; the first process writes it."""
         with self._clock("checkpoint"):
             measured = {"losses": self.losses, "validation": self.validation}
@@ -305,20 +303,20 @@ class _Run:
             tensors |= {"master": self.flat.master, **_moments(self.optimizer)}
             held = {name: recorder.state() for name, recorder in self.every.items()}
             if processes.is_main_process():
-                checkpoint.save(path, identity, checkpoint.State(epoch, tensors, held))
+                checkpoint.save(State(epoch, tensors, held))
 
-    def align(self, first: int, *, kept: bool, keep_logits: bool) -> None:
-        """Let all processes start from one state, after a check that they were told the same."""
+    def align(self, first: int, *, kept: bool) -> None:
+        """Start all processes from one state, after a check that they were given the same."""
         processes.start_together(
             self.flat.master,
-            configuration=(self.config, self.precision, self.pad, keep_logits),
+            configuration=(self.config, self.precision, self.pad),
             members=[(m.name, m.labels, self.recorders["train"][m.name].fingerprint) for m in self.members],
             texts=hashlib.sha256(self.data.token.tobytes() + self.data.offset.tobytes()).digest(),
             checkpoint=(kept, first),
         )
 
     def train_epoch(self, epoch: int, progress: Progress | None) -> None:
-        """Every training example once. Nothing in the loop waits for the device, or sends anything to it."""
+        """Train on every example once. Nothing in the loop waits for the device, or sends anything to it."""
         config, rank = self.config, processes.rank()
         with self._clock("train"):
             self.model.train()
@@ -326,8 +324,8 @@ class _Run:
             torch.manual_seed(masks)
             cpu.seed_dropout(masks)
             summed = torch.zeros((), device=self.target)
-            whole = epoch_batches(self.data.lengths, config.batch_size, seed=config.seed, epoch=epoch)
-            for step, part in enumerate(self._parts(whole), epoch * self.per_epoch):
+            batches = epoch_batches(self.data.lengths, config.batch_size, seed=config.seed, epoch=epoch)
+            for step, part in enumerate(self._parts(batches), epoch * self.per_epoch):
                 if len(part.index):
                     batch = self.batches.make(part.index, part.rows)
                     logits = self.model(batch, batch["member"])
@@ -335,26 +333,28 @@ class _Run:
                     loss = functional.cross_entropy(logits, column)
                     loss.backward()
                     summed += loss.detach() * len(part.index)
-                    _record(self.recorders["train"], self.members, self.heads, part, logits)
-                processes.average_gradient(self.flat.collect(), len(part.index) / part.size)
+                    self._record("train", part, logits)
+                processes.average_gradient(self.flat.gather_gradients(), len(part.index) / part.size)
                 self.flat.clip(config.clip)
                 rate = config.learning_rate * _rate(step, self.per_epoch * config.epochs, config.warmup)
                 for group in self.optimizer.param_groups:
                     group["lr"] = rate * group["factor"]
                 self.optimizer.step()
-                self.flat.publish()
+                self.flat.sync_low_precision()
                 if progress:
                     progress(epoch, part.size)
             processes.sum_processes(summed)
             self.losses.append(float(summed) / len(self.data))
 
     def close_epoch(self) -> None:
-        """Record in evaluation mode if that is wanted, close the recorders, and look at the validation examples."""
+        """Record in evaluation mode if asked for, close the recorders, and evaluate the validation examples."""
         if "eval" in self.recorders:
-            with self._clock("record"):
-                dealt = processes.shard_batches(sorted_batches(self.data.lengths, EVALUATED))
-                for part, logits in self._evaluated(dealt):
-                    _record(self.recorders["eval"], self.members, self.heads, part, logits)
+            with self._clock("record"), torch.no_grad():
+                self.model.eval()
+                shard = processes.shard_batches(sorted_batches(self.data.lengths, EVALUATED))
+                for part in self._parts(shard, shared=False):
+                    batch = self.batches.make(part.index, part.rows)
+                    self._record("eval", part, self.model(batch, batch["member"]))
         for recorder in self.every.values():
             recorder.end_epoch()
         with self._clock("evaluate"):
@@ -390,27 +390,25 @@ class _Run:
         for index in taken:
             owner = np.searchsorted(self.bounds, index, side="right") - 1
             owned.append([(int(i), np.flatnonzero(owner == i)) for i in np.unique(owner)])
-        places = [
+        positions = [
             values
             for index, own in zip(taken, owned, strict=True)
             for values in (index, *(v for i, rows in own for v in (rows, index[rows] - self.bounds[i])))
         ]
-        there = iter(self.batches.upload(places))
+        uploaded = iter(self.batches.upload(positions))
         parts = []
-        for whole, index, own in zip(batches, taken, owned, strict=True):
-            rows = next(there)
-            held = [(i, next(there), next(there)) for i, _ in own]
-            alone = len(held) == 1
-            parts.append(_Part(index, rows, [(i, None if alone else r, p) for i, r, p in held], len(whole)))
+        for batch, index, own in zip(batches, taken, owned, strict=True):
+            rows = next(uploaded)
+            held = [(i, next(uploaded), next(uploaded)) for i, _ in own]
+            single = len(held) == 1
+            parts.append(_Part(index, rows, [(i, None if single else r, p) for i, r, p in held], len(batch)))
         return parts
 
-    @torch.no_grad()
-    def _evaluated(self, batches: Sequence[np.ndarray]) -> Iterator[tuple[_Part, Tensor]]:
-        """Batches of the training data with their logits in evaluation mode."""
-        self.model.eval()
-        for part in self._parts(batches, shared=False):
-            batch = self.batches.make(part.index, part.rows)
-            yield part, self.model(batch, batch["member"])
+    def _record(self, mode: str, part: _Part, logits: Tensor) -> None:
+        """Give every recorder of `mode` its own rows of the batch, in the columns of its head."""
+        for i, rows, positions in part.own:
+            own = logits.detach() if rows is None else logits.detach()[rows]
+            self.recorders[mode][self.members[i].name].update_at(positions, own[:, self.heads.columns[i]])
 
     def _predicted(self, member: int, split: str) -> Predictions:
         data, columns = self.members[member].splits[split], self.heads.columns[member]
@@ -431,7 +429,7 @@ class _Run:
 
 
 def _curves(dynamics: dict[str, TrainingDynamics], validation: list[list[tuple[float, float]]]) -> dict[str, Curve]:
-    """The curves of every member: from the dynamics of the training forward pass, and `validation` (E, members, 2)."""
+    """The curves of every member, from the dynamics of the training forward pass and `validation` (E, members, 2)."""
     held = np.array(validation)
     curves = {}
     for i, (name, dyn) in enumerate(dynamics.items()):
@@ -446,27 +444,13 @@ def predict(model: nn.Module, data: Encoded, columns: slice, *, pad: int, device
     """Predictions of one member's head on `data`, in evaluation mode; several processes call it together."""
     model.eval()
     batches = Batches(data, device, pad=pad)
-    dealt = processes.shard_batches(sorted_batches(data.lengths, EVALUATED))
+    shard = processes.shard_batches(sorted_batches(data.lengths, EVALUATED))
     probabilities = torch.zeros(len(data), columns.stop - columns.start, device=device)
-    for index, rows in zip(dealt, batches.upload(dealt), strict=True):
+    for index, rows in zip(shard, batches.upload(shard), strict=True):
         batch = batches.make(index, rows)
         probabilities[rows] = model(batch, batch["member"])[:, columns].softmax(1)
     processes.sum_processes(probabilities)
     return Predictions(probabilities.cpu().numpy(), data.gold)
-
-
-def _record(
-    recorders: dict[str, DynamicsRecorder],
-    members: Sequence[TrainMember],
-    heads: Heads,
-    part: _Part,
-    logits: Tensor,
-) -> None:
-    """Give every recorder the rows of the batch that are its own, in the columns of its head."""
-    logits = logits.detach()
-    for i, rows, place in part.own:
-        own = logits if rows is None else logits[rows]
-        recorders[members[i].name].update_at(place, own[:, heads.columns[i]])
 
 
 def _moments(optimizer: torch.optim.AdamW) -> dict[str, Tensor]:

@@ -39,7 +39,7 @@ class FlatParameters:
         self._shadow = self.master[n_float:].to(torch.bfloat16)
         self._split = n_float
         self._owned = [parameter for _, parameter in named]
-        self._places = [part.view(shape) for part, shape in zip(self.gradient.split(sizes), self.shapes, strict=True)]
+        self._targets = [part.view(shape) for part, shape in zip(self.gradient.split(sizes), self.shapes, strict=True)]
         self._slices: list[tuple[int, int, bool, bool]] = []  # from, to, of a head, of a matrix
         start = 0
         for (name, parameter), size in zip(named, sizes, strict=True):
@@ -76,19 +76,19 @@ class FlatParameters:
             fused=True,
         )
 
-    def collect(self) -> Tensor:
+    def gather_gradients(self) -> Tensor:
         """The gradient (P,) float32 of the backward passes since the last call; zero where none has been."""
         reached: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}  # mixed dtypes are copied one by one
-        for parameter, place in zip(self._owned, self._places, strict=True):
+        for parameter, target in zip(self._owned, self._targets, strict=True):
             if parameter.grad is None:
-                place.zero_()
+                target.zero_()
             else:
-                places, gradients = reached.setdefault(parameter.grad.dtype, ([], []))
-                places.append(place)
+                targets, gradients = reached.setdefault(parameter.grad.dtype, ([], []))
+                targets.append(target)
                 gradients.append(parameter.grad)
                 parameter.grad = None
-        for places, gradients in reached.values():
-            torch._foreach_copy_(places, gradients)
+        for targets, gradients in reached.values():
+            torch._foreach_copy_(targets, gradients)
         return self.gradient
 
     def clip(self, limit: float) -> None:
@@ -96,7 +96,7 @@ class FlatParameters:
         norm = torch.linalg.vector_norm(self.gradient)
         self.gradient.mul_(torch.clamp(limit / (norm + 1e-6), max=1.0))
 
-    def publish(self) -> None:
+    def sync_low_precision(self) -> None:
         """After an optimizer step: refresh the bf16 shadow."""
         self._shadow.copy_(self.master[self._split :])
 

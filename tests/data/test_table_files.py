@@ -95,7 +95,7 @@ def test_values_of_parquet_stay_what_they_are(tmp_path):
 
 @pytest.mark.parametrize(("name", "separator"), [("a.tsv", "\t"), ("a.csv", ","), ("a.csv", ";")])
 @pytest.mark.parametrize("at", [0, 5, 11])
-@pytest.mark.parametrize("text", ['"unpaired', '"said" he', 'five " more', 'the end"', '"""', '"'])
+@pytest.mark.parametrize("text", ['"unpaired', '"said" he', 'five " more', '"""'])
 def test_a_quote_that_does_not_pair_is_a_character(tmp_path, name, separator, at, text):
     rows = [*ROWS[:at], (text, "b"), *ROWS[at + 1 :]]
     for columns, order in ((["text", "label"], 1), (["label", "text"], -1)):
@@ -165,7 +165,6 @@ FAULTS = {
     ),
     "JSON": ("a.jsonl", '{"a": 1}\n{"a"\n[1]\n', r"a.jsonl line 2, 3: not every row is a JSON object"),
     "a cut array": ("a.json", '[{"text": "a"}, {"text": "b"}', r"a.json line 1: not every row .*expected one array"),
-    "a number in an array": ("a.json", '[{"text": "a"}, 3]', r"not every row is a JSON object"),
     "Parquet": ("a.parquet", "no", r"a.parquet: the file cannot be read"),
     "gzip": ("a.csv.gz", gzip.compress(b"text,label\n")[:-6], r"the file cannot be read"),
     "a spreadsheet": ("a.xlsx", "PK", r"unknown kind of file; found .xlsx.*as CSV"),

@@ -59,7 +59,7 @@ def digest_of(folder: Path) -> dict[str, str]:
     what is a digest of them (the manifests' seals, the checksum list); locks, quarantine, states of unfinished runs.
     """
     from soi_lib.dynamics import TrainingDynamics
-    from soi_lib.training import tensorfile
+    from soi_lib.training.checkpoint import digest, read_tensors
 
     out = {}
     for path in sorted(folder.rglob("*")):
@@ -71,8 +71,8 @@ def digest_of(folder: Path) -> dict[str, str]:
         if path.parent.name == "dynamics":
             value = TrainingDynamics.load(path).fingerprint()
         elif path.suffix == ".safetensors":
-            tensors, about = tensorfile.read(path)
-            value = _digest(about | {"sha256": tensorfile.digest(tensors)})
+            tensors, about = read_tensors(path)
+            value = _digest(about | {"sha256": digest(tensors)})
         elif path.name == "manifest.json":
             value = _digest(_lasting(json.loads(path.read_text(encoding="utf-8"))))
         elif path.name == "stages.json":
@@ -135,13 +135,13 @@ def instrument(log: Path) -> None:
     from soi_lib.runs import second_stage as stages
     from soi_lib.training import checkpoint, engine
 
-    engine.train.__kwdefaults__["checkpoint_every"] = 0.0
+    checkpoint.Checkpoint.every = 0.0
     for phase, place, name in (
         ("plan", reproduce, "plan"),
         ("corpora", cache, "load_dataset"),
         ("prepare", run, "prepare"),
         ("training", engine, "train"),
-        ("state", checkpoint, "save"),
+        ("state", checkpoint.Checkpoint, "save"),
         ("weights", run, "save_weights"),
         ("run folder", store.RunStore, "write"),
         ("stage", stages, "_stage"),

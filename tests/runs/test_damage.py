@@ -104,10 +104,10 @@ def test_damage_in_the_store_is_named_and_done_again_to_the_same_bits(place, tmp
     spec = plan(profile)[0]
     path = RunStore(tmp_path / "runs").checkpoint_path(spec.key)
     for how in ("flip", "truncate"):
-        checkpoint.save(path, spec.key, state)
+        checkpoint.Checkpoint(path, spec.key).save(state)
         damage(path, how, random.Random(how))
         caplog.clear()
-        assert checkpoint.load(path, spec.key) is None
+        assert checkpoint.Checkpoint(path, spec.key).load() is None
         assert str(path) in caplog.text
 
 
@@ -246,7 +246,7 @@ LIMIT = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000)
     [
         "",
         # safetensors has its own way to say that the disk is full
-        "; from soi_lib.training import engine; engine.train.__kwdefaults__['checkpoint_every'] = 0.0",
+        "; from soi_lib.training.checkpoint import Checkpoint; Checkpoint.every = 0.0",
     ],
 )
 def test_a_limit_on_files_stands_for_a_full_disk_where_nothing_can_be_mounted(place, nursery, tmp_path, more):

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from together import QUIET, done, made
 
 from paper.datasets import load
 from soi_lib.models.encoder import encoder_dir
+from soi_lib.models.multitask import Heads, MultiTaskModel
 from soi_lib.models.vocabulary import load_trimmed, special_ids, tokenize, used_tokens
 from soi_lib.training import cpu, engine
 from soi_lib.training.batching import collate, encode
+from soi_lib.training.checkpoint import Checkpoint, State
 from soi_lib.training.engine import TrainConfig, TrainMember, train
 from soi_lib.training.optimizer import FlatParameters
 
@@ -88,16 +93,12 @@ def test_same_seed_same_bits_in_another_process(tweets):
     done = subprocess.run(
         [sys.executable, "-c", code, os.path.dirname(__file__)], capture_output=True, text=True, env=environment
     )
-    import hashlib
-
     assert done.stdout.strip() == hashlib.sha256(b"".join(bits(tweets))).hexdigest(), done.stderr[-500:]
 
 
 def test_logits_are_kept_on_request_and_change_nothing_else(tweets):
-    from dataclasses import replace
-
     assert tweets.dynamics["tweets"].logits is None
-    kept = train(*prepared(("tweets",)), replace(CONFIG, epochs=1), keep_logits=True).dynamics["tweets"]
+    kept = train(*prepared(("tweets",)), replace(CONFIG, epochs=1, keep_logits=True)).dynamics["tweets"]
     assert kept.logits.shape == (1, 32, 2)
     softmax = torch.tensor(kept.logits).softmax(2).numpy()
     assert np.array_equal(softmax[:, np.arange(32), kept.gold], kept.p_gold)
@@ -105,53 +106,51 @@ def test_logits_are_kept_on_request_and_change_nothing_else(tweets):
 
 
 def test_another_seed_gives_other_dynamics(tweets):
-    from dataclasses import replace
-
     other = train(*prepared(("tweets",)), replace(CONFIG, seed=6, epochs=1))
     assert not np.array_equal(other.dynamics["tweets"].p_gold[0], tweets.dynamics["tweets"].p_gold[0])
 
 
-class _Killed(Exception):
-    pass
+class Killed(Exception):
+    """A training was stopped on purpose."""
 
 
-def test_a_killed_run_continues_to_the_same_bits(tweets, tmp_path):
-    path = tmp_path / "state.safetensors"
+def kill(epoch: int, n: int) -> None:
+    if epoch == 2:
+        raise Killed
 
-    def kill(epoch: int, n: int) -> None:
-        if epoch == 2:
-            raise _Killed
 
-    with pytest.raises(_Killed):
-        train(*prepared(("tweets",)), CONFIG, progress=kill, checkpoint_path=path, checkpoint_every=0, identity="x")
-    assert path.exists()
+@pytest.fixture
+def checkpoint(tmp_path, monkeypatch):
+    """One that is written after every epoch."""
+    monkeypatch.setattr(Checkpoint, "every", 0.0)
+    return Checkpoint(tmp_path / "state.safetensors", "x")
+
+
+def test_a_killed_run_continues_to_the_same_bits(tweets, checkpoint):
+    with pytest.raises(Killed):
+        train(*prepared(("tweets",)), CONFIG, progress=kill, checkpoint=checkpoint)
     seen = []
-    resumed = train(
-        *prepared(("tweets",)), CONFIG, progress=lambda e, n: seen.append((e, n)), checkpoint_path=path, identity="x"
-    )
+    resumed = train(*prepared(("tweets",)), CONFIG, progress=lambda e, n: seen.append((e, n)), checkpoint=checkpoint)
     assert seen[0] == (1, 64)  # two epochs of 32 were not done again
     assert {e for e, _ in seen[1:]} == {2}
     assert bits(resumed) == bits(tweets)
 
 
-def test_a_checkpoint_of_another_run_or_a_cut_one_is_not_continued(tmp_path, caplog):
-    from soi_lib.training import checkpoint
-
-    path = tmp_path / "state.safetensors"
-    state = checkpoint.State(1, {"master": torch.ones(4)}, {"m": {"p": np.ones((1, 2), np.float32)}})
-    checkpoint.save(path, "mine", state)
-    assert checkpoint.load(path, "mine").epoch == 1
-    assert checkpoint.load(path, "yours") is None
+def test_a_checkpoint_of_another_run_or_a_damaged_one_is_not_continued(checkpoint, caplog):
+    path = checkpoint.path
+    checkpoint.save(State(1, {"master": torch.ones(4)}, {"m": {"p": np.ones((1, 2), np.float32)}}))
+    assert checkpoint.load().epoch == 1
+    assert checkpoint.load().recorders["m"]["p"].shape == (1, 2)
+    assert replace(checkpoint, identity="another").load() is None
     assert "another run" in caplog.text
-    whole = path.read_bytes()
-    for damaged, message in ((whole[:-3], "cannot be read"), (whole[:-3] + b"\0\0\1", "not those that were written")):
+    good = path.read_bytes()
+    for damaged in (good[:-3], good[:-3] + b"\0\0\1"):
         path.write_bytes(damaged)
-        assert checkpoint.load(path, "mine") is None
+        assert checkpoint.load() is None
         assert f"{path}: the tensors" in caplog.text
-        assert message in caplog.text
         assert not path.exists()
         assert path.with_name(f"{path.name}.damaged").read_bytes() == damaged
-    assert checkpoint.load(tmp_path / "none", "mine") is None
+    assert checkpoint.load() is None
 
 
 def test_members_with_different_heads_train_together(wheels):
@@ -162,15 +161,11 @@ def test_members_with_different_heads_train_together(wheels):
 
 
 def test_recording_in_evaluation_mode(wheels):
-    from dataclasses import replace
-
     result = train(*prepared(("tweets",)), replace(CONFIG, record="eval", epochs=2))
     dyn = result.dynamics["tweets"]
     assert dyn.meta.record == "eval"
     # the last epoch was recorded with the final weights, so a prediction on the training data reproduces it
     encoder, members = prepared(("tweets",))
-    from soi_lib.models.multitask import Heads, MultiTaskModel
-
     model = MultiTaskModel(encoder, Heads(384, [members[0].labels], dropout=0.1, seed=5))
     model.load_state_dict(result.weights, strict=True)
     cpu.make_fast(model)
@@ -182,8 +177,6 @@ def test_recording_in_evaluation_mode(wheels):
 
 
 def test_one_run_records_both_modes_to_the_same_bits_as_two(tweets):
-    from dataclasses import replace
-
     both = train(*prepared(("tweets",)), replace(CONFIG, record="both"))
     evaluated = train(*prepared(("tweets",)), replace(CONFIG, record="eval"))
     assert bits(replace(both, dynamics=both.dynamics_train)) == bits(tweets)
@@ -194,59 +187,37 @@ def test_one_run_records_both_modes_to_the_same_bits_as_two(tweets):
         assert np.array_equal(one.curves["tweets"].train_loss, tweets.curves["tweets"].train_loss)
 
 
-def test_following_validation_changes_nothing_and_survives_a_kill(tweets, tmp_path):
-    from dataclasses import replace
-
+def test_following_validation_changes_nothing_and_survives_a_kill(tweets, checkpoint):
     def with_validation():
         encoder, (member,) = prepared(("tweets",))
         return encoder, [replace(member, splits=member.splits | {"validation": member.splits["test"]})]
 
-    config, path = replace(CONFIG, record="both"), tmp_path / "state.safetensors"
-
-    def kill(epoch: int, n: int) -> None:
-        if epoch == 2:
-            raise _Killed
-
-    whole = train(*with_validation(), config)
-    with pytest.raises(_Killed):
-        train(*with_validation(), config, progress=kill, checkpoint_path=path, checkpoint_every=0)
-    resumed = train(*with_validation(), config, checkpoint_path=path)
-    curve = whole.curves["tweets"]
-    assert bits(replace(whole, dynamics=whole.dynamics_train, predictions=tweets.predictions)) == bits(tweets)
+    config = replace(CONFIG, record="both")
+    one = train(*with_validation(), config)
+    with pytest.raises(Killed):
+        train(*with_validation(), config, progress=kill, checkpoint=checkpoint)
+    resumed = train(*with_validation(), config, checkpoint=checkpoint)
+    curve = one.curves["tweets"]
+    assert bits(replace(one, dynamics=one.dynamics_train, predictions=tweets.predictions)) == bits(tweets)
     for name, values in vars(curve).items():
         assert values.shape == (3,)
         assert np.array_equal(values, getattr(resumed.curves["tweets"], name)), name
-    assert bits(resumed) == bits(whole)
-    last = whole.predictions["tweets"]["validation"]
+    assert bits(resumed) == bits(one)
+    last = one.predictions["tweets"]["validation"]
     assert (curve.validation_loss[-1], curve.validation_accuracy[-1]) == (last.loss, last.accuracy)
     assert tweets.curves["tweets"].validation_loss is None
 
 
-def test_a_checkpoint_is_of_one_kind_of_device_and_precision(tmp_path, caplog):
-    from together import QUIET, done, made
-
-    path, members = tmp_path / "state.safetensors", [made(12, 2, 0)]
-
-    def kill(epoch: int, n: int) -> None:
-        if epoch == 1:
-            raise _Killed
-
-    from dataclasses import replace
-
-    with pytest.raises(_Killed):
-        done(QUIET, members, progress=kill, checkpoint_path=path, checkpoint_every=0, identity="x", device="cpu")
-    seen: list[int] = []
+def test_a_checkpoint_is_of_one_kind_of_device_and_precision(checkpoint, caplog):
+    members, seen = [made(12, 2, 0)], []
+    done(QUIET, members, checkpoint=checkpoint, device="cpu")
     other = replace(QUIET, precision="bf16")
-    done(other, members, checkpoint_path=path, identity="x", device="cpu", progress=lambda e, n: seen.append(e))
+    done(other, members, checkpoint=checkpoint, device="cpu", progress=lambda e, n: seen.append(e))
     assert seen[0] == 0
     assert "another run" in caplog.text
 
 
 def test_heads_learn_at_their_own_rate():
-    from dataclasses import replace
-
-    from together import QUIET, done, made
-
     members, one = [made(12, 2, 0)], replace(QUIET, epochs=1, batch_size=12, warmup=0.0)
     start = done(replace(one, learning_rate=1e-12), members, device="cpu").weights
     slow, fast = (
@@ -262,8 +233,6 @@ def test_the_written_out_attention_and_flat_parameters_change_nothing(wheels):
     encoder, members = prepared(("sentiment",), n=8)
     data = members[0].splits["train"]
     batch = collate(data, np.arange(8), pad=encoder.config.pad_token_id)
-    from soi_lib.models.multitask import Heads, MultiTaskModel
-
     model = MultiTaskModel(encoder, Heads(384, [members[0].labels], dropout=0.1, seed=0)).eval()
     with torch.no_grad():
         before = model(batch, batch["member"])
@@ -295,13 +264,6 @@ def test_dropout_masks_have_the_right_rate_and_repeat():
     assert torch.isin(y, torch.tensor([0.0, 1.0 / 0.9])).all()
 
 
-def test_learning_rate_rises_then_falls():
-    rates = [engine._rate(i, 100, 0.1) for i in range(100)]
-    assert np.allclose(rates[:10], np.arange(1, 11) / 10)
-    assert np.allclose(np.diff(rates[10:]), -1 / 90)
-    assert engine._rate(0, 5, 0.0) == 1.0
-
-
 @pytest.mark.parametrize("decay", [0.0, 0.1])
 def test_flat_adamw_equals_adamw_a_parameter(decay):
     torch.manual_seed(0)
@@ -328,10 +290,10 @@ def test_flat_adamw_equals_adamw_a_parameter(decay):
         torch.nn.utils.clip_grad_norm_(a.parameters(), 0.05)
         plain.step()
         torch.nn.functional.cross_entropy(b.heads(b.encoder(x)), y).backward()
-        flat.collect()
+        flat.gather_gradients()
         flat.clip(0.05)
         fused.step()
-        flat.publish()
+        flat.sync_low_precision()
     for (name, p), q in zip(a.named_parameters(), b.parameters(), strict=True):
         assert torch.allclose(p, q, atol=1e-6), name
     assert set(flat.named_master()) == {name for name, _ in a.named_parameters()}

@@ -156,7 +156,7 @@ def test_running_out_of_memory_is_one_line_with_the_way_out(monkeypatch):
     def full(*args):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore")
 
-    monkeypatch.setattr(engine, "_record", full)
+    monkeypatch.setattr(engine._Run, "_record", full)
     with pytest.raises(SoiError, match=r"Tried to allocate 2.00 GiB.*--batch-size.*--jobs") as raised:
         done(QUIET, [made(8, 2, 0)], device="cpu")
     assert "\n" not in str(raised.value)
@@ -167,7 +167,7 @@ def test_gradients_of_two_types_land_where_they_belong():
     flat = FlatParameters(model, torch.device("cpu"), low_precision=True)
     for i, p in enumerate(model.parameters()):
         p.grad = torch.full_like(p, i + 1)
-    gradient = flat.collect().clone()
+    gradient = flat.gather_gradients().clone()
     parts = dict(zip(flat.names, gradient.split([int(np.prod(s)) for s in flat.shapes]), strict=True))
     for i, (name, p) in enumerate(model.named_parameters()):
         assert p.dtype == (torch.bfloat16 if name.startswith("encoder.") else torch.float32)

@@ -19,6 +19,7 @@ from transformers import BertConfig, BertModel
 
 from soi_lib.errors import AlignmentError, SoiError
 from soi_lib.training.batching import Encoded
+from soi_lib.training.checkpoint import Checkpoint
 from soi_lib.training.engine import TrainConfig, TrainMember, TrainResult, train
 
 WORDS = 2000
@@ -125,20 +126,19 @@ def main(folder: Path) -> None:
         keep("real", done(LEARNING, [member_of(dict(real))], dropout=0.1))
 
     keep("noisy", done(NOISY, both(), dropout=0.1))
-    state = folder / "state.safetensors"
+    checkpoint = Checkpoint(folder / "state.safetensors", "x")
     seen: list[tuple[int, int]] = []
 
     def stop(epoch: int, n: int) -> None:
         if epoch == 2:
             raise Stopped
 
+    Checkpoint.every = 0.0
     try:
-        done(NOISY, both(), dropout=0.1, progress=stop, checkpoint_path=state, checkpoint_every=0, identity="x")
+        done(NOISY, both(), dropout=0.1, progress=stop, checkpoint=checkpoint)
     except Stopped:
-        kept["stopped"] = np.array(state.exists())
-    resumed = done(
-        NOISY, both(), dropout=0.1, checkpoint_path=state, identity="x", progress=lambda e, n: seen.append((e, n))
-    )
+        kept["stopped"] = np.array(checkpoint.path.exists())
+    resumed = done(NOISY, both(), dropout=0.1, checkpoint=checkpoint, progress=lambda e, n: seen.append((e, n)))
     keep("resumed", resumed)
     kept["seen"] = np.array(seen)
 

@@ -102,7 +102,7 @@ def test_killed_and_continued_the_results_are_those_of_the_library(place):
     assert first["key"] in said or (markers / first["key"]).exists()
 
     assert "Nothing to be done" in snakemake(place, "local", "--jobs", 2, "--dry-run")
-    library = place / "soi_lib" / "training" / "version.py"
+    library = place / "soi_lib" / "training" / "__init__.py"
     library.write_text(library.read_text(encoding="utf-8") + "\n# edited\n", encoding="utf-8")
     assert "Updated input files" in snakemake(place, "local", "--jobs", 2, "--dry-run")  # an edit does not go unnoticed
     gone = next(markers.glob("*"))
