@@ -10,8 +10,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from soi_lib.data import catalog
-from soi_lib.data.dataset import Corpus, make
+from paper.datasets.building import make
+from soi_lib.data import cache
+from soi_lib.data.dataset import Corpus
 
 SUFFIX = "-flipped"
 RATE = 0.1
@@ -31,7 +32,7 @@ def flip(gold: np.ndarray, classes: int, rate: float, seed: int) -> tuple[np.nda
 
 def build(name: str) -> Corpus:
     """The corpus `name` with a tenth of its training labels flipped, under the name `{name}-flipped`."""
-    corpus = catalog.load(name)
+    corpus = cache.load(name)
     train = corpus.splits["train"]
     labels, _ = flip(train.label.astype(np.int64), len(corpus.labels), RATE, seed=0)
     splits = corpus.splits | {"train": replace(train, label=labels.astype(train.label.dtype))}
