@@ -76,6 +76,14 @@ def test_the_prefix_the_chunks_and_special_ids(monkeypatch: pytest.MonkeyPatch) 
     assert special_ids("e5") == [0, 1, 2, 3, 250001]
 
 
+def test_texts_that_are_none() -> None:
+    with pytest.raises(EncoderError, match="every text needs its pair"):
+        tokenize("minilm", ["a", "b"], ["c"])
+    for texts, pairs in ((["a", float("nan")], None), (["a", "b"], ["c", None]), (["a", "b\ud800"], None)):
+        with pytest.raises(EncoderError, match="row 1: not a text"):
+            tokenize("minilm", texts, pairs)
+
+
 def test_a_tokenizer_that_cannot_be_read(tmp_path: Path) -> None:
     own = tmp_path / "own"
     own.mkdir()
