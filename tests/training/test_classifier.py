@@ -53,7 +53,7 @@ def trained(encoder: Path, folder: Path, pooling: str, datasets: dict[str, tuple
         data = encode(tokens, id_map, gold, member=i)
         members.append(TrainMember(name, labels, np.arange(4), {"train": data, "test": data}))
     config = TrainConfig(epochs=3, batch_size=2, learning_rate=1e-2, pooling=pooling, precision="fp32")
-    result = train(network, members, config, pad=int(network.config.pad_token_id), device="cpu")
+    result = train(network, members, config, device="cpu")
     save_classifier(
         folder,
         result.weights,
