@@ -179,7 +179,7 @@ def test_a_parameter_takes_the_memory_that_is_promised(low_precision):
     model = MultiTaskModel(tiny(), Heads(32, [("a", "b")], dropout=0.1, seed=0))
     flat = FlatParameters(model, torch.device("cpu"), low_precision=low_precision)
     optimizer = flat.optimizer(lr=1e-3, weight_decay=0.0)
-    flat.collect()
+    flat.gather_gradients()
     optimizer.step()
     moments = [state[key] for state in optimizer.state.values() for key in ("exp_avg", "exp_avg_sq")]
     for parameter in model.parameters():
