@@ -56,7 +56,7 @@ def plan(
     (`base`). A GPU need not be here to plan for it, if the precision is given.
     """
     from soi_lib.runs.config import load_profile
-    from soi_lib.runs.scheduler import described
+    from soi_lib.runs.scheduler import describe_job
     from soi_lib.runs.spec import plan as specs_of
     from soi_lib.runs.spec import plan_stages
     from soi_lib.runs.store import RunStore
@@ -66,7 +66,7 @@ def plan(
     specs: list[Job] = [*specs_of(sizes, only=only or (), device=device, precision=precision)]
     if stages:
         specs += plan_stages(sizes, only=only or (), device=device, precision=precision)
-    rows = [described(spec, store) for spec in specs]
+    rows = [describe_job(spec, store) for spec in specs]
     if as_json:
         print_json(rows)
         return

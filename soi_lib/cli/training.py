@@ -137,7 +137,7 @@ def train(
     if dry_run:
         typer.echo("nothing was written (--dry-run)", err=True)
         if as_json:
-            print_json(own.described(todo) | {"folder": str(out), "runs": total, "finished": finished})
+            print_json(own.summary(todo) | {"folder": str(out), "runs": total, "finished": finished})
         return
     own.train(todo, command=shlex.join(["soi", *sys.argv[1:]]), jobs=jobs, quiet=quiet)
     index = own.read_index(out)

@@ -34,7 +34,7 @@ from soi_lib.errors import (
 )
 from soi_lib.models.encoder import ENCODERS, EncoderSource, download, encoder_card, encoder_dir, fingerprint
 from soi_lib.runs.config import NAME, ComparisonPlan, DataSizes, Profile, Setting, Training, load_profile
-from soi_lib.runs.costs import BYTES_A_PARAMETER
+from soi_lib.runs.costs import BYTES_A_PARAMETER, CORE_RATE, flop
 from soi_lib.runs.results import Results
 from soi_lib.runs.scheduler import run_all
 from soi_lib.runs.spec import RunSpec, plan
@@ -42,8 +42,6 @@ from soi_lib.runs.store import RunStore, StoredRun, open_run
 from soi_lib.training.device import cards, default_jobs, kind_of, resolve_device, resolve_precision
 
 PROFILE, INDEX, README, DATA, RUNS = "profile.yaml", "runs.json", "README.md", "data", "runs"
-_TOKENS_A_SECOND = 1900.0  # of MiniLM on one core, trained once; measured, see the book's page on running again
-_MINILM = 22_565_376 - 30_522 * 384  # its parameters without the vocabulary
 _START = 8.0  # seconds before a run's first update
 
 
@@ -241,13 +239,12 @@ def data_file(folder: Path, name: str) -> Path:
 def minutes(todo: TrainingJob, *, finished: int = 0, jobs: int | None = None) -> float:
     """About how long the runs take on this machine's cores, in minutes; of a GPU nothing is known."""
     card = encoder_card(todo.encoder)
-    speed = _TOKENS_A_SECOND * _MINILM / max(1, card.parameters - card.embedding_parameters)
-    seconds = {}
+    parameters, seconds = card.parameters - card.embedding_parameters, {}
     for dataset in todo.datasets:
         longest, splits = todo.profile.training.max_length, dataset.corpus.splits.items()
         tokens = {split: len(part) * min(1.35 * part.mean_words + 3, longest) for split, part in splits}
         others = sum(n for split, n in tokens.items() if split in ("test", "ood"))
-        seconds[dataset.name] = (tokens["train"] * todo.profile.training.epochs + others / 3) / speed
+        seconds[dataset.name] = flop(parameters, tokens["train"] * todo.profile.training.epochs, others) / CORE_RATE
     every = [_START + sum(seconds[m] for m in s) for s in todo.settings for _ in todo.profile.seeds]
     left = sum(every) * (1 - finished / len(every))
     return left / min(jobs or default_jobs("cpu"), len(every)) / 60
@@ -261,7 +258,7 @@ def memory(todo: TrainingJob) -> int:
     return BYTES_A_PARAMETER * encoder_card(todo.encoder).parameters
 
 
-def described(todo: TrainingJob) -> dict[str, Any]:
+def summary(todo: TrainingJob) -> dict[str, Any]:
     """What is trained on, as JSON values: rows of each split, labels, what was decided, and where each dataset is."""
     decided = [f"{d.name}: {sentence}" for d in todo.datasets for sentence in d.decisions]
     return {
@@ -445,6 +442,6 @@ def _write_index(todo: TrainingJob, specs: Sequence[RunSpec], command: str) -> N
     from soi_lib.runs.own_index import index_of, readme
 
     value = index_of(todo.profile, specs, todo.store, fingerprint(todo.encoder), command)
-    value |= {"device": kind_of(todo.device), "precision": todo.profile.training.precision} | described(todo)
+    value |= {"device": kind_of(todo.device), "precision": todo.profile.training.precision} | summary(todo)
     _write(todo.folder / INDEX, files.json_text(value).encode())
     _write(todo.folder / README, readme(value).encode())

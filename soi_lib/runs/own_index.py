@@ -47,39 +47,47 @@ def index_of(profile: Profile, specs: Sequence[RunSpec], store: RunStore, encode
     }
 
 
+_README = """\
+# Training dynamics
+
+Datasets: {datasets}. Model: {model}. Epochs: {epochs}.
+
+| setting | seed | state | dynamics |
+|---|---|---|---|
+{runs}
+
+What lies here:
+
+- `runs.json`: this table for programs, with the scores;
+- `runs/KEY/`: one run: `dynamics/`, `predictions/`, `rows/`, `metrics.json`, `manifest.json`;
+- `data/DATASET.parquet`: the rows that were trained and tested on, with the ids that dynamics have: those of the file's
+  column of ids, or row numbers from 0;
+- `profile.yaml`: every setting; `python -m paper plan --profile profile.yaml --runs runs` reads it.
+
+What was decided on the way:
+
+{decisions}
+
+Next: `soi report` with this folder makes a page to read in a browser; `soi categorize` and `soi compare` read the
+dynamics files above.
+"""
+
+
 def readme(index: dict[str, Any]) -> str:
     """README.md: what lies here and how to go on."""
-    lines = [
-        "# Training dynamics",
-        "",
-        f"Members: {', '.join(index['members'])}. Model: {index['model']}. Epochs: {index['epochs']}.",
-        "",
-        "| setting | seed | state | dynamics |",
-        "|---|---|---|---|",
-    ]
+    runs = []
     for row in index["runs"]:
-        files = ", ".join(f"[{member}]({path})" for member, path in row["dynamics"].items())
-        lines.append(f"| {setting_words(row['setting'])} | {row['seed']} | {row['state']} | {files} |")
-    lines += [
-        "",
-        "What lies here:",
-        "",
-        "- `runs.json`: this table for programs, with the scores;",
-        "- `runs/KEY/`: one run: `dynamics/`, `predictions/`, `rows/`, `metrics.json`, `manifest.json`;",
-        "- `data/MEMBER.parquet`: the rows that were trained and tested on, with the ids that dynamics have: those of",
-        "  the file's column of ids, or row numbers from 0;",
-        "- `profile.yaml`: every setting; `python -m paper plan --profile profile.yaml --runs runs` reads it.",
-        "",
-        "What was decided on the way:",
-        "",
-        *[f"- {_plain(sentence)}" for sentence in index["decided"]],
-        "",
-        "Next: `soi report` with this folder makes a page to read in a browser; `soi categorize` and `soi compare`",
-        "read the dynamics files above.",
-    ]
-    if index["command"]:
-        lines += ["", "Made by, and continued by:", "", f"    {' '.join(index['command'].split())}"]
-    return "\n".join(lines) + "\n"
+        files = ", ".join(f"[{dataset}]({path})" for dataset, path in row["dynamics"].items())
+        runs.append(f"| {setting_words(row['setting'])} | {row['seed']} | {row['state']} | {files} |")
+    text = _README.format(
+        datasets=", ".join(index["members"]),
+        model=index["model"],
+        epochs=index["epochs"],
+        runs="\n".join(runs),
+        decisions="\n".join(f"- {_plain(sentence)}" for sentence in index["decided"]),
+    )
+    command = " ".join(index["command"].split())
+    return text + (f"\nMade by, and continued by:\n\n    {command}\n" if command else "")
 
 
 def setting_words(setting: Sequence[str]) -> str:

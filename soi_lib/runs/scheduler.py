@@ -34,7 +34,7 @@ from soi_lib.training import launch
 from soi_lib.training.device import CUBLAS_WORKSPACE, cards, default_jobs, visible_cards
 
 
-def described(job: Job, store: RunStore) -> dict[str, Any]:
+def describe_job(job: Job, store: RunStore) -> dict[str, Any]:
     """A row of the plan, for tables and for programs that do it elsewhere."""
     base = job.base if isinstance(job, StageSpec) else job
     stage = f"{job.subset}, {job.control or 'subset'}" if isinstance(job, StageSpec) else ""
