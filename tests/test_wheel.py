@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from soi_lib import SOI, __version__, select
@@ -135,6 +136,8 @@ def test_the_wheel_holds_the_library_and_nothing_else(wheel: Path) -> None:
 def test_the_core_asks_for_little_and_the_extras_for_the_rest(wheel: Path) -> None:
     about = metadata(wheel)
     assert {"train", "book", "scale"} <= set(about.get_all("Provides-Extra", []))
+    pythons = SpecifierSet(about["Requires-Python"])
+    assert [v for v in ("3.10", "3.11", "3.12", "3.13") if v in pythons] == ["3.11", "3.12", "3.13"]
     lines = about.get_all("Requires-Dist", [])
     core, train = set(wanted(lines, ())), set(wanted(lines, ("train",)))
     assert core & {"torch", "transformers", "datasets", "matplotlib", "plotly", "scikit-learn"} == set()

@@ -10,7 +10,6 @@ import os
 import platform
 import re
 import shutil
-import sys
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Annotated, Any
@@ -57,10 +56,6 @@ def examine(runs: Path = Path("runs")) -> dict[str, Any]:
     """All findings as JSON values; `problems` holds what is needed and missing, a line each with its remedy."""
     problems: list[str] = []
     notes: list[str] = []
-    if sys.version_info[:2] != (3, 11):
-        problems.append(
-            f"Python {platform.python_version()}: expected 3.11. Next: make the environment with Python 3.11"
-        )
     packages = _packages(problems, notes)
     device = _device(packages, problems)
     found = {
