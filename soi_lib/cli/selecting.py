@@ -32,6 +32,7 @@ _ID_FILES = (".txt", ".csv", ".json", ".parquet")
 _TABLES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 
 
+# A command's parameters are its options: that is how Typer reads them, and why these functions have so many.
 @app.command()
 def select(
     file: DynamicsOrRun,
@@ -82,14 +83,7 @@ def select(
         "labels": {name: int(count) for name, count in zip(names, counted, strict=True)},
     }  # fmt: skip
     if source is not None:
-        if out is None:
-            raise SoiError("a filtered copy needs a name", where=source, hint=f"give --out NAME{source.suffix}")
-        from soi_lib.data.match import match, trained_rows
-
-        found = match(source, ids.tolist(), id_column, trained_rows(path))
-        found.copy(out, overwrite=force)
-        told |= {"from": str(source), "matched": found.by, "out": str(out)}
-        _say(quiet, f"{len(ids)} of {len(found.table.frame)} rows of {source}, found by {found.by}")
+        told |= _copy(source, ids, id_column, path, out, force=force, quiet=quiet)
     elif id_column is not None:
         raise SoiError("--id names a column of a file that was not given", hint="give the file with --from")
     elif out is not None:
@@ -102,6 +96,20 @@ def select(
         typer.echo(out)
     else:
         typer.echo("\n".join(map(str, ids.tolist())))
+
+
+def _copy(
+    source: Path, ids: np.ndarray, id_column: str | None, dynamics: Path, out: Path | None, *, force: bool, quiet: bool
+) -> dict[str, str]:
+    """Write the rows of the person's file that hold `ids` to `out`; what was done, as JSON values."""
+    from soi_lib.data.match import match, trained_rows
+
+    if out is None:
+        raise SoiError("a filtered copy needs a name", where=source, hint=f"give --out NAME{source.suffix}")
+    found = match(source, ids.tolist(), id_column, trained_rows(dynamics))
+    found.copy(out, overwrite=force)
+    _say(quiet, f"{len(ids)} of {len(found.table.frame)} rows of {source}, found by {found.by}")
+    return {"from": str(source), "matched": found.by, "out": str(out)}
 
 
 @app.command("suspects", hidden=True)  # its name before 0.1; goes with the release after
