@@ -13,6 +13,10 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+)
 
 from soi_lib.errors import EncoderError, nearest
 
@@ -68,7 +72,9 @@ class MultiTaskModel(nn.Module):
         super().__init__()
         if pooling not in POOLINGS:
             raise EncoderError("unknown pooling", found=pooling, hint=nearest(pooling, POOLINGS))
-        if any(getattr(module, "is_causal", False) is True for module in encoder.modules()):
+        kind = str(getattr(encoder.config, "model_type", ""))
+        only_causal = kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+        if only_causal or any(getattr(module, "is_causal", False) is True for module in encoder.modules()):
             raise EncoderError(
                 "this model is a decoder: each of its tokens sees only those before it",
                 where=type(encoder).__name__,
@@ -79,7 +85,7 @@ class MultiTaskModel(nn.Module):
             setattr(encoder, "pooler", None)  # noqa: B010 - unused weights would only cost optimizer time
         self.encoder, self.heads, self.pooling = encoder, heads, pooling
         # DeBERTa multiplies its embeddings by the mask, so it takes no additive one
-        self._plain_mask = str(getattr(encoder.config, "model_type", "")).startswith("deberta")
+        self._plain_mask = kind.startswith("deberta")
         self._inner = next(n for n, _ in encoder.named_parameters() if n.endswith("weight") and "embed" not in n)
         if isinstance(embeddings := getattr(encoder, "embeddings", None), nn.Module):
             embeddings.register_forward_hook(lambda module, inputs, output: output.to(self.dtype))

@@ -15,7 +15,18 @@ import pytest
 import torch
 from together import NOISY, QUIET, both, done, encoded, made
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import BertConfig, BertModel, GPT2Config, GPT2Model, Qwen3Config, Qwen3Model
+from transformers import (
+    BertConfig,
+    BertModel,
+    BloomConfig,
+    BloomModel,
+    GPT2Config,
+    GPT2Model,
+    MptConfig,
+    MptModel,
+    Qwen3Config,
+    Qwen3Model,
+)
 
 from soi_lib.errors import EncoderError, SoiError
 from soi_lib.models.multitask import Heads, MultiTaskModel
@@ -136,6 +147,9 @@ DECODERS = {
         )
     ),
     "BertModel": lambda: tiny(is_decoder=True),
+    # these two do not say that their attention is causal
+    "BloomModel": lambda: BloomModel(BloomConfig(vocab_size=50, hidden_size=32, n_layer=1, n_head=2)),
+    "MptModel": lambda: MptModel(MptConfig(vocab_size=50, d_model=32, n_layers=1, n_heads=2)),
 }  # fmt: skip
 
 
