@@ -164,7 +164,7 @@ def _train_again(spec: RunSpec, run: StoredRun, store: RunStore, progress: Progr
 def _keep(store: RunStore, key: str, ready: Prepared, result: TrainResult) -> None:
     dynamics = {member: d.fingerprint() for member, d in result.dynamics.items()}
     path = store.weights_path(key)
-    if launch.first():
+    if launch.is_main_process():
         save_weights(path, result.weights, key=key, vocabulary=ready.vocabulary, dynamics=dynamics)
 
 

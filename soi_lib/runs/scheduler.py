@@ -107,11 +107,11 @@ def run_all(specs: Sequence[Job], store: RunStore, *, jobs: int | None = None, q
 
     Under `accelerate launch` all processes train every run together, one run after another.
     """
-    if launch.several():
-        jobs, quiet = 1, quiet or not launch.first()
+    if launch.is_distributed():
+        jobs, quiet = 1, quiet or not launch.is_main_process()
     done = {spec.key: run for spec in specs if (run := spec.found(store)) is not None}
     missing = [spec for spec in specs if spec.key not in done]
-    if launch.first():
+    if launch.is_main_process():
         store.tidy()
     if missing:
         _train(missing, store, total=len(specs), jobs=jobs or default_jobs(missing[0].device), quiet=quiet)
@@ -127,7 +127,7 @@ def _train(specs: list[Job], store: RunStore, *, total: int, jobs: int, quiet: b
     context = multiprocessing.get_context("spawn")
     reports, slots = context.Queue(), context.Queue()
     device, jobs = specs[0].device, min(jobs, len(specs))
-    for card in [None] * jobs if launch.several() else visible_cards(device, jobs):
+    for card in [None] * jobs if launch.is_distributed() else visible_cards(device, jobs):
         slots.put(card)
     if not quiet:
         print(_placed(specs, jobs), file=sys.stderr)

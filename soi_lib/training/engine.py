@@ -217,7 +217,7 @@ def train(
 def _target(name: str) -> torch.device:
     """The device to train on. Each of several processes that were launched together has its own."""
     device = resolve_device(name)
-    if not launch.several():
+    if not launch.is_distributed():
         return torch_device(device)
     from accelerate import Accelerator
 

@@ -1,7 +1,7 @@
-"""Which of the processes that train one run together does what only one may do.
+"""What only one of the processes that train a run together may do, and what the others wait for.
 
-`accelerate launch` gives every process the same command, and says in the environment how many they are and which one
-this is. Nothing here loads torch unless there are several.
+`accelerate launch` gives every process the same command; the environment says how many there are and which one this is.
+Nothing here loads torch unless there are several.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def several() -> bool:
+def is_distributed() -> bool:
     """Whether this process was launched together with others."""
     return os.environ.get("WORLD_SIZE", "1") not in ("", "0", "1")
 
 
-def first() -> bool:
-    """Whether this process is the one that writes: it is alone, or the first of several."""
-    return not several() or os.environ.get("RANK", "0") == "0"
+def is_main_process() -> bool:
+    """Whether this process is the one that writes: the only one, or the first of several."""
+    return not is_distributed() or os.environ.get("RANK", "0") == "0"
 
 
 def _wait() -> None:
@@ -36,15 +36,15 @@ def _wait() -> None:
 
 @contextmanager
 def held(lock: AbstractContextManager[object]) -> Iterator[None]:
-    """Hold `lock`: the first process for all. They enter when it has it, and leave when all have done the block.
+    """Hold `lock`, the first process for all: they enter together, and leave when all have finished the block.
 
-    The others wait as long as their backend lets them: gloo raises SoiError after 30 minutes, NCCL ends the process
-    after 10.
+    The others wait as long as their backend allows: gloo raises SoiError after 30 minutes, NCCL ends the process after
+    10.
     """
-    if not several():
+    if not is_distributed():
         with lock:
             yield
-    elif first():
+    elif is_main_process():
         with lock:
             _wait()
             yield
@@ -56,8 +56,8 @@ def held(lock: AbstractContextManager[object]) -> Iterator[None]:
 
 
 def once(do: Callable[[], T], then: Callable[[], T]) -> T:
-    """What `do` returns, called by the first process; the others wait until it is done and return `then()`."""
-    value = do() if first() else None
-    if several():
+    """The value of `do()`, which only the first process calls; the others wait until it is done and return `then()`."""
+    value = do() if is_main_process() else None
+    if is_distributed():
         _wait()
     return then() if value is None else value

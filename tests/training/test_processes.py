@@ -170,10 +170,10 @@ def test_shares_cover_a_batch_and_one_process_takes_all(monkeypatch):
 
 def test_who_writes(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    assert launch.first()
-    assert not launch.several()
+    assert launch.is_main_process()
+    assert not launch.is_distributed()
     assert launch.once(lambda: "did", lambda: "found") == "did"
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
-    assert launch.several()
-    assert not launch.first()
+    assert launch.is_distributed()
+    assert not launch.is_main_process()
