@@ -21,6 +21,7 @@ _HOME = {
     "transition_matrix": "soi_lib.analysis.transitions",
     "select": "soi_lib.analysis.selection",
     "DynamicsRecorder": "soi_lib.recorder",
+    "load_classifier": "soi_lib.training.classifier",
     "SoiError": "soi_lib.errors",
 }
 
@@ -34,6 +35,7 @@ __all__ = [  # noqa: RUF022 - in the order in which one meets them
     "transition_matrix",
     "select",
     "DynamicsRecorder",
+    "load_classifier",
     "SoiError",
     "__version__",
 ]
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from soi_lib.dynamics import Meta, TrainingDynamics, align
     from soi_lib.errors import SoiError
     from soi_lib.recorder import DynamicsRecorder
+    from soi_lib.training.classifier import load_classifier
 
 
 def __getattr__(name: str) -> Any:

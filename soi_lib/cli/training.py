@@ -94,6 +94,7 @@ def train(
         float | None, Option("--learning-rate", min=1e-9, help="[default: 1e-4; 5e-5 for a model of your own]")
     ] = None,
     max_length: Annotated[int, Option("--max-length", min=8, max=512, help="Tokens of a text that are read.")] = 128,
+    no_model: Annotated[bool, Option("--no-model", help="Do not keep the trained models: saves disk.")] = False,
     jobs: JobsOption = None,
     device: DeviceOption = "auto",
     precision: PrecisionOption = None,
@@ -133,13 +134,13 @@ def train(
     finished = todo.finished()
     total = len(todo.settings) * len(todo.profile.seeds)
     if not quiet:
-        _preview(todo, finished, total, own.minutes(todo, finished=finished, jobs=jobs))
+        _preview(todo, finished, total, own.minutes(todo, finished=finished, jobs=jobs), models=not no_model)
     if dry_run:
         typer.echo("nothing was written (--dry-run)", err=True)
         if as_json:
             print_json(own.summary(todo) | {"folder": str(out), "runs": total, "finished": finished})
         return
-    own.train(todo, command=shlex.join(["soi", *sys.argv[1:]]), jobs=jobs, quiet=quiet)
+    own.train(todo, command=shlex.join(["soi", *sys.argv[1:]]), models=not no_model, jobs=jobs, quiet=quiet)
     index = own.read_index(out)
     if not quiet:
         done = f"all {total} runs were done already" if total > 1 else "the run was done already"
@@ -158,6 +159,8 @@ def _next(out: Path, index: dict[str, Any]) -> None:
     rows = [row for row in index["runs"] if name in row["dynamics"] and row["seed"] == seed]  # alone, then together
     files = [shlex.quote(str(out / row["dynamics"][name])) for row in rows]
     lines = [f"soi report {shlex.quote(str(out))}", f"soi categorize {files[0]}"]
+    if model := rows[0]["model"]:
+        lines.append(f"soi predict {shlex.quote(str(out / model))} FILE")
     if len(files) > 1:
         lines.append(f"soi compare {files[0]} {files[-1]}  # {name} alone and together, both of seed {seed}")
     typer.echo("next:\n" + "\n".join(f"  {line}" for line in lines), err=True)
@@ -181,7 +184,7 @@ def _scores(index: dict[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
-def _preview(todo: TrainingJob, finished: int, total: int, minutes: float) -> None:
+def _preview(todo: TrainingJob, finished: int, total: int, minutes: float, *, models: bool) -> None:
     """What is about to be trained, on standard error."""
     from rich.table import Table
 
@@ -232,6 +235,8 @@ def _preview(todo: TrainingJob, finished: int, total: int, minutes: float) -> No
     on = on if todo.device == "cpu" else "how long a GPU takes has not been measured"
     screen.print(f"runs: {what}{done}; {on}")
     screen.print(f"memory: up to {own.memory(todo) / 1e9:.1f} GB a run for its parameters, and what its batches take")
+    if models:
+        screen.print(f"disk: up to {2 * own.model_size(todo) / 1e6:.0f} MB a run for its model (--no-model keeps none)")
 
 
 # --- what the options say of each dataset ---------------------------------------------------------------------------

@@ -173,7 +173,7 @@ def load_trimmed(
             if pooler or ".pooler." not in f".{name}"
         }
         config.vocab_size, config.pad_token_id = len(kept), padding
-        with _quiet():
+        with quiet_transformers():
             model, report = type(shell).from_pretrained(
                 None, config=config, state_dict=weights, dtype=torch.float32, output_loading_info=True, **extra
             )
@@ -208,7 +208,7 @@ def _kept(
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """Keep transformers from drawing its own progress bars and load reports: missing weights are an error here."""
     from transformers.utils import logging
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -35,13 +35,16 @@ from soi_lib.errors import (
 from soi_lib.models.encoder import ENCODERS, EncoderSource, download, encoder_card, encoder_dir, fingerprint
 from soi_lib.runs.config import NAME, ComparisonPlan, DataSizes, Profile, Setting, Training, load_profile
 from soi_lib.runs.costs import BYTES_A_PARAMETER, CORE_RATE, flop
+from soi_lib.runs.own_index import index_of, model_folder, readme
 from soi_lib.runs.results import Results
 from soi_lib.runs.scheduler import run_all
 from soi_lib.runs.spec import RunSpec, plan
 from soi_lib.runs.store import RunStore, StoredRun, open_run
+from soi_lib.training import launch
 from soi_lib.training.device import cards, default_jobs, kind_of, resolve_device, resolve_precision
 
 PROFILE, INDEX, README, DATA, RUNS = "profile.yaml", "runs.json", "README.md", "data", "runs"
+MODELS = "models"
 _START = 8.0  # seconds before a run's first update
 
 
@@ -141,10 +144,13 @@ def prepare(request: TrainRequest, folder: str | Path, *, force: bool = False) -
     return found
 
 
-def train(todo: TrainingJob, *, command: str = "", jobs: int | None = None, quiet: bool = False) -> list[StoredRun]:
+def train(
+    todo: TrainingJob, *, command: str = "", models: bool = True, jobs: int | None = None, quiet: bool = False
+) -> list[StoredRun]:
     """Write the folder and do the runs that are missing; all runs in the order of the plan. Raises SoiError.
 
-    Stopped at any time, the same call continues. `command` is what to type to do so, for the folder's README.
+    Stopped at any time, the same call continues. `command` is what to type to do so, for the folder's README; `models`
+    keeps the trained model of every run that is done now.
     """
     profile = yaml.safe_dump(json.loads(todo.profile.model_dump_json()), sort_keys=False, allow_unicode=True)
     _write(todo.folder / PROFILE, f"# Made by soi train; the runs in {RUNS}/ depend on it.\n{profile}".encode())
@@ -152,11 +158,36 @@ def train(todo: TrainingJob, *, command: str = "", jobs: int | None = None, quie
         path = data_file(todo.folder, dataset.name)
         if not _holds(path, dataset):
             cache.write(path, dataset.corpus)
-    specs = todo.specs()
+    specs = [replace(spec, keep_weights=models and todo.store.get(spec.key) is None) for spec in todo.specs()]
     _write_index(todo, specs, command)
     runs = run_all(specs, todo.store, jobs=jobs, quiet=quiet)
+    if models and launch.is_main_process():
+        for spec in specs:
+            _keep_model(todo, spec)
     _write_index(todo, specs, command)
     return runs
+
+
+def _keep_model(todo: TrainingJob, spec: RunSpec) -> None:
+    """Write the model of a run whose weights were kept, unless it is there."""
+    from soi_lib.runs.weights import trained_weights
+    from soi_lib.training.classifier import save_classifier
+
+    target, weights = todo.folder / model_folder(spec.setting, spec.seed), todo.store.weights_path(spec.key)
+    if target.exists() or not weights.exists():
+        return
+    tensors, vocabulary = trained_weights(weights)
+    labels = {dataset.name: dataset.corpus.labels for dataset in todo.datasets}
+    save_classifier(
+        target,
+        tensors,
+        encoder=todo.encoder,
+        vocabulary=vocabulary,
+        datasets={name: labels[name] for name in spec.setting},
+        pooling=spec.training.pooling,
+        max_length=spec.training.max_length,
+        prefix=encoder_card(spec.encoder_folder or spec.encoder).prefix,
+    )
 
 
 def own_profile(folder: str | Path) -> Profile:
@@ -256,6 +287,11 @@ def memory(todo: TrainingJob) -> int:
     It is an upper bound: rows of the vocabulary that no text uses are left out of the training.
     """
     return BYTES_A_PARAMETER * encoder_card(todo.encoder).parameters
+
+
+def model_size(todo: TrainingJob) -> int:
+    """Bytes of a kept model with its whole vocabulary; the weights for a second stage take as many at most."""
+    return 4 * encoder_card(todo.encoder).parameters
 
 
 def summary(todo: TrainingJob) -> dict[str, Any]:
@@ -439,9 +475,10 @@ def _write(path: Path, data: bytes) -> None:
 
 def _write_index(todo: TrainingJob, specs: Sequence[RunSpec], command: str) -> None:
     """runs.json for programs and README.md for people."""
-    from soi_lib.runs.own_index import index_of, readme
-
     value = index_of(todo.profile, specs, todo.store, fingerprint(todo.encoder), command)
+    for row in value["runs"]:
+        kept = model_folder(row["setting"], row["seed"])
+        row["model"] = kept if (todo.folder / kept).is_dir() else None
     value |= {"device": kind_of(todo.device), "precision": todo.profile.training.precision} | summary(todo)
     _write(todo.folder / INDEX, files.json_text(value).encode())
     _write(todo.folder / README, readme(value).encode())

@@ -60,6 +60,7 @@ What lies here:
 
 - `runs.json`: this table for programs, with the scores;
 - `runs/KEY/`: one run: `dynamics/`, `predictions/`, `rows/`, `metrics.json`, `manifest.json`;
+- `models/SETTING-seedN/`: the trained models, for `soi predict` and `soi_lib.load_classifier`;
 - `data/DATASET.parquet`: the rows that were trained and tested on, with the ids that dynamics have: those of the file's
   column of ids, or row numbers from 0;
 - `profile.yaml`: every setting; `python -m paper plan --profile profile.yaml --runs runs` reads it.
@@ -88,6 +89,11 @@ def readme(index: dict[str, Any]) -> str:
     )
     command = " ".join(index["command"].split())
     return text + (f"\nMade by, and continued by:\n\n    {command}\n" if command else "")
+
+
+def model_folder(setting: Sequence[str], seed: int) -> str:
+    """Where the model of a run is kept, in the folder."""
+    return f"models/{'+'.join(setting)}-seed{seed}"
 
 
 def setting_words(setting: Sequence[str]) -> str:

@@ -77,6 +77,12 @@ def load_weights(path: Path, *, vocabulary: np.ndarray) -> tuple[dict[str, Tenso
     return tensors, about["sha256"]
 
 
+def trained_weights(path: Path) -> tuple[dict[str, Tensor], np.ndarray]:
+    """Weights by name, and the token of each row of their embedding, (K,) int64. Raises StoreError."""
+    tensors, _ = _read(path)
+    return tensors, tensors.pop(_VOCABULARY).numpy()
+
+
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     from soi_lib.training.checkpoint import read_tensors
 

@@ -23,7 +23,7 @@ from soi_lib.errors import EncoderError, FormatError, nearest
 from soi_lib.files import building, write_json
 from soi_lib.models.encoder import encoder_dir
 from soi_lib.models.multitask import Heads, MultiTaskModel
-from soi_lib.models.vocabulary import load_trimmed, tokenize
+from soi_lib.models.vocabulary import load_trimmed, quiet_transformers, tokenize
 from soi_lib.training.batching import encode
 from soi_lib.training.checkpoint import read_tensors, save_tensors
 from soi_lib.training.device import resolve_device, torch_device
@@ -86,7 +86,7 @@ def save_classifier(
         "datasets": {dataset: list(names) for dataset, names in datasets.items()},
         "transformers": shape.model_type == "bert" and pooling == "pooler" and len(labels) == 1,
     }
-    with building(folder, replace=True) as out:
+    with building(folder, replace=True) as out, quiet_transformers():
         inner = out if about["transformers"] else out / ENCODER
         inner.mkdir(exist_ok=True)
         if about["transformers"]:
@@ -179,14 +179,18 @@ def load_classifier(folder: str | Path, *, device: str = "auto") -> Classifier:
     """Open a model that `soi train` or `soi second-stage` kept.
 
     Args:
-        folder: the folder of the model, or of a run whose model was kept.
+        folder: the folder of the model, or one that `soi train` made with a single model.
         device: auto, cpu, cuda or cuda:N.
 
     Raises:
         EncoderError: the folder holds no such model, or it is damaged.
     """
     folder = Path(folder)
-    folder = folder / "model" if (folder / "model" / ABOUT).is_file() else folder
+    kept = sorted(path.parent for path in folder.glob(f"models/*/{ABOUT}"))
+    if len(kept) > 1:
+        names = ", ".join(path.relative_to(folder).as_posix() for path in kept[:6])
+        raise EncoderError("there are several models here", where=folder, found=names, hint="give one of these folders")
+    folder = kept[0] if kept else folder
     try:
         about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
         datasets = {name: tuple(labels) for name, labels in about["datasets"].items()}
@@ -194,7 +198,10 @@ def load_classifier(folder: str | Path, *, device: str = "auto") -> Classifier:
         max_length, prefix = int(about["max_length"]), str(about["prefix"])
     except FileNotFoundError:
         raise EncoderError(
-            "there is no model here", where=folder, expected=ABOUT, hint="give the folder of a run whose model was kept"
+            "there is no model here",
+            where=folder,
+            expected=ABOUT,
+            hint="give a folder that soi train made, without --no-model",
         ) from None
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise EncoderError("cannot be read", where=folder / ABOUT, found=error, hint="train the model again") from error

@@ -1,0 +1,122 @@
+"""From a file to a model to predictions: what `soi train` keeps, and what `soi predict` makes of it."""
+
+from __future__ import annotations
+
+import io
+
+import pandas as pd
+import pytest
+from authors_data import tiny_bert
+from own_data import csv, rows, run_main, snapshot
+
+from soi_lib import load_classifier
+from soi_lib.runs import own
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A cache of its own, a tiny model, and files."""
+    folder = tmp_path_factory.mktemp("predict")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SOI_CACHE", str(folder / "cache"))
+        patch.setenv("ACCELERATE_USE_CPU", "true")
+        tiny_bert(folder / "tiny")
+        csv(folder / "train.csv", rows(64, labels=("no", "yes")))
+        csv(folder / "test.csv", rows(20, labels=("no", "yes"), start=500))
+        csv(folder / "more.csv", rows(64, member="reviews", labels=("bad", "good")))
+        yield folder
+
+
+@pytest.fixture
+def soi(place, monkeypatch, capsys):
+    """The command in this process, in the folder of the files."""
+    monkeypatch.chdir(place)
+    return lambda *words: run_main(monkeypatch, capsys, *words)
+
+
+TRAIN = ("train", "--train", "train.csv", "--test", "test.csv", "--model", "tiny", "--epochs", 4, "--precision", "fp32")
+
+
+def test_the_kept_model_predicts_what_the_run_recorded(soi, place):
+    code, _, err = soi(*TRAIN, "--out", "one")
+    assert code == 0
+    assert "MB a run for its model" in err
+    (row,) = own.read_index(place / "one")["runs"]
+    assert row["model"] == "models/own-seed0"
+    code, out, _ = soi("predict", "one", "test.csv")
+    assert code == 0
+    made = pd.read_csv(io.StringIO(out))
+    assert list(made.columns) == ["text", "sentiment", "predicted", "p"]
+    results, _ = own.open_own(place / "one")
+    recorded = results.runs[0].predictions("own").query("split == 'test'").sort_values("id")
+    labels = results.corpus("own").labels
+    assert list(made["predicted"]) == [labels[code] for code in recorded["predicted"]]
+    chosen = recorded["p_gold"].where(recorded["predicted"] == recorded["gold"], 1 - recorded["p_gold"])
+    assert made["p"].to_numpy() == pytest.approx(chosen.to_numpy(), abs=1e-4)
+
+
+def test_again_nothing_is_written_and_a_lost_model_comes_back(soi, place):
+    soi(*TRAIN, "--out", "again")
+    model = place / "again" / "models" / "own-seed0"
+    before = snapshot(model)
+    assert soi(*TRAIN, "--out", "again")[0] == 0
+    assert snapshot(model) == before
+    model.rename(place / "elsewhere")
+    assert soi(*TRAIN, "--out", "again")[0] == 0
+    assert {k: v[0] for k, v in snapshot(model).items()} == {k: v[0] for k, v in before.items()}
+
+
+def test_no_model(soi, place):
+    assert soi(*TRAIN, "--out", "none", "--no-model")[0] == 0
+    assert not (place / "none" / "models").exists()
+    code, out, err = soi("predict", "none", "test.csv")
+    assert (code, out) == (2, "")
+    assert "there is no model here" in err
+
+
+def test_of_several_models_one_is_named_and_of_several_datasets(soi, place):
+    code, *_ = soi(
+        "train", "--member", "a=train.csv", "--member", "b=more.csv", "--model", "tiny", "--epochs", 2, "--out", "two"
+    )
+    assert code == 0
+    assert sorted(p.name for p in (place / "two" / "models").iterdir()) == ["a+b-seed0", "a-seed0", "b-seed0"]
+    code, _, err = soi("predict", "two", "test.csv")
+    assert code == 2
+    assert "a+b-seed0" in err
+    code, _, err = soi("predict", "two/models/a+b-seed0", "test.csv")
+    assert code == 2
+    assert "--dataset" in err or "a or b" in err
+    code, out, _ = soi("predict", "two/models/a+b-seed0", "test.csv", "--dataset", "b", "--out", "labelled.csv")
+    assert code == 0
+    assert set(pd.read_csv(out.strip())["predicted"]) <= {"bad", "good"}
+    code, _, err = soi("predict", "two/models/a+b-seed0", "test.csv", "--dataset", "b", "--out", "labelled.csv")
+    assert code == 2
+    assert "labelled.csv" in err
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "what"),
+    [
+        ("a,b\n1,2\n", (), "text"),
+        ("text\nfine\n", ("--text", "txt"), "txt"),
+        ("id,text\n1,fine\n2,\n", (), "row 2"),
+    ],
+)
+def test_rows_that_cannot_be_predicted_are_named(soi, place, text, options, what):
+    soi(*TRAIN, "--out", "one")
+    (place / "bad.csv").write_text(text, encoding="utf-8")
+    code, out, err = soi("predict", "one", "bad.csv", *options)
+    assert (code, out) == (2, "")
+    assert err.startswith("error:")
+    assert err.count("\n") == 1
+    assert what in err
+
+
+def test_weights_that_were_changed_are_refused(soi, place):
+    soi(*TRAIN, "--out", "changed")
+    file = place / "changed" / "models" / "own-seed0" / "heads.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-3] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(Exception, match=r"heads\.safetensors"):
+        load_classifier(place / "changed")
