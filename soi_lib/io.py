@@ -11,7 +11,6 @@ This module knows arrays and that object; `TrainingDynamics.save` and `load` are
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -98,12 +97,13 @@ def read(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with _opened(path) as handle:
-        raw = handle.read()
-    _check_seal(io.BytesIO(raw), path)
-    _, meta = _parse(pa.BufferReader(raw), path)
+    # Memory of Arrow's own: its threads may let go of a buffer while Python ends, and one of Python's would abort then.
+    with _opened(path), pa.OSFile(str(path)) as file:
+        held = file.read_buffer()
+    _check_seal(pa.BufferReader(held), path)
+    _, meta = _parse(pa.BufferReader(held), path)
     try:
-        table = pq.read_table(pa.BufferReader(raw))  # unlike ParquetFile.read it decodes row groups side by side
+        table = pq.read_table(pa.BufferReader(held))  # unlike ParquetFile.read it decodes row groups side by side
         columns: dict[str, Array] = {name: _values(table[name]) for name in ("id", "gold", "history")}
         n, epochs = table.num_rows, meta["epochs"]
         columns["p_gold"] = np.ascontiguousarray(_values(table["p_gold"]).reshape(n, epochs).T)
