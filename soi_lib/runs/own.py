@@ -38,7 +38,7 @@ from soi_lib.runs.costs import BYTES_A_PARAMETER, CORE_RATE, flop
 from soi_lib.runs.own_index import index_of, model_folder, readme
 from soi_lib.runs.results import Results
 from soi_lib.runs.scheduler import run_all
-from soi_lib.runs.spec import RunSpec, plan
+from soi_lib.runs.spec import Job, RunSpec, StageSpec, plan
 from soi_lib.runs.store import RunStore, StoredRun, open_run
 from soi_lib.training import launch
 from soi_lib.training.device import cards, default_jobs, kind_of, resolve_device, resolve_precision
@@ -163,30 +163,33 @@ def train(
     runs = run_all(specs, todo.store, jobs=jobs, quiet=quiet)
     if models and launch.is_main_process():
         for spec in specs:
-            _keep_model(todo, spec)
+            keep_model(todo.folder, spec)
     _write_index(todo, specs, command)
     return runs
 
 
-def _keep_model(todo: TrainingJob, spec: RunSpec) -> None:
-    """Write the model of a run whose weights were kept, unless it is there."""
+def keep_model(folder: Path, spec: Job) -> None:
+    """Write the model of a run or a second stage whose weights were kept, unless it is there."""
     from soi_lib.runs.weights import trained_weights
     from soi_lib.training.classifier import save_classifier
 
-    target, weights = todo.folder / model_folder(spec.setting, spec.seed), todo.store.weights_path(spec.key)
+    base = spec.base if isinstance(spec, StageSpec) else spec
+    stage = spec.subset if isinstance(spec, StageSpec) else ""
+    target = folder / model_folder(spec.setting, base.seed, stage)
+    weights = RunStore(folder / RUNS).weights_path(spec.key)
     if target.exists() or not weights.exists():
         return
     tensors, vocabulary = trained_weights(weights)
-    labels = {dataset.name: dataset.corpus.labels for dataset in todo.datasets}
+    encoder = base.encoder_folder or base.encoder
     save_classifier(
         target,
         tensors,
-        encoder=todo.encoder,
+        encoder=encoder,
         vocabulary=vocabulary,
-        datasets={name: labels[name] for name in spec.setting},
+        datasets={name: cache.read(data_file(folder, name)).labels for name in spec.setting},
         pooling=spec.training.pooling,
         max_length=spec.training.max_length,
-        prefix=encoder_card(spec.encoder_folder or spec.encoder).prefix,
+        prefix=encoder_card(encoder).prefix,
     )
 
 

@@ -91,9 +91,9 @@ def readme(index: dict[str, Any]) -> str:
     return text + (f"\nMade by, and continued by:\n\n    {command}\n" if command else "")
 
 
-def model_folder(setting: Sequence[str], seed: int) -> str:
-    """Where the model of a run is kept, in the folder."""
-    return f"models/{'+'.join(setting)}-seed{seed}"
+def model_folder(setting: Sequence[str], seed: int, stage: str = "") -> str:
+    """Where the model of a run is kept, in the folder; `stage` is the subset of a second stage."""
+    return f"models/{'+'.join(setting)}-seed{seed}" + (f"-{stage}" if stage else "")
 
 
 def setting_words(setting: Sequence[str]) -> str:

@@ -158,10 +158,11 @@ def _train_again(spec: RunSpec, run: StoredRun, store: RunStore, progress: Progr
                 expected=stored[member][:12],
                 hint="use the machine that made the run, or do all runs anew in another folder with --runs",
             )
-    _keep(store, spec.key, ready, result)
+    keep_weights(store, spec.key, ready, result)
 
 
-def _keep(store: RunStore, key: str, ready: Prepared, result: TrainResult) -> None:
+def keep_weights(store: RunStore, key: str, ready: Prepared, result: TrainResult) -> None:
+    """Keep the final weights of a run or a stage beside the store's runs."""
     dynamics = {member: d.fingerprint() for member, d in result.dynamics.items()}
     path = store.weights_path(key)
     if launch.is_main_process():
@@ -193,7 +194,7 @@ def _train_and_store(spec: RunSpec, store: RunStore, progress: Progress | None) 
         "examples": sum(len(m.splits["train"]) for m in ready.members),
     }
     if spec.keep_weights:
-        _keep(store, spec.key, ready, result)
+        keep_weights(store, spec.key, ready, result)
 
     def fill(out: Path) -> None:
         save_result(out, splits, result, metrics)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 
 from soi_lib import files
-from soi_lib.analysis.selection import select
+from soi_lib.analysis.selection import left_to_learn, select
 from soi_lib.analysis.soi import SOI, categorize, soi_counts
 from soi_lib.dynamics import TrainingDynamics
 from soi_lib.errors import SelectionError
@@ -100,9 +101,10 @@ def _subset(spec: StageSpec, member: str, dynamics: TrainingDynamics) -> dict[in
     from soi_lib.models.multitask import derived_seed
 
     try:
-        inside = dynamics.subset(select(dynamics, SUBSETS[spec.subset]))
+        chosen = _named(dynamics, spec.ids) if spec.ids else select(dynamics, parts_of(spec.subset))
     except SelectionError:  # no example is in it
         return {}
+    inside = dynamics.subset(chosen)
     classes, sizes = np.unique(inside.gold, return_counts=True)
     if spec.balance:
         sizes = np.minimum(sizes, np.sort(sizes)[(len(sizes) - 1) // 2])
@@ -110,6 +112,17 @@ def _subset(spec: StageSpec, member: str, dynamics: TrainingDynamics) -> dict[in
         sizes = _shares(sizes, spec.limit)
     seed = derived_seed(spec.base.seed, "subset", spec.subset, member)
     return {int(c): _draw(_of_class(inside, c), n, seed + int(c)) for c, n in zip(classes, sizes, strict=True) if n}
+
+
+def parts_of(subset: str) -> tuple[str, ...]:
+    """The categories or map regions that a subset unites."""
+    return SUBSETS.get(subset) or tuple(subset.split("+"))
+
+
+def _named(dynamics: TrainingDynamics, ids: Sequence[str]) -> np.ndarray:
+    """The examples of a dataset that are among `ids`, which may be of several datasets."""
+    wanted = set(ids)
+    return dynamics.ids[[str(i) in wanted for i in dynamics.ids]]
 
 
 def _of_class(dynamics: TrainingDynamics, gold: int) -> TrainingDynamics:
@@ -195,6 +208,8 @@ def _stage(spec: StageSpec, base: StoredRun, store: RunStore, progress: Progress
         changed["seed"] = spec.seed_for("training")
         changed["initial"], weights = load_weights(store.weights_path(base.key), vocabulary=ready.vocabulary)
     result = run.train_prepared(spec, ready, store, progress, **changed)
+    if spec.keep_weights:
+        run.keep_weights(store, spec.key, ready, result)
     metrics = {
         member: {
             "n": choice.n[member],
@@ -208,9 +223,16 @@ def _stage(spec: StageSpec, base: StoredRun, store: RunStore, progress: Progress
     examples = sum(len(index) for index in rows.values())
     about |= run.provenance(started, clock, result) | {
         "examples": examples,
-        "stage": stage | {"presentations": choice.passes * examples, "ids": hashes, "weights": weights},
+        "stage": stage
+        | {"presentations": choice.passes * examples, "ids": hashes, "weights": weights}
+        | {"left": {m: _left(base.dynamics(m), result.dynamics[m]) for m in spec.setting}},
     }
     return store.write(spec.key, about, lambda out: run.save_result(out, ready.splits, result, metrics))
+
+
+def _left(before: TrainingDynamics, after: TrainingDynamics) -> list[float]:
+    """The share of a stage's examples that had something left to learn before it, and after it."""
+    return [round(left_to_learn(d, after.ids), 6) for d in (before, after)]
 
 
 # what a manifest says of a training: the same for stages that are the same training

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from soi_lib.errors import ProfileError, nearest
-from soi_lib.runs.config import Budget, Comparison, DataSizes, Profile, Setting, Stages, Subset, Training
+from soi_lib.runs.config import Budget, Comparison, DataSizes, Profile, Setting, Stages, Training
 from soi_lib.training.device import kind_of, resolve_device, resolve_precision
 
 if TYPE_CHECKING:
@@ -105,17 +105,22 @@ class StageSpec:
     """One stage: the run that it starts from, its subset, which side of the comparison it is, and its recipe.
 
     `start` is "final" (the run's final weights) or "pretrained" (the weights that the run itself started from, with
-    the same initial heads). `control` None trains on the subset, "random" on its matched random control, "all" on
-    examples of all data for as many updates.
+    the same initial heads). `subset` is a name of `Subset`, a union such as "UNE+LLE", or a name of one's own for
+    `ids`. `control` None trains on the subset, "random" on its matched random control, "all" on examples of all data
+    for as many updates.
     """
 
     base: RunSpec
     start: Start
-    subset: Subset
+    subset: str
     control: Control | None
     balance: bool
     limit: int | None
     training: Training
+    ids: tuple[str, ...] = ()
+    """The examples of a subset that no category describes."""
+    keep_weights: bool = False
+    """Whether the final weights are wanted too; no part of the identity."""
 
     def identity(self) -> dict[str, Any]:
         """Everything that determines the stage, as JSON values; the run it starts from by its key."""
@@ -132,6 +137,7 @@ class StageSpec:
                 "balance": self.balance,
                 "limit": self.limit,
                 "training": self.training.model_dump(),
+                **({"ids": list(self.ids)} if self.ids else {}),
             },
         }
 
