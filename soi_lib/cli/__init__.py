@@ -13,13 +13,13 @@ from typing import Any, NoReturn
 
 import typer
 
-from soi_lib.cli import doctor, predicting, reading, selecting, training  # noqa: F401  (each adds its commands)
+from soi_lib.cli import doctor, predicting, reading, second_stage_command, selecting, training  # noqa: F401  (each adds its commands)
 from soi_lib.cli.app import app
 from soi_lib.errors import OutputExistsError, SoiError
 
 _INTERRUPTED = 130
 _PANELS = {
-    "Your own data": ("train", "predict", "report"),
+    "Your own data": ("train", "report", "second-stage", "predict"),
     "Dynamics, from anywhere": ("categorize", "compare", "reliability", "map", "select", "label-issues"),
     "This machine": ("doctor", "fetch"),
 }

@@ -143,7 +143,7 @@ def category_name(soi: SOI) -> str:
     return soi.description.partition(":")[0]
 
 
-def table(rows: list[dict[str, Any]], *, title: str | None = None) -> None:
+def table(rows: list[dict[str, Any]], *, title: str | None = None, err: bool = False) -> None:
     """Print rows as a table that fits the terminal: numbers to the right; keys whole, so that they can be copied."""
     from rich.table import Table
 
@@ -153,7 +153,7 @@ def table(rows: list[dict[str, Any]], *, title: str | None = None) -> None:
         out.add_column(name, justify="right" if number else "left", overflow="fold", no_wrap=name == "key")
     for row in rows:
         out.add_row(*(printable(str(value)) for value in row.values()))
-    console().print(out)
+    console(stderr=err).print(out)
 
 
 def console(*, stderr: bool = False, soft_wrap: bool = False) -> Console:

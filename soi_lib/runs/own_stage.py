@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from soi_lib.analysis.datamap import REGIONS
 from soi_lib.analysis.selection import left_to_learn
+from soi_lib.analysis.soi import SOI
 from soi_lib.analysis.statistics import Effect, mean_effect
-from soi_lib.errors import SelectionError, StoreError
+from soi_lib.errors import SelectionError, StoreError, nearest
 from soi_lib.runs.config import Setting, Stages
 from soi_lib.runs.own import RUNS, keep_model, own_profile, read_index
 from soi_lib.runs.scheduler import run_all
@@ -73,6 +75,10 @@ def prepare_stage(
         SelectionError: no run has enough examples in the subset.
     """
     folder = Path(folder)
+    known = [soi.name for soi in SOI] + list(REGIONS)
+    for part in subset if not ids else ():
+        if part not in known:
+            raise SelectionError(f"unknown category {part!r}", hint=nearest(part, known))
     read_index(folder)
     profile = own_profile(folder)
     store = RunStore(folder / RUNS)

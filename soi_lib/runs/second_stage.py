@@ -120,9 +120,12 @@ def parts_of(subset: str) -> tuple[str, ...]:
 
 
 def _named(dynamics: TrainingDynamics, ids: Sequence[str]) -> np.ndarray:
-    """The examples of a dataset that are among `ids`, which may be of several datasets."""
+    """The examples of a dataset that are among `ids`, which may be of several datasets. Raises SelectionError."""
     wanted = set(ids)
-    return dynamics.ids[[str(i) in wanted for i in dynamics.ids]]
+    found = np.array([str(i) in wanted for i in dynamics.ids])
+    if not found.any():
+        raise SelectionError("no training example has one of these ids", found=f"{len(wanted)} ids")
+    return dynamics.ids[found]
 
 
 def _of_class(dynamics: TrainingDynamics, gold: int) -> TrainingDynamics:

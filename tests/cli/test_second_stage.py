@@ -1,0 +1,108 @@
+"""`soi second-stage`: a folder's models continued on a subset, beside its controls."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from authors_data import tiny_bert
+from own_data import csv, rows, run_main, snapshot
+
+from soi_lib import load_classifier
+from soi_lib.runs.own_stage import gains
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A cache of its own, a tiny model, and a folder with two seeds of a short training."""
+    folder = tmp_path_factory.mktemp("stage")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SOI_CACHE", str(folder / "cache"))
+        patch.setenv("ACCELERATE_USE_CPU", "true")
+        tiny_bert(folder / "tiny")
+        csv(folder / "reviews.csv", rows(120, labels=("no", "yes")))
+        yield folder
+
+
+@pytest.fixture
+def soi(place, monkeypatch, capsys):
+    """The command in this process, in the folder of the files."""
+    monkeypatch.chdir(place)
+    return lambda *words: run_main(monkeypatch, capsys, *words)
+
+
+@pytest.fixture
+def folder(soi, place):
+    words = ("train", "--train", "reviews.csv", "--model", "tiny", "--epochs", 4, "--seed", 0, "--seed", 1)
+    assert soi(*words, "--precision", "fp32", "--out", "trained")[0] == 0
+    return place / "trained"
+
+
+STAGE = ("second-stage", "trained", "--subset", "hard+ambiguous", "--learning-rate-factor", 1)
+
+
+def test_gains_stand_beside_their_controls_and_the_models_are_kept(soi, folder):
+    code, out, err = soi(*STAGE, "--json")
+    assert code == 0, err
+    assert "left to learn" in err
+    (row,) = json.loads(out)["gains"]
+    assert row["seeds"] == 2
+    assert row["over random examples"] == pytest.approx(row["second stage"] - row["random examples"])
+    for against in ("first model", "random examples", "all examples"):
+        assert row[f"low over {against}"] <= row[f"over {against}"] <= row[f"high over {against}"]
+    assert row["advice"]
+    models = sorted(path.name for path in (folder / "models").iterdir())
+    assert models == ["reviews-seed0", "reviews-seed0-hard+ambiguous", "reviews-seed1", "reviews-seed1-hard+ambiguous"]
+    first, second = (load_classifier(folder / "models" / name, device="cpu").predict(["good"]) for name in models[:2])
+    assert first["p"][0] != second["p"][0]
+    before = snapshot(folder)
+    assert soi(*STAGE)[0] == 0
+    assert snapshot(folder) == before, "done once, nothing is trained or written again"
+    assert len(gains(folder)) == 1
+
+
+def test_ids_of_a_file(soi, place, folder):
+    (place / "ids.txt").write_text(
+        "\n".join(f"{i:06d}" for i in range(60)), encoding="utf-8"
+    )  # as soi select prints them
+    code, out, err = soi("second-stage", "trained", "--ids", "ids.txt", "--epochs", 1, "--json")
+    assert code == 0, err
+    assert json.loads(out)["gains"][0]["subset"] == "ids"
+
+
+def test_dry_run_trains_nothing(soi, folder):
+    before = snapshot(folder)
+    code, _, err = soi(*STAGE, "--epochs", 2, "--dry-run")
+    assert code == 0
+    assert "nothing was trained" in err
+    assert snapshot(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        (("--subset", "HARD"), "HARD"),
+        (("--subset", "hard", "--ids", "ids.txt"), "--ids"),
+        (("--ids", "none.txt"), "none.txt"),
+    ],
+)
+def test_what_cannot_be_a_subset_is_refused(soi, folder, options, what):
+    before = snapshot(folder)
+    code, out, err = soi("second-stage", "trained", *options)
+    assert (code, out) == (2, "")
+    assert err.startswith("error:")
+    assert err.count("\n") == 1
+    assert what in err
+    assert snapshot(folder) == before
+
+
+def test_a_subset_of_one_example_and_a_folder_without_models(soi, place, folder):
+    (place / "one.txt").write_text("3\n", encoding="utf-8")
+    code, _, err = soi("second-stage", "trained", "--ids", "one.txt")
+    assert code == 2
+    assert "at least 8" in err
+    words = ("train", "--train", "reviews.csv", "--model", "tiny", "--epochs", 2, "--no-model", "--out", "without")
+    assert soi(*words)[0] == 0
+    code, _, err = soi("second-stage", "without")
+    assert code == 2
+    assert "was not kept" in err
