@@ -16,7 +16,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from paper.execute import library_hash
 from soi_lib import files
 from soi_lib.analysis.transitions import transition_matrix
 from soi_lib.runs.config import Profile
@@ -34,6 +33,7 @@ def write_look(root: Path, profile: Profile, runs: Sequence[StoredRun], *, quiet
     """
     from tqdm.auto import tqdm
 
+    from paper.execute import library_hash
     from soi_lib.plots import explorer
 
     inputs = [sorted(run.manifest["sha256"] for run in runs), profile.model_dump_json(), version("plotly")]

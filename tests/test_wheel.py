@@ -200,7 +200,8 @@ for name in ("torch", "matplotlib.pyplot", "sklearn", "numpy", "nothing_such"):
     stored = sorted((ROOT / "data" / "recorded" / "quick").glob("*/dynamics/tweets.parquet"))[0]
     for words in (("map", stored, "--out", "m.png"), ("report", stored)):
         told = run(tmp_path, core / "soi", *words, code=2).stderr
-        assert told.startswith("error: figures and the book needs matplotlib, which is not installed. Next: ")
+        assert told.startswith("error: figures and the book needs ")
+        assert told.endswith("Next: `pip install 'soi_lib[book]'`\n")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -159,7 +159,7 @@ def _next(out: Path, index: dict[str, Any]) -> None:
     rows = [row for row in index["runs"] if name in row["dynamics"] and row["seed"] == seed]  # alone, then together
     files = [shlex.quote(str(out / row["dynamics"][name])) for row in rows]
     lines = [f"soi report {shlex.quote(str(out))}", f"soi categorize {files[0]}"]
-    if model := rows[0]["model"]:
+    if model := rows[0].get("model"):
         lines.append(f"soi predict {shlex.quote(str(out / model))} FILE")
     if len(files) > 1:
         lines.append(f"soi compare {files[0]} {files[-1]}  # {name} alone and together, both of seed {seed}")

@@ -175,7 +175,7 @@ def read(path: Path) -> Corpus:
         splits = {name: part for name, part in parts.items() if not name.startswith("ood:")}
         extra = {name.removeprefix("ood:"): part for name, part in parts.items() if name.startswith("ood:")}
         found = fingerprint(labels, splits, extra, about["comparison"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
         raise CorpusError("a column is missing or damaged", where=path, found=error) from error
     if found != about["fingerprint"]:
         what, expected = "the rows are not those that were written", about["fingerprint"][:12]

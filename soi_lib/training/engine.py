@@ -180,8 +180,7 @@ def train(
         meta: goes into the metadata of the dynamics.
         initial: the weights to start from, as in `TrainResult.weights`.
         progress: called after every batch.
-        checkpoint: where the state is kept. A later call for the same identity, kind of device, precision and number of
-            processes continues from it to the same bits.
+        checkpoint: where the state is kept. A later call with the same identity and machine continues to the same bits.
 
     Raises:
         AlignmentError: when the calls of several processes differ.

@@ -230,7 +230,7 @@ def edited(*path, value):
     ("change", "message"),
     [
         (edited("corpora", "fr", "revison", value="1234567"), r"corpora.fr.revison: unknown field.*'revision'"),
-        (edited("corpora", "fr", "hub", value="someone/French"), r"corpora.fr: .*both hub and path"),
+        (edited("corpora", "fr", "hub", value="someone/French"), r"corpora.fr: .*hub or path, not both"),
         (
             edited("corpora", "fr", value={"hub": "someone/French"}),
             r"hub someone/French needs its revision, the commit",

@@ -151,7 +151,7 @@ from soi_lib.training import engine
 
 def counted(*arguments, train=engine.train, **named):
     with open("LOG", "a") as log:
-        log.write(named["identity"] + "\\n")
+        log.write(named["checkpoint"].identity + "\\n")
     return train(*arguments, **named)
 
 engine.train = counted
