@@ -62,19 +62,6 @@ def select(
     return dynamics.ids[order][np.sort(chosen)]
 
 
-CONFIDENT = 0.9
-"""From this probability of its label on, an example that is predicted right has nothing left to teach."""
-
-
-def left_to_learn(dynamics: TrainingDynamics, ids: npt.ArrayLike) -> float:
-    """The share of the examples `ids` (n,) that the last epoch has wrong, or right with less than `CONFIDENT`.
-
-    A second stage on a subset with nothing left to learn cannot change much, whatever the subset is worth.
-    """
-    chosen = dynamics.subset(ids)
-    return float((~chosen.correct[-1] | (chosen.p_gold[-1] < CONFIDENT)).mean())
-
-
 def _mask(
     dynamics: TrainingDynamics, which: SOI | str | Iterable[SOI | str], early: float, fraction: float
 ) -> tuple[str, npt.NDArray[np.bool_]]:

@@ -16,14 +16,13 @@ import numpy as np
 import pandas as pd
 
 from soi_lib.analysis.datamap import REGIONS
-from soi_lib.analysis.selection import left_to_learn
 from soi_lib.analysis.soi import SOI
 from soi_lib.analysis.statistics import Effect, mean_effect
 from soi_lib.errors import SelectionError, StoreError, nearest
 from soi_lib.runs.config import Setting, Stages
 from soi_lib.runs.own import RUNS, keep_model, own_profile, read_index
 from soi_lib.runs.scheduler import run_all
-from soi_lib.runs.second_stage import choose
+from soi_lib.runs.second_stage import choose, left_to_learn
 from soi_lib.runs.spec import StageSpec, plan, stages_of
 from soi_lib.runs.store import RunStore, StoredRun
 from soi_lib.training import launch

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 
 from soi_lib import files
-from soi_lib.analysis.selection import left_to_learn, select
+from soi_lib.analysis.selection import select
 from soi_lib.analysis.soi import SOI, categorize, soi_counts
 from soi_lib.dynamics import TrainingDynamics
 from soi_lib.errors import SelectionError
@@ -231,6 +231,19 @@ def _stage(spec: StageSpec, base: StoredRun, store: RunStore, progress: Progress
         | {"left": {m: _left(base.dynamics(m), result.dynamics[m]) for m in spec.setting}},
     }
     return store.write(spec.key, about, lambda out: run.save_result(out, ready.splits, result, metrics))
+
+
+CONFIDENT = 0.9
+"""From this probability of its label on, an example that is predicted right has nothing left to teach."""
+
+
+def left_to_learn(dynamics: TrainingDynamics, ids: np.ndarray) -> float:
+    """The share of the examples `ids` (n,) that the last epoch has wrong, or right with less than `CONFIDENT`.
+
+    A second stage on a subset with nothing left to learn cannot change much, whatever the subset is worth.
+    """
+    chosen = dynamics.subset(ids)
+    return float((~chosen.correct[-1] | (chosen.p_gold[-1] < CONFIDENT)).mean())
 
 
 def _left(before: TrainingDynamics, after: TrainingDynamics) -> list[float]:
