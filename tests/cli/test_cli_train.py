@@ -14,7 +14,7 @@ from contextlib import suppress
 import pandas as pd
 import pytest
 from authors_data import tiny_bert
-from own_data import csv, rows, run_main, snapshot
+from own_data import csv, rows, snapshot
 
 from soi_lib.cli import training
 from soi_lib.data.places import DatasetSpec
@@ -35,13 +35,6 @@ def place(tmp_path_factory):
         csv(folder / "good.csv", rows(64, labels=("no", "yes")))
         csv(folder / "long.csv", rows(600, labels=("no", "yes")))
         yield folder
-
-
-@pytest.fixture
-def soi(place, monkeypatch, capsys):
-    """The command in this process, in the folder of the files."""
-    monkeypatch.chdir(place)
-    return lambda *words: run_main(monkeypatch, capsys, *words)
 
 
 GOOD = ("train", "--train", "good.csv", "--model", "tiny", "--epochs", 30)

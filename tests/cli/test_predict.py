@@ -7,7 +7,7 @@ import io
 import pandas as pd
 import pytest
 from authors_data import tiny_bert
-from own_data import csv, rows, run_main, snapshot
+from own_data import csv, rows, snapshot
 
 from soi_lib import load_classifier
 from soi_lib.runs import own
@@ -25,13 +25,6 @@ def place(tmp_path_factory):
         csv(folder / "test.csv", rows(20, labels=("no", "yes"), start=500))
         csv(folder / "more.csv", rows(64, member="reviews", labels=("bad", "good")))
         yield folder
-
-
-@pytest.fixture
-def soi(place, monkeypatch, capsys):
-    """The command in this process, in the folder of the files."""
-    monkeypatch.chdir(place)
-    return lambda *words: run_main(monkeypatch, capsys, *words)
 
 
 TRAIN = ("train", "--train", "train.csv", "--test", "test.csv", "--model", "tiny", "--epochs", 4, "--precision", "fp32")

@@ -6,7 +6,7 @@ import json
 
 import pytest
 from authors_data import tiny_bert
-from own_data import csv, rows, run_main, snapshot
+from own_data import csv, rows, snapshot
 
 from soi_lib import load_classifier
 from soi_lib.runs.own_stage import gains
@@ -22,13 +22,6 @@ def place(tmp_path_factory):
         tiny_bert(folder / "tiny")
         csv(folder / "reviews.csv", rows(120, labels=("no", "yes")))
         yield folder
-
-
-@pytest.fixture
-def soi(place, monkeypatch, capsys):
-    """The command in this process, in the folder of the files."""
-    monkeypatch.chdir(place)
-    return lambda *words: run_main(monkeypatch, capsys, *words)
 
 
 @pytest.fixture
