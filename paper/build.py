@@ -161,7 +161,7 @@ def make_book(
 
     `device` and `precision` as for `plan`; the notebooks find the same runs through `$SOI_DEVICE` and `$SOI_PRECISION`.
     """
-    from soi_lib.runs import results
+    from paper import recorded as results
     from soi_lib.runs.machine import commit
     from soi_lib.runs.scheduler import reproduce, reproduce_stages
     from soi_lib.runs.store import RunStore, open_run
@@ -240,7 +240,7 @@ def _checkout(root: Path) -> None:
 
 def refresh_notebooks(root: Path, runs: Path, *, quiet: bool) -> list[Path]:
     """Execute the notebooks in place with the parameters that they declare, for committing; return them."""
-    from soi_lib.runs.results import verify_recorded
+    from paper.recorded import verify_recorded
 
     _checkout(root)
     verify_recorded(root / runs)

@@ -133,7 +133,7 @@ def reproduce(
 
     Stop it at any time: the same command continues with the runs that are missing.
     """
-    from soi_lib.runs import results
+    from paper import recorded as results
     from soi_lib.runs.config import load_profile
     from soi_lib.runs.scheduler import reproduce as do_all
     from soi_lib.runs.scheduler import reproduce_stages
@@ -164,10 +164,10 @@ def results(
 
     Trains nothing: a run that is missing is an error.
     """
+    from paper.recorded import finished, summary
     from soi_lib import files
     from soi_lib.runs.config import load_profile
     from soi_lib.runs.machine import commit
-    from soi_lib.runs.results import finished, summary
     from soi_lib.runs.store import RunStore
 
     sizes = load_profile(profile)

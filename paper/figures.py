@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from paper.tables import listing
 from soi_lib.analysis.soi import SOI, categorize
 from soi_lib.errors import FormatError
 from soi_lib.plots.curves import MARKS
@@ -32,7 +33,6 @@ from soi_lib.plots.style import (
     style,
 )
 from soi_lib.plots.transition_plots import marked_heatmap
-from soi_lib.report.tables import listing
 
 VERDICTS = {  # colour and sign
     "supported": ("#1B7F4B", "✓"),

@@ -16,10 +16,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from paper.recorded import Results
 from soi_lib import files
 from soi_lib.analysis.transitions import transition_matrix
 from soi_lib.runs.config import Profile
-from soi_lib.runs.results import Results
 from soi_lib.runs.store import StoredRun
 
 LOOK = Path("_build/look")  # where the files are made
@@ -64,7 +64,7 @@ def look_files(root: Path) -> dict[str, Path]:
 def examples(results: Results, member: str) -> dict[str, Any]:
     """What the explorer shows of one dataset: every setting and seed, with the texts of its corpus."""
     from soi_lib.plots.explorer import explorer_data
-    from soi_lib.report.tables import setting_name
+    from soi_lib.runs.results import setting_name
 
     train = results.corpus(member).splits["train"]
     parts = [train.text] if train.text_pair is None else [train.text, train.text_pair]
@@ -104,7 +104,7 @@ class Explorer:
 def pictures(results: Results, member: str) -> list[Any]:
     """The static twins of a member's explorer as it first stands: its data maps and the flow, the first seed."""
     from soi_lib.plots import data_map_plot, flow_plot
-    from soi_lib.report.tables import setting_name
+    from soi_lib.runs.results import setting_name
 
     multi = results.settings_with(member)[-1]
     seed = results.seeds[0]

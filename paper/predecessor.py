@@ -11,9 +11,9 @@ from typing import Any
 
 import pandas as pd
 
+from paper.recorded import Results
 from soi_lib.analysis.soi import forgetting_events
 from soi_lib.dynamics import TrainingDynamics
-from soi_lib.runs.results import Results
 
 RESUMED = "sentiment+entailment"
 

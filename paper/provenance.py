@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from soi_lib.runs.results import Results
+from paper.recorded import Results
 
 
 def run_table(found: Mapping[str, Results]) -> pd.DataFrame:

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from paper.recorded import Results
+from paper.tables import transition
 from soi_lib.analysis.reliability import change_rates
 from soi_lib.analysis.soi import SOI
 from soi_lib.analysis.statistics import Interval, difference_interval, metric_interval
 from soi_lib.analysis.transition_test import TransitionTest
 from soi_lib.analysis.transitions import common_codes
-from soi_lib.report.tables import setting_name, transition
-from soi_lib.runs.results import Results
+from soi_lib.runs.results import setting_name
 
 
 def caution(results: Results) -> str:

@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from paper.recorded import Results
 from soi_lib.analysis.reliability import repeat_kappa
 from soi_lib.analysis.soi import SOI, categorize, categorize_history, soi_shares
 from soi_lib.analysis.statistics import share_intervals
 from soi_lib.analysis.transitions import common_codes
 from soi_lib.dynamics import TrainingDynamics, align
 from soi_lib.errors import RangeError, StoreError
-from soi_lib.report.tables import setting_name
 from soi_lib.runs.config import Setting
-from soi_lib.runs.results import Results
+from soi_lib.runs.results import setting_name
 
 EARLY = tuple(round(0.1 * k, 1) for k in range(1, 10))
 NAMES = [soi.name for soi in SOI]

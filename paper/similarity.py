@@ -34,11 +34,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from paper.recorded import CHECKSUMS, Results
 from soi_lib import files
 from soi_lib.analysis.statistics import mean_interval
 from soi_lib.data.dataset import Split, normalise
 from soi_lib.errors import CorpusError, StoreError
-from soi_lib.runs.results import CHECKSUMS, Results
 from soi_lib.runs.spec import key_of
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 
 from paper.claims.evidence import RATE, beyond_chance
+from paper.recorded import Results
 from paper.stage_tables import stage_gains
-from soi_lib.report.tables import listing
-from soi_lib.runs.results import Results
+from paper.tables import listing
 
 AGAINST = {"random": "over its random control", "base": "over the run", "all": "over equal updates on all data"}
 SPLITS = {"test": "Test sets", "OOD": "Out of distribution"}

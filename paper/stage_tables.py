@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from paper.recorded import Results
+from paper.stage_runs import StageRun
 from soi_lib.analysis.statistics import Metric, difference_interval, mean_interval, metric_interval
 from soi_lib.errors import StoreError
-from soi_lib.report.tables import setting_name
 from soi_lib.runs.config import Setting
-from soi_lib.runs.results import Results
-from soi_lib.runs.stage_runs import StageRun
+from soi_lib.runs.results import setting_name
 
 AGAINST = ("base", "random", "all")
 """What a stage is held against: the run it started from; as many random examples; as many updates on all data."""

@@ -12,12 +12,12 @@ import numpy as np
 import pandas as pd
 from synthetic import learn
 
+from paper.recorded import Results
+from paper.stage_runs import read_stage
 from soi_lib import files
 from soi_lib.analysis.soi import categorize, soi_counts
 from soi_lib.dynamics import TrainingDynamics
 from soi_lib.runs.config import Profile
-from soi_lib.runs.results import Results
-from soi_lib.runs.stage_runs import read_stage
 from soi_lib.runs.store import RunStore, StoredRun
 
 MEMBERS = {

@@ -24,6 +24,7 @@ from matplotlib.transforms import Bbox
 from synthetic import learn
 
 from paper.figures import example_histories, gain_heatmap, histories_figure, share_areas, share_dots, verdict_strip
+from paper.recorded import Results, open_results
 from soi_lib.analysis.datamap import data_map
 from soi_lib.analysis.soi import SOI, categorize, soi_counts, soi_shares
 from soi_lib.analysis.transition_test import transition_test
@@ -55,8 +56,6 @@ from soi_lib.plots import (
 from soi_lib.plots.explorer import LONGEST, MOST_EXAMPLES, Explorer, explorer_data, explorer_files
 from soi_lib.plots.maps import MOST_POINTS
 from soi_lib.plots.style import LONG_NAMES, first_sentence
-from soi_lib.report.tables import moves_of
-from soi_lib.runs.results import Results, open_results
 
 matplotlib.use("Agg")
 NAMES = [s.name for s in ORDER]
@@ -182,7 +181,7 @@ def recorded() -> Results:
 
 @pytest.fixture(scope="module")
 def panels(recorded: Results) -> dict[str, Moves]:
-    return {m: moves_of(transition_test(*sides(recorded, m), resamples=500)) for m in recorded.members}
+    return {m: Moves.of(transition_test(*sides(recorded, m), resamples=500)) for m in recorded.members}
 
 
 def sides(results: Results, member: str) -> list[list[TrainingDynamics]]:
@@ -400,11 +399,11 @@ def test_frames_are_for_moves_beyond_floor_between_three_seeds() -> None:
     marked = found.significant.loc[NAMES, NAMES].to_numpy()
     expected = {(int(i), int(j)) for i, j in zip(*np.nonzero(marked), strict=True)}
     assert expected
-    figure = transition_beside_floor(moves_of(found))
+    figure = transition_beside_floor(Moves.of(found))
     assert (frames(figure, 0), frames(figure, 1)) == (set(), expected)
     assert f"{len(expected)} moves are beyond chance" in caption(figure)
     assert values(figure)["beyond"].sum() == len(expected)
-    panels = transition_panels({"tweets": moves_of(found), "movie": replace(moves_of(found), seeds=2)})
+    panels = transition_panels({"tweets": Moves.of(found), "movie": replace(Moves.of(found), seeds=2)})
     assert (frames(panels, 0), frames(panels, 1)) == (expected, set())  # two seeds show nothing
     written = cells(panels, 0)[0][0]
     assert float(written.replace("−", "-")) == pytest.approx(found.difference.loc["ACE", "ACE"] / 3, abs=0.051)

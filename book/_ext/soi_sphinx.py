@@ -32,7 +32,7 @@ def command_line() -> str:
 @cache
 def costs() -> str:
     """What the profiles cost, as Markdown."""
-    from paper.costs import as_markdown, cost_table
+    from paper.grid_costs import as_markdown, cost_table
     from soi_lib.runs.config import load_profile
 
     return as_markdown(cost_table(*map(load_profile, ("quick", "standard", "paper"))))

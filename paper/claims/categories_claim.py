@@ -13,13 +13,13 @@ import numpy as np
 import pandas as pd
 
 from paper.claims.evidence import Evidence, Finding, Judgement, absent, alone, beyond_chance, row, span, together_of
+from paper.tables import listing
 from soi_lib.analysis.reliability import change_rates, repeat_kappa
 from soi_lib.analysis.soi import SOI, categorize, soi_counts
 from soi_lib.analysis.statistics import Interval, mean_interval
 from soi_lib.analysis.transition_test import transition_test
 from soi_lib.analysis.transitions import common_codes
 from soi_lib.dynamics import align
-from soi_lib.report.tables import listing
 
 
 def six_behaviours(evidence: Evidence) -> Finding:

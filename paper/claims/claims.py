@@ -19,10 +19,10 @@ import pandas as pd
 from paper.claims import categories_claim as claim_categories
 from paper.claims import gains_claim as claim_gains
 from paper.claims.evidence import Evidence, Finding, Judgement, beyond_chance
+from paper.recorded import Results
 from paper.stage_tables import stage_summary
 from soi_lib.errors import StoreError
 from soi_lib.runs.config import load_profile
-from soi_lib.runs.results import Results
 from soi_lib.runs.store import RunStore
 
 LEAST_SEEDS = 3

@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from paper.recorded import Results
 from soi_lib.analysis.statistics import Interval
-from soi_lib.runs.results import Results
 
 Judgement = Literal["supported", "mixed", "not supported", "not tested"]
 

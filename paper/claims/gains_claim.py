@@ -30,9 +30,9 @@ from paper.claims.evidence import (
     together_of,
 )
 from paper.reading import gain
+from paper.recorded import Results
+from paper.tables import listing
 from soi_lib.analysis.statistics import mean_interval
-from soi_lib.report.tables import listing
-from soi_lib.runs.results import Results
 
 PAPER_GAIN = 0.07  # "by up to 7 %"; whether points or per cent of the accuracy is not said
 SIMILARITY = "gradient, aligned heads"

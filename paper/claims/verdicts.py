@@ -15,9 +15,9 @@ import numpy as np
 
 from paper.claims import judge
 from paper.claims.judge import ALL, EQUAL, SINGLE, Array, Evaluation, Finding, Stage
+from paper.recorded import Results
 from soi_lib.analysis.soi import categorize
 from soi_lib.runs.config import Setting
-from soi_lib.runs.results import Results
 
 Mode = Literal["eval", "train"]
 

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pandas as pd
 
+    from soi_lib.analysis.transition_test import TransitionTest
+
     Table = pd.DataFrame | npt.NDArray[Any]
 
 Sides = tuple[str, str]
@@ -87,6 +89,11 @@ class Moves:
     beyond: Table
     n: int
     seeds: int
+
+    @classmethod
+    def of(cls, test: TransitionTest) -> Moves:
+        """What a test of a transition against its floor found."""
+        return cls(test.transition, test.floor, test.significant, test.n, min(test.seeds))
 
     def cells(self) -> pd.DataFrame:
         """A row a cell (36, easy to hard): from, to, floor and transition (shares of all examples), beyond (bool).

@@ -171,8 +171,8 @@ def _setting(setting: Sequence[str]) -> str:
 
 
 def _scores(results: Results) -> pd.DataFrame:
-    """`tables.score_table` as the page calls things, with intervals that stay between 0 and 1."""
-    from soi_lib.report.tables import score_table
+    """`score_table` as the page calls things, with intervals that stay between 0 and 1."""
+    from soi_lib.runs.results import score_table
 
     table = score_table(results)
     low, high = table["low"].clip(0, 1), table["high"].clip(0, 1)
@@ -290,12 +290,11 @@ def _explorer(about: Subject, name: str) -> Explorer:
 
 def _moves(settings: Runs, note: str) -> str:
     """From alone to together, beside what moves between seeds; with one setting only the latter; empty with one run."""
-    from soi_lib.plots import show, transition_beside_floor, transition_heatmap
-    from soi_lib.report.tables import moves_of
+    from soi_lib.plots import Moves, show, transition_beside_floor, transition_heatmap
 
     single, *others = settings.values()
     if others and len(single) > 1:
-        figure = transition_beside_floor(moves_of(transition_test(single, others[-1])), note=note)
+        figure = transition_beside_floor(Moves.of(transition_test(single, others[-1])), note=note)
     elif others:
         figure = transition_heatmap(mean_transition(zip(single, others[-1], strict=True)), note=note)
     elif len(single) > 1:

@@ -11,13 +11,12 @@ import pytest
 import yaml
 from made_runs import MEMBERS, World, make, write
 
-from paper import reading
+from paper import reading, tables
 from paper.claims import claims
 from paper.claims.evidence import beyond_chance
 from paper.claims.gains_claim import SIMILARITY, similarity_test
 from soi_lib.errors import StoreError
 from soi_lib.plots import caption, interval_plot
-from soi_lib.report import tables
 from soi_lib.runs.config import load_profile
 from soi_lib.runs.spec import plan
 from soi_lib.runs.store import RunStore

@@ -14,11 +14,11 @@ from made_runs import World, make
 from paper import build as publish
 from paper import looking
 from paper.datasets.building import make as make_corpus
+from paper.recorded import PROFILE_COPY, Results, open_results
 from soi_lib.analysis.soi import SOI, categorize, history_string
 from soi_lib.data.dataset import Card, Corpus, Split
 from soi_lib.plots import caption
 from soi_lib.runs.config import load_profile
-from soi_lib.runs.results import PROFILE_COPY, Results, open_results
 from soi_lib.runs.store import open_run
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -10,8 +10,8 @@ from made_runs import World, make
 
 from paper import ROOT, provenance, similarity
 from paper.moves import moves, pair_moves, story
+from paper.recorded import open_results, verify_recorded
 from soi_lib.plots import caption, values
-from soi_lib.runs.results import open_results, verify_recorded
 
 RECORDED = ROOT / "data" / "recorded" / "quick"
 

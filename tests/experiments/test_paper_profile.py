@@ -14,9 +14,9 @@ from authors_data import MEMBERS, as_parquet, tiny_bert
 from transformers import AutoTokenizer, BertModel
 
 from paper import ROOT
+from paper import recorded as results
 from soi_lib.errors import CorpusError, EncoderError, ProfileError
 from soi_lib.models.vocabulary import load_trimmed, remap
-from soi_lib.runs import results
 from soi_lib.runs.config import load_profile
 from soi_lib.runs.run import do_run, prepare
 from soi_lib.runs.spec import plan

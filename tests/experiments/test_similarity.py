@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from paper import similarity
+from paper.recorded import CHECKSUMS, Results
 from paper.similarity import open_similarity, task_similarity
 from soi_lib.data.dataset import Split
 from soi_lib.errors import CorpusError, StoreError
 from soi_lib.runs.config import ComparisonPlan, DataSizes, Profile, Training
-from soi_lib.runs.results import CHECKSUMS, Results
 
 
 @pytest.fixture(scope="module")

@@ -129,8 +129,9 @@ def _noting(log: Path, phase: str, function: Callable[..., Any]) -> Callable[...
 
 def instrument(log: Path) -> None:
     """Make the phases of a reproduction say in `log` when they begin and end."""
+    from paper import recorded as results
     from soi_lib.data import cache
-    from soi_lib.runs import results, run, store
+    from soi_lib.runs import run, store
     from soi_lib.runs import scheduler as reproduce
     from soi_lib.runs import second_stage as stages
     from soi_lib.training import checkpoint, engine

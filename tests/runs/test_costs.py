@@ -7,7 +7,7 @@ import json
 import pytest
 
 from paper import ROOT
-from paper.costs import as_markdown, cost_table
+from paper.grid_costs import as_markdown, cost_table
 from soi_lib.runs.config import load_profile
 
 

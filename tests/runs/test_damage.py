@@ -25,10 +25,10 @@ from kill_anywhere import digest_of
 from tiny_grid import Nursery, environment
 
 from paper import execute
+from paper import recorded as results
 from soi_lib import packages
 from soi_lib.errors import SoiError, StoreError
 from soi_lib.files import PREFIX, sha256_file
-from soi_lib.runs import results
 from soi_lib.runs.config import load_profile
 from soi_lib.runs.scheduler import do
 from soi_lib.runs.spec import plan, plan_stages

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import yaml
 
-from paper import reading
+from paper import reading, tables
+from paper import recorded as results
 from soi_lib.errors import OutputExistsError, ProfileError, StoreError
-from soi_lib.report import tables
-from soi_lib.runs import results
 from soi_lib.runs.config import load_profile
+from soi_lib.runs.results import score_table
 from soi_lib.runs.run import do_run
 from soi_lib.runs.scheduler import reproduce
 from soi_lib.runs.spec import plan
@@ -171,7 +171,7 @@ def test_tables_agree_with_the_runs(done, recorded):
     with pytest.raises(StoreError, match="did you mean 'tweets'"):
         found.run(("tweet",))
 
-    scores = tables.score_table(found)
+    scores = score_table(found)
     row = scores[(scores["member"] == "amazon") & (scores["setting"] == "alone") & (scores["split"] == "test")].iloc[0]
     expected = np.mean([found.run(("amazon",), s).metrics["amazon"]["test"]["accuracy"] for s in (0, 1)])
     assert abs(row["accuracy"] - expected) < 6e-4

@@ -13,12 +13,11 @@ import torch
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from tiny_grid import environment
 
-from paper import ROOT
+from paper import ROOT, tables
 from paper.datasets import load
+from paper.recorded import Results, open_results, recorded_profile
 from soi_lib.errors import StoreError
-from soi_lib.report import tables
 from soi_lib.runs.config import Setting, load_profile
-from soi_lib.runs.results import Results, open_results, recorded_profile
 from soi_lib.runs.run import do_run
 from soi_lib.runs.spec import plan
 from soi_lib.runs.store import RunStore, open_run

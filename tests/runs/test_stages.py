@@ -11,19 +11,20 @@ import numpy as np
 import pytest
 import yaml
 
+from paper import recorded as results
+from paper.stage_runs import pack_stages, read_stage, unpack_stages
 from paper.stage_tables import stage_gains, stage_summary, stage_table
 from soi_lib.analysis.soi import SOI, categorize
 from soi_lib.dynamics import TrainingDynamics
 from soi_lib.errors import ProfileError, StoreError
-from soi_lib.runs import results, weights
 from soi_lib.runs import scheduler as reproducing
 from soi_lib.runs import second_stage as stages
+from soi_lib.runs import weights
 from soi_lib.runs.config import DataSizes, Profile, Setting, Stages, Training, load_profile
 from soi_lib.runs.run import do_run, prepare
 from soi_lib.runs.scheduler import reproduce, reproduce_stages
 from soi_lib.runs.second_stage import choose, do_stage
 from soi_lib.runs.spec import RunSpec, StageSpec, plan, plan_stages, stages_of
-from soi_lib.runs.stage_runs import pack_stages, read_stage, unpack_stages
 from soi_lib.runs.store import RunStore
 
 BASE = RunSpec(

@@ -12,24 +12,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from paper.recorded import Results
 from soi_lib.analysis.soi import SOI
-from soi_lib.analysis.statistics import metric_interval
 from soi_lib.analysis.transition_test import TransitionTest, transition_test
 from soi_lib.analysis.transitions import Normalize, mean_transition, movers
 from soi_lib.data.dataset import Corpus, Split
-from soi_lib.plots.transition_plots import Moves
-from soi_lib.runs.config import Setting
-from soi_lib.runs.results import Results
-
-
-def setting_name(setting: Sequence[str], members: tuple[str, ...] = ()) -> str:
-    """For people: `alone`, `all three`, `all three at equal budget`, or the members joined by +."""
-    if len(setting) == 1:
-        return "alone"
-    if len(setting) == len(members) > 2:
-        name = "all three" if len(members) == 3 else "all"
-        return name + (" at equal budget" if Setting.of(setting).budget == "equal" else "")
-    return str(Setting.of(setting))
+from soi_lib.runs.results import setting_name
 
 
 def member_table(results: Results) -> pd.DataFrame:
@@ -46,36 +34,6 @@ def member_table(results: Results) -> pd.DataFrame:
             row[f"bag of words, {name}"] = metrics["bag_of_words"][split]["accuracy"]
         rows.append(row)
     return pd.DataFrame(rows).set_index("member").round(3)
-
-
-def score_table(results: Results) -> pd.DataFrame:
-    """A row a member, setting and split (test, ood): accuracy with its 95 % interval, macro-F1, loss, baselines.
-
-    Scores are means over seeds; the interval resamples examples and adds the spread between seeds.
-    """
-    rows: list[dict[str, Any]] = []
-    for member in results.members:
-        for setting in results.settings_with(member):
-            found = [results.run(setting, seed).metrics[member] for seed in results.seeds]
-            for split in results.splits(member):
-                evaluated = results.evaluated(member, setting, split)
-                interval = metric_interval(evaluated.gold, evaluated.predicted)
-                rows.append(
-                    {
-                        "member": member,
-                        "setting": setting_name(setting, results.members),
-                        "split": split,
-                        "n": found[0][split]["n"],
-                        "accuracy": interval.value,
-                        "low": interval.low,
-                        "high": interval.high,
-                        "macro_f1": np.mean([m[split]["macro_f1"] for m in found]),
-                        "loss": np.mean([m[split]["loss"] for m in found]),
-                        "majority": found[0]["majority"][split]["accuracy"],
-                        "bag_of_words": found[0]["bag_of_words"][split]["accuracy"],
-                    }
-                )
-    return pd.DataFrame(rows).round(3)
 
 
 def soi_table(results: Results, *, shares: bool = True) -> pd.DataFrame:
@@ -104,17 +62,12 @@ def transition(results: Results, member: str, setting: Sequence[str], normalize:
 def excess(results: Results, member: str, setting: Sequence[str]) -> TransitionTest | None:
     """The transition of `member` from alone to `setting` held against its noise floor; None with one seed.
 
-    Figures take it as `moves_of` gives it.
+    Figures take it as `Moves.of` gives it.
     """
     if len(results.seeds) < 2:
         return None
     sides = [[results.run(s, seed).dynamics(member) for seed in results.seeds] for s in ((member,), setting)]
     return transition_test(*sides)
-
-
-def moves_of(found: TransitionTest) -> Moves:
-    """What the figures of transitions take, from a transition that was held against its floor."""
-    return Moves(found.transition, found.floor, found.significant, found.n, min(found.seeds))
 
 
 def texts(corpus: Corpus) -> dict[str, tuple[str, str]]:
