@@ -41,14 +41,13 @@ def second_stage(
 
     `soi second-stage reviews --subset UNE --subset FRGE_1 --subset FRGE_2`
     """
-    from soi_lib.runs.own_stage import prepare_stage, train_stage
+    from soi_lib.runs.own_stage import case, gain_table, left_words, prepare_stage, train_stage
 
     if ids is not None and subset:
         raise SelectionError("a subset and a file of ids are given", hint="give one of --subset and --ids")
-    chosen = tuple(dict.fromkeys(name for one in subset or ("UNE", "FRGE_1", "FRGE_2") for name in one.split("+")))
     job = prepare_stage(
         folder,
-        chosen,
+        [name for one in subset or ("UNE+FRGE_1+FRGE_2",) for name in one.split("+")],
         ids=_lines(ids) if ids is not None else (),
         epochs=epochs,
         learning_rate_factor=learning_rate_factor,
@@ -56,19 +55,24 @@ def second_stage(
     )
     if not quiet:
         table(_left(job.left), err=True)
-        if (known := job.left["left to learn"].dropna()).mean() < 0.2:
-            share = f"{known.mean():.0%}"
-            typer.echo(f"caution: only {share} of these examples are wrong or unsure; little can change", err=True)
+        typer.echo(left_words(job.left["left to learn"].mean()), err=True)
+        if job.unknown:
+            few = ", ".join(job.unknown[:6]) + (" ..." if len(job.unknown) > 6 else "")
+            typer.echo(f"caution: {len(job.unknown)} ids are not those of training examples: {few}", err=True)
+        typer.echo(f"{job.recipe}; {len(job.stages)} trainings, controls included", err=True)
     if dry_run:
         typer.echo("nothing was trained (--dry-run)", err=True)
         return
     found = train_stage(job, jobs=jobs, quiet=quiet)
     if as_json:
-        print_json({"folder": str(folder), "subset": job.subset, "gains": found.to_dict("records")})
+        gained = found.to_dict("records")
+        print_json({"folder": str(folder), "subset": job.name, "models": job.models, "gains": gained})
         return
-    table(_gains(found))
+    table(gain_table(found))
     for _, row in found.iterrows():
-        typer.echo(f"{row['dataset']}, {row['setting']}, {row['set']}: {row['advice']}", err=True)
+        typer.echo(f"{case(row)}: {row['advice']}", err=True)
+    if not quiet:
+        typer.echo("models: " + ", ".join(str(folder / name) for name in job.models), err=True)
 
 
 def _lines(path: Path) -> list[str]:
@@ -76,35 +80,15 @@ def _lines(path: Path) -> list[str]:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise SelectionError("the file of ids cannot be read", where=path, found=error) from error
-    return [line.strip() for line in lines if line.strip()]
+    found = [line.strip() for line in lines if line.strip()]
+    if not found:
+        raise SelectionError("there are no ids", where=path, expected="an id a line")
+    return found
 
 
 def _left(frame: pd.DataFrame) -> list[dict[str, str]]:
     return [
-        {
-            "dataset": row["dataset"],
-            "setting": row["setting"],
-            "seed": str(row["seed"]),
-            "examples": str(row["examples"]),
-            "left to learn": row["reason"] or f"{row['left to learn']:.0%}",
-        }
-        for _, row in frame.iterrows()
-    ]
-
-
-def _gains(frame: pd.DataFrame) -> list[dict[str, str]]:
-    def gain(row: pd.Series, against: str) -> str:
-        low, high = row[f"low over {against}"], row[f"high over {against}"]
-        return f"{row[f'over {against}']:+.3f} [{low:+.3f}, {high:+.3f}]"
-
-    return [
-        {
-            "dataset": row["dataset"],
-            "setting": row["setting"],
-            "set": row["set"],
-            "first": f"{row['first model']:.3f}",
-            "second stage": f"{row['second stage']:.3f}",
-            **{f"over {name}": gain(row, name) for name in ("first model", "random examples", "all examples")},
-        }
+        {str(name): str(value) for name, value in row.items() if name != "reason"}
+        | {"left to learn": row["reason"] or f"{row['left to learn']:.0%}"}
         for _, row in frame.iterrows()
     ]

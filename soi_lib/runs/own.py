@@ -35,7 +35,7 @@ from soi_lib.errors import (
 from soi_lib.models.encoder import ENCODERS, EncoderSource, download, encoder_card, encoder_dir, fingerprint
 from soi_lib.runs.config import NAME, ComparisonPlan, DataSizes, Profile, Setting, Training, load_profile
 from soi_lib.runs.costs import BYTES_A_PARAMETER, CORE_RATE, flop
-from soi_lib.runs.own_index import index_of, model_folder, readme
+from soi_lib.runs.own_index import index_of, model_folder, readme, stage_name
 from soi_lib.runs.results import Results
 from soi_lib.runs.scheduler import run_all
 from soi_lib.runs.spec import Job, RunSpec, StageSpec, plan
@@ -169,15 +169,15 @@ def train(
 
 
 def keep_model(folder: Path, spec: Job) -> None:
-    """Write the model of a run or a second stage whose weights were kept, unless it is there."""
+    """Write the model of a run or a second stage whose weights were kept, in the place of one of another run."""
     from soi_lib.runs.weights import trained_weights
     from soi_lib.training.classifier import save_classifier
 
     base = spec.base if isinstance(spec, StageSpec) else spec
-    stage = spec.subset if isinstance(spec, StageSpec) else ""
+    stage = stage_name(spec.identity()["stage"], base.training.learning_rate) if isinstance(spec, StageSpec) else ""
     target = folder / model_folder(spec.setting, base.seed, stage)
     weights = RunStore(folder / RUNS).weights_path(spec.key)
-    if target.exists() or not weights.exists():
+    if _run_of(target) == spec.key or not weights.exists():
         return
     tensors, vocabulary = trained_weights(weights)
     encoder = base.encoder_folder or base.encoder
@@ -189,8 +189,16 @@ def keep_model(folder: Path, spec: Job) -> None:
         datasets={name: cache.read(data_file(folder, name)).labels for name in spec.setting},
         pooling=spec.training.pooling,
         max_length=spec.training.max_length,
-        prefix=encoder_card(encoder).prefix,
+        run=spec.key,
     )
+
+
+def _run_of(model: Path) -> str | None:
+    """The key of the run that a kept model is of; None where there is none."""
+    try:
+        return str(json.loads((model / "soi.json").read_text(encoding="utf-8"))["run"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def own_profile(folder: str | Path) -> Profile:
@@ -481,7 +489,7 @@ def _write_index(todo: TrainingJob, specs: Sequence[RunSpec], command: str) -> N
     value = index_of(todo.profile, specs, todo.store, fingerprint(todo.encoder), command)
     for row in value["runs"]:
         kept = model_folder(row["setting"], row["seed"])
-        row["model"] = kept if (todo.folder / kept).is_dir() else None
+        row["model"] = kept if _run_of(todo.folder / kept) == row["key"] else None
     value |= {"device": kind_of(todo.device), "precision": todo.profile.training.precision} | summary(todo)
     _write(todo.folder / INDEX, files.json_text(value).encode())
     _write(todo.folder / README, readme(value).encode())

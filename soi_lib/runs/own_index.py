@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
+from math import isclose
 from typing import Any
 
-from soi_lib.runs.config import Profile
+from soi_lib.runs.config import Profile, Stages
 from soi_lib.runs.spec import RunSpec
 from soi_lib.runs.store import RunStore
 
@@ -60,7 +62,8 @@ What lies here:
 
 - `runs.json`: this table for programs, with the scores;
 - `runs/KEY/`: one run: `dynamics/`, `predictions/`, `rows/`, `metrics.json`, `manifest.json`;
-- `models/SETTING-seedN/`: the trained models, for `soi predict` and `soi_lib.load_classifier`;
+- `models/SETTING-seedN/`: the trained models, for `soi predict` and `soi_lib.load_classifier`; those of a second stage
+  have its name at the end;
 - `data/DATASET.parquet`: the rows that were trained and tested on, with the ids that dynamics have: those of the file's
   column of ids, or row numbers from 0;
 - `profile.yaml`: every setting; `python -m paper plan --profile profile.yaml --runs runs` reads it.
@@ -92,8 +95,23 @@ def readme(index: dict[str, Any]) -> str:
 
 
 def model_folder(setting: Sequence[str], seed: int, stage: str = "") -> str:
-    """Where the model of a run is kept, in the folder; `stage` is the subset of a second stage."""
+    """Where the model of a run is kept, in the folder; `stage` is the name of a second stage."""
     return f"models/{'+'.join(setting)}-seed{seed}" + (f"-{stage}" if stage else "")
+
+
+def stage_name(stage: Mapping[str, Any], first_rate: float) -> str:
+    """The name of a second stage, from its identity and the learning rate of the run that it continues.
+
+    It is the subset (for ids a hash of them), with the epochs and the learning rate where they are not the usual ones.
+    """
+    name, training, usual = str(stage["subset"]), stage["training"], Stages()
+    if stage.get("ids"):
+        name += "-" + hashlib.sha256("\n".join(stage["ids"]).encode()).hexdigest()[:6]
+    if training["epochs"] != usual.epochs:
+        name += f"-{training['epochs']}-epochs"
+    if not isclose(training["learning_rate"], first_rate * usual.learning_rate_factor, rel_tol=1e-4):
+        name += f"-lr-{training['learning_rate']:g}"
+    return name
 
 
 def setting_words(setting: Sequence[str]) -> str:

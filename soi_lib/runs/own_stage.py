@@ -18,36 +18,53 @@ import pandas as pd
 from soi_lib.analysis.datamap import REGIONS
 from soi_lib.analysis.soi import SOI
 from soi_lib.analysis.statistics import Effect, mean_effect
+from soi_lib.dynamics import TrainingDynamics
 from soi_lib.errors import SelectionError, StoreError, nearest
 from soi_lib.runs.config import Setting, Stages
 from soi_lib.runs.own import RUNS, keep_model, own_profile, read_index
+from soi_lib.runs.own_index import model_folder, setting_words, stage_name
 from soi_lib.runs.scheduler import run_all
-from soi_lib.runs.second_stage import choose, left_to_learn
-from soi_lib.runs.spec import StageSpec, plan, stages_of
+from soi_lib.runs.second_stage import CONFIDENT, choose, left_to_learn
+from soi_lib.runs.spec import RunSpec, StageSpec, plan, stages_of
 from soi_lib.runs.store import RunStore, StoredRun
 from soi_lib.training import launch
 
 SIDES = {None: "second stage", "random": "random examples", "all": "all examples"}
 """What continues the first model, by the control of a stage."""
+AGAINST = ("first model", "random examples", "all examples")
+"""What a second stage is compared with."""
 
 
 @dataclass(frozen=True)
 class StageJob:
     """A second stage that is about to be trained on the runs of a folder.
 
+    name: that of the subset and, where it is not the usual one, of the recipe.
     left: for every run and dataset the setting, seed, size of the subset, and the share of it that has something left
-    to learn; `reason` says why a run cannot have this stage.
+    to learn; `reason` says why a run cannot have this stage. unknown: ids that no training example has.
     """
 
     folder: Path
-    subset: str
+    name: str
     stages: tuple[StageSpec, ...]
     left: pd.DataFrame
+    unknown: tuple[str, ...]
 
     @property
     def store(self) -> RunStore:
         """Where runs and stages are."""
         return RunStore(self.folder / RUNS)
+
+    @property
+    def models(self) -> list[str]:
+        """The folders of the continued models, relative to `folder`."""
+        return [model_folder(s.setting, s.base.seed, self.name) for s in self.stages if s.control is None]
+
+    @property
+    def recipe(self) -> str:
+        """Name, epochs and learning rate, for people."""
+        training = self.stages[0].training
+        return f"{self.name}: {training.epochs} epochs, learning rate {training.learning_rate:g}"
 
 
 def prepare_stage(
@@ -78,6 +95,7 @@ def prepare_stage(
     for part in subset if not ids else ():
         if part not in known:
             raise SelectionError(f"unknown category {part!r}", hint=nearest(part, known))
+    subset = [name for name in known if name in subset]  # in whatever order they were given it is one subset
     read_index(folder)
     profile = own_profile(folder)
     store = RunStore(folder / RUNS)
@@ -94,9 +112,9 @@ def prepare_stage(
                 hint="train into another folder without --no-model",
             )
     wanted = Stages(subsets=("FRGE",), epochs=epochs, learning_rate_factor=learning_rate_factor)
-    name = "ids" if ids else "+".join(subset)
+    united, ids = "ids" if ids else "+".join(subset), tuple(sorted(set(ids)))
     stages = [
-        replace(stage, subset=name, ids=tuple(sorted(ids)), keep_weights=stage.control is None)
+        replace(stage, subset=united, ids=ids, keep_weights=stage.control is None)
         for base in bases
         for stage in stages_of(base, wanted)
     ]
@@ -109,13 +127,21 @@ def prepare_stage(
             expected="at least 8 examples and two labels",
             hint="unite more categories",
         )
-    return StageJob(folder, name, tuple(stages), pd.DataFrame(rows))
+    name = stage_name(stages[0].identity()["stage"], stages[0].base.training.learning_rate)
+    held = [dynamics for base in bases for dynamics in _dynamics(base, store).values()] if ids else []
+    trained = {str(i) for dynamics in held for i in dynamics.ids}
+    unknown = tuple(i for i in ids if i not in trained)
+    return StageJob(folder, name, tuple(stages), pd.DataFrame(rows), unknown)
+
+
+def _dynamics(base: RunSpec, store: RunStore) -> dict[str, TrainingDynamics]:
+    run = store.get(base.key)
+    assert run is not None
+    return {name: run.dynamics(name) for name in run.setting}
 
 
 def _left(stage: StageSpec, store: RunStore) -> list[dict[str, Any]]:
-    base = store.get(stage.base.key)
-    assert base is not None
-    dynamics = {name: base.dynamics(name) for name in stage.setting}
+    dynamics = _dynamics(stage.base, store)
     choice = choose(stage, dynamics)
     return [
         {
@@ -141,50 +167,56 @@ def train_stage(job: StageJob, *, jobs: int | None = None, quiet: bool = False) 
 
 
 def gains(folder: str | Path, stages: Sequence[StoredRun] | None = None) -> pd.DataFrame:
-    """What second stages gained, from the stages of a folder (all of them by default).
+    """What second stages gained, from the stages of a folder (all that continue its runs by default).
 
     Returns:
-        A row a subset, setting, dataset and set of test examples: accuracy of the first model, after the second stage
-        and after both controls, means over seeds; gains over each with low and high ends of 95 % intervals; `seeds`,
-        `n`, and `advice`. No rows where there are no stages.
+        A row a stage (by name), setting, dataset and set of test examples: `examples` of the subset, the share of them
+        that had something left to learn before and after, accuracy of the first model, after the second stage and after
+        both controls, means over seeds; gains over each with low and high ends of 95 % intervals; `seeds`, `n`, and
+        `advice`. No rows where there are no stages.
     """
     store = RunStore(Path(folder) / RUNS)
-    found = [run for run in (store if stages is None else stages) if run.stage and run.manifest["stage"]["tested"]]
+    bases = {row["key"] for row in read_index(folder)["runs"]}
     groups: dict[tuple[str, Setting], dict[str | None, dict[int, StoredRun]]] = {}
-    for run in found:
+    for run in store if stages is None else stages:
         about = run.manifest["identity"]
-        sides = groups.setdefault((about["stage"]["subset"], run.setting), {})
-        sides.setdefault(about["stage"]["control"], {})[run.seed] = run
-    rows = []
-    for (subset, setting), sides in groups.items():
-        seeds = sorted(set.intersection(*(set(sides.get(side, {})) for side in SIDES)))
-        if not seeds:
+        base = store.get(about["base"]) if run.stage and about["base"] in bases else None
+        if base is None or not run.manifest["stage"]["tested"]:
             continue
-        runs = {name: [sides[side][seed] for seed in seeds] for side, name in SIDES.items()}
-        firsts = [store.get(run.manifest["identity"]["base"]) for run in runs["second stage"]]
-        before = {"first model": [run for run in firsts if run is not None]}
-        for dataset in setting:
-            rows += _gain_rows(subset, setting, dataset, before | runs)
+        name = stage_name(about["stage"], base.manifest["identity"]["training"]["learning_rate"])
+        sides = groups.setdefault((name, run.setting), {})
+        sides.setdefault(about["stage"]["control"], {})[run.seed] = run
+        sides.setdefault("first", {})[run.seed] = base
+    rows = []
+    for (name, setting), sides in groups.items():
+        seeds = sorted(set.intersection(*(set(sides.get(side, {})) for side in SIDES)))
+        if seeds:
+            named = {"first": "first model", **SIDES}
+            runs = {words: [sides[side][seed] for seed in seeds] for side, words in named.items()}
+            rows += [row for dataset in setting for row in _gain_rows(name, setting, dataset, runs)]
     return pd.DataFrame(rows)
 
 
-def _gain_rows(subset: str, setting: Setting, dataset: str, runs: dict[str, list[StoredRun]]) -> list[dict[str, Any]]:
-    frames = {name: [run.predictions(dataset) for run in held] for name, held in runs.items()}
+def _gain_rows(name: str, setting: Setting, dataset: str, runs: dict[str, list[StoredRun]]) -> list[dict[str, Any]]:
+    frames = {side: [run.predictions(dataset) for run in held] for side, held in runs.items()}
+    stages = [run.manifest["stage"] for run in runs["second stage"]]
+    left = np.mean([stage["left"][dataset] for stage in stages], axis=0)
     rows = []
     for split in [s for s in ("test", "ood") if (frames["first model"][0]["split"] == s).any()]:
         right = {
-            name: np.stack([_right(frame[frame["split"] == split]) for frame in held]) for name, held in frames.items()
+            side: np.stack([_right(frame[frame["split"] == split]) for frame in held]) for side, held in frames.items()
         }
-        row: dict[str, Any] = {"subset": subset, "setting": str(setting), "dataset": dataset, "set": split}
-        row |= {name: float(table.mean()) for name, table in right.items()}
-        effects = {}
-        for against in ("first model", "random examples", "all examples"):
-            effect = effects[against] = mean_effect(right["second stage"].astype(float) - right[against])
+        row: dict[str, Any] = {"subset": name, "setting": str(setting), "dataset": dataset, "set": split}
+        row |= {"examples": float(np.mean([stage["n"][dataset] for stage in stages]))}
+        row |= {"left before": float(left[0]), "left after": float(left[1])}
+        row |= {side: float(table.mean()) for side, table in right.items()}
+        effects = [mean_effect(right["second stage"].astype(float) - right[against]) for against in AGAINST]
+        for against, effect in zip(AGAINST, effects, strict=True):
             interval = effect.interval(0.95)
             row |= {f"over {against}": effect.value, f"low over {against}": interval.low}
             row |= {f"high over {against}": interval.high}
         row |= {"seeds": len(right["second stage"]), "n": right["second stage"].shape[1]}
-        rows.append(row | {"advice": advice(effects["first model"], effects["random examples"])})
+        rows.append(row | {"advice": advice(*effects)})
     return rows
 
 
@@ -193,13 +225,51 @@ def _right(frame: pd.DataFrame) -> np.ndarray:
     return (ordered["predicted"] == ordered["gold"]).to_numpy()
 
 
-def advice(over_first: Effect, over_random: Effect) -> str:
+# --- for people: the command and the page say the same ---------------------------------------------------------------
+
+
+def advice(over_first: Effect, over_random: Effect, over_all: Effect) -> str:
     """What the gains say a person may do: one sentence."""
-    first, random = over_first.interval(0.95), over_random.interval(0.95)
+    first = over_first.interval(0.95)
+    seeds = f"{first.seeds} seed{'' if first.seeds == 1 else 's'}"
     if first.high < 0:
         return "It made the model worse: keep the first model."
     if first.low <= 0:
-        return f"No gain can be told from chance with {over_first.n} test examples and {over_first.seeds} seed(s)."
-    if random.low > 0:
-        return "The subset itself helped: use the model of the second stage."
-    return "It helped, but random examples may help as much: more training, not this subset, may be what was missing."
+        known = f"{first.n} test examples and {seeds}"
+        return f"No gain can be told from chance with {known}: keep the first model, or add test rows or seeds."
+    if min(over_random.interval(0.95).low, over_all.interval(0.95).low) <= 0:
+        return "It helped, but other examples may help as much: train longer, and do not credit the subset."
+    if first.seeds < 3:
+        return f"The subset itself helped with {seeds}: repeat it with three or more before you rely on it."
+    return "The subset itself helped: use the model of the second stage."
+
+
+def left_words(share: float) -> str:
+    """Whether a subset has anything left to learn, from the share of its examples that have: one sentence."""
+    few = "; little can change, whatever the subset is worth" if share < 0.2 else ""
+    return f"{share:.0%} of these examples are wrong, or right with a probability below {CONFIDENT}{few}"
+
+
+def case(row: pd.Series) -> str:
+    """What a row of `gains` is about: `reviews alone, test`."""
+    dataset, setting = row["dataset"], setting_words(row["setting"].split("+"))
+    return f"{setting if dataset == row['setting'] else f'{dataset} of {setting}'}, {row['set']}"
+
+
+def gain_table(frame: pd.DataFrame) -> list[dict[str, str]]:
+    """The rows of `gains` as a table for people: accuracies, and gains with their intervals."""
+
+    def gain(row: pd.Series, against: str) -> str:
+        low, high = row[f"low over {against}"], row[f"high over {against}"]
+        return f"{row[f'over {against}']:+.3f} [{low:+.3f}, {high:+.3f}]"
+
+    return [
+        {
+            "second stage": row["subset"],
+            "tested on": case(row),
+            "first": f"{row['first model']:.3f}",
+            "then": f"{row['second stage']:.3f}",
+            **{f"over {against}": gain(row, against) for against in AGAINST},
+        }
+        for _, row in frame.iterrows()
+    ]

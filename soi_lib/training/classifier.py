@@ -21,7 +21,7 @@ from torch import Tensor
 
 from soi_lib.errors import EncoderError, FormatError, nearest
 from soi_lib.files import building, write_json
-from soi_lib.models.encoder import encoder_dir
+from soi_lib.models.encoder import encoder_card, encoder_dir
 from soi_lib.models.multitask import Heads, MultiTaskModel
 from soi_lib.models.vocabulary import load_trimmed, quiet_transformers, tokenize
 from soi_lib.training.batching import encode
@@ -53,7 +53,7 @@ def save_classifier(
     datasets: Mapping[str, tuple[str, ...]],
     pooling: str,
     max_length: int,
-    prefix: str = "",
+    run: str = "",
 ) -> Path:
     """Write a trained model as a folder, in the place of what is there.
 
@@ -65,7 +65,7 @@ def save_classifier(
         datasets: the label names of every dataset, in the order of training.
         pooling: mean, cls or pooler.
         max_length: tokens of a text, the rest is cut.
-        prefix: what is put before every first text.
+        run: the key of the run that trained it.
     """
     source = encoder_dir(encoder)
     network, _ = load_trimmed(source, None, pooler=pooling == "pooler")
@@ -82,7 +82,8 @@ def save_classifier(
         "format": _FORMAT,
         "pooling": pooling,
         "max_length": max_length,
-        "prefix": prefix,
+        "prefix": encoder_card(encoder).prefix,
+        "run": run,
         "datasets": {dataset: list(names) for dataset, names in datasets.items()},
         "transformers": shape.model_type == "bert" and pooling == "pooler" and len(labels) == 1,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from authors_data import tiny_bert
@@ -45,22 +46,29 @@ def test_gains_stand_beside_their_controls_and_the_models_are_kept(soi, folder):
         assert row[f"low over {against}"] <= row[f"over {against}"] <= row[f"high over {against}"]
     assert row["advice"]
     models = sorted(path.name for path in (folder / "models").iterdir())
-    assert models == ["reviews-seed0", "reviews-seed0-hard+ambiguous", "reviews-seed1", "reviews-seed1-hard+ambiguous"]
+    name = "ambiguous+hard-lr-5e-05"
+    assert models == ["reviews-seed0", f"reviews-seed0-{name}", "reviews-seed1", f"reviews-seed1-{name}"]
     first, second = (load_classifier(folder / "models" / name, device="cpu").predict(["good"]) for name in models[:2])
     assert first["p"][0] != second["p"][0]
     before = snapshot(folder)
     assert soi(*STAGE)[0] == 0
     assert snapshot(folder) == before, "done once, nothing is trained or written again"
-    assert len(gains(folder)) == 1
+    assert list(gains(folder)["subset"]) == [name]
 
 
-def test_ids_of_a_file(soi, place, folder):
-    (place / "ids.txt").write_text(
-        "\n".join(f"{i:06d}" for i in range(60)), encoding="utf-8"
-    )  # as soi select prints them
-    code, out, err = soi("second-stage", "trained", "--ids", "ids.txt", "--epochs", 1, "--json")
-    assert code == 0, err
-    assert json.loads(out)["gains"][0]["subset"] == "ids"
+def test_another_recipe_and_other_ids_stand_beside(soi, place, folder):
+    """Two files of ids, and one of them with another recipe: three second stages, three models a run."""
+    names = []
+    for ids, epochs in ((range(60), 1), (range(20, 80), 1), (range(20, 80), 2)):
+        (place / "ids.txt").write_text("\n".join(f"{i:06d}" for i in [*ids, 999]), encoding="utf-8")
+        code, out, err = soi("second-stage", "trained", "--ids", "ids.txt", "--epochs", epochs, "--json")
+        assert code == 0, err
+        assert re.search(r"caution: \d+ ids are not those of training examples: .*", err)
+        names.append(json.loads(out)["subset"])
+        assert names[-1] in err
+        assert all((folder / model / "soi.json").is_file() for model in json.loads(out)["models"])
+    assert len(set(names)) == 3
+    assert set(names) <= set(gains(folder)["subset"])
 
 
 def test_dry_run_trains_nothing(soi, folder):
