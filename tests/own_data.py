@@ -102,8 +102,20 @@ def made_folder(folder: Path, members: Sequence[str] = ("tweets", "reviews"), se
 
         key = f"{number:020d}"
         identity = {"comparison": "user", "setting": list(setting), "seed": seed, "fingerprints": {}}
+        identity |= {"training": {"learning_rate": 5e-5}}
         about = {"identity": identity, "machine": {"device": "cpu"}, "precision": "fp32", "seconds": {"total": 30.0}}
         store.write(key, about, fill)
+        for control in (None, "random", "all"):
+            training = {"epochs": 4, "learning_rate": 5e-6}
+            stage = {"subset": "UNE+FRGE_1+FRGE_2", "control": control, "training": training}
+            left = {"tested": True, "n": dict.fromkeys(setting, 40), "left": {m: [0.6, 0.3] for m in setting}}
+            about |= {"identity": identity | {"base": key, "stage": stage}, "stage": left}
+            better = {
+                m: a.assign(predicted=a["predicted"].where(a["id"] >= "000010", a["gold"])) for m, a in answers.items()
+            }
+            store.write(
+                f"{key[1:]}{control or 'x'}", about, lambda out, better=better, fill=fill: fill(out, answers=better)
+            )
         files = {m: f"runs/{key}/dynamics/{m}.parquet" for m in setting}
         index.append({"key": key, "setting": list(setting), "seed": seed, "state": "done", "folder": f"runs/{key}"})
         index[-1] |= {"dynamics": files, "scores": metrics}

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from soi_lib.analysis.transitions import mean_transition, noise_floor
 from soi_lib.dynamics import TrainingDynamics
 from soi_lib.errors import OutputExistsError, SoiError
 from soi_lib.runs.own import data_file, is_own, open_own, training_rows
+from soi_lib.runs.own_stage import AGAINST, case, gain_table, gains, left_words
 from soi_lib.runs.store import MANIFEST, StoredRun, open_run
 
 if TYPE_CHECKING:
@@ -52,7 +54,8 @@ class Subject:
     """What a page is about: dynamics by dataset and setting, and around them whatever is known of them.
 
     `texts` holds text by id for each dataset (nothing: ids are shown). `scores` has a row a dataset, setting and split,
-    `runs` a row a run; `decisions` are sentences on how the data were read.
+    `runs` a row a run, `stages` what second stages gained (`own_stage.gains`); `decisions` are sentences on how the
+    data were read.
     """
 
     title: str
@@ -62,6 +65,7 @@ class Subject:
     texts: dict[str, dict[Any, str]] = field(default_factory=dict)
     scores: pd.DataFrame | None = None
     runs: pd.DataFrame | None = None
+    stages: pd.DataFrame | None = None
     decisions: tuple[str, ...] = ()
     command: str = ""
 
@@ -131,6 +135,7 @@ def _of_own(folder: Path) -> Subject:
         texts={m: _texts(training_rows(folder, m)) for m in names if data_file(folder, m).is_file()},
         scores=_scores(results),
         runs=_run_table(results.runs),
+        stages=gains(folder),
         decisions=tuple(index.get("decided", [])),
         command=str(index.get("command", "")),
     )
@@ -246,6 +251,7 @@ def _page(about: Subject) -> str:
             scripts=list(parts.values()),
             scores=None if about.scores is None else show_table(about.scores, f"Mean over seeds. {about.note}.").markup,
             runs=None if about.runs is None else show_table(about.runs, "").markup,
+            stages=None if about.stages is None or about.stages.empty else _stages(about.stages, about.note),
             shares=show(soi_bars(_shares(about.datasets), note=about.note), dpi=150).markup,
             datasets=[
                 {
@@ -260,6 +266,38 @@ def _page(about: Subject) -> str:
         )
         .lstrip()
     )
+
+
+def _stages(found: pd.DataFrame, note: str) -> dict[str, Any]:
+    """What second stages gained: what was left to learn, gains and controls as a picture and a table, and advice."""
+    import pandas as pd
+
+    from soi_lib.plots import interval_plot, show, show_table
+
+    cases = pd.DataFrame({"tested": found.apply(case, axis=1), "subset": found["subset"]})
+    varied = [name for name in cases if cases[name].nunique() > 1] or ["tested"]
+    drawn = [
+        {
+            "case": fill(", ".join(cases.loc[i, varied]), 24),
+            "measure": f"accuracy over {against}",
+            "value": row[f"over {against}"],
+        }
+        | {end: row[f"{end} over {against}"] for end in ("low", "high")}
+        for against in AGAINST
+        for i, row in found.iterrows()
+    ]
+    return {
+        "left": [
+            f"{row['subset']}, {case(row).rpartition(',')[0]}: {row['examples']:.0f} examples. "
+            f"{left_words(row['left before'])}. After the second stage it is {row['left after']:.0%}."
+            for _, row in found.drop_duplicates(["subset", "setting", "dataset"]).iterrows()
+        ],
+        "figure": show(interval_plot(pd.DataFrame(drawn), note=note), dpi=150).markup,
+        "table": show_table(
+            pd.DataFrame(gain_table(found)), f"Accuracy, mean over seeds; 95 % intervals. {note}."
+        ).markup,
+        "advice": [f"{row['subset']}, {case(row)}: {row['advice']}" for _, row in found.iterrows()],
+    }
 
 
 def _shares(datasets: Mapping[str, Runs]) -> pd.DataFrame:

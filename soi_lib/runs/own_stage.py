@@ -22,7 +22,7 @@ from soi_lib.dynamics import TrainingDynamics
 from soi_lib.errors import SelectionError, StoreError, nearest
 from soi_lib.runs.config import Setting, Stages
 from soi_lib.runs.own import RUNS, keep_model, own_profile, read_index
-from soi_lib.runs.own_index import model_folder, setting_words, stage_name
+from soi_lib.runs.own_index import model_folder, stage_name
 from soi_lib.runs.scheduler import run_all
 from soi_lib.runs.second_stage import CONFIDENT, choose, left_to_learn
 from soi_lib.runs.spec import RunSpec, StageSpec, plan, stages_of
@@ -252,8 +252,7 @@ def left_words(share: float) -> str:
 
 def case(row: pd.Series) -> str:
     """What a row of `gains` is about: `reviews alone, test`."""
-    dataset, setting = row["dataset"], setting_words(row["setting"].split("+"))
-    return f"{setting if dataset == row['setting'] else f'{dataset} of {setting}'}, {row['set']}"
+    return f"{row['dataset']} {'alone' if row['dataset'] == row['setting'] else 'together'}, {row['set']}"
 
 
 def gain_table(frame: pd.DataFrame) -> list[dict[str, str]]:

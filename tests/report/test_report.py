@@ -12,6 +12,7 @@ from own_data import made_folder, run_main, snapshot
 from soi_lib import SOI, TrainingDynamics, categorize
 from soi_lib.errors import OutputExistsError, SoiError
 from soi_lib.report.report import subject, write_report
+from soi_lib.runs.own_stage import case, gains
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +43,9 @@ def test_the_page_is_one_file(html, soup):
 
 def test_every_part_is_there_and_says_how_to_read_it(folder, soup):
     assert [h.text for h in soup.find_all("h2")] == [
-        "Scores", "Categories", "tweets", "reviews", "Words", "How it was made",
+        "Scores", "A second stage", "Categories", "tweets", "reviews", "Words", "How it was made",
     ]  # fmt: skip
-    assert len(soup.find_all(class_="how")) == 2 + 2 * 2
+    assert len(soup.find_all(class_="how")) == 3 + 2 * 2
     for member in ("tweets", "reviews"):
         part = soup.find(id=f"dataset-{member}")
         assert [h.text for h in part.find_all("h3")] == [
@@ -61,6 +62,17 @@ def test_every_part_is_there_and_says_how_to_read_it(folder, soup):
     assert len(scores[0].find_all("tr")) == 1 + 4  # two members, alone and together
     assert len(scores[1].find_all("tr")) == 1 + 8  # and two seeds, a row a member of a run
     assert {"accuracy", "macro-F1", "majority", "bag of words"} <= {th.text for th in scores[0].find_all("th")}
+
+
+def test_a_second_stage_says_first_what_was_left_then_gains_then_what_to_do(folder, soup):
+    part = soup.find(id="second-stage")
+    left, advice = part.find_all("ul")
+    assert len(left.find_all("li")) == len(advice.find_all("li")) == 4  # two datasets, alone and together
+    assert "tweets alone: 40 examples. 60% of these examples are wrong" in left.text
+    told = [f"{row['subset']}, {case(row)}: {row['advice']}" for _, row in gains(folder).iterrows()]
+    assert [li.text for li in advice.find_all("li")] == told
+    assert "Points with 95 % intervals" in part.img["alt"]
+    assert len(part.table.find_all("tr")) == 1 + 4
 
 
 def test_examples_are_those_of_their_category(folder, soup):
