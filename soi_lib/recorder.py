@@ -291,6 +291,10 @@ class DynamicsRecorder:
         unfinished = int((seen[:-1] > 0).sum()) if self.begun and seen is not None else 0
         return RecordingReport(self.epochs, len(self.ids) - len(missing), missing, self._repeated, unfinished)
 
+    def so_far(self) -> tuple[list[np.ndarray], list[np.ndarray], np.ndarray]:
+        """Of every closed epoch p_gold (N,) and correct (N,), and which examples (N,) bool were seen in all of them."""
+        return self._p, self._correct, ~self._missing
+
     def state(self) -> dict[str, np.ndarray]:
         """What was recorded, as arrays for a checkpoint; an epoch that is open too.
 

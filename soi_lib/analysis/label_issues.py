@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 DEFAULT_RULE = "confidence"
-_TINY = 1e-7  # a float32 probability that is this near to 0 or 1 says no more
+TINY = 1e-7
+"""A float32 probability that is this near to 0 or 1 says no more."""
 
 
 def label_issues(dynamics: TrainingDynamics, rule: str = DEFAULT_RULE) -> pd.DataFrame:
@@ -79,7 +80,7 @@ def margins(dynamics: TrainingDynamics) -> Array:
                 found=f"{dynamics.meta.classes} classes and no logits",
                 hint="record with keep_logits=True, or use a rule that needs p_gold alone",
             )
-        p = np.clip(dynamics.p_gold.astype(np.float64), _TINY, 1 - _TINY)
+        p = np.clip(dynamics.p_gold.astype(np.float64), TINY, 1 - TINY)
         return np.log(p / (1 - p))
     logits = dynamics.logits.astype(np.float64)
     own = logits[:, np.arange(len(dynamics)), dynamics.gold]
@@ -114,7 +115,7 @@ def _unlearned_first(dynamics: TrainingDynamics) -> Array:
 
 
 def _loss(dynamics: TrainingDynamics) -> Array:
-    return -np.log(np.maximum(dynamics.p_gold.astype(np.float64), _TINY)).mean(0)
+    return -np.log(np.maximum(dynamics.p_gold.astype(np.float64), TINY)).mean(0)
 
 
 def _last(dynamics: TrainingDynamics) -> Array:

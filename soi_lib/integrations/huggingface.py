@@ -8,7 +8,8 @@ Special about it: the Trainer, its data set, its collator and its model stay as 
 it computes, bit for bit. Row numbers travel with the batches beside the user's collator (see `trainer_data`), the
 training step takes them out again, and a forward hook sees the logits of the training forward pass (dropout on,
 before the update). What is recorded is saved inside each of the Trainer's checkpoints and comes back with
-`resume_from_checkpoint`; under several processes all of them get the same dynamics.
+`resume_from_checkpoint`; under several processes all of them get the same dynamics. At the end of every epoch a summary
+goes through `Trainer.log`, so every tracker that the Trainer reports to shows it.
 
 Lightning needs no callback of ours: call `rec.update(ids, logits)` at the end of `training_step` and `rec.end_epoch()`
 in `on_train_epoch_end`, with a `DynamicsRecorder`.
@@ -19,6 +20,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +31,12 @@ from torch import Tensor
 from transformers import TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
+from soi_lib.analysis.label_issues import TINY
+from soi_lib.analysis.soi import categorize, soi_shares
 from soi_lib.dynamics import MAX_EPOCHS, TrainingDynamics
 from soi_lib.errors import AlignmentError, FormatError, RangeError
 from soi_lib.files import replacing
-from soi_lib.integrations.trainer_data import KEY, examples_of, number
+from soi_lib.integrations.trainer_data import KEY, Examples, examples_of, number
 from soi_lib.recorder import DynamicsRecorder, RecordingReport
 
 logger = logging.getLogger("soi_lib")
@@ -47,6 +51,7 @@ def record(
     *,
     ids: Sequence[Any] | None = None,
     gold: Sequence[int] | np.ndarray | None = None,
+    dataset_column: str | None = None,
     logits: Callable[[Any], Tensor] | None = None,
     keep_logits: bool = False,
     meta: dict[str, Any] | None = None,
@@ -58,9 +63,20 @@ def record(
     takes the scores (B, C) out of a model's output; without it they are its "logits", or the first (B, C) tensor in
     it. `keep_logits` and `meta` are those of DynamicsRecorder, whose rules for repeated and missing examples hold.
     A new `train()` starts a new recording unless it resumes from a checkpoint. An epoch that training leaves before
-    its end is not recorded. Raises FormatError, DuplicateIdError and RangeError, here or in training.
+    its end is not recorded.
+
+    After every epoch `trainer.log` gets, under "soi/", the share of each category as if training had ended there
+    ("soi/UNE"), "confidence" (mean of p_gold over examples and epochs so far), and of this epoch alone "accuracy",
+    "loss" (mean cross-entropy) and "newly_forgotten" (how many examples were right in the epoch before and are wrong
+    in this one). `dataset_column` names the column of the training set that says which dataset a row is from: the same
+    values are then also logged for each ("soi/NAME/accuracy"), and `by_dataset()` gives the dynamics of each.
+    Raises FormatError, DuplicateIdError and RangeError, here or in training.
     """
-    return TrainerRecording(trainer, id_column, ids, gold, logits, keep_logits, meta)
+    if isinstance(getattr(trainer.training_step, "__self__", None), TrainerRecording):
+        raise FormatError("this Trainer is recorded already", hint="use the first recording, or detach() it")
+    labels = list(trainer.label_names or ["labels"])
+    examples = examples_of(trainer.train_dataset, id_column, ids, gold, labels, dataset_column)
+    return TrainerRecording(trainer, examples, labels, logits, keep_logits, meta)
 
 
 class TrainerRecording(TrainerCallback):
@@ -69,18 +85,13 @@ class TrainerRecording(TrainerCallback):
     def __init__(
         self,
         trainer: Any,
-        id_column: str | None,
-        ids: Sequence[Any] | None,
-        gold: Sequence[int] | np.ndarray | None,
+        examples: Examples,
+        labels: list[str],
         logits: Callable[[Any], Tensor] | None,
         keep_logits: bool,
         meta: dict[str, Any] | None,
     ) -> None:
-        if isinstance(getattr(trainer.training_step, "__self__", None), TrainerRecording):
-            raise FormatError("this Trainer is recorded already", hint="use the first recording, or detach() it")
-        self.trainer = trainer
-        self._labels = list(trainer.label_names or ["labels"])
-        self._examples = examples_of(trainer.train_dataset, id_column, ids, gold, self._labels)
+        self.trainer, self._examples, self._labels = trainer, examples, labels
         self._choose, self._keep_logits = logits, keep_logits
         self._meta = {"seed": trainer.args.seed, "record": "train", **(meta or {})}
         self.recorder = self._fresh()
@@ -111,6 +122,17 @@ class TrainerRecording(TrainerCallback):
         if len(names) == self.recorder.n_classes:
             self.recorder.meta.setdefault("label_names", list(names))
         return self.recorder.finish()
+
+    def by_dataset(self) -> dict[str, TrainingDynamics]:
+        """The dynamics of `finish()` for each dataset that `dataset_column` names; its name is `meta.member`.
+
+        Raises FormatError as `finish` does, if there is no `dataset_column`, or if nothing remains of a dataset.
+        """
+        if self._examples.datasets is None:
+            raise FormatError("no column names the dataset", hint='say which: record(trainer, dataset_column="source")')
+        whole, source = self.finish(), self._examples.datasets[self.recorder.so_far()[2]]
+        parts = {name: whole.subset(source == name) for name in self._examples.dataset_names}
+        return {name: replace(dyn, meta=replace(dyn.meta, member=name)) for name, dyn in parts.items()}
 
     def detach(self) -> None:
         """Leave the Trainer as it was before `record`; what was recorded stays."""
@@ -177,6 +199,7 @@ class TrainerRecording(TrainerCallback):
             # saved after the last step of an epoch and before its end, which the Trainer does not come back to
             if self.recorder.begun and epoch.is_integer() and self.recorder.epochs < epoch:
                 self.recorder.end_epoch()
+                self._log()
         elif self.recorder.begun:
             logger.warning("epoch %d was left before its end and is not recorded", self.recorder.epochs)
             self.recorder.discard()
@@ -186,11 +209,23 @@ class TrainerRecording(TrainerCallback):
         """An epoch ends, or training stops in the middle of it."""
         if float(state.epoch).is_integer():
             self.recorder.end_epoch()
+            self._log()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Training is over, perhaps as soon as it was resumed."""
         if self.resumed:
             self.on_epoch_begin(args, state, control)
+
+    def _log(self) -> None:
+        """Send a summary of the epochs so far to the Trainer's log."""
+        p, correct, kept = self.recorder.so_far()
+        source, values = self._examples.datasets, _summary(p, correct, kept, "soi/")
+        if source is not None:
+            for name in self._examples.dataset_names:
+                values |= _summary(p, correct, kept & (source == name), f"soi/{name}/")
+        due = self.trainer.control.should_log
+        self.trainer.log(values)
+        self.trainer.control.should_log = due  # the Trainer's own values of this epoch are still to come
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """The Trainer saved a checkpoint; all processes come here, one writes."""
@@ -198,6 +233,21 @@ class TrainerRecording(TrainerCallback):
         if args.should_save and folder.is_dir():
             with replacing(folder / FILE) as tmp:
                 save_file(recorded, tmp, metadata={"mark": str(self.recorder.fingerprint)})
+
+
+def _summary(p: list[np.ndarray], correct: list[np.ndarray], chosen: np.ndarray, prefix: str) -> dict[str, float]:
+    """What `record` logs of the examples `chosen` (N,) bool after an epoch, from (N,) arrays of the epochs so far."""
+    if not chosen.any():
+        return {}
+    right = np.array([epoch[chosen] for epoch in correct])
+    values = {
+        **soi_shares(categorize(right)),
+        "confidence": float(np.mean([epoch[chosen].mean(dtype=np.float64) for epoch in p])),
+        "accuracy": float(right[-1].mean()),
+        "loss": float(-np.log(np.maximum(p[-1][chosen], TINY), dtype=np.float64).mean()),
+        "newly_forgotten": int((right[-2:-1] & ~right[-1]).sum()),
+    }
+    return {prefix + name: value for name, value in values.items()}
 
 
 def _load(path: Path, mark: int) -> dict[str, np.ndarray]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,17 +27,28 @@ KEY = "soi_rows"
 
 @dataclass(frozen=True)
 class Examples:
-    """Ids (N,), gold labels (N,) int64 and class names (empty when unknown) of a training set."""
+    """Ids (N,), gold labels (N,) int64, class names (empty when unknown) and datasets (N,) str of a training set."""
 
     ids: list[Any]
     gold: np.ndarray
     names: tuple[str, ...]
+    datasets: np.ndarray | None = None
+
+    @cached_property
+    def dataset_names(self) -> list[str]:
+        """The names of its datasets, sorted."""
+        return [] if self.datasets is None else sorted(set(self.datasets.tolist()))
 
 
 def examples_of(
-    dataset: Any, id_column: str | None, ids: Sequence[Any] | None, gold: Any, label_names: Sequence[str]
+    dataset: Any,
+    id_column: str | None,
+    ids: Sequence[Any] | None,
+    gold: Any,
+    label_names: Sequence[str],
+    dataset_column: str | None = None,
 ) -> Examples:
-    """Read ids and labels of a `datasets.Dataset` (two columns) or of any other sized data set (one pass over it).
+    """Read ids and labels of a `datasets.Dataset` (single columns) or of any other sized data set (one pass over it).
 
     The label is the first there is of `label_names`, "label" and "label_ids". Raises FormatError when there is no such
     column, or no length.
@@ -51,18 +63,32 @@ def examples_of(
     if id_column is not None and ids is not None:
         raise FormatError("both id_column and ids are given", hint="give one of them")
     read = _columns if hasattr(dataset, "column_names") and hasattr(dataset, "with_format") else _items
-    wanted = [] if id_column is None else [(id_column,)]
+    wanted = [(column,) for column in (id_column, dataset_column) if column is not None]
     labels = tuple(dict.fromkeys([*label_names, "label", "label_ids"]))
     found = read(dataset, wanted + ([labels] if gold is None else []))
     if gold is None:
         label, values = found.pop()
-        feature = (getattr(dataset, "features", None) or {}).get(label)
-        names = tuple(getattr(feature, "names", None) or ())
-        gold = _whole(values, label)
+        gold, names = _whole(values, label), _class_names(dataset, label)
     else:
         gold, names = np.asarray(gold.cpu() if isinstance(gold, Tensor) else gold), ()
+    sources = None if dataset_column is None else _sources(dataset, *found.pop())
     keys = found[0][1] if found else list(range(len(dataset)) if ids is None else ids)
-    return Examples(keys, gold, names)
+    return Examples(keys, gold, names, sources)
+
+
+def _class_names(dataset: Any, column: str) -> tuple[str, ...]:
+    """The names that a ClassLabel column has for its numbers; empty for any other column."""
+    return tuple(getattr((getattr(dataset, "features", None) or {}).get(column), "names", None) or ())
+
+
+def _sources(dataset: Any, column: str, values: list[Any]) -> np.ndarray:
+    """The dataset of every row by name: (N,) str."""
+    names = _class_names(dataset, column)
+    without = [row for row, value in enumerate(values) if value is None or (names and value < 0)]
+    if without:
+        where = f"row {without[0]}"
+        raise FormatError(f"the column {column!r} names no dataset", where=where, expected="a name in every row")
+    return np.array([names[value] if names else str(value) for value in values], dtype=object)
 
 
 def _columns(dataset: Any, wanted: list[tuple[str, ...]]) -> list[tuple[str, list[Any]]]:
@@ -103,7 +129,7 @@ def _first(names: tuple[str, ...], have: Sequence[str]) -> str:
         "the training set has no such column",
         found=", ".join(have),
         expected=" or ".join(names),
-        hint="give ids=... or gold=..., or rename the column",
+        hint="name one of these, give ids=... or gold=..., or rename the column",
     )
 
 

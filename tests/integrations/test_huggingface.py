@@ -10,13 +10,16 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import peft
 import pytest
 import torch
 from safetensors.numpy import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from trainers import Pad, Spy, arguments, trainer_of, tweets
 from transformers import Trainer
 
 from paper.datasets import load
+from soi_lib.analysis.soi import categorize, soi_shares
 from soi_lib.errors import AlignmentError, DuplicateIdError, FormatError, RangeError
 from soi_lib.integrations.huggingface import FILE, record
 from soi_lib.recorder import DynamicsRecorder
@@ -70,6 +73,48 @@ def test_accumulation_length_groups_workers_and_evaluation(tmp_path):
     unrecorded = made()
     unrecorded.train()
     assert weights(trainer) == weights(unrecorded)
+
+
+def test_trackers_show_every_epoch_of_every_dataset(tmp_path, monkeypatch):
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "events"))
+    data, model = tweets()
+    data = data.add_column("source", ["mail", "forum", "mail"] * 8)
+    options = {"report_to": "tensorboard", "logging_strategy": "epoch", "num_train_epochs": 3, "learning_rate": 0.1}
+    trainer = Trainer(model, arguments(tmp_path, **options), Pad(), data)
+    rec = record(trainer, "id", dataset_column="source")
+    trainer.train()
+    whole, parts = rec.finish(), rec.by_dataset()
+    assert {name: (dyn.meta.member, len(dyn)) for name, dyn in parts.items()} == {
+        "forum": ("forum", 8), "mail": ("mail", 16),
+    }  # fmt: skip
+    assert parts["forum"].ids.tolist() == data["id"][1::3]
+    events = EventAccumulator(str(tmp_path / "events")).Reload()
+    shown = {tag: [event.value for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    assert len(shown["train/loss"]) == 3  # the Trainer's own
+    assert any(whole.correct[0] & ~whole.correct[1]), "something is forgotten, or the test shows nothing"
+    for prefix, dyn in {"": whole, "forum/": parts["forum"], "mail/": parts["mail"]}.items():
+        for e in range(3):
+            expected = {
+                **soi_shares(categorize(dyn.correct[: e + 1])),
+                "confidence": dyn.p_gold[: e + 1].mean(0).mean(),
+                "accuracy": dyn.correct[e].mean(),
+                "loss": -np.log(dyn.p_gold[e]).mean(),
+                "newly_forgotten": (dyn.correct[e - 1] & ~dyn.correct[e]).sum() if e else 0,
+            }
+            got = {name: shown[f"train/soi/{prefix}{name}"][e] for name in expected}
+            assert got == pytest.approx(expected, abs=1e-6), (prefix, e)
+
+
+def test_adapters_of_peft(tmp_path):
+    data, model = tweets(16)
+    spy = Spy(model, data)
+    config = peft.LoraConfig(task_type="SEQ_CLS", r=4, target_modules=["query", "value"])
+    trainer = Trainer(peft.get_peft_model(model, config), arguments(tmp_path), Pad(), data)
+    before = weights(trainer)
+    rec = record(trainer, "id", keep_logits=True)
+    trainer.train()
+    assert rec.finish().fingerprint() == spy.recorder(data, steps=2).finish().fingerprint()
+    assert weights(trainer) != before
 
 
 class Items(torch.utils.data.Dataset):
@@ -148,6 +193,7 @@ def test_every_checkpoint_continues_to_the_same_bits(tmp_path):
         trainer.train(resume_from_checkpoint=True if step == 6 else str(tmp_path / f"checkpoint-{step}"))
         assert rec.finish().fingerprint() == expected, step
         assert (rec.report.missing, rec.report.repeated) == ((), 0)
+        assert sum("soi/ACE" in logged for logged in trainer.state.log_history) == 2, step
 
 
 def test_missing_repeated_and_unfinished_are_reported(tmp_path, caplog):
@@ -199,6 +245,8 @@ def test_bad_input_is_named(tmp_path):
         (unlabelled.add_column("label", ["x"] * 16), {}, FormatError, "row 0.*'x'"),
         (data, {"gold": [0]}, FormatError, "gold"),
         ([(1, 2)] * 3, {}, FormatError, "tuple"),
+        (data, {"dataset_column": "sourc"}, FormatError, "sourc"),
+        (data.add_column("source", ["a"] * 15 + [None]), {"dataset_column": "source"}, FormatError, "row 15"),
     ):
         with pytest.raises(kind, match=named):
             record(made(dataset), **arguments_of_record)
@@ -215,9 +263,11 @@ def test_bad_input_is_named(tmp_path):
     with pytest.raises(FormatError, match="id '"):
         trainer.train()
     trainer = made(data)
-    record(trainer, "id", logits=lambda out: None)
+    rec = record(trainer, "id", logits=lambda out: None)
     with pytest.raises(FormatError, match="logits="):
         trainer.train()
+    with pytest.raises(FormatError, match="dataset_column="):
+        rec.by_dataset()
     trainer = made(data, logging_nan_inf_filter=True)
     rec = record(trainer, "id")
     with torch.no_grad():
