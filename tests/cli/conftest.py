@@ -1,4 +1,4 @@
-"""What the tests of commands share; a module says in `place` which folder it works in."""
+"""What the tests of commands share."""
 
 from __future__ import annotations
 
@@ -7,7 +7,13 @@ from own_data import run_main
 
 
 @pytest.fixture
+def place(tmp_path):
+    """Where a command works; a module may have a folder of its own."""
+    return tmp_path
+
+
+@pytest.fixture
 def soi(place, monkeypatch, capsys):
-    """The command in this process, in the folder of the files."""
+    """A command in this process: exit code, standard output, standard error."""
     monkeypatch.chdir(place)
     return lambda *words: run_main(monkeypatch, capsys, *words)

@@ -6,22 +6,15 @@ import importlib.metadata
 import json
 import os
 import sys
-from pathlib import Path
 
 import pytest
 import torch
-from own_data import run_main
 
 import soi_lib
 from soi_lib.cli.doctor import examine
 from soi_lib.files import cache_dir
 from soi_lib.packages import read_list
 from soi_lib.training import device as devices
-
-
-@pytest.fixture
-def soi(monkeypatch, capsys):
-    return lambda *words: run_main(monkeypatch, capsys, *words)
 
 
 def test_all_is_well_here(soi, wheels, tmp_path):
@@ -40,17 +33,8 @@ def test_all_is_well_here(soi, wheels, tmp_path):
     assert found["cache"]["folder"] == str(cache_dir())
     assert found["cache"]["packages"] == {p.name: "verified" for p in read_list()}
     assert found["cache"]["size"] > sum(p.path.stat().st_size for p in read_list())
-    assert found["runs"] == {"folder": str(tmp_path / "runs"), "writable": True, "free": found["runs"]["free"]}
     assert not (tmp_path / "runs").exists()
-    assert any(found["device"]["precision"] in line for line in found["would_run"])
-
-
-def test_for_people(soi, wheels):
-    code, out, err = soi("doctor")
-    assert (code, err) == (0, "")
-    assert f"{len(wheels)} of {len(wheels)} there and verified" in out
-    assert out.strip().endswith("all is well")
-    assert "\x1b" not in out
+    assert soi("doctor")[1].strip().endswith("all is well")
 
 
 def test_an_empty_cache_is_a_problem_with_its_remedy(soi, tmp_path, monkeypatch):
@@ -76,90 +60,36 @@ def test_a_damaged_package_is_named(tmp_path, monkeypatch):
     assert any(f"{package.name} (damaged)" in line for line in found["problems"])
 
 
-def hide(monkeypatch, *names: str) -> None:
-    """As if these packages were not installed: no metadata, and an import fails."""
+def test_without_torch_it_says_what_to_install(soi, wheels, monkeypatch):
     version = importlib.metadata.version
 
     def without(name: str) -> str:
-        if name in names:
+        if name in ("torch", "transformers"):
             raise importlib.metadata.PackageNotFoundError(name)
         return version(name)
 
     monkeypatch.setattr("soi_lib.cli.doctor.version", without)
-    for name in names:
+    for name in ("torch", "transformers"):
         monkeypatch.setitem(sys.modules, name, None)
-
-
-def test_without_torch_it_says_so(soi, wheels, monkeypatch):
-    hide(monkeypatch, "torch", "transformers")
     code, out, _ = soi("doctor", "--json")
     found = json.loads(out)
-    assert code == 2
-    assert found["device"]["kind"] is None
-    (problem,) = found["problems"]
-    assert problem == "training needs torch, transformers. Next: `pip install 'soi_lib[train]'`"
-    assert any("training" in line and "not here" in line for line in found["would_run"])
-    code, out, _ = soi("doctor")
-    assert code == 2
-    assert "none: torch is not installed" in out
-
-
-def test_a_book_that_cannot_be_made_is_only_a_note(wheels, monkeypatch):
-    hide(monkeypatch, "plotly")
-    found = examine()
-    assert found["problems"] == []
-    assert found["notes"] == ["figures and the book needs plotly. Next: `pip install 'soi_lib[book]'`"]
-
-
-def test_an_old_or_broken_torch(wheels, monkeypatch):
-    monkeypatch.setattr(
-        "soi_lib.cli.doctor.version", lambda name: "1.0" if name == "torch" else importlib.metadata.version(name)
-    )
-    monkeypatch.setitem(sys.modules, "torch", None)
-    found = examine()
-    assert any("training needs torch>=" in line for line in found["problems"])
-    assert any(line.startswith("torch cannot be used; found") for line in found["problems"])
-    assert found["device"]["name"] == "none: torch cannot be used"
-
-
-def test_a_folder_that_cannot_be_written(wheels, monkeypatch, tmp_path):
-    monkeypatch.setattr("os.access", lambda path, mode: not Path(path).is_relative_to(tmp_path))
-    found = examine(tmp_path / "runs")
-    assert found["runs"]["writable"] is False
-    assert found["problems"] == [
-        f"{tmp_path}: may not be written to. Next: change that, or choose another folder with --runs"
-    ]
-    monkeypatch.undo()
-    (tmp_path / "file").write_text("")
-    assert "is no folder" in examine(tmp_path / "file" / "runs")["problems"][0]
-
-
-def test_a_disk_without_room(monkeypatch, tmp_path):
-    monkeypatch.setenv("SOI_CACHE", str(tmp_path))
-    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 5 * 10**7})())
-    assert any("the disk has 50.0 MB free" in line for line in examine(tmp_path)["problems"])
+    assert (code, found["device"]["kind"]) == (2, None)
+    assert found["problems"] == ["training needs torch, transformers. Next: `pip install 'soi_lib[train]'`"]
 
 
 @pytest.fixture
-def driver(monkeypatch, tmp_path):
-    """A program `nvidia-smi` on the path that says this and ends so, and no device files."""
+def two_cards(monkeypatch, tmp_path):
+    """A program `nvidia-smi` on the path that lists two cards, and no device files."""
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(devices, "glob", lambda pattern: [])
-
-    def say(text: str, code: int = 0) -> None:
-        program = tmp_path / "nvidia-smi"
-        program.write_text(f"#!/bin/sh\ncat <<'END'\n{text}\nEND\nexit {code}\n")
-        program.chmod(0o755)
-        monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-
-    return say
+    cards = "NVIDIA A100-SXM4-80GB, 81920 MiB, 580.65.06\nTesla T4, 15360 MiB, 580.65.06"
+    program = tmp_path / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\ncat <<'END'\n{cards}\nEND\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
 
 
-TWO = "NVIDIA A100-SXM4-80GB, 81920 MiB, 580.65.06\nTesla T4, 15360 MiB, 580.65.06"
-
-
-def test_a_cpu_build_of_torch_beside_a_gpu_is_a_note_with_the_remedy(soi, wheels, driver, monkeypatch):
-    driver(TWO)
+def test_a_cpu_build_of_torch_beside_a_gpu_is_a_note_with_the_remedy(soi, wheels, two_cards, monkeypatch):
     monkeypatch.setattr(torch.version, "cuda", None)
     monkeypatch.setattr(torch, "__version__", "2.13.0+cpu")
     code, out, _ = soi("doctor", "--json")
@@ -170,35 +100,12 @@ def test_a_cpu_build_of_torch_beside_a_gpu_is_a_note_with_the_remedy(soi, wheels
     (note,) = found["notes"]
     assert "A100" in note
     assert "`pip uninstall torch`, then `pip install torch==2.13.0`" in note
-    _, out, _ = soi("doctor")
-    shown = " ".join(out.split())
-    assert "NVIDIA A100-SXM4-80GB, 81920 MiB, driver 580.65.06, torch cannot use it" in shown
-    assert f"note: {note}" in out
+    shown = " ".join(soi("doctor")[1].split())
+    assert "NVIDIA A100-SXM4-80GB" in shown
+    assert f"note: {note}" in shown
 
 
-def test_a_gpu_that_is_hidden_or_whose_driver_fails(driver, monkeypatch):
-    def init():
-        raise RuntimeError("The NVIDIA driver on your system is too old\n(found version 11040).")
-
-    driver(TWO)
-    monkeypatch.setattr(torch.version, "cuda", "13.0")
-    monkeypatch.setattr(torch.cuda, "init", init)
-    assert examine()["gpu"]["why_not"] == "The NVIDIA driver on your system is too old (found version 11040)."
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    found = examine()
-    assert found["gpu"]["why_not"] == "CUDA_VISIBLE_DEVICES is ''"
-    assert found["variables"]["CUDA_VISIBLE_DEVICES"] == ""
-
-
-def test_a_driver_that_does_not_answer_leaves_the_device_files(driver, monkeypatch):
-    driver("NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.", code=9)
-    assert devices.nvidia_gpus() == []
-    monkeypatch.setattr(devices, "glob", lambda pattern: ["/dev/nvidia3"])
-    assert devices.nvidia_gpus() == [{"name": "an NVIDIA GPU"}]
-
-
-def test_a_gpu_that_torch_can_use(soi, wheels, driver, monkeypatch):
-    driver(TWO)
+def test_a_gpu_that_torch_can_use(wheels, two_cards, monkeypatch):
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA A100-SXM4-80GB")
@@ -212,19 +119,6 @@ def test_a_gpu_that_torch_can_use(soi, wheels, driver, monkeypatch):
     assert (found["device"]["kind"], found["device"]["device"], found["device"]["count"]) == ("cuda", "cuda:1", 1)
     assert (found["gpu"]["usable"], found["gpu"]["cuda"], found["notes"]) == (2, "13.0", [])
     assert any("on NVIDIA A100-SXM4-80GB in bf16, 4 runs side by side" in line for line in found["would_run"])
-    shown = " ".join(soi("doctor")[1].split())
-    assert "Tesla T4, 15360 MiB, driver 580.65.06, torch can use 2 (CUDA 13.0)" in shown
-    assert devices.describe_device(torch.device("cuda")) == {
-        "device": "NVIDIA A100-SXM4-80GB", "cuda": "13.0", "driver": "580.65.06",
-    }  # fmt: skip
-
-
-def test_other_makers_gpus_are_seen_and_not_used(soi, wheels, driver, monkeypatch):
-    driver("", code=6)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    found = examine()
-    assert (found["gpu"]["others"], found["device"]["kind"], found["notes"]) == (["MPS (Apple)"], "cpu", [])
-    assert "MPS (Apple): seen, but not supported" in " ".join(soi("doctor")[1].split())
 
 
 def test_a_device_that_is_asked_for_and_not_there_is_a_problem(monkeypatch):

@@ -14,7 +14,7 @@ from soi_lib.runs.own_stage import gains
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def place(tmp_path_factory, in_this_process):
     """A cache of its own, a tiny model, and a folder with two seeds of a short training."""
     folder = tmp_path_factory.mktemp("stage")
     with pytest.MonkeyPatch.context() as patch:
