@@ -274,17 +274,14 @@ def _stages(found: pd.DataFrame, note: str) -> dict[str, Any]:
 
     from soi_lib.plots import interval_plot, show, show_table
 
-    cases = pd.DataFrame({"tested": found.apply(case, axis=1), "subset": found["subset"]})
-    varied = [name for name in cases if cases[name].nunique() > 1] or ["tested"]
+    cases = [(case(row), str(row["subset"])) for _, row in found.iterrows()]
+    varied = [names for names in zip(*cases, strict=True) if len(set(names)) > 1] or [tuple(name for name, _ in cases)]
+    names = [fill(", ".join(parts), 24) for parts in zip(*varied, strict=True)]
     drawn = [
-        {
-            "case": fill(", ".join(cases.loc[i, varied]), 24),
-            "measure": f"accuracy over {against}",
-            "value": row[f"over {against}"],
-        }
+        {"case": name, "measure": f"accuracy over {against}", "value": row[f"over {against}"]}
         | {end: row[f"{end} over {against}"] for end in ("low", "high")}
         for against in AGAINST
-        for i, row in found.iterrows()
+        for name, (_, row) in zip(names, found.iterrows(), strict=True)
     ]
     return {
         "left": [
