@@ -8,7 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer import Option
@@ -94,6 +94,10 @@ def train(
         float | None, Option("--learning-rate", min=1e-9, help="[default: 1e-4; 5e-5 for a model of your own]")
     ] = None,
     max_length: Annotated[int, Option("--max-length", min=8, max=512, help="Tokens of a text that are read.")] = 128,
+    pooling: Annotated[
+        Literal["mean", "cls", "pooler"],
+        Option("--pooling", help="What stands for a text: the mean of its tokens, the first one, or BERT's pooler."),
+    ] = "mean",
     no_model: Annotated[bool, Option("--no-model", help="Do not keep the trained models: saves disk.")] = False,
     jobs: JobsOption = None,
     device: DeviceOption = "auto",
@@ -127,6 +131,7 @@ def train(
         batch_size=batch_size,
         learning_rate=learning_rate,
         max_length=max_length,
+        pooling=pooling,
         device=device,
         precision=precision,
     )

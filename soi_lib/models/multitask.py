@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from soi_lib.errors import EncoderError, nearest
+from soi_lib.models.encoder import weight_files
 
 POOLINGS = ("mean", "cls", "pooler")
 
@@ -65,6 +67,52 @@ class Heads(nn.Module):
         return logits if len(self.columns) == 1 else logits + self.outside[member]
 
 
+def _kind(encoder: nn.Module) -> str:
+    """The type of a model. Raises EncoderError for a decoder."""
+    kind = str(getattr(encoder.config, "model_type", ""))
+    only_causal = kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    if only_causal or any(getattr(module, "is_causal", False) is True for module in encoder.modules()):
+        raise EncoderError(
+            "this model is a decoder: each of its tokens sees only those before it",
+            where=type(encoder).__name__,
+            expected="an encoder, such as BERT, RoBERTa, DistilBERT, ELECTRA or ModernBERT",
+            hint="choose another model",
+        )
+    return kind
+
+
+def check_encoder(folder: Path, *, pooling: str, max_length: int) -> None:
+    """Refuse what could not be trained, before anything is: a decoder, too few positions, no pooler.
+
+    Reads the configuration and the names of the weights. Raises EncoderError.
+    """
+    from safetensors import safe_open
+    from transformers import AutoConfig, AutoModel
+
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        with torch.device("meta"):
+            shell = AutoModel.from_config(config, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        what = str(error).strip().partition("\n")[0]
+        raise EncoderError("the encoder cannot be loaded", where=folder, found=what, hint="save it again") from error
+    _kind(shell)
+    for name, module in shell.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+            first = 0 if module.padding_idx is None else module.padding_idx + 1  # RoBERTa counts from behind it
+            if module.num_embeddings - first < max_length:
+                found, hint = f"{module.num_embeddings - first} positions", "give a smaller --max-length"
+                what = "the model has fewer positions than a text may have tokens"
+                raise EncoderError(what, where=folder, found=found, expected=f"at least {max_length}", hint=hint)
+    if pooling == "pooler":
+        names: set[str] = set()
+        for file in weight_files(folder):
+            with safe_open(file, framework="np") as tensors:
+                names |= set(tensors.keys())
+        if not any(".pooler." in f".{name}" for name in names):
+            raise EncoderError("the model has no pooler", where=folder, hint="give --pooling mean or cls")
+
+
 class MultiTaskModel(nn.Module):
     """An encoder that returns `last_hidden_state`, a pooling, and the heads of the members."""
 
@@ -72,15 +120,7 @@ class MultiTaskModel(nn.Module):
         super().__init__()
         if pooling not in POOLINGS:
             raise EncoderError("unknown pooling", found=pooling, hint=nearest(pooling, POOLINGS))
-        kind = str(getattr(encoder.config, "model_type", ""))
-        only_causal = kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
-        if only_causal or any(getattr(module, "is_causal", False) is True for module in encoder.modules()):
-            raise EncoderError(
-                "this model is a decoder: each of its tokens sees only those before it",
-                where=type(encoder).__name__,
-                expected="an encoder, such as BERT, RoBERTa, DistilBERT, ELECTRA or ModernBERT",
-                hint="choose another model",
-            )
+        kind = _kind(encoder)
         if pooling != "pooler" and getattr(encoder, "pooler", None) is not None:
             setattr(encoder, "pooler", None)  # noqa: B010 - unused weights would only cost optimizer time
         self.encoder, self.heads, self.pooling = encoder, heads, pooling

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -59,6 +59,7 @@ class TrainRequest:
     batch_size: int = 16
     learning_rate: float | None = None
     max_length: int = 128
+    pooling: Literal["mean", "cls", "pooler"] = "mean"
     device: str = "auto"
     precision: str | None = None
 
@@ -111,6 +112,10 @@ def prepare(request: TrainRequest, folder: str | Path, *, force: bool = False) -
     begun = _begun(folder, force)
     old = own_profile(folder) if begun else None
     name, source, path = _encoder(request.model, old)
+    if source is not None or request.pooling == "pooler":
+        from soi_lib.models.multitask import check_encoder
+
+        check_encoder(path, pooling=request.pooling, max_length=request.max_length)
     datasets = _load(request, _sources(folder))
     rate = request.learning_rate or (1e-4 if source is None else 5e-5)
     sizes = [{split: len(rows) for split, rows in dataset.corpus.splits.items()} for dataset in datasets]
@@ -127,6 +132,7 @@ def prepare(request: TrainRequest, folder: str | Path, *, force: bool = False) -
             batch_size=request.batch_size,
             learning_rate=rate,
             max_length=request.max_length,
+            pooling=request.pooling,
             precision=precision,
         ),
         comparisons={"user": ComparisonPlan(encoder=name, members=tuple(request.datasets), settings=("single", "all"))},
@@ -420,7 +426,8 @@ def _decisions(profile: Profile, datasets: Sequence[LoadedDataset]) -> tuple[str
     """What a person should know of the whole before it starts."""
     values, encoder = profile.training, profile.comparisons["user"].encoder
     said = [
-        f"batches of {values.batch_size}, learning rate {values.learning_rate:g}, {values.max_length} tokens at most"
+        f"batches of {values.batch_size}, learning rate {values.learning_rate:g}, {values.max_length} tokens at most, "
+        f"{values.pooling} pooling"
     ]
     first: dict[tuple[str, ...], str] = {}
     for dataset in datasets:

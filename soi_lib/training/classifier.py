@@ -155,7 +155,7 @@ class Classifier:
         tokens = tokenize(self.folder, texts, pairs, max_length=self.max_length, prefix=self.prefix)
         size = int(self.model.encoder.config.vocab_size)  # type: ignore[union-attr, arg-type]
         data = encode(tokens, np.arange(size), np.zeros(len(texts), dtype=np.int64), member=number)
-        padding = int(self.model.encoder.config.pad_token_id)  # type: ignore[union-attr, arg-type]
+        padding = int(self.model.encoder.config.pad_token_id or 0)  # type: ignore[union-attr, arg-type]
         found = predict(self.model, data, columns, pad=padding, device=torch_device(self.device))
         p = found.probabilities
         best = p.argmax(axis=1)

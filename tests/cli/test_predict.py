@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from authors_data import tiny_bert
 from own_data import csv, rows, snapshot
+from transformers import pipeline
 
 from soi_lib import load_classifier
 from soi_lib.runs import own
@@ -46,6 +47,17 @@ def test_the_kept_model_predicts_what_the_run_recorded(soi, place):
     assert list(made["predicted"]) == [labels[code] for code in recorded["predicted"]]
     chosen = recorded["p_gold"].where(recorded["predicted"] == recorded["gold"], 1 - recorded["p_gold"])
     assert made["p"].to_numpy() == pytest.approx(chosen.to_numpy(), abs=1e-4)
+
+
+def test_with_berts_pooler_the_model_opens_in_transformers(soi, place):
+    assert soi(*TRAIN, "--out", "pooled", "--pooling", "pooler")[0] == 0
+    _, out, _ = soi("predict", "pooled", "test.csv")
+    made = pd.read_csv(io.StringIO(out))
+    found = pipeline("text-classification", model=str(place / "pooled/models/own-seed0"), device="cpu")(
+        list(made["text"])
+    )
+    assert [one["label"] for one in found] == list(made["predicted"])
+    assert [one["score"] for one in found] == pytest.approx(made["p"].to_numpy(), abs=1e-4)
 
 
 def test_again_nothing_is_written_and_a_lost_model_comes_back(soi, place):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -179,16 +180,12 @@ def test_other_rows_under_the_same_name_are_refused(place, folder):
 
 
 def test_a_folder_can_be_moved(place, folder, tmp_path):
-    import shutil
-
     shutil.copytree(folder, tmp_path / "moved")
     assert own.prepare(again(place), tmp_path / "moved").finished() == 6
     assert len(own.open_own(tmp_path / "moved")[0].runs) == 6
 
 
 def test_an_unfinished_folder_is_told_from_a_finished_one(place, folder, tmp_path):
-    import shutil
-
     part = tmp_path / "part"
     shutil.copytree(folder, part)
     for row in own.read_index(part)["runs"]:
@@ -228,8 +225,14 @@ def test_sizes_and_models_that_cannot_be(place, tmp_path):
         with pytest.raises(error, match=message):
             own.prepare(again(place, **change), tmp_path / "new")
     values = vars(again(place))
+    config = json.loads((place / "tiny" / "config.json").read_text(encoding="utf-8"))
+    for name, change in (("short", {"max_position_embeddings": 66}), ("decoder", {"model_type": "gpt2"})):
+        shutil.copytree(place / "tiny", place / name)
+        (place / name / "config.json").write_text(json.dumps(config | change), encoding="utf-8")
     for model, message in (
-        (place / "a.csv", r"a file stands where the folder of a model is expected"),
+        (place / "short", r"fewer positions than a text may have tokens; found 66 .*--max-length"),
+        (place / "decoder", r"this model is a decoder"),
+        (place / "tiny" / "config.json", r"a file stands where the folder of a model is expected"),
         (place / "cache", r"the encoder has no config.json"),
         ("./absent", r"there is no such model folder"),
     ):
