@@ -51,12 +51,6 @@ def run(root, jobs=2, **parameters):
     return execute.execute(dict.fromkeys(paths, values), root=root, out=out, reads="r", jobs=jobs, quiet=True)
 
 
-def test_pages_in_reading_order(book):
-    assert publish.toc_files(book) == ["book/index", "notebooks/one", "notebooks/two"]
-    assert [p.name for p in publish.notebooks(book)] == ["one.ipynb", "two.ipynb"]
-    assert execute.parameter_names(book / "notebooks/one.ipynb") == {"runs", "seeds"}
-
-
 def test_only_what_changed_is_executed_staged_and_rendered(book):
     assert {p.name for p in run(book)} == {"one.ipynb", "two.ipynb"}
     executed = book / "_build" / "stamps" / "notebooks" / "one.ipynb"
@@ -114,11 +108,10 @@ def test_a_warning_of_the_book_is_an_error(book):
         publish.render(book, quiet=True)
 
 
-@pytest.mark.parametrize("profile", ["quick", "recorded"])
-def test_a_book_without_its_recorded_runs_is_refused(book, profile):
+def test_a_book_without_its_recorded_runs_is_refused(book):
     toc = (book / "_toc.yml").read_text(encoding="utf-8").replace("notebooks/two", "notebooks/claims")
     (book / "_toc.yml").write_text(toc, encoding="utf-8")
     notebook(book / "notebooks" / "claims.ipynb", ("code", "print(1)"))
     with pytest.raises(SoiError, match=r"data/recorded/standard: there are no recorded runs here"):
-        publish.make_book(book, profile, book / "runs", jobs=1, quiet=True)
+        publish.make_book(book, "quick", book / "runs", jobs=1, quiet=True)
     assert not (book / "runs").exists()  # before anything is trained

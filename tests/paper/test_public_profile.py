@@ -101,15 +101,3 @@ def test_a_copy_of_the_rows_gives_the_fingerprints_of_the_hub(tmp_path, cache, m
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == copied
     assert any("Paraphrase" in one for one in seen)
-
-
-def test_what_the_profiles_train(monkeypatch):
-    public, clinc = load_profile("public"), load_profile("clinc")
-    assert public.comparisons["task"].members == ("mrpc", "sentiment", "rte")
-    assert set(public.corpora) == {"mrpc", "rte"}
-    assert len(public.seeds) == 3
-    assert clinc.comparisons["user"].members == ("clinc150_small",)
-    assert len(clinc.seeds) == 5
-    paper = load_profile("paper").corpora
-    assert public.corpora["mrpc"].revision == paper["paraphrase"].revision
-    assert clinc.corpora["clinc150_small"].revision == paper["en"].revision

@@ -14,11 +14,10 @@ from authors_data import MEMBERS, as_parquet, tiny_bert
 from transformers import AutoTokenizer, BertModel
 
 from paper import ROOT
-from paper import recorded as results
-from soi_lib.errors import CorpusError, EncoderError, ProfileError
+from soi_lib.errors import CorpusError, ProfileError
 from soi_lib.models.vocabulary import load_trimmed, remap
 from soi_lib.runs.config import load_profile
-from soi_lib.runs.run import do_run, prepare
+from soi_lib.runs.run import do_run
 from soi_lib.runs.spec import plan
 from soi_lib.runs.store import RunStore
 
@@ -63,29 +62,6 @@ def done(place, profile):
     return [do_run(replace(spec, keep_weights=spec.setting == ("twitter",)), store) for spec in plan(profile)]
 
 
-def test_the_profile_says_what_is_known():
-    paper = load_profile("paper")
-    for comparison in paper.comparisons:
-        values = paper.training_of(comparison)
-        assert (values.learning_rate, values.batch_size, values.epochs, values.max_length) == (3e-5, 32, 10, 128)
-        assert (values.warmup, values.weight_decay, values.clip, values.dropout) == (0.0, 0.0, 1.0, 0.3)
-        assert (values.pooling, values.record) == ("pooler", "train")
-        assert not paper.comparisons[comparison].training
-    assert len(paper.seeds) == 5
-    commits = {name: (source.hub, source.revision) for name, source in paper.corpora.items()}
-    assert commits == {
-        "entailment": ("Shayanvsf/Entailment_rte", "d106564"),
-        "paraphrase": ("Shayanvsf/Paraphrase", "783102a"),
-        "sentiment": ("Shayanvsf/Sentiment", "14c94ca"),
-        "twitter": ("Shayanvsf/Sentiment_Twitter", "65d7e20"),
-        "yelp": ("Shayanvsf/Sentiment_Yelp", "019b053"),
-        "imdb": ("Shayanvsf/Sentiment_IMDB", "e527283"),
-        "en": ("Shayanvsf/English", "f894180"),
-        "fa": ("Shayanvsf/Farsi", "a03d14b"),
-        "fr": (None, None),
-    }
-
-
 def test_every_run_of_the_paper_profile(done):
     assert [run.setting for run in done] == [
         ("entailment",), ("paraphrase",), ("sentiment",),
@@ -106,17 +82,6 @@ def test_every_run_of_the_paper_profile(done):
         assert "path" not in json.dumps(run.manifest)
 
 
-def test_the_summary_and_the_record_of_these_runs(place, profile, done):
-    summary = results.summary(profile, done, "abc")
-    assert len(summary["runs"]) == 15
-    assert set(summary["runs"][0]["members"]["entailment"]) == {"n", "soi", "test", "ood", "majority", "bag_of_words"}
-    folder = results.record(profile, done, place / "recorded" / "paper")
-    again = results.open_results("source", runs=folder)
-    assert again.members == ("twitter", "yelp", "imdb")
-    assert again.profile.corpora == profile.corpora
-    assert [spec.key for spec in plan(again.profile)] == [run.key for run in done]
-
-
 def test_keys_depend_on_what_is_read_and_not_on_where_it_lies(place, profile, done):
     (place / "data" / "yelp").rename(place / "data" / "elsewhere")
     moved = local(place, "moved", lambda v: v["corpora"]["yelp"].update(path=str(place / "data" / "elsewhere")))
@@ -124,17 +89,6 @@ def test_keys_depend_on_what_is_read_and_not_on_where_it_lies(place, profile, do
     (place / "data" / "elsewhere").rename(place / "data" / "yelp")
     mean = local(place, "mean", lambda v: v["encoders"]["bert-base-uncased"].update(pooling="mean"))
     assert not {spec.key for spec in plan(mean, only=["task"])} & {run.key for run in done}
-    own = lambda v: v["comparisons"]["task"].update(training={"pooling": "cls"})  # noqa: E731
-    assert local(place, "own", own).training_of("task").pooling == "cls"
-    assert profile.training_of("lingual").pooling == "pooler"
-
-
-def test_heads_are_shared_where_labels_are_the_same(profile):
-    specs = {spec.setting: spec for spec in plan(profile)}
-    labels = {m.name: m.labels for m in prepare(specs["en", "fr", "fa"]).members}
-    assert labels["en"] == labels["fr"] != labels["fa"]
-    labels = {m.name: m.labels for m in prepare(specs["twitter", "yelp", "imdb"]).members}
-    assert set(labels.values()) == {("negative", "positive")}
 
 
 def test_tasks_whose_labels_are_the_same_numbers_are_refused(place):
@@ -144,16 +98,6 @@ def test_tasks_whose_labels_are_the_same_numbers_are_refused(place):
 
     with pytest.raises(ProfileError, match=r"the tasks paraphrase and sentiment call their labels by the same numbers"):
         plan(local(place, "numbers", unnamed), only=["task"])
-
-
-def test_french_without_a_place_is_refused_in_one_line(place):
-    nowhere = local(place, "nowhere", lambda values: values["corpora"]["fr"].pop("path"))
-    assert len(plan(nowhere, only=["task", "source"])) == 11
-    with pytest.raises(
-        CorpusError, match=r"corpora.fr: neither hub nor path .*; expected hub and revision, or path"
-    ) as one:
-        plan(nowhere)
-    assert "\n" not in str(one.value)
 
 
 def test_a_run_without_an_ood_split(place):
@@ -172,10 +116,7 @@ def test_a_run_without_an_ood_split(place):
     run = do_run(spec, RunStore(place / "runs"))
     metrics = run.metrics["paraphrase"]
     assert "ood" not in metrics
-    assert set(metrics["majority"]) == {"test"}
     assert set(run.predictions("paraphrase")["split"]) == {"test"}
-    member = results.summary(profile, [run], "abc")["runs"][0]["members"]["paraphrase"]
-    assert set(member) == {"n", "soi", "test", "majority", "bag_of_words"}
 
 
 def test_the_pooler_is_the_pretrained_one_and_is_trained(place, done):
@@ -199,55 +140,3 @@ def test_the_pooler_is_the_pretrained_one_and_is_trained(place, done):
     trained = load_file(kept)["encoder.pooler.dense.weight"]
     assert trained.shape == full.pooler.dense.weight.shape
     assert 0 < np.abs(trained.numpy() - full.pooler.dense.weight.detach().numpy()).max() < 0.1
-
-
-def test_encoders_without_a_pooler_are_refused(tmp_path, place):
-    from safetensors.torch import load_file, save_file
-    from transformers import DistilBertConfig, DistilBertModel
-
-    ids = np.arange(8)
-    bare = tiny_bert(tmp_path / "bare")
-    weights = {key: value for key, value in load_file(bare / "model.safetensors").items() if "pooler" not in key}
-    save_file(weights, bare / "model.safetensors", {"format": "pt"})
-    load_trimmed(bare, ids)
-    with pytest.raises(EncoderError, match=r"lacks weights; found no pooler.dense.bias, pooler.dense.weight"):
-        load_trimmed(bare, ids, pooler=True)
-    DistilBertModel(DistilBertConfig(vocab_size=99, dim=16, n_layers=1, n_heads=2, hidden_dim=32)).save_pretrained(bare)
-    with pytest.raises(EncoderError, match=r"the encoder has no pooler; found DistilBertModel.*mean or cls"):
-        load_trimmed(bare, ids, pooler=True)
-
-
-def edited(*path, value):
-    def change(values):
-        for name in path[:-1]:
-            values = values[name]
-        values[path[-1]] = value
-
-    return change
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (edited("corpora", "fr", "revison", value="1234567"), r"corpora.fr.revison: unknown field.*'revision'"),
-        (edited("corpora", "fr", "hub", value="someone/French"), r"corpora.fr: .*hub or path, not both"),
-        (
-            edited("corpora", "fr", value={"hub": "someone/French"}),
-            r"hub someone/French needs its revision, the commit",
-        ),
-        (edited("corpora", "fr", value={"hub": "a/b", "revision": "main"}), r"a commit of 7 to 40 hex.*found 'main'"),
-        (edited("corpora", "fr", value={"hub": "a/b", "revision": 1234567}), r"in quotes; found 1234567"),
-        (edited("corpora", "fr", "drop", value=["duplicate"]), r"corpora.fr.drop.0: .*'duplicates'.*found 'duplicate'"),
-        (edited("corpora", "fr", "splits", value={"odd": "OOD"}), r"corpora.fr.splits.odd"),
-        (edited("corpora", "a/b", value={"path": "x"}), r"'a/b' cannot be the name of a file"),
-        (edited("encoders", "multilingual-bert", "pooling", value="max"), r"pooling: .*found 'max'"),
-        (
-            edited("encoders", "multilingual-bert", "labels", value={}),
-            r"multilingual-bert.labels: unknown field.*pooling",
-        ),
-    ],
-)
-def test_mistakes_in_these_sections_are_named(place, change, message):
-    with pytest.raises(ProfileError, match=message) as raised:
-        local(place, "mistake", change)
-    assert "\n" not in str(raised.value)
