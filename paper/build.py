@@ -1,8 +1,8 @@
-"""From runs to the rendered book: a staging copy, executed notebooks, one call of Jupyter Book.
+"""From runs to the rendered book: this machine's runs and pages, a staging copy, one call of Jupyter Book.
 
-The book never executes. Notebooks are executed by papermill into `_build/stage`, each under a stamp that is a hash of
-all that it reads (its source, the library, the runs), and the book is rendered when any staged file changed. So a
-second call with nothing changed does nothing, and a changed sentence costs one notebook.
+The book never executes, and shows the recorded runs as they were committed. Only the pages of this machine's runs are
+executed, by papermill, each under a stamp that is a hash of all that it reads (its source, the library, the runs), and
+the book is rendered when any staged file changed. So a second call with nothing changed does nothing.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 from tqdm.auto import tqdm
 
+from paper import reproduced
 from paper.execute import execute, library_hash, run_notebook
 from paper.looking import look_files, write_look
 from soi_lib.errors import SoiError
@@ -29,25 +31,14 @@ if TYPE_CHECKING:
     from soi_lib.runs.config import Profile
 
 STAGE = Path("_build/stage")
-RECORDED = Path("data/recorded/standard")
-"""The runs that ship with the project: several seeds, and their second stages."""
-FINDINGS = tuple(
-    map(
-        Path,
-        (
-            "book/index.ipynb",
-            "notebooks/two_stage.ipynb",
-            "notebooks/claims.ipynb",
-            "notebooks/sensitivity.ipynb",
-            "book/provenance.ipynb",
-        ),
-    )
-)
-"""Pages that need several seeds and second stages: of the recorded runs, unless the profile has stages of its own."""
-FIXED = tuple(map(Path, ("notebooks/predecessor.ipynb", "notebooks/suspects.ipynb")))
-"""Pages of recorded runs, or of a measurement, that no profile of the book makes."""
-MEASURED = Path("benchmarks/results/suspects.json")
-_COPIED = ("book", "notebooks", "_config.yml", "_toc.yml", "CHANGELOG.md", "CONTRIBUTING.md")
+RECORDED = Path("data/recorded/protocol1")
+"""The runs that the main pages show."""
+QUICK = Path("data/recorded/quick")
+"""Five seeds of the profile quick, which this machine's runs are held against."""
+REPRODUCED = Path("notebooks/reproduced.ipynb")
+COMPARISONS = {"task": "multi_task", "source": "multi_source", "lingual": "multi_lingual"}
+"""The notebook of each comparison; the book has it twice, with the recorded runs and with this machine's."""
+_COPIED = ("book", "notebooks", "_config.yml", "CHANGELOG.md", "CONTRIBUTING.md")
 
 
 _FRONT_DOOR = """<!doctype html>
@@ -85,8 +76,12 @@ def notebooks(root: Path) -> list[Path]:
     return [page for page in pages if (root / page).exists()]
 
 
-def stage(root: Path, executed: Path) -> bool:
-    """Bring `_build/stage` up to date with the book's sources and the executed notebooks; True when it changed."""
+def stage(root: Path, executed: Mapping[Path, Path]) -> bool:
+    """Bring `_build/stage` up to date with the book's sources and the executed pages; True when it changed.
+
+    `executed` has the pages that were executed here, by their place in the book; the others are as committed. A page
+    that is in neither is left out of the table of contents.
+    """
     target = root / STAGE
     wanted: dict[str, Path] = {}
     for name in _COPIED:
@@ -95,22 +90,37 @@ def stage(root: Path, executed: Path) -> bool:
         for file in files:
             if file.is_file() and not {".ipynb_checkpoints", "__pycache__"} & set(file.parts):
                 wanted[file.relative_to(root).as_posix()] = file
-    for path in notebooks(root):
-        if (executed / path).exists():
-            wanted[path.as_posix()] = executed / path
+    wanted |= {page.as_posix(): made for page, made in executed.items()}
     wanted |= look_files(root)
+    bodies = {name: source.read_bytes() for name, source in wanted.items()}
+    bodies["_toc.yml"] = _toc(root, {name.rpartition(".")[0] for name in wanted})
     changed = False
     for file in sorted(target.rglob("*")):
-        if file.is_file() and file.relative_to(target).as_posix() not in wanted:
+        if file.is_file() and file.relative_to(target).as_posix() not in bodies:
             file.unlink()
             changed = True
-    for name, source in wanted.items():
-        body = source.read_bytes()
+    for name, body in bodies.items():
         place = target / name
         if not place.exists() or place.read_bytes() != body:
             write_bytes(place, body)
             changed = True
     return changed
+
+
+def _toc(root: Path, pages: set[str]) -> bytes:
+    """_toc.yml without the pages that this machine has not made."""
+
+    def kept(node: Any) -> Any:
+        if isinstance(node, dict):
+            return {key: kept(value) for key, value in node.items()}
+        if isinstance(node, list):
+            return [
+                kept(item) for item in node if not isinstance(item, dict) or item.get("file", None) in {None, *pages}
+            ]
+        return node
+
+    toc = yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8"))
+    return yaml.safe_dump(kept(toc), sort_keys=False, allow_unicode=True).encode()
 
 
 def render(root: Path, *, quiet: bool) -> Path:
@@ -156,80 +166,106 @@ def make_book(
     precision: str | None = None,
     jobs: int | None,
     quiet: bool,
-) -> Path:
+) -> tuple[Path, str]:
     """Everything from runs to `_build/html/index.html`; only what is missing or changed is done.
 
-    `device` and `precision` as for `plan`; the notebooks find the same runs through `$SOI_DEVICE` and `$SOI_PRECISION`.
+    The main pages are shown as they were committed, with the recorded runs. What this machine trains is shown in the
+    part *Reproduced on this machine*; the profile "recorded" trains nothing. Returns the first page and the verdict on
+    reproduction. `device` and `precision` as for `plan`; the notebooks find the same runs through `$SOI_DEVICE` and
+    `$SOI_PRECISION`.
     """
-    from paper import recorded as results
+    from paper import recorded
+    from soi_lib.runs.config import load_profile
     from soi_lib.runs.machine import commit
-    from soi_lib.runs.scheduler import reproduce, reproduce_stages
+    from soi_lib.runs.scheduler import reproduce
     from soi_lib.runs.store import RunStore, open_run
     from soi_lib.training.device import cards, default_jobs, resolve_device
 
     _checkout(root)
     cards(resolve_device(device))  # a GPU that is not there is told before anything is read
-    pages = notebooks(root)
-    if set(FINDINGS) & set(pages) or profile == "recorded":
-        results.verify_recorded(root / RECORDED)
-    if profile == "recorded":
-        runs = RECORDED
-        sizes = results.recorded_profile(root / runs)
-        done = [open_run(p.parent) for p in sorted((root / runs).glob("*/manifest.json"))]
-    else:
-        sizes = _whole_profile(profile)
-        how: dict[str, Any] = {"device": device, "precision": precision, "jobs": jobs, "quiet": quiet}
-        done = reproduce(sizes, RunStore(root / runs), **how)
-        reproduce_stages(sizes, RunStore(root / runs), **how)
-    findings = set() if profile == "recorded" or sizes.stages else set(FINDINGS)
-    target = root / "_build" / "results.json"
-    value = results.summary(sizes, done, commit())
-    held = json.loads(target.read_text(encoding="utf-8")) if target.exists() else {}
-    if held | {"commit": value["commit"]} != value:
-        write_json(target, value)
-    own = Path(profile).suffix in (".yaml", ".yml")  # seen from a notebook, a file lies elsewhere
-    name = os.path.relpath(root / profile, root / "notebooks") if own else sizes.name
-    of_runs: dict[str, Any] = {"profile": name, "runs": runs.as_posix()}
-    beside: dict[str, Any] = {"own_profile": name, "own": runs.as_posix()}
-    execute(
-        {page: {} if page in FIXED else beside if page in findings else of_runs for page in pages},
-        root=root,
-        out=root / "_build" / "stamps",
-        reads=" ".join([*(run.manifest["sha256"] for run in done), *_recorded_lists(root)]),
+    recorded.verify_recorded(root / RECORDED)
+    shown = recorded.recorded_profile(root / RECORDED)
+    kept = [open_run(p.parent) for p in sorted((root / RECORDED).glob("*/manifest.json"))]
+    sizes, done = shown, []
+    if profile != "recorded":
+        sizes = load_profile(profile)
+        done = reproduce(sizes, RunStore(root / runs), device=device, precision=precision, jobs=jobs, quiet=quiet)
+    _write_changed(root / "_build" / "results.json", recorded.summary(sizes, done or kept, commit()))
+    found = reproduced.reproduction(sizes.name, done, root / QUICK)
+    write_json(root / "_build" / "reproduced.json", reproduced.as_json(found))
+    executed = _execute_own(
+        root,
+        {name for name in sizes.comparisons if done},
+        values={"profile": _seen_from_notebooks(root, profile, sizes), "runs": str(runs) if done else ""},
+        reads=" ".join([*(run.manifest["sha256"] for run in done), found.read]),
         jobs=jobs or default_jobs("cpu"),
         quiet=quiet,
         environment={"SOI_DEVICE": resolve_device(device)} | ({"SOI_PRECISION": precision} if precision else {}),
     )
-    index = root / "_build" / "html" / "index.html"
-    rendered = root / "_build" / "rendered.sha256"
-    write_look(root, sizes, done, quiet=quiet)
-    stage(root, root / "_build" / "stamps")
+    write_look(root, shown, kept, quiet=quiet)
+    stage(root, executed)
+    index, rendered = root / "_build" / "html" / "index.html", root / "_build" / "rendered.sha256"
     stamp = _stage_hash(root / STAGE) + library_hash()
     if not index.exists() or not rendered.exists() or rendered.read_text(encoding="utf-8").strip() != stamp:
         render(root, quiet=quiet)
         write_text(rendered, stamp + "\n")
-    return index
+    return index, found.sentence
 
 
-def _whole_profile(name: str) -> Profile:
-    """A profile that has what the pages show. Raises SoiError when a comparison is missing."""
-    from soi_lib.runs.config import load_profile
+def _execute_own(
+    root: Path,
+    comparisons: set[str],
+    *,
+    values: dict[str, Any],
+    reads: str,
+    jobs: int,
+    quiet: bool,
+    environment: Mapping[str, str],
+) -> dict[Path, Path]:
+    """Execute the pages of this machine's runs; return where each is, by its place in the book.
 
-    profile = load_profile(name)
-    if lacking := sorted({"task", "source", "lingual"} - set(profile.comparisons)):
-        raise SoiError(
-            "the book needs all three comparisons",
-            where=f"profile {name}",
-            found=f"no {', '.join(lacking)}",
-            hint=f"add them, or train without a book: python -m paper reproduce --profile {name}",
-        )
-    return profile
+    A comparison's page is its notebook under a title of its own.
+    """
+    own = root / "_build" / "own"
+    pages = {REPRODUCED: root / REPRODUCED}
+    pages |= {
+        Path("reproduced", f"{COMPARISONS[c]}.ipynb"): root / f"notebooks/{COMPARISONS[c]}.ipynb" for c in comparisons
+    }
+    for page, source in pages.items():
+        notebook = json.loads(source.read_text(encoding="utf-8"))
+        if page != REPRODUCED:
+            first = notebook["cells"][0]
+            title, _, rest = "".join(first["source"]).partition("\n")
+            link = f"[{title.removeprefix('# ')}](../notebooks/{page.name}) shows the recorded runs"
+            first["source"] = f"{title} on this machine\n\n*The runs of this machine. {link}.*\n{rest}"
+        write_json(own / page, notebook)
+    if values["runs"]:
+        values = values | {"runs": str((root / values["runs"]).resolve())}
+    given = values | {"recorded": str((root / QUICK).resolve())}
+    execute(
+        dict.fromkeys(pages, given),
+        root=own,
+        out=root / "_build" / "stamps",
+        reads=reads,
+        jobs=jobs,
+        quiet=quiet,
+        environment=environment,
+    )
+    return {page: root / "_build" / "stamps" / page for page in pages}
 
 
-def _recorded_lists(root: Path) -> list[str]:
-    """The sha256 of every recorded folder's list and of the measurement: with it changes what is read from there."""
-    lists = sorted((root / "data" / "recorded").glob("*/checksums.txt"))
-    return [hashlib.sha256(path.read_bytes()).hexdigest() for path in [*lists, *root.glob(MEASURED.as_posix())]]
+def _seen_from_notebooks(root: Path, profile: str, sizes: Profile) -> str:
+    """A profile's name, or the path of its file as the notebooks of this machine see it."""
+    if Path(profile).suffix in (".yaml", ".yml"):
+        return os.path.relpath(root / profile, root / "_build" / "own" / "reproduced")
+    return sizes.name
+
+
+def _write_changed(path: Path, value: dict[str, Any]) -> None:
+    """Write a JSON file unless only the commit would change."""
+    held = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if held | {"commit": value["commit"]} != value:
+        write_json(path, value)
 
 
 def _checkout(root: Path) -> None:
@@ -238,12 +274,9 @@ def _checkout(root: Path) -> None:
         raise SoiError("there is no book here", where=root, expected="_toc.yml", hint="run it in a checkout")
 
 
-def refresh_notebooks(root: Path, runs: Path, *, quiet: bool) -> list[Path]:
+def refresh_notebooks(root: Path, *, quiet: bool) -> list[Path]:
     """Execute the notebooks in place with the parameters that they declare, for committing; return them."""
-    from paper.recorded import verify_recorded
-
     _checkout(root)
-    verify_recorded(root / runs)
     paths = notebooks(root)
     for path in tqdm(paths, desc="notebooks", disable=quiet, file=error_stream()):
         run_notebook(root / path, root / path, {}, cwd=(root / path).parent)

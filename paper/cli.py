@@ -189,26 +189,23 @@ def book(
     precision: PrecisionOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Train what is missing, execute the notebooks, write _build/results.json, render _build/html.
+    """Train what is missing, hold it against the recorded runs, write _build/results.json, render _build/html.
 
-    Run it in a checkout of the project. With nothing changed it does nothing. `--profile recorded` renders from the
-    runs that ship with the project and trains nothing.
+    Run it in a checkout of the project. With nothing changed it does nothing. `--profile recorded` trains nothing.
     """
     from paper.build import make_book
 
-    made = make_book(Path.cwd(), profile, runs, device=device, precision=precision, jobs=jobs, quiet=quiet)
+    made, verdict = make_book(Path.cwd(), profile, runs, device=device, precision=precision, jobs=jobs, quiet=quiet)
+    typer.echo(verdict)
     typer.echo(made)
 
 
 @app.command()
-def notebooks(
-    runs: Annotated[Path, typer.Option("--runs", help="The recorded runs to read.")] = Path("data/recorded/standard"),
-    quiet: QuietOption = False,
-) -> None:
+def notebooks(quiet: QuietOption = False) -> None:
     """Execute the project's notebooks in place on recorded runs, as they are committed."""
     from paper.build import refresh_notebooks
 
-    for path in refresh_notebooks(Path.cwd(), runs, quiet=quiet):
+    for path in refresh_notebooks(Path.cwd(), quiet=quiet):
         typer.echo(path)
 
 

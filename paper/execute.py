@@ -79,7 +79,7 @@ def execute(
         source = root / path
         declared = parameter_names(source)
         values = {k: v for k, v in parameters[path].items() if k in declared}
-        for name in {"runs", "own"} & set(values):
+        for name in [name for name in ("runs", "recorded") if values.get(name)]:
             values[name] = Path(os.path.relpath(root / values[name], source.parent)).as_posix()
         run_notebook(source, target, values, cwd=source.parent, environment=environment)
         body = target.read_bytes()

@@ -171,6 +171,41 @@ def share_dots(table: pd.DataFrame, *, title: str = "", note: str = "") -> Figur
     return finish(figure, long, text, title=title, note=note)
 
 
+def agreement_plot(table: pd.DataFrame, *, title: str = "", note: str = "") -> Figure:
+    """Numbers of this machine on the prediction intervals of the recorded seeds, a row a case, a panel a number.
+
+    `table` has columns case, panel, here, recorded, low, high and inside. Raises FormatError when columns are missing.
+    """
+    need(table, ["case", "panel", "here", "recorded", "low", "high", "inside"])
+    cases, panels = list(dict.fromkeys(table["case"])), list(dict.fromkeys(table["panel"]))
+    wide = min(3, len(panels))
+    high = -(-len(panels) // wide)
+    with style():
+        size = (WIDTH, (0.24 * len(cases) + 0.6) * high + 0.5)
+        figure, axes = plt.subplots(high, wide, figsize=size, sharey=True, squeeze=False)
+        for ax, panel in zip(axes.flat, panels, strict=False):
+            part = table[table["panel"] == panel]
+            y = part["case"].map(cases.index)
+            ax.barh(y, part["high"] - part["low"], left=part["low"], height=0.62, color="#D3D7DC")
+            ax.plot(part["recorded"], y, "|", color=INK, ms=9)
+            inside = part["inside"].astype(bool)
+            ax.plot(part["here"][inside], y[inside], "o", color="#0072B2", ms=5, label="here, inside")
+            ax.plot(part["here"][~inside], y[~inside], "X", color="#D55E00", ms=7, label="here, outside")
+            ax.set_title(panel)
+            ax.set_yticks(range(len(cases)), cases)
+            ax.set_ylim(len(cases) - 0.4, -0.6)
+            ax.locator_params(axis="x", nbins=4)
+            ax.grid(axis="x")
+            ax.tick_params(axis="y", length=0)
+        for ax in axes.flat[len(panels) :]:
+            ax.axis("off")
+        handles, labels = axes[0, 0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=2)
+    text = f"""Numbers of this machine (marks) on the 95 % prediction intervals of the recorded seeds (bars; tick: their
+        mean). {int(table["inside"].sum())} of {len(table)} lie inside."""
+    return finish(figure, table, text, title=title, note=note)
+
+
 def histories_figure(epochs: int = 10, early: float = 0.5, *, note: str = "") -> Figure:
     """One drawn history of each category, a box an epoch. Raises FormatError for too few epochs."""
     drawn = example_histories(epochs, early)

@@ -8,34 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from paper import reading, tables
+from paper import tables
 from paper.recorded import Results
-from soi_lib.plots import flow_beside_floor, flow_plot, transition_beside_floor, transition_heatmap, transition_panels
+from soi_lib.plots import flow_beside_floor, flow_plot
 from soi_lib.plots.transition_plots import Moves
-from soi_lib.runs.results import setting_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-
-def moves(results: Results, member: str, setting: tuple[str, ...]) -> tuple[Figure, str]:
-    """The figure of the moves of `member` from alone to `setting`, and what it shows in words (Markdown)."""
-    found = tables.excess(results, member, setting)
-    title = f"{member}: alone to {setting_name(setting, results.members)}"
-    told = reading.excess(results, member, setting, found)
-    if found is not None:
-        return transition_beside_floor(Moves.of(found), title=title, note=results.note), told
-    figure = transition_heatmap(tables.transition(results, member, setting), title=title, note=results.note)
-    return figure, f"{reading.flows(results, member, setting)}\n\n{told}"
-
-
-def pair_moves(results: Results) -> tuple[Figure | None, str]:
-    """One figure of the moves of every member from alone to each pair (None with one seed), and its words."""
-    cases = [(member, setting) for setting in results.settings if len(setting) == 2 for member in setting]
-    found = {case: tables.excess(results, *case) for case in cases}
-    told = "\n\n".join(reading.excess(results, *case, test) for case, test in found.items())
-    panels = {f"{m} with {s[1 - s.index(m)]}": Moves.of(test) for (m, s), test in found.items() if test is not None}
-    return transition_panels(panels, note=results.note) if panels else None, told
 
 
 def story(found: dict[str, Results]) -> Figure:

@@ -178,27 +178,6 @@ def similarity_and_gain(results: Results, similarities: pd.DataFrame) -> pd.Data
     return pd.DataFrame(rows).round(4)
 
 
-def similarity_told(results: Results, similarities: pd.DataFrame) -> str:
-    """Which pair is most similar before training, by each measure, and whether its members gained most together."""
-    table = similarity_and_gain(results, similarities)
-    if len(table) < 2:
-        return "There are too few pairs to order them."
-    table = table.set_index("pair")
-    columns = ["gain, test", "gain, OOD"]
-    gains = table[columns].mean(axis=1).sort_values(ascending=False, kind="stable")
-    lines = []
-    for measure in table.columns.difference(columns, sort=False):
-        known = table[measure].dropna().sort_values(ascending=False, kind="stable")
-        if len(known) > 1:
-            first = known.index[0]
-            gained = (
-                "it also gained most together" if first == gains.index[0] else f"together it gained {gains[first]:+.3f}"
-            )
-            lines.append(f"- By *{measure}*, {first} is the most similar pair ({known.iloc[0]:.2f}); {gained}.")
-    best = f"- {gains.index[0]} gained most together: {gains.iloc[0]:+.3f}, the mean of both members on test and OOD."
-    return "\n".join([*lines, best, "", f"With {len(table)} pairs this describes; it cannot test a relation."])
-
-
 def _halves(split: Split, classes: list[np.ndarray]) -> Split:
     """The examples at the places `classes` (an even number each), ordered so that both halves have as many of each."""
     index = np.concatenate([*(c[0::2] for c in classes), *(c[1::2] for c in classes)])

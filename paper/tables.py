@@ -15,7 +15,7 @@ import pandas as pd
 from paper.recorded import Results
 from soi_lib.analysis.soi import SOI
 from soi_lib.analysis.transition_test import TransitionTest, transition_test
-from soi_lib.analysis.transitions import Normalize, mean_transition, movers
+from soi_lib.analysis.transitions import Normalize, mean_transition
 from soi_lib.data.dataset import Corpus, Split
 from soi_lib.runs.results import setting_name
 
@@ -80,24 +80,6 @@ def texts(corpus: Corpus) -> dict[str, tuple[str, str]]:
     )
     names = [corpus.labels[i] for i in split.label]
     return dict(zip(split.ids.tolist(), zip(joined, names, strict=True), strict=True))
-
-
-def moved_furthest(
-    results: Results, member: str, setting: Sequence[str], n: int = 12, width: int = 140
-) -> pd.DataFrame:
-    """The `n` examples whose confidence changed most from alone to `setting` (first seed), with their text."""
-    single, multi = results.run((member,)).dynamics(member), results.run(setting).dynamics(member)
-    table, text = movers(single, multi, n), texts(results.corpus(member))
-    body = [text[i][0] for i in table["id"]]
-    return pd.DataFrame(
-        {
-            "text": [t if len(t) <= width else t[: width - 1] + "…" for t in body],
-            "gold": [text[i][1] for i in table["id"]],
-            "alone": table["history_single"] + " " + table["soi_single"],
-            "together": table["history_multi"] + " " + table["soi_multi"],
-            "change": table["change"].round(2),
-        }
-    )
 
 
 def listing(items: Sequence[str]) -> str:

@@ -43,7 +43,6 @@ from soi_lib.plots import (
     gain_curves,
     interval_plot,
     reliability_curves,
-    score_bars,
     show,
     show_table,
     soi_bars,
@@ -59,7 +58,7 @@ from soi_lib.plots.style import LONG_NAMES, first_sentence
 
 matplotlib.use("Agg")
 NAMES = [s.name for s in ORDER]
-RECORDED = "data/recorded/standard"
+RECORDED = "data/recorded/protocol1"
 
 
 @pytest.fixture(scope="module")
@@ -245,7 +244,6 @@ def over_epochs() -> pd.DataFrame:
 
 FIGURES: dict[str, Callable[[Results, dict[str, Moves]], Figure]] = {
     "soi_bars": lambda r, _: soi_bars(shares_table(r.members), title="Sources", note="n"),
-    "score_bars": lambda r, _: score_bars(scores(), title="Sources", note="n"),
     "interval_plot": lambda r, _: interval_plot(intervals(), title="Gains", note="n"),
     "data_map_plot": lambda r, _: data_map_plot({"alone": sides(r, "movie")[0][0]}, title="movie", note="n"),
     "data_map_plot, categories": lambda r, _: data_map_plot(dict(enumerate(sides(r, "movie")[0])), color="soi"),
@@ -317,36 +315,6 @@ def test_bars_of_counts_say_how_many() -> None:
     assert "examples." not in caption(soi_bars(shares_table().round(3))).partition(".")[2]
     with pytest.raises(FormatError, match="together"):
         soi_bars(counts.mul([1, 0], axis=0))
-
-
-def scores() -> pd.DataFrame:
-    draw = np.random.default_rng(3)
-    rows = []
-    for member in ("tweets", "amazon", "movie"):
-        for setting in ("alone", "all three"):
-            for split in ("test", "ood"):
-                a = draw.uniform(0.7, 0.97)
-                rows.append(
-                    {"member": member, "setting": setting, "split": split, "accuracy": a, "low": a - 0.04}
-                    | {"high": min(1, a + 0.03), "majority": 0.55, "bag_of_words": 0.68, "n": 300}
-                )
-    return pd.DataFrame(rows)
-
-
-def test_scores_are_drawn_with_their_references() -> None:
-    table = scores()
-    figure = score_bars(table)
-    drawn = [p.get_width() for ax in figure.axes for p in ax.patches]
-    np.testing.assert_allclose(sorted(drawn), sorted(table["accuracy"]))
-    assert [a.get_title(loc="left") for a in figure.axes[:2]] == ["tweets, test", "tweets, OOD"]
-    marks = [line.get_xdata()[0] for line in figure.axes[0].lines if len(set(line.get_xdata())) == 1]
-    assert marks == [0.55, 0.68]
-    assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ["alone", "all three"]
-    assert "95 % intervals" in caption(figure)
-    plain = table.loc[table["split"] == "test", ["member", "setting", "split", "accuracy"]]
-    figure = score_bars(plain.rename(columns={"accuracy": "auc"}), "auc")
-    assert [ax.get_xlabel() for ax in figure.axes] == ["", "", "auc"]
-    assert "intervals" not in caption(figure)
 
 
 def test_points_are_filled_where_the_interval_excludes_zero() -> None:

@@ -7,23 +7,18 @@ stays not tested.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from paper.claims import categories_claim as claim_categories
 from paper.claims import gains_claim as claim_gains
-from paper.claims.evidence import Evidence, Finding, Judgement, beyond_chance
+from paper.claims.evidence import Evidence, Finding, Judgement
 from paper.recorded import Results
 from paper.stage_tables import stage_summary
-from soi_lib.errors import StoreError
-from soi_lib.runs.config import load_profile
-from soi_lib.runs.store import RunStore
 
 LEAST_SEEDS = 3
 JUDGEMENTS: tuple[Judgement, ...] = ("supported", "mixed", "not supported", "not tested")
@@ -206,29 +201,6 @@ def stages_of(found: Mapping[str, Results]) -> pd.DataFrame | None:
     return stage_summary(parts) if parts else None
 
 
-def own_results(
-    folder: str | os.PathLike[str], profile: str | Path = "quick", *, beside: Mapping[str, Results] | None = None
-) -> dict[str, Results]:
-    """The comparisons of `profile` whose runs are all finished in the store `folder`; nothing is trained.
-
-    With `beside` (the recorded results), comparisons whose runs are the recorded ones themselves are left out, since
-    they cannot confirm themselves.
-    """
-    from soi_lib.runs.spec import plan
-
-    if not Path(folder).is_dir():
-        return {}
-    sizes, store = load_profile(profile), RunStore(folder)
-    same = {run.manifest["sha256"] for results in (beside or {}).values() for run in results.runs}
-    out = {}
-    for name in sizes.comparisons:
-        runs = [store.get(spec.key) for spec in plan(sizes, only=[name])]
-        done = tuple(run for run in runs if run is not None)
-        if len(done) == len(runs) and not all(run.manifest["sha256"] in same for run in done):
-            out[str(name)] = Results(name, sizes, done)
-    return out
-
-
 def overview(verdicts: Iterable[Verdict]) -> pd.DataFrame:
     """A row a claim: claim, verdict, examples, seeds, and the first sentence of the evidence."""
     return pd.DataFrame(
@@ -241,55 +213,3 @@ def overview(verdicts: Iterable[Verdict]) -> pd.DataFrame:
         }
         for v in verdicts
     )
-
-
-def agreement(recorded: Sequence[Verdict], own: Sequence[Verdict]) -> pd.DataFrame:
-    """Whether this machine's own runs agree with the recorded ones: a row a claim.
-
-    Columns: claim, recorded and own (verdicts), cases (those that both measured), same sign, opposite (the two
-    intervals lie on opposite sides of zero), agree. Two verdicts agree when they are equal. Otherwise the cases
-    decide: "no" when more are opposite than chance gives, "yes" when most have the same sign and no more are opposite,
-    "partly" in between, "cannot be told" when both measured nothing in common. Profiles may differ; signs are compared
-    for that reason, not sizes. Raises StoreError when the two are not of the same claims.
-    """
-    if [v.claim.id for v in recorded] != [v.claim.id for v in own]:
-        raise StoreError("these are verdicts of different claims", found=[v.claim.id for v in own])
-    rows = []
-    for first, second in zip(recorded, own, strict=True):
-        cases, same, opposite = _compared(first.table, second.table)
-        if "not tested" not in (first.verdict, second.verdict):
-            agree = "yes" if first.verdict == second.verdict else "no"
-        elif not cases:
-            agree = "cannot be told"
-        elif beyond_chance(opposite, cases, 0.05):
-            agree = "no"
-        else:
-            agree = "yes" if same > cases / 2 else "partly"
-        row = {"claim": first.claim.id, "recorded": first.label, "own": second.label, "cases": cases}
-        rows.append(row | {"same sign": same, "opposite": opposite, "agree": agree})
-    return pd.DataFrame(rows)
-
-
-def agreement_told(table: pd.DataFrame) -> str:
-    """`agreement` in a sentence."""
-    groups = {kind: ", ".join(table.loc[table["agree"] == kind, "claim"]) for kind in table["agree"].unique()}
-    words = {
-        "yes": "agree on",
-        "partly": "agree in part on",
-        "no": "disagree on",
-        "cannot be told": "cannot be compared on",
-    }
-    parts = [f"{words[kind]} {groups[kind]}" for kind in words if kind in groups]
-    return f"The recorded runs and this machine's own {'; '.join(parts)}."
-
-
-def _compared(first: pd.DataFrame, second: pd.DataFrame) -> tuple[int, int, int]:
-    """Cases that both tables measured, those of the same sign, and those whose intervals lie on opposite sides."""
-    keys = ["case", "measure"]
-    if first.empty or second.empty:
-        return 0, 0, 0
-    columns = [*keys, "value", "low", "high"]
-    both = first[columns].dropna().merge(second[columns].dropna(), on=keys, suffixes=("", "_own"))
-    same = int((np.sign(both["value"]) == np.sign(both["value_own"])).sum())
-    opposite = ((both["low"] > 0) & (both["high_own"] < 0)) | ((both["high"] < 0) & (both["low_own"] > 0))
-    return len(both), same, int(opposite.sum())

@@ -46,15 +46,19 @@ class Evaluation:
         """The scores that the rules ask for, the deciding one first."""
         return rules.scores_for(2 if self.positive is not None else 3)
 
-    def gain(self, before: str, after: str, score: Score | None = None) -> Array:
-        """Contributions (S, N) to a score in setting `after` minus that in `before`; the deciding one by default.
+    def values(self, setting: str, score: Score | None = None) -> Array:
+        """Contributions (S, N) to a score in a setting; the deciding score by default.
 
         With groups there is one contribution a group, (S, G).
         """
         score = score or self.scores[0]
         given = self.positive if score == "auc" and self.positive is not None else self.predicted
-        values = contributions(score, self.gold, given[after]) - contributions(score, self.gold, given[before])
+        values = contributions(score, self.gold, given[setting])
         return values if self.groups is None else _by_group(values, self.groups)
+
+    def gain(self, before: str, after: str, score: Score | None = None) -> Array:
+        """`values` in setting `after` minus those in `before`."""
+        return self.values(after, score) - self.values(before, score)
 
 
 def _by_group(values: Array, groups: Array) -> Array:

@@ -15,9 +15,9 @@ import numpy as np
 
 from paper.claims import judge
 from paper.claims.judge import ALL, EQUAL, SINGLE, Array, Evaluation, Finding, Stage
-from paper.recorded import Results
 from soi_lib.analysis.soi import categorize
 from soi_lib.runs.config import Setting
+from soi_lib.runs.results import Results
 
 Mode = Literal["eval", "train"]
 
@@ -55,11 +55,11 @@ def _six_behaviours(evidence: Evidence) -> Finding:
 
 
 def _sources(evidence: Evidence) -> Finding:
-    return judge.consistent_gain(_alone_and_together(evidence.comparisons.get("source"), "ood"))
+    return judge.consistent_gain(alone_and_together(evidence.comparisons.get("source"), "ood"))
 
 
 def _languages(evidence: Evidence) -> Finding:
-    return judge.consistent_gain(_alone_and_together(evidence.comparisons.get("lingual"), "test"))
+    return judge.consistent_gain(alone_and_together(evidence.comparisons.get("lingual"), "test"))
 
 
 def _tasks(evidence: Evidence) -> Finding:
@@ -141,8 +141,8 @@ def verdicts(evidence: Evidence) -> dict[str, Finding]:
     return {claim.id: claim.judge(evidence) for claim in CLAIMS}
 
 
-def codes(results: Results, dataset: str, setting: Sequence[str], mode: Mode = "eval") -> Array:
-    """Categories (S, N) of a dataset in a setting, a row a seed, from dynamics of one recording mode."""
+def codes(results: Results, dataset: str, setting: Sequence[str], mode: Mode | None = "eval") -> Array:
+    """Categories (S, N) of a dataset in a setting, a row a seed; None: in the primary recording mode of the runs."""
     return np.stack([categorize(results.run(setting, seed).dynamics(dataset, mode)) for seed in results.seeds])
 
 
@@ -165,6 +165,19 @@ def evaluation(results: Results, dataset: str, split: str, settings: Mapping[str
         {name: np.where(e.gold == 1, e.p_gold, 1 - e.p_gold) for name, e in found.items()} if two else None,
         groups,
     )
+
+
+def alone_and_together(results: Results | None, split: str) -> dict[str, Evaluation]:
+    """Every dataset that has such a set: alone, all together, and all together at equal budget where that was run."""
+    if results is None:
+        return {}
+    every = results.members
+    shared = {ALL: Setting(every)} | ({EQUAL: s} if (s := Setting(every, "equal")) in results.settings else {})
+    return {
+        dataset: evaluation(results, dataset, split, {SINGLE: Setting((dataset,)), **shared})
+        for dataset in every
+        if split in results.splits(dataset)
+    }
 
 
 def claims_json(findings: Mapping[str, Finding], evidence: Evidence) -> list[dict[str, Any]]:
@@ -193,14 +206,6 @@ def _plain(value: Any) -> Any:
     """A value that JSON has."""
     value = value.item() if isinstance(value, np.generic) else value
     return None if isinstance(value, float) and math.isnan(value) else value
-
-
-def _alone_and_together(results: Results | None, split: str) -> dict[str, Evaluation]:
-    if results is None:
-        return {}
-    every = results.members
-    shared = {ALL: Setting(every)} | ({EQUAL: s} if (s := Setting(every, "equal")) in results.settings else {})
-    return {d: evaluation(results, d, split, {SINGLE: Setting((d,)), **shared}) for d in every}
 
 
 def _partner(setting: Setting, task: str) -> str:

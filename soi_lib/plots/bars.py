@@ -1,4 +1,4 @@
-"""Shares and scores with their intervals: stacked bars of the categories, bars of scores, points around zero.
+"""Shares and differences: stacked bars of the categories, points with their intervals around zero.
 
 What is special: every bar or point is a row of a table that the caller has anyway; bars of one dataset stand together.
 A point is filled where its interval excludes zero and empty where it does not, so colour is never needed to tell.
@@ -13,7 +13,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from soi_lib.errors import FormatError
 from soi_lib.plots.style import (
@@ -37,9 +36,6 @@ from soi_lib.plots.style import (
 
 if TYPE_CHECKING:
     import pandas as pd
-
-SPLITS = {"test": "test", "ood": "out of distribution (OOD)"}
-REFERENCES = {"majority": ("majority class", "-"), "bag_of_words": ("bag of words", ":")}
 
 
 def soi_bars(table: pd.DataFrame, *, title: str = "", note: str = "") -> Figure:
@@ -75,41 +71,6 @@ def soi_bars(table: pd.DataFrame, *, title: str = "", note: str = "") -> Figure:
     if not np.allclose(totals, 1, atol=0.01):  # shares may have been rounded
         text += f" A bar is {span(round(n) for n in totals)} examples."
     return finish(figure, shares, text, title=title, note=note)
-
-
-def score_bars(table: pd.DataFrame, measure: str = "accuracy", *, title: str = "", note: str = "") -> Figure:
-    """Scores by dataset and setting, a column a split, with the reference scores of the dataset as lines.
-
-    Args:
-        table: a row a bar: member, setting, split, `measure`; where known low, high, majority, bag_of_words.
-        measure: the column that is drawn.
-
-    Returns:
-        the figure; its values are `table`. Raises FormatError when a column is missing.
-    """
-    need(table, ["member", "setting", "split", measure])
-    splits = [split for split in SPLITS if (table["split"] == split).any()]
-    rows = table.drop_duplicates(["member", "setting"]).groupby("member", sort=False).size()
-    size = (WIDTH, 0.27 * rows.sum() + 0.42 * len(rows) + 1.0)
-    look: dict[str, Any] = {"sharex": True, "sharey": "row", "squeeze": False, "height_ratios": list(rows)}
-    with style():
-        figure, axes = plt.subplots(len(rows), len(splits), figsize=size, **look)
-        for line, member in zip(axes, rows.index, strict=True):
-            for ax, split in zip(line, splits, strict=True):
-                part = table[(table["member"] == member) & (table["split"] == split)]
-                _scores(ax, part, measure)
-                ax.set_title(f"{member}, {'OOD' if split == 'ood' else split}")
-            line[0].invert_yaxis()  # all of a row share it
-        for ax in axes[-1]:
-            ax.set(xlabel=measure, xlim=(0, 1.3), xticks=[0, 0.5, 1])
-        known = {name: mark for name, mark in REFERENCES.items() if name in table}
-        lines = [Line2D([], [], color=DOWN, ls=mark, lw=1.8, label=name) for name, mark in known.values()]
-        if lines:
-            figure.legend(handles=lines, loc="outside lower center", ncols=2)
-    text = f"Bars of the {measure} of every dataset in every setting, on {' and '.join(SPLITS[s] for s in splits)}."
-    text += " Whiskers are 95 % intervals." if "low" in table else ""
-    text += " A bar that does not pass the lines has learned nothing that they have not." if lines else ""
-    return finish(figure, table, text, title=title, note=note)
 
 
 def interval_plot(table: pd.DataFrame, *, title: str = "", note: str = "") -> Figure:
@@ -167,17 +128,3 @@ def _stack(ax: Axes, shares: pd.DataFrame) -> None:
     ax.invert_yaxis()
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
-
-
-def _scores(ax: Axes, part: pd.DataFrame, measure: str) -> None:
-    """Bars of one dataset and split; the first setting in a lighter blue, references as lines."""
-    value = part[measure].to_numpy(dtype=float)
-    spread = np.array([value - part["low"], part["high"] - value]) if "low" in part else None
-    colors = ["#9DB7D5", *["#2B5C8A"] * (len(part) - 1)]
-    bars = ax.barh(part["setting"], value, xerr=spread, height=0.72, color=colors, capsize=2.5, ecolor=INK)
-    for bar, score in zip(bars, value, strict=True):
-        ax.text(1.29, bar.get_y() + 0.36, f"{score:.2f}", ha="right", va="center", fontsize=8.5)
-    for name, (_, mark) in REFERENCES.items():
-        if name in part:
-            ax.axvline(part[name].iloc[0], color=DOWN, ls=mark, lw=1.8)
-    ax.tick_params(axis="y", length=0)

@@ -51,6 +51,11 @@ def run(root, jobs=2, **parameters):
     return execute.execute(dict.fromkeys(paths, values), root=root, out=out, reads="r", jobs=jobs, quiet=True)
 
 
+def staged(root):
+    made = root / "_build" / "stamps"
+    return publish.stage(root, {page: made / page for page in publish.notebooks(root) if (made / page).exists()})
+
+
 def test_only_what_changed_is_executed_staged_and_rendered(book):
     assert {p.name for p in run(book)} == {"one.ipynb", "two.ipynb"}
     executed = book / "_build" / "stamps" / "notebooks" / "one.ipynb"
@@ -59,12 +64,12 @@ def test_only_what_changed_is_executed_staged_and_rendered(book):
     assert str(book) not in body
     assert "papermill" not in json.loads(body)["metadata"]
     assert run(book) == []
-    assert publish.stage(book, book / "_build" / "stamps")
-    assert not publish.stage(book, book / "_build" / "stamps")
+    assert staged(book)
+    assert not staged(book)
 
     notebook(book / "notebooks" / "two.ipynb", ("md", "# Two, once more"), ("code", "print(1 + 1)"))
     assert [p.name for p in run(book)] == ["two.ipynb"]
-    assert publish.stage(book, book / "_build" / "stamps")
+    assert staged(book)
 
     executed.write_text(body.replace("../runs 1", "../runs 2"), encoding="utf-8")  # a damaged result is made again
     assert [p.name for p in run(book)] == ["one.ipynb"]
@@ -103,15 +108,21 @@ def test_a_failing_notebook_is_named_and_its_output_kept(book):
 
 def test_a_warning_of_the_book_is_an_error(book):
     (book / "book" / "index.md").write_text("# Start\n\n[nowhere](nothing.md)\n", encoding="utf-8")
-    publish.stage(book, book / "_build" / "stamps")
+    staged(book)
     with pytest.raises(SoiError, match=r"render.log: the book could not be rendered; found .*nothing"):
         publish.render(book, quiet=True)
 
 
-def test_a_book_without_its_recorded_runs_is_refused(book):
-    toc = (book / "_toc.yml").read_text(encoding="utf-8").replace("notebooks/two", "notebooks/claims")
+def test_a_page_that_was_not_made_here_is_not_in_the_contents(book):
+    toc = (book / "_toc.yml").read_text(encoding="utf-8").replace("notebooks/two", "reproduced/two")
     (book / "_toc.yml").write_text(toc, encoding="utf-8")
-    notebook(book / "notebooks" / "claims.ipynb", ("code", "print(1)"))
-    with pytest.raises(SoiError, match=r"data/recorded/standard: there are no recorded runs here"):
+    publish.stage(book, {})
+    assert publish.toc_files(book / publish.STAGE) == ["book/index", "notebooks/one"]
+    publish.stage(book, {Path("reproduced/two.ipynb"): book / "notebooks/two.ipynb"})
+    assert publish.toc_files(book / publish.STAGE) == ["book/index", "notebooks/one", "reproduced/two"]
+
+
+def test_a_book_without_its_recorded_runs_is_refused(book):
+    with pytest.raises(SoiError, match=r"data/recorded/protocol1: there are no recorded runs here"):
         publish.make_book(book, "quick", book / "runs", jobs=1, quiet=True)
     assert not (book / "runs").exists()  # before anything is trained

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import yaml
 
-from paper import reading, tables
 from paper import recorded as results
+from paper import tables
 from soi_lib.errors import OutputExistsError, ProfileError, StoreError
 from soi_lib.runs.config import load_profile
 from soi_lib.runs.results import score_table
@@ -183,26 +183,3 @@ def test_tables_agree_with_the_runs(done, recorded):
     assert counts.to_numpy().sum() == 24
     alone = tables.soi_table(found, shares=False).loc[("tweets", "alone")]
     assert np.allclose(counts.sum(axis=1), alone)
-
-    moved = tables.moved_furthest(found, "tweets", ("tweets", "amazon"), n=5)
-    assert moved["change"].abs().is_monotonic_decreasing
-    texts = tables.texts(found.corpus("tweets"))
-    assert set(moved["gold"]) <= {label for _, label in texts.values()}
-
-
-def test_sentences_follow_the_numbers(recorded):
-    found = results.open_results("source", runs=recorded)
-    assert reading.caution(found).startswith("Profile tiny, 2 seeds")
-    assert "One seed" in reading.caution(results.open_results("source", runs=recorded, seeds=[0]))
-    table = reading.gain_table(found)
-    text = reading.gains(found)
-    ood = table[table["split"] == "ood"]
-    assert f"{ood['difference'].mean():+.3f}" in text
-    for row in ood.itertuples():
-        shown = f"{row.member} " in text.splitlines()[0] and f"({row.difference:+.3f} [" in text.splitlines()[0]
-        assert shown == bool(row.low > 0 or row.high < 0)
-    counts = tables.transition(found, "amazon", ("tweets", "amazon"))
-    stay = np.trace(counts.to_numpy())
-    assert f"{stay:.0f} of 24" in reading.flows(found, "amazon", ("tweets", "amazon"))
-    assert "**tweets** alone reaches" in reading.against_baselines(found)
-    assert "always correct" in reading.shares(found, tables.soi_table(found))

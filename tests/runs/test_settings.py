@@ -22,7 +22,7 @@ from soi_lib.runs.run import do_run
 from soi_lib.runs.spec import plan
 from soi_lib.runs.store import RunStore, open_run
 
-RECORDED = ROOT / "data" / "recorded" / "standard"
+RECORDED = ROOT / "data" / "recorded" / "protocol1"
 TRAINING = {"epochs": 3, "batch_size": 8, "learning_rate": 1e-3, "precision": "fp32", "record": "both"}
 CHANGES = {
     "data": {"train": 40, "evaluate": 15, "ood": 12, "validation": 6},

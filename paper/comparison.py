@@ -1,0 +1,278 @@
+"""What the page of a comparison shows, as tables: scores, gains, moves between categories, shifts on the data map.
+
+Special about it: every number is a mean over the seeds with an interval, and the settings differ in one thing at a
+time. From alone to together at equal budget only the other datasets are new (diversity); from there to all together
+each dataset has all its examples again (quantity).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from paper.claims import rules
+from paper.claims.judge import ALL, CONTRASTS, EQUAL, SINGLE, Array, Evaluation
+from paper.claims.verdicts import alone_and_together, codes, evaluation
+from paper.tables import texts
+from soi_lib.analysis.datamap import data_map
+from soi_lib.analysis.soi import SOI, categorize, history_string
+from soi_lib.analysis.statistics import mean_effect
+from soi_lib.analysis.transition_test import paired_transition_test
+from soi_lib.data.baselines import BagOfWords
+from soi_lib.plots import Moves
+from soi_lib.plots.style import span
+from soi_lib.runs.config import Setting
+from soi_lib.runs.results import Results
+
+SETTINGS = {SINGLE: "alone", EQUAL: "together, equal budget", ALL: "together"}
+SCORES = {"auc": "AUC", "accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "macro_f1": "macro-F1"}
+SETS = {"test": "test", "ood": "OOD"}
+WORDS = {"gain": "gain", "loss": "loss", "negligible": f"within ±{rules.BOUND}", "open": "open"}
+"""What the rules call an effect; open: its interval holds zero and reaches beyond the equivalence bounds."""
+LEAST_SEEDS = 3
+"""Seeds that the test of moves needs."""
+
+
+def facts(results: Results) -> str:
+    """What was trained, in a sentence: encoder, examples, epochs, seeds, device."""
+    about = results.runs[0].manifest["identity"]
+    training = about["training"]
+    examples = sorted({results.run((d,)).metrics[d]["n"] for d in results.members})
+    few = (
+        "**One seed:** differences mix the effect of the setting with chance, and intervals cover the choice of test "
+        "examples only. Read this page as a demonstration. "
+        if len(results.seeds) == 1
+        else ""
+    )
+    trained = f"{span(examples)} training examples a dataset, {training['epochs']} epochs"
+    return f"{few}Encoder {about['encoder']}; {trained}, learning rate {training['learning_rate']:g}. {results.note}."
+
+
+def score_of(results: Results, dataset: str) -> str:
+    """The name of the score that decides for a dataset: AUC for two classes, macro-F1 for more."""
+    return SCORES[rules.scores_for(len(results.corpus(dataset).labels))[0]]
+
+
+def effects(results: Results) -> pd.DataFrame:
+    """A row per dataset, set, score and contrast: the difference, its 95 % interval, and what the rules call it."""
+    rows = []
+    for (dataset, split), one in _evaluations(results).items():
+        for contrast, (before, after) in CONTRASTS.items():
+            if after in one.predicted and before in one.predicted:
+                for score in one.scores:
+                    effect = mean_effect(one.gain(before, after, score))
+                    found = effect.interval(rules.LEVEL)
+                    rows.append(
+                        {"dataset": dataset, "set": SETS[split], "contrast": contrast, "score": SCORES[score]}
+                        | {"value": found.value, "low": found.low, "high": found.high}
+                        | {"outcome": WORDS[rules.outcome(effect)]}
+                    )
+    return pd.DataFrame(rows)
+
+
+def levels(results: Results) -> pd.DataFrame:
+    """A row per dataset, set and setting: the deciding score and its 95 % interval, for curves and tables."""
+    rows = []
+    for (dataset, split), one in _evaluations(results).items():
+        for setting, name in SETTINGS.items():
+            if setting in one.predicted:
+                found = mean_effect(one.values(setting)).interval(rules.LEVEL)
+                rows.append(
+                    {"dataset": dataset, "set": SETS[split], "setting": name, "score": SCORES[one.scores[0]]}
+                    | {"value": found.value, "low": max(found.low, 0.0), "high": min(found.high, 1.0)}
+                )
+    return pd.DataFrame(rows)
+
+
+def results_table(results: Results) -> pd.DataFrame:
+    """The compact table: a row per dataset and set; the score in every setting, the gain, and the bag of words.
+
+    The bag of words is scored by accuracy or macro-F1, which it has; for two classes the accuracy alone stands beside.
+    """
+    scored, gains = levels(results), effects(results)
+    rows = []
+    for dataset, split in dict.fromkeys(zip(scored["dataset"], scored["set"], strict=True)):
+        part = scored[(scored["dataset"] == dataset) & (scored["set"] == split)]
+        metrics = results.run((dataset,)).metrics[dataset]
+        score = part["score"].iloc[0]
+        row: dict[str, Any] = {"dataset": dataset, "set": split, "score": score}
+        row |= {r["setting"]: interval(r) for _, r in part.iterrows()}
+        gain = gains[(gains["dataset"] == dataset) & (gains["set"] == split) & (gains["contrast"] == "gain")]
+        gain = gain[gain["score"] == score].iloc[0]
+        row |= {"gain": interval(gain, sign=True), "": gain["outcome"]}
+        kind = "macro_f1" if score == SCORES["macro_f1"] else "accuracy"
+        row["bag of words"] = f"{metrics['bag_of_words'][split.lower()][kind]:.2f}"
+        if kind == "accuracy":
+            seeds = [results.run((dataset,), s).metrics[dataset][split.lower()]["accuracy"] for s in results.seeds]
+            row["accuracy alone"] = f"{np.mean(seeds):.2f}"
+        rows.append(row)
+    return pd.DataFrame(rows).fillna("")
+
+
+def pair_gains(results: Results) -> pd.DataFrame:
+    """The gain of each dataset from training in a pair, over alone, by the deciding score: case, measure, interval."""
+    rows = []
+    for pair in [setting for setting in results.settings if len(setting) == 2 < len(results.members)]:
+        for dataset, partner in (pair, pair[::-1]):
+            for split in results.splits(dataset):
+                found = evaluation(results, dataset, split, {SINGLE: Setting((dataset,)), ALL: pair})
+                effect = mean_effect(found.gain(SINGLE, ALL)).interval(rules.LEVEL)
+                rows.append(
+                    {"case": f"{dataset} with {partner}", "measure": f"gain, {SETS[split]}"}
+                    | {"value": effect.value, "low": effect.low, "high": effect.high}
+                )
+    return pd.DataFrame(rows)
+
+
+def curves(results: Results) -> pd.DataFrame:
+    """Accuracy per epoch on the training and the validation examples, by dataset, setting and seed."""
+    tables = []
+    for setting, name in settings(results).items():
+        for seed in results.seeds:
+            table = results.run(setting, seed).curves().assign(setting=name, seed=seed)
+            tables += [
+                table.assign(split=split, accuracy=table[f"{split}_accuracy"]).dropna(subset=["accuracy"])
+                for split in ("train", "validation")
+            ]
+    out = pd.concat(tables, ignore_index=True)
+    return out.assign(epoch=out["epoch"] + 1)
+
+
+def moves(results: Results) -> dict[str, Moves]:
+    """The moves of every dataset from alone to together beside their floor; empty with fewer than three seeds.
+
+    Beyond chance are those that claim C4 counts, corrected over all cells of all datasets of this comparison.
+    """
+    if len(results.seeds) < LEAST_SEEDS:
+        return {}
+    tests = {
+        dataset: paired_transition_test(
+            codes(results, dataset, (dataset,), None), codes(results, dataset, results.members, None)
+        )
+        for dataset in results.members
+    }
+    beyond = rules.moving(list(tests.values()))
+    return {
+        dataset: Moves(test.transition, test.floor, cells, test.n, test.seeds)
+        for (dataset, test), cells in zip(tests.items(), beyond, strict=True)
+    }
+
+
+def map_shifts(results: Results) -> pd.DataFrame:
+    """How the data map shifts in each contrast: mean confidence, variability and share of ACE of the shared examples.
+
+    A row per dataset, contrast and measure; the 95 % interval is over seeds, and missing with one.
+    """
+    rows = []
+    named = {SINGLE: None, ALL: Setting(results.members), EQUAL: Setting(results.members, "equal")}
+    for dataset in results.members:
+        for contrast, pair in CONTRASTS.items():
+            sides = [named[name] or Setting((dataset,)) for name in pair]
+            if not set(sides) <= set(results.settings):
+                continue
+            found = np.array([_shift(results, dataset, sides[0], sides[1], seed) for seed in results.seeds])
+            for measure, values in zip(("confidence", "variability", "share of ACE"), found.T, strict=True):
+                reach = mean_effect(values[:, None]).reach(rules.LEVEL) if len(values) > 1 else np.nan
+                mean = float(values.mean())
+                rows.append(
+                    {"dataset": dataset, "contrast": contrast, "measure": measure}
+                    | {"value": mean, "low": mean - reach, "high": mean + reach}
+                )
+    return pd.DataFrame(rows)
+
+
+def contents(results: Results) -> pd.DataFrame:
+    """What each category holds when a dataset is trained alone: share, words, and how a bag of words does on it.
+
+    The bag of words predicts each training example from the other four fifths (five-fold cross-validation), so that
+    its share of right answers says how hard the examples of a category are without a language model.
+    """
+    rows = []
+    for dataset in results.members:
+        every = codes(results, dataset, (dataset,), None)
+        dynamics = results.run((dataset,)).dynamics(dataset)
+        split = results.corpus(dataset).splits["train"]
+        split = split.rows(np.searchsorted(split.ids.astype(str), dynamics.ids.astype(str)))
+        words = np.array([len(text.split()) for text in split.text], dtype=float)
+        if split.text_pair is not None:
+            words += [len(text.split()) for text in split.text_pair]
+        right = _bag_of_words(split)
+        for soi in SOI:
+            chosen = every == soi
+            row: dict[str, Any] = {"dataset": dataset, "category": soi.name, "share": chosen.mean()}
+            weight = chosen.mean(axis=0)
+            row |= {"examples": chosen.sum() / len(every)}
+            known = weight.sum() > 0
+            row |= {"mean words": np.average(words, weights=weight) if known else np.nan}
+            row |= {"right by bag of words": np.average(right, weights=weight) if known else np.nan}
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def moved_furthest(results: Results, dataset: str, n: int = 8, width: int = 120) -> pd.DataFrame:
+    """The examples whose confidence changed most from alone to together, by the mean change against its spread.
+
+    Ranked by the mean over seeds divided by its standard error; by the change itself with one seed.
+    """
+    pairs = [
+        [results.run(setting, seed).dynamics(dataset) for setting in ((dataset,), results.members)]
+        for seed in results.seeds
+    ]
+    change = np.array([together.p_gold.mean(axis=0) - alone.p_gold.mean(axis=0) for alone, together in pairs])
+    mean = change.mean(axis=0)
+    error = change.std(axis=0, ddof=1) / np.sqrt(len(change)) if len(change) > 1 else np.ones_like(mean)
+    order = np.argsort(-np.abs(mean) / (error + 1e-3), kind="stable")[:n]
+    alone, together = pairs[0]
+    known = texts(results.corpus(dataset))
+    rows = []
+    for i in order:
+        text, label = known[str(alone.ids[i])]
+        row: dict[str, Any] = {"text": text if len(text) <= width else text[: width - 1] + "…", "gold": label}
+        row |= {
+            name: f"{history_string(dyn.history[i], dyn.epochs)} {SOI(categorize(dyn)[i]).name}"
+            for name, dyn in (("alone", alone), ("together", together))
+        }
+        row["change"] = f"{mean[i]:+.2f}" + (f" ± {error[i]:.2f}" if len(change) > 1 else "")
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def settings(results: Results) -> dict[Setting, str]:
+    """Every setting of the contrasts with its name: each dataset alone, all at equal budget, all together."""
+    named = {Setting((dataset,)): SETTINGS[SINGLE] for dataset in results.members}
+    named |= {Setting(results.members, "equal"): SETTINGS[EQUAL], Setting(results.members): SETTINGS[ALL]}
+    return {setting: name for setting, name in named.items() if setting in results.settings}
+
+
+def interval(row: Mapping[str, Any] | pd.Series, *, sign: bool = False) -> str:
+    """Value and interval for a cell of a table: `.87 [.85, .89]`."""
+    shape = "+.3f" if sign else ".2f"
+    return f"{row['value']:{shape}} [{row['low']:{shape}}, {row['high']:{shape}}]"
+
+
+def _evaluations(results: Results) -> dict[tuple[str, str], Evaluation]:
+    found = {split: alone_and_together(results, split) for split in SETS}
+    return {(d, split): found[split][d] for d in results.members for split in SETS if d in found[split]}
+
+
+def _shift(results: Results, dataset: str, before: Setting, after: Setting, seed: int) -> list[float]:
+    """Mean change of confidence, variability and share of ACE over the examples that both runs trained on."""
+    maps = [data_map(results.run(setting, seed).dynamics(dataset)).set_index("id") for setting in (before, after)]
+    shared = maps[0].index.intersection(maps[1].index)
+    first, second = (m.loc[shared] for m in maps)
+    change = (second[["confidence", "variability"]] - first[["confidence", "variability"]]).mean().tolist()
+    return [*change, float((second["soi"] == SOI.ACE).mean() - (first["soi"] == SOI.ACE).mean())]
+
+
+def _bag_of_words(split: Any) -> Array:
+    """Whether a bag of words that was fitted on the other four fifths is right, (N,) bool."""
+    fold = np.arange(len(split)) % 5
+    right = np.zeros(len(split), dtype=bool)
+    for k in range(5):
+        rest, held = (split.rows(np.flatnonzero(mask)) for mask in (fold != k, fold == k))
+        bag = BagOfWords(rest)
+        right[fold == k] = bag.model.predict(bag.features(held)) == held.label
+    return right

@@ -1,0 +1,204 @@
+"""Did it reproduce here? The numbers of this machine's quick runs beside those of the recorded quick runs.
+
+Special about it: a number of one seed is held against the 95 % prediction interval for one more seed, from the spread
+of the recorded seeds. On the same kind of processor the runs of the same seed have the same bits, which says more.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from paper.comparison import SCORES, SETS
+from paper.comparison import settings as settings_of
+from paper.recorded import Results, finished, recorded_profile, verify_recorded
+from soi_lib.analysis.soi import SOI, categorize
+from soi_lib.analysis.statistics import contributions
+from soi_lib.errors import SoiError
+from soi_lib.runs.config import load_profile
+from soi_lib.runs.store import RunStore, StoredRun, open_run
+
+LEVEL = 0.95
+LEAST_INSIDE = 0.90
+"""Share of the numbers that must lie inside: by chance `LEVEL` do, give or take, as they are not independent."""
+SCORE, GAIN = "score", "gain"
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """What was compared. `table` has a row a number; `problem` says why nothing could be compared."""
+
+    table: pd.DataFrame
+    same: int = 0
+    """Runs whose recorded twin (same key) has the same bits."""
+    twins: int = 0
+    differing: tuple[str, ...] = ()
+    """Twins with other bits, by name and key."""
+    reasons: tuple[str, ...] = ()
+    """How this machine differs from those of the recorded runs."""
+    problem: str = ""
+
+    @property
+    def read(self) -> str:
+        """What the comparison found, as text: with it changes what the pages show."""
+        return self.table.to_json(orient="values") + self.sentence
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in one sentence."""
+        if self.problem:
+            return f"Not compared: {self.problem}."
+        inside, n = int(self.table["inside"].sum()), len(self.table)
+        verdict = "Reproduced" if inside >= LEAST_INSIDE * n else "Not reproduced"
+        why = f" This machine differs: {'; '.join(self.reasons)}." if self.reasons and self.same < self.twins else ""
+        return (
+            f"{verdict}: {inside} of {n} numbers lie inside the 95 % prediction interval of the recorded runs (about "
+            f"{round(LEVEL * n)} would by chance; {round(LEAST_INSIDE * n)} count as reproduced), and {self.same} of "
+            f"{self.twins} runs have the same bits.{why}"
+        )
+
+
+def reproduction(profile: str, runs: Sequence[StoredRun], recorded: str | Path) -> Reproduction:
+    """Hold the runs of this machine against those of the folder `recorded`; what stands in the way is in `problem`."""
+    empty = pd.DataFrame(columns=["comparison", "dataset", "setting", "number", "here", "low", "high", "inside"])
+    if not runs:
+        return Reproduction(empty, problem="this machine has made no runs; `make book` makes them")
+    recorded = Path(recorded)
+    try:
+        verify_recorded(recorded)
+        sizes = recorded_profile(recorded)
+        known = [open_run(path.parent) for path in sorted(recorded.glob("*/manifest.json"))]
+    except SoiError as error:
+        return Reproduction(empty, problem=str(error))
+    if profile != sizes.name:
+        return Reproduction(empty, problem=f"the recorded seeds are of profile {sizes.name}, these runs of {profile}")
+    if {_sizes(run) for run in runs} - {_sizes(run) for run in known}:
+        return Reproduction(empty, problem=f"the recorded seeds were trained with other settings of profile {profile}")
+    tables = []
+    for name in sizes.comparisons:
+        ours, theirs = (
+            Results(name, sizes, tuple(run for run in some if run.comparison == name)) for some in (runs, known)
+        )
+        if ours.runs and set(ours.settings) <= set(theirs.settings):
+            tables.append(_held(_numbers(ours), _numbers(theirs)).assign(comparison=name))
+    if not tables:
+        return Reproduction(empty, problem="no setting of these runs is among the recorded ones")
+    twins = {run.key: run for run in known}
+    pairs = [(run, twins[run.key]) for run in runs if run.key in twins]
+    differing = [run for run, twin in pairs if not _same_bits(run, twin)]
+    return Reproduction(
+        pd.concat(tables, ignore_index=True),
+        same=len(pairs) - len(differing),
+        twins=len(pairs),
+        differing=tuple(f"{run.comparison} {run.setting} seed {run.seed} ({run.key})" for run in differing),
+        reasons=_reasons(runs[0], known[0]),
+    )
+
+
+def _sizes(run: StoredRun) -> str:
+    """The numbers of examples and the hyperparameters of a run, without the precision, as text."""
+    about = run.manifest["identity"]
+    training = {name: value for name, value in about["training"].items() if name != "precision"}
+    return json.dumps([about.get("data"), training], sort_keys=True)
+
+
+def own_runs(profile: str, runs: str) -> list[StoredRun]:
+    """The runs of a profile in the store `runs`; none without a store. Raises StoreError when some are missing."""
+    return finished(load_profile(profile), RunStore(runs)) if runs else []
+
+
+def _numbers(results: Results) -> pd.DataFrame:
+    """A row per number and seed: dataset, setting, number (its name), seed, value, and the least step of the value."""
+    rows: list[dict[str, Any]] = []
+    for dataset in results.members:
+        named = {s: name for s, name in settings_of(results).items() if dataset in s}
+        for split in results.splits(dataset):
+            scored = {}
+            for setting, name in named.items():
+                n = len(results.evaluated(dataset, setting, split).gold)
+                score, scored[name] = _scores(results, dataset, setting, split)
+                rows += _rows(results, dataset, name, SCORE, f"{score}, {SETS[split]}", scored[name], 1 / n)
+            if {"alone", "together"} <= set(scored):
+                gain = scored["together"] - scored["alone"]
+                rows += _rows(results, dataset, "together", GAIN, f"gain, {SETS[split]}", gain, 1 / n)
+        for setting, name in named.items():
+            codes = [categorize(results.run(setting, seed).dynamics(dataset)) for seed in results.seeds]
+            for soi in SOI:
+                shares = np.array([(c == soi).mean() for c in codes])
+                rows += _rows(results, dataset, name, soi.name, f"share of {soi.name}", shares, 1 / len(codes[0]))
+    return pd.DataFrame(rows)
+
+
+def _rows(
+    results: Results, dataset: str, setting: str, kind: str, number: str, values: np.ndarray, step: float
+) -> list[dict[str, Any]]:
+    what = {"dataset": dataset, "setting": setting, "kind": kind, "number": number, "step": step}
+    return [what | {"seed": seed, "value": float(v)} for seed, v in zip(results.seeds, values, strict=True)]
+
+
+def _scores(results: Results, dataset: str, setting: Sequence[str], split: str) -> tuple[str, np.ndarray]:
+    """The deciding score, AUC for two classes and macro-F1 for more, and its value for every seed (S,)."""
+    found = results.evaluated(dataset, setting, split)
+    if found.gold.max() == 1:
+        positive = np.where(found.gold == 1, found.p_gold, 1 - found.p_gold)
+        return SCORES["auc"], contributions("auc", found.gold, positive).mean(axis=1)
+    return SCORES["macro_f1"], contributions("macro_f1", found.gold, found.predicted).mean(axis=1)
+
+
+def _held(ours: pd.DataFrame, theirs: pd.DataFrame) -> pd.DataFrame:
+    """Each number of our first seed with the prediction interval for one more recorded seed."""
+    from scipy.stats import t  # type: ignore[import-untyped]
+
+    key = ["dataset", "setting", "kind", "number"]
+    here = ours[ours["seed"] == ours["seed"].min()].set_index(key)["value"]
+    by = theirs.groupby(key, sort=False)
+    known = by.agg(recorded=("value", "mean"), spread=("value", "std"), n=("value", "size"), step=("step", "first"))
+    table = known.join(here.rename("here"), how="inner").reset_index()
+    spread = np.maximum(table.pop("spread"), table.pop("step"))  # never narrower than one example
+    n = table.pop("n")
+    reach = t.ppf((1 + LEVEL) / 2, n - 1) * spread * np.sqrt(1 + 1 / n)
+    table = table.assign(low=table["recorded"] - reach, high=table["recorded"] + reach)
+    return table.assign(inside=(table["here"] - table["recorded"]).abs() <= reach)
+
+
+def _same_bits(run: StoredRun, twin: StoredRun) -> bool:
+    """Whether two runs of one key predicted and recorded the same; their files also hold times and commits."""
+    for dataset in run.setting:
+        if not run.predictions(dataset).equals(twin.predictions(dataset)):
+            return False
+        ours, theirs = run.dynamics(dataset), twin.dynamics(dataset)
+        if not (np.array_equal(ours.ids, theirs.ids) and np.array_equal(ours.p_gold, theirs.p_gold)):
+            return False
+    return True
+
+
+def _reasons(run: StoredRun, other: StoredRun) -> tuple[str, ...]:
+    """What differs between two machines: processor, device, precision, and the versions that compute."""
+    ours, theirs = run.manifest, other.manifest
+    pairs = {
+        "processor": (ours["machine"].get("cpu"), theirs["machine"].get("cpu")),
+        "device": (ours["machine"].get("device"), theirs["machine"].get("device")),
+        "precision": (ours["precision"], theirs["precision"]),
+        "torch": (ours.get("versions", {}).get("torch"), theirs.get("versions", {}).get("torch")),
+        "engine": (ours["identity"].get("engine"), theirs["identity"].get("engine")),
+    }
+    return tuple(f"{name} {a} instead of {b}" for name, (a, b) in pairs.items() if a != b)
+
+
+def as_json(found: Reproduction) -> dict[str, Any]:
+    """The content of `_build/reproduced.json`."""
+    return {
+        "sentence": found.sentence,
+        "numbers": len(found.table),
+        "inside": int(found.table["inside"].sum()),
+        "same_bits": found.same,
+        "twins": found.twins,
+        "other_bits": list(found.differing),
+        "outside": found.table[~found.table["inside"].astype(bool)].round(4).to_dict("records"),
+    }
