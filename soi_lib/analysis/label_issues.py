@@ -78,7 +78,7 @@ def margins(dynamics: TrainingDynamics) -> Array:
             raise FormatError(
                 "margins need the logits of all classes",
                 found=f"{dynamics.meta.classes} classes and no logits",
-                hint="record with keep_logits=True, or use a rule that needs p_gold alone",
+                hint="record with keep_logits=True (soi train --keep-logits), or use the rule confidence",
             )
         p = np.clip(dynamics.p_gold.astype(np.float64), TINY, 1 - TINY)
         return np.log(p / (1 - p))

@@ -99,6 +99,14 @@ def train(
         Option("--pooling", help="What stands for a text: the mean of its tokens, the first one, or BERT's pooler."),
     ] = "mean",
     no_model: Annotated[bool, Option("--no-model", help="Do not keep the trained models: saves disk.")] = False,
+    keep_logits: Annotated[
+        bool,
+        Option(
+            "--keep-logits",
+            help="Record all classes' logits, for label-issues with more than two classes. Disk: 4 bytes x classes x "
+            "epochs an example.",
+        ),
+    ] = False,
     jobs: JobsOption = None,
     device: DeviceOption = "auto",
     precision: PrecisionOption = None,
@@ -132,6 +140,7 @@ def train(
         learning_rate=learning_rate,
         max_length=max_length,
         pooling=pooling,
+        keep_logits=keep_logits,
         device=device,
         precision=precision,
     )

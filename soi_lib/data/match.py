@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,7 @@ from soi_lib.errors import AlignmentError, CorpusError, SoiError, nearest, raise
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
 _READING = b"soi_reading"
 
@@ -68,7 +69,28 @@ class Matched:
 
         Raises OutputExistsError, and SoiError where `out` is of another format or is the file itself.
         """
-        target, kind, keep = Path(out), kind_of(self.path), np.unique(self.rows)
+        keep = np.unique(self.rows)
+        self._write(Path(out), lambda: _copied_text(self.table, keep), lambda t: t.take(keep), overwrite)
+        return len(keep)
+
+    def copy_with_values(
+        self, out: str | os.PathLike[str], column: str, source: Mapping[int, int], *, overwrite: bool = False
+    ) -> None:
+        """Write a copy of the whole file in which row r has what row `source[r]` has in `column`. Raises as `copy`."""
+
+        def changed(table: pa.Table) -> pa.Table:
+            rows = np.arange(len(table))
+            rows[list(source)] = list(source.values())
+            at = table.schema.get_field_index(column)
+            return table.set_column(at, table.schema.field(at), table.column(at).take(rows))
+
+        self._write(Path(out), lambda: _changed_text(self.table, column, source), changed, overwrite)
+
+    def _write(
+        self, target: Path, text: Callable[[], str], parquet: Callable[[pa.Table], pa.Table], overwrite: bool
+    ) -> None:
+        """Write the characters `text()`, or what `parquet` makes of the file's table, in the format of the file."""
+        kind = kind_of(self.path)
         if kind_of(target) != kind:
             what = "a copy keeps the format of the file that it is made from"
             raise SoiError(what, where=target, found=repr(kind_of(target)), expected=repr(kind))
@@ -76,11 +98,10 @@ class Matched:
             raise SoiError("the copy would replace the file that it is made from", where=target, hint="name another")
         with files.replacing(target, overwrite=overwrite) as tmp:
             if kind == ".parquet":
-                _copy_parquet(self.path, tmp, keep)
+                _rewrite_parquet(self.path, tmp, parquet)
             else:
-                data = _copied_text(self.table, keep).encode(self.table.encoding)
+                data = text().encode(self.table.encoding)
                 tmp.write_bytes(gzip.compress(data, mtime=0) if target.suffix.lower() == ".gz" else data)
-        return len(keep)
 
 
 def match(
@@ -179,21 +200,28 @@ def check_same_rows(first: Path, second: Path) -> None:
         raise AlignmentError(what, where=second, found=found, hint=hint)
 
 
+def labels_of(table: Table, trained: TrainedRows) -> list[str | None] | None:
+    """The label of every row as the run names it; None where the file has no such column."""
+    column, names = trained.reading["columns"]["label"], trained.reading["labels"]
+    if column not in table.frame:
+        return None
+    lists = label_lists(table.frame[column])
+    shown = label_texts(lists, table.names.get(column, ()))
+    equal = equal_numbers(label for label in shown if label is not None)
+    return [names.get(w, equal.get(str(s), s)) for w, s in zip(label_texts(lists), shown, strict=True)]
+
+
 def _moved(
     table: Table, texts: Sequence[str], trained: TrainedRows, ids: Sequence[str], rows: Sequence[int | None]
 ) -> dict[int, int]:
     """The new rows of examples (by position in `ids`) whose row is not as it was trained on. Raises AlignmentError."""
-    frame, label = table.frame, trained.reading["columns"]["label"]
+    frame = table.frame
     sides = [[str(text_of(value)) for value in frame[name]] for name in texts]
     prints = [_fingerprint(*row) for row in zip(*sides, strict=True)] if sides else [0] * len(frame)
-    labels: list[str | None] = [None] * len(frame)  # not compared where there is no such column
-    if label in frame:
-        lists, names = label_lists(frame[label]), trained.reading["labels"]
-        shown = label_texts(lists, table.names.get(label, ()))
-        equal = equal_numbers(label for label in shown if label is not None)
-        labels = [names.get(w, equal.get(str(s), s)) for w, s in zip(label_texts(lists), shown, strict=True)]
+    labels = labels_of(table, trained)
     then = [trained.rows.get(key, (-1, "")) for key in ids]
-    wanted = [(text, name if label in frame else None) for text, name in then]
+    wanted = [(text, None if labels is None else name) for text, name in then]
+    labels = labels or [None] * len(frame)
     now = list(zip(prints, labels, strict=True))
     same = {row for row, was in zip(rows, wanted, strict=True) if row is not None and now[row] == was}
     others: dict[tuple[int, str | None], list[int]] = defaultdict(list)
@@ -229,11 +257,30 @@ def _copied_text(table: Table, keep: npt.NDArray[np.int64]) -> str:
     return head + "".join(part if part.endswith(("\n", "\r")) else part + end for part in parts)
 
 
-def _copy_parquet(source: Path, out: Path, keep: npt.NDArray[np.int64]) -> None:
-    import pyarrow as pa
+def _changed_text(table: Table, column: str, source: Mapping[int, int]) -> str:
+    """The characters of a text file, with the values of other rows in one column of some rows."""
+    if not table.spans:
+        rows = json.loads("".join(table.lines).removeprefix("\ufeff"))
+        was = [row[column] for row in rows]
+        for row, other in source.items():
+            rows[row][column] = was[other]
+        return json.dumps(rows, ensure_ascii=False, indent=1) + "\n"
+    lines, values = list(table.lines), table.frame[column]
+    for row, other in source.items():
+        first, end = table.spans[row]
+        if table.separator:
+            text = table.with_value(row, column, values.iloc[other])
+        else:
+            text = "".join(lines[first:end]).removeprefix("\ufeff")
+            line_end = text[len(text.rstrip("\r\n")) :]
+            text = json.dumps(json.loads(text) | {column: values.iloc[other]}, ensure_ascii=False) + line_end
+        lines[first:end] = ["\ufeff" * lines[first].startswith("\ufeff") + text, *[""] * (end - first - 1)]
+    return "".join(lines)
+
+
+def _rewrite_parquet(source: Path, out: Path, change: Callable[[pa.Table], pa.Table]) -> None:
     import pyarrow.parquet as pq
 
     file = pq.ParquetFile(source)
     codec = file.metadata.row_group(0).column(0).compression.lower() if file.metadata.num_row_groups else "snappy"
-    table = file.read().take(pa.array(keep))
-    pq.write_table(table, out, compression="none" if codec == "uncompressed" else codec)
+    pq.write_table(change(file.read()), out, compression="none" if codec == "uncompressed" else codec)

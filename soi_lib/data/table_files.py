@@ -41,7 +41,7 @@ class Table:
 
     frame: values of any type; where: for messages; names: the label names that the file itself gives to numbers, by
     column; notes: what was recognised. For text files, lines: all lines; spans: the lines of each row (first, end);
-    encoding: how the file is encoded.
+    encoding: how the file is encoded; for separated text, separator, and whether quotes are more than characters.
     """
 
     frame: pd.DataFrame
@@ -51,10 +51,27 @@ class Table:
     lines: Sequence[str] = ()
     spans: Sequence[tuple[int, int]] = ()
     encoding: str = "utf-8"
+    separator: str = ""
+    quotes: bool = True
 
     def row(self, number: int) -> str:
         """The row at a position from 0 as a message names it: `row 3`, in a text file with its first line."""
         return f"row {number + 1} (line {self.spans[number][0] + 1})" if self.spans else f"row {number + 1}"
+
+    def with_value(self, number: int, column: str, value: str) -> str:
+        """The characters of a row of separated text, with another value in one column."""
+        first, end = self.spans[number]
+        header = _cut(self.lines[: self.spans[0][0]] or [""], self.separator, quotes=self.quotes).fields
+        names = [name.strip() or f"column {i + 1}" for i, name in enumerate(header[0])] if header else []
+        record = _cut(self.lines[first:end], self.separator, quotes=self.quotes)
+        fields, last = record.fields[0], self.lines[end - 1]
+        fields[names.index(column) if names else int(column) - 1] = value
+        line_end = last[len(last.rstrip("\r\n")) :]
+        if record.unpaired or not self.quotes:
+            return self.separator.join(fields) + line_end
+        made = io.StringIO()
+        csv.writer(made, delimiter=self.separator, lineterminator=line_end).writerow(fields)
+        return made.getvalue()
 
 
 def kind_of(path: Path) -> str:
@@ -169,10 +186,12 @@ def _separated(path: Path, lines: list[str], encoding: str, separator: str | Non
             notes.append(f"separator: {_SEPARATORS[chosen]}, the only one that fits every line")
     if not records.fields:
         return Table(pd.DataFrame(), str(path))
+    quotes = True
     if records.unpaired:
         notes.append(f"quotes that do not pair are characters (line {some([i + 1 for i in records.unpaired])})")
         plain = _cut(lines, chosen, quotes=False)
-        records = plain if plain.fit() else records
+        quotes = not plain.fit()
+        records = records if quotes else plain
     raise_all(_faults(path, lines, records, chosen))
     width, rows = len(records.fields[0]), records.fields[int(header) :]
     names = [name.strip() for name in records.fields[0]] if header else [str(i + 1) for i in range(width)]
@@ -181,7 +200,8 @@ def _separated(path: Path, lines: list[str], encoding: str, separator: str | Non
         notes.append(f"columns without a name and without values: {width - len(used)}, ignored")
     names = [name or f"column {i + 1}" for i, name in enumerate(names)]
     frame = pd.DataFrame(rows, columns=names, dtype=object).iloc[:, used]
-    return Table(frame, str(path), {}, tuple(notes), lines, records.lines[int(header) :], encoding)
+    spans = records.lines[int(header) :]
+    return Table(frame, str(path), {}, tuple(notes), lines, spans, encoding, chosen, quotes)
 
 
 def _faults(path: Path, lines: Sequence[str], records: _Records, separator: str) -> Iterable[CorpusError]:

@@ -123,6 +123,7 @@ class Training(_Strict):
     pooling: Literal["mean", "cls", "pooler"] = "mean"
     record: Literal["train", "eval", "both"] = "train"
     precision: Literal["auto", "bf16", "fp32"] = "auto"
+    keep_logits: bool = False
 
 
 class ComparisonPlan(_Strict):

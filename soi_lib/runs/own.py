@@ -60,6 +60,7 @@ class TrainRequest:
     learning_rate: float | None = None
     max_length: int = 128
     pooling: Literal["mean", "cls", "pooler"] = "mean"
+    keep_logits: bool = False
     device: str = "auto"
     precision: str | None = None
 
@@ -133,6 +134,7 @@ def prepare(request: TrainRequest, folder: str | Path, *, force: bool = False) -
             learning_rate=rate,
             max_length=request.max_length,
             pooling=request.pooling,
+            keep_logits=request.keep_logits,
             precision=precision,
         ),
         comparisons={"user": ComparisonPlan(encoder=name, members=tuple(request.datasets), settings=("single", "all"))},

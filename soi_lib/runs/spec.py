@@ -68,7 +68,7 @@ class RunSpec:
             "seed": self.seed,
             "encoder": self.encoder,
             "data": self.data.model_dump(),
-            "training": self.training.model_dump(),
+            "training": _values(self.training),
             "fingerprints": dict(self.fingerprints),
             "engine": self.engine,
             "device": kind_of(self.device),
@@ -136,7 +136,7 @@ class StageSpec:
                 "control": self.control,
                 "balance": self.balance,
                 "limit": self.limit,
-                "training": self.training.model_dump(),
+                "training": _values(self.training),
                 **({"ids": list(self.ids)} if self.ids else {}),
             },
         }
@@ -185,6 +185,11 @@ class StageSpec:
 
 Job = RunSpec | StageSpec
 """What is trained and stored under a key."""
+
+
+def _values(training: Training) -> dict[str, Any]:
+    """What is part of an identity: `keep_logits` only where it is set, so that keys are those from before it."""
+    return training.model_dump(exclude=None if training.keep_logits else {"keep_logits"})
 
 
 def key_of(identity: dict[str, Any]) -> str:
@@ -297,6 +302,7 @@ def stages_of(base: RunSpec, wanted: Stages) -> list[StageSpec]:
             "learning_rate": float(f"{base.training.learning_rate * wanted.learning_rate_factor:.6g}"),
             "warmup": 0.0,
             "batch_size": wanted.batch_size or base.training.batch_size,
+            "keep_logits": False,
         }
     )
     stages = [

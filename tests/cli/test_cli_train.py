@@ -242,3 +242,16 @@ def test_how_a_file_is_read_may_be_chosen(soi, place):
     assert code == 0, err
     assert json.loads(out)["labels"] == {"a": ["no", "yes"], "b": ["no", "yes"]}
     assert "share a head" in " ".join(json.loads(out)["decided"])
+
+
+def test_kept_logits_give_suggestions_for_many_classes(soi, place):
+    frame = rows(60).assign(sentiment=["one", "two", "three"] * 20)
+    csv(place / "three.csv", frame)
+    words = ("train", "--train", "three.csv", "--model", "tiny", "--epochs", 2, "--out", "kept", "--quiet")
+    assert soi(*words, "--keep-logits", "--no-model")[0] == 0
+    code, out, err = soi("label-issues", "kept", "--rule", "margin", "--from", "three.csv", "--json")
+    listed = json.loads(out)["label_issues"]
+    assert (code, len(listed)) == (0, 20), err
+    assert {row["suggested"] for row in listed} <= {"one", "two", "three"}
+    code, _, err = soi(*words)
+    assert (code, "keep logits True, now False" in err) == (2, True), err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv as csv_module
 import gzip
 import json
 from pathlib import Path
@@ -15,6 +16,7 @@ from soi_lib import TrainingDynamics
 from soi_lib.data.load import load_dataset
 from soi_lib.data.match import check_same_rows, match, save_trained_rows, trained_rows
 from soi_lib.data.places import DatasetSpec
+from soi_lib.data.table_files import read_table
 from soi_lib.errors import AlignmentError
 
 N = 30
@@ -185,3 +187,85 @@ def test_suspects_show_both_sides_of_a_pair_and_what_a_user_wrote(tmp_path, monk
     assert code == 0, err
     kept = pd.read_csv(tmp_path / "h.csv")
     assert set(map(tuple, kept.to_numpy())) < set(map(tuple, frame.to_numpy()))
+
+
+# --- a corrected copy ------------------------------------------------------------------------------------------------
+
+
+def hard_file(folder: Path, kind: str) -> Path:
+    """The rows of `table`, some of them hard to write again, in a format."""
+    frame = table()
+    frame.loc[0, "text"], frame.loc[1, "text"] = 'a "quoted", word', "two\nlines"
+    path = folder / f"a{kind}"
+    if kind == ".parquet":
+        frame.assign(label=[i % 2 for i in range(N)]).to_parquet(path)
+    elif kind == ".jsonl":
+        path.write_text("".join(json.dumps({"text": t, "label": [v]}) + "\n" for t, v in frame.to_numpy()))
+    elif kind == ".json":
+        frame.assign(label=[i % 2 for i in range(N)]).to_json(path, orient="records")
+    elif kind == ".tsv":  # a quote that does not pair, a byte-order mark, Windows line ends, a column without a name
+        lines = ["\ttext\tlabel", *(f'\t5" disk {i}\t{i % 2}' for i in range(N))]
+        path.write_bytes("\r\n".join(lines).encode("utf-8-sig"))
+    else:
+        path.write_bytes(gzip.compress(frame.to_csv(index=False, sep=";", quoting=csv_module.QUOTE_ALL).encode()))
+    return path
+
+
+@pytest.mark.parametrize("kind", [".parquet", ".jsonl", ".json", ".tsv", ".csv.gz"])
+def test_a_corrected_copy_differs_in_the_labels_only(tmp_path, monkeypatch, capsys, kind):
+    path = hard_file(tmp_path, kind)
+    dynamics = trained(tmp_path / "run", path)
+    before = read_table(path)
+    assert run_main(monkeypatch, capsys, "label-issues", dynamics, "--from", path, "--out", tmp_path / "l.csv")[0] == 0
+    listed = pd.read_csv(tmp_path / "l.csv", dtype=str)
+    names = sorted(set(listed["given"]))
+    listed["corrected"] = listed["given"]
+    listed.loc[:2, "corrected"] = [names[1 - names.index(name)] for name in listed["given"][:3]]
+    csv(tmp_path / "l.csv", listed)
+    out = tmp_path / f"b{kind}"
+    words = ("label-issues", dynamics, "--from", path, "--fix", tmp_path / "l.csv", "--out", out)
+    code, shown, err = run_main(monkeypatch, capsys, *words)
+    assert (code, shown.strip()) == (0, str(out)), err
+    assert f"3 of {len(listed)} reviewed labels changed" in err
+    after, changed = read_table(out), sorted(int(i) for i in listed["id"][:3])
+    assert [i for i in range(N) if before.frame["label"][i] != after.frame["label"][i]] == changed
+    assert sorted(map(type_of, after.frame["label"])) == sorted(map(type_of, before.frame["label"]))
+    assert after.frame.drop(columns="label").equals(before.frame.drop(columns="label"))
+    if after.spans:  # other rows are the very characters they were
+        lines = [
+            set(range(len(t.lines))) - {i for row in changed for i in range(*t.spans[row])} for t in (before, after)
+        ]
+        assert [before.lines[i] for i in sorted(lines[0])] == [after.lines[i] for i in sorted(lines[1])]
+    assert run_main(monkeypatch, capsys, *words)[0] == 2  # it is there now
+    code, _, err = run_main(monkeypatch, capsys, *words[:-1], path, "--force")
+    assert code == 2
+    assert "the file that it is made from" in err
+
+
+def type_of(value: object) -> str:
+    return f"{type(value).__name__} {type(value[0]).__name__ if isinstance(value, list) else ''}"
+
+
+def test_a_reviewed_list_that_does_not_fit_is_refused_in_one_line(tmp_path, monkeypatch, capsys):
+    path = csv(tmp_path / "a.csv", table())
+    dynamics = trained(tmp_path / "run", path)
+    known = [int(i) for i in TrainingDynamics.load(dynamics).ids[:2]]
+    for ids, labels, named in (
+        ([*known, 999], ["no"] * 3, "ids were not trained on; found 999"),
+        ([known[0]] * 2, ["no"] * 2, f"ids appear twice; found {known[0]:06d}"),
+        (known, ["no", "maybe"], "labels are not among the classes; found maybe"),
+        (known, ["no", ""], "not every row has a corrected label; found none in row 2 (line 3)"),
+        ([999, *known], ["maybe", "no", ""], "3 things must be put right: (1)"),
+        (known, None, "there is no column 'corrected'"),
+    ):
+        csv(tmp_path / "l.csv", pd.DataFrame({"id": ids} | ({} if labels is None else {"corrected": labels})))
+        code, out, err = run_main(
+            monkeypatch, capsys, "label-issues", dynamics, "--from", path, "--fix", tmp_path / "l.csv",
+            "--out", tmp_path / "b.csv",
+        )  # fmt: skip
+        assert (code, out, len(err.splitlines())) == (2, "", 1), err
+        assert named in err
+        assert not (tmp_path / "b.csv").exists()
+    code, _, err = run_main(monkeypatch, capsys, "label-issues", dynamics, "--fix", tmp_path / "l.csv")
+    assert code == 2
+    assert "--from FILE and --out NAME" in err
