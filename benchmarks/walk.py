@@ -1,0 +1,108 @@
+"""Which modules a batch of logits passes on its way to a heatmap, and a CSV file on its way to the page of a report.
+
+    .venv/bin/python benchmarks/walk.py
+
+Prints the modules of soi_lib in the order in which they are first called, and the calls that go up a layer. The second
+walk trains for half a minute.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+LAYERS = [
+    "cli",
+    "report",
+    "runs",
+    "training",
+    "models",
+    "data",
+    "plots",
+    "integrations",
+    "analysis",
+    "recorder",
+    "dynamics",
+    "io",
+    "distributed",
+    "packages",
+    "files",
+    "errors",
+]
+
+
+class Walk:
+    """The modules of soi_lib that are called while it is active, and the calls from a layer to one above."""
+
+    def __init__(self) -> None:
+        self.modules: dict[str, None] = {}
+        self.climbs: dict[str, None] = {}
+
+    def _called(self, frame: FrameType, event: str, _: Any) -> None:
+        name = frame.f_globals.get("__name__", "")
+        if event != "call" or not name.startswith("soi_lib.") or frame.f_code.co_name == "<module>":
+            return
+        self.modules.setdefault(name)
+        caller = frame.f_back.f_globals.get("__name__", "") if frame.f_back else ""
+        if caller.startswith("soi_lib.") and _layer(name) < _layer(caller):
+            self.climbs.setdefault(f"{caller} calls {name}")
+
+    def __enter__(self) -> Walk:
+        threading.setprofile(self._called)
+        sys.setprofile(self._called)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.setprofile(None)
+        threading.setprofile(None)  # type: ignore[arg-type]
+
+
+def _layer(module: str) -> int:
+    return LAYERS.index(module.split(".")[1])
+
+
+def heatmap(folder: Path) -> None:
+    """Logits through the recorder, a file, categories and their transitions to a figure."""
+    import torch
+
+    from soi_lib import DynamicsRecorder, TrainingDynamics, transition_matrix
+    from soi_lib.plots import show, transition_heatmap
+
+    for name in ("alone", "together"):
+        recorder = DynamicsRecorder(range(40), [i % 2 for i in range(40)], 2)
+        for _ in range(4):
+            recorder.update(torch.arange(40), torch.randn(40, 2))
+            recorder.end_epoch()
+        recorder.finish().save(folder / f"{name}.parquet")
+    alone, together = (TrainingDynamics.load(folder / f"{name}.parquet") for name in ("alone", "together"))
+    show(transition_heatmap(transition_matrix(alone, together)))
+
+
+def report(folder: Path) -> None:
+    """A CSV file through `soi train` to the page of `soi report`."""
+    from soi_lib.cli import app
+
+    rows = [f"{'good' if i % 2 else 'bad'} film number {i},{'pos' if i % 2 else 'neg'}" for i in range(60)]
+    (folder / "films.csv").write_text("\n".join(["text,label", *rows]) + "\n", encoding="utf-8")
+    train = ["train", "--train", str(folder / "films.csv"), "--out", str(folder / "out"), "--epochs", "2"]
+    for command in ([*train, "--jobs", "1", "--quiet"], ["report", str(folder / "out")]):
+        app(command, standalone_mode=False)
+
+
+def main() -> None:
+    """Walk both ways and print them."""
+    for title, walk in {"logits to heatmap": heatmap, "CSV file to report": report}.items():
+        with tempfile.TemporaryDirectory() as name, Walk() as seen:
+            walk(Path(name))
+        print(f"{title}: {len(seen.modules)} modules, {len(seen.climbs)} calls up")
+        print("  " + ", ".join(module.removeprefix("soi_lib.") for module in seen.modules))
+        for climb in seen.climbs:
+            print(f"  up: {climb}")
+
+
+if __name__ == "__main__":
+    main()
