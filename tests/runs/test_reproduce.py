@@ -1,185 +1,320 @@
-"""A whole reproduction in small: real encoder, real tweets and reviews, two worker processes."""
+"""A whole reproduction in small, on generated corpora: runs, their second stages, the record, the results."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
-import yaml
+import tiny_grid
+from tiny_grid import environment
 
 from paper import recorded as results
 from paper import tables
+from paper.datasets import load
+from paper.stage_runs import pack_stages, read_stage, unpack_stages
+from soi_lib.dynamics import TrainingDynamics
 from soi_lib.errors import OutputExistsError, ProfileError, StoreError
-from soi_lib.runs.config import load_profile
+from soi_lib.runs import second_stage as stages
+from soi_lib.runs import weights
+from soi_lib.runs.config import Stages, load_profile
 from soi_lib.runs.results import score_table
-from soi_lib.runs.run import do_run
-from soi_lib.runs.scheduler import reproduce
-from soi_lib.runs.spec import plan
+from soi_lib.runs.run import prepare
+from soi_lib.runs.scheduler import reproduce, reproduce_stages
+from soi_lib.runs.second_stage import choose, do_stage
+from soi_lib.runs.spec import plan, plan_stages, stages_of
 from soi_lib.runs.store import RunStore
 
-TINY = {
-    "name": "tiny",
+PAIR = ("twitter", "yelp")
+CHANGES = {
     "seeds": [0, 1],
-    "data": {"train": 24, "evaluate": 40, "ood": 40},
-    "training": {"epochs": 3, "batch_size": 8, "learning_rate": 1e-4},
-    "comparisons": {"source": {"encoder": "minilm", "members": ["tweets", "amazon"], "settings": ["single", "all"]}},
+    "comparisons": {"source": {"encoder": "tiny", "members": list(PAIR), "settings": ["single", "all"]}},
+    "stages": {"subsets": ["ambiguous"], "epochs": 2, "balance": False},
 }
 
 
 @pytest.fixture(scope="module")
-def profile(tmp_path_factory):
-    path = tmp_path_factory.mktemp("profile") / "tiny.yaml"
-    path.write_text(yaml.safe_dump(TINY), encoding="utf-8")
-    return path
+def place(tmp_path_factory):
+    """Corpora, an encoder, a profile, and a cache of their own."""
+    folder = tmp_path_factory.mktemp("reproduction")
+    tiny_grid.make(folder, **CHANGES)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("SOI_CACHE", "ACCELERATE_USE_CPU"):
+            patch.setenv(name, environment(folder / "cache")[name])
+        # so little training tells classes apart only: a region has one class, two of them together have both
+        patch.setitem(stages.SUBSETS, "ambiguous", ("easy", "hard"))
+        yield folder
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    return tmp_path_factory.mktemp("reproduction") / "runs"
+def profile(place):
+    return load_profile(place / "tiny.yaml")
 
 
 @pytest.fixture(scope="module")
-def done(wheels, profile, root):
-    return reproduce(load_profile(profile), RunStore(root), jobs=2, quiet=True)
+def root(place):
+    return place / "runs"
 
 
-def test_every_run_is_there_with_counts_that_add_up(done):
-    assert [(r.setting, r.seed) for r in done] == [
-        (s, seed) for s in (("tweets",), ("amazon",), ("tweets", "amazon")) for seed in (0, 1)
-    ]
-    for run in done:
-        assert set(run.metrics) == set(run.setting)
-        for member, m in run.metrics.items():
-            assert m["n"] == 24
-            assert sum(m["soi"].values()) == 24
-            assert m["test"]["n"] == m["ood"]["n"] == 40
-            for score in (m["test"], m["ood"], m["majority"]["test"], m["bag_of_words"]["ood"]):
-                assert 0 <= score["accuracy"] <= 1
-                assert 0 <= score["macro_f1"] <= 1
-            dyn = run.dynamics(member)
-            assert dyn.meta.setting == run.setting
-            assert dyn.meta.seed == run.seed
-            frame = run.predictions(member)
-            test = frame[frame["split"] == "test"]
-            assert np.isclose((test["gold"] == test["predicted"]).mean(), m["test"]["accuracy"], atol=1e-6)
-        assert run.manifest["machine"]["threads"] == 1
-        assert set(run.manifest["files"]) >= {"metrics.json", "log.jsonl"}
+@pytest.fixture(scope="module")
+def done(profile, root, in_this_process):
+    """All runs and their stages; the weights of seed 1 were lost, and its stages trained the runs once more."""
+    store = RunStore(root)
+    runs = reproduce(profile, store, quiet=True)
+    for run in runs:
+        if run.seed == 1:
+            store.weights_path(run.key).unlink()
+    return runs, reproduce_stages(profile, store, quiet=True)
 
 
-def test_nothing_is_done_twice(done, profile, root):
-    before = {p: p.stat().st_mtime_ns for p in root.rglob("*") if p.is_file()}
-    again = reproduce(load_profile(profile), RunStore(root), quiet=True)
-    assert [r.key for r in again] == [r.key for r in done]
-    assert {p: p.stat().st_mtime_ns for p in root.rglob("*") if p.is_file()} == before
-    assert not list(root.rglob(".tmp-*"))
-
-
-def test_a_run_done_alone_has_the_bits_of_one_done_beside_others(done, profile, tmp_path):
-    spec = plan(load_profile(profile))[4]
-    assert spec.key == done[4].key
-    seen = []
-    kept = replace(spec, keep_weights=True)
-    alone = do_run(kept, RunStore(tmp_path), progress=lambda key, epoch, n: seen.append(n))
-    assert sum(seen) == 3 * 48
-    for member in spec.setting:
-        a, b = alone.dynamics(member), done[4].dynamics(member)
-        assert np.array_equal(a.p_gold, b.p_gold)
-        assert np.array_equal(a.correct, b.correct)
-    assert alone.metrics == done[4].metrics
-    assert RunStore(tmp_path).weights_path(spec.key).exists()
-    assert not RunStore(tmp_path).checkpoint_path(spec.key).exists()
-
-
-def test_a_key_depends_on_what_determines_the_run(done, profile):
-    specs = plan(load_profile(profile))
-    assert len({s.key for s in specs}) == len(specs)
+def test_a_key_depends_on_what_determines_the_run(profile):
+    specs = plan(profile)
     base = specs[0]
+    assert len({s.key for s in specs}) == len(specs)
     for change in (
         {"seed": 7},
         {"engine": 99},
         {"training": base.training.model_copy(update={"epochs": 4})},
         {"data": base.data.model_copy(update={"evaluate": 41})},
-        {"fingerprints": (("corpus/tweets", "other"), base.fingerprints[1])},
+        {"fingerprints": (("corpus/twitter", "other"), base.fingerprints[1])},
     ):
         assert replace(base, **change).key != base.key
-    assert [s.key for s in plan(load_profile(profile), only=["source"])] == [s.key for s in specs]
-    with pytest.raises(ProfileError, match=r"unknown comparison.*'sorce'.*did you mean 'source'"):
-        plan(load_profile(profile), only=["sorce"])
+    with pytest.raises(ProfileError, match=r"'sorce'.*'source'"):
+        plan(profile, only=["sorce"])
+
+
+def test_every_run_is_there_with_counts_that_add_up(done):
+    assert [(r.setting, r.seed) for r in done[0]] == [
+        (s, seed) for s in (("twitter",), ("yelp",), PAIR) for seed in (0, 1)
+    ]
+    for run in done[0]:
+        assert set(run.metrics) == set(run.setting)
+        for member, m in run.metrics.items():
+            assert m["n"] == sum(m["soi"].values()) == 40
+            frame = run.predictions(member)
+            test = frame[frame["split"] == "test"]
+            assert np.isclose((test["gold"] == test["predicted"]).mean(), m["test"]["accuracy"], atol=1e-6)
+        assert run.manifest["machine"]["threads"] == 1
+
+
+def test_a_stage_is_a_run_of_its_own(done, profile):
+    runs, further = done
+    assert [s.key for s in further] == [s.key for s in plan_stages(profile)]
+    assert len(further) == 18
+    for run in further:
+        start = next(r for r in runs if (r.seed, r.setting) == (run.seed, run.setting))
+        manifest = run.manifest
+        assert manifest["identity"]["base"] == start.key
+        assert manifest["base"] == start.manifest["sha256"]
+        spec = next(s for s in plan_stages(profile) if s.key == run.key)
+        choice = choose(spec, {m: start.dynamics(m) for m in run.setting})
+        assert manifest["stage"]["n"] == choice.n == {m: run.metrics[m]["n"] for m in run.setting}
+        assert manifest["stage"]["tested"]
+        assert choice.reason == ""
+        assert manifest["updates"] == manifest["stage"]["passes"] * -(-manifest["examples"] // 8)
+        for member in run.setting:
+            dyn, scores = run.dynamics(member), run.metrics[member]
+            assert np.array_equal(dyn.ids, choice.ids[member])
+            assert dyn.meta.extra["base"] == start.key
+            assert dyn.meta.extra["stage"]["subset"] == run.stage["subset"]
+            assert scores["trained"] == len(dyn) == sum(scores["soi"].values())
+            assert scores["base"]["test"] == start.metrics[member]["test"]
+            frame, before = run.predictions(member), start.predictions(member)
+            before = before[before["split"].isin(["test", "ood"])].reset_index(drop=True)
+            assert frame["id"].tolist() == before["id"].tolist()
+            assert not np.array_equal(frame["p_gold"], before["p_gold"])
+    for first in runs:
+        three = [r for r in further if r.manifest["identity"]["base"] == first.key]
+        assert [r.stage["control"] for r in three] == [None, "random", "all"]
+        assert len({r.manifest["updates"] for r in three}) == 1
+        assert len({r.manifest["stage"]["weights"] for r in three}) == 1
+
+
+def test_controls_that_are_the_same_training_are_trained_once(done, profile, root, monkeypatch):
+    from soi_lib.training import engine
+
+    store = RunStore(root)
+    spec = next(s for s in plan_stages(profile) if s.control == "random")
+    same = stages.SUBSETS["ambiguous"]
+    monkeypatch.setitem(stages.SUBSETS, "ACE", same)  # another subset, as many of every class
+    first, twin = store.get(spec.key), replace(spec, subset="ACE")
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "train", None)
+        run = do_stage(twin, store)
+    assert run.manifest["stage"]["same_as"] == first.key
+    assert run.manifest["base"] == first.manifest["base"]
+    assert run.metrics == first.metrics
+    assert run.manifest["files"] == first.manifest["files"]
+    answers = {member: first.predictions(member) for member in run.setting}
+    shutil.rmtree(first.folder)
+    shutil.rmtree(run.folder)
+    again = do_stage(twin, store)  # trained for itself, it gives the same
+    assert "same_as" not in again.manifest["stage"]
+    assert all(again.predictions(member).equals(frame) for member, frame in answers.items())
+    shutil.rmtree(again.folder)
+    do_stage(spec, store)
+
+
+def test_nothing_is_trained_twice(done, profile, root):
+    before = {p: p.stat().st_mtime_ns for p in root.rglob("*") if p.is_file() and p.parent.name != "weights"}
+    (root / "weights").rename(root.parent / "weights")  # finished stages do not need them
+    assert [r.key for r in reproduce(profile, RunStore(root), quiet=True)] == [r.key for r in done[0]]
+    assert [r.key for r in reproduce_stages(profile, RunStore(root), quiet=True)] == [r.key for r in done[1]]
+    (root.parent / "weights").rename(root / "weights")
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+    assert not list(root.rglob(".tmp-*"))
+
+
+@pytest.fixture
+def single(done, profile, root):
+    """A run of one dataset whose weights were kept: its spec and its store."""
+    return next(s for s in plan(profile) if s.setting == ("twitter",) and s.seed == 0), RunStore(root)
+
+
+def test_a_stage_continues_from_the_final_weights_of_its_run(single):
+    """An all but vanishing learning rate leaves what the run predicted at its end, and nothing else would."""
+    spec, store = single
+    still = stages_of(spec, Stages(subsets=("ambiguous",), epochs=1, learning_rate_factor=1e-9, balance=False))[0]
+    run = do_stage(still, store)
+    after, before = run.predictions("twitter"), store.get(spec.key).predictions("twitter")
+    before = before[before["split"].isin(["test", "ood"])].reset_index(drop=True)
+    assert np.allclose(after["p_gold"], before["p_gold"], atol=1e-3)
+    assert after["predicted"].tolist() == before["predicted"].tolist()
+
+
+def test_from_pretrained_weights_all_examples_give_the_run_itself(single, monkeypatch):
+    spec, store = single
+    run = store.get(spec.key)
+    dyn = run.dynamics("twitter")
+    everything = stages.Choice({"twitter": dyn.ids}, spec.training.epochs, {"twitter": len(dyn)})
+    monkeypatch.setattr(stages, "choose", lambda spec, dynamics: everything)
+    anew = stages_of(spec, Stages(subsets=(), from_pretrained=("UNE+FRGE",)))
+    assert [s.control for s in anew] == [None, "random"]
+    found = do_stage(anew[0], store)
+    assert found.dynamics("twitter").fingerprint() == dyn.fingerprint()
+    whole = run.predictions("twitter")
+    measured = whole[whole["split"].isin(["test", "ood"])].reset_index(drop=True)
+    assert found.predictions("twitter").equals(measured)
+
+
+def test_a_subset_that_is_too_small_is_stored_as_not_tested(single, monkeypatch):
+    spec, store = single
+    monkeypatch.setattr(stages, "SMALLEST", 1000)
+    run = do_stage(stages_of(spec, Stages(subsets=("ambiguous",), epochs=3, balance=False))[0], store)
+    there = read_stage(run)
+    assert (there.tested, there.answers, set(run.manifest["files"])) == (False, {}, {"metrics.json"})
+    assert run.metrics["twitter"]["n"] == there.n["twitter"] > 0
+
+
+def test_weights_that_do_not_fit_are_found_out(single, tmp_path):
+    spec, store = single
+    run, path = store.get(spec.key), store.weights_path(spec.key)
+    vocabulary = prepare(spec).vocabulary
+    kept, _ = weights.load_weights(path, vocabulary=vocabulary)
+    assert weights.fit(path, run)
+    with pytest.raises(StoreError, match="vocabulary"):
+        weights.load_weights(path, vocabulary=vocabulary[1:])
+    other = tmp_path / "other.safetensors"
+    about = {"key": run.key, "vocabulary": vocabulary, "dynamics": weights.fingerprints(run)}
+    for change in ({"key": "another"}, {"dynamics": {"twitter": "0" * 64}}):
+        weights.save_weights(other, kept, **(about | change))
+        assert not weights.fit(other, run)
+    body = path.read_bytes()
+    for damaged in (body[:-1] + bytes([body[-1] ^ 1]), body[:-9]):
+        other.write_bytes(damaged)
+        assert not weights.fit(other, run)
+
+
+def test_a_run_of_another_machine_is_not_continued(single, tmp_path):
+    spec, store = single
+    run, dyn = store.get(spec.key), store.get(spec.key).dynamics("twitter")
+    elsewhere = RunStore(tmp_path)
+
+    def fill(out):
+        for name in ("metrics.json", "predictions"):
+            copy = shutil.copytree if (run.folder / name).is_dir() else shutil.copyfile
+            copy(run.folder / name, out / name)
+        (out / "dynamics").mkdir()
+        p = dyn.p_gold.copy()
+        p[0, 0] = np.nextafter(p[0, 0], np.float32(0.5))  # the smallest difference that there is
+        TrainingDynamics(dyn.ids, dyn.gold, p, dyn.correct, dyn.meta).save(out / "dynamics" / "twitter.parquet")
+
+    elsewhere.write(spec.key, {k: v for k, v in run.manifest.items() if k not in ("files", "sha256", "key")}, fill)
+    wanted = stages_of(spec, Stages())[0]
+    with pytest.raises(StoreError, match=r"dynamics/twitter.parquet: training the run again gives other dynamics"):
+        do_stage(wanted, elsewhere)
+    assert not elsewhere.weights_path(spec.key).exists()
+    assert elsewhere.get(wanted.key) is None
 
 
 def test_results_json_has_the_agreed_form(done, profile):
-    value = results.summary(load_profile(profile), done, "abc")
+    value = results.summary(profile, done[0], "abc")
     assert json.loads(json.dumps(value)) == value
     assert set(value) == {"profile", "wall_seconds", "training_seconds", "commit", "runs"}
-    assert value["training_seconds"] == pytest.approx(sum(r.manifest["seconds"]["total"] for r in done), abs=0.1)
+    assert value["training_seconds"] == pytest.approx(sum(r.manifest["seconds"]["total"] for r in done[0]), abs=0.1)
     run = value["runs"][4]
     assert set(run) == {"key", "comparison", "setting", "budget", "seed", "members"}
-    assert run["setting"] == ["tweets", "amazon"]
-    assert set(run["members"]["amazon"]) == {"n", "soi", "test", "ood", "majority", "bag_of_words"}
-    assert set(run["members"]["amazon"]["test"]) == {"n", "accuracy", "macro_f1"}
-    assert sum(run["members"]["amazon"]["soi"].values()) == run["members"]["amazon"]["n"]
+    assert run["setting"] == ["twitter", "yelp"]
+    assert set(run["members"]["yelp"]) == {"n", "soi", "test", "ood", "majority", "bag_of_words"}
+    assert set(run["members"]["yelp"]["test"]) == {"n", "accuracy", "macro_f1"}
+    assert sum(run["members"]["yelp"]["soi"].values()) == run["members"]["yelp"]["n"]
 
 
 def test_wall_time_counts_runs_side_by_side_once_and_breaks_not_at_all(done, profile):
     """Two side by side, the second ten seconds longer; a third within them; one on the next day."""
     times = [("01T10:00:00", 100.0), ("01T10:00:00", 110.0), ("01T10:00:30", 20.0), ("02T10:00:00", 5.0)]
     manifests = [{"started": f"2026-01-{began}+00:00", "seconds": {"total": total}} for began, total in times]
-    runs = [replace(run, manifest=run.manifest | changed) for run, changed in zip(done, manifests, strict=False)]
-    value = results.summary(load_profile(profile), runs, "abc")
+    runs = [replace(run, manifest=run.manifest | changed) for run, changed in zip(done[0], manifests, strict=False)]
+    value = results.summary(profile, runs, "abc")
     assert value["wall_seconds"] == 115.0
     assert value["training_seconds"] == 235.0
 
 
 @pytest.fixture(scope="module")
 def recorded(done, profile, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data") / "recorded" / "tiny"
-    return results.record(load_profile(profile), done, folder)
+    return results.record(profile, done[0], tmp_path_factory.mktemp("data") / "tiny", stages=done[1])
 
 
-def test_recorded_runs_verify_and_hold_no_text(done, recorded):
+def test_recorded_runs_verify_hold_no_text_and_can_be_continued_from(done, profile, recorded, tmp_path):
     assert results.verify_recorded(recorded) == len([p for p in recorded.rglob("*") if p.is_file()]) - 1
-    from paper.datasets import load
-
     body = b"".join(p.read_bytes() for p in recorded.rglob("*") if p.is_file())
-    texts = [t for m in ("tweets", "amazon") for t in load(m).splits["train"].take(24).text]
+    prints = dict(plan(profile)[-1].fingerprints)
+    texts = [t for m in PAIR for t in load(m, prints[f"corpus/{m}"]).splits["train"].text]
     assert not [t for t in texts if t.encode() in body]
     with pytest.raises(OutputExistsError, match="--force"):
-        results.record(load_profile(recorded / results.PROFILE_COPY), done, recorded)
-    again = results.record(load_profile(recorded / results.PROFILE_COPY), done, recorded, force=True)
-    assert [p.name for p in again.parent.iterdir()] == ["tiny"]
-
-
-def test_recorded_runs_can_be_continued_from(recorded, done, tmp_path):
+        results.record(profile, done[0], recorded)
     store = RunStore(tmp_path / "runs")
-    assert results.reuse(recorded, store) == len(done)
-    assert results.reuse(recorded, store) == 0
-    assert [run.key for run in store] == sorted(run.key for run in done)
+    assert [results.reuse(recorded, store), results.reuse(recorded, store)] == [len(done[0]), 0]
+    assert [run.key for run in store] == sorted(run.key for run in done[0])
 
 
-def test_tables_agree_with_the_runs(done, recorded):
+def test_recorded_stages_are_those_that_were_done(done, recorded, tmp_path):
+    back = {s.key: s for s in unpack_stages(recorded)}
+    assert set(back) == {run.key for run in done[1]}
+    for run in done[1]:
+        there = read_stage(run)
+        assert (back[run.key].identity, back[run.key].metrics) == (there.identity, there.metrics)
+        assert all(np.array_equal(back[run.key].answers[k], v) for k, v in there.answers.items())
+    pack_stages(done[1][::-1], tmp_path)
+    assert (tmp_path / "stages.json").read_bytes() == (recorded / "stages.json").read_bytes()
+    assert len(results.open_results("source", runs=recorded, seeds=[1], stages=True).stages) == 9
+
+
+def test_tables_agree_with_the_runs(recorded):
     found = results.open_results("source", runs=recorded)
-    assert found.members == ("tweets", "amazon")
-    assert found.settings == (("tweets",), ("amazon",), ("tweets", "amazon"))
-    assert found.seeds == (0, 1)
-    assert found.settings_with("amazon") == [("amazon",), ("tweets", "amazon")]
-    only = results.open_results("source", runs=recorded, seeds=[1])
-    assert only.seeds == (1,)
-    with pytest.raises(StoreError, match="no runs of this comparison"):
-        results.open_results("source", runs=recorded, seeds=[5])
-    with pytest.raises(StoreError, match="did you mean 'tweets'"):
-        found.run(("tweet",))
-
+    assert (found.members, found.seeds, found.settings) == (PAIR, (0, 1), (("twitter",), ("yelp",), PAIR))
+    assert results.open_results("source", runs=recorded, seeds=[1]).seeds == (1,)
+    with pytest.raises(StoreError, match="did you mean 'twitter'"):
+        found.run(("twiter",))
     scores = score_table(found)
-    row = scores[(scores["member"] == "amazon") & (scores["setting"] == "alone") & (scores["split"] == "test")].iloc[0]
-    expected = np.mean([found.run(("amazon",), s).metrics["amazon"]["test"]["accuracy"] for s in (0, 1)])
+    row = scores[(scores["member"] == "yelp") & (scores["setting"] == "alone") & (scores["split"] == "test")].iloc[0]
+    expected = np.mean([found.run(("yelp",), s).metrics["yelp"]["test"]["accuracy"] for s in (0, 1)])
     assert abs(row["accuracy"] - expected) < 6e-4
     assert row["low"] <= row["accuracy"] <= row["high"]
-
-    shares = tables.soi_table(found)
-    assert np.allclose(shares.sum(axis=1), 1, atol=2e-3)
-    counts = tables.transition(found, "tweets", ("tweets", "amazon"))
-    assert counts.to_numpy().sum() == 24
-    alone = tables.soi_table(found, shares=False).loc[("tweets", "alone")]
-    assert np.allclose(counts.sum(axis=1), alone)
+    counts = tables.transition(found, "twitter", PAIR)
+    assert counts.to_numpy().sum() == 40
+    assert np.allclose(counts.sum(axis=1), tables.soi_table(found, shares=False).loc[("twitter", "alone")])
+    moved = tables.moved_furthest(found, "twitter", PAIR, n=5)
+    assert moved["change"].abs().is_monotonic_decreasing
