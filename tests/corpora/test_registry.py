@@ -105,7 +105,7 @@ def test_every_module_that_builds_is_in_the_key(wheels):
 
 def test_old_recorded_runs_find_their_texts(wheels):
     """The corpus of each recorded run by its fingerprint; goes with protocol 1."""
-    folder = ROOT / "data" / "recorded" / "standard"
+    folder = ROOT / "data" / "recorded" / "protocol1"
     runs = [json.loads(file.read_text())["identity"]["fingerprints"] for file in folder.glob("*/manifest.json")]
     prints = {(what, found) for run in runs for what, found in run.items() if what.startswith("corpus/")}
     assert len(prints) == 9

@@ -87,15 +87,9 @@ def test_a_second_stage_helps_or_does_not(tmp_path, sizes, verdict) -> None:
     assert part["difference"].mean() == pytest.approx(expected, abs=0.01)
 
 
-def test_one_seed_is_no_verdict_and_own_runs_agree_or_do_not(tmp_path) -> None:
-    def verdicts(gain: float, seeds):
-        world = World(gain=lambda member, setting, split: gain, n=60)
-        return claims.evaluate(make(tmp_path / f"{gain} {seeds}", world, seeds=seeds))
-
-    recorded, same, other = verdicts(0.08, (0, 1, 2)), verdicts(0.08, (0,)), verdicts(-0.08, (0,))
-    assert {v.verdict for v in same} == {"not tested"}
-    agree = [claims.agreement(recorded, own).set_index("claim").loc["C2", "agree"] for own in (same, other)]
-    assert agree == ["yes", "no"]
+def test_one_seed_is_no_verdict(tmp_path) -> None:
+    world = World(gain=lambda member, setting, split: 0.08, n=60)
+    assert {v.verdict for v in claims.evaluate(make(tmp_path, world, seeds=(0,)))} == {"not tested"}
 
 
 def test_shares_depend_on_epochs_and_bound_as_the_definition_says(tmp_path) -> None:

@@ -63,14 +63,6 @@ def test_in_a_log_file_every_state_is_a_line_and_the_first_estimate_is_near(monk
     assert minutes * 60 == pytest.approx(took - 43 - 30, rel=0.15)
 
 
-def test_a_few_runs_have_a_line_an_epoch(monkeypatch, tmp_path):
-    with open(tmp_path / "log", "w", encoding="utf-8") as log:
-        monkeypatch.setattr(sys, "stderr", log)
-        simulate(monkeypatch, {"a": job("own", 500)}, {"a": 500.0})
-    text = (tmp_path / "log").read_text(encoding="utf-8")
-    assert re.findall(r"own (\d)/5", text) == ["1", "2", "3", "4", "5"]
-
-
 def test_in_a_terminal_it_is_one_bar(monkeypatch):
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 80))

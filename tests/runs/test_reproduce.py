@@ -316,5 +316,3 @@ def test_tables_agree_with_the_runs(recorded):
     counts = tables.transition(found, "twitter", PAIR)
     assert counts.to_numpy().sum() == 40
     assert np.allclose(counts.sum(axis=1), tables.soi_table(found, shares=False).loc[("twitter", "alone")])
-    moved = tables.moved_furthest(found, "twitter", PAIR, n=5)
-    assert moved["change"].abs().is_monotonic_decreasing

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import subprocess
 import sys
 
@@ -46,7 +45,8 @@ def test_a_stored_run_reads_back(stored):
 
 
 @pytest.mark.parametrize(
-    ("name", "damage"), [(MANIFEST, "truncate"), ("metrics.json", "delete"), ("dynamics/tweets.parquet", "flip")]
+    ("name", "damage"),
+    [(MANIFEST, "truncate"), ("metrics.json", "delete"), ("dynamics/tweets.parquet", "flip"), (MANIFEST, "edit")],
 )
 def test_damage_is_named_and_moved_away_by_whoever_does_the_run_again(stored, name, damage, caplog):
     path = stored.path("abc") / name
@@ -54,6 +54,8 @@ def test_damage_is_named_and_moved_away_by_whoever_does_the_run_again(stored, na
     if damage == "flip":
         body[len(body) // 2] ^= 1
         path.write_bytes(bytes(body))
+    elif damage == "edit":
+        path.write_bytes(bytes(body).replace(b'"seed": 0', b'"seed": 1'))
     elif damage == "truncate":
         path.write_bytes(bytes(body[:-1]))
     else:
@@ -82,18 +84,6 @@ def test_a_stray_file_and_a_link_are_refused(stored, tmp_path):
     target.symlink_to(tmp_path / "elsewhere.json")
     with pytest.raises(StoreError, match=r"metrics.json: a file of the run is missing"):
         open_run(stored.path("abc"))
-
-
-def test_nothing_is_left_when_filling_fails(tmp_path):
-    store = RunStore(tmp_path / "runs")
-
-    def broken(folder):
-        fill(folder)
-        raise SoiError("the disk is full")
-
-    with pytest.raises(SoiError, match="disk is full"):
-        store.write("abc", {"identity": IDENTITY}, broken)
-    assert list(store.root.iterdir()) == []
 
 
 def test_the_lock_of_a_dead_process_is_free(tmp_path):
@@ -140,12 +130,3 @@ def test_sweeping_spares_what_is_being_written(tmp_path):
         mine.write_text("one", encoding="utf-8")
     assert sorted(p.name for p in tmp_path.iterdir()) == [".tmp-of-somebody-else", "a.txt", "below"]
     assert list((tmp_path / "below").iterdir()) == []
-
-
-def test_a_manifest_that_was_edited_is_refused(stored):
-    path = stored.path("abc") / MANIFEST
-    manifest = json.loads(path.read_text(encoding="utf-8"))
-    manifest["identity"]["seed"] = 1
-    path.write_text(json.dumps(manifest), encoding="utf-8")
-    with pytest.raises(StoreError, match="not the one that was written"):
-        open_run(stored.path("abc"))
