@@ -8,8 +8,7 @@ from synthetic import learn
 
 from soi_lib.analysis.datamap import confidence_variability, data_map, regions
 from soi_lib.analysis.soi import categorize
-from soi_lib.dynamics import TrainingDynamics
-from soi_lib.errors import FormatError, RangeError
+from soi_lib.errors import FormatError
 
 
 @pytest.mark.parametrize("n", [1, 500, 150_000])
@@ -47,16 +46,3 @@ def test_regions_hold_the_extremes() -> None:
         value = sign * table[column].to_numpy()
         assert value[found[name]].min() >= value[~found[name]].max()
     assert not (found["easy"] & found["hard"]).any()
-
-
-def test_region_sizes_and_ties() -> None:
-    p = np.array([[0.5, 0.5, 0.25, 0.75], [0.5, 0.5, 0.75, 0.25]], np.float32)
-    table = data_map(TrainingDynamics(np.arange(4), np.zeros(4, int), p, p > 0.45))
-    found = regions(table, 0.5)
-    assert np.flatnonzero(found["easy"]).tolist() == [0, 1]  # equal confidence: the steady ones
-    assert np.flatnonzero(found["ambiguous"]).tolist() == [2, 3]
-    assert {int(m.sum()) for m in regions(table, 0.01).values()} == {1}
-    assert {int(m.sum()) for m in regions(table, 1).values()} == {4}
-    for fraction in (0, -1, 1.5):
-        with pytest.raises(RangeError, match="fraction"):
-            regions(table, fraction)

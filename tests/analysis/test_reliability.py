@@ -57,7 +57,7 @@ def test_agreement_of_averages_is_as_predicted_and_as_planted() -> None:
     np.testing.assert_allclose(curve["measured"], expected, atol=0.03)
 
 
-@pytest.mark.parametrize("runs", [2, 3, 5])
+@pytest.mark.parametrize("runs", [2, 3])
 def test_intervals_contain_the_truth_as_often_as_they_say(runs) -> None:
     inside = []
     for seed in range(80):
@@ -82,28 +82,6 @@ def test_what_never_varies_has_no_agreement() -> None:
     table = reliability(runs).table.set_index("score")
     assert table.loc[["category", "correctness", "forgetfulness"], "agreement"].isna().all()
     assert table.loc["confidence", "agreement"] > 0.3
-
-
-def test_advice_follows_from_the_number_of_runs() -> None:
-    assert "no score reaches" in reliability(planted(0.1, runs=2, epochs=2)).advice
-    assert "removed by confidence" in reliability(planted(0.9, runs=3, epochs=2)).advice
-    assert "but not by" in reliability([learn(300, 6, seed=seed) for seed in range(2)]).advice
-
-
-def test_runs_needed_inverts_the_prediction() -> None:
-    assert runs_needed(0.5, 0.8) == 4
-    assert spearman_brown(0.5, 4) == pytest.approx(0.8)
-    assert runs_needed(-0.1, 0.8) == np.inf
-    assert runs_needed(0.9, 0.8) == 1
-
-
-def test_runs_are_aligned_by_id() -> None:
-    runs = planted(0.6)
-    order = np.random.default_rng(0).permutation(len(runs[0]))
-    shuffled = [run.subset(order) if k % 2 else run for k, run in enumerate(runs)]
-    np.testing.assert_allclose(
-        reliability(shuffled).table["agreement"].astype(float), reliability(runs).table["agreement"].astype(float)
-    )
 
 
 def test_what_cannot_be_compared_is_refused() -> None:

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from synthetic import learn
 
-from soi_lib.analysis.datamap import data_map, regions
 from soi_lib.analysis.selection import select
 from soi_lib.analysis.soi import SOI, categorize
 from soi_lib.dynamics import TrainingDynamics
@@ -29,14 +28,6 @@ def test_a_union_of_categories_is_all_of_them(dyn: TrainingDynamics) -> None:
     assert select(dyn, ["UNE", "FRGE_1"]).tolist() == expected
     assert select(dyn, SOI.ACE).tolist() == sorted(dyn.ids[codes == SOI.ACE].tolist())
     assert select(dyn, "ACE").tolist() == select(dyn, [1]).tolist()  # type: ignore[list-item]
-
-
-def test_early_and_fraction_reach_the_rules(dyn: TrainingDynamics) -> None:
-    assert len(select(dyn, "LLE", early=0.15)) == int((categorize(dyn, 0.15) == SOI.LLE).sum())
-    mask = regions(data_map(dyn), 0.1)
-    assert select(dyn, "ambiguous", fraction=0.1).tolist() == sorted(dyn.ids[mask["ambiguous"]].tolist())
-    both = select(dyn, ["hard", "UNE"], fraction=0.1)
-    assert set(both) == set(dyn.ids[mask["hard"] | (categorize(dyn) == SOI.UNE)])
 
 
 def test_draws_depend_on_seed_and_ids_not_on_order(dyn: TrainingDynamics, rng: np.random.Generator) -> None:

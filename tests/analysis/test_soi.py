@@ -15,7 +15,6 @@ from soi_lib.analysis.soi import (
     categorize,
     categorize_history,
     forgetting_events,
-    history_string,
     soi_counts,
     soi_shares,
     soi_table,
@@ -95,12 +94,6 @@ def test_counts_and_shares_cover_everything() -> None:
     table = soi_table({"alone": a, "together": b}, shares=False)
     assert table.loc["together"].to_dict() == soi_counts(categorize(b.correct))
     assert soi_table({"alone": a}).loc["alone"].to_dict() == soi_shares(codes)
-
-
-def test_names_and_drawings() -> None:
-    assert len({s.description for s in SOI}) == 6
-    assert history_string(0b0110, 5) == "□■■□□"
-    assert history_string(np.uint64(1), 2, "1", "0") == "10"
 
 
 def test_wrong_input_is_refused() -> None:

@@ -13,7 +13,6 @@ from soi_lib.analysis.statistics import (
     benjamini_hochberg,
     contributions,
     difference_interval,
-    gain,
     macro_f1,
     mean_effect,
     mean_interval,
@@ -32,20 +31,6 @@ def test_scores_agree_with_scikit_learn(classes: int, rng: np.random.Generator) 
     assert macro_f1([0, 0], [1, 1]) == 0
 
 
-def test_interval_values_are_the_scores(rng: np.random.Generator) -> None:
-    gold = rng.integers(0, 3, 300)
-    said = np.where(rng.random((4, 300)) < 0.8, gold, rng.integers(0, 3, (4, 300)))
-    for metric, score in (("accuracy", accuracy), ("macro_f1", macro_f1)):
-        found = metric_interval(gold, said, metric)  # type: ignore[arg-type]
-        assert found.value == pytest.approx(np.mean([score(gold, row) for row in said]))
-        assert 0 < found.low < found.value < found.high < 1
-        assert (found.n, found.seeds, found.level) == (300, 4, 0.95)
-        change = difference_interval(gold, said[:2], said[2:], metric)  # type: ignore[arg-type]
-        scores = [score(gold, row) for row in said]
-        assert change.value == pytest.approx(np.mean(scores[2:]) - np.mean(scores[:2]))
-    assert str(found).count(",") == 1
-
-
 def test_resampling_kinds_equals_resampling_examples(rng: np.random.Generator) -> None:
     """One seed: the interval is the percentile bootstrap over examples, done here the long way."""
     gold = rng.integers(0, 2, 150)
@@ -55,17 +40,6 @@ def test_resampling_kinds_equals_resampling_examples(rng: np.random.Generator) -
     found = metric_interval(gold, said)
     assert found.low == pytest.approx(low, abs=0.01)
     assert found.high == pytest.approx(high, abs=0.01)
-
-
-def test_pairing_makes_intervals_of_differences_shorter(rng: np.random.Generator) -> None:
-    gold = rng.integers(0, 2, 400)
-    first = np.where(rng.random(400) < 0.7, gold, 1 - gold)
-    second = np.where(rng.random(400) < 0.05, gold, first)
-    paired, alone = difference_interval(gold, first, second), metric_interval(gold, first)
-    assert paired.high - paired.low < (alone.high - alone.low) / 2
-    assert paired.excludes_zero == (paired.low > 0 or paired.high < 0)
-    same = difference_interval(gold, [first, second], [first, second])
-    assert (same.value, same.low, same.high, same.excludes_zero) == (0, 0, 0, False)
 
 
 def test_seeds_that_disagree_make_intervals_longer_even_without_doubt_about_examples() -> None:
@@ -119,38 +93,23 @@ class World:
 
     def truth(self) -> float:
         rng = np.random.default_rng(99)
-        draws = [self.draw(rng, 200, 500) for _ in range(100)]
+        draws = [self.draw(rng, 200, 500) for _ in range(40)]
         return float(np.mean([(b == g).mean() - (a == g).mean() for g, a, b in draws]))
 
 
 @pytest.mark.parametrize(
     ("world", "draws", "least", "most"),
     [
-        (World(1, 400, 0.0, 0.3), 1, 0.93, 0.97),
-        (World(3, 300, 0.3, 0.3), 1, 0.93, 0.97),
-        (World(3, 2000, 0.25, 0.0), 1, 0.93, 0.97),
-        (World(5, 300, 0.4, 0.5), 1, 0.93, 0.97),
-        (World(3, 300, 0.0, 0.3), 5, 0.95, 0.999),  # not too short where seeds make no difference
+        (World(1, 400, 0.0, 0.3), 1, 0.92, 0.98),
+        (World(3, 300, 0.3, 0.3), 1, 0.92, 0.98),
+        (World(3, 300, 0.0, 0.3), 5, 0.94, 1.0),  # not too short where seeds make no difference
     ],
 )
 @pytest.mark.usefixtures("few_resamples")
 def test_intervals_cover_the_truth(world: World, draws: int, least: float, most: float) -> None:
-    truth, rng, trials = world.truth(), np.random.default_rng(draws), 700
+    truth, rng, trials = world.truth(), np.random.default_rng(draws), 400
     found = [difference_interval(*world.draw(rng, world.seeds, world.n)) for _ in range(trials)]
     assert least <= np.mean([f.low <= truth <= f.high for f in found]) <= most
-
-
-@pytest.mark.usefixtures("few_resamples")
-def test_intervals_of_shares_cover_the_truth() -> None:
-    rng, trials, hits = np.random.default_rng(2), 700, 0
-    wide = np.random.default_rng(3)
-    p = 1 / (1 + np.exp(-(-2 + wide.normal(0, 1.5, (400_000, 1)) + wide.normal(0, 0.4, (400_000, 1)))))
-    truth = float(p.mean())
-    for _ in range(trials):
-        z = -2 + rng.normal(0, 1.5, 400) + rng.normal(0, 0.4, (3, 1))
-        found = mean_interval(rng.random((3, 400)) < 1 / (1 + np.exp(-z)))
-        hits += found.low <= truth <= found.high
-    assert 0.93 <= hits / trials <= 0.97
 
 
 def test_benjamini_hochberg_leaves_out_what_is_not_a_number(rng: np.random.Generator) -> None:
@@ -189,7 +148,7 @@ def test_contributions_average_to_the_score_of_scikit_learn(score) -> None:
     np.testing.assert_allclose(contributions(score, gold, given).mean(axis=1), [THEIRS[score](gold, x) for x in given])
 
 
-@pytest.mark.parametrize("score", THEIRS)
+@pytest.mark.parametrize("score", ["auc", "macro_f1"])
 def test_the_spread_of_contributions_is_that_of_a_bootstrap(score) -> None:
     gold, given = sample(score)
     rng = np.random.default_rng(0)
@@ -204,8 +163,7 @@ def planted(rng, seeds: int, n: int, seed_spread: float):
     return rng.normal(size=(seeds, 1)) * seed_spread + rng.normal(size=n) * 0.3 + rng.normal(size=(seeds, n)) * 0.3
 
 
-@pytest.mark.parametrize("seeds", [5, 10])
-@pytest.mark.parametrize("seed_spread", [0.0, 0.02, 0.1])
+@pytest.mark.parametrize(("seeds", "seed_spread"), [(5, 0.02), (10, 0.0), (10, 0.1)])
 def test_intervals_contain_the_truth_as_often_as_they_say(seeds, seed_spread) -> None:
     rng = np.random.default_rng(seeds)
     effects = [mean_effect(planted(rng, seeds, 300, seed_spread)) for _ in range(800)]
@@ -229,12 +187,6 @@ def test_p_is_the_level_at_which_the_interval_reaches_zero() -> None:
     assert mean_effect(only_seeds).p == pytest.approx(ttest_1samp(only_seeds[:, 0], 0).pvalue, rel=1e-4)
     rng = np.random.default_rng(2)
     assert kstest([mean_effect(planted(rng, 5, 200, 0.1)).p for _ in range(400)], "uniform").pvalue > 0.001
-
-
-def test_a_gain_is_paired() -> None:
-    gold, given = sample("auc")
-    assert (gain("auc", gold, given, given) == 0).all()
-    assert mean_effect(gain("auc", gold, given, given)).p == 1.0
 
 
 def test_wrong_input_is_refused() -> None:

@@ -12,7 +12,7 @@ from synthetic import learn
 from soi_lib import TrainingDynamics, categorize, data_map
 from soi_lib.analysis.soi import soi_counts
 from soi_lib.analysis.stream import stream_data_map
-from soi_lib.errors import ChecksumError, FormatError, OutputExistsError, RangeError, SoiError
+from soi_lib.errors import ChecksumError, FormatError
 
 
 @pytest.fixture
@@ -53,12 +53,3 @@ def test_nothing_is_written_when_a_file_is_damaged_or_of_another_kind(folder: Pa
     with pytest.raises(ChecksumError, match=r"1\.parquet"):
         stream_data_map(folder, out)
     assert not out.exists()
-
-
-def test_what_cannot_be_done_is_said(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(RangeError, match="fraction"):
-        stream_data_map(folder, tmp_path / "m", fraction=0)
-    with pytest.raises(SoiError, match="no dynamics files"):
-        stream_data_map(tmp_path / "none", tmp_path / "m")
-    with pytest.raises(OutputExistsError):
-        stream_data_map(folder, folder / "0.parquet")

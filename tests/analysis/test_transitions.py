@@ -12,20 +12,6 @@ from soi_lib.analysis.transitions import common_codes, mean_transition, movers, 
 from soi_lib.dynamics import TrainingDynamics
 from soi_lib.errors import AlignmentError, SelectionError
 
-NAMES = [s.name for s in SOI]
-
-
-def test_rows_are_from_and_columns_are_to() -> None:
-    never, always = np.zeros((4, 3), bool), np.ones((4, 3), bool)
-    p = np.full((4, 3), 0.5)
-    single = TrainingDynamics(["a", "b", "c"], [0, 1, 0], p, never)  # type: ignore[arg-type]
-    multi = TrainingDynamics(["c", "b", "a"], [0, 1, 0], p, always)  # type: ignore[arg-type]
-    table = transition_matrix(single, multi)
-    assert table.loc["UNE", "ACE"] == 3
-    assert table.to_numpy().sum() == 3
-    assert (table.index.name, table.columns.name) == ("single", "multi")
-    assert list(table.index) == list(table.columns) == NAMES
-
 
 def test_counts_agree_with_counting_by_id(rng: np.random.Generator) -> None:
     a, b = learn(400, 8), learn(400, 8, seed=5, gain=2.2)
@@ -100,10 +86,3 @@ def test_movers_are_those_whose_confidence_changed_most() -> None:
     assert len(movers(a, b, 1000)) == 300
     with pytest.raises(SelectionError):
         movers(a, b, 0)
-
-
-def test_movers_with_equal_changes_go_by_id() -> None:
-    p = np.full((2, 4), 0.5, np.float32)
-    a = TrainingDynamics([4, 2, 3, 1], [0] * 4, p, p > 0.4)  # type: ignore[arg-type]
-    b = TrainingDynamics([1, 2, 3, 4], [0] * 4, p + np.float32(0.25), p > 0.4)  # type: ignore[arg-type]
-    assert movers(a, b, 3)["id"].tolist() == [1, 2, 3]
