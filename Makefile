@@ -49,6 +49,11 @@ book: fetch ## Train what is missing, hold it against the recorded runs, render 
 	@echo "== book: train what is missing, compare, render (the first time about 10 minutes on 2 cores)"
 	@$(BIN)/python -m paper book --profile "$(PROFILE)" --device "$(DEVICE)"
 
+.PHONY: pdf
+pdf: book ## Print the whole book to _build/book.pdf (needs Chromium)
+	@echo "== pdf: the whole book in one file (about two minutes)"
+	@$(BIN)/python -m paper pdf
+
 .PHONY: test
 test: fetch ## Run every test that needs no browser
 	@echo "== test: every test but the browser's (about 15 minutes on 2 cores)"

@@ -125,6 +125,16 @@ def _toc(root: Path, pages: set[str]) -> bytes:
 
 def render(root: Path, *, quiet: bool) -> Path:
     """Render the staged book to `_build/html` with warnings as errors; return its first page. Raises SoiError."""
+    run_jupyter_book(root, "html", quiet=quiet)
+    index = root / "_build" / "html" / "index.html"
+    first = f"{toc_files(root)[0]}.html"
+    # Jupyter Book's own front door has no icon, so browsers ask for one that is not there.
+    write_text(index, _FRONT_DOOR.format(first=first))
+    return index
+
+
+def run_jupyter_book(root: Path, builder: str, *, quiet: bool) -> Path:
+    """Render the staged book with a builder of Sphinx, warnings as errors; return the folder. Raises SoiError."""
     command = [
         sys.executable,
         "-c",
@@ -133,6 +143,7 @@ def render(root: Path, *, quiet: bool) -> Path:
         str(root / STAGE),
         "--path-output",
         str(root),
+        *(["--builder", "custom", "--custom-builder", builder] if builder != "html" else []),
         "-n",
         "-W",
         "--keep-going",
@@ -150,11 +161,7 @@ def render(root: Path, *, quiet: bool) -> Path:
         raise SoiError(
             "the book could not be rendered", where=log, found=lines[0] if lines else "an error", hint="read the log"
         )
-    index = root / "_build" / "html" / "index.html"
-    first = f"{toc_files(root)[0]}.html"
-    # Jupyter Book's own front door has no icon, so browsers ask for one that is not there.
-    write_text(index, _FRONT_DOOR.format(first=first))
-    return index
+    return root / "_build" / builder
 
 
 def make_book(

@@ -201,6 +201,14 @@ def book(
 
 
 @app.command()
+def pdf(quiet: QuietOption = False) -> None:
+    """Print the book that `make book` made as one file, _build/book.pdf. Needs Chromium."""
+    from paper.pdf import write_pdf
+
+    typer.echo(write_pdf(Path.cwd(), quiet=quiet))
+
+
+@app.command()
 def notebooks(quiet: QuietOption = False) -> None:
     """Execute the project's notebooks in place on recorded runs, as they are committed."""
     from paper.build import refresh_notebooks

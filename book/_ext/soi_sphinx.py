@@ -2,21 +2,27 @@
 
 `book/cli.md` holds a marker that is replaced by the reference which Typer makes of the real commands, and
 `book/cluster.md` one for the costs of the profiles, so the pages cannot fall behind them. The page of examples gets its
-explorer when the texts are there.
+explorer when the texts are there. Formulas are rendered to MathML while the book is built, so no page needs a script
+for them, and what the theme brings but no page loads is left out.
 """
 
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from docutils import nodes
+from docutils.utils.math.latex2mathml import tex2mathml
+
 MARKER = "<!-- soi command line -->"
 COSTS = "<!-- soi cost table -->"
 LOOK = "notebooks/look"
+UNUSED = ("**/*.map", "**/*.ttf", "locales")  # of the theme, never loaded by a page
 
 
 @cache
@@ -39,7 +45,15 @@ def costs() -> str:
 
 
 def fill_in(app: Any, docname: str, source: list[str]) -> None:
-    """Replace the marker of a page by what it stands for."""
+    """Replace the marker of a page by what it stands for, and a notebook by what its page shows."""
+    if str(app.env.doc2path(docname)).endswith(".ipynb"):
+        from paper.page import page_of
+
+        source[0], files = page_of(source[0], depth=docname.count("/"))
+        for name, body in files.items():
+            place = Path(app.outdir) / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(body)
     for marker, made in ((MARKER, command_line), (COSTS, costs)):
         if marker in source[0]:
             source[0] = source[0].replace(marker, made())
@@ -54,17 +68,42 @@ def plain_signature(
     return signature, returns
 
 
-def explore(app: Any, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
-    """Give the page of examples its explorer, where the build has made what that shows (it holds texts)."""
+def complete(app: Any, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
+    """Link a page to its notebook; give the page of examples its explorer where the build has made what that shows.
+
+    The roles that docutils gives to works cited are deprecated, and accessibility checkers refuse them.
+    """
+    name = context.get("sourcename", "")
+    if name.endswith(".ipynb"):
+        link = f'<a href="{context["pathto"]("_sources/" + name, 1)}" download>{name.rpartition("/")[2]}</a>'
+        context["body"] = context["body"].replace("</h1>", f'</h1>\n<p class="soi-notebook">Notebook: {link}</p>', 1)
+    if "citation-list" in context.get("body", ""):
+        context["body"] = re.sub(' role="(?:doc-biblioentry|list)"', "", context["body"])
     if pagename == LOOK and (Path(app.srcdir) / "book/_static/look/index.js").is_file():
         app.add_css_file("look/explorer.css")
         app.add_js_file("look/index.js")
         app.add_js_file("look/explorer.js")
 
 
+def formula(self: Any, node: nodes.math | nodes.math_block) -> None:
+    """Write a formula as MathML, which browsers draw themselves."""
+    block = isinstance(node, nodes.math_block)
+    self.body.append(tex2mathml(node.astext(), as_block=block).strip())
+    raise nodes.SkipNode
+
+
+def leave_out(app: Any, error: Exception | None) -> None:
+    """Remove from the built book what no page loads."""
+    static = Path(app.outdir) / "_static"
+    for path in [path for pattern in UNUSED for path in static.glob(pattern)]:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
 def setup(app: Any) -> dict[str, bool]:
     """Called by Sphinx."""
+    app.add_html_math_renderer("mathml", (formula, None), (formula, None))
     app.connect("source-read", fill_in)
     app.connect("autodoc-process-signature", plain_signature)
-    app.connect("html-page-context", explore)
+    app.connect("html-page-context", complete)
+    app.connect("build-finished", leave_out)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -243,7 +243,7 @@
       const part = this.data.of > n ? ` An even sample of ${format(n)} of ${format(this.data.of)} examples.` : "";
       this.mapText.textContent = `Data map of ${this.data.member}, ${this.here.name}: a mark for every training example. `
         + `Point at one to read it, choose it to keep it.${part} ${this.note}.`;
-      this.map.setAttribute("role", "img");
+      this.map.setAttribute("role", "group");
       this.map.setAttribute("aria-label", `${this.mapText.textContent} ${this.count.textContent}.`);
       this.settled = round;
       this.circle();
@@ -384,7 +384,7 @@
       this.flowText.textContent = `Flow of the ${format(total)} examples of ${this.data.member} from their category in "${names[0]}" (left) `
         + `to that in "${names[1]}" (right): ${percent(stay / total)} stay, ${part(({ i, j }) => j < i)} become easier, `
         + `${part(({ i, j }) => j > i)} harder. Choose a band or a bar to see its examples on the map. ${this.note}.`;
-      this.flow.setAttribute("role", "img");
+      this.flow.setAttribute("role", "group");
       this.flow.setAttribute("aria-label", this.flowText.textContent);
       if (first) this.flow.on("plotly_click", (event) => this.follow(event.points[0]));
     }

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from pathlib import Path
 
+import axe_playwright_python
 import pytest
 from playwright.sync_api import TimeoutError
-from reading import WIDTHS, Visit, toc_pages
+from reading import BOOK, WIDTHS, Visit, toc_pages
 
 pytestmark = pytest.mark.browser
+AXE = Path(axe_playwright_python.__file__).with_name("axe.min.js")
+CUT = """[...document.querySelectorAll('article table, article pre')].map(e => e.closest('figure') || e.parentElement)
+  .filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.textContent.trim().slice(0, 60))"""
 
 
 @pytest.mark.parametrize("name", toc_pages())
@@ -28,7 +33,28 @@ def test_page_loads_whole_and_fits(visit: Visit, name: str, width: int) -> None:
         page.wait_for_function(f"{excess} <= 0", timeout=2000)
     wide = page.evaluate(excess)
     assert wide <= 0, f"{name} scrolls sideways by {wide} pixels at {width}"
+    if width == WIDTHS[0]:
+        assert page.evaluate(CUT) == [], "tables and code are read without scrolling sideways"
     assert visit.trouble == []
+
+
+@pytest.mark.parametrize("base", ["file"], indirect=True)
+@pytest.mark.parametrize("name", toc_pages())
+def test_page_violates_no_rule_of_wcag_2_a_and_aa(visit: Visit, name: str) -> None:
+    """Checked by axe-core; on a dark screen only colours differ."""
+    page = visit.open(f"{name}.html")
+    for scheme, only in (("light", ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]), ("dark", ["color-contrast"])):
+        page.emulate_media(color_scheme=scheme)
+        page.reload(wait_until="load")
+        page.add_script_tag(path=AXE)
+        found = page.evaluate("only => axe.run({runOnly: only, resultTypes: ['violations']})", only)
+        assert {v["id"]: [node["html"][:200] for node in v["nodes"][:3]] for v in found["violations"]} == {}, scheme
+
+
+def test_the_site_is_small() -> None:
+    sizes = {path: path.stat().st_size for path in BOOK.rglob("*") if path.is_file()}
+    assert sum(sizes.values()) < 20e6
+    assert max(size for path, size in sizes.items() if path.suffix == ".html") < 1e6
 
 
 def test_front_door_leads_to_the_first_page(visit: Visit) -> None:

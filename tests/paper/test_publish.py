@@ -10,6 +10,7 @@ import pytest
 
 from paper import build as publish
 from paper import execute
+from paper.page import page_of
 from soi_lib.errors import SoiError
 
 
@@ -78,6 +79,25 @@ def test_only_what_changed_is_executed_staged_and_rendered(book):
     page = publish.render(book, quiet=True)
     assert page.exists()
     assert "Two, once more" in (book / "_build/html/notebooks/two.html").read_text(encoding="utf-8")
+
+
+def test_a_page_shows_code_beside_figures_only_and_has_its_pictures_as_files():
+    def cell(markup: str, *tags: str) -> nbformat.NotebookNode:
+        out = nbformat.v4.new_output("display_data", {"text/html": markup})
+        return nbformat.v4.new_code_cell("1", metadata={"tags": list(tags)}, outputs=[out])
+
+    figure = '<figure class="soi-figure"><img src="data:image/png;base64,aGVsbG8="></figure>'
+    cells = [cell(figure, "hide-input"), cell("<p>words</p>", "hide-input"), cell("<p>a step</p>")]
+    given = nbformat.v4.new_notebook(
+        cells=[*cells, cell("", "injected-parameters"), nbformat.v4.new_markdown_cell("a")]
+    )
+    text, files = page_of(json.dumps(given))
+    page = json.loads(text)
+    tags = [c["metadata"].get("tags") for c in page["cells"]]
+    assert tags == [["hide-input"], ["remove-input"], [], ["injected-parameters", "remove-cell"], None]
+    ((name, body),) = files.items()
+    assert body == b"hello"
+    assert f'<img src="../{name}">' in page["cells"][0]["outputs"][0]["data"]["text/html"]
 
 
 def test_notebooks_that_start_together_share_no_port(book):
