@@ -27,7 +27,7 @@ def toc_pages() -> list[str]:
     return [toc["root"], *(chapter["file"] for part in toc["parts"] for chapter in part["chapters"])]
 
 
-PAGES = toc_pages()
+PAGES = [page for page in toc_pages() if not page.startswith("reproduced/")]  # `make book` makes those
 
 
 def notebook_hashes() -> dict[str, str]:
