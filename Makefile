@@ -54,6 +54,10 @@ pdf: book ## Print the whole book to _build/book.pdf (needs Chromium)
 	@echo "== pdf: the whole book in one file (about two minutes)"
 	@$(BIN)/python -m paper pdf
 
+.PHONY: crate
+crate: book ## Describe recorded runs, results and book for programs: _build/ro-crate-metadata.json
+	@$(BIN)/python -m paper crate
+
 .PHONY: test
 test: fetch ## Run every test that needs no browser
 	@echo "== test: every test but the browser's (about 15 minutes on 2 cores)"

@@ -209,6 +209,14 @@ def pdf(quiet: QuietOption = False) -> None:
 
 
 @app.command()
+def crate() -> None:
+    """Describe the recorded runs, the results and the book as an RO-Crate, in _build/ro-crate-metadata.json."""
+    from paper.crate import write_crate
+
+    typer.echo(write_crate(Path.cwd()))
+
+
+@app.command()
 def notebooks(quiet: QuietOption = False) -> None:
     """Execute the project's notebooks in place on recorded runs, as they are committed."""
     from paper.build import refresh_notebooks
