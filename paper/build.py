@@ -21,6 +21,7 @@ import yaml
 from tqdm.auto import tqdm
 
 from paper import reproduced
+from paper.claims import verdicts
 from paper.execute import execute, library_hash, run_notebook
 from paper.looking import look_files, write_look
 from soi_lib.errors import SoiError
@@ -31,8 +32,10 @@ if TYPE_CHECKING:
     from soi_lib.runs.config import Profile
 
 STAGE = Path("_build/stage")
-RECORDED = Path("data/recorded/protocol1")
+RECORDED = Path("data/recorded/standard")
 """The runs that the main pages show."""
+EXPLORED = Path("data/recorded/protocol1")
+"""The runs that the page of single examples shows."""
 QUICK = Path("data/recorded/quick")
 """Five seeds of the profile quick, which this machine's runs are held against."""
 REPRODUCED = Path("notebooks/reproduced.ipynb")
@@ -185,19 +188,19 @@ def make_book(
     from soi_lib.runs.config import load_profile
     from soi_lib.runs.machine import commit
     from soi_lib.runs.scheduler import reproduce
-    from soi_lib.runs.store import RunStore, open_run
+    from soi_lib.runs.store import RunStore
     from soi_lib.training.device import cards, default_jobs, resolve_device
 
     _checkout(root)
     cards(resolve_device(device))  # a GPU that is not there is told before anything is read
-    recorded.verify_recorded(root / RECORDED)
-    shown = recorded.recorded_profile(root / RECORDED)
-    kept = [open_run(p.parent) for p in sorted((root / RECORDED).glob("*/manifest.json"))]
+    evidence = verdicts.open_evidence(root / RECORDED)
+    shown, kept = recorded.recorded_profile(root / RECORDED), recorded.recorded_runs(root / RECORDED)
     sizes, done = shown, []
     if profile != "recorded":
         sizes = load_profile(profile)
         done = reproduce(sizes, RunStore(root / runs), device=device, precision=precision, jobs=jobs, quiet=quiet)
     _write_changed(root / "_build" / "results.json", recorded.summary(sizes, done or kept, commit()))
+    write_json(root / "_build" / "claims.json", verdicts.claims_json(verdicts.verdicts(evidence), evidence))
     found = reproduced.reproduction(sizes.name, done, root / QUICK)
     write_json(root / "_build" / "reproduced.json", reproduced.as_json(found))
     executed = _execute_own(
@@ -209,7 +212,7 @@ def make_book(
         quiet=quiet,
         environment={"SOI_DEVICE": resolve_device(device)} | ({"SOI_PRECISION": precision} if precision else {}),
     )
-    write_look(root, shown, kept, quiet=quiet)
+    write_look(root, recorded.recorded_profile(root / EXPLORED), recorded.recorded_runs(root / EXPLORED), quiet=quiet)
     stage(root, executed)
     index, rendered = root / "_build" / "html" / "index.html", root / "_build" / "rendered.sha256"
     stamp = _stage_hash(root / STAGE) + library_hash()

@@ -247,7 +247,7 @@ def settings(results: Results) -> dict[Setting, str]:
     return {setting: name for setting, name in named.items() if setting in results.settings}
 
 
-def interval(row: Mapping[str, Any] | pd.Series, *, sign: bool = False) -> str:
+def interval(row: Mapping[Any, Any] | pd.Series, *, sign: bool = False) -> str:
     """Value and interval for a cell of a table: `.87 [.85, .89]`."""
     shape = "+.3f" if sign else ".2f"
     return f"{row['value']:{shape}} [{row['low']:{shape}}, {row['high']:{shape}}]"

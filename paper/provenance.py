@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from paper.recorded import Results
+from paper.recorded import Results, verify_recorded
 
 
 def run_table(found: Mapping[str, Results]) -> pd.DataFrame:
@@ -26,33 +28,27 @@ def run_table(found: Mapping[str, Results]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def stage_table(found: Mapping[str, Results]) -> pd.DataFrame:
-    """A row per comparison, commit and device of its stages: how many, how many were trained, and the minutes.
+def folder_table(recorded: str | Path) -> pd.DataFrame:
+    """A row per recorded folder and comparison: runs, seeds, first and last start (UTC), hours, commits, device.
 
-    A stage that is the same training as another one, or whose subset was too small, was not trained.
+    Every file is checked against the checksums of its folder first. Raises StoreError that names a damaged one.
     """
-    rows = [
-        {"comparison": name, **_origin(stage.about), **_trained(stage.about)}
-        for name, results in found.items()
-        for stage in results.stages
-    ]
-    if not rows:
-        return pd.DataFrame(columns=["comparison", "stages", "trained", "minutes"])
-    keys = ["comparison", "commit", "device", "precision", "threads"]
-    table = pd.DataFrame(rows).groupby(keys, sort=False, dropna=False)
-    out = table.agg(stages=("trained", "size"), trained=("trained", "sum"), minutes=("minutes", "sum")).reset_index()
-    return out.round(1)
-
-
-def told(runs: pd.DataFrame, stages: pd.DataFrame, checked: int) -> str:
-    """How long all of `run_table` and `stage_table` took, and how many files `results.verify_recorded` checked."""
-    hours = float(runs["minutes"].sum() + stages["minutes"].sum()) / 60
-    commits = sorted(set(runs["commit"]) | set(stages.get("commit", ())))
-    return (
-        f"{checked} recorded files were checked against their sha256 before this page was made. {len(runs)} runs and "
-        f"{int(stages['stages'].sum())} stages took {hours:.1f} hours in all, counted one by one (several ran side by "
-        f"side), at {len(commits)} commit{'s' if len(commits) > 1 else ''} of this project."
-    )
+    rows = []
+    for folder in sorted(path.parent for path in Path(recorded).glob("*/checksums.txt")):
+        checked = verify_recorded(folder)
+        about = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*/manifest.json"))]
+        for name in dict.fromkeys(one["identity"]["comparison"] for one in about):
+            some = [one for one in about if one["identity"]["comparison"] == name]
+            origins = [_origin(one) for one in some]
+            started = sorted(one["started"] for one in origins)
+            rows.append(
+                {"folder": folder.name, "comparison": name, "runs": len(some)}
+                | {"seeds": len({one["identity"]["seed"] for one in some}), "first": started[0], "last": started[-1]}
+                | {"hours": round(sum(one["seconds"]["total"] for one in some) / 3600, 1)}
+                | {k: ", ".join(sorted({str(o[k]) for o in origins})) for k in ("commit", "device", "precision")}
+                | {"files checked": checked}
+            )
+    return pd.DataFrame(rows)
 
 
 def _origin(about: Mapping[str, Any]) -> dict[str, Any]:
@@ -65,8 +61,3 @@ def _origin(about: Mapping[str, Any]) -> dict[str, Any]:
         "precision": about.get("precision", "–"),
         "threads": machine.get("threads", 0),
     }
-
-
-def _trained(about: Mapping[str, Any]) -> dict[str, Any]:
-    trained = about["stage"]["tested"] and "same_as" not in about["stage"]
-    return {"trained": bool(trained), "minutes": about["seconds"]["total"] / 60 if trained else 0.0}

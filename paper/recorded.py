@@ -57,7 +57,7 @@ def open_results(
     if is_recorded(folder):
         verify_recorded(folder)
         sizes = recorded_profile(folder)
-        found = [open_run(path.parent) for path in sorted(folder.glob("*/manifest.json"))]
+        found = recorded_runs(folder)
         further = unpack_stages(folder) if stages else []
     elif not folder.is_dir() and runs and folder.parent.name == "recorded":
         raise StoreError(
@@ -96,6 +96,11 @@ def recorded_profile(folder: Path) -> Profile:
     if "ood" in profile.data.model_fields_set:
         return profile
     return profile.model_copy(update={"data": profile.data.model_copy(update={"ood": profile.data.evaluate})})
+
+
+def recorded_runs(folder: Path) -> list[StoredRun]:
+    """The runs of a recorded folder, by key."""
+    return [open_run(path.parent) for path in sorted(folder.glob("*/manifest.json"))]
 
 
 def finished(

@@ -17,12 +17,12 @@ import pandas as pd
 
 from paper.comparison import SCORES, SETS
 from paper.comparison import settings as settings_of
-from paper.recorded import Results, finished, recorded_profile, verify_recorded
+from paper.recorded import Results, finished, recorded_profile, recorded_runs, verify_recorded
 from soi_lib.analysis.soi import SOI, categorize
 from soi_lib.analysis.statistics import contributions
 from soi_lib.errors import SoiError
 from soi_lib.runs.config import load_profile
-from soi_lib.runs.store import RunStore, StoredRun, open_run
+from soi_lib.runs.store import RunStore, StoredRun
 
 LEVEL = 0.95
 LEAST_INSIDE = 0.90
@@ -73,7 +73,7 @@ def reproduction(profile: str, runs: Sequence[StoredRun], recorded: str | Path) 
     try:
         verify_recorded(recorded)
         sizes = recorded_profile(recorded)
-        known = [open_run(path.parent) for path in sorted(recorded.glob("*/manifest.json"))]
+        known = recorded_runs(recorded)
     except SoiError as error:
         return Reproduction(empty, problem=str(error))
     if profile != sizes.name:

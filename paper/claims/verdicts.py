@@ -6,18 +6,25 @@ not recorded the claim is not tested.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 
 from paper.claims import judge
 from paper.claims.judge import ALL, EQUAL, SINGLE, Array, Evaluation, Finding, Stage
+from paper.recorded import open_results, verify_recorded
 from soi_lib.analysis.soi import categorize
 from soi_lib.runs.config import Setting
 from soi_lib.runs.results import Results
+
+UNTESTED = Finding("not tested", pd.DataFrame())
+"""The finding where evidence is missing."""
 
 Mode = Literal["eval", "train"]
 
@@ -42,6 +49,8 @@ class Claim:
     id: str
     title: str
     text: str
+    needs: tuple[str, ...]
+    """The comparisons that must have been recorded; without one of them the claim is not tested."""
     judge: Callable[[Evidence], Finding]
 
 
@@ -55,17 +64,15 @@ def _six_behaviours(evidence: Evidence) -> Finding:
 
 
 def _sources(evidence: Evidence) -> Finding:
-    return judge.consistent_gain(alone_and_together(evidence.comparisons.get("source"), "ood"))
+    return judge.consistent_gain(alone_and_together(evidence.comparisons["source"], "ood"))
 
 
 def _languages(evidence: Evidence) -> Finding:
-    return judge.consistent_gain(alone_and_together(evidence.comparisons.get("lingual"), "test"))
+    return judge.consistent_gain(alone_and_together(evidence.comparisons["lingual"], "test"))
 
 
 def _tasks(evidence: Evidence) -> Finding:
-    results = evidence.comparisons.get("task")
-    if results is None:
-        return judge.several_tasks({}, {})
+    results = evidence.comparisons["task"]
     found = {
         (task, split): evaluation(
             results,
@@ -101,36 +108,42 @@ CLAIMS = (
         "C1",
         "Six learning behaviours",
         "Training examples learn in six ways: never, from the start, early, late, or with one or several losses.",
+        ("task", "source", "lingual"),
         _six_behaviours,
     ),
     Claim(
         "C2",
         "Several sources",
         "Training on several sources together improves results out of distribution for every source.",
+        ("source",),
         _sources,
     ),
     Claim(
         "C3",
         "Several tasks",
         "Training on several tasks together gives mixed results, and similar tasks gain more.",
+        ("task",),
         _tasks,
     ),
     Claim(
         "C4",
         "Moves between categories",
         "Examples move between the categories when one dataset becomes several.",
+        ("task", "source", "lingual"),
         _moves,
     ),
     Claim(
         "C5",
         "A second stage",
         "Continuing on the examples that were forgotten or never learned improves results further.",
+        (),
         _second_stage,
     ),
     Claim(
         "L",
         "Several languages",
         "Our own question: does training on several languages together help on held-out templates?",
+        ("lingual",),
         _languages,
     ),
 )
@@ -138,7 +151,32 @@ CLAIMS = (
 
 def verdicts(evidence: Evidence) -> dict[str, Finding]:
     """The finding of every claim, by its id."""
-    return {claim.id: claim.judge(evidence) for claim in CLAIMS}
+    return {
+        claim.id: claim.judge(evidence) if set(claim.needs) <= set(evidence.comparisons) else UNTESTED
+        for claim in CLAIMS
+    }
+
+
+def open_evidence(folder: str | Path) -> Evidence:
+    """What a folder of recorded runs holds; a comparison that was not recorded is left out. Raises StoreError."""
+    verify_recorded(folder)
+    names = dict.fromkeys(
+        json.loads(p.read_text())["identity"]["comparison"] for p in Path(folder).glob("*/manifest.json")
+    )
+    return Evidence({name: open_results(name, runs=folder) for name in sorted(names)})
+
+
+def cases(finding: Finding) -> pd.DataFrame:
+    """The cases of a finding as `interval_plot` takes them: by the deciding score where several stand beside it."""
+    table = finding.table
+    if "score" in table:
+        deciding = table.groupby("dataset", sort=False)["score"].transform("first")
+        table = table[table["score"] == deciding]
+        return table.assign(case=table["dataset"], measure=table["contrast"])
+    names = [
+        name for name in ("dataset", "task", "setting", "category", "from", "to", "subset", "set") if name in table
+    ]
+    return table.assign(case=table[names].astype(str).agg(", ".join, axis=1), measure="effect")
 
 
 def codes(results: Results, dataset: str, setting: Sequence[str], mode: Mode | None = "eval") -> Array:
@@ -167,10 +205,8 @@ def evaluation(results: Results, dataset: str, split: str, settings: Mapping[str
     )
 
 
-def alone_and_together(results: Results | None, split: str) -> dict[str, Evaluation]:
+def alone_and_together(results: Results, split: str) -> dict[str, Evaluation]:
     """Every dataset that has such a set: alone, all together, and all together at equal budget where that was run."""
-    if results is None:
-        return {}
     every = results.members
     shared = {ALL: Setting(every)} | ({EQUAL: s} if (s := Setting(every, "equal")) in results.settings else {})
     return {
@@ -178,6 +214,22 @@ def alone_and_together(results: Results | None, split: str) -> dict[str, Evaluat
         for dataset in every
         if split in results.splits(dataset)
     }
+
+
+def overview(findings: Mapping[str, Finding]) -> pd.DataFrame:
+    """A row a claim: the claim, its verdict, and the number of seeds."""
+    return pd.DataFrame(
+        {"claim": f"{c.id}. {c.text}", "verdict": findings[c.id].verdict, "seeds": findings[c.id].seeds or ""}
+        for c in CLAIMS
+    )
+
+
+def summary(claim: Claim, finding: Finding, evidence: Evidence) -> str:
+    """A claim, its verdict and those of its parts, as Markdown."""
+    parts = "".join(f"\n- {name}: {verdict}" for name, verdict in finding.parts.items())
+    missing = [name for name in claim.needs or ("second stages",) if name not in evidence.comparisons]
+    why = f" Not recorded yet: {', '.join(missing)}." if finding.table.empty else ""
+    return f"*{claim.text}*\n\n**Verdict: {finding.verdict}.**{why}\n{parts}"
 
 
 def claims_json(findings: Mapping[str, Finding], evidence: Evidence) -> list[dict[str, Any]]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from itertools import combinations
 
 import numpy as np
 import pytest
 
-from paper.claims import judge, rules
+from paper import ROOT, first_page
+from paper.claims import judge, rules, verdicts
 from paper.claims.judge import ALL, EQUAL, MORE, RANDOM, RUN, SINGLE, SUBSET, Evaluation, Stage
 from paper.claims.power import Examples
 from soi_lib.analysis.statistics import mean_effect
@@ -243,3 +245,16 @@ def test_no_verdict_depends_on_order_or_on_a_random_seed() -> None:
         rows, order = rng.permutation(5), rng.permutation(400)
         again = judge.moves({"a": (moved[0][rows][:, order], moved[1][rows][:, order])}).table
         np.testing.assert_allclose(again["low"].to_numpy(dtype=float), move["low"].to_numpy(dtype=float), atol=1e-6)
+
+
+def test_the_recorded_evidence_bears_the_first_page_and_claims_without_runs_are_not_tested():
+    evidence = verdicts.open_evidence(ROOT / "data" / "recorded" / "standard")
+    first_page.check(evidence)
+    found = verdicts.verdicts(evidence)
+    assert found["L"].verdict == "supported"
+    assert found["L"].seeds == 5
+    lacking = {c.id for c in verdicts.CLAIMS if not set(c.needs) <= set(evidence.comparisons)}
+    assert {found[name].verdict for name in lacking} <= {"not tested"}
+    listed = verdicts.claims_json(found, evidence)
+    assert [one["id"] for one in listed] == [c.id for c in verdicts.CLAIMS]
+    assert json.loads(json.dumps(listed, allow_nan=False)) == listed

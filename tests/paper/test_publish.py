@@ -143,6 +143,6 @@ def test_a_page_that_was_not_made_here_is_not_in_the_contents(book):
 
 
 def test_a_book_without_its_recorded_runs_is_refused(book):
-    with pytest.raises(SoiError, match=r"data/recorded/protocol1: there are no recorded runs here"):
+    with pytest.raises(SoiError, match=r"data/recorded/standard: there are no recorded runs here"):
         publish.make_book(book, "quick", book / "runs", jobs=1, quiet=True)
     assert not (book / "runs").exists()  # before anything is trained
