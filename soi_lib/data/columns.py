@@ -11,6 +11,7 @@ import ast
 import json
 import numbers
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -24,16 +25,28 @@ from soi_lib.errors import CorpusError, nearest, raise_all
 
 PAIRS = (
     ("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2"), ("text", "text_pair"),
-    ("sentence_a", "sentence_b"), ("text_a", "text_b"), ("text1", "text2"), ("q1", "q2"),
+    ("sentence_a", "sentence_b"), ("text_a", "text_b"), ("text1", "text2"), ("q1", "q2"), ("question", "sentence"),
+    ("question", "passage"),
 )  # fmt: skip
-TEXTS = ("text", "utt", "sentence", "utterance", "content", "review", "comment", "message", "tweet", "body", "v2")
+TEXTS = (
+    "text", "utt", "sentence", "utterance", "content", "review", "comment", "message", "tweet", "body", "v2",
+    "review_text", "headline", "question", "query", "document", "description", "title",
+)  # fmt: skip
 LABELS = (
     "label", "gold_label", "intent", "sentiment", "airline_sentiment", "labels", "gold", "class", "category", "v1",
 )  # fmt: skip
+OTHER_LABELS = (
+    "entailment_judgment", "is_duplicate", "target", "emotion", "polarity", "stance", "class index",
+)  # fmt: skip
+"""Taken where no column is called one of LABELS or ends with "label"."""
 IDS = ("id", "idx", "guid", "pair_id", "pairid")
-NO_LABEL = ("-", "-1", "?", "n/a", "nan", "null")
+NO_LABEL = (
+    "-", "--", "-1", "?", "n/a", "#n/a", "na", "<na>", "nan", "null", "none", "unlabeled", "unlabelled",
+)  # fmt: skip
 """How files say "no label"; a split in which every row has one of them has hidden labels."""
 _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
+_SCORE = re.compile(r"[+-]?\d+([.,]\d+)?")
+_INVISIBLE = "\u200b\u200e\u200f\u2060\ufeff"  # characters that a label may have at its ends unseen
 OPTIONS = {"text": "--text", "text_pair": "--text-pair", "label": "--label", "id": "--id", "group": "--group"}
 
 
@@ -65,6 +78,7 @@ def choose_columns(table: Table, spec: DatasetSpec) -> tuple[Columns, list[str]]
     found = dict(zip(("text", "text_pair"), texts, strict=False)) | named
     free = [name for name in free if name not in found.values()]
     label = _first(free, LABELS) or next((name for name in free if name.lower().endswith("label")), None)
+    label = label or _first(free, OTHER_LABELS)
     found = ({"label": label} if label else {}) | found
     raise_all(_missing(table, part, free) for part in ("text", "label") if part not in found)
     raise_all(
@@ -92,7 +106,10 @@ def choose_columns(table: Table, spec: DatasetSpec) -> tuple[Columns, list[str]]
     else:
         how = "as given" if columns.id is not None else "guessed; give --id to choose"
         decisions.append(f'id column: "{name}" ({how})')
-    return replace(columns, id=None if problem is not None else name), decisions
+    columns = replace(columns, id=None if problem is not None else name)
+    if unused := [name for name in have if name not in asdict(columns).values()]:
+        decisions.append(f"columns that are not used: {some(unused)}")
+    return columns, decisions
 
 
 def text_columns(have: Sequence[str]) -> list[str]:
@@ -111,7 +128,9 @@ def _first(have: Sequence[str], names: Sequence[str]) -> str | None:
 def _missing(table: Table, part: str, free: Sequence[str]) -> CorpusError:
     """No column has a usual name; the hint names the column with the longest texts, or with the fewest labels."""
     hint = "give --separator if the file has several columns"
-    if columns := {name: table.frame.loc[:, [name]].iloc[:, 0].astype(str) for name in free}:
+    if len(table.frame.columns) > 1 and (
+        columns := {name: table.frame.loc[:, [name]].iloc[:, 0].astype(str) for name in free}
+    ):
         length = {name: values.str.len().mean() * (1 if part == "text" else -1) for name, values in columns.items()}
         best = max(columns, key=lambda name: (0 if part == "text" else -columns[name].nunique(), length[name]))
         hint = f"name it, such as {OPTIONS[part]} {json.dumps(best, ensure_ascii=False)}"
@@ -168,8 +187,16 @@ def label_lists(values: Iterable[Any]) -> list[list[Any]]:
         if isinstance(value, str) and value.startswith("[") and value.endswith("]"):
             with suppress(ValueError, SyntaxError, MemoryError, RecursionError):  # not a list after all
                 value = ast.literal_eval(value)
-        out.append(list(value) if hasattr(value, "__len__") and not isinstance(value, str | bytes) else [value])
+        value = value.tolist() if hasattr(value, "tolist") else value
+        out.append(list(value) if isinstance(value, list | tuple | set) else [value])
     return out
+
+
+def are_nested(values: Iterable[Any], *, lists: bool) -> bool:
+    """Whether every value that there is is an object, or a list unless `lists` may occur."""
+    there = [v.tolist() if hasattr(v, "tolist") else v for v in values]
+    there = [v for v in there if v is not None and v == v]
+    return bool(there) and all(isinstance(v, dict) or (not lists and isinstance(v, list)) for v in there)
 
 
 def label_texts(lists: Iterable[Sequence[Any]], names: Sequence[str] = ()) -> list[str | None]:
@@ -180,7 +207,7 @@ def label_texts(lists: Iterable[Sequence[Any]], names: Sequence[str] = ()) -> li
     out: list[str | None] = []
     for labels in lists:
         value = text_of(labels[0]) if labels else None
-        text = None if value is None else str(value).strip() or None
+        text = None if value is None else str(value).strip().strip(_INVISIBLE).strip() or None
         if names and text is not None and re.fullmatch(r"-?\d+", text):
             text = names[int(text)] if 0 <= int(text) < len(names) else None
         out.append(text)
@@ -215,16 +242,16 @@ def cautions(counts: Mapping[str, int], written: Mapping[str, str]) -> list[str]
             option = f'--label-names "{same[-1]}=NAME" separates one of them'
             found.append(f'the labels {_quoted(same)} are equal numbers and one class, "{name}"; {option}')
     for name in counts:
-        cases[" ".join(name.casefold().split())].append(name)
+        cases[" ".join(unicodedata.normalize("NFKC", name).casefold().split())].append(name)
     for same in [same for same in cases.values() if len(same) > 1]:
         first = max(same, key=lambda name: counts[name])
         options = " ".join(f'--label-names "{name}={first}"' for name in same if name != first)
-        found.append(f"the labels {_quoted(same)} differ in case only; {options} makes them one")
+        found.append(f"the labels {_quoted(same)} differ in case or spelling only; {options} makes them one")
     for name in [n for n in counts if n.casefold() in NO_LABEL and not set(counts) <= {"-1", "1"}]:
         out = f'--label-names "{name}=" --drop empty leaves these rows out'
         found.append(f'the label "{name}" of {counts[name]} rows often means "no label"; {out}')
-    scores = [name for name in counts if _NUMBER.fullmatch(name) and Decimal(name) % 1]
-    if len(scores) * 2 > len(counts):
+    scores = [name for name in counts if _SCORE.fullmatch(name) and Decimal(name.replace(",", ".")) % 1]
+    if scores and sum(_SCORE.fullmatch(name) is not None for name in counts) * 2 > len(counts):
         options = f'give another --label, or names: --label-names "{scores[0]}=low"'
         found.append(f"labels such as {_quoted(scores[:3])} look like scores, each a class of its own; {options}")
     if single := [name for name, n in counts.items() if n == 1]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from soi_lib.data.columns import (
     NO_LABEL,
+    are_nested,
     cautions,
     choose_columns,
     equal_numbers,
@@ -151,6 +152,12 @@ class _Loading:
             elif name is not None and (part != "label" or self.is_given(split)):
                 what, found = f"the {split} rows lack a column of the training rows", some(list(frame.columns))
                 self.refuse(split, what, found=found, expected=repr(name), hint="rename it there")
+        for part, cells in values.items():
+            if are_nested(cells, lists=part == "label"):  # several labels are judged below
+                what, found = f"column {getattr(columns, part)!r} does not hold plain values", str(cells[0])[:60]
+                hint = "save one text or label a row, or choose another column"
+                self.refuse(split, what, found=f"{found} in {table.row(0)}", hint=hint)
+                raise_all(self.problems)
         parts |= {part: [text_of(value) for value in values[part]] for part in ("text", "text_pair") if part in values}
         if "group" in values:
             parts["group"] = [str(text_of(value)) for value in values["group"]]

@@ -247,7 +247,7 @@ def _moved(
 def _copied_text(table: Table, keep: npt.NDArray[np.int64]) -> str:
     """The characters of the rows `keep` of a text file, and of its header if it has one."""
     if not table.spans:
-        rows = json.loads("".join(table.lines).removeprefix("\ufeff"))
+        rows = _objects(table)
         return json.dumps([rows[i] for i in keep], ensure_ascii=False, indent=1) + "\n"
     head = "".join(table.lines[: table.spans[0][0]]) or table.lines[0][: table.lines[0].startswith("\ufeff")]
     parts = ["".join(table.lines[slice(*table.spans[row])]).removeprefix("\ufeff") for row in keep]
@@ -257,10 +257,15 @@ def _copied_text(table: Table, keep: npt.NDArray[np.int64]) -> str:
     return head + "".join(part if part.endswith(("\n", "\r")) else part + end for part in parts)
 
 
+def _objects(table: Table) -> list[dict[str, Any]]:
+    """The rows of a JSON file; a part that a row lacks is NaN in the frame."""
+    return [{str(k): v for k, v in row.items() if v == v} for row in table.frame.to_dict("records")]
+
+
 def _changed_text(table: Table, column: str, source: Mapping[int, int]) -> str:
     """The characters of a text file, with the values of other rows in one column of some rows."""
     if not table.spans:
-        rows = json.loads("".join(table.lines).removeprefix("\ufeff"))
+        rows = _objects(table)
         was = [row[column] for row in rows]
         for row, other in source.items():
             rows[row][column] = was[other]

@@ -12,9 +12,11 @@ import csv
 import gzip
 import io
 import json
+import re
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,7 +43,8 @@ class Table:
 
     frame: values of any type; where: for messages; names: the label names that the file itself gives to numbers, by
     column; notes: what was recognised. For text files, lines: all lines; spans: the lines of each row (first, end);
-    encoding: how the file is encoded; for separated text, separator, and whether quotes are more than characters.
+    encoding: how the file is encoded; for separated text, separator, whether quotes are more than characters, and
+    places: where each column is in a row.
     """
 
     frame: pd.DataFrame
@@ -53,6 +56,7 @@ class Table:
     encoding: str = "utf-8"
     separator: str = ""
     quotes: bool = True
+    places: Mapping[str, int] = field(default_factory=dict)
 
     def row(self, number: int) -> str:
         """The row at a position from 0 as a message names it: `row 3`, in a text file with its first line."""
@@ -61,11 +65,9 @@ class Table:
     def with_value(self, number: int, column: str, value: str) -> str:
         """The characters of a row of separated text, with another value in one column."""
         first, end = self.spans[number]
-        header = _cut(self.lines[: self.spans[0][0]] or [""], self.separator, quotes=self.quotes).fields
-        names = [name.strip() or f"column {i + 1}" for i, name in enumerate(header[0])] if header else []
         record = _cut(self.lines[first:end], self.separator, quotes=self.quotes)
         fields, last = record.fields[0], self.lines[end - 1]
-        fields[names.index(column) if names else int(column) - 1] = value
+        fields[self.places[column]] = value
         line_end = last[len(last.rstrip("\r\n")) :]
         if record.unpaired or not self.quotes:
             return self.separator.join(fields) + line_end
@@ -120,18 +122,20 @@ def _text(path: Path, encoding: str | None) -> tuple[str, str]:
     data = path.read_bytes()
     data = gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data
     marked = next((name for mark, name in _BYTE_ORDER_MARKS.items() if data.startswith(mark)), "utf-8")
+    if b"\0" in data and encoding is None and marked == "utf-8":
+        likely = "utf-16-le" if data[1::2].count(0) > data[::2].count(0) else "utf-16-be"
+        raise CorpusError("the file is not UTF-8", where=path, found="zero bytes", hint=f"try --encoding {likely}")
     try:
         text = data.decode(encoding or marked)
     except LookupError:
         raise CorpusError("unknown encoding", where="--encoding", found=repr(encoding), hint="utf-8, cp1252") from None
     except UnicodeDecodeError as error:
         where = f"{path} line {data[: error.start].count(10) + 1}"
-        hint = "name the encoding: --encoding cp1252 for a file from Windows in a language of Western Europe"
+        hint = (
+            "name the encoding, such as --encoding cp1252 (Windows, Western Europe), cp1251 (Cyrillic), cp1256 (Arabic)"
+        )
         what, found = f"the file is not {error.encoding.upper()}", f"byte 0x{data[error.start]:02x}"
         raise CorpusError(what, where=where, found=found, hint=hint) from None
-    if "\0" in text and encoding is None:
-        likely = "utf-16-le" if data[1::2].count(0) > data[::2].count(0) else "utf-16-be"
-        raise CorpusError("the file is not UTF-8", where=path, found="zero bytes", hint=f"try --encoding {likely}")
     return text, encoding or marked
 
 
@@ -152,7 +156,8 @@ def _cut(lines: Sequence[str], separator: str, *, quotes: bool = True) -> _Recor
     """Lines as records. Where a quote does not pair, its line is one record and quotes are characters; without `quotes`
     every line is."""
     out, at = _Records(), 0
-    spaced = separator in lines[0] and lines[0].count(separator) == lines[0].count(f"{separator} ")
+    head = next((line for line in lines if line.strip()), "")
+    spaced = separator in head and head.count(separator) == head.count(f"{separator} ")
     form: dict[str, Any] = {"delimiter": separator, "skipinitialspace": spaced}
     while at < len(lines):
         begin = at
@@ -169,6 +174,10 @@ def _cut(lines: Sequence[str], separator: str, *, quotes: bool = True) -> _Recor
             out.fields += csv.reader([lines[at]], quoting=csv.QUOTE_NONE, **form)
             out.lines.append((at, at + 1))
             at += 1
+    for fields in out.fields:
+        width = len(out.fields[0])
+        if not "".join(fields[width:]).strip():  # a separator too many at the end
+            del fields[width:]
     return out
 
 
@@ -177,10 +186,13 @@ def _separated(path: Path, lines: list[str], encoding: str, separator: str | Non
 
     csv.field_size_limit(1 << 30)
     notes = [] if encoding == "utf-8" else [f"encoding: {encoding}"]
+    if named := re.fullmatch(r"\ufeff?sep=(.)\s*", lines[0]):  # the line with which spreadsheets name the separator
+        separator = separator or named[1]
+    rows = ["", *lines[1:]] if named else lines
     chosen = separator or default
-    records = _cut(lines, chosen)
+    records = _cut(rows, chosen)
     if separator is None and not records.fit():
-        others = {s: cut for s in _SEPARATORS if s != default and (cut := _cut(lines, s)).fit()}
+        others = {s: cut for s in _SEPARATORS if s != default and (cut := _cut(rows, s)).fit()}
         if len(others) == 1:
             ((chosen, records),) = others.items()
             notes.append(f"separator: {_SEPARATORS[chosen]}, the only one that fits every line")
@@ -189,19 +201,21 @@ def _separated(path: Path, lines: list[str], encoding: str, separator: str | Non
     quotes = True
     if records.unpaired:
         notes.append(f"quotes that do not pair are characters (line {some([i + 1 for i in records.unpaired])})")
-        plain = _cut(lines, chosen, quotes=False)
+        plain = _cut(rows, chosen, quotes=False)
         quotes = not plain.fit()
         records = records if quotes else plain
-    raise_all(_faults(path, lines, records, chosen))
-    width, rows = len(records.fields[0]), records.fields[int(header) :]
+    width = len(records.fields[0])
+    raise_all(_faults(path, rows, records, chosen))
+    values = records.fields[int(header) :]
     names = [name.strip() for name in records.fields[0]] if header else [str(i + 1) for i in range(width)]
-    used = [i for i, name in enumerate(names) if name or any(row[i].strip() for row in rows)]
+    used = [i for i, name in enumerate(names) if name or any(row[i].strip() for row in values)]
     if len(used) < width:
         notes.append(f"columns without a name and without values: {width - len(used)}, ignored")
     names = [name or f"column {i + 1}" for i, name in enumerate(names)]
-    frame = pd.DataFrame(rows, columns=names, dtype=object).iloc[:, used]
+    frame = pd.DataFrame(values, columns=names, dtype=object).iloc[:, used]
     spans = records.lines[int(header) :]
-    return Table(frame, str(path), {}, tuple(notes), lines, spans, encoding, chosen, quotes)
+    places = {names[i]: i for i in used}
+    return Table(frame, str(path), {}, tuple(notes), lines, spans, encoding, chosen, quotes, places)
 
 
 def _faults(path: Path, lines: Sequence[str], records: _Records, separator: str) -> Iterable[CorpusError]:
@@ -225,13 +239,13 @@ def _faults(path: Path, lines: Sequence[str], records: _Records, separator: str)
 
 
 def _json(path: Path, lines: list[str], encoding: str) -> Table:
-    """Rows of JSON lines, or of one array (then without spans)."""
+    """Rows of JSON lines, or (then without spans) of one value."""
     import pandas as pd
 
-    spans = [(i, i + 1) for i, line in enumerate(lines) if line.strip("\ufeff \t\r\n")]
-    if array := lines[spans[0][0]].lstrip("\ufeff \t").startswith("["):
-        spans = []
-    rows, bad = [], []
+    text = "".join(lines).removeprefix("\ufeff")
+    array = text.lstrip().startswith("[")
+    spans = [] if array else [(i, i + 1) for i, line in enumerate(lines) if line.strip("\ufeff \t\r\n")]
+    rows, bad, notes = [], [], []
     for first, end in spans or [(0, len(lines))]:
         try:
             value = json.loads("".join(lines[first:end]).removeprefix("\ufeff"))
@@ -241,11 +255,30 @@ def _json(path: Path, lines: list[str], encoding: str) -> Table:
         rows += found
         if not all(isinstance(row, dict) for row in found):
             bad.append(first + 1)
+    if bad or len(rows) == 1:
+        with suppress(ValueError, RecursionError):
+            if one := _rows_of_object(json.loads(text)):
+                (rows, note), bad, spans = one, [], []
+                notes.append(note)
     if bad:
         expected = 'one array [{"text": ..., "label": ...}, ...]' if array else "an object a line, or one array of them"
         where, what = f"{path} line {some(bad)}", "not every row is a JSON object"
         raise CorpusError(what, where=where, expected=expected, hint="correct these lines, or save the file again")
-    return Table(pd.DataFrame(rows, dtype=object), str(path), {}, (), lines, spans, encoding)
+    return Table(pd.DataFrame(rows, dtype=object), str(path), {}, tuple(notes), lines, spans, encoding)
+
+
+def _rows_of_object(value: Any) -> tuple[list[Any], str] | None:
+    """The rows of an object that holds an array of them, or a list or an object of values for each column."""
+    parts = value if isinstance(value, dict) else {}
+    arrays = [
+        k for k, part in parts.items() if isinstance(part, list) and part and {type(row) for row in part} == {dict}
+    ]
+    if len(arrays) == 1:
+        return parts[arrays[0]], f'the rows are those of "{arrays[0]}"'
+    columns = [list(part.values()) if isinstance(part, dict) else part for part in parts.values()]
+    if len(columns) < 2 or any(not isinstance(part, list) or len(part) != len(columns[0]) for part in columns):
+        return None
+    return [dict(zip(parts, row, strict=True)) for row in zip(*columns, strict=True)], "the file holds columns"
 
 
 def _parquet(path: Path) -> Table:

@@ -39,6 +39,15 @@ _WHOLE = r"0|-?[1-9]\d{0,17}"  # a whole number as Python writes it, within 64 b
 _TRUTH = {"1": True, "true": True, "1.0": True, "0": False, "false": False, "0.0": False}
 
 
+def _hint(row: Array, kind: Kind) -> str:
+    """What to do about the values (C,) of an example that are not what `kind` says."""
+    if kind == "logits" or not np.isfinite(row).all():
+        return "find out where the training gave values that are not numbers"
+    if row.min() >= 0 and abs(row.sum() - 1) <= 0.006 * len(row):  # what two digits leave
+        return "they look rounded: save all digits, or divide those of each example by their sum"
+    return 'say kind="logits" if they are scores'
+
+
 def from_arrays(
     values: npt.ArrayLike,
     gold: npt.ArrayLike,
@@ -84,7 +93,7 @@ def from_arrays(
                 where=where,
                 found=array[epoch, row].tolist(),
                 expected="numbers" if kind == "logits" else "numbers from 0 to 1 that sum to 1",
-                hint='say kind="logits" if they are scores' if kind == "probabilities" else None,
+                hint=_hint(block[row], kind),
             )
         chance = block if kind == "probabilities" else softmax(block, axis=1)
         p[epoch] = np.minimum(chance[np.arange(n), own], 1)

@@ -331,11 +331,11 @@ def _check_sizes(request: TrainRequest) -> None:
     if not 2 <= request.epochs <= 64:
         why = "dynamics need at least two epochs" if request.epochs < 2 else "a history holds at most 64 epochs"
         raise ProfileError(why, where="--epochs", found=request.epochs, expected="2 to 64", hint="10 is a good start")
-    if not request.seeds or len(set(request.seeds)) < len(request.seeds) or min(request.seeds) < 0:
+    seeds = [seed for seed in request.seeds if isinstance(seed, int) and seed >= 0]
+    if not seeds or len(set(seeds)) < len(request.seeds):
         found = ", ".join(map(str, request.seeds)) or "none"
-        raise ProfileError(
-            "the seeds are not as they should be", where="--seed", found=found, expected="each once, 0 up"
-        )
+        expected = "whole numbers from 0, each once"
+        raise ProfileError("the seeds are not as they should be", where="--seed", found=found, expected=expected)
     for name in request.datasets:
         if not re.fullmatch(NAME, name):
             raise ProfileError(

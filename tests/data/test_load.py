@@ -54,6 +54,9 @@ def test_columns_are_guessed_and_every_guess_is_said(tmp_path):
         (("q1", "q2", "label"), (0, 1, 2)),
         (("gold_label", "sentence1", "sentence2"), (1, 2, 0)),
         (("v1", "v2"), (1, None, 0)),
+        (("question", "sentence", "label"), (0, 1, 2)),
+        (("sentence_A", "sentence_B", "entailment_judgment"), (0, 1, 2)),
+        (("Title", "Description", "Class Index"), (1, None, 2)),
         (("utt", "intent"), (0, None, 1)),
     ],
 )
@@ -76,7 +79,12 @@ def test_a_column_that_nothing_calls_so_is_asked_for_and_the_hints_lead_to_it(tm
         load(path)
     options = dict(re.findall(r'--(text|label) ("[^"]*")', str(one.value)))
     assert {name: json.loads(value) for name, value in options.items()} == {"text": "said of it", "label": "mood"}
-    assert load(path, text="said of it", label="mood").corpus.labels == ("0", "4")
+    named = load(path, text="said of it", label="mood")
+    assert named.corpus.labels == ("0", "4")
+    assert "columns that are not used: day" in named.decisions
+    (tmp_path / "c.csv").write_text("text~label\n" + "a~b\n" * 20)
+    with pytest.raises(CorpusError, match="--separator if the file has several columns"):
+        load(tmp_path / "c.csv")
     (tmp_path / "b.csv").write_text(path.read_text().partition("\n")[2])
     with pytest.raises(CorpusError, match="--no-header if the first line is a row"):
         load(tmp_path / "b.csv")
@@ -235,16 +243,18 @@ def test_equal_numbers_are_one_class_and_may_be_kept_apart(tmp_path):
     assert many.corpus.labels == tuple(map(str, range(12)))  # in the order of numbers
 
 
-def test_labels_that_differ_in_case_only(tmp_path):
-    labels = ("positive", "Positive", " positive", "negative", "NEGATIVE ", "neutral")
+def test_labels_that_look_alike(tmp_path):
+    labels = ("positive", "Positive", " positive", "negative", "NEGATIVE ", "neutral", "\u200bneutral\ufeff")
     path = csv(tmp_path / "a.csv", labelled(42, labels))
     found = load(path)
     assert len(found.corpus.labels) == 5
     names = option(found, '"positive"') | option(found, '"negative"')
     assert load(path, labels=names).corpus.labels == ("negative", "neutral", "positive")
+    composed = csv(tmp_path / "b.csv", labelled(42, ("caf\u00e9", "cafe\u0301", "bar")))
+    assert len(load(composed, labels=option(load(composed), "spelling only")).corpus.labels) == 2
 
 
-@pytest.mark.parametrize("value", ["-", -1])
+@pytest.mark.parametrize("value", ["-", -1, "#N/A"])
 def test_a_label_that_may_mean_no_label(tmp_path, value):
     frame = pd.DataFrame(labelled(40, (0, 1, value, 2)))
     frame.to_json(tmp_path / "a.jsonl", orient="records", lines=True)
@@ -262,6 +272,8 @@ def test_a_label_that_may_mean_no_label(tmp_path, value):
 def test_scores_single_rows_and_joined_labels(tmp_path):
     scores = load(csv(tmp_path / "a.csv", labelled(60, [f"{i / 4:.2f}" for i in range(12)])), label="label")
     assert set(option(scores, "look like scores")) <= set(scores.corpus.labels)
+    halves = load(csv(tmp_path / "d.csv", labelled(60, [f"{i / 2}".replace(".", ",") for i in range(9)])))
+    assert set(option(halves, "look like scores")) <= set(halves.corpus.labels)
     rare = labelled(40, ("no", "yes"))
     rare.loc[7, "label"] = "rare"
     found = load(csv(tmp_path / "b.csv", rare))
@@ -291,6 +303,17 @@ def test_several_labels_a_row_are_refused(tmp_path, suffix):
         ) as one:
             load(path)
         assert "\n" not in str(one.value)
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_lists_of_tokens_and_objects_are_refused(tmp_path, suffix):
+    write = {".jsonl": lambda f, p: f.to_json(p, orient="records", lines=True), ".parquet": pd.DataFrame.to_parquet}[
+        suffix
+    ]
+    for name, value in (("text", ["some", "tokens"]), ("label", {"name": "yes"})):
+        write(labelled(20, ("no", "yes")).assign(**{name: [value] * 20}), tmp_path / f"{name}{suffix}")
+        with pytest.raises(CorpusError, match=f"column '{name}' does not hold plain values; found .* in row 1"):
+            load(tmp_path / f"{name}{suffix}")
 
 
 def test_labels_in_brackets_are_labels(tmp_path):

@@ -83,6 +83,7 @@ def test_bad_arrays_are_named(log, tmp_path):
     refused("id 'x04'", RangeError, gold=np.where(np.arange(30) == 4, 3, gold % 2))
     refused("65", RangeError, values=np.full((65, 30, 3), 1 / 3))
     refused(r"id 'x00' at epoch 0.*kind=\"logits\"", RangeError, values=logits)
+    refused("they look rounded: save all digits", RangeError, values=np.full((1, 30, 3), 0.33))
     for value in (np.nan, np.inf, -0.1, 0.99):
         broken = probabilities.copy()
         broken[2, 5] = [value, 0.5, 0.1]

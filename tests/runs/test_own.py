@@ -206,7 +206,7 @@ def test_folders_that_cannot_be_written_to(place, tmp_path):
 
 
 def test_sizes_and_models_that_cannot_be(place, tmp_path):
-    for change in ({"epochs": 1}, {"epochs": 65}, {"seeds": (0, 0)}):
+    for change in ({"epochs": 1}, {"epochs": 65}, {"seeds": (0, 0)}, {"seeds": tuple("[0, 1]")}):
         with pytest.raises(ProfileError, match=f"--{next(iter(change)).removesuffix('s')}"):
             own.prepare(again(place, **change), tmp_path / "new")
     values = vars(again(place))
