@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 BENCHMARKS = ROOT / "benchmarks"
@@ -66,13 +65,6 @@ def test_the_readme_is_what_the_records_say(modules: Any) -> None:
     assert (BENCHMARKS / "README.md").read_text(encoding="utf-8") == modules.table.table(BENCHMARKS / "results")
 
 
-def test_every_figure_has_a_row_and_every_record_a_title(modules: Any) -> None:
-    text = (BENCHMARKS / "README.md").read_text(encoding="utf-8")
-    assert {figure.record for figure in modules.bench.FIGURES.values()} == set(modules.table.TITLES)
-    for key, figure in modules.bench.FIGURES.items():
-        assert f"| {figure.what} |" in text, key
-
-
 def a_record(modules: Any, path: Path, values: dict[str, list[float]], *, quick: bool = False) -> Any:
     record = modules.bench.Record("analysis", argparse.Namespace(out=path, quick=quick))
     for key, found in values.items():
@@ -94,35 +86,3 @@ def test_a_figure_is_the_median_of_the_latest_call_that_has_it(modules: Any, tmp
     assert "| 5 ms | yes | 2 |" in other
     (none,) = [row for row in rows if "5 classes: 6x6" in row]
     assert "not measured" in none
-
-
-def test_a_missed_target_is_said(modules: Any, tmp_path: Path) -> None:
-    a_record(modules, tmp_path / "analysis.json", {"analysis.2.all": [0.16]})
-    assert "| 0.16 s | **no** | 1 |" in modules.table.table(tmp_path)
-
-
-def test_a_record_saved_twice_is_one_call_and_names_no_place(modules: Any, tmp_path: Path) -> None:
-    record = a_record(modules, tmp_path / "analysis.json", {"analysis.2.all": [0.2]})
-    record.figure("analysis.5.all", [0.3])
-    record.save()
-    (call,) = json.loads((tmp_path / "analysis.json").read_text())
-    assert set(call["figures"]) == {"analysis.2.all", "analysis.5.all"}
-    assert {"command", "commit", "machine", "versions", "started", "quick"} <= set(call)
-    assert str(ROOT) not in json.dumps(call)
-
-
-def test_a_figure_that_nobody_listed_is_refused(modules: Any, tmp_path: Path) -> None:
-    with pytest.raises(KeyError):
-        a_record(modules, tmp_path / "analysis.json", {"analysis.3.all": [0.2]})
-
-
-@pytest.mark.parametrize("native", [True, False])
-def test_bf16_is_measured_only_where_it_is_native(modules: Any, monkeypatch: pytest.MonkeyPatch, native: bool) -> None:
-    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
-        monkeypatch.setattr(torch.cpu, name, lambda: native)
-    precision, rate = modules.cells.matmul_rate("cpu", 16)
-    assert precision == ("bf16" if native else "fp32")
-    assert rate > 0
-    assert [name for name in modules.training.methods("cpu") if "bf16" in name] == (
-        ["trainer_bf16", "record_bf16"] if native else []
-    )

@@ -8,10 +8,8 @@ import http.server
 import io
 import json
 import os
-import platform
 import subprocess
 import sys
-import textwrap
 import threading
 import time
 import zipfile
@@ -121,93 +119,6 @@ def test_fetch_then_never_again(registry: Registry, monkeypatch: pytest.MonkeyPa
     assert len(registry.requests) == asked
 
 
-def test_progress_moves_while_pip_works(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
-    import tqdm.auto
-
-    seen: list[tuple[float, float | None]] = []
-
-    class Bar(tqdm.auto.tqdm):  # type: ignore[misc]
-        def update(self, n: float = 1) -> None:
-            super().update(n)
-            seen.append((self.n, self.total))
-
-    monkeypatch.setattr(tqdm.auto, "tqdm", Bar)
-    registry.pause = 0.7
-    sizes, wanted = [], []
-    for name in ("first", "second"):
-        package = make_wheel(registry.root, name, size=1_000_000)
-        sizes.append(next((registry.root / "simple" / name).iterdir()).stat().st_size)
-        wanted.append(Package(package.name, package.version, package.sha256, sizes[-1]))
-    packages.fetch(packages=wanted)
-    done = [n for n, _ in seen]
-    assert done == sorted(done)
-    assert {total for _, total in seen} == {sum(sizes)}
-    assert any(0 < n < sum(sizes) for n in done)
-
-
-def test_the_platform_wheel_is_taken_on_any_machine(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted = [
-        make_wheel(registry.root, "first", tag="py3-none-manylinux_2_17_x86_64"),
-        make_wheel(registry.root, "pure"),
-    ]
-    monkeypatch.setattr(platform, "machine", lambda: "arm64")
-    assert all(path.is_file() for path in packages.fetch(progress=False, packages=wanted))
-
-
-def test_wrong_hash(registry: Registry) -> None:
-    right = make_wheel(registry.root, "first")
-    with pytest.raises(FetchError, match=rf"first 1\.0.*{right.sha256}"):
-        packages.fetch(progress=False, packages=[Package("first", "1.0", "0" * 64)])
-    assert in_cache() == []
-
-
-def test_what_the_registry_cannot_give(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
-    make_wheel(registry.root, "first")
-    with pytest.raises(FetchError, match=r"first 2\.0"):
-        packages.fetch(progress=False, packages=[Package("first", "2.0", "0" * 64)])
-    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/")
-    with pytest.raises(FetchError, match=r"first 1\.0.*PIP_INDEX_URL") as caught:
-        packages.fetch(progress=False, packages=[Package("first", "1.0", "0" * 64)])
-    assert "\n" not in str(caught.value)
-    assert in_cache() == []
-
-
-def test_disk_full(registry: Registry) -> None:
-    """A limit on the size of files stands for a full disk: the same errors at the same places."""
-    wanted = make_wheel(registry.root, "first")
-    script = f"""
-        import resource
-        from soi_lib.errors import FetchError
-        from soi_lib.packages import Package, fetch
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-        try:
-            fetch(progress=False, packages=[Package("first", "1.0", "{wanted.sha256}")])
-        except FetchError as error:
-            print(error)
-    """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True, timeout=60
-    )
-    (line,) = done.stdout.splitlines()
-    assert "first 1.0" in line
-    assert "SOI_CACHE" in line
-    assert in_cache() == []
-
-
-def test_cache_that_cannot_be_made(registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "file").write_text("not a folder")
-    monkeypatch.setenv("SOI_CACHE", str(tmp_path / "file"))
-    with pytest.raises(FetchError, match="SOI_CACHE"):
-        packages.fetch(progress=False, packages=[make_wheel(registry.root, "first")])
-
-
-def test_no_pip(registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "bare")], check=True)
-    monkeypatch.setattr(sys, "executable", str(tmp_path / "bare" / "bin" / "python"))
-    with pytest.raises(FetchError, match="ensurepip"):
-        packages.fetch(progress=False, packages=[make_wheel(registry.root, "first")])
-
-
 def test_damaged_wheel_is_put_aside_and_fetched_again(registry: Registry, caplog: pytest.LogCaptureFixture) -> None:
     wanted = make_wheel(registry.root, "first")
     (path,) = packages.fetch(progress=False, packages=[wanted])
@@ -227,18 +138,6 @@ def test_damaged_wheel_is_put_aside_and_fetched_again(registry: Registry, caplog
     assert path.read_bytes() == bad
     packages.fetch(progress=False, packages=[wanted], verify=True)
     assert path.read_bytes() == good
-
-
-def test_a_killed_fetch_is_swept_up(registry: Registry) -> None:
-    code = "from soi_lib import files; print(files.temporary())"
-    killed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
-    left = packages.cache_dir() / "packages" / killed / "out"
-    left.mkdir(parents=True)
-    (left / "half.whl").write_bytes(b"half")
-    wanted = make_wheel(registry.root, "first")
-    assert in_cache() == [killed]
-    packages.fetch(progress=False, packages=[wanted])
-    assert in_cache() == [wanted.path.name]
 
 
 def test_two_processes_fetch_once(registry: Registry) -> None:
@@ -276,20 +175,6 @@ def test_members_are_read_by_exact_name(listed: Package) -> None:
             packages.member("first", wrong)
     with pytest.raises(FetchError, match=r"frist.*'first'"):
         packages.wheel("frist")
-
-
-def test_damage_is_seen_when_reading(listed: Package) -> None:
-    packages.fetch(progress=False)
-    before = listed.path.stat()
-    data = bytearray(listed.path.read_bytes())
-    data[1000] ^= 1
-    listed.path.write_bytes(data)
-    os.utime(listed.path, ns=(before.st_atime_ns, before.st_mtime_ns))  # unseen by the stamp, but not by the zip
-    with pytest.raises(FetchError, match="soi fetch --verify"):
-        packages.member("first", "first/data.bin")
-    os.utime(listed.path)
-    with pytest.raises(FetchError, match="first"):
-        packages.member("first", "first/data.bin")
 
 
 def test_the_real_wheels(wheels: list[Path]) -> None:

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import combinations, pairwise, product
+from itertools import combinations, product
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -26,7 +26,7 @@ from synthetic import learn
 from paper.figures import example_histories, gain_heatmap, histories_figure, share_areas, share_dots, verdict_strip
 from paper.recorded import Results, open_results
 from soi_lib.analysis.datamap import data_map
-from soi_lib.analysis.soi import SOI, categorize, soi_counts, soi_shares
+from soi_lib.analysis.soi import SOI, categorize, soi_shares
 from soi_lib.analysis.transition_test import transition_test
 from soi_lib.analysis.transitions import transition_matrix
 from soi_lib.dynamics import TrainingDynamics
@@ -34,7 +34,6 @@ from soi_lib.errors import FormatError
 from soi_lib.plots import (
     ORDER,
     SOI_COLORS,
-    SOI_HATCHES,
     Moves,
     caption,
     data_map_plot,
@@ -44,7 +43,6 @@ from soi_lib.plots import (
     interval_plot,
     reliability_curves,
     show,
-    show_table,
     soi_bars,
     training_curves,
     transition_beside_floor,
@@ -52,8 +50,7 @@ from soi_lib.plots import (
     transition_panels,
     values,
 )
-from soi_lib.plots.explorer import LONGEST, MOST_EXAMPLES, Explorer, explorer_data, explorer_files
-from soi_lib.plots.maps import MOST_POINTS
+from soi_lib.plots.explorer import Explorer, explorer_data, explorer_files
 from soi_lib.plots.style import LONG_NAMES, first_sentence
 
 matplotlib.use("Agg")
@@ -69,10 +66,6 @@ def single() -> TrainingDynamics:
 @pytest.fixture(scope="module")
 def multi() -> TrainingDynamics:
     return learn(300, 8, seed=4, gain=2.2)
-
-
-def counted(dyn: TrainingDynamics) -> dict[str, int]:
-    return soi_counts(categorize(dyn))
 
 
 def shares_table(
@@ -162,12 +155,6 @@ def test_neighbouring_colours_differ_for_everybody(vision: str) -> None:
         seen.append(lab(np.where(out <= 0.0031308, out * 12.92, 1.055 * out ** (1 / 2.4) - 0.055)))
     for a, b in combinations(range(6), 2):
         assert np.linalg.norm(seen[a] - seen[b]) > 14, (ORDER[a], ORDER[b])
-
-
-def test_grey_print_tells_neighbours_apart() -> None:
-    for a, b in pairwise(ORDER):
-        grey = [float(lab(np.array(to_rgb(SOI_COLORS[s])))[0]) for s in (a, b)]
-        assert abs(grey[0] - grey[1]) > 8 or SOI_HATCHES[a] != SOI_HATCHES[b]
 
 
 # --- all figures, of recorded runs ------------------------------------------------------------------------------------
@@ -307,16 +294,6 @@ def test_bars_are_as_long_as_the_shares() -> None:
     assert caption(figure).endswith("Profile quick, seed 0.")
 
 
-def test_bars_of_counts_say_how_many() -> None:
-    counts = pd.DataFrame({"alone": counted(learn(200, 6)), "together": counted(learn(300, 6, gain=2))}).T
-    figure = soi_bars(counts, title="tweets")
-    assert "A bar is 200 to 300 examples." in caption(figure)
-    assert f"{counts.loc['alone', 'ACE'] / 2:.0f}" in [t.get_text() for t in figure.axes[0].texts]
-    assert "examples." not in caption(soi_bars(shares_table().round(3))).partition(".")[2]
-    with pytest.raises(FormatError, match="together"):
-        soi_bars(counts.mul([1, 0], axis=0))
-
-
 def test_points_are_filled_where_the_interval_excludes_zero() -> None:
     figure = interval_plot(intervals())
     filled = {line.get_xdata()[0]: line.get_markerfacecolor() for ax in figure.axes for line in ax.lines
@@ -413,59 +390,7 @@ def test_maps_show_every_example(single: TrainingDynamics, multi: TrainingDynami
     assert len(values(figure)) == len(single) + len(multi)
 
 
-def test_large_maps_are_thinned_and_say_so() -> None:
-    figure = data_map_plot({"alone": learn(MOST_POINTS + 500, 6)})
-    assert len(values(figure)) == MOST_POINTS
-    assert "4,000 are drawn" in caption(figure)
-    with pytest.raises(FormatError):
-        data_map_plot({})
-
-
-def test_curves_are_means_in_a_band_over_seeds(recorded: Results) -> None:
-    table = curves(recorded)
-    figure = training_curves(table)
-    runs = [run.correct.mean(axis=1) for run in sides(recorded, "movie")[1]]
-    row = values(figure).query("dataset == 'movie' and setting == 'together' and epoch == 2").iloc[0]
-    second = [run[1] for run in runs]
-    assert list(row[["mean", "min", "max"]]) == pytest.approx([np.mean(second), min(second), max(second)])
-    drawn = figure.axes[list(recorded.members).index("movie")].lines
-    np.testing.assert_allclose(drawn[1].get_ydata(), np.mean(runs, axis=0))
-    assert "smallest to largest of 3 seeds" in caption(figure)
-    with pytest.raises(FormatError, match="no column seed"):
-        training_curves(table.drop(columns="seed"))
-
-
-def test_lines_are_drawn_through_the_given_values(recorded: Results) -> None:
-    table = repeated(recorded)
-    figure = reliability_curves(table)
-    for (_, part), line in zip(table.groupby("score", sort=False), figure.axes[0].lines, strict=False):
-        np.testing.assert_allclose(line.get_xydata(), part[["seeds", "agreement"]])
-    table = by_setting(recorded)
-    figure = gain_curves(table, "setting")
-    assert [t.get_text() for t in figure.axes[0].get_xticklabels()] == ["single", "all"]
-    figure = gain_curves(table.assign(examples=[100, 300] * 3))
-    assert figure.axes[0].get_xlabel() == "examples"
-
-
 # --- the paper's own -------------------------------------------------------------------------------------------------
-
-
-def test_gains_are_framed_where_the_interval_excludes_zero() -> None:
-    figure = gain_heatmap(gains())
-    assert [t.get_text() for t in figure.axes[0].texts] == ["+3.0", "+1.0", "−5.0", "–"]
-    assert frames(figure, 0) == {(0, 0), (1, 0)}
-    assert "above (blue) in 1 of 3 cells and below (orange) in 1" in caption(figure)
-    with pytest.raises(FormatError, match="no row"):
-        gain_heatmap(gains().assign(difference=np.nan))
-    with pytest.raises(FormatError, match="'perhaps'"):
-        verdict_strip({"C1": "perhaps"})
-
-
-def test_areas_are_means_over_seeds() -> None:
-    table = over_epochs()
-    found = values(share_areas(table)).query("member == 'movie' and setting == 'alone' and epochs == 7").iloc[0]
-    expected = table.query("member == 'movie' and setting == 'alone' and epochs == 7")[NAMES].mean()
-    np.testing.assert_allclose(found[NAMES].to_numpy(dtype=float), expected)
 
 
 @pytest.mark.parametrize("epochs", [6, 7, 10, 12, 20])
@@ -478,58 +403,7 @@ def test_drawn_histories_are_of_their_category(epochs: int, early: float) -> Non
     assert len(filled) == sum(int(history.sum()) for history in drawn.values())
 
 
-def test_too_few_epochs_for_all_categories() -> None:
-    with pytest.raises(FormatError, match="fits"):
-        histories_figure(6, early=0.1)
-
-
-# --- tables ---------------------------------------------------------------------------------------------------------
-
-
-def test_a_table_shows_all_of_every_value():
-    text = "long " * 60 + "<b>&"
-    frame = pd.DataFrame(
-        {"text": [text, "short"], "score": [0.12345, float("nan")], "n": [3, 1000], "ok": [True, False]}
-    )
-    shown = show_table(frame, "Two rows & a caption.")
-    html = shown._repr_html_()
-    assert "long " * 60 + "&lt;b&gt;&amp;" in html
-    assert '<td class="num">0.123</td>' in html
-    assert '<td class="num">1000</td>' in html
-    assert "<td>yes</td>" in html
-    assert "nan" not in html
-    assert "<figcaption>Two rows &amp; a caption.</figcaption>" in html
-    assert repr(shown).splitlines()[0] == "text\tscore\tn\tok"
-    assert repr(shown).endswith("Two rows & a caption.")
-
-
-def test_named_rows_are_shown_and_numbered_ones_are_not():
-    frame = pd.DataFrame({"a": [1]})
-    assert '<th class="num">member</th>' in show_table(frame.rename_axis("member"))._repr_html_()
-    assert show_table(frame)._repr_html_().count("<th ") == 1
-
-
 # --- the explorer ----------------------------------------------------------------------------------------------------
-
-
-def test_the_explorer_is_given_each_text_beside_its_history(single: TrainingDynamics, multi: TrainingDynamics) -> None:
-    texts = {key: (f"text of {key}", "and its pair") for key in single.ids}
-    texts |= {single.ids[0]: ("x" * (LONGEST + 1), "y")}
-    shuffled = multi.subset(np.random.default_rng(0).permutation(multi.ids))
-    value = explorer_data({"alone": single, "together": shuffled}, texts, first="alone", second="together")
-    order = np.argsort(single.ids)
-    assert value["text"][1] == f"text of {single.ids[order][1]}"
-    assert value["text"][0].endswith("…")
-    assert len(value["text"][0]) == LONGEST
-    assert value["gold"] == single.gold[order].tolist()
-    assert (value["first"], value["second"], value["of"]) == (0, 1, 300)
-    for run, dynamics in zip(value["runs"], (single, multi), strict=True):
-        np.testing.assert_allclose(np.array(run["confidence"]) / 1000, dynamics.p_gold.mean(0)[order], atol=6e-4)
-        assert [int(code) for code in run["soi"]] == categorize(dynamics)[order].tolist()
-        assert run["history"][8:16] == "".join("1" if right else "0" for right in dynamics.correct[:, order[1]])
-    bare = explorer_data({"alone": learn(MOST_EXAMPLES + 9, 6)}, {}, first="alone", second="alone")
-    assert (len(bare["text"]), bare["of"], bare["pair"]) == (MOST_EXAMPLES, MOST_EXAMPLES + 9, None)
-    assert bare["text"][0].startswith("tweets-")
 
 
 def test_the_files_of_an_explorer_hold_no_markup_and_keep_the_text(single: TrainingDynamics) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from soi_lib.training.batching import WINDOW, Encoded, collate, epoch_batches, join, sorted_batches
+from soi_lib.training.batching import WINDOW, Encoded, collate, epoch_batches, join
 
 
 def ragged(rng: np.random.Generator, n: int, member: int, segment: bool = False) -> Encoded:
@@ -27,17 +27,6 @@ def test_every_example_once_an_epoch(rng, n, size):
     assert np.array_equal(np.sort(np.concatenate(batches)), np.arange(n))
     assert len(batches) == -(-n // size)
     assert sorted(len(b) for b in batches)[1:] == [size] * (len(batches) - 1)
-
-
-def test_the_order_depends_on_seed_and_epoch_only(rng):
-    lengths = rng.integers(3, 60, 500)
-
-    def order(seed: int, epoch: int) -> list[int]:
-        return np.concatenate(epoch_batches(lengths, 16, seed=seed, epoch=epoch)).tolist()
-
-    assert order(3, 2) == order(3, 2)
-    assert order(3, 2) != order(3, 3)
-    assert order(3, 2) != order(4, 2)
 
 
 def test_members_are_mixed_by_size_throughout_the_epoch():
@@ -82,10 +71,3 @@ def test_collate_pads_and_says_so(rng):
     assert batch["member"].tolist() == [1, 0, 0]
     assert bool(batch["padded"])
     assert not bool(collate(data, index[:1], pad=999)["padded"])
-
-
-def test_evaluation_batches_are_in_order_of_length(rng):
-    lengths = rng.integers(3, 60, 130)
-    batches = sorted_batches(lengths, 64)
-    assert np.array_equal(np.sort(np.concatenate(batches)), np.arange(130))
-    assert (np.diff(lengths[np.concatenate(batches)]) >= 0).all()

@@ -22,18 +22,13 @@ from transformers import (
     BloomModel,
     GPT2Config,
     GPT2Model,
-    MptConfig,
-    MptModel,
-    Qwen3Config,
-    Qwen3Model,
 )
 
 from soi_lib.errors import EncoderError, SoiError
 from soi_lib.models.multitask import Heads, MultiTaskModel
-from soi_lib.recorder import DynamicsRecorder
 from soi_lib.runs.costs import BYTES_A_PARAMETER
 from soi_lib.training import cpu, engine
-from soi_lib.training.batching import Batches, collate
+from soi_lib.training.batching import collate
 from soi_lib.training.device import reproducibly
 from soi_lib.training.optimizer import FlatParameters
 
@@ -102,19 +97,6 @@ def test_a_watch_sees_what_it_is_there_for():
     assert sum(watch.moved.values()) == 3
 
 
-def test_batches_on_a_device_are_those_in_memory():
-    data = made(40, 3, 0).splits["train"]
-    on_meta = Batches(data, META, pad=0)
-    order = np.argsort(data.lengths)
-    for index, width in ((order[:4], 16), (order[-4:], data.lengths.max())):  # the model may have no place for more
-        (rows,) = on_meta.upload([index])
-        wide, narrow = on_meta.make(index, rows), collate(data, index, pad=0)
-        assert {t.device for name, t in wide.items() if name != "padded"} == {META}
-        assert wide["token"].shape == (4, width)
-        assert narrow["token"].shape[1] == data.lengths[index].max()
-        assert {name: t.dtype for name, t in wide.items()} == {name: t.dtype for name, t in narrow.items()}
-
-
 def tiny(**changes) -> BertModel:
     torch.manual_seed(0)
     shape = {"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -140,30 +122,16 @@ def test_a_text_gives_the_same_result_padded_and_alone(fast):
 
 DECODERS = {
     "GPT2Model": lambda: GPT2Model(GPT2Config(n_embd=32, n_layer=1, n_head=2, vocab_size=50)),
-    "Qwen3Model": lambda: Qwen3Model(
-        Qwen3Config(
-            vocab_size=50, hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
-            num_key_value_heads=2, head_dim=16,
-        )
-    ),
     "BertModel": lambda: tiny(is_decoder=True),
-    # these two do not say that their attention is causal
+    # this one does not say that its attention is causal
     "BloomModel": lambda: BloomModel(BloomConfig(vocab_size=50, hidden_size=32, n_layer=1, n_head=2)),
-    "MptModel": lambda: MptModel(MptConfig(vocab_size=50, d_model=32, n_layers=1, n_heads=2)),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", DECODERS)
 def test_decoders_are_refused_by_name(name):
     with pytest.raises(EncoderError, match=f"{name}: .*decoder"):
         MultiTaskModel(DECODERS[name](), Heads(32, [("a", "b")], dropout=0.1, seed=0))
-
-
-def test_attention_written_out_never_drops_a_causal_mask():
-    q = torch.randn(1, 2, 3, 4)
-    with pytest.raises(EncoderError, match="causal"):
-        cpu.attention(torch.nn.Identity(), q, q, q, None, is_causal=True)
-    assert cpu.attention(torch.nn.Identity(), q, q, q, None, is_causal=False)[0].shape == (1, 3, 2, 4)
 
 
 def test_running_out_of_memory_is_one_line_with_the_way_out(monkeypatch):
@@ -248,17 +216,3 @@ def test_a_gpu_learns_what_the_cpu_learns():
     a, b = (done(quiet, [made(60, 3, 0)], device=name) for name in ("cpu", "cuda"))
     assert np.allclose(a.losses, b.losses, atol=1e-3)
     assert np.allclose(a.dynamics["m0"].p_gold, b.dynamics["m0"].p_gold, atol=1e-2)
-
-
-@pytest.mark.cuda
-def test_a_recorder_on_a_gpu_waits_for_nothing():
-    rec = DynamicsRecorder(range(8), [0, 1] * 4, 2, device="cuda", keep_logits=True)
-    logits, index = torch.randn(8, 2, device="cuda"), torch.arange(8, device="cuda")
-    rec.update_at(index, logits)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        rec.update_at(index, logits)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    rec.end_epoch()
-    assert rec.finish().epochs == 1

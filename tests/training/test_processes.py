@@ -13,30 +13,15 @@ import together
 import torch
 from tiny_grid import make
 
-from paper.datasets import load
-from soi_lib import distributed as processes
 from soi_lib.runs.store import open_run
-from soi_lib.training import launch
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def real(wheels):
-    """Tweets, as arrays."""
-    arrays = {}
-    for name in ("train", "test"):
-        split = load("tweets").splits[name].take(400)
-        data = together.encoded(split.text, split.label)
-        arrays |= {f"{name}/token": data.token, f"{name}/offset": data.offset, f"{name}/gold": data.gold}
-    return arrays
-
-
-@pytest.fixture(scope="module")
-def two(real, tmp_path_factory):
+def two(tmp_path_factory):
     """What each of two processes got, and the folder where they worked."""
     folder = tmp_path_factory.mktemp("together")
-    np.savez(folder / "real.npz", **real)
     make(folder)
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "MKL_", "COV_"))}
     environment |= {"SOI_CACHE": str(folder / "cache"), "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
@@ -106,19 +91,6 @@ def test_each_process_has_dropout_masks_of_its_own(two):
     assert p[0, 0] != p[0, 1]
 
 
-def test_accuracy_is_that_of_one_process(two, real):
-    got = part(two[0][0], "real")
-    one = together.values(together.done(together.LEARNING, [together.member_of(real)], dropout=0.1))
-    test = real["test/gold"]
-    scores = [(r["real/correct"][-1].mean(), (r["real/predictions"].argmax(1) == test).mean()) for r in (got, one)]
-    chance = max(test.mean(), 1 - test.mean())
-    for trained, tested in scores:
-        assert trained > 0.9
-        assert tested > chance
-    assert abs(scores[0][1] - scores[1][1]) < 0.07  # two standard errors of 400 tweets
-    assert not np.array_equal(got["real/p"], one["real/p"])  # other masks, other rounding
-
-
 def test_stopped_and_continued_to_the_same_bits(two):
     (first, _), folder = two
     assert first["stopped"]
@@ -152,28 +124,3 @@ def test_when_one_process_is_killed_the_other_says_so_and_ends(two):
     assert float(seconds) < 60
     assert message.startswith("process 0: another process has stopped")
     assert "goes on from the last checkpoint" in message
-
-
-def test_shares_cover_a_batch_and_one_process_takes_all(monkeypatch):
-    index = np.arange(100, 107)
-    assert processes.shard(index) is index
-    assert processes.shard_batches([1, 2, 3]) == [1, 2, 3]
-    for count in (2, 3, 9):
-        shares = []
-        for rank in range(count):
-            monkeypatch.setattr(processes, "rank", lambda rank=rank: rank)
-            monkeypatch.setattr(processes, "world_size", lambda count=count: count)
-            shares.append(processes.shard(index))
-        assert np.array_equal(np.concatenate(shares), index)
-        assert max(map(len, shares)) - min(map(len, shares)) <= 1
-
-
-def test_who_writes(monkeypatch):
-    monkeypatch.delenv("WORLD_SIZE", raising=False)
-    assert launch.is_main_process()
-    assert not launch.is_distributed()
-    assert launch.once(lambda: "did", lambda: "found") == "did"
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setenv("RANK", "1")
-    assert launch.is_distributed()
-    assert not launch.is_main_process()

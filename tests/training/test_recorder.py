@@ -54,27 +54,6 @@ def test_the_last_presentation_counts_and_the_missing_are_left_out():
     assert rec.report.kept == 2
 
 
-def test_kept_logits_and_a_restored_state(rng):
-    logits = torch.from_numpy(rng.normal(size=(3, 8, 4)).astype(np.float32))
-    gold, ids = rng.integers(0, 4, 8), np.arange(8)
-    whole = DynamicsRecorder(ids.tolist(), gold, 4, keep_logits=True)
-    first = DynamicsRecorder(ids.tolist(), gold, 4, keep_logits=True)
-    for epoch in range(3):
-        whole.update(ids, logits[epoch])
-        whole.end_epoch()
-        if epoch < 2:
-            first.update(ids, logits[epoch])
-            first.end_epoch()
-    rest = DynamicsRecorder(ids.tolist(), gold, 4, keep_logits=True)
-    rest.restore(first.state())
-    rest.update(ids, logits[2])
-    rest.end_epoch()
-    a, b = whole.finish(), rest.finish()
-    assert np.array_equal(a.p_gold, b.p_gold)
-    assert np.array_equal(a.logits, logits.numpy())
-    assert np.array_equal(a.logits, b.logits)
-
-
 def test_five_lines_in_a_plain_loop_with_drop_last(caplog):
     from torch.utils.data import DataLoader, TensorDataset
 
@@ -149,25 +128,15 @@ def once(ids, batch_ids=None) -> TrainingDynamics:
 
 def test_kinds_of_ids(tmp_path):
     assert once(["a", "é", ""]).ids.tolist() == ["a", "é", ""]
-    assert once(list(np.array(["a", "b", "c"]))).ids.tolist() == ["a", "b", "c"]
-    for ints in (
-        [3, -1, 2**62],
-        np.array([3, -1, 2**62]),
-        torch.tensor([3, -1, 2**62]),
-        list(torch.tensor([3, -1, 2])),
-    ):
+    for ints in ([3, -1, 2**62], torch.tensor([3, -1, 2**62])):
         dyn = once(ints)
-        assert dyn.ids.dtype == np.int64
-        assert dyn.ids.tolist()[:2] == [3, -1]
+        assert (dyn.ids.dtype, dyn.ids.tolist()) == (np.int64, [3, -1, 2**62])
     pairs = once([("doc", 1), ("doc", 2), ("d,", 1)], [("doc", 1), ("doc", 2), ("d,", 1)])
     assert pairs.ids.tolist() == ['["doc",1]', '["doc",2]', '["d,",1]']
     assert TrainingDynamics.load(pairs.save(tmp_path / "a.parquet")).ids.tolist() == pairs.ids.tolist()
-    mixed, strange = (["a", 1], [("a", 1), "b"], [1, None]), ([1.0, 2.0], [True, False], [b"a"], [("a", 1.5), ("a", 2)])
-    for ids in (*mixed, *strange):
+    for ids in (["a", 1], [1, None], [1.0, 2.0], [True, False], [("a", 1.5), ("a", 2)]):
         with pytest.raises(FormatError):
             once(ids)
-    with pytest.raises(RangeError):
-        once([1, 2**63])
 
 
 def test_logits_that_are_no_numbers_are_named():
@@ -194,11 +163,7 @@ def test_logits_that_are_no_numbers_are_named():
     [
         (["a", "b", "a"], [0, 0, 0], 2, DuplicateIdError, "'a'"),
         (["a", "b"], [0, 2], 2, RangeError, "id 'b'.*2"),
-        (["a", "b"], [0], 2, FormatError, "gold"),
-        (["a"], [-1], None, RangeError, "id 'a'.*-1"),
-        (["a"], [0], 1, RangeError, "1"),
         (["a"], ["pos"], None, FormatError, "'pos'"),
-        (["a", "b"], [float("nan"), 1], None, FormatError, "nan"),
     ],
 )
 def test_examples_that_cannot_be_recorded(ids, gold, classes, error, words):
@@ -215,28 +180,8 @@ def test_updates_that_do_not_fit():
             rec.update(["a"], logits)
     with pytest.raises(RangeError, match=r"id 'b'.*3"):  # the first logits tell the number of classes
         DynamicsRecorder(["a", "b"], [0, 3]).update(["a", "b"], torch.zeros(2, 3))
-    with pytest.raises(FormatError, match="epoch 0"):
-        rec.end_epoch()
-    with pytest.raises(FormatError):  # no epoch was closed
-        rec.finish()
-    for example in ("a", "b"):
-        rec.update([example], torch.zeros(1, 2))
-        rec.end_epoch()
-    with pytest.raises(FormatError):  # no example was in every epoch
-        rec.finish()
     with pytest.raises(AlignmentError, match=r"found 2 .*expected 1 "):
         DynamicsRecorder(["a"], [0]).restore(rec.state())
-
-
-def test_a_history_holds_64_epochs():
-    rec = DynamicsRecorder(["a"], [0])
-    for _ in range(64):
-        rec.update(["a"], torch.zeros(1, 2))
-        rec.end_epoch()
-    rec.update(["a"], torch.zeros(1, 2))
-    with pytest.raises(RangeError, match="64"):
-        rec.end_epoch()
-    assert rec.finish().epochs == 64
 
 
 def test_a_state_in_the_middle_of_an_epoch(rng):

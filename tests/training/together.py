@@ -27,7 +27,6 @@ QUIET = TrainConfig(epochs=2, batch_size=7, learning_rate=1e-3, dropout=0.0, pre
 NOISY = TrainConfig(epochs=3, batch_size=8, learning_rate=1e-3, dropout=0.1, seed=4)
 SINGLE = replace(QUIET, epochs=1, batch_size=1)
 EVALUATED = replace(QUIET, record="eval", precision="auto")
-LEARNING = TrainConfig(epochs=6, batch_size=16, learning_rate=5e-3, dropout=0.1, precision="fp32", seed=5)
 
 
 def encoded(texts: Sequence[str], gold: np.ndarray, member: int = 0) -> Encoded:
@@ -50,36 +49,18 @@ def made(n: int, classes: int, member: int) -> TrainMember:
     return TrainMember(f"m{member}", labels, np.array([f"{member}/{i}" for i in range(n)], dtype=object), splits)
 
 
-def member_of(arrays: dict[str, np.ndarray]) -> TrainMember:
-    """The member whose encoded splits `arrays` holds."""
-    splits = {
-        name: Encoded(
-            arrays[f"{name}/token"],
-            None,
-            arrays[f"{name}/offset"],
-            arrays[f"{name}/gold"],
-            np.zeros_like(arrays[f"{name}/gold"]),
-        )
-        for name in ("train", "test")
-    }
-    ids = np.array([f"t{i}" for i in range(len(splits["train"]))], dtype=object)
-    return TrainMember("real", ("negative", "positive"), ids, splits)
+def bert(dropout: float = 0.0) -> BertModel:
+    """A tiny random BERT."""
+    torch.manual_seed(0)
+    shape = {"vocab_size": WORDS, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    shape |= {"intermediate_size": 64, "max_position_embeddings": 64}
+    rates = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
+    return BertModel(BertConfig(**shape, **rates), add_pooling_layer=False)
 
 
 def done(config: TrainConfig, members: Sequence[TrainMember], *, dropout: float = 0.0, **more: object) -> TrainResult:
-    """A training of a tiny random BERT."""
-    torch.manual_seed(0)
-    shape = BertConfig(
-        vocab_size=WORDS,
-        hidden_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=64,
-        hidden_dropout_prob=dropout,
-        attention_probs_dropout_prob=dropout,
-    )
-    return train(BertModel(shape, add_pooling_layer=False), members, config, **more)
+    """A training of it."""
+    return train(bert(dropout), members, config, **more)
 
 
 def values(result: TrainResult) -> dict[str, np.ndarray]:
@@ -122,9 +103,6 @@ def main(folder: Path) -> None:
     keep("single", done(SINGLE, [made(6, 2, 0)]))
     keep("eval", done(EVALUATED, both()))
     keep("twins", done(replace(QUIET, batch_size=2), twins(), dropout=0.5))
-    with np.load(folder / "real.npz") as real:
-        keep("real", done(LEARNING, [member_of(dict(real))], dropout=0.1))
-
     keep("noisy", done(NOISY, both(), dropout=0.1))
     checkpoint = Checkpoint(folder / "state.safetensors", "x")
     seen: list[tuple[int, int]] = []
