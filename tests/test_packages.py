@@ -119,6 +119,22 @@ def test_fetch_then_never_again(registry: Registry, monkeypatch: pytest.MonkeyPa
     assert len(registry.requests) == asked
 
 
+@pytest.mark.parametrize(
+    ("version", "index", "named"),
+    [("1.0", None, "first 1.0"), ("2.0", None, "first 2.0"), ("1.0", "http://127.0.0.1:9/", "PIP_INDEX_URL")],
+)
+def test_what_cannot_be_fetched_is_named_and_leaves_nothing(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch, version: str, index: str | None, named: str
+) -> None:
+    """Another file than the list says, a version that is not there, a registry that does not answer."""
+    make_wheel(registry.root, "first")
+    monkeypatch.setenv("PIP_INDEX_URL", index or registry.url)
+    with pytest.raises(FetchError, match=named) as caught:
+        packages.fetch(progress=False, packages=[Package("first", version, "0" * 64)])
+    assert "\n" not in str(caught.value)
+    assert in_cache() == []
+
+
 def test_damaged_wheel_is_put_aside_and_fetched_again(registry: Registry, caplog: pytest.LogCaptureFixture) -> None:
     wanted = make_wheel(registry.root, "first")
     (path,) = packages.fetch(progress=False, packages=[wanted])
@@ -138,6 +154,16 @@ def test_damaged_wheel_is_put_aside_and_fetched_again(registry: Registry, caplog
     assert path.read_bytes() == bad
     packages.fetch(progress=False, packages=[wanted], verify=True)
     assert path.read_bytes() == good
+
+
+def test_a_killed_fetch_is_swept_up(registry: Registry) -> None:
+    code = "from soi_lib import files; print(files.temporary())"
+    killed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    left = packages.cache_dir() / "packages" / killed / "out"
+    left.mkdir(parents=True)
+    wanted = make_wheel(registry.root, "first")
+    packages.fetch(progress=False, packages=[wanted])
+    assert in_cache() == [wanted.path.name]
 
 
 def test_two_processes_fetch_once(registry: Registry) -> None:

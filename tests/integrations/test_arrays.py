@@ -74,17 +74,14 @@ def test_bad_arrays_are_named(log, tmp_path):
         with pytest.raises(kind, match=message or None):
             from_arrays(values, gold, ids, where="run.npy", **more)
 
-    for shape in (probabilities[0], probabilities[..., :1], np.array([[["a", "b"]]])):
-        refused(r"run\.npy", values=shape)
+    refused(r"run\.npy", values=probabilities[0])
     refused(r"gold.*\(29,\)", gold=gold[1:])
-    refused(r"gold.*float64", gold=gold.astype(float))
-    refused(r"ids.*\(29,\)", ids=ids[1:])
     refused("id 'x00'", DuplicateIdError, ids=np.array(["x00", "x00", *ids[2:]]))
     refused("id 'x04'", RangeError, gold=np.where(np.arange(30) == 4, 3, gold % 2))
     refused("65", RangeError, values=np.full((65, 30, 3), 1 / 3))
-    refused(r"id 'x00' at epoch 0.*kind=\"logits\"", RangeError, values=logits)
-    refused("they look rounded: save all digits", RangeError, values=np.full((1, 30, 3), 0.33))
-    for value in (np.nan, np.inf, -0.1, 0.99):
+    refused(r"kind=\"logits\"", RangeError, values=logits)
+    refused("rounded", RangeError, values=np.full((1, 30, 3), 0.33))
+    for value in (np.nan, 0.99):
         broken = probabilities.copy()
         broken[2, 5] = [value, 0.5, 0.1]
         refused(r"run\.npy.* id 'x05' at epoch 2", RangeError, values=broken)
@@ -95,33 +92,23 @@ def test_bad_arrays_are_named(log, tmp_path):
 
 
 def test_bad_files_of_arrays_are_named(log, tmp_path):
-    logits, probabilities, gold, _ = log
-
-    def refused(path, message="", **more):
-        with pytest.raises(SoiError, match=f"{path.name}.*{message}"):
-            read_arrays(path, **more)
-
+    _, probabilities, gold, _ = log
     path, bundle = tmp_path / "a.npy", tmp_path / "a.npz"
     np.save(path, np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    refused(path, "Python objects", gold=gold)
+    with pytest.raises(SoiError, match=r"a\.npy.*Python objects"):
+        read_arrays(path, gold=gold)
     np.save(path, probabilities)
-    refused(path, "gold")
     path.write_bytes(path.read_bytes()[:-9])
-    refused(path, gold=gold)
     np.savez(bundle, gold=gold)
-    refused(bundle, "found gold")
-    np.savez(bundle, p=probabilities, logits=logits, gold=gold)
-    refused(bundle, "found p, logits, gold")
-    bundle.write_bytes(bundle.read_bytes()[:200])
-    refused(bundle)
-    refused(save(pd.DataFrame({"a": [1]}), tmp_path / "a.txt"), r"\.txt")
-    refused(tmp_path / "absent.npy")
+    for file in (path, bundle, save(pd.DataFrame({"a": [1]}), tmp_path / "a.txt"), tmp_path / "absent.npy"):
+        with pytest.raises(SoiError, match=file.name):
+            read_arrays(file, gold=gold)
 
 
 # --- tables ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".parquet"])
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_every_kind_of_column(log, tmp_path, suffix, rng):
     logits, probabilities, gold, ids = log
     path = tmp_path / f"log{suffix}"
@@ -156,12 +143,8 @@ def test_lists_in_parquet(log, tmp_path):
         got = read_table(save(frame, tmp_path / "a.parquet"))
         kind = "logits" if name == "logits" else "probabilities"
         assert got.fingerprint() == from_arrays(values, gold, ids, kind=kind).fingerprint()
-    for value in (np.array([1.0, 2.0]), None):
-        frame.at[50, name] = value
-        with pytest.raises(FormatError, match="row 51: column 'probabilities'"):
-            read_table(save(frame, tmp_path / "a.parquet"))
-    frame.at[50, name] = [0.1, None, 0.3]
-    with pytest.raises(RangeError, match="id 'x20' at epoch 1"):
+    frame.at[50, name] = np.array([1.0, 2.0])
+    with pytest.raises(FormatError, match="row 51: column 'probabilities'"):
         read_table(save(frame, tmp_path / "a.parquet"))
 
 
@@ -172,13 +155,6 @@ def test_p_alone_tells_what_it_can(log, tmp_path):
     assert got.correct[0].tolist() == [bool(i % 3) for i in range(30)]
     frame.loc[33, "p"] = 0.5
     with pytest.raises(FormatError, match=r"row 34: column 'p'.*0\.5"):
-        read_table(save(frame, tmp_path / "a.csv"))
-    frame.loc[33, "p"] = 0.4
-    assert not read_table(save(frame, tmp_path / "a.csv")).correct[1, 3]
-    with pytest.raises(FormatError, match=r"row 1: .*0\.25"):
-        read_table(save(frame, tmp_path / "a.csv"), classes=4)
-    frame = long(log, p=np.full((4, 30), 0.9))
-    with pytest.raises(FormatError, match="classes"):
         read_table(save(frame, tmp_path / "a.csv"))
 
 
@@ -215,44 +191,18 @@ def test_bad_tables_are_named(log, tmp_path):
 
     refused("'gold'", frame=good.drop(columns="gold"))
     refused("", frame=good[["id", "epoch", "gold"]])  # no predictions
-    refused("", frame=good[:0])
     refused(r"epoch 2.* 29 of 30 examples; 'x05'", frame=good.drop(index=65))
-    refused(r"epoch 2.* 0 of 30", frame=good[good.epoch != 2])
-    refused("epoch", frame=good[good.epoch >= 2])
     refused(r"row 121: id 'x00'.* row 1", DuplicateIdError, frame=pd.concat([good, good[:1]]))
-    gold = int(log[2][5])
-    refused(rf"row 36.* id 'x05'.*found {gold + 1}", gold=(35, gold + 1))
-    for value in ("much", None, "nan"):
-        refused(f"row 36: column 'p'.*found '{value or ''}'", p=(35, value))
+    refused(r"row 36.* id 'x05'", gold=(35, int(log[2][5]) + 1))
+    refused("row 36: column 'p'.*'much'", p=(35, "much"))
     refused(r"row 36: column 'p'.*1\.5", RangeError, p=(35, 1.5))
-    refused(r"row 36: column 'correct'.*'maybe'", correct=(35, "maybe"))
     refused(r"row 36: column 'p'.*'correct'", correct=(35, 0))
-    refused(r"row 36: column 'epoch'.*'1\.5'", epoch=(35, 1.5))
-    refused(r"row 36: column 'gold'.*'pos'", gold=(35, "pos"))
-    refused(r"epoch 1.* 29 of 30", epoch=(35, 70))
     refused("p_0, p_2", frame=good.assign(p_0=0.5, p_2=0.5))
-    refused("'probabilities'", frame=good.assign(probabilities="[0.5, 0.5]"))
-    with pytest.raises(FormatError, match=r"row 1: column 'p'.*'correct'"):
-        read_table(save(long(log, p=np.full((4, 30), 0.2), correct=right), path), classes=3)
-
     good.to_csv(path, index=False)
     text = path.read_text()
     path.write_bytes(b"\xef\xbb\xbf" + text.encode())  # with a byte order mark, as Excel writes it
     assert len(read_table(path)) == 30
-    latin = text.replace("x05", "x\xe9").encode("latin-1")
-    for damaged in (
-        text[:-8].encode(),  # cut off
-        text.replace("x05,0,", "x05,0,0,").encode(),  # a cell too many
-        text.replace("correct", "p", 1).encode(),  # two columns of one name
-        latin,
-        b"",
-    ):
+    for damaged in (text[:-8].encode(), text.replace("x05", "x\xe9").encode("latin-1"), b""):
         path.write_bytes(damaged)
         with pytest.raises(FormatError, match=r"a\.csv"):
             read_table(path)
-    parquet = tmp_path / "a.parquet"
-    good.to_parquet(parquet)
-    parquet.write_bytes(parquet.read_bytes()[:-20])
-    for file in (parquet, save(good, tmp_path / "a.json"), tmp_path):
-        with pytest.raises(SoiError, match=file.name):
-            read_table(file)

@@ -15,16 +15,13 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from trainers import Pad, Spy, arguments, trainer_of, tweets
+from trainers import Pad, Spy, arguments, texts, trainer_of
 from transformers import Trainer
 
-from paper.datasets import load
 from soi_lib.analysis.soi import categorize, soi_shares
 from soi_lib.errors import AlignmentError, DuplicateIdError, FormatError, RangeError
 from soi_lib.integrations.huggingface import FILE, record
 from soi_lib.recorder import DynamicsRecorder
-
-pytestmark = pytest.mark.usefixtures("wheels")
 
 
 def weights(trainer: Trainer) -> bytes:
@@ -45,7 +42,7 @@ def test_two_lines_and_the_same_bits_as_our_own_recorder(tmp_path):
     assert np.array_equal(dyn.correct, own.correct)
     assert np.array_equal(dyn.gold, own.gold)
     assert (dyn.epochs, len(dyn), dyn.meta.seed, dyn.meta.record) == (2, 24, 3, "train")
-    assert dyn.meta.label_names == load("tweets").labels
+    assert dyn.meta.label_names == ("negative", "positive")
     assert (rec.report.missing, rec.report.repeated) == ((), 0)
     unrecorded = trainer_of(tmp_path)
     unrecorded.train()
@@ -60,16 +57,16 @@ def test_accumulation_length_groups_workers_and_evaluation(tmp_path):
     }  # fmt: skip
 
     def made() -> Trainer:
-        data, model = tweets()
+        data, model = texts()
         return Trainer(model, arguments(tmp_path, **options), Pad(), data, eval_dataset=data)
 
     trainer = made()
     spy = Spy(trainer.model, trainer.train_dataset)
-    rec = record(trainer, "id", keep_logits=True, meta={"member": "tweets"})
+    rec = record(trainer, "id", keep_logits=True, meta={"member": "films"})
     trainer.train()
     assert len(spy.batches) == 2 * 5
     assert rec.finish().fingerprint() == spy.recorder(trainer.train_dataset, steps=5).finish().fingerprint()
-    assert rec.finish().meta.member == "tweets"
+    assert rec.finish().meta.member == "films"
     unrecorded = made()
     unrecorded.train()
     assert weights(trainer) == weights(unrecorded)
@@ -77,7 +74,7 @@ def test_accumulation_length_groups_workers_and_evaluation(tmp_path):
 
 def test_trackers_show_every_epoch_of_every_dataset(tmp_path, monkeypatch):
     monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "events"))
-    data, model = tweets()
+    data, model = texts()
     data = data.add_column("source", ["mail", "forum", "mail"] * 8)
     options = {"report_to": "tensorboard", "logging_strategy": "epoch", "num_train_epochs": 3, "learning_rate": 0.1}
     trainer = Trainer(model, arguments(tmp_path, **options), Pad(), data)
@@ -106,7 +103,7 @@ def test_trackers_show_every_epoch_of_every_dataset(tmp_path, monkeypatch):
 
 
 def test_adapters_of_peft(tmp_path):
-    data, model = tweets(16)
+    data, model = texts(16)
     spy = Spy(model, data)
     config = peft.LoraConfig(task_type="SEQ_CLS", r=4, target_modules=["query", "value"])
     trainer = Trainer(peft.get_peft_model(model, config), arguments(tmp_path), Pad(), data)
@@ -147,7 +144,7 @@ class Wrapped(torch.nn.Module):
 
 @pytest.mark.parametrize("kind", ["tuple", "dict", "chosen"])
 def test_other_data_sets_and_outputs(tmp_path, kind):
-    data, model = tweets(16)
+    data, model = texts(16)
     spy = Spy(model, data)
     trainer = Trainer(Wrapped(model, kind), arguments(tmp_path, num_train_epochs=1), Pad(), Items(data))
     choose = {"logits": lambda out: out["scores"]} if kind == "chosen" else {}
@@ -167,7 +164,7 @@ def test_a_loss_of_ones_own_and_a_transform(tmp_path):
             loss = torch.nn.functional.cross_entropy(first.logits + second.logits, labels)
             return (loss, first) if return_outputs else loss
 
-    data, model = tweets(16)
+    data, model = texts(16)
     lazy = data.with_transform(lambda rows: {k: rows[k] for k in ("input_ids", "attention_mask", "label")})
     spy = Spy(model, data)
     trainer = Twice(model, arguments(tmp_path, remove_unused_columns=False, num_train_epochs=1), Pad(), lazy)
@@ -231,7 +228,7 @@ def test_detached_trainers_are_what_they_were(tmp_path):
 
 
 def test_bad_input_is_named(tmp_path):
-    data, model = tweets(16)
+    data, model = texts(16)
 
     def made(dataset, collator=None, **options) -> Trainer:
         return Trainer(model, arguments(tmp_path, num_train_epochs=1, **options), collator or Pad(), dataset)
@@ -241,17 +238,10 @@ def test_bad_input_is_named(tmp_path):
         (data, {"id_column": "idx"}, FormatError, "idx"),
         (unlabelled, {"id_column": "id"}, FormatError, "gold="),
         (data, {"ids": ["a"] * 16}, DuplicateIdError, "'a'"),
-        (data, {"ids": ["a", *range(15)]}, FormatError, "int, str"),
-        (unlabelled.add_column("label", ["x"] * 16), {}, FormatError, "row 0.*'x'"),
-        (data, {"gold": [0]}, FormatError, "gold"),
         ([(1, 2)] * 3, {}, FormatError, "tuple"),
-        (data, {"dataset_column": "sourc"}, FormatError, "sourc"),
-        (data.add_column("source", ["a"] * 15 + [None]), {"dataset_column": "source"}, FormatError, "row 15"),
     ):
         with pytest.raises(kind, match=named):
             record(made(dataset), **arguments_of_record)
-    with pytest.raises(FormatError, match="IterableDataset"):
-        record(made(data.to_iterable_dataset(), max_steps=2))
 
     class Flipped(Pad):
         def __call__(self, features):
@@ -273,12 +263,6 @@ def test_bad_input_is_named(tmp_path):
     with torch.no_grad():
         trainer.model.classifier.bias[0] = float("nan")
     with pytest.raises(RangeError, match="epoch 0"):
-        trainer.train()
-    with pytest.raises(FormatError):
-        rec.finish()
-    trainer = Trainer(model, arguments(tmp_path, num_train_epochs=65), Pad(), data)
-    record(trainer)
-    with pytest.raises(RangeError, match="65"):
         trainer.train()
     trainer = made(data)
     record(trainer)
@@ -343,7 +327,7 @@ def test_two_processes(tmp_path):
     )
     assert done.returncode == 0, done.stderr[-3000:]
     ranks = [load_file(tmp_path / f"out{rank}.safetensors") for rank in range(2)]
-    data, _ = tweets(22)
+    data, _ = texts(22)
     own = DynamicsRecorder(data["id"][:], data["label"][:], keep_logits=True)
     steps = len([k for k in ranks[0] if k.startswith("rows/")])
     assert steps == 2 * 3  # 22 examples, 2 processes of 4 a batch: 3 batches an epoch, the last one filled up with 2

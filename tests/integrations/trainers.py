@@ -1,4 +1,4 @@
-"""A real small classifier, real tweets, and a spy that knows examples by their tokens: shared with worker processes."""
+"""A tiny classifier, made-up texts, and a spy that knows examples by their tokens: shared with worker processes."""
 
 from __future__ import annotations
 
@@ -8,40 +8,30 @@ from typing import Any
 import datasets
 import numpy as np
 import torch
-from transformers import BertForSequenceClassification, Trainer, TrainingArguments
-from transformers.data.data_collator import DataCollatorWithPadding
+from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainingArguments
 
-from paper.datasets import load
-from soi_lib.models.encoder import encoder_dir
-from soi_lib.models.vocabulary import load_trimmed, remap, special_ids, tokenize, used_tokens
 from soi_lib.recorder import DynamicsRecorder
 
 datasets.disable_progress_bars()
 
 
-def tweets(n: int = 24) -> tuple[datasets.Dataset, torch.nn.Module]:
-    """n tokenised tweets with ids and labels, and the first two layers of MiniLM over just their tokens."""
+def texts(n: int = 24) -> tuple[datasets.Dataset, torch.nn.Module]:
+    """n texts as tokens, no two alike, with ids and labels, and a tiny random BERT."""
     torch.manual_seed(0)
-    folder, split = encoder_dir("minilm"), load("tweets").splits["train"].take(n)
-    tokens = tokenize(folder, split.text, None)
-    used = used_tokens(tokens.ids, special=special_ids(folder))
-    encoder, id_map = load_trimmed(folder, used)
-    encoder.encoder.layer = encoder.encoder.layer[:2]
-    encoder.config.num_hidden_layers, encoder.config.num_labels = 2, 2
-    model = BertForSequenceClassification(encoder.config)
-    model.bert.load_state_dict(encoder.state_dict(), strict=False)
+    draw = np.random.default_rng(0)
+    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    model = BertForSequenceClassification(BertConfig(vocab_size=200, max_position_embeddings=64, **shape))
     rows = {
-        "id": list(split.ids),
-        "input_ids": [remap(tokens.row(i), id_map).tolist() for i in range(n)],
-        "label": split.label.tolist(),
+        "id": [f"t{i}" for i in range(n)],
+        "input_ids": [[1, 2 + i, *draw.integers(40, 200, draw.integers(3, 20)).tolist()] for i in range(n)],
+        "label": draw.integers(0, 2, n).tolist(),
     }
     rows["attention_mask"] = [[1] * len(r) for r in rows["input_ids"]]
-    assert len({tuple(r) for r in rows["input_ids"]}) == n
     features = datasets.Features(
         {
             "id": datasets.Value("string"),
             "input_ids": datasets.List(datasets.Value("int64")),
-            "label": datasets.ClassLabel(names=list(load("tweets").labels)),
+            "label": datasets.ClassLabel(names=["negative", "positive"]),
             "attention_mask": datasets.List(datasets.Value("int64")),
         }
     )
@@ -71,7 +61,7 @@ def arguments(folder: Path | str, **options: Any) -> TrainingArguments:
 
 
 def trainer_of(folder: Path | str, n: int = 24, **options: Any) -> Trainer:
-    data, model = tweets(n)
+    data, model = texts(n)
     return Trainer(model, arguments(folder, **options), Pad(), data)
 
 
@@ -100,6 +90,3 @@ class Spy:
             if (i + 1) % steps == 0:
                 rec.end_epoch()
         return rec
-
-
-__all__ = ["DataCollatorWithPadding", "Pad", "Spy", "arguments", "trainer_of", "tweets"]
