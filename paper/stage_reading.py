@@ -12,13 +12,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from paper.claims.evidence import RATE, beyond_chance
 from paper.recorded import Results
 from paper.stage_tables import stage_gains
 from paper.tables import listing
 
 AGAINST = {"random": "over its random control", "base": "over the run", "all": "over equal updates on all data"}
 SPLITS = {"test": "Test sets", "OOD": "Out of distribution"}
+
+
+RATE = 0.025
+
+
+def beyond_chance(hits: int, cases: int, rate: float = RATE) -> bool:
+    """Whether so many of the cases would be hit in less than 5 % of all tries, if each were hit at `rate`."""
+    from scipy.stats import binom  # type: ignore[import-untyped]
+
+    return hits > 0 and float(binom.sf(hits - 1, cases, rate)) <= 0.05
 
 
 def note(found: Mapping[str, Results]) -> str:

@@ -6,7 +6,8 @@ the random control says that choosing examples helped: continuing at a low learn
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -63,22 +64,6 @@ def stage_gains(results: Results, metric: Metric = "accuracy") -> pd.DataFrame:
                         row["interval without zero"] = found.excludes_zero
                     rows.append(row)
     return pd.DataFrame(rows).round(4)
-
-
-def stage_table(results: Results, metric: Metric = "accuracy") -> pd.DataFrame:
-    """`stage_gains` with a row per setting, member, start, subset and split: the three gains side by side.
-
-    The columns of each are `over base`, `over base, low`, `over base, high`, and so for `random` and `all`.
-    """
-    gains = stage_gains(results, metric)
-    index = ["comparison", "setting", "member", "start", "subset", "n", "seeds", "split"]
-    order = gains[index].drop_duplicates().set_index(index)
-    order["score"] = gains[gains["against"] == "base"].set_index(index)["score"]
-    for against in AGAINST:
-        part = gains[gains["against"] == against].set_index(index)
-        for column, name in (("difference", ""), ("low", ", low"), ("high", ", high")):
-            order[f"over {against}{name}"] = part[column]
-    return order.reset_index()
 
 
 def stage_summary(found: Sequence[Results]) -> pd.DataFrame:
@@ -174,3 +159,13 @@ def _pair(
             "a stage and its run were evaluated on different examples", found=mine.shape[1], expected=len(gold)
         )
     return gold, theirs, mine
+
+
+def stages_of(found: Mapping[str, Results]) -> pd.DataFrame | None:
+    """The summary of all second stages in `found`, over the seeds that have them; None when there are none."""
+    parts = []
+    for results in found.values():
+        seeds = {stage.seed for stage in results.stages}
+        if seeds:
+            parts.append(replace(results, runs=tuple(run for run in results.runs if run.seed in seeds)))
+    return stage_summary(parts) if parts else None

@@ -14,7 +14,6 @@ import pandas as pd
 
 from paper.recorded import Results
 from soi_lib.analysis.soi import SOI
-from soi_lib.analysis.transition_test import TransitionTest, transition_test
 from soi_lib.analysis.transitions import Normalize, mean_transition
 from soi_lib.data.dataset import Corpus, Split
 from soi_lib.runs.results import setting_name
@@ -57,17 +56,6 @@ def transition(results: Results, member: str, setting: Sequence[str], normalize:
         for seed in results.seeds
     ]
     return mean_transition(pairs, normalize)
-
-
-def excess(results: Results, member: str, setting: Sequence[str]) -> TransitionTest | None:
-    """The transition of `member` from alone to `setting` held against its noise floor; None with one seed.
-
-    Figures take it as `Moves.of` gives it.
-    """
-    if len(results.seeds) < 2:
-        return None
-    sides = [[results.run(s, seed).dynamics(member) for seed in results.seeds] for s in ((member,), setting)]
-    return transition_test(*sides)
 
 
 def texts(corpus: Corpus) -> dict[str, tuple[str, str]]:
