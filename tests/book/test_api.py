@@ -1,16 +1,14 @@
 """The library reference: every name for use stands there, says what it takes and raises, and is shown at work.
 
-The examples themselves are run by test_pages_code (pages), test_readme and nbval (notebooks).
+The examples themselves are run by test_wheel (pages), test_pages_code and nbval (notebooks).
 """
 
 from __future__ import annotations
 
-import ast
 import importlib
 import inspect
 import json
 import re
-import textwrap
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,7 +16,6 @@ from typing import Any
 import pytest
 
 import soi_lib
-from soi_lib import errors
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "book" / "api.md").read_text(encoding="utf-8")
@@ -121,31 +118,6 @@ def test_every_name_is_documented(name: str) -> None:
 def overridden(kind: type, part: str) -> bool:
     """Whether a method is another library's, whose own documentation holds."""
     return any(part in vars(base) for base in kind.__mro__[1:] if not base.__module__.startswith("soi_lib"))
-
-
-ARRAYS = re.compile(r"NDArray|ArrayLike|\bArray\b|DataFrame|Tensor")
-SHAPES = re.compile(r"\((?:[A-Z]|n|\.\.\.)(?:,|\))|6 ?x ?6|\brows?\b|[Cc]olumns?|same shape|by name|one an? |as `")
-
-
-FUNCTIONS = {name.removeprefix("soi_lib."): value for name, value in USED.items() if inspect.isfunction(value)}
-
-
-def test_functions_that_take_or_give_arrays_say_their_shape() -> None:
-    taking = {n for n, v in FUNCTIONS.items() if ARRAYS.search(" ".join(map(str, inspect.get_annotations(v).values())))}
-    assert len(taking) > 30
-    assert {n for n in taking if not SHAPES.search(inspect.getdoc(FUNCTIONS[n]) or "")} == set()
-
-
-def test_functions_name_the_errors_that_they_raise_themselves() -> None:
-    silent = set()
-    for name, function in FUNCTIONS.items():
-        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
-        calls = [node.exc for node in ast.walk(tree) if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call)]
-        raised = {call.func.id for call in calls if isinstance(call.func, ast.Name)} & set(vars(errors))
-        text = inspect.getdoc(function) or ""
-        if not re.search(r"[Rr]aises (?:an? )?SoiError", text) and not all(error in text for error in raised):
-            silent.add(name)
-    assert silent == set()
 
 
 def test_every_name_is_shown_at_work() -> None:

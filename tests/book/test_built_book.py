@@ -87,12 +87,6 @@ def test_every_computed_figure_has_a_caption(soups: dict[str, BeautifulSoup]) ->
             assert len(caption.get_text(strip=True)) > 20, name
 
 
-def test_no_notebook_output_is_a_picture_without_a_figure(soups: dict[str, BeautifulSoup]) -> None:
-    for name, soup in soups.items():
-        bare = [image for image in soup.select("div.cell_output img") if image.find_parent("figure") is None]
-        assert bare == [], name
-
-
 def test_no_page_shows_an_error_or_a_warning(soups: dict[str, BeautifulSoup]) -> None:
     for name, soup in soups.items():
         assert soup.select("div.output.traceback, div.output.stderr, .system-message") == [], name
@@ -105,13 +99,6 @@ def test_nothing_is_loaded_from_another_host(soups: dict[str, BeautifulSoup]) ->
             for element in soup.find_all(tag, attrs={attribute: True}):
                 url = element[attribute]
                 assert not url.startswith(("http:", "https:", "//")), f"{name} loads {url}"
-
-
-def test_style_sheets_load_nothing_from_another_host(html: Path) -> None:
-    for sheet in sorted((html / "_static").rglob("*.css")):
-        text = sheet.read_text(encoding="utf-8", errors="replace")
-        assert "url(http" not in text.replace('"', "").replace("'", ""), sheet.name
-        assert "@import url(//" not in text, sheet.name
 
 
 def test_every_link_inside_the_book_arrives(html: Path, soups: dict[str, BeautifulSoup]) -> None:
@@ -149,8 +136,3 @@ def test_command_line_page_explains_every_command_and_option(soups: dict[str, Be
         section = heading[0].find_parent("section").get_text()
         for option in (flag for parameter in command.params for flag in parameter.opts if flag.startswith("--")):
             assert option in section, f"soi {name} {option}"
-
-
-def test_search_index_knows_the_words(html: Path) -> None:
-    index = (html / "searchindex.js").read_text(encoding="utf-8")
-    assert "forgotten" in index

@@ -63,12 +63,6 @@ def test_ids_name_the_source_rows_are_sorted_and_texts_clean(corpus):
             assert not any(c in text for c in "\x00\x01\x02"), text
 
 
-def test_the_card_says_what_a_reader_needs(corpus):
-    for part in ("title", "question", "origin", "licence", "language", "construction", "group_by", "ood"):
-        assert getattr(corpus.card, part).strip()
-    assert corpus.card.caveats
-
-
 def test_building_again_gives_the_same_and_validation_still_runs(corpus):
     validate(corpus.name, corpus.labels, corpus.splits, corpus.extra_ood)
     again = load(corpus.name)

