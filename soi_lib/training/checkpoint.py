@@ -74,11 +74,14 @@ class State:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where the state of the run `identity` is kept: at the first end of an epoch after `every` seconds."""
+    """Where the state of the run `identity` is kept: after every epoch, if that costs little.
+
+    It is written at the end of the first epoch after `every` times as long as the last writing took.
+    """
 
     path: Path
     identity: str = ""
-    every: ClassVar[float] = 60.0
+    every: ClassVar[float] = 20.0
 
     def save(self, state: State) -> None:
         """Write `state`, replacing that of an earlier epoch in one step."""

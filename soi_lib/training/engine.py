@@ -202,14 +202,15 @@ def train(
         if count > 1:
             run.align(first, kept=checkpoint is not None)
         run.flat.sync_low_precision()
-        saved = time.monotonic()
+        saved, cost = time.monotonic(), 0.25
         for epoch in range(first, config.epochs):
             run.train_epoch(epoch, progress)
             run.close_epoch()
-            due = checkpoint is not None and time.monotonic() - saved >= checkpoint.every
+            due = checkpoint is not None and time.monotonic() - saved >= checkpoint.every * cost
             if checkpoint and epoch < config.epochs - 1 and processes.main_process_says(due, target):
+                before = run.seconds["checkpoint"]
                 run.save(checkpoint, epoch + 1)
-                saved = time.monotonic()
+                saved, cost = time.monotonic(), run.seconds["checkpoint"] - before
         return run.result()
 
 
