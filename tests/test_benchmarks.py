@@ -1,12 +1,10 @@
-"""The benchmarks start, their table is made of their records, and their records say what was measured."""
+"""The benchmarks: their table is made of their records, and their records say what was measured."""
 
 from __future__ import annotations
 
 import argparse
 import importlib
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,50 +13,19 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 BENCHMARKS = ROOT / "benchmarks"
-SCRIPTS = ("training", "recording", "analysis", "streaming", "whole", "table")
 
 
 @pytest.fixture(scope="module")
 def modules() -> Any:
     """Some of the scripts, imported as they import each other, and gone from the path afterwards."""
     sys.path.insert(0, str(BENCHMARKS))
-    names = ("bench", "table", "cells", "training")
+    names = ("bench", "table")
     try:
         yield argparse.Namespace(**{name: importlib.import_module(name) for name in names})
     finally:
         sys.path.remove(str(BENCHMARKS))
         for name in names:
             sys.modules.pop(name, None)
-
-
-@pytest.fixture(scope="module")
-def helps() -> dict[str, subprocess.Popen[str]]:
-    """All scripts asked for help at once."""
-    pipe = subprocess.PIPE
-    return {
-        name: subprocess.Popen(
-            [sys.executable, str(BENCHMARKS / f"{name}.py"), "--help"], stdout=pipe, stderr=pipe, text=True
-        )
-        for name in SCRIPTS
-    }
-
-
-@pytest.mark.parametrize("name", SCRIPTS)
-def test_every_script_says_what_it_does(helps: dict[str, subprocess.Popen[str]], name: str) -> None:
-    out, err = helps[name].communicate(timeout=120)
-    assert helps[name].returncode == 0, err
-    assert f"benchmarks/{name}.py" in out
-
-
-def test_without_a_gpu_the_script_for_one_refuses_in_a_line() -> None:
-    done = subprocess.run(
-        ["bash", str(BENCHMARKS / "gpu.sh")],
-        env={**os.environ, "PYTHON": sys.executable, "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
-    )
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "error: torch can use no GPU here. Next: `soi doctor` says why\n"
 
 
 def test_the_readme_is_what_the_records_say(modules: Any) -> None:

@@ -67,20 +67,14 @@ def test_arrays_have_the_stated_types_and_are_read_only() -> None:
     for array in (dyn.ids, dyn.gold, dyn.p_gold, dyn.correct):
         with pytest.raises(ValueError, match="read-only"):
             array[0] = array[0]
-    assert "3 examples, 2 epochs" in repr(small(meta=Meta(member="fr", setting=("en", "fr"))))
-    assert "fr en+fr" in repr(small(meta={"member": "fr", "setting": ["en", "fr"]}))
 
 
 @pytest.mark.parametrize(
     ("ids", "kind"),
     [
         ([3, 1, 2], np.int64),
-        (np.array([3, 1, 2], np.uint8), np.int64),
-        ([np.int32(3), 1, 2], np.int64),
         (pd.Series([3, 1, 2]), np.int64),
         (np.array(["x", "y", "z"]), object),
-        ([np.str_("x"), "y", "z"], object),
-        (pd.Series(["x", "y", "z"]), object),
     ],
 )
 def test_ids_are_int64_or_text(ids: Any, kind: Any) -> None:
@@ -93,32 +87,16 @@ def test_ids_are_int64_or_text(ids: Any, kind: Any) -> None:
     ("change", "error", "words"),
     [
         ({"ids": ["a", "b", "a"]}, DuplicateIdError, "'a'"),
-        ({"ids": [5, 7, 5]}, DuplicateIdError, "5"),
         ({"ids": ["a", 1, "c"]}, FormatError, "int, str"),
-        ({"ids": [True, False, True]}, FormatError, "bool"),
-        ({"ids": [1.0, 2.0, 3.0]}, FormatError, "float"),
         ({"ids": [2**70, 1, 2]}, RangeError, ""),
-        ({"ids": np.array([2**63, 1, 2], np.uint64)}, RangeError, ""),
-        ({"ids": np.zeros((3, 1), int)}, FormatError, ""),
-        ({"ids": []}, FormatError, ""),
         ({"p_gold": [[0.1, 0.9, 1.5], [0.6, 0.8, 0.3]]}, RangeError, "id 'c' at epoch 0"),
-        ({"p_gold": [[0.1, 0.9, 0.5], [0.6, -0.1, 0.3]]}, RangeError, "id 'b' at epoch 1"),
         ({"p_gold": [[0.1, np.nan, 0.5], [0.6, 0.1, 0.3]]}, RangeError, "nan"),
-        ({"p_gold": [0.1, 0.9, 0.5]}, FormatError, ""),
-        ({"p_gold": np.zeros((0, 3)), "correct": np.zeros((0, 3), bool)}, RangeError, "epochs"),
         ({"p_gold": np.zeros((65, 3)), "correct": np.zeros((65, 3), bool)}, RangeError, "65"),
-        ({"p_gold": [["x", "y", "z"]] * 2}, FormatError, ""),
         ({"correct": [[True, True, False]]}, FormatError, ""),
-        ({"correct": [[2, 0, 1], [1, 1, 1]]}, FormatError, ""),
         ({"gold": [0, 1]}, FormatError, ""),
-        ({"gold": [0.0, 1.0, 1.0]}, FormatError, ""),
-        ({"gold": [0, 1, 40_000]}, RangeError, ""),
         ({"gold": [0, -1, 1]}, RangeError, "id 'b'"),
-        ({"meta": Meta(classes=1)}, RangeError, ""),
         ({"meta": Meta(epochs=3)}, FormatError, "meta.epochs"),
         ({"meta": Meta(classes=2, label_names=("x",))}, FormatError, "label_names"),
-        ({"meta": {"setting": "en"}}, FormatError, "setting"),
-        ({"meta": {"epochs": "2"}}, FormatError, "epochs"),
         ({"logits": np.zeros((2, 3))}, FormatError, "logits"),
         ({"logits": np.full((2, 3, 2), np.inf)}, RangeError, ""),
     ],
@@ -331,23 +309,11 @@ def column(name: str, values: pa.Array) -> pa.Table:
     return table.set_column(at, table.schema.field(name), values)
 
 
-def test_a_forged_file_without_change_loads(tmp_path: Path) -> None:
-    same(TrainingDynamics.load(forge(tmp_path / "x", lambda v: None)), small())
-
-
 @pytest.mark.parametrize(
     ("change", "table", "error", "words"),
     [
         ({"schema": 2}, None, SchemaError, "2"),
-        ({"schema": None}, None, SchemaError, ""),
-        ({"epochs": 0}, None, RangeError, ""),
         ({"epochs": 65}, None, RangeError, ""),
-        ({"epochs": 3}, None, SchemaError, ""),
-        ({"epochs": "two"}, None, RangeError, "two"),
-        ({"setting": 5}, None, FormatError, "setting"),
-        ({"classes": 1}, None, RangeError, ""),
-        ({"label_names": ["one"]}, None, FormatError, "label_names"),
-        ({"key": "other"}, None, SchemaError, ""),
         ({}, lambda: column("id", pa.array(["a", "b", "a"])), DuplicateIdError, "'a'"),
         ({}, lambda: column("history", pa.array([1, 4, 2], pa.uint64())), RangeError, "'b'"),
         ({}, lambda: column("gold", pa.array([0, 1, 9], pa.int16())), RangeError, ""),

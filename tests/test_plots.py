@@ -6,7 +6,6 @@ import html
 import json
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from itertools import combinations, product
 
 import matplotlib
@@ -332,10 +331,6 @@ def test_heatmap_writes_per_cent_of_rows_and_how_many_they_are(
     assert figure.axes[0].get_ylabel() == "alone (from)"
     assert f"Of 300 examples {np.trace(counts.to_numpy()) / 3:.0f} % stay" in caption(figure)
     pd.testing.assert_frame_equal(values(figure), ordered)
-    with pytest.raises(FormatError, match="6x6"):
-        transition_heatmap(pd.DataFrame([[1]]))
-    with pytest.raises(FormatError, match="no examples"):
-        transition_heatmap(counts * 0)
 
 
 def test_frames_are_for_moves_beyond_floor_between_three_seeds() -> None:
@@ -348,13 +343,6 @@ def test_frames_are_for_moves_beyond_floor_between_three_seeds() -> None:
     assert (frames(figure, 0), frames(figure, 1)) == (set(), expected)
     assert f"{len(expected)} moves are beyond chance" in caption(figure)
     assert values(figure)["beyond"].sum() == len(expected)
-    panels = transition_panels({"tweets": Moves.of(found), "movie": replace(Moves.of(found), seeds=2)})
-    assert (frames(panels, 0), frames(panels, 1)) == (expected, set())  # two seeds show nothing
-    written = cells(panels, 0)[0][0]
-    assert float(written.replace("−", "-")) == pytest.approx(found.difference.loc["ACE", "ACE"] / 3, abs=0.051)
-    assert "Only 3 seeds" in caption(panels)
-    same = [np.asarray(table) for table in (found.transition, found.floor, found.significant)]  # in the order of codes
-    pd.testing.assert_frame_equal(Moves(*same, n=300, seeds=3).cells(), values(figure))
 
 
 def test_flow_bands_are_as_wide_as_moves_and_grey_unless_beyond(
@@ -393,8 +381,7 @@ def test_maps_show_every_example(single: TrainingDynamics, multi: TrainingDynami
 # --- the paper's own -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("epochs", [6, 7, 10, 12, 20])
-@pytest.mark.parametrize("early", [0.5, 0.3])
+@pytest.mark.parametrize(("epochs", "early"), [(6, 0.5), (20, 0.3)])
 def test_drawn_histories_are_of_their_category(epochs: int, early: float) -> None:
     drawn = example_histories(epochs, early)
     codes = categorize(np.stack([drawn[s] for s in SOI], axis=1), early)

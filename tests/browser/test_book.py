@@ -57,12 +57,6 @@ def test_the_site_is_small() -> None:
     assert max(size for path, size in sizes.items() if path.suffix == ".html") < 1e6
 
 
-def test_front_door_leads_to_the_first_page(visit: Visit) -> None:
-    page = visit.open("index.html")
-    page.wait_for_url("**/book/index.html")
-    assert visit.trouble == []
-
-
 def test_search_finds_forgotten(visit: Visit) -> None:
     page = visit.open("search.html?q=forgotten")
     page.wait_for_selector("#search-results ul.search li a")

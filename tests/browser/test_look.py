@@ -140,16 +140,6 @@ def test_the_map_turns_to_the_other_run_and_keys_step_through_it(visit: Visit) -
     assert visit.trouble == []
 
 
-def test_markup_in_a_text_stays_text(visit: Visit) -> None:
-    place = explorer(visit.open(f"{PAGE}.html"), "source", "amazon")
-    settled(place)
-    hostile = "<img src=x onerror=alert(1)></script><script>alert(1)</script><b>&amp;</b>"
-    place.evaluate("(p, text) => { const e = p.explorer; e.data.text[e.shown[0]] = text; e.refresh(); }", hostile)
-    expect(place.locator(".look-words blockquote").first).to_have_text(hostile)
-    assert place.locator(".look-words blockquote *").count() == 0
-    assert visit.trouble == []
-
-
 @pytest.mark.parametrize("width", [390])
 def test_a_phone_scrolls_downwards_only(visit: Visit) -> None:
     page = visit.open(f"{PAGE}.html")
@@ -160,20 +150,6 @@ def test_a_phone_scrolls_downwards_only(visit: Visit) -> None:
       && e.getBoundingClientRect().right > innerWidth + 1).map(e => e.className)"""
     assert page.evaluate(outside) == []
     assert visit.trouble == []
-
-
-def test_on_paper_stand_the_pictures(visit: Visit) -> None:
-    page = visit.open(f"{PAGE}.html")
-    explorer(page, "source", "tweets")
-    pictures = page.locator(".tag_look-pictures figure")
-    assert pictures.count() == 2 * 9
-    assert not pictures.first.is_visible()
-    page.emulate_media(media="print")
-    assert pictures.first.is_visible()
-    assert page.locator(".soi-look:visible").count() == 0
-    page.emulate_media(media="screen")
-    page.get_by_role("button", name="the same as pictures").first.click()
-    assert pictures.first.is_visible()
 
 
 def test_the_page_is_in_the_contents(visit: Visit) -> None:
