@@ -1,4 +1,5 @@
-"""What the book shows of a notebook: figures as files of their own, code only where there is something to see.
+"""What the book shows of a notebook: figures as files of their own with their values beside them, and code only where
+there is something to see.
 
 The notebook itself is not changed; every page offers it whole, with its code and its figures.
 """
@@ -9,45 +10,62 @@ import base64
 import hashlib
 import json
 import re
+from typing import Any
 
 FIGURES = "_static/figures"  # where the pages find what was embedded
-_EMBEDDED = re.compile(r'(src|href)="data:(?:image/|text/)(png|csv);base64,([A-Za-z0-9+/=]+)"')
+_EMBEDDED = re.compile(r'src="data:image/png;base64,([A-Za-z0-9+/=]+)"')
+_RUNS = re.compile(r'<details class="soi-runs"><summary>(.*?)</summary>')
 
 
-def page_of(notebook: str, depth: int = 1) -> tuple[str, dict[str, bytes]]:
+def page_of(notebook: str, name: str) -> tuple[str, dict[str, bytes]]:
     """A notebook as its page shows it, and the files that the page needs.
 
     A cell tagged `hide-input` keeps its "show code" button where it made a figure or a table. Everywhere else its code
-    leaves the page. Embedded pictures and CSV tables become files, named by their content. Tables can be scrolled with
-    the keyboard.
+    leaves the page. Embedded pictures become files, named by their content. Below each figure and table comes a line
+    with its values as CSV and, where the notebook shows `paper.provenance.runs_behind`, a link to the runs. Tables can
+    be scrolled with the keyboard.
 
     Args:
         notebook: the notebook's JSON.
-        depth: how many folders deep the page is.
+        name: the page's name in the book: `notebooks/claims`.
 
     Returns:
         The JSON of the page's notebook, and by their path in the built book the files.
     """
     page = json.loads(notebook)
     files: dict[str, bytes] = {}
+    runs = _RUNS.search("".join(_markup(out) for cell in page["cells"] for out in cell.get("outputs", [])))
 
-    def as_file(match: re.Match[str]) -> str:
-        body = base64.b64decode(match[3])
-        name = f"{FIGURES}/{hashlib.sha256(body).hexdigest()[:16]}.{match[2]}"
-        files[name] = body
-        return f'{match[1]}="{"../" * depth}{name}"'
+    def kept(body: bytes, ending: str) -> str:
+        place = f"{FIGURES}/{hashlib.sha256(body).hexdigest()[:16]}.{ending}"
+        files[place] = body
+        return "../" * name.count("/") + place
+
+    def shown(markup: str, csv: str) -> str:
+        markup = markup.replace('<figure class="soi-table">', '<figure class="soi-table" tabindex="0">')
+        markup = _EMBEDDED.sub(lambda match: f'src="{kept(base64.b64decode(match[1]), "png")}"', markup)
+        head, end, tail = markup.rpartition("</figure>")
+        if csv and end:
+            count = sum(place.endswith(".csv") for place in files) + 1
+            saved = f"{name.rpartition('/')[2]}-{count}.csv"
+            line = f'<a href="{kept(csv.encode(), "csv")}" download="{saved}">Values (CSV)</a>'
+            line += f'; <a href="#runs">{runs[1]}</a>' if runs else ""
+            markup = f'{head}<p class="soi-origin">{line}</p>{end}{tail}'
+        return markup
 
     for cell in page["cells"]:
         if cell["cell_type"] != "code":
             continue
-        shown = ["".join(out.get("data", {}).get("text/html", "")) for out in cell["outputs"]]
         tags = cell.setdefault("metadata", {}).setdefault("tags", [])
         if "injected-parameters" in tags:
             tags.append("remove-cell")
-        elif "hide-input" in tags and not any("<figure" in markup for markup in shown):
+        elif "hide-input" in tags and not any("<figure" in _markup(out) for out in cell["outputs"]):
             tags[tags.index("hide-input")] = "remove-input"
-        for out, markup in zip(cell["outputs"], shown, strict=True):
-            if markup:
-                reachable = markup.replace('<figure class="soi-table">', '<figure class="soi-table" tabindex="0">')
-                out["data"]["text/html"] = _EMBEDDED.sub(as_file, reachable)
+        for out in cell["outputs"]:
+            if markup := _markup(out):
+                out["data"]["text/html"] = shown(markup, out["metadata"].get("soi", {}).get("csv", ""))
     return json.dumps(page, ensure_ascii=False), files
+
+
+def _markup(output: dict[str, Any]) -> str:
+    return "".join(output.get("data", {}).get("text/html", ""))

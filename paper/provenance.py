@@ -10,6 +10,8 @@ from typing import Any
 import pandas as pd
 
 from paper.recorded import Results, verify_recorded
+from soi_lib.plots import show_table
+from soi_lib.plots.style import Shown
 
 
 def run_table(found: Mapping[str, Results]) -> pd.DataFrame:
@@ -26,6 +28,19 @@ def run_table(found: Mapping[str, Results]) -> pd.DataFrame:
                     | {"minutes": round(about["seconds"]["total"] / 60, 1)}
                 )
     return pd.DataFrame(rows)
+
+
+def runs_behind(found: Mapping[str, Results]) -> Shown:
+    """The runs behind a page, folded: how many there are and at which commits, with `run_table` inside.
+
+    A notebook shows it once; the lines below its figures and tables lead there (see `paper.page`).
+    """
+    table = run_table(found)
+    commits = sorted(set(table["commit"]))
+    summary = f"{len(table)} runs, commit{'s' if len(commits) > 1 else ''} {', '.join(commits)}"
+    inside = show_table(table, "Each run: its key, when it was started (UTC), at which commit, on what.", digits=1)
+    markup = f'<details class="soi-runs"><summary>{summary}</summary><div id="runs">{inside.markup}</div></details>'
+    return Shown(markup, f"[{summary}]", inside.csv)
 
 
 def folder_table(recorded: str | Path) -> pd.DataFrame:

@@ -263,12 +263,12 @@ def test_every_figure_is_readable_and_gives_its_values(name: str, recorded: Resu
     assert text.endswith(".")
     assert len(first_sentence(text)) > 40
     assert plt.get_fignums() == []
-    assert html.unescape(re.search(r'alt="([^"]*)"', show(figure, dpi=60)._repr_html_())[1]) == first_sentence(text)  # type: ignore[index]
+    assert html.unescape(re.search(r'alt="([^"]*)"', show(figure, dpi=60).markup)[1]) == first_sentence(text)  # type: ignore[index]
 
 
 def test_the_same_html_every_time_and_nothing_global_changes() -> None:
     before = dict(matplotlib.rcParams)
-    first, again = (show(soi_bars(shares_table(), note='A "note" <b>'), dpi=60)._repr_html_() for _ in range(2))
+    first, again = (show(soi_bars(shares_table(), note='A "note" <b>'), dpi=60).markup for _ in range(2))
     assert first == again
     assert "&lt;b&gt;" in first
     with pytest.raises(FormatError, match="no column"):

@@ -49,7 +49,7 @@ def fill_in(app: Any, docname: str, source: list[str]) -> None:
     if str(app.env.doc2path(docname)).endswith(".ipynb"):
         from paper.page import page_of
 
-        source[0], files = page_of(source[0], depth=docname.count("/"))
+        source[0], files = page_of(source[0], docname)
         for name, body in files.items():
             place = Path(app.outdir) / name
             place.parent.mkdir(parents=True, exist_ok=True)

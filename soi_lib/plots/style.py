@@ -107,13 +107,15 @@ def values(figure: Figure) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Shown:
-    """A figure or a table as one piece of HTML, and as plain text where there is no HTML."""
+    """A figure or a table as one piece of HTML, as plain text where there is no HTML, and its values as CSV."""
 
     markup: str
     text: str
+    csv: str = ""
 
-    def _repr_html_(self) -> str:
-        return self.markup
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict[str, str], dict[str, Any]]:
+        """HTML and text for a notebook, which keeps the values in the output's metadata."""
+        return {"text/html": self.markup, "text/plain": self.text}, {"soi": {"csv": self.csv}}
 
     def __repr__(self) -> str:
         return self.text
@@ -133,6 +135,7 @@ def show(figure: Figure, *, dpi: int = 200) -> Shown:
         f'<figure class="soi-figure"><img src="data:image/png;base64,{data}" alt="{html.escape(first_sentence(text))}" '
         f'width="{width}"><figcaption>{html.escape(text)}</figcaption></figure>',
         f"[figure] {text}",
+        _csv(values(figure)),
     )
 
 
@@ -173,7 +176,16 @@ def show_table(frame: pd.DataFrame, caption: str = "", *, digits: int = 3, index
         f'<figure class="soi-table"><table class="dataframe"><thead>{row("th", head)}</thead>'
         f"<tbody>{''.join(row('td', r) for r in rows)}</tbody></table>{below}</figure>"
     )
-    return Shown(markup, "\n".join(["\t".join(r) for r in [head, *rows]] + ([caption] if caption else [])))
+    text = "\n".join(["\t".join(r) for r in [head, *rows]] + ([caption] if caption else []))
+    return Shown(markup, text, _csv(table.reset_index(drop=True)))
+
+
+def _csv(table: pd.DataFrame) -> str:
+    """A table as CSV, with its row names where they are more than numbers; floats get six digits."""
+    import pandas as pd
+
+    named = not isinstance(table.index, pd.RangeIndex)
+    return str(table.to_csv(index=named, float_format="%.6g", lineterminator="\n"))
 
 
 def category_legend(figure: Figure) -> None:

@@ -81,23 +81,28 @@ def test_only_what_changed_is_executed_staged_and_rendered(book):
     assert "Two, once more" in (book / "_build/html/notebooks/two.html").read_text(encoding="utf-8")
 
 
-def test_a_page_shows_code_beside_figures_only_and_has_its_pictures_as_files():
+def test_a_page_shows_code_beside_figures_only_with_pictures_values_and_runs():
     def cell(markup: str, *tags: str) -> nbformat.NotebookNode:
-        out = nbformat.v4.new_output("display_data", {"text/html": markup})
+        values = {"soi": {"csv": "a,b\n1,2\n"}} if "<figure" in markup else {}
+        out = nbformat.v4.new_output("display_data", {"text/html": markup}, metadata=values)
         return nbformat.v4.new_code_cell("1", metadata={"tags": list(tags)}, outputs=[out])
 
     figure = '<figure class="soi-figure"><img src="data:image/png;base64,aGVsbG8="></figure>'
-    cells = [cell(figure, "hide-input"), cell("<p>words</p>", "hide-input"), cell("<p>a step</p>")]
+    behind = '<details class="soi-runs"><summary>2 runs</summary><div id="runs">k</div></details>'
+    cells = [cell(figure, "hide-input"), cell("<p>words</p>", "hide-input"), cell(behind)]
     given = nbformat.v4.new_notebook(
         cells=[*cells, cell("", "injected-parameters"), nbformat.v4.new_markdown_cell("a")]
     )
-    text, files = page_of(json.dumps(given))
+    text, files = page_of(json.dumps(given), "notebooks/one")
     page = json.loads(text)
     tags = [c["metadata"].get("tags") for c in page["cells"]]
     assert tags == [["hide-input"], ["remove-input"], [], ["injected-parameters", "remove-cell"], None]
-    ((name, body),) = files.items()
-    assert body == b"hello"
-    assert f'<img src="../{name}">' in page["cells"][0]["outputs"][0]["data"]["text/html"]
+    picture, values = files
+    assert files == {picture: b"hello", values: b"a,b\n1,2\n"}
+    shown = page["cells"][0]["outputs"][0]["data"]["text/html"]
+    assert f'<img src="../{picture}">' in shown
+    assert f'href="../{values}" download="one-1.csv"' in shown
+    assert '<a href="#runs">2 runs</a>' in shown
 
 
 def test_notebooks_that_start_together_share_no_port(book):
