@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from tqdm.auto import tqdm
 
-from paper import reproduced
+from paper import first_page, reproduced
 from paper.claims import verdicts
 from paper.execute import execute, library_hash, run_notebook
 from paper.looking import look_files, write_look
@@ -290,6 +290,7 @@ def refresh_notebooks(root: Path, *, quiet: bool) -> list[Path]:
     paths = notebooks(root)
     for path in tqdm(paths, desc="notebooks", disable=quiet, file=error_stream()):
         run_notebook(root / path, root / path, {}, cwd=(root / path).parent)
+    first_page.write_picture(root)
     return paths
 
 

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from functools import reduce
 from operator import add
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from paper import comparison
-from paper.claims.verdicts import Evidence
-from soi_lib.plots import Moves
+from paper.claims.verdicts import Evidence, open_evidence
+from soi_lib.files import replacing
+from soi_lib.plots import Moves, gain_curves
 from soi_lib.runs.results import Results
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 LANGUAGES = {"en": "English", "fr": "French", "fa": "Persian"}
 
@@ -46,6 +52,20 @@ def check(evidence: Evidence) -> None:
     assert (gains["quantity"]["low"] > 0).all(), gains["quantity"]
     moved, floor = _moved(results)
     assert moved > floor > moved / 2, (moved, floor)
+
+
+def picture(evidence: Evidence) -> Figure:
+    """The score of every language alone, together at equal budget, and together, on new sentence templates."""
+    table = comparison.levels(evidence.comparisons["lingual"])
+    table = table[table["set"] == "test"].replace({"dataset": LANGUAGES})
+    return gain_curves(table, "setting", measure="macro-F1 on new templates")
+
+
+def write_picture(root: Path) -> None:
+    """Write `picture` to book/images, for the README."""
+    figure = picture(open_evidence(root / "data/recorded/standard"))
+    with replacing(root / "book/images/languages.png") as tmp:
+        figure.savefig(tmp, format="png", dpi=130)
 
 
 def all_moves(evidence: Evidence) -> Moves:

@@ -25,6 +25,16 @@ def test_links_to_files_arrive(name: str) -> None:
         assert (ROOT / name).parent.joinpath(target).is_file(), target
 
 
+def test_findings_are_those_of_the_recorded_runs() -> None:
+    from paper import first_page
+    from paper.claims.verdicts import open_evidence
+
+    said = first_page.abstract(open_evidence(ROOT / "data/recorded/standard"))
+    numbers = re.findall(r"[+-]0\.\d{3}(?: \[[^]]*\])?|\b\d+%", README[: README.index("![")])
+    assert len(numbers) >= 6
+    assert set(numbers) <= set(re.findall(r"[+-]0\.\d{3}(?: \[[^]]*\])?|\b\d+%", said))
+
+
 def make(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run make as from a fresh shell, even when make runs this test."""
     clean = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
