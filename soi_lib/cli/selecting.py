@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 FromOption = Annotated[Path | None, Option("--from", help="Your own file with these examples, as soi train takes it.")]
 IdOption = Annotated[str | None, Option("--id", help="Its column of ids [default: id, idx or guid, else row numbers].")]
-_ID_FILES = (".txt", ".csv", ".json", ".parquet")
 _TABLES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 
 
@@ -75,12 +74,11 @@ def select(
 
     path, dynamics = dynamics_in(file, member)
     ids = draw(dynamics, _known(subsets or []), n, balance, seed, control, early=early, fraction=fraction)
-    chosen = np.isin(dynamics.ids, ids)
     names = dynamics.meta.label_names or tuple(map(str, range(dynamics.meta.classes)))
-    counted = np.bincount(dynamics.gold[chosen], minlength=len(names))
+    counted = np.bincount(dynamics.gold[np.isin(dynamics.ids, ids)], minlength=len(names)).tolist()
     told = {
         "file": str(path), "subset": _known(subsets or []), "control": control, "seed": seed, "n": len(ids),
-        "labels": {name: int(count) for name, count in zip(names, counted, strict=True)},
+        "labels": dict(zip(names, counted, strict=True)),
     }  # fmt: skip
     if source is not None:
         told |= _copy(source, ids, id_column, path, out, force=force, quiet=quiet)
@@ -92,10 +90,8 @@ def select(
         _say(quiet, f"{len(ids)} of {len(dynamics)} ids")
     if as_json:
         print_json(told if out is not None else told | {"ids": ids.tolist()})
-    elif out is not None:
-        typer.echo(out)
     else:
-        typer.echo("\n".join(map(str, ids.tolist())))
+        typer.echo(out or "\n".join(map(str, ids.tolist())))
 
 
 def _copy(
@@ -270,14 +266,10 @@ def _write_ids(out: Path, ids: np.ndarray, force: bool) -> None:
         files.write_text(out, "".join(f"{i}\n" for i in values), overwrite=force)
     elif out.suffix == ".json":
         files.write_json(out, values, overwrite=force)
-    elif out.suffix in (".csv", ".parquet"):
+    else:
         import pandas as pd
 
         _write_table(out, pd.DataFrame({"id": values}), force)
-    else:
-        raise SoiError(
-            "unknown kind of output for ids", where=out, found=repr(out.suffix), expected=" ".join(_ID_FILES)
-        )
 
 
 def _write_table(out: Path, frame: pd.DataFrame, force: bool) -> None:
@@ -285,7 +277,8 @@ def _write_table(out: Path, frame: pd.DataFrame, force: bool) -> None:
     from soi_lib import files
 
     if out.suffix not in _TABLES:
-        raise SoiError("unknown kind of output", where=out, found=repr(out.suffix), expected=" ".join(_TABLES))
+        expected = " ".join(_TABLES) + " (.txt for ids only)"
+        raise SoiError("unknown kind of output", where=out, found=repr(out.suffix), expected=expected)
     with files.replacing(out, overwrite=force) as tmp:
         if out.suffix == ".parquet":
             frame.to_parquet(tmp, index=False)
