@@ -142,13 +142,8 @@ def prepare(request: TrainRequest, folder: str | Path, *, force: bool = False) -
         encoders={} if source is None else {name: source},
     )
     found = TrainingJob(folder, profile, datasets, path, _decisions(profile, datasets), begun, device)
-    if old is not None and not force and (differences := _differences(found, old)):
-        raise OutputExistsError(
-            "the folder was made with other settings",
-            where=folder,
-            found="; ".join(differences),
-            hint="choose another --out, or pass --force (finished runs stay in it)",
-        )
+    if old is not None and not force:
+        _refuse_other(found, old)
     return found
 
 
@@ -160,6 +155,8 @@ def train(
     Stopped at any time, the same call continues. `command` is what to type to do so, for the folder's README; `models`
     keeps the trained model of every run that is done now.
     """
+    if not todo.begun and (todo.folder / PROFILE).is_file():  # another command was quicker
+        _refuse_other(todo, own_profile(todo.folder))
     profile = yaml.safe_dump(json.loads(todo.profile.model_dump_json()), sort_keys=False, allow_unicode=True)
     _write(todo.folder / PROFILE, f"# Made by soi train; the runs in {RUNS}/ depend on it.\n{profile}".encode())
     for dataset in todo.datasets:
@@ -449,6 +446,17 @@ def _foreign_share(split: Split) -> float:
     letters = [c for text in islice(split.text, 1000) for c in text[:1000] if c.isalpha()]
     foreign = sum(c > "\u024f" and not "\u1e00" <= c <= "\u1eff" for c in letters)
     return foreign / max(1, len(letters))
+
+
+def _refuse_other(new: TrainingJob, old: Profile) -> None:
+    """Raise OutputExistsError when the folder was made with other settings or rows than those asked for."""
+    if differences := _differences(new, old):
+        raise OutputExistsError(
+            "the folder was made with other settings",
+            where=new.folder,
+            found="; ".join(differences),
+            hint="choose another --out, or pass --force (finished runs stay in it)",
+        )
 
 
 def _differences(new: TrainingJob, old: Profile) -> list[str]:

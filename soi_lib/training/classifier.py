@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from soi_lib.errors import EncoderError, FormatError, nearest
@@ -87,7 +89,7 @@ def save_classifier(
         "datasets": {dataset: list(names) for dataset, names in datasets.items()},
         "transformers": shape.model_type == "bert" and pooling == "pooler" and len(labels) == 1,
     }
-    with building(folder, replace=True) as out, quiet_transformers():
+    with building(folder, replace=True) as out, _full_disk(), quiet_transformers():
         inner = out if about["transformers"] else out / ENCODER
         inner.mkdir(exist_ok=True)
         if about["transformers"]:
@@ -100,6 +102,15 @@ def save_classifier(
                 shutil.copyfile(source / file, inner / file)
         write_json(out / ABOUT, about)
     return folder
+
+
+@contextmanager
+def _full_disk() -> Iterator[None]:
+    """Say it as the system does; safetensors has an error of its own."""
+    try:
+        yield
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
 
 
 def _as_bert(model: MultiTaskModel, labels: tuple[str, ...]) -> Any:
@@ -210,7 +221,11 @@ def load_classifier(folder: str | Path, *, device: str = "auto") -> Classifier:
     network, _ = load_trimmed(inner, None, pooler=pooling == "pooler")
     shape: Any = network.config
     heads = Heads(shape.hidden_size, list(datasets.values()), dropout=0.0, seed=0)
-    heads.linear.load_state_dict(read_tensors(folder / HEADS)[0] if own else _bert_head(folder))
+    head = read_tensors(folder / HEADS)[0] if own else _bert_head(folder)
+    if (outputs := len(head["bias"])) != heads.linear.out_features:
+        what, expected = "the head has another number of labels", f"{heads.linear.out_features}, as {ABOUT} says"
+        raise EncoderError(what, where=folder, found=outputs, expected=expected, hint="train the model again")
+    heads.linear.load_state_dict(head)
     model = MultiTaskModel(network, heads, pooling=pooling).eval()
     device = resolve_device(device)
     return Classifier(model.to(torch_device(device)), inner, datasets, max_length, prefix, device)

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
+import re
+import resource
+import shutil
 
 import pandas as pd
 import pytest
@@ -10,7 +14,6 @@ from authors_data import tiny_bert
 from own_data import csv, rows, snapshot
 from transformers import pipeline
 
-from soi_lib import load_classifier
 from soi_lib.runs import own
 
 
@@ -106,11 +109,49 @@ def test_rows_that_cannot_be_predicted_are_named(soi, place, text, options, what
     assert what in err
 
 
-def test_weights_that_were_changed_are_refused(soi, place):
-    soi(*TRAIN, "--out", "again")
-    file = place / "again" / "models" / "own-seed0" / "heads.safetensors"
-    data = bytearray(file.read_bytes())
+def changed_byte(model):
+    data = bytearray((model / "heads.safetensors").read_bytes())
     data[-3] ^= 1
-    file.write_bytes(data)
-    with pytest.raises(Exception, match=r"heads\.safetensors"):
-        load_classifier(place / "again")
+    (model / "heads.safetensors").write_bytes(data)
+
+
+def another_label(model):
+    about = json.loads((model / "soi.json").read_text(encoding="utf-8"))
+    about["datasets"]["own"].append("maybe")
+    (model / "soi.json").write_text(json.dumps(about), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "what"),
+    [
+        (changed_byte, r"heads\.safetensors"),
+        (another_label, "another number of labels; found 2, expected 3"),
+        (lambda model: (model / "encoder/tokenizer.json").unlink(), r"has no tokenizer\.json"),
+        (
+            lambda model: (model / "encoder/model.safetensors").rename(model / "encoder/pytorch_model.bin"),
+            r"has no model\.safetensors; found .*pytorch_model\.bin",
+        ),
+    ],
+)
+def test_a_model_that_is_not_whole_is_refused(soi, place, tmp_path, spoil, what):
+    soi(*TRAIN, "--out", "one")
+    shutil.copytree(place / "one/models/own-seed0", tmp_path / "model")
+    spoil(tmp_path / "model")
+    code, out, err = soi("predict", tmp_path / "model", "test.csv")
+    assert (code, out, err.count("\n")) == (2, "", 1), err
+    assert re.search(what, err), err
+
+
+def test_a_full_disk_leaves_no_half_of_a_model(soi, place):
+    """A limit on the size of files stands for it."""
+    soi(*TRAIN, "--out", "full")
+    shutil.rmtree(place / "full/models")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        code, _, err = soi(*TRAIN, "--out", "full", "--quiet")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (code, err.count("\n")) == (2, 1), err
+    assert "own-seed0: could not write" in err
+    assert list((place / "full/models").iterdir()) == []

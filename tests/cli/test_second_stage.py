@@ -85,9 +85,11 @@ def test_dry_run_trains_nothing(soi, folder):
         (("--subset", "HARD"), "HARD"),
         (("--subset", "hard", "--ids", "ids.txt"), "--ids"),
         (("--ids", "none.txt"), "none.txt"),
+        (("--ids", "empty.txt"), "there are no ids"),
     ],
 )
-def test_what_cannot_be_a_subset_is_refused(soi, folder, options, what):
+def test_what_cannot_be_a_subset_is_refused(soi, place, folder, options, what):
+    (place / "empty.txt").touch()
     before = snapshot(folder)
     code, out, err = soi("second-stage", "trained", *options)
     assert (code, out) == (2, "")

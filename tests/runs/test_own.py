@@ -168,6 +168,14 @@ def test_other_settings_and_other_rows_are_refused_and_named(place, folder, chan
     assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
 
 
+def test_of_two_commands_that_begin_a_folder_at_once_the_slower_is_refused(place, folder, tmp_path):
+    one, two = (own.prepare(again(place, epochs=epochs, seeds=(0,)), tmp_path / "new") for epochs in (2, 3))
+    finished(one)
+    with pytest.raises(OutputExistsError, match=r"epochs 2, now 3"):
+        finished(two)
+    assert own.prepare(again(place, seeds=(0,)), tmp_path / "new").finished() == 3
+
+
 def test_a_folder_can_be_moved(place, folder, tmp_path):
     shutil.copytree(folder, tmp_path / "moved")
     assert own.prepare(again(place), tmp_path / "moved").finished() == 6
