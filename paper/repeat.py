@@ -1,0 +1,68 @@
+"""Does a score of an example repeat? Agreement between runs that differ in the seed, for every dataset and score."""
+
+from __future__ import annotations
+
+from itertools import permutations
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from paper.claims.verdicts import Evidence, codes
+from soi_lib.analysis.reliability import reliability, runs_needed, spearman_brown
+
+MODES: dict[Literal["eval", "train"], str] = {"eval": "evaluation", "train": "train"}
+TARGET = 0.8
+SEEDS = 12
+"""The curves go as far."""
+
+
+def agreements(evidence: Evidence) -> pd.DataFrame:
+    """A row per dataset trained alone, recording mode and score: the agreement of two runs, and the runs that it takes.
+
+    Agreement is Cohen's kappa for the category and Spearman's rank correlation for the others, with 95 % intervals.
+    """
+    rows = []
+    for results in evidence.comparisons.values():
+        for dataset in results.members:
+            for mode, name in MODES.items():
+                found = reliability([results.run((dataset,), seed).dynamics(dataset, mode) for seed in results.seeds])
+                rows.append(found.table.assign(dataset=dataset, mode=name, seeds=found.runs))
+    return pd.concat(rows, ignore_index=True)
+
+
+def curves(table: pd.DataFrame) -> pd.DataFrame:
+    """Agreement of averages over 1 to 12 seeds, by score, as Spearman-Brown predicts from the mean over datasets."""
+    mean = table[table["mode"] == "evaluation"].groupby("score", sort=False)["agreement"].mean()
+    return pd.DataFrame(
+        {"score": score, "seeds": k, "agreement": spearman_brown(float(value), k)}
+        for score, value in mean.items()
+        for k in range(1, SEEDS + 1)
+    )
+
+
+def needed(table: pd.DataFrame) -> pd.DataFrame:
+    """A row a score: the mean agreement over datasets in both modes, and the seeds that reach an agreement of .8."""
+    mean = table.pivot_table(index="score", columns="mode", values="agreement", sort=False)
+    return pd.DataFrame(
+        {f"agreement, {mode} mode": mean[mode] for mode in mean}
+        | {f"seeds for {TARGET}, {mode} mode": mean[mode].map(lambda a: runs_needed(a, TARGET)) for mode in mean}
+    ).reset_index()
+
+
+def kappas(evidence: Evidence) -> pd.DataFrame:
+    """A row a dataset: kappa of the categories between seeds (alone, together), and from alone to together.
+
+    All pairs have different seeds, so that what runs of one seed share does not count.
+    """
+    from sklearn.metrics import cohen_kappa_score
+
+    rows = []
+    for results in evidence.comparisons.values():
+        for dataset in results.members:
+            alone, together = (codes(results, dataset, setting) for setting in ((dataset,), results.members))
+            pairs = list(permutations(range(len(alone)), 2))
+            sides = {"alone": (alone, alone), "together": (together, together), "alone to together": (alone, together)}
+            kappa = {k: np.mean([cohen_kappa_score(a[s], b[t]) for s, t in pairs]) for k, (a, b) in sides.items()}
+            rows.append({"dataset": dataset} | kappa)
+    return pd.DataFrame(rows)
