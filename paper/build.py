@@ -192,7 +192,7 @@ def make_book(
     from soi_lib.training.device import cards, default_jobs, resolve_device
 
     _checkout(root)
-    cards(resolve_device(device))  # a GPU that is not there is told before anything is read
+    cards(resolve_device(device))  # a GPU that is not there is reported before anything is read
     evidence = verdicts.open_evidence(root / RECORDED)
     shown, kept = recorded.recorded_profile(root / RECORDED), recorded.recorded_runs(root / RECORDED)
     sizes, done = shown, []

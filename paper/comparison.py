@@ -1,6 +1,6 @@
 """What the page of a comparison shows, as tables: scores, gains, moves between categories, shifts on the data map.
 
-Special about it: every number is a mean over the seeds with an interval, and the settings differ in one thing at a
+Every number is a mean over the seeds with an interval, and the settings differ in one thing at a
 time. From alone to together at equal budget only the other datasets are new (diversity); from there to all together
 each dataset has all its examples again (quantity).
 """

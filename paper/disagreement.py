@@ -1,6 +1,6 @@
 """Disagreement or error? Examples on which raters disagree, held against examples whose label was flipped.
 
-Special about it: the corpora were cut at a distance of the mean rating from zero, and raters agree more the further it
+The corpora were cut at a distance of the mean rating from zero, and raters agree more the further it
 is. So disagreement is compared among examples of equal distance: contested examples are chosen within narrow bins of
 it, and a correlation with disagreement is a partial one.
 """

@@ -1,6 +1,6 @@
 """The examples themselves, to look at: what the page "Looking at examples" shows beyond its pictures.
 
-What is special: texts come from the corpora when the book is rendered and are never committed. They go to `_build/look`
+Texts come from the corpora when the book is rendered and are never committed. They go to `_build/look`
 beside the explorer's own files; where they are missing, as in a book rendered straight from a clone, the page shows
 its static pictures and says how to get the rest.
 """

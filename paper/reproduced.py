@@ -1,6 +1,6 @@
 """Did it reproduce here? The numbers of this machine's quick runs beside those of the recorded quick runs.
 
-Special about it: a number of one seed is held against the 95 % prediction interval for one more seed, from the spread
+A number of one seed is held against the 95 % prediction interval for one more seed, from the spread
 of the recorded seeds. On the same kind of processor the runs of the same seed have the same bits, which says more.
 """
 

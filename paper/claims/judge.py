@@ -1,6 +1,6 @@
 """From predictions and categories to verdicts: every claim as one function on plain arrays.
 
-Special about it: the rules are in `rules`; this module measures the effects that they ask for and lists them, a row a
+The rules are in `rules`; this module measures the effects that they ask for and lists them, a row a
 case, so that a page can show what a verdict rests on.
 """
 

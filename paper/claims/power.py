@@ -2,7 +2,7 @@
 
     python -m paper.claims.power data/power/power.json
 
-Special about it: examples are shared between seeds and settings and every run has its own luck, as in real runs. The
+Examples are shared between seeds and settings and every run has its own luck, as in real runs. The
 spread between seeds is that of the recorded runs of protocol 1: up to .014 for accuracy, about .007 for AUC.
 """
 

@@ -1,6 +1,6 @@
 """The rules by which protocol 2 judges the claims, committed before its first recorded run.
 
-Special about it: every number of a rule stands here once. The page `book/rules.md` is made from these numbers, and the
+Every number of a rule stands here once. The page `book/rules.md` is made from these numbers, and the
 verdict functions read them. No rule draws anything at random, so no verdict depends on a random seed.
 """
 

@@ -1,6 +1,6 @@
 """The claims of the paper, and what recorded runs say of them: from `Results` to a verdict and its numbers.
 
-Special about it: a claim is judged by `judge` on plain arrays; this module only gathers them. Where a comparison was
+A claim is judged by `judge` on plain arrays; this module only gathers them. Where a comparison was
 not recorded the claim is not tested.
 """
 

@@ -1,6 +1,6 @@
 """Data maps: where every example lies between easy, ambiguous and hard to learn (Swayamdipta et al. 2020).
 
-Special about it: computed in blocks that stay in the processor's cache, on all cores, in double precision, so that a
+Computed in blocks that stay in the processor's cache, on all cores, in double precision, so that a
 million examples take some ten milliseconds and agree with the direct formulas to 1e-7.
 """
 

@@ -1,6 +1,6 @@
 """Labels that may be wrong, from how a model learned them.
 
-Special about it: in training-mode recording, what a model says of an example in epoch e comes before its e-th update
+In training-mode recording, what a model says of an example in epoch e comes before its e-th update
 on that example, so the first epochs are nearly predictions on unseen data. A label that the rest of the data speaks
 against is learned late, or never, and is doubted on average over training. Which average is best is a matter of
 measurement: benchmarks/suspects.py compares those in `RULES` on labels that were flipped on purpose.

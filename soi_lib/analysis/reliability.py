@@ -1,6 +1,6 @@
 """How far the scores of single examples agree between runs that differ in the seed only, and how many runs they need.
 
-Special about it: every score is treated alike. The values of a run are standardised (ranks for numbers, an indicator
+Every score is treated alike. The values of a run are standardised (ranks for numbers, an indicator
 per category for categories), so agreement is a mean product over examples: Spearman's correlation for numbers, and for
 categories a number that is Cohen's kappa for two runs and extends to shares of runs. It is measured between disjoint
 groups of k runs, and predicted for any k from pairs of single runs (Spearman and Brown 1910).

@@ -1,6 +1,6 @@
 """Subsets of examples by category or map region, and the random subset to hold beside each of them.
 
-Special about it: what is drawn depends on ids and the seed alone, not on the order in which examples are stored.
+What is drawn depends on ids and the seed alone, not on the order in which examples are stored.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The six Subsets of Interest, from correctness histories alone.
 
-Special about it: a history is one 64-bit word, so a forgetting event is a set bit whose next bit is clear, and
+A history is one 64-bit word, so a forgetting event is a set bit whose next bit is clear, and
 without forgetting the epoch of first success is E minus the number of correct epochs. No loop over examples or
 epochs. The rule is the one on the book's method page; forgetting events are those of Toneva et al. (2019).
 """

@@ -1,6 +1,6 @@
 """Scores, intervals and tests: how sure a number is, over examples and over seeds.
 
-Special about it: three or five seeds are few. A bootstrap over so few numbers gives intervals that are far too short,
+Three or five seeds are few. A bootstrap over so few numbers gives intervals that are far too short,
 so the spread between seeds enters through Student's t, everywhere by the same formula (`Effect.reach`), and simulations
 in the tests hold the coverage. Over examples there are two ways. Intervals of scores resample the examples; those that
 look the same to a score (same gold label, same predictions in every seed) are drawn together, as one multinomial draw,

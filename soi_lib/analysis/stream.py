@@ -1,6 +1,6 @@
 """The data map of dynamics that are larger than memory: a folder of dynamics files, through DuckDB.
 
-What is special: files are the shards. Each is checked like any dynamics file; then one query reads them all and writes
+Files are the shards. Each is checked like any dynamics file; then one query reads them all and writes
 the map, within DuckDB's memory limit whatever their number. The rules are not written a second time in SQL: the query
 calls `categorize_history` and `forgetting_events`. On a cluster each machine maps the files it holds: the maps lie side
 by side, the counts add up, and only the cuts need one more pass over the confidence and variability of all maps.

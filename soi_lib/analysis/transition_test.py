@@ -1,6 +1,6 @@
 """Which moves between categories are more than noise: every cell of a transition, held against its noise floor.
 
-Special about it: the null hypothesis is that the setting changes nothing, so the names of the two settings may be
+The null hypothesis is that the setting changes nothing, so the names of the two settings may be
 swapped. There are two tests.
 
 `transition_test` takes any runs, two of one setting at least. An example's categories are shuffled among all runs. Each

@@ -1,6 +1,6 @@
 """Transitions: how examples move between categories from one run to another, and how much of that is noise.
 
-Special about it: nothing is said about a move before it has been held against the noise floor, which is the
+Nothing is said about a move before it has been held against the noise floor, which is the
 transition between two seeds of the same setting.
 """
 

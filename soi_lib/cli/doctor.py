@@ -1,6 +1,6 @@
 """`soi doctor`: what is installed, what the machine has, and what would run where.
 
-Special about it: it must work where little else does. It asks the package metadata before it imports anything, takes
+It must work where little else does. It asks the package metadata before it imports anything, takes
 an import that fails as a finding, writes nothing but the stamps of hashes, and needs no network.
 """
 
@@ -125,7 +125,7 @@ def _packages(problems: list[str], notes: list[str]) -> list[dict[str, Any]]:
 
 
 def _fits(there: str, wanted: str) -> bool:
-    """Whether a version is in a range; without the `packaging` library nothing is said against it."""
+    """Whether a version is in a range; without the `packaging` library the version is accepted."""
     try:
         from packaging.specifiers import SpecifierSet
     except ImportError:
@@ -176,7 +176,7 @@ def _gpu(notes: list[str]) -> dict[str, Any]:
     found: dict[str, Any] = {"seen": nvidia_gpus(), "usable": 0, "cuda": None, "why_not": None, "others": []}
     try:
         import torch
-    except Exception:  # said of torch already
+    except Exception:  # already reported for torch
         return found
     found |= {"usable": torch.cuda.device_count(), "cuda": torch.version.cuda}
     kinds = {"MPS (Apple)": torch.backends.mps.is_available(), "XPU (Intel)": torch.xpu.is_available()}
@@ -225,7 +225,7 @@ def _folder(path: Path, problems: list[str], other: str) -> dict[str, Any]:
     there = next((p for p in (path, *path.parents) if p.exists()), path)
     writable = there.is_dir() and os.access(there, os.W_OK | os.X_OK)
     if not writable:
-        what = "may not be written to" if there.is_dir() else "is no folder"
+        what = "may not be written to" if there.is_dir() else "is not a folder"
         problems.append(f"{there}: {what}. Next: change that, or choose {other}")
     return {
         "folder": str(path),

@@ -210,7 +210,7 @@ def _with_texts(
     n: int,
     quiet: bool,
 ) -> pd.DataFrame:
-    """The ranking with columns of the person's file beside, and ids as they are there; guesses are said."""
+    """The ranking with columns of the person's file beside, and ids as they are there; guesses are printed."""
     import pandas as pd
 
     from soi_lib.data.match import match, trained_rows

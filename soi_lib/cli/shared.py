@@ -33,7 +33,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of 
 
 
 def _silence(context: typer.Context, quiet: bool) -> bool:
-    """With `--quiet` every progress bar is off, also that of a library which nobody told, until the command ends."""
+    """With `--quiet` every progress bar is off until the command ends, those of other libraries too."""
     if quiet and not context.resilient_parsing and "TQDM_DISABLE" not in os.environ:
         os.environ["TQDM_DISABLE"] = "1"  # read when tqdm is imported, which is later
         context.call_on_close(lambda: os.environ.pop("TQDM_DISABLE", None))
@@ -56,7 +56,7 @@ _PREDICTIONS = {"split", "id", "gold", "predicted", "p_gold"}
 
 
 def load_dynamics(path: Path) -> TrainingDynamics:
-    """Read a dynamics file; one of a run's predictions is told apart, as their names are the same."""
+    """Read a dynamics file; one of a run's predictions is recognised, as their names are the same."""
     from soi_lib.dynamics import TrainingDynamics
 
     try:
@@ -110,7 +110,7 @@ def dynamics_in(path: Path, member: str | None = None) -> tuple[Path, TrainingDy
     if not files:
         hint = _OTHERS_HINT if any(path.rglob("dynamics_epoch_*.jsonl")) else "name a file"
         raise SoiError(
-            "this directory is no run", where=path, expected="a folder `dynamics` with .parquet files", hint=hint
+            "this directory is not a run", where=path, expected="a folder `dynamics` with .parquet files", hint=hint
         )
     if member is None and len(files) > 1:
         raise SoiError(

@@ -1,6 +1,6 @@
 """Which column holds what, and what its values mean: texts, ids and labels.
 
-What is special: a column that is not named is guessed by its name, and the guess is reported. Numbers that are equal
+A column that is not named is guessed by its name, and the guess is reported. Numbers that are equal
 are one class however they are written, and whatever a person may not have meant as a class is a caution with the option
 that settles it.
 """

@@ -1,6 +1,6 @@
 """The one loader: rows of a file, a folder or the hub become a checked corpus.
 
-What is special: whatever was guessed, chosen or left out is a sentence in `LoadedDataset.decisions`, to be printed
+Whatever was guessed, chosen or left out is a sentence in `LoadedDataset.decisions`, to be printed
 before anything is trained. Whatever cannot be right is refused in one list, with file and row. The same rows are the
 same corpus, with the same fingerprint, wherever they come from.
 """

@@ -1,6 +1,6 @@
 """A user's own file after a training: find the rows that were trained on, check that they are unchanged, copy them.
 
-What is special: a run keeps how its ids were made, and the label and a fingerprint of the text of every row. So a file
+A run keeps how its ids were made, and the label and a fingerprint of the text of every row. So a file
 that was sorted since is matched by its texts, and one that was edited is refused. A copy of a text file holds exactly
 the characters of the rows.
 """

@@ -1,6 +1,6 @@
 """Where a dataset or a model is, and how to read its rows: plain values, as a profile or a command has them.
 
-What is special: whatever goes wrong between here and the hub (no network, a wrong commit, a missing configuration)
+Whatever goes wrong between here and the hub (no network, a wrong commit, a missing configuration)
 becomes one line that says what to do. No code of a repository is run.
 """
 

@@ -1,6 +1,6 @@
 """Rows out of one file: separated text, JSON (lines or an array), Parquet, each possibly packed with gzip.
 
-What is special: no row is lost silently. Encoding and separator are guessed only where they are certain (a byte-order
+No row is lost silently. Encoding and separator are guessed only where they are certain (a byte-order
 mark; the one separator that fits every line), a quote that does not pair is a character, and what could be read in two
 ways is refused with its lines. Each row knows its lines, so that messages name them and a copy holds their characters.
 """

@@ -4,7 +4,7 @@
     dyn = read_arrays("run.npz", gold=gold)          # the same from an .npy or .npz file
     dyn = read_table("log.csv")                      # a row per example and epoch
 
-Special about it: nothing is repaired. A value that is not a probability, an id that appears twice, an epoch that lacks
+Nothing is repaired. A value that is not a probability, an id that appears twice, an epoch that lacks
 examples, a label that changes: each is an error that names the file and the id or row. No pickles are opened. The text
 of a CSV is taken as it is, so no id loses its leading zeros.
 """

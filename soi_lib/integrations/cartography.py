@@ -5,7 +5,7 @@
 
 A file an epoch, `dynamics_epoch_0.jsonl` and so on, with a line an example: `guid`, `logits_epoch_N`, `gold`.
 
-Special about it: every line is checked as it is read, so an error names the file, the line and the damage. What we
+Every line is checked as it is read, so an error names the file, the line and the damage. What we
 write has two more keys, which other readers pass over: `p_gold` and `correct`, so that dynamics come back with the same
 bits whichever softmax they were recorded with. Where no logits were recorded, the ones written are made up from those
 two and the line says so (`logits_made_up`); see `write_dynamics`.

@@ -4,7 +4,7 @@
     rec = record(trainer, id_column="id")    # before trainer.train()
     dyn = rec.finish()                       # after it
 
-Special about it: the Trainer, its data set, its collator and its model stay as they are, and so do the weights that
+The Trainer, its data set, its collator and its model stay as they are, and so do the weights that
 it computes, bit for bit. Row numbers travel with the batches beside the user's collator (see `trainer_data`), the
 training step takes them out again, and a forward hook sees the logits of the training forward pass (dropout on,
 before the update). What is recorded is saved inside each of the Trainer's checkpoints and comes back with

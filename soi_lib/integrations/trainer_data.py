@@ -1,6 +1,6 @@
 """What a Trainer's training set says about its examples, and row numbers that travel with them.
 
-Special about it: nothing is added to the data set, which stays the user's own, transforms and columns and all. The
+Nothing is added to the data set, which stays the user's own, transforms and columns and all. The
 loader's fetch is asked which rows it fetches, and their numbers are put into the batch after the user's collator has
 made it; so no collator, column removal or padding can lose them.
 """
@@ -55,7 +55,7 @@ def examples_of(
     """
     if dataset is None or isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
         raise FormatError(
-            "the rows of the training set cannot be told apart",
+            "the rows of the training set cannot be distinguished",
             found=type(dataset).__name__,
             expected="a data set with a length",
             hint="give the Trainer a train_dataset that is not iterable-only",

@@ -1,6 +1,6 @@
 """Pretrained encoders as plain `save_pretrained` folders: packaged ones, models of the hub, and your own.
 
-What is special: an encoder is a folder, nothing else. A packaged one is made in the cache on first use; one of the hub
+An encoder is a folder, nothing else. A packaged one is made in the cache on first use; one of the hub
 is downloaded there at one commit, safetensors, configuration and tokenizer only, so that nothing that another program
 adds to a shared cache changes it, and what is there needs no network. A fingerprint over the files of the folder goes
 into the key of every run that uses it.
@@ -38,7 +38,7 @@ class EncoderCard:
     """What training needs to know of an encoder."""
 
     name: str
-    sha256: str  # of the wheel; of the files for an encoder of one's own
+    sha256: str  # of the wheel; of the files for an encoder of your own
     parameters: int  # without the pooler, which is not used
     embedding_parameters: int  # of them, rows of the vocabulary
     prefix: str = ""  # put before every first text

@@ -1,6 +1,6 @@
 """Texts to token ids, and encoders with only the token rows that those texts can touch.
 
-What is special: a split becomes one flat int32 array with offsets, not a list of lists, so batching is slicing and
+A split becomes one flat int32 array with offsets, not a list of lists, so batching is slicing and
 a million tokens cost four megabytes. And a token that occurs in no split gets no gradient and is never read, so its
 embedding row can stay on disk: `load_trimmed` reads the used rows straight out of the memory-mapped file, and the
 forward pass is bit for bit that of the full model, because a lookup copies rows.

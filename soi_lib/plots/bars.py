@@ -1,6 +1,6 @@
 """Shares and differences: stacked bars of the categories, points with their intervals around zero.
 
-What is special: every bar or point is a row of a table that the caller has anyway; bars of one dataset stand together.
+Every bar or point is a row of a table that the caller has anyway; bars of one dataset stand together.
 A point is filled where its interval excludes zero and empty where it does not, so colour is never needed to tell.
 """
 

@@ -1,7 +1,7 @@
 """Curves: scores over epochs, gains over the amount of data, agreement over the number of seeds.
 
-What is special: a band or a bar always says what it spans (smallest to largest seed, or a 95 % interval), and lines are
-told apart by dash and mark as well as by colour.
+A band or a bar always says what it spans (smallest to largest seed, or a 95 % interval), and lines are
+distinguished by dash and mark as well as by colour.
 """
 
 from __future__ import annotations

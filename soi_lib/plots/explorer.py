@@ -1,6 +1,6 @@
 """The explorer of training examples: maps that filter, the text of every example, and the flow between two runs.
 
-What is special: one explorer for the book and for the page of `soi report`. This module says what it shows, as plain
+One explorer for the book and for the page of `soi report`. This module says what it shows, as plain
 JSON; `explorer.js` beside it draws that with plotly. It needs no server, and texts enter a page as text only, so
 markup in them stays what it is.
 """

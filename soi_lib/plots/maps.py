@@ -81,7 +81,7 @@ def data_map_plot(
 
 
 def _regions(ax: Axes) -> None:
-    """The names of the regions, where they lie."""
+    """The names of the regions, where they are."""
     look: dict[str, Any] = {"ha": "center", "va": "center", "color": MUTED, "fontsize": 8.5, "style": "italic"}
     look |= {"bbox": {"fc": "white", "ec": "none", "alpha": 0.75, "pad": 1}, "transform": ax.transAxes}
     ax.text(0.55, 0.97, "easy to learn", **look)

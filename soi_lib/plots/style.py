@@ -1,6 +1,6 @@
 """One look for all figures; and what belongs to each of them: a caption, and the values that it shows.
 
-What is special: six colours that people with any colour vision can tell apart (after Okabe and Ito), each with a hatch
+Six colours that people with any colour vision can tell apart (after Okabe and Ito), each with a hatch
 for grey print, in one fixed order from easy to hard. Outside of the categories, colour means evidence: an interval
 that excludes zero, or a move beyond chance. A figure is as wide as is readable on a phone as well as in print.
 """

@@ -1,6 +1,6 @@
 """Moves between categories: heatmaps, and bands that run from one setting to the other.
 
-What is special: rows and columns run from easy to hard, so that what lies below the diagonal became easier. Grey says
+Rows and columns run from easy to hard, so that what lies below the diagonal became easier. Grey says
 how many examples move; colour and a frame are kept for moves beyond chance, which only a noise floor of at least
 three seeds on each side can show. Where there is none, nothing is coloured.
 """
@@ -72,7 +72,7 @@ def transition_heatmap(counts: pd.DataFrame, *, title: str = "", note: str = "",
     text = (
         f"Heatmap of the moves between categories from {sides[0]} to {sides[1]}, in % of each row. {_READING} {_DASH}"
     )
-    text += f" Of {number(table.to_numpy().sum())} examples {_summary(table)}. No move is held against chance here."
+    text += f" Of {number(table.to_numpy().sum())} examples {_summary(table)}. No move is tested against chance here."
     return finish(figure, table, text, title=title, note=note)
 
 

@@ -1,1 +1,1 @@
-"""The page of one's own training."""
+"""The report on a training of your own."""

@@ -33,7 +33,7 @@ from soi_lib.models.encoder import EncoderSource
 NAME = r"\w[\w.-]*"
 """What the name of a dataset or an encoder may be, in any script: it becomes the name of files."""
 Comparison = Literal["task", "source", "lingual", "user"]
-"""What the members of a setting differ in; "user" for members of one's own, which may differ in anything."""
+"""What the members of a setting differ in; "user" for members of your own, which may differ in anything."""
 Budget = Literal["full", "equal"]
 """How many examples each dataset of a setting gives; see `Setting`."""
 Subset = Literal["FRGE", "UNE+FRGE", "LLE+FRGE+UNE", "ACE", "ambiguous", "hard-to-learn", "easy-to-learn"]

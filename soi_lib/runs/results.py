@@ -78,7 +78,7 @@ class Results:
         return [split for split in ("test", "ood") if split in metrics]
 
     def evaluated(self, member: str, setting: Sequence[str], split: str) -> Evaluated:
-        """What the runs of a setting said of a member's `split` at their end; its files are read once."""
+        """What the runs of a setting predicted on a member's `split` at their end; its files are read once."""
         key = (member, Setting.of(setting), split)
         if key not in self._evaluated:
             frames = [self.run(setting, seed).predictions(member) for seed in self.seeds]

@@ -50,7 +50,7 @@ class RunSpec:
     device: str = "cpu"
     """Where it is trained: "cpu", "cuda" or "cuda:N". Its kind is part of the identity."""
     encoder_folder: str = ""
-    """Where the encoder lies that the profile brought; no part of the identity, as its fingerprint is."""
+    """Where the encoder is that the profile brought; no part of the identity, as its fingerprint is."""
     keep_weights: bool = False
     """Whether the final weights are wanted too, for second stages to start from; no part of the identity."""
 
@@ -105,7 +105,7 @@ class StageSpec:
     """One stage: the run that it starts from, its subset, which side of the comparison it is, and its recipe.
 
     `start` is "final" (the run's final weights) or "pretrained" (the weights that the run itself started from, with
-    the same initial heads). `subset` is a name of `Subset`, a union such as "UNE+LLE", or a name of one's own for
+    the same initial heads). `subset` is a name of `Subset`, a union such as "UNE+LLE", or a name of your own for
     `ids`. `control` None trains on the subset, "random" on its matched random control, "all" on examples of all data
     for as many updates.
     """

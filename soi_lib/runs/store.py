@@ -265,7 +265,7 @@ def seal(folder: Path, manifest: dict[str, Any]) -> None:
 
 
 def open_run(folder: str | os.PathLike[str]) -> StoredRun:
-    """Open and verify one run folder, wherever it lies. Raises StoreError that names the damaged file."""
+    """Open and verify one run folder, wherever it is. Raises StoreError that names the damaged file."""
     folder = Path(folder)
     path = folder / MANIFEST
     try:
@@ -274,7 +274,7 @@ def open_run(folder: str | os.PathLike[str]) -> StoredRun:
         known = manifest["sha256"] == _seal(manifest) and text == json_text(manifest)
     except FileNotFoundError:
         raise StoreError(
-            "is no finished run: it has no manifest",
+            "is not a finished run: it has no manifest",
             where=folder,
             hint="give a folder that `python -m paper run` or `python -m paper reproduce` made",
         ) from None

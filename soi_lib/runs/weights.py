@@ -64,7 +64,7 @@ def load_weights(path: Path, *, vocabulary: np.ndarray) -> tuple[dict[str, Tenso
     """Weights by name (as `train(initial=...)` takes them) and their sha256. Raises StoreError.
 
     `vocabulary` is that of the model which is to take them; other tokens are refused, since the rows of its embedding
-    would stand for other words.
+    would mean other words.
     """
     tensors, about = _read(path)
     if not np.array_equal(tensors.pop(_VOCABULARY).numpy(), vocabulary):

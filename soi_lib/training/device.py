@@ -33,7 +33,7 @@ RUNS_A_CARD = 4
 
 
 def resolve_device(name: str = "auto") -> str:
-    """The device that `name` stands for: "cpu", "cuda" (any GPU), or "cuda:N".
+    """The device that `name` means: "cpu", "cuda" (any GPU), or "cuda:N".
 
     Args:
         name: "auto" (a GPU where there is one, unless `ACCELERATE_USE_CPU` is set), "cpu", "cuda" or "cuda:N".
