@@ -89,7 +89,7 @@ def cells(report: dict[str, Any], measure: str = "average_precision") -> pd.Data
     )
 
 
-def told(report: dict[str, Any]) -> str:
+def describe(report: dict[str, Any]) -> str:
     """Whether our rule is at least as good as the best of the others, and by how much, by both measures."""
     ours = report["ours"]
     others = [row for row in report["overall"] if _foreign(row["method"])]

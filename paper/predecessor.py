@@ -66,7 +66,7 @@ def beside(results: Results, path: str | os.PathLike[str], task: str = "paraphra
     return table
 
 
-def told(table: pd.DataFrame) -> str:
+def describe(table: pd.DataFrame) -> str:
     """Our share of flagged examples beside that of the earlier single-task run, and the accuracies."""
     theirs: Any = table[(table["who"] == "earlier code") & (table["setting"] == "single")].iloc[0]
     ours: Any = table[table["who"].str.startswith("ours")].iloc[0]

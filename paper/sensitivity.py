@@ -169,7 +169,7 @@ def record_modes(trained: Results, evaluated: Results, *, early: float = 0.5) ->
 # --- sentences ---------------------------------------------------------------------------------------------------
 
 
-def epochs_told(table: pd.DataFrame) -> str:
+def describe_epochs(table: pd.DataFrame) -> str:
     """What `by_epochs` shows: how early categories settle, and how forgetting grows with the number of epochs."""
     mean = table.groupby(["member", "setting", "epochs"], sort=False)[[*NAMES, "settled"]].mean().reset_index()
     last = int(mean["epochs"].max())
@@ -186,7 +186,7 @@ def epochs_told(table: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def early_told(table: pd.DataFrame) -> str:
+def describe_early(table: pd.DataFrame) -> str:
     """What `by_early` shows: between which shares early and late learned move."""
     mean = table.groupby(["member", "setting", "early"], sort=False)[NAMES].mean().reset_index()
     low, high = (mean[mean["early"] == v] for v in (mean["early"].min(), mean["early"].max()))
@@ -199,7 +199,7 @@ def early_told(table: pd.DataFrame) -> str:
     )
 
 
-def seeds_told(table: pd.DataFrame) -> str:
+def describe_seeds(table: pd.DataFrame) -> str:
     """What `seed_agreement` shows: shares agree between seeds, single examples less."""
     known = table.dropna(subset=["kappa"])
     if known.empty:
@@ -216,7 +216,7 @@ def seeds_told(table: pd.DataFrame) -> str:
     )
 
 
-def effect_told(table: pd.DataFrame) -> str:
+def describe_effect(table: pd.DataFrame) -> str:
     """What `effect` shows: of the differences that the whole record tells apart from zero, how many keep their sign."""
     last = table[table["epochs"] == table["epochs"].max()]
     sure = last[last["interval without zero"] & (last["difference"].abs() >= LEAST_DIFFERENCE)]
@@ -238,7 +238,7 @@ def effect_told(table: pd.DataFrame) -> str:
     return f"{text}none of them has the opposite sign beyond its interval."
 
 
-def modes_told(table: pd.DataFrame) -> str:
+def describe_modes(table: pd.DataFrame) -> str:
     """What `record_modes` shows: how many examples change category with the mode of recording, and which way."""
     same = table["same"].dropna()
     mean = table.groupby("mode", sort=False)[NAMES].mean()

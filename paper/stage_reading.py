@@ -78,7 +78,7 @@ def summary_cases(summary: pd.DataFrame, split: str) -> pd.DataFrame:
     )
 
 
-def summary_told(summary: pd.DataFrame) -> str:
+def describe_summary(summary: pd.DataFrame) -> str:
     """Which subsets help when everything is pooled, over the random control and over the run that they continue."""
     lines = []
     final = summary[(summary["start"] == "final") & summary["difference"].notna()]
@@ -98,7 +98,7 @@ def summary_told(summary: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def where_told(gains: pd.DataFrame) -> str:
+def describe_where(gains: pd.DataFrame) -> str:
     """In how many single cases a subset beats its random control, and whether that is more than chance gives."""
     part = gains[(gains["start"] == "final") & (gains["against"] == "random") & gains["difference"].notna()]
     lines = []
@@ -149,7 +149,7 @@ def subset_only(gains: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def subset_only_told(table: pd.DataFrame) -> str:
+def describe_subset_only(table: pd.DataFrame) -> str:
     """Whether the subset alone does worse than random examples, as the authors' earlier code found."""
     if table.empty:
         return "Nothing was trained on a subset alone here."

@@ -50,18 +50,18 @@ def report(bench, strength: dict[str, float], seeds=(0, 1, 2)) -> dict:
 
 def test_the_sentence_names_the_best_of_the_others_and_the_gap(bench, tmp_path):
     worse = report(bench, {DEFAULT_RULE: 1.0, "cleanlab self confidence": 3.0})
-    said = label_errors.told(worse)
+    said = label_errors.describe(worse)
     assert "the best method that other tools offer, cleanlab self confidence" in said
     assert said.count("the default is worse") == 2
-    better = label_errors.told(report(bench, {DEFAULT_RULE: 3.0, "last epoch": 5.0}))  # a rule of ours is no other tool
+    better = label_errors.describe(report(bench, {DEFAULT_RULE: 3.0, "last epoch": 5.0}))  # a rule of ours is no other tool
     assert better.count("the default is better") == 2
     assert "last epoch" not in better
-    same = label_errors.told(report(bench, {name: 2.0 for name in (DEFAULT_RULE, "margin")}, seeds=(0, 1)))
+    same = label_errors.describe(report(bench, {name: 2.0 for name in (DEFAULT_RULE, "margin")}, seeds=(0, 1)))
     assert "cannot be told from it" in same
 
     path = tmp_path / "suspects.json"
     path.write_text(json.dumps(worse), encoding="utf-8")
-    assert label_errors.told(label_errors.read(path)) == said
+    assert label_errors.describe(label_errors.read(path)) == said
 
 
 def test_another_file_is_refused_by_name(tmp_path):
