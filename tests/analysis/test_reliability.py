@@ -13,7 +13,7 @@ from synthetic import learn
 from soi_lib.analysis.reliability import change_rates, reliability, repeat_kappa, runs_needed, spearman_brown
 from soi_lib.analysis.soi import SOI, categorize
 from soi_lib.dynamics import TrainingDynamics
-from soi_lib.errors import AlignmentError, FormatError, RangeError
+from soi_lib.errors import AlignmentError, RangeError
 
 
 def planted(truth: float, *, runs: int = 6, n: int = 400, epochs: int = 4, seed: int = 0) -> list[TrainingDynamics]:
@@ -125,14 +125,6 @@ def test_more_runs_give_a_mean_over_pairs(rng: np.random.Generator) -> None:
     assert found.low < 0.5 < found.high  # what it was made with
 
 
-def test_perfect_repetition_and_none(rng: np.random.Generator) -> None:
-    codes = codes_of(rng, seeds=1).repeat(3, axis=0)
-    found = repeat_kappa(codes)
-    assert (found.value, found.low, found.high) == pytest.approx((1, 1, 1))
-    apart = repeat_kappa(codes_of(rng, n=3000, seeds=3, repeat=0.0))
-    assert apart.low < 0 < apart.high
-
-
 def test_datasets_with_different_shares_are_no_agreement(rng: np.random.Generator) -> None:
     """Pooled, two members of different shares look repeatable; compared each by itself they are not."""
     first = rng.choice([1, 2], (2, 500), p=[0.9, 0.1])
@@ -146,18 +138,6 @@ def test_datasets_with_different_shares_are_no_agreement(rng: np.random.Generato
 def test_the_interval_of_kappa_covers(rng: np.random.Generator) -> None:
     hits = [f.low <= 0.5 <= f.high for f in (repeat_kappa(codes_of(rng), resamples=400) for _ in range(200))]
     assert 0.9 <= np.mean(hits) <= 0.99
-
-
-def test_where_nothing_can_repeat() -> None:
-    for codes in (np.ones((1, 5), np.int8), np.ones((3, 5), np.int8)):
-        assert np.isnan(repeat_kappa(codes).value)
-    assert np.isnan(repeat_kappa(np.array([[1, 2], [2, 1]]), SOI.UNE).value)
-
-
-def test_what_are_no_categories() -> None:
-    for codes in (np.array([[0, 6]]), np.array([[0.5, 1.0]]), [np.ones((2, 3), int), np.ones((3, 3), int)]):
-        with pytest.raises(FormatError):
-            repeat_kappa(codes)
 
 
 def test_change_rates_are_means_over_pairs_of_runs(rng: np.random.Generator) -> None:

@@ -64,14 +64,6 @@ def test_share_intervals_and_their_differences(rng: np.random.Generator) -> None
         share_intervals(codes, baseline=codes[:2])
 
 
-def test_the_same_seed_gives_the_same_interval(rng: np.random.Generator) -> None:
-    values = rng.random((3, 100))
-    assert mean_interval(values, seed=1) == mean_interval(values, seed=1)
-    assert mean_interval(values, seed=1) != mean_interval(values, seed=2)
-    wide, narrow = mean_interval(values, level=0.99), mean_interval(values, level=0.5)
-    assert wide.high - wide.low > narrow.high - narrow.low
-
-
 @pytest.fixture
 def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(statistics, "RESAMPLES", 800)

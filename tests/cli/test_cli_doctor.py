@@ -50,16 +50,6 @@ def test_an_empty_cache_is_a_problem_with_its_remedy(soi, tmp_path, monkeypatch)
     assert not (tmp_path / "cache").exists()  # it only looks
 
 
-def test_a_damaged_package_is_named(tmp_path, monkeypatch):
-    monkeypatch.setenv("SOI_CACHE", str(tmp_path))
-    package = read_list()[0]
-    package.path.parent.mkdir()
-    package.path.write_bytes(b"PK")
-    found = examine(tmp_path)
-    assert found["cache"]["packages"][package.name] == "damaged"
-    assert any(f"{package.name} (damaged)" in line for line in found["problems"])
-
-
 def test_without_torch_it_says_what_to_install(soi, wheels, monkeypatch):
     version = importlib.metadata.version
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paper.datasets.building import cap, deduplicate, make
+from paper.datasets.building import deduplicate, make
 from soi_lib.data.dataset import Card, Split, fingerprint, id_order
 from soi_lib.data.splits import assign
 from soi_lib.errors import CorpusError
@@ -62,14 +62,6 @@ def test_subsets_are_nested_sorted_and_blind_to_the_order_of_rows(small, large):
 def test_the_order_is_that_of_sha256():
     # sha256("a") = ca97..., sha256("b") = 3e23..., sha256("c") = 2e7d...
     assert id_order(["a", "b", "c"]).tolist() == [2, 1, 0]
-
-
-def test_a_pair_may_share_one_side_but_not_both(parts):
-    pairs = {n: dataclasses.replace(s, text_pair=["the same question"] * 8) for n, s in parts.items()}
-    make("pairs", "user", ("no", "yes"), pairs, CARD)
-    pairs["ood"] = changed(pairs["ood"], 0, text="text 1 of train")
-    with pytest.raises(CorpusError, match="pairs/ood: the text of 'ood/0'"):
-        make("pairs", "user", ("no", "yes"), pairs, CARD)
 
 
 @pytest.mark.parametrize(
@@ -132,10 +124,3 @@ def test_deduplicate_keeps_the_first_and_drops_contradictions():
     kept, counts = deduplicate(frame)
     assert kept["id"].tolist() == ["0", "3"]
     assert counts == {"repeated": 1, "contradictory": 2}
-
-
-def test_pairs_repeat_only_when_both_sides_do_and_a_cap_depends_on_ids_only():
-    frame = pd.DataFrame({"id": ["0", "1"], "text": ["a", "a"], "text_pair": ["x", "y"], "label": [0, 1]})
-    assert len(deduplicate(frame)[0]) == 2
-    frame = pd.DataFrame({"id": [f"i{k}" for k in range(50)], "text": "t"})
-    assert set(cap(frame, 10)["id"]) == set(cap(frame[::-1], 10)["id"]) < set(cap(frame, 20)["id"])

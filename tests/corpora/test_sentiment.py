@@ -20,14 +20,6 @@ def test_the_sources_hold_what_was_counted(source):
     assert frame["label"].mean() == pytest.approx(positive, abs=0.01)
 
 
-def test_the_three_sources_share_their_foreign_ground():
-    tweets, amazon, movie = (load(n).splits["ood"] for n in ("tweets", "amazon", "movie"))
-    assert list(tweets.ids) == list(amazon.ids) == list(movie.ids)
-    assert all(i.startswith("nyt/") for i in tweets.ids)
-    assert len(set(tweets.ids) - set(load("opinions").splits["ood"].ids)) == 2
-    assert len(tweets) == len(scored("nyt")) - 2  # two are among the texts of a source
-
-
 @pytest.mark.parametrize(("name", "rows", "positive"), [("sentiment", 11539, 0.2), ("opinions", 11601, 0.4)])
 def test_the_graded_tweets_are_those_that_were_counted(name, rows, positive):
     frame = graded(name)

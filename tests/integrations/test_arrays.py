@@ -135,19 +135,6 @@ def test_every_kind_of_column(log, tmp_path, suffix, rng):
     assert (got.meta.extra["p_gold_from"], got.meta.member) == ("correct", "m")
 
 
-def test_lists_in_parquet(log, tmp_path):
-    logits, probabilities, gold, ids = log
-    for name, values in (("logits", logits), ("probabilities", probabilities)):
-        frame = long(log)
-        frame[name] = list(values.reshape(120, 3))
-        got = read_table(save(frame, tmp_path / "a.parquet"))
-        kind = "logits" if name == "logits" else "probabilities"
-        assert got.fingerprint() == from_arrays(values, gold, ids, kind=kind).fingerprint()
-    frame.at[50, name] = np.array([1.0, 2.0])
-    with pytest.raises(FormatError, match="row 51: column 'probabilities'"):
-        read_table(save(frame, tmp_path / "a.parquet"))
-
-
 def test_p_alone_tells_what_it_can(log, tmp_path):
     frame = long(log, p=np.where(np.arange(30) % 3, 0.75, 0.25) * np.ones((4, 1)))
     frame["gold"] %= 2

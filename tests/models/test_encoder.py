@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from soi_lib import files, packages
-from soi_lib.errors import EncoderError, FetchError
-from soi_lib.models.encoder import ENCODERS, encoder_card, encoder_dir, fingerprint
+from soi_lib.errors import EncoderError
+from soi_lib.models.encoder import encoder_card, encoder_dir, fingerprint
 
 pytestmark = pytest.mark.usefixtures("wheels")
 
@@ -60,16 +60,6 @@ def test_an_encoder_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         encoder_dir(own)
     with pytest.raises(EncoderError, match=r"miniml: .*'minilm'"):
         encoder_dir("miniml")
-
-
-def test_before_anything_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SOI_CACHE", str(tmp_path))
-    for name in ENCODERS:
-        with pytest.raises(FetchError, match=r"not fetched yet.*soi fetch"):
-            encoder_dir(name)
-        assert encoder_card(name).parameters > 20_000_000
-    left = [path.name for path in (tmp_path / "encoders").iterdir() if not path.name.endswith(".lock")]
-    assert left == []
 
 
 @pytest.fixture

@@ -106,16 +106,3 @@ def test_character_map_maps_every_character_as_the_file_says(pieces: packaged.Pi
     others = [chr(code) for code in range(0x20, 0x3000) if chr(code) not in pieces.normalisation]
     others = [one for one in others if not unicodedata.combining(one)]
     assert normalizer.normalize_str("".join(others)) == "".join(others)
-
-
-def test_unigram_on_what_is_known_of_it(pieces: packaged.Pieces) -> None:
-    unigram = packaged.unigram(pieces)
-    assert unigram.encode("a", "b").tokens == ["<s>", "▁a", "</s>", "</s>", "▁b", "</s>"]
-    assert unigram.encode("a", "b").type_ids == [0] * 6
-    assert unigram.encode("می\u200cخواهم").tokens == ["<s>", "▁می", "▁خواهم", "</s>"]
-    assert unigram.encode("  a\t\n b  ").ids == unigram.encode("a b").ids
-    assert unigram.encode("cafe\u0301").ids == unigram.encode("café").ids
-    assert unigram.encode("\x01ﬁn\x02 ①").ids == unigram.encode("fin 1").ids
-    assert unigram.encode("").tokens == ["<s>", "</s>"]
-    assert unigram.decode(unigram.encode("Allume la lumière").ids) == "Allume la lumière"
-    assert [unigram.token_to_id(text) for text in ("<s>", "<pad>", "</s>", "<unk>", "<mask>")] == [0, 1, 2, 3, 250001]

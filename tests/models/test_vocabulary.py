@@ -50,14 +50,6 @@ def test_same_ids_as_transformers(name: str, pairs: list[str] | None) -> None:
     assert found.lengths.tolist() == [len(ids) for ids in expected["input_ids"]]
 
 
-def test_texts_that_are_none() -> None:
-    with pytest.raises(EncoderError, match="every text needs its pair"):
-        tokenize("minilm", ["a", "b"], ["c"])
-    for texts, pairs in ((["a", float("nan")], None), (["a", "b"], ["c", None]), (["a", "b\ud800"], None)):
-        with pytest.raises(EncoderError, match="row 1: not a text"):
-            tokenize("minilm", texts, pairs)
-
-
 # --- trimmed encoders -----------------------------------------------------------------------------------------------
 
 FIRST = ["Turn on the kitchen lights", "pause", "چراغ\u200cها را روشن کن", "Allume la lumière du salon"]

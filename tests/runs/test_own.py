@@ -15,7 +15,7 @@ from fake_hub import COMMIT, serve
 from own_data import csv, rows
 
 from soi_lib.data.load import load_dataset
-from soi_lib.data.places import DatasetSpec, hub_name
+from soi_lib.data.places import DatasetSpec
 from soi_lib.errors import EncoderError, OutputExistsError, ProfileError, SoiError, StoreError
 from soi_lib.runs import own
 from soi_lib.runs.run import do_run
@@ -80,15 +80,6 @@ def test_a_data_set_and_a_model_of_the_hub(tmp_path):
     assert new[1:] == [f"someone/tweets@{COMMIT}", COMMIT, f"someone--tiny-{COMMIT}"]
     local = load_dataset("t", DatasetSpec(path=str(as_parquet("twitter", tmp_path / "local")), drop=every))
     assert local.corpus.fingerprint == new[0]
-
-
-def test_what_reads_as_a_hub_name(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "data").mkdir()
-    assert hub_name("someone/tweets") == ("someone/tweets", None)
-    assert hub_name("someone/tweets@1234567") == ("someone/tweets", "1234567")
-    for path in ("data/tweets", "someone/tweets.csv", "../tweets", "/a/b", "tweets.csv", "data"):
-        assert hub_name(path) is None
 
 
 @pytest.fixture(scope="module")

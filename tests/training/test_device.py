@@ -13,7 +13,6 @@ from soi_lib.training.device import (
     cards,
     default_jobs,
     kind_of,
-    reproducibly,
     resolve_device,
     resolve_precision,
     torch_device,
@@ -100,14 +99,3 @@ def test_workers_share_the_visible_cards_evenly(machine, monkeypatch):
     assert visible_cards("cuda", 3) == ["5", "GPU-ab", "5"]
     assert visible_cards("cuda:1", 2) == [None, None]
     assert visible_cards("cpu", 2) == [None, None]
-
-
-def test_one_thread_on_the_cpu_and_for_the_block_only():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        with reproducibly("cpu"):
-            assert torch.get_num_threads() == 1
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(before)

@@ -69,14 +69,6 @@ def test_the_same_as_one_process_up_to_rounding(two):
     assert moved > 0.01
 
 
-def test_a_batch_smaller_than_the_number_of_processes(two):
-    got = part(two[0][0], "single")
-    one = together.values(together.done(together.SINGLE, [together.made(6, 2, 0)]))
-    del got["processes"], one["processes"]
-    for key in one:  # the second process never has a row, so even the bits are those of one
-        assert np.array_equal(got[key], one[key]), key
-
-
 def test_each_process_has_dropout_masks_of_its_own(two):
     p = two[0][0]["twins/twins/p"]
     assert p[0, 0] != p[0, 1]

@@ -100,25 +100,6 @@ def presented(rng, n: int, classes: int, epochs: int, ranks: int = 1):
     return out
 
 
-def test_any_number_of_classes_against_a_dictionary(rng):
-    n, classes = 40, 7
-    gold = rng.integers(0, classes, n)
-    rec = DynamicsRecorder([f"x{i}" for i in range(n)], gold, keep_logits=True)
-    expected = np.zeros((4, n, classes), np.float32)
-    for epoch, steps in enumerate(presented(rng, n, classes, 4)):
-        for ((rows, logits),) in steps:
-            rec.update([f"x{i}" for i in rows], torch.from_numpy(logits))
-            for row, values in zip(rows, logits, strict=True):
-                expected[epoch, row] = values  # the last one wins
-        rec.end_epoch()
-    dyn = rec.finish()
-    assert np.array_equal(dyn.logits, expected)
-    assert np.array_equal(dyn.correct, expected.argmax(2) == gold)
-    softmax = torch.from_numpy(expected).softmax(2).numpy()
-    assert np.array_equal(dyn.p_gold, np.take_along_axis(softmax, gold[None, :, None], 2)[..., 0])
-    assert rec.report.repeated == dyn.meta.extra["recorded_repeated"] == 4 * 23
-
-
 def once(ids, batch_ids=None) -> TrainingDynamics:
     rec = DynamicsRecorder(ids, [0, 1, 1][: len(ids)])
     rec.update(batch_ids or ids, torch.tensor([[2.0, 1.0], [1.0, 2.0], [2.0, 1.0]][: len(ids)]))

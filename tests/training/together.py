@@ -25,8 +25,6 @@ from soi_lib.training.engine import TrainConfig, TrainMember, TrainResult, train
 WORDS = 2000
 QUIET = TrainConfig(epochs=2, batch_size=7, learning_rate=1e-3, dropout=0.0, precision="fp32", seed=3)
 NOISY = TrainConfig(epochs=3, batch_size=8, learning_rate=1e-3, dropout=0.1, seed=4)
-SINGLE = replace(QUIET, epochs=1, batch_size=1)
-EVALUATED = replace(QUIET, record="eval", precision="auto")
 
 
 def encoded(texts: Sequence[str], gold: np.ndarray, member: int = 0) -> Encoded:
@@ -100,8 +98,6 @@ def main(folder: Path) -> None:
         kept.update({f"{name}/{key}": value for key, value in values(result).items()})
 
     keep("quiet", done(QUIET, [made(60, 3, 0)]))
-    keep("single", done(SINGLE, [made(6, 2, 0)]))
-    keep("eval", done(EVALUATED, both()))
     keep("twins", done(replace(QUIET, batch_size=2), twins(), dropout=0.5))
     keep("noisy", done(NOISY, both(), dropout=0.1))
     checkpoint = Checkpoint(folder / "state.safetensors", "x")
