@@ -53,7 +53,7 @@ def test_the_sentence_names_the_best_of_the_others_and_the_gap(bench, tmp_path):
     said = label_errors.describe(worse)
     assert "the best method that other tools offer, cleanlab self confidence" in said
     assert said.count("the default is worse") == 2
-    better = label_errors.describe(report(bench, {DEFAULT_RULE: 3.0, "last epoch": 5.0}))  # a rule of ours is no other tool
+    better = label_errors.describe(report(bench, {DEFAULT_RULE: 3.0, "last epoch": 5.0}))
     assert better.count("the default is better") == 2
     assert "last epoch" not in better
     same = label_errors.describe(report(bench, {name: 2.0 for name in (DEFAULT_RULE, "margin")}, seeds=(0, 1)))
