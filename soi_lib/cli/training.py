@@ -121,11 +121,12 @@ def train(
 
     One data set is trained alone; with several (`--member`) each is trained alone and all are trained together. Columns
     are guessed where you do not name them, and every guess is said before training starts. Stop it at any time: the
-    same command continues (a run's state is kept once a minute).
+    same command continues from the last epoch that it finished (of very short ones, from one of the last).
 
     `soi train --train reviews.csv --out reviews` ... then `soi report reviews`.
     """
     from soi_lib.runs import own
+    from soi_lib.runs.own_costs import cost_lines
 
     each = {
         "text": text, "text_pair": text_pair, "label": label, "id": id_column, "test": test, "ood": ood,
@@ -148,7 +149,7 @@ def train(
     finished = todo.finished()
     total = len(todo.settings) * len(todo.profile.seeds)
     if not quiet:
-        _preview(todo, finished, total, own.minutes(todo, finished=finished, jobs=jobs), models=not no_model)
+        _preview(todo, cost_lines(todo, finished=finished, jobs=jobs, models=not no_model))
     if dry_run:
         typer.echo("nothing was written (--dry-run)", err=True)
         if as_json:
@@ -198,12 +199,9 @@ def _scores(index: dict[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
-def _preview(todo: TrainingJob, finished: int, total: int, minutes: float, *, models: bool) -> None:
+def _preview(todo: TrainingJob, costs: list[str]) -> None:
     """What is about to be trained, on standard error."""
     from rich.table import Table
-
-    from soi_lib.runs import own
-    from soi_lib.training.device import default_jobs
 
     screen = console(stderr=True, soft_wrap=True)
     splits = [s for s in ("train", "test", "ood") if any(s in d.corpus.splits for d in todo.datasets)]
@@ -228,29 +226,8 @@ def _preview(todo: TrainingJob, finished: int, total: int, minutes: float, *, mo
             screen.print(printable(prefix + sentence, 400))
     for sentence in todo.decisions:
         screen.print(printable(sentence, 400))
-    part = todo.profile.comparisons["user"]
-    seeds = f"seed{'s' if len(todo.profile.seeds) > 1 else ''} {', '.join(map(str, todo.profile.seeds))}"
-    what = (
-        f"{total} run{'s' if total > 1 else ''} of {todo.profile.training.epochs} epochs with {part.encoder}, {seeds}"
-    )
-    if finished == total:
-        screen.print(f"runs: {what}; all done")
-        return
-    done = f"; {finished} done already" if finished else ""
-    time = (
-        "under a minute"
-        if minutes < 0.8
-        else f"about {minutes:.0f} minutes"
-        if minutes < 90
-        else f"{minutes / 60:.1f} hours"
-    )
-    cores = default_jobs("cpu")
-    on = f"{time} on {cores} core{'s' if cores > 1 else ''} (a rough estimate)"
-    on = on if todo.device == "cpu" else "how long a GPU takes has not been measured"
-    screen.print(f"runs: {what}{done}; {on}")
-    screen.print(f"memory: up to {own.memory(todo) / 1e9:.1f} GB a run for its parameters, and what its batches take")
-    if models:
-        screen.print(f"disk: up to {2 * own.model_size(todo) / 1e6:.0f} MB a run for its model (--no-model keeps none)")
+    for line in costs:
+        screen.print(line)
 
 
 # --- what the options say of each dataset ---------------------------------------------------------------------------

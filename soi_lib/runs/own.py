@@ -32,20 +32,18 @@ from soi_lib.errors import (
     nearest,
     raise_all,
 )
-from soi_lib.models.encoder import ENCODERS, EncoderSource, download, encoder_card, encoder_dir, fingerprint
+from soi_lib.models.encoder import ENCODERS, EncoderSource, download, encoder_dir, fingerprint
 from soi_lib.runs.config import NAME, ComparisonPlan, DataSizes, Profile, Setting, Training, load_profile
-from soi_lib.runs.costs import BYTES_A_PARAMETER, CORE_RATE, flop
 from soi_lib.runs.own_index import index_of, model_folder, readme, stage_name
 from soi_lib.runs.results import Results
 from soi_lib.runs.scheduler import run_all
 from soi_lib.runs.spec import Job, RunSpec, StageSpec, plan
 from soi_lib.runs.store import RunStore, StoredRun, open_run
 from soi_lib.training import launch
-from soi_lib.training.device import cards, default_jobs, kind_of, resolve_device, resolve_precision
+from soi_lib.training.device import cards, kind_of, resolve_device, resolve_precision
 
 PROFILE, INDEX, README, DATA, RUNS = "profile.yaml", "runs.json", "README.md", "data", "runs"
 MODELS = "models"
-_START = 8.0  # seconds before a run's first update
 
 
 @dataclass(frozen=True)
@@ -281,33 +279,6 @@ def _holds(path: Path, dataset: LoadedDataset) -> bool:
 def data_file(folder: Path, name: str) -> Path:
     """Where a folder has a dataset as it was read."""
     return folder / DATA / f"{name}.parquet"
-
-
-def minutes(todo: TrainingJob, *, finished: int = 0, jobs: int | None = None) -> float:
-    """About how long the runs take on this machine's cores, in minutes; of a GPU nothing is known."""
-    card = encoder_card(todo.encoder)
-    parameters, seconds = card.parameters - card.embedding_parameters, {}
-    for dataset in todo.datasets:
-        longest, splits = todo.profile.training.max_length, dataset.corpus.splits.items()
-        tokens = {split: len(part) * min(1.35 * part.mean_words + 3, longest) for split, part in splits}
-        others = sum(n for split, n in tokens.items() if split in ("test", "ood"))
-        seconds[dataset.name] = flop(parameters, tokens["train"] * todo.profile.training.epochs, others) / CORE_RATE
-    every = [_START + sum(seconds[m] for m in s) for s in todo.settings for _ in todo.profile.seeds]
-    left = sum(every) * (1 - finished / len(every))
-    return left / min(jobs or default_jobs("cpu"), len(every)) / 60
-
-
-def memory(todo: TrainingJob) -> int:
-    """Bytes that the parameters of one run take on its device, gradients and optimizer included; batches come on top.
-
-    It is an upper bound: rows of the vocabulary that no text uses are left out of the training.
-    """
-    return BYTES_A_PARAMETER * encoder_card(todo.encoder).parameters
-
-
-def model_size(todo: TrainingJob) -> int:
-    """Bytes of a kept model with its whole vocabulary; the weights for a second stage take as many at most."""
-    return 4 * encoder_card(todo.encoder).parameters
 
 
 def summary(todo: TrainingJob) -> dict[str, Any]:

@@ -96,21 +96,8 @@ def prepare_stage(
         if part not in known:
             raise SelectionError(f"unknown category {part!r}", hint=nearest(part, known))
     subset = [name for name in known if name in subset]  # in whatever order they were given it is one subset
-    read_index(folder)
-    profile = own_profile(folder)
     store = RunStore(folder / RUNS)
-    bases = [spec for spec in plan(profile, device=device) if store.get(spec.key) is not None]
-    if not bases:
-        hint = "give the soi train command again"
-        raise StoreError("no run of this folder is finished", where=folder, hint=hint)
-    for base in bases:
-        if not store.weights_path(base.key).exists():
-            raise StoreError(
-                "the model of a run was not kept, so it cannot be continued",
-                where=folder,
-                found=base.name,
-                hint="train into another folder without --no-model",
-            )
+    bases = _bases(folder, store, device)
     wanted = Stages(subsets=("FRGE",), epochs=epochs, learning_rate_factor=learning_rate_factor)
     united, ids = "ids" if ids else "+".join(subset), tuple(sorted(set(ids)))
     stages = [
@@ -132,6 +119,24 @@ def prepare_stage(
     trained = {str(i) for dynamics in held for i in dynamics.ids}
     unknown = tuple(i for i in ids if i not in trained)
     return StageJob(folder, name, tuple(stages), pd.DataFrame(rows), unknown)
+
+
+def _bases(folder: Path, store: RunStore, device: str) -> list[RunSpec]:
+    """The finished runs of a folder, which can be continued. Raises StoreError."""
+    read_index(folder)
+    bases = [spec for spec in plan(own_profile(folder), device=device) if store.get(spec.key) is not None]
+    if not bases:
+        hint = "give the soi train command again"
+        raise StoreError("no run of this folder is finished", where=folder, hint=hint)
+    for base in bases:
+        if not store.weights_path(base.key).exists():
+            raise StoreError(
+                "the model of a run was not kept, so it cannot be continued",
+                where=folder,
+                found=base.name,
+                hint="train into another folder without --no-model",
+            )
+    return bases
 
 
 def _dynamics(base: RunSpec, store: RunStore) -> dict[str, TrainingDynamics]:
