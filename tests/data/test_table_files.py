@@ -124,7 +124,7 @@ def test_quotes_that_pair_over_rows_are_refused_with_their_lines(tmp_path):
 TEXT = st.text(alphabet='ab "\n,;\t|é', min_size=1, max_size=12)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(texts=st.lists(TEXT, min_size=6, max_size=12), separator=st.sampled_from(",;\t|"))
 def test_what_a_csv_writer_wrote_is_read_as_it_was(tmp_path_factory, texts, separator):
     rows = [(text, "pq"[i % 2]) for i, text in enumerate(texts)]
@@ -139,7 +139,7 @@ def test_what_a_csv_writer_wrote_is_read_as_it_was(tmp_path_factory, texts, sepa
     assert found == rows
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(texts=st.lists(st.text(alphabet='ab "', min_size=1, max_size=8), min_size=6, max_size=12))
 def test_rows_are_never_lost_in_silence(tmp_path_factory, texts):
     """Lines that nobody quoted, with quotes anywhere: all rows, each with its label, or a refusal."""

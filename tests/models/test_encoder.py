@@ -78,8 +78,6 @@ def test_a_damaged_folder_of_the_cache_is_made_again(fresh_cache: Path, caplog: 
     for name, damage in {
         "model.safetensors": lambda body: body[:-5] + bytes([body[-5] ^ 1]) + body[-4:],
         "config.json": None,
-        "sha256.list": lambda body: body[:-1],
-        "added.json": lambda body: b"{}",
     }.items():
         path = folder / name
         body = path.read_bytes() if path.exists() else b""

@@ -38,12 +38,6 @@ def test_a_row_a_pair_and_measure(sources):
         assert np.isclose(row.ceiling, product**0.5, atol=1e-3) if positive else np.isnan(row.ceiling)
 
 
-def test_the_same_numbers_whatever_the_other_members_are(sources, wheels):
-    table = task_similarity(("amazon",), n=8, draws=2)
-    mine = sources[(sources["first"] == "amazon") & (sources["measure"] == "words")]["value"]
-    assert table[table["measure"] == "words"]["value"].tolist() == mine.tolist()
-
-
 def test_similarities_are_kept_beside_the_runs(wheels, tmp_path, monkeypatch):
     profile = Profile(
         name="t",
