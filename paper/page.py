@@ -20,10 +20,10 @@ _RUNS = re.compile(r'<details class="soi-runs"><summary>(.*?)</summary>')
 def page_of(notebook: str, name: str) -> tuple[str, dict[str, bytes]]:
     """A notebook as its page shows it, and the files that the page needs.
 
-    A cell tagged `hide-input` keeps its "show code" button where it made a figure or a table. Everywhere else its code
-    leaves the page. Embedded pictures become files, named by their content. Below each figure and table comes a line
-    with its values as CSV and, where the notebook shows `paper.provenance.runs_behind`, a link to the runs. Tables can
-    be scrolled with the keyboard.
+    A cell tagged `hide-input` keeps its button "Show the code" where it made a figure or a table. Everywhere else its
+    code leaves the page. Embedded pictures become files, named by their content. Below each figure and table comes a
+    line with its values as CSV and, where the notebook shows `paper.provenance.runs_behind`, a link to the runs.
+    Tables can be scrolled with the keyboard.
 
     Args:
         notebook: the notebook's JSON.
@@ -59,7 +59,7 @@ def page_of(notebook: str, name: str) -> tuple[str, dict[str, bytes]]:
         tags = cell.setdefault("metadata", {}).setdefault("tags", [])
         if "injected-parameters" in tags:
             tags.append("remove-cell")
-        elif "hide-input" in tags and not any("<figure" in _markup(out) for out in cell["outputs"]):
+        elif "hide-input" in tags and not any(_markup(out).startswith("<figure") for out in cell["outputs"]):
             tags[tags.index("hide-input")] = "remove-input"
         for out in cell["outputs"]:
             if markup := _markup(out):

@@ -37,7 +37,9 @@ def runs_behind(found: Mapping[str, Results]) -> Shown:
     """
     table = run_table(found)
     commits = sorted(set(table["commit"]))
-    summary = f"{len(table)} runs, commit{'s' if len(commits) > 1 else ''} {', '.join(commits)}"
+    summary = (
+        f"{len(table)} run{'s' if len(table) > 1 else ''}, commit{'s' if len(commits) > 1 else ''} {', '.join(commits)}"
+    )
     inside = show_table(table, "Each run: its key, when it was started (UTC), at which commit, on what.", digits=1)
     markup = f'<details class="soi-runs"><summary>{summary}</summary><div id="runs">{inside.markup}</div></details>'
     return Shown(markup, f"[{summary}]", inside.csv)

@@ -93,8 +93,14 @@ def formula(self: Any, node: nodes.math | nodes.math_block) -> None:
 
 
 def leave_out(app: Any, error: Exception | None) -> None:
-    """Remove from the built book what no page loads."""
-    static = Path(app.outdir) / "_static"
+    """Remove from the built book what no page loads, figures of earlier builds too."""
+    from paper.page import FIGURES
+
+    static, pages = Path(app.outdir) / "_static", Path(app.outdir).rglob("*.html")
+    named = {name for page in pages for name in re.findall(rf"{FIGURES}/([\w.]+)", page.read_text(encoding="utf-8"))}
+    for path in (Path(app.outdir) / FIGURES).glob("*"):
+        if path.name not in named:
+            path.unlink()
     for path in [path for pattern in UNUSED for path in static.glob(pattern)]:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
