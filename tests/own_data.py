@@ -64,7 +64,7 @@ def made_folder(folder: Path, members: Sequence[str] = ("tweets", "reviews"), se
     from soi_lib.data.places import DatasetSpec
     from soi_lib.dynamics import TrainingDynamics
     from soi_lib.files import write_json
-    from soi_lib.runs.own_index import readme
+    from soi_lib.runs.own_folder import readme
     from soi_lib.runs.store import RunStore
 
     settings = [(m,) for m in members] + ([tuple(members)] if len(members) > 1 else [])

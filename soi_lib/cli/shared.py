@@ -129,7 +129,7 @@ def _runs_in(path: Path, member: str | None) -> dict[Path, str]:
         rows = [row for row in index["runs"] if row["state"] == "done"]
     except (OSError, ValueError, KeyError, TypeError):
         return {manifest.parent: "run" for manifest in sorted(path.glob("runs/*/manifest.json"))}
-    from soi_lib.runs.own_index import setting_words
+    from soi_lib.runs.own_folder import setting_words
 
     return {
         path / row["folder"]: f"{setting_words(row['setting'])}, seed {row['seed']}"

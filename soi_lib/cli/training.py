@@ -127,6 +127,7 @@ def train(
     """
     from soi_lib.runs import own
     from soi_lib.runs.own_costs import cost_lines
+    from soi_lib.runs.own_folder import read_index
 
     each = {
         "text": text, "text_pair": text_pair, "label": label, "id": id_column, "test": test, "ood": ood,
@@ -156,7 +157,7 @@ def train(
             print_json(own.summary(todo) | {"folder": str(out), "runs": total, "finished": finished})
         return
     own.train(todo, command=shlex.join(["soi", *sys.argv[1:]]), models=not no_model, jobs=jobs, quiet=quiet)
-    index = own.read_index(out)
+    index = read_index(out)
     if not quiet:
         done = f"all {total} runs were done already" if total > 1 else "the run was done already"
         typer.echo(f"{done}: nothing was trained" if finished == total else f"done: {out}", err=True)

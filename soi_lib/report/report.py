@@ -22,7 +22,7 @@ from soi_lib.analysis.transition_test import transition_test
 from soi_lib.analysis.transitions import mean_transition, noise_floor
 from soi_lib.dynamics import TrainingDynamics
 from soi_lib.errors import OutputExistsError, SoiError
-from soi_lib.runs.own import data_file, is_own, open_own, training_rows
+from soi_lib.runs.own_folder import data_file, is_own, open_own, training_rows
 from soi_lib.runs.own_stage import AGAINST, case, gain_table, gains, left_words
 from soi_lib.runs.store import MANIFEST, StoredRun, open_run
 

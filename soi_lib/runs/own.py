@@ -33,17 +33,25 @@ from soi_lib.errors import (
     raise_all,
 )
 from soi_lib.models.encoder import ENCODERS, EncoderSource, download, encoder_dir, fingerprint
-from soi_lib.runs.config import NAME, ComparisonPlan, DataSizes, Profile, Setting, Training, load_profile
-from soi_lib.runs.own_index import index_of, model_folder, readme, stage_name
-from soi_lib.runs.results import Results
+from soi_lib.runs.config import NAME, ComparisonPlan, DataSizes, Profile, Setting, Training
+from soi_lib.runs.own_folder import (
+    INDEX,
+    PROFILE,
+    README,
+    RUNS,
+    data_file,
+    index_of,
+    model_folder,
+    own_profile,
+    read_index,
+    readme,
+    stage_name,
+)
 from soi_lib.runs.scheduler import run_all
 from soi_lib.runs.spec import Job, RunSpec, StageSpec, plan
-from soi_lib.runs.store import RunStore, StoredRun, open_run
+from soi_lib.runs.store import RunStore, StoredRun
 from soi_lib.training import launch
 from soi_lib.training.device import cards, kind_of, resolve_device, resolve_precision
-
-PROFILE, INDEX, README, DATA, RUNS = "profile.yaml", "runs.json", "README.md", "data", "runs"
-MODELS = "models"
 
 
 @dataclass(frozen=True)
@@ -204,69 +212,6 @@ def _run_of(model: Path) -> str | None:
         return None
 
 
-def own_profile(folder: str | Path) -> Profile:
-    """The profile of a folder that `soi train` made, its rows looked for in the folder, wherever it lies now.
-
-    Raises ProfileError when there is none or it is damaged.
-    """
-    folder = Path(folder)
-    profile = load_profile(folder / PROFILE)
-    if "user" not in profile.comparisons:
-        raise ProfileError("is no profile of soi train", where=folder / PROFILE, hint="give a folder that it made")
-    corpora = {
-        name: spec.model_copy(update={"path": str(data_file(folder, name).resolve())})
-        for name, spec in profile.corpora.items()
-    }
-    return profile.model_copy(update={"corpora": corpora})
-
-
-def is_own(folder: str | Path) -> bool:
-    """Whether `soi train` made this folder."""
-    return (Path(folder) / PROFILE).is_file() and (Path(folder) / INDEX).is_file()
-
-
-def open_own(folder: str | Path) -> tuple[Results, dict[str, Any]]:
-    """The finished runs of a folder and its index. Seeds that lack a run are left out. Raises StoreError."""
-    folder = Path(folder)
-    index, profile = read_index(folder), own_profile(folder)
-    runs = [open_run(folder / row["folder"]) for row in index["runs"] if (folder / row["folder"]).is_dir()]
-    settings = {tuple(row["setting"]) for row in index["runs"]}
-    whole = [s for s in profile.seeds if {run.setting for run in runs if run.seed == s} >= settings]
-    if not whole:
-        raise StoreError(
-            "the runs are not finished",
-            where=folder,
-            found=f"{len(runs)} of {len(index['runs'])}",
-            hint=index.get("command") or "give the soi train command again",
-        )
-    return Results("user", profile, tuple(run for run in runs if run.seed in whole)), index
-
-
-def read_index(folder: str | Path) -> dict[str, Any]:
-    """The index of a folder: its runs by setting and seed. Raises StoreError."""
-    path = Path(folder) / INDEX
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-        for row in value["runs"]:
-            row["folder"], row["setting"], row["dynamics"]
-        value.setdefault("sources", {})
-    except FileNotFoundError:
-        raise StoreError("soi train did not make this folder", where=folder, expected=f"{PROFILE}, {INDEX}") from None
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        raise StoreError("cannot be read", where=path, found=error, hint="give the soi train command again") from error
-    return dict(value)
-
-
-def training_rows(folder: str | Path, member: str) -> Split:
-    """The training rows of a dataset of a folder. Raises StoreError."""
-    path = data_file(Path(folder), member)
-    try:
-        return cache.read(path).splits["train"]
-    except (SoiError, OSError) as error:
-        hint = "give the soi train command again"
-        raise StoreError("the training rows cannot be read", where=path, found=error, hint=hint) from error
-
-
 def _holds(path: Path, dataset: LoadedDataset) -> bool:
     """Whether a file has this dataset already."""
     try:
@@ -274,11 +219,6 @@ def _holds(path: Path, dataset: LoadedDataset) -> bool:
     except SoiError:
         return False
     return (there.fingerprint, there.card) == (dataset.corpus.fingerprint, dataset.corpus.card)
-
-
-def data_file(folder: Path, name: str) -> Path:
-    """Where a folder has a dataset as it was read."""
-    return folder / DATA / f"{name}.parquet"
 
 
 def summary(todo: TrainingJob) -> dict[str, Any]:

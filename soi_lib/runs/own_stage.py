@@ -21,8 +21,8 @@ from soi_lib.analysis.statistics import Effect, mean_effect
 from soi_lib.dynamics import TrainingDynamics
 from soi_lib.errors import SelectionError, StoreError, nearest
 from soi_lib.runs.config import Setting, Stages
-from soi_lib.runs.own import RUNS, keep_model, own_profile, read_index
-from soi_lib.runs.own_index import model_folder, stage_name
+from soi_lib.runs.own import keep_model
+from soi_lib.runs.own_folder import RUNS, model_folder, own_profile, read_index, stage_name
 from soi_lib.runs.scheduler import run_all
 from soi_lib.runs.second_stage import CONFIDENT, choose, left_to_learn
 from soi_lib.runs.spec import RunSpec, StageSpec, plan, stages_of

@@ -17,7 +17,7 @@ from authors_data import tiny_bert
 from own_data import csv, rows, snapshot
 
 from soi_lib.data.places import DatasetSpec
-from soi_lib.runs import own
+from soi_lib.runs import own, own_folder
 from soi_lib.runs.run import do_run
 from soi_lib.runs.store import RunStore
 
@@ -129,7 +129,7 @@ def test_an_interrupt_at_any_point_ends_with_130(soi, place, monkeypatch, phase,
         if phase == "reading":
             patch.setattr(own, "load_dataset", strike)
         else:
-            last = own.INDEX if phase == "index" else own.PROFILE
+            last = own_folder.INDEX if phase == "index" else own_folder.PROFILE
             patch.setattr(own, "_write", lambda p, data: strike() if p.name == last else wrote(p, data))
         code, _, err = soi(*GOOD, "--out", tmp_path / "run")
     assert code == 130
@@ -170,7 +170,7 @@ def test_a_killed_run_continues_to_the_same_bits(soi, place, tmp_path, monkeypat
                 else:
                     os.kill(process.pid, number)
             ends.append(process.wait(timeout=60))
-        assert own.read_index(tmp_path / "run")["runs"][0]["state"] == "to do"
+        assert own_folder.read_index(tmp_path / "run")["runs"][0]["state"] == "to do"
     assert ends == [130, -signal.SIGKILL]
     said = (tmp_path / f"{signal.SIGINT}.log").read_text(encoding="utf-8")
     assert said.rstrip().endswith("interrupted; the same command continues")

@@ -14,7 +14,7 @@ from authors_data import tiny_bert
 from own_data import csv, rows, snapshot
 from transformers import pipeline
 
-from soi_lib.runs import own
+from soi_lib.runs import own_folder
 
 
 @pytest.fixture(scope="module")
@@ -38,13 +38,13 @@ def test_the_kept_model_predicts_what_the_run_recorded(soi, place):
     code, _, err = soi(*TRAIN, "--out", "one")
     assert code == 0
     assert "MB a run for its model" in err
-    (row,) = own.read_index(place / "one")["runs"]
+    (row,) = own_folder.read_index(place / "one")["runs"]
     assert row["model"] == "models/own-seed0"
     code, out, _ = soi("predict", "one", "test.csv")
     assert code == 0
     made = pd.read_csv(io.StringIO(out))
     assert list(made.columns) == ["text", "sentiment", "predicted", "p"]
-    results, _ = own.open_own(place / "one")
+    results, _ = own_folder.open_own(place / "one")
     recorded = results.runs[0].predictions("own").query("split == 'test'").sort_values("id")
     labels = results.corpus("own").labels
     assert list(made["predicted"]) == [labels[code] for code in recorded["predicted"]]

@@ -17,7 +17,7 @@ from own_data import csv, rows
 from soi_lib.data.load import load_dataset
 from soi_lib.data.places import DatasetSpec
 from soi_lib.errors import EncoderError, OutputExistsError, ProfileError, SoiError, StoreError
-from soi_lib.runs import own
+from soi_lib.runs import own, own_folder
 from soi_lib.runs.run import do_run
 
 
@@ -100,18 +100,18 @@ def again(place, **values):
 
 
 def test_the_folder_explains_itself(place, folder):
-    index = own.read_index(folder)
+    index = own_folder.read_index(folder)
     assert [(r["setting"], r["seed"], r["state"]) for r in index["runs"]] == [
         (setting, seed, "done") for setting in (["a"], ["b"], ["a", "b"]) for seed in (0, 1)
     ]
-    results, _ = own.open_own(folder)
+    results, _ = own_folder.open_own(folder)
     for row in index["runs"]:
         for member, path in row["dynamics"].items():
             dynamics = results.run(row["setting"], row["seed"]).dynamics(member)
             assert (folder / path).is_file()
             assert dynamics.meta.comparison == "user"
             assert dynamics.meta.label_names == ("0", "4")
-            kept = own.training_rows(folder, member)
+            kept = own_folder.training_rows(folder, member)
             texts = dict(zip(kept.ids, kept.text, strict=True))
             original = pd.read_csv(place / f"{member}.csv")
             for key, gold in zip(dynamics.ids, dynamics.gold, strict=True):
@@ -170,23 +170,23 @@ def test_of_two_commands_that_begin_a_folder_at_once_the_slower_is_refused(place
 def test_a_folder_can_be_moved(place, folder, tmp_path):
     shutil.copytree(folder, tmp_path / "moved")
     assert own.prepare(again(place), tmp_path / "moved").finished() == 6
-    assert len(own.open_own(tmp_path / "moved")[0].runs) == 6
+    assert len(own_folder.open_own(tmp_path / "moved")[0].runs) == 6
 
 
 def test_an_unfinished_folder_is_told_from_a_finished_one(place, folder, tmp_path):
     part = tmp_path / "part"
     shutil.copytree(folder, part)
-    for row in own.read_index(part)["runs"]:
+    for row in own_folder.read_index(part)["runs"]:
         if row["seed"] == 1 and row["setting"] == ["b"]:
             shutil.rmtree(part / row["folder"])
-    results, _ = own.open_own(part)
+    results, _ = own_folder.open_own(part)
     assert {run.seed for run in results.runs} == {0}  # seed 1 lacks a run: its other runs are not compared with
     shutil.rmtree(part / "runs")
     with pytest.raises(StoreError, match=r"the runs are not finished; found 0 of 6. Next: soi train --as-in-the-test"):
-        own.open_own(part)
+        own_folder.open_own(part)
     (part / "runs.json").write_text("{}", encoding="utf-8")
     with pytest.raises(StoreError, match=r"runs.json: cannot be read"):
-        own.open_own(part)
+        own_folder.open_own(part)
 
 
 def test_folders_that_cannot_be_written_to(place, tmp_path):
