@@ -28,7 +28,7 @@ from soi_lib.runs.config import Setting
 from soi_lib.runs.results import Results
 
 SETTINGS = {SINGLE: "alone", EQUAL: "together, equal budget", ALL: "together"}
-SCORES = {"auc": "AUC", "accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "macro_f1": "macro-F1"}
+SCORES = rules.NAMES
 SETS = {"test": "test", "ood": "OOD"}
 WORDS = {"gain": "gain", "loss": "loss", "negligible": f"within ±{rules.BOUND}", "open": "open"}
 """What the rules call an effect; open: its interval holds zero and reaches beyond the equivalence bounds."""

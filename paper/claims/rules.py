@@ -65,6 +65,8 @@ TESTED_CASES = 0.5
 PRIMARY_RECORDING = "eval"
 TWO_CLASSES: tuple[Score, ...] = ("auc", "balanced_accuracy", "accuracy")
 MORE_CLASSES: tuple[Score, ...] = ("macro_f1", "accuracy")
+NAMES = {"auc": "AUC", "accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "macro_f1": "macro-F1"}
+"""The scores for people."""
 
 
 def scores_for(classes: int) -> tuple[Score, ...]:

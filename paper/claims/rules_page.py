@@ -16,7 +16,6 @@ from soi_lib import files
 
 Rows = Sequence[Mapping[str, Any]]
 POWER = Path("data/power/power.json")
-NAMES = {"auc": "AUC", "accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "macro_f1": "macro-F1"}
 
 
 def page(power: Mapping[str, Any]) -> str:
@@ -28,7 +27,7 @@ def page(power: Mapping[str, Any]) -> str:
     house.filters["pct"] = lambda share, digits=0: _pct(share, digits)
     house.globals.update(case=_case, verdicts=_verdicts, tasks=_tasks, moves=_moves, said=_said)
     house.globals.update(bound_reason=_bound_reason, reached=_reached, excluded=_excluded)
-    return house.get_template("rules.md.j2").render(rules=rules, power=power, names=NAMES)
+    return house.get_template("rules.md.j2").render(rules=rules, power=power, names=rules.NAMES)
 
 
 def _pct(share: float, digits: int = 0) -> str:
@@ -55,7 +54,7 @@ def _case(rows: Rows) -> str:
     for score, seeds, n in dict.fromkeys((r["score"], r["seeds"], r["n"]) for r in rows):
         part = {r["true"]: r for r in rows if (r["score"], r["seeds"], r["n"]) == (score, seeds, n)}
         zero = part[0.0]
-        line = [NAMES[score], str(seeds), str(n), f"{zero['half-width']:.3f}"]
+        line = [rules.NAMES[score], str(seeds), str(n), f"{zero['half-width']:.3f}"]
         line += [_pct(part[g]["gain"]) for g in (0.02, 0.03, 0.05)]
         line += [
             _pct(zero["gain"], 1),
@@ -70,7 +69,7 @@ def _verdicts(title: str, rows: Rows, keys: tuple[str, ...]) -> str:
     names = [name for name in rules.JUDGEMENTS if name != "not tested"]
     body = []
     for row in rows:
-        cells = [NAMES.get(row[k], f"{row[k]:+}" if k == "true" else row[k]) for k in keys]
+        cells = [rules.NAMES.get(row[k], f"{row[k]:+}" if k == "true" else row[k]) for k in keys]
         body.append([*cells, *(_pct(row.get(name, 0)) for name in names)])
     return f"{title}.\n\n" + _table([*("true gain" if k == "true" else k for k in keys), *names], body)
 

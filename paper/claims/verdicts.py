@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from paper.claims import judge
+from paper.claims import judge, rules
 from paper.claims.judge import ALL, EQUAL, SINGLE, Array, Evaluation, Finding, Stage
 from paper.recorded import open_results, verify_recorded
 from soi_lib.analysis.soi import categorize
@@ -142,7 +142,7 @@ CLAIMS = (
     Claim(
         "L",
         "Several languages",
-        "Our own question: does training on several languages together help on held-out templates?",
+        "Our own: training on several languages together improves results on new templates for every language.",
         ("lingual",),
         _languages,
     ),
@@ -226,7 +226,7 @@ def overview(findings: Mapping[str, Finding]) -> pd.DataFrame:
 
 def summary(claim: Claim, finding: Finding, evidence: Evidence) -> str:
     """A claim, its verdict and those of its parts, as Markdown."""
-    parts = "".join(f"\n- {name}: {verdict}" for name, verdict in finding.parts.items())
+    parts = "".join(f"\n- {_words(name)}: {verdict}" for name, verdict in finding.parts.items())
     missing = [name for name in claim.needs or ("second stages",) if name not in evidence.comparisons]
     why = f" Not recorded yet: {', '.join(missing)}." if finding.table.empty else ""
     return f"*{claim.text}*\n\n**Verdict: {finding.verdict}.**{why}\n{parts}"
@@ -252,6 +252,12 @@ def claims_json(findings: Mapping[str, Finding], evidence: Evidence) -> list[dic
         }
         for claim in CLAIMS
     ]
+
+
+def _words(part: str) -> str:
+    """The name of a part of a claim for people: `gain, macro_f1` as `gain, macro-F1`."""
+    what, comma, score = part.partition(", ")
+    return f"{what}{comma}{rules.NAMES.get(score, score)}"
 
 
 def _plain(value: Any) -> Any:
