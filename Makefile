@@ -86,7 +86,7 @@ test-scale: scale ## Do a small grid of runs with Snakemake, here and through a 
 
 .PHONY: test-browser
 test-browser: venv ## Read the built book in headless Chromium (after make book)
-	@echo "== test-browser: every page of _build/html in Chromium (about a minute)"
+	@echo "== test-browser: every page of _build/html in Chromium, and axe-core on it (some minutes)"
 	@$(BIN)/python -m pytest -m browser -n $(WORKERS) tests/browser
 
 .PHONY: screenshots
