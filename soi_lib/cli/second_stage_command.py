@@ -41,7 +41,7 @@ def second_stage(
 
     `soi second-stage reviews --subset UNE --subset FRGE_1 --subset FRGE_2`
     """
-    from soi_lib.runs.own_stage import case, gain_table, left_words, prepare_stage, train_stage
+    from soi_lib.runs.own_stage import case, cost_words, gain_table, left_words, prepare_stage, train_stage
 
     if ids is not None and subset:
         raise SelectionError("a subset and a file of ids are given", hint="give one of --subset and --ids")
@@ -59,7 +59,7 @@ def second_stage(
         if job.unknown:
             few = ", ".join(job.unknown[:6]) + (" ..." if len(job.unknown) > 6 else "")
             typer.echo(f"caution: {len(job.unknown)} ids are not those of training examples: {few}", err=True)
-        typer.echo(f"{job.recipe}; {len(job.stages)} trainings, controls included", err=True)
+        typer.echo(f"{job.recipe}; {cost_words(job)}", err=True)
     if dry_run:
         typer.echo("nothing was trained (--dry-run)", err=True)
         return

@@ -67,6 +67,21 @@ class StageJob:
         return f"{self.name}: {training.epochs} epochs, learning rate {training.learning_rate:g}"
 
 
+def cost_words(job: StageJob) -> str:
+    """About what the trainings of a second stage take, judged by the runs that they continue."""
+    minutes = size = 0.0
+    for stage in job.stages:
+        base = job.store.get(stage.base.key)
+        assert base is not None
+        same = (job.left["setting"] == str(stage.setting)) & (job.left["seed"] == base.seed)
+        presented = job.left["examples"][same].sum() * stage.training.epochs
+        share = presented / (base.manifest["examples"] * stage.base.training.epochs)
+        minutes += base.manifest["seconds"]["total"] * share / 60
+        size += 2 * job.store.weights_path(base.key).stat().st_size if stage.control is None else 0
+    time = "under a minute" if minutes < 0.8 else f"about {minutes:.0f} minutes"
+    return f"{len(job.stages)} trainings, controls included: {time} of one core; disk: about {size / 1e6:.0f} MB"
+
+
 def prepare_stage(
     folder: str | Path,
     subset: Sequence[str] = ("UNE", "FRGE_1", "FRGE_2"),
