@@ -104,7 +104,7 @@ def results_table(results: Results) -> pd.DataFrame:
         gain = gain[gain["score"] == score].iloc[0]
         row |= {"gain": interval(gain, sign=True), "": gain["outcome"]}
         kind = "macro_f1" if score == SCORES["macro_f1"] else "accuracy"
-        row["bag of words"] = f"{metrics['bag_of_words'][split.lower()][kind]:.2f}"
+        row[f"bag of words, {SCORES[kind]}"] = f"{metrics['bag_of_words'][split.lower()][kind]:.2f}"
         if kind == "accuracy":
             seeds = [results.run((dataset,), s).metrics[dataset][split.lower()]["accuracy"] for s in results.seeds]
             row["accuracy alone"] = f"{np.mean(seeds):.2f}"

@@ -23,7 +23,7 @@ def run_table(found: Mapping[str, Results]) -> pd.DataFrame:
                 run = results.run(setting, seed)
                 about = run.manifest
                 rows.append(
-                    {"key": run.key, "comparison": name, "setting": "+".join(setting), "seed": seed}
+                    {"key": run.key, "comparison": name, "setting": str(setting), "seed": seed}
                     | _origin(about)
                     | {"minutes": round(about["seconds"]["total"] / 60, 1)}
                 )

@@ -93,6 +93,9 @@ def recorded_profile(folder: Path) -> Profile:
     test set.
     """
     profile = load_profile(folder / PROFILE_COPY)
+    profile = profile.model_copy(
+        update={"name": folder.resolve().name}
+    )  # a profile of that name may have changed since
     if "ood" in profile.data.model_fields_set:
         return profile
     return profile.model_copy(update={"data": profile.data.model_copy(update={"ood": profile.data.evaluate})})

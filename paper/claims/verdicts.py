@@ -107,7 +107,7 @@ CLAIMS = (
     Claim(
         "C1",
         "Six learning behaviours",
-        "Training examples learn in six ways: never, from the start, early, late, or with one or several losses.",
+        "Examples are learned in six ways: never, from the start, early, late, or forgotten once or more often.",
         ("task", "source", "lingual"),
         _six_behaviours,
     ),
