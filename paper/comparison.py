@@ -7,8 +7,8 @@ each dataset has all its examples again (quantity).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -22,6 +22,7 @@ from soi_lib.analysis.soi import SOI, categorize, history_string
 from soi_lib.analysis.statistics import mean_effect
 from soi_lib.analysis.transition_test import paired_transition_test
 from soi_lib.data.baselines import BagOfWords
+from soi_lib.dynamics import TrainingDynamics
 from soi_lib.plots import Moves
 from soi_lib.plots.style import span
 from soi_lib.runs.config import Setting
@@ -146,14 +147,44 @@ def moves(results: Results) -> dict[str, Moves]:
 
     Beyond chance are those that claim C4 counts, corrected over all cells of all datasets of this comparison.
     """
+    return _moves(results, lambda dynamics: categorize(dynamics), None)
+
+
+def moves_otherwise(results: Results) -> pd.DataFrame:
+    """Whether the moves depend on how they are looked at: in evaluation mode, in train mode, without the first epoch.
+
+    A row a dataset: how many moves are beyond chance, and by how much more often ELE to ACE happens than between
+    seeds, as a share of the examples. Empty with fewer than three seeds or one recording mode.
+    """
+    if {run.record for run in results.runs} != {"both"}:
+        return pd.DataFrame()
+    ways: dict[str, dict[str, Moves]] = {
+        "evaluation mode": moves(results),
+        "train mode": _moves(results, lambda dynamics: categorize(dynamics), "train"),
+        "without the first epoch": _moves(results, lambda dynamics: categorize(dynamics.correct[1:]), None),
+    }
+    rows = []
+    for dataset in results.members if ways["evaluation mode"] else ():
+        row: dict[str, Any] = {"dataset": dataset}
+        for way, found in ways.items():
+            shift: Any = found[dataset].table("transition") - found[dataset].table("floor")
+            row |= {f"moves, {way}": int(found[dataset].table("beyond").to_numpy().sum())}
+            row |= {f"ELE to ACE, {way}": f"{shift.loc['ELE', 'ACE']:+.3f}"}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _moves(
+    results: Results, rule: Callable[[TrainingDynamics], Array], mode: Literal["train", "eval"] | None
+) -> dict[str, Moves]:
+    """The moves of every dataset, by the categories that `rule` gives of dynamics recorded in `mode`."""
     if len(results.seeds) < LEAST_SEEDS:
         return {}
-    tests = {
-        dataset: paired_transition_test(
-            codes(results, dataset, (dataset,), None), codes(results, dataset, results.members, None)
-        )
-        for dataset in results.members
-    }
+
+    def side(dataset: str, setting: Sequence[str]) -> Array:
+        return np.stack([rule(results.run(setting, seed).dynamics(dataset, mode)) for seed in results.seeds])
+
+    tests = {d: paired_transition_test(side(d, (d,)), side(d, results.members)) for d in results.members}
     beyond = rules.moving(list(tests.values()))
     return {
         dataset: Moves(test.transition, test.floor, cells, test.n, test.seeds)
