@@ -82,11 +82,12 @@ def wanted(lines: Iterable[str], extras: Iterable[str]) -> dict[str, set[str]]:
     return out
 
 
-def environment(folder: Path, wheel: Path, extras: str = "") -> Path:
-    """A new virtual environment with the wheel and what it asks for; its folder of programs."""
+def environment(folder: Path, wheel: Path, extras: str = "", also: str = "") -> Path:
+    """A new virtual environment with the wheel, what it asks for, and one package more; its folder of programs."""
     venv.create(folder, with_pip=False, symlinks=True)
     (site,) = folder.glob("lib/python3*/site-packages")
     todo = list(wanted(metadata(wheel).get_all("Requires-Dist", []), extras.split(",")).items())
+    todo += [(also, set())] if also else []
     seen: dict[str, set[str]] = {}
     while todo:
         name, own = todo.pop()
@@ -210,7 +211,9 @@ def test_the_core_reads_stored_runs_and_other_tools_files(core: Path, tmp_path: 
 
 @pytest.fixture(scope="module")
 def full(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return environment(tmp_path_factory.mktemp("full") / "env", wheel, "train,book")
+    return environment(
+        tmp_path_factory.mktemp("full") / "env", wheel, "train,book", also="peft"
+    )  # the page on Trainers shows it
 
 
 def test_loops_and_trainers_run_as_printed(full: Path, tmp_path: Path, wheels: list[Path]) -> None:

@@ -197,9 +197,9 @@ def test_plan_lists_runs_and_stages(soi, wheels, tmp_path, monkeypatch):
     rows = json.loads(soi(*words, "--json", "--stages")[1])
     stages = rows[len(runs) :]
     assert rows[: len(runs)] == runs
-    assert len({row["key"] for row in rows}) == len(rows) > len(runs) == 4
+    assert len({row["key"] for row in rows}) == len(rows) > len(runs) == 5
     assert {row["kind"] for row in stages} == {"stage"}
-    assert {row["base"] for row in stages} == {row["key"] for row in runs}
+    assert {row["base"] for row in stages} == {row["key"] for row in runs if row["budget"] == "full"}
     monkeypatch.setenv("COLUMNS", "72")
     _, shown, told = soi(*words)
     assert all(row["key"] in shown for row in runs)  # whole, to be copied

@@ -171,7 +171,7 @@ def test_every_reading_command_takes_a_folder_of_runs(soi, dynamics, tmp_path):
         ((folder,), str(first)),  # several runs
         ((second,), "--member"),
         ((second, "--member", "mime"), "did you mean 'mine'"),
-        ((first / "dynamics",), "no run"),
+        ((first / "dynamics",), "not a run"),
     ):
         code, _, err = soi("categorize", *words)
         assert (code, named in " ".join(err.split())) == (2, True), err

@@ -100,11 +100,11 @@ def test_the_page_loads_the_explorer_only_where_texts_are(tmp_path: Path) -> Non
     spec.loader.exec_module(extension)
     assert (ROOT / f"{extension.LOOK}.ipynb").exists()
     app = Page(tmp_path)
-    extension.explore(app, extension.LOOK, "", {}, None)
+    extension.complete(app, extension.LOOK, "", {}, None)
     assert app.added == []
     (tmp_path / looking.PLACE).mkdir(parents=True)
     (tmp_path / looking.PLACE / "index.js").write_text("", encoding="utf-8")
-    extension.explore(app, "book/index", "", {}, None)
+    extension.complete(app, "book/index", "", {}, None)
     assert app.added == []
-    extension.explore(app, extension.LOOK, "", {}, None)
+    extension.complete(app, extension.LOOK, "", {}, None)
     assert app.added == ["look/explorer.css", "look/index.js", "look/explorer.js"]

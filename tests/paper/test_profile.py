@@ -22,8 +22,8 @@ def edited(tmp_path, change) -> Any:
 
 def test_settings_of_the_quick_profile():
     profile = load_profile("quick")
-    assert [len(s) for s in profile.comparisons["task"].member_sets()] == [1, 1, 1, 2, 2, 2, 3]
-    assert [len(s) for s in profile.comparisons["source"].member_sets()] == [1, 1, 1, 3]
+    for plan in profile.comparisons.values():
+        assert [(len(s), s.budget) for s in plan.member_sets()] == [*[(1, "full")] * 3, (3, "equal"), (3, "full")]
     assert profile.comparisons["lingual"].member_sets()[-1] == ("en", "fr", "fa")
 
 
