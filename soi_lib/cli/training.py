@@ -96,7 +96,11 @@ def train(
     max_length: Annotated[int, Option("--max-length", min=8, max=512, help="Tokens of a text that are read.")] = 128,
     pooling: Annotated[
         Literal["mean", "cls", "pooler"],
-        Option("--pooling", help="What stands for a text: the mean of its tokens, the first one, or BERT's pooler."),
+        Option(
+            "--pooling",
+            help="How a text becomes one vector: the mean of its tokens, the first one, or BERT's pooler. With that "
+            "last one `transformers.pipeline` opens the kept model, too.",
+        ),
     ] = "mean",
     no_model: Annotated[bool, Option("--no-model", help="Do not keep the trained models: saves disk.")] = False,
     keep_logits: Annotated[
@@ -177,6 +181,7 @@ def _next(out: Path, index: dict[str, Any]) -> None:
     lines = [f"soi report {shlex.quote(str(out))}", f"soi categorize {files[0]}"]
     if model := rows[0].get("model"):
         lines.append(f"soi predict {shlex.quote(str(out / model))} FILE")
+        lines.append(f"soi second-stage {shlex.quote(str(out))} --dry-run")
     if len(files) > 1:
         lines.append(f"soi compare {files[0]} {files[-1]}  # {name} alone and together, both of seed {seed}")
     typer.echo("next:\n" + "\n".join(f"  {line}" for line in lines), err=True)

@@ -45,7 +45,8 @@ def write_corrected(
     )
     numbered = trained.reading["columns"]["id"] is None  # shown as 7, recorded as 000007
     ids = [f"{int(i):06d}" if numbered and i and i.isdecimal() else i for i in ids_of(table.frame["id"])]
-    labels = label_texts([value] for value in table.frame[COLUMN])
+    names = {name for _, name in trained.rows.values()}
+    labels = [_as_trained(label, names) for label in label_texts([value] for value in table.frame[COLUMN])]
     raise_all(_problems(table, trained, ids, labels))
     found = match(source, ids, id_column, trained)
     now, column = labels_of(found.table, trained), trained.reading["columns"]["label"]
@@ -57,6 +58,12 @@ def write_corrected(
     changed = {int(row): row_with[name] for row, name in zip(found.rows, labels, strict=True) if now[row] != name}
     found.copy_with_values(out, column, changed, overwrite=overwrite)
     return len(ids), len(changed)
+
+
+def _as_trained(label: str | None, names: set[str]) -> str | None:
+    """A label as training has it: spreadsheets write 1.0 for the 1 of the file."""
+    whole = (label or "").rpartition(".")[0]
+    return whole if label not in names and whole in names and set((label or "")[len(whole) + 1 :]) == {"0"} else label
 
 
 def _problems(

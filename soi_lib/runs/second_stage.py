@@ -82,7 +82,9 @@ def choose(spec: StageSpec, dynamics: dict[str, TrainingDynamics]) -> Choice:
     if poor:
         return Choice({}, 0, n, f"fewer than two classes of {', '.join(poor)}")
     if sum(n.values()) < SMALLEST:
-        return Choice({}, 0, n, f"fewer than {SMALLEST} examples")
+        return Choice(
+            {}, 0, n, f"fewer than {SMALLEST} examples: {sum(n.values())}, the largest classes cut to the median one"
+        )
     if spec.control == "all":
         return _of_all(spec, dynamics, n)
     if spec.control == "random":
