@@ -68,7 +68,8 @@ def examples(results: Results, member: str) -> dict[str, Any]:
 
     train = results.corpus(member).splits["train"]
     parts = [train.text] if train.text_pair is None else [train.text, train.text_pair]
-    settings = {setting: setting_name(setting, results.members) for setting in results.settings_with(member)}
+    whole = [setting for setting in results.settings_with(member) if setting.budget == "full"]  # with all examples
+    settings = {setting: setting_name(setting, results.members) for setting in whole}
     runs = {
         f"{name}, seed {run.seed}": run.dynamics(member)
         for setting, name in settings.items()

@@ -163,7 +163,7 @@ def similarity_and_gain(results: Results, similarities: pd.DataFrame) -> pd.Data
     """
     import pandas as pd
 
-    from paper.reading import gain
+    from paper.wording import gain
 
     rows = []
     for setting in results.settings:
