@@ -117,9 +117,7 @@ def _toc(root: Path, pages: set[str]) -> bytes:
         if isinstance(node, dict):
             return {key: kept(value) for key, value in node.items()}
         if isinstance(node, list):
-            return [
-                kept(item) for item in node if not isinstance(item, dict) or item.get("file", None) in {None, *pages}
-            ]
+            return [kept(item) for item in node if not isinstance(item, dict) or item.get("file") in {None, *pages}]
         return node
 
     toc = yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8"))
@@ -205,7 +203,7 @@ def make_book(
     write_json(root / "_build" / "reproduced.json", reproduced.as_json(found))
     executed = _execute_own(
         root,
-        {name for name in sizes.comparisons if done},
+        set(COMPARISONS) & set(sizes.comparisons) if done else set(),
         values={"profile": _seen_from_notebooks(root, profile, sizes), "runs": str(runs) if done else ""},
         reads=" ".join([*(run.manifest["sha256"] for run in done), found.read]),
         jobs=jobs or default_jobs("cpu"),

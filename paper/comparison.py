@@ -7,24 +7,24 @@ each dataset has all its examples again (quantity).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from paper.claims import rules
 from paper.claims.judge import ALL, CONTRASTS, EQUAL, SINGLE, Array, Evaluation
-from paper.claims.verdicts import alone_and_together, codes, evaluation
+from paper.claims.verdicts import Mode, alone_and_together, codes, evaluation
 from paper.tables import texts
 from soi_lib.analysis.datamap import data_map
 from soi_lib.analysis.soi import SOI, categorize, history_string
 from soi_lib.analysis.statistics import mean_effect
 from soi_lib.analysis.transition_test import paired_transition_test
 from soi_lib.data.baselines import BagOfWords
-from soi_lib.dynamics import TrainingDynamics
 from soi_lib.plots import Moves
 from soi_lib.plots.style import span
+from soi_lib.plots.transition_plots import SEEDS
 from soi_lib.runs.config import Setting
 from soi_lib.runs.results import Results
 
@@ -33,8 +33,6 @@ SCORES = rules.NAMES
 SETS = {"test": "test", "ood": "OOD"}
 WORDS = {"gain": "gain", "loss": "loss", "negligible": f"within ±{rules.BOUND}", "open": "open"}
 """What the rules call an effect; open: its interval holds zero and reaches beyond the equivalence bounds."""
-LEAST_SEEDS = 3
-"""Seeds that the test of moves needs."""
 
 
 def facts(results: Results) -> str:
@@ -147,7 +145,7 @@ def moves(results: Results) -> dict[str, Moves]:
 
     Beyond chance are those that claim C4 counts, corrected over all cells of all datasets of this comparison.
     """
-    return _moves(results, lambda dynamics: categorize(dynamics), None)
+    return _moves(results)
 
 
 def moves_otherwise(results: Results) -> pd.DataFrame:
@@ -160,8 +158,8 @@ def moves_otherwise(results: Results) -> pd.DataFrame:
         return pd.DataFrame()
     ways: dict[str, dict[str, Moves]] = {
         "evaluation mode": moves(results),
-        "train mode": _moves(results, lambda dynamics: categorize(dynamics), "train"),
-        "without the first epoch": _moves(results, lambda dynamics: categorize(dynamics.correct[1:]), None),
+        "train mode": _moves(results, mode="train"),
+        "without the first epoch": _moves(results, skip=1),
     }
     rows = []
     for dataset in results.members if ways["evaluation mode"] else ():
@@ -174,17 +172,16 @@ def moves_otherwise(results: Results) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _moves(
-    results: Results, rule: Callable[[TrainingDynamics], Array], mode: Literal["train", "eval"] | None
-) -> dict[str, Moves]:
-    """The moves of every dataset, by the categories that `rule` gives of dynamics recorded in `mode`."""
-    if len(results.seeds) < LEAST_SEEDS:
+def _moves(results: Results, mode: Mode | None = None, skip: int = 0) -> dict[str, Moves]:
+    """The moves of every dataset, by the categories that `codes` gives with `mode` and `skip`."""
+    if len(results.seeds) < SEEDS:
         return {}
-
-    def side(dataset: str, setting: Sequence[str]) -> Array:
-        return np.stack([rule(results.run(setting, seed).dynamics(dataset, mode)) for seed in results.seeds])
-
-    tests = {d: paired_transition_test(side(d, (d,)), side(d, results.members)) for d in results.members}
+    tests = {
+        dataset: paired_transition_test(
+            *(codes(results, dataset, s, mode, skip) for s in ((dataset,), results.members))
+        )
+        for dataset in results.members
+    }
     beyond = rules.moving(list(tests.values()))
     return {
         dataset: Moves(test.transition, test.floor, cells, test.n, test.seeds)

@@ -16,7 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from paper.recorded import Results
+from paper.recorded import Results, by_comparison
 from soi_lib import files
 from soi_lib.analysis.transitions import transition_matrix
 from soi_lib.runs.config import Profile
@@ -41,9 +41,8 @@ def write_look(root: Path, profile: Profile, runs: Sequence[StoredRun], *, quiet
     folder, kept = root / LOOK, root / LOOK.with_suffix(".json")
     if kept.exists() and json.loads(kept.read_text(encoding="utf-8")) == {"stamp": stamp, "files": _hashes(folder)}:
         return False
-    every = [Results(c, profile, tuple(r for r in runs if r.comparison == c)) for c in profile.comparisons]
     explorers = {}
-    for results in tqdm([r for r in every if r.runs], desc="texts", unit="", disable=quiet, file=sys.stderr):
+    for results in tqdm(by_comparison(profile, runs).values(), desc="texts", unit="", disable=quiet, file=sys.stderr):
         members = [member for member in results.members if results.settings_with(member)]
         explorers[results.comparison] = explorer.Explorer({m: examples(results, m) for m in members}, results.note)
     written = explorer.explorer_files(explorers, stamp[:12])

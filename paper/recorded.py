@@ -87,15 +87,13 @@ def open_results(
 
 
 def recorded_profile(folder: Path) -> Profile:
-    """The profile of a recorded folder.
+    """The profile of a recorded folder, under the folder's name, as the profile of its own name may have changed since.
 
     One that does not say how many OOD rows were evaluated was written before that could be said: as many as of the
     test set.
     """
     profile = load_profile(folder / PROFILE_COPY)
-    profile = profile.model_copy(
-        update={"name": folder.resolve().name}
-    )  # a profile of that name may have changed since
+    profile = profile.model_copy(update={"name": folder.resolve().name})
     if "ood" in profile.data.model_fields_set:
         return profile
     return profile.model_copy(update={"data": profile.data.model_copy(update={"ood": profile.data.evaluate})})
@@ -104,6 +102,12 @@ def recorded_profile(folder: Path) -> Profile:
 def recorded_runs(folder: Path) -> list[StoredRun]:
     """The runs of a recorded folder, by key."""
     return [open_run(path.parent) for path in sorted(folder.glob("*/manifest.json"))]
+
+
+def by_comparison(profile: Profile, runs: Sequence[StoredRun]) -> dict[str, Results]:
+    """Runs as the results of each comparison of their profile that has any, in the profile's order."""
+    parts = {name: tuple(run for run in runs if run.comparison == name) for name in profile.comparisons}
+    return {str(name): Results(name, profile, part) for name, part in parts.items() if part}
 
 
 def finished(

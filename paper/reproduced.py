@@ -17,7 +17,7 @@ import pandas as pd
 
 from paper.comparison import SCORES, SETS
 from paper.comparison import settings as settings_of
-from paper.recorded import Results, finished, recorded_profile, recorded_runs, verify_recorded
+from paper.recorded import Results, by_comparison, finished, recorded_profile, recorded_runs, verify_recorded
 from soi_lib.analysis.soi import SOI, categorize
 from soi_lib.analysis.statistics import contributions
 from soi_lib.errors import SoiError
@@ -81,12 +81,10 @@ def reproduction(profile: str, runs: Sequence[StoredRun], recorded: str | Path) 
     if {_sizes(run) for run in runs} - {_sizes(run) for run in known}:
         return Reproduction(empty, problem=f"the recorded seeds were trained with other settings of profile {profile}")
     tables = []
-    for name in sizes.comparisons:
-        ours, theirs = (
-            Results(name, sizes, tuple(run for run in some if run.comparison == name)) for some in (runs, known)
-        )
-        if ours.runs and set(ours.settings) <= set(theirs.settings):
-            tables.append(_held(_numbers(ours), _numbers(theirs)).assign(comparison=name))
+    theirs = by_comparison(sizes, known)
+    for name, ours in by_comparison(sizes, runs).items():
+        if name in theirs and set(ours.settings) <= set(theirs[name].settings):
+            tables.append(_held(_numbers(ours), _numbers(theirs[name])).assign(comparison=name))
     if not tables:
         return Reproduction(empty, problem="no setting of these runs is among the recorded ones")
     twins = {run.key: run for run in known}
@@ -146,8 +144,7 @@ def _scores(results: Results, dataset: str, setting: Sequence[str], split: str) 
     """The deciding score, AUC for two classes and macro-F1 for more, and its value for every seed (S,)."""
     found = results.evaluated(dataset, setting, split)
     if found.gold.max() == 1:
-        positive = np.where(found.gold == 1, found.p_gold, 1 - found.p_gold)
-        return SCORES["auc"], contributions("auc", found.gold, positive).mean(axis=1)
+        return SCORES["auc"], contributions("auc", found.gold, found.positive).mean(axis=1)
     return SCORES["macro_f1"], contributions("macro_f1", found.gold, found.predicted).mean(axis=1)
 
 

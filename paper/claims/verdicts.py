@@ -6,7 +6,6 @@ not recorded the claim is not tested.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ import pandas as pd
 
 from paper.claims import judge, rules
 from paper.claims.judge import ALL, EQUAL, SINGLE, Array, Evaluation, Finding, Stage
-from paper.recorded import open_results, verify_recorded
+from paper.recorded import by_comparison, recorded_profile, recorded_runs, verify_recorded
 from soi_lib.analysis.soi import categorize
 from soi_lib.runs.config import Setting
 from soi_lib.runs.results import Results
@@ -159,11 +158,9 @@ def verdicts(evidence: Evidence) -> dict[str, Finding]:
 
 def open_evidence(folder: str | Path) -> Evidence:
     """What a folder of recorded runs holds; a comparison that was not recorded is left out. Raises StoreError."""
+    folder = Path(folder)
     verify_recorded(folder)
-    names = dict.fromkeys(
-        json.loads(p.read_text())["identity"]["comparison"] for p in Path(folder).glob("*/manifest.json")
-    )
-    return Evidence({name: open_results(name, runs=folder) for name in sorted(names)})
+    return Evidence(by_comparison(recorded_profile(folder), recorded_runs(folder)))
 
 
 def cases(finding: Finding) -> pd.DataFrame:
@@ -179,9 +176,13 @@ def cases(finding: Finding) -> pd.DataFrame:
     return table.assign(case=table[names].astype(str).agg(", ".join, axis=1), measure="effect")
 
 
-def codes(results: Results, dataset: str, setting: Sequence[str], mode: Mode | None = "eval") -> Array:
-    """Categories (S, N) of a dataset in a setting, a row a seed; None: in the primary recording mode of the runs."""
-    return np.stack([categorize(results.run(setting, seed).dynamics(dataset, mode)) for seed in results.seeds])
+def codes(results: Results, dataset: str, setting: Sequence[str], mode: Mode | None = "eval", skip: int = 0) -> Array:
+    """Categories (S, N) of a dataset in a setting, a row a seed.
+
+    `mode` is that of the recording, None the primary one of the runs; `skip` epochs at the beginning do not count.
+    """
+    runs = (results.run(setting, seed).dynamics(dataset, mode) for seed in results.seeds)
+    return np.stack([categorize(dynamics.correct[skip:]) for dynamics in runs])
 
 
 def evaluation(results: Results, dataset: str, split: str, settings: Mapping[str, Setting]) -> Evaluation:
@@ -200,7 +201,7 @@ def evaluation(results: Results, dataset: str, split: str, settings: Mapping[str
     return Evaluation(
         first.gold,
         {name: e.predicted for name, e in found.items()},
-        {name: np.where(e.gold == 1, e.p_gold, 1 - e.p_gold) for name, e in found.items()} if two else None,
+        {name: e.positive for name, e in found.items()} if two else None,
         groups,
     )
 

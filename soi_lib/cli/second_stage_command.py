@@ -64,16 +64,15 @@ def second_stage(
         typer.echo("nothing was trained (--dry-run)", err=True)
         return
     found = train_stage(job, jobs=jobs, quiet=quiet)
-    models = [name for name in job.models if (folder / name).is_dir()]  # of those that had enough to train on
     if as_json:
         gained = found.to_dict("records")
-        print_json({"folder": str(folder), "subset": job.name, "models": models, "gains": gained})
+        print_json({"folder": str(folder), "subset": job.name, "models": job.models, "gains": gained})
         return
     table(gain_table(found))
     for _, row in found.iterrows():
         typer.echo(f"{case(row)}: {row['advice']}", err=True)
     if not quiet:
-        typer.echo("models: " + (", ".join(str(folder / name) for name in models) or "none"), err=True)
+        typer.echo("models: " + (", ".join(str(folder / name) for name in job.models) or "none"), err=True)
 
 
 def _lines(path: Path) -> list[str]:

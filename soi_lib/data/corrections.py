@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from soi_lib.data.columns import ids_of, label_texts
+from soi_lib.data.columns import equal_numbers, ids_of, label_texts
 from soi_lib.data.match import TrainedRows, labels_of, match, trained_rows
 from soi_lib.data.table_files import Table, read_table, some
 from soi_lib.errors import CorpusError, SoiError, nearest, raise_all
@@ -46,8 +46,10 @@ def write_corrected(
     numbered = trained.reading["columns"]["id"] is None  # shown as 7, recorded as 000007
     ids = [f"{int(i):06d}" if numbered and i and i.isdecimal() else i for i in ids_of(table.frame["id"])]
     names = {name for _, name in trained.rows.values()}
-    labels = [_as_trained(label, names) for label in label_texts([value] for value in table.frame[COLUMN])]
-    raise_all(_problems(table, trained, ids, labels))
+    texts = label_texts([value] for value in table.frame[COLUMN])
+    equal = equal_numbers([*names, *(text for text in texts if text is not None)])  # a spreadsheet writes 1.0 for 1
+    labels = [equal.get(str(text), text) for text in texts]
+    raise_all(_problems(table, trained, names, ids, labels))
     found = match(source, ids, id_column, trained)
     now, column = labels_of(found.table, trained), trained.reading["columns"]["label"]
     if now is None:
@@ -60,14 +62,8 @@ def write_corrected(
     return len(ids), len(changed)
 
 
-def _as_trained(label: str | None, names: set[str]) -> str | None:
-    """A label as training has it: spreadsheets write 1.0 for the 1 of the file."""
-    whole = (label or "").rpartition(".")[0]
-    return whole if label not in names and whole in names and set((label or "")[len(whole) + 1 :]) == {"0"} else label
-
-
 def _problems(
-    table: Table, trained: TrainedRows, ids: Sequence[str | None], labels: Sequence[str | None]
+    table: Table, trained: TrainedRows, names: set[str], ids: Sequence[str | None], labels: Sequence[str | None]
 ) -> Iterator[CorpusError]:
     """Whatever keeps a reviewed list from being used, each kind once."""
     if not ids:
@@ -81,7 +77,6 @@ def _problems(
         yield CorpusError("ids were not trained on", where=table.where, found=some(unknown), hint=hint)
     if repeated := [str(key) for key, n in Counter(ids).items() if n > 1]:
         yield CorpusError("ids appear twice", where=table.where, found=some(repeated), expected="every id once")
-    names = {name for _, name in trained.rows.values()}
     if other := sorted({label for label in labels if label is not None} - names):
         yield CorpusError(
             "labels are not among the classes", where=table.where, found=some(other), hint=nearest(other[0], names)

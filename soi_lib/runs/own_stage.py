@@ -57,8 +57,9 @@ class StageJob:
 
     @property
     def models(self) -> list[str]:
-        """The folders of the continued models, relative to `folder`."""
-        return [model_folder(s.setting, s.base.seed, self.name) for s in self.stages if s.control is None]
+        """The folders of the continued models that are there, relative to `folder`."""
+        names = [model_folder(s.setting, s.base.seed, self.name) for s in self.stages if s.control is None]
+        return [name for name in names if (self.folder / name).is_dir()]  # not of runs with too little to train on
 
     @property
     def recipe(self) -> str:

@@ -25,6 +25,11 @@ class Evaluated(NamedTuple):
     predicted: np.ndarray
     p_gold: np.ndarray
 
+    @property
+    def positive(self) -> np.ndarray:
+        """For two classes, the probability of class 1 (S, N)."""
+        return np.where(self.gold == 1, self.p_gold, 1 - self.p_gold)
+
 
 @dataclass(frozen=True)
 class Results:
