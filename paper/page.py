@@ -1,7 +1,7 @@
 """What the book shows of a notebook: figures as files of their own with their values beside them, and code only where
 there is something to see.
 
-The notebook itself is not changed; every page offers it whole, with its code and its figures.
+The notebook itself is not changed; every page offers it with all its code, to be run.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ for them, and what the theme brings but no page loads is left out.
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -94,7 +95,8 @@ def formula(self: Any, node: nodes.math | nodes.math_block) -> None:
 
 
 def leave_out(app: Any, error: Exception | None) -> None:
-    """Remove from the built book what no page loads, figures of earlier builds too."""
+    """Remove from the built book what no page loads, figures of earlier builds too, and the outputs of the notebooks
+    that it offers: the pages show those."""
     from paper.page import FIGURES
 
     static, pages = Path(app.outdir) / "_static", Path(app.outdir).rglob("*.html")
@@ -104,6 +106,12 @@ def leave_out(app: Any, error: Exception | None) -> None:
             path.unlink()
     for path in [path for pattern in UNUSED for path in static.glob(pattern)]:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for path in (Path(app.outdir) / "_sources").rglob("*.ipynb"):
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+        for cell in notebook["cells"]:
+            if cell["cell_type"] == "code":
+                cell |= {"outputs": [], "execution_count": None}
+        path.write_text(json.dumps(notebook, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
 def setup(app: Any) -> dict[str, bool]:

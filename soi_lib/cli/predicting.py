@@ -23,6 +23,13 @@ def predict(
     text: Annotated[str | None, Option("--text", metavar="COLUMN", help="Column of texts.")] = None,
     text_pair: Annotated[str | None, Option("--text-pair", metavar="COLUMN", help="Column of second texts.")] = None,
     dataset: Annotated[str | None, Option("--dataset", help="Whose labels, where it was trained on several.")] = None,
+    separator: Annotated[
+        str | None, Option("--separator", help="What divides columns, if not found: ; or tab.")
+    ] = None,
+    encoding: Annotated[str | None, Option("--encoding", help="Of a text file, if not UTF-8: cp1252, utf-16.")] = None,
+    header: Annotated[
+        bool, Option("--header/--no-header", help="Without a header the columns are called 1, 2, ...")
+    ] = True,
     out: Annotated[Path | None, Option("--out", "-o", help="A CSV file [default: print it].")] = None,
     device: DeviceOption = "auto",
     force: ForceOption = False,
@@ -39,7 +46,7 @@ def predict(
     from soi_lib.files import write_text
     from soi_lib.training.classifier import load_classifier
 
-    table = read_table(rows)
+    table = read_table(rows, separator, encoding, header)
     texts, pairs = _texts(table, text, text_pair)
     found = load_classifier(model, device=device).predict(texts, pairs, dataset=dataset)
     made = table.frame.assign(predicted=found["label"].to_numpy(), p=found["p"].round(4).to_numpy())

@@ -18,6 +18,7 @@ from soi_lib.cli.shared import (
     category_name,
     dynamics_in,
     print_json,
+    seeds_in,
     table,
 )
 from soi_lib.errors import SoiError
@@ -87,7 +88,10 @@ def _side(path: Path, member: str | None) -> tuple[Path, TrainingDynamics]:
 @app.command()
 def reliability(
     runs: Annotated[
-        list[Path], typer.Argument(help="Two or more runs that differ in the seed: files or folders.", metavar="RUN...")
+        list[Path],
+        typer.Argument(
+            help="Runs that differ in the seed: files, folders of runs, or one folder of soi train.", metavar="RUN..."
+        ),
     ],
     member: MemberOption = None,
     early: EarlyOption = 0.5,
@@ -102,6 +106,7 @@ def reliability(
     from soi_lib.analysis.reliability import reliability as measure
     from soi_lib.data.match import check_same_rows
 
+    runs = seeds_in(runs[0], member) if len(runs) == 1 else runs
     sides = [_side(path, member) for path in runs]
     for file, _ in sides[1:]:
         check_same_rows(sides[0][0], file)

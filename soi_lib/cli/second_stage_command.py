@@ -41,7 +41,7 @@ def second_stage(
 
     `soi second-stage reviews --subset UNE --subset FRGE_1 --subset FRGE_2`
     """
-    from soi_lib.runs.own_stage import case, cost_words, gain_table, left_words, prepare_stage, train_stage
+    from soi_lib.runs.own_stage import case, cost_words, cut_words, gain_table, left_words, prepare_stage, train_stage
 
     if ids is not None and subset:
         raise SelectionError("a subset and a file of ids are given", hint="give one of --subset and --ids")
@@ -55,6 +55,8 @@ def second_stage(
     )
     if not quiet:
         table(_left(job.left), err=True)
+        if cut := cut_words(job.left):
+            typer.echo(cut, err=True)
         typer.echo(left_words(job.left["left to learn"].mean()), err=True)
         if job.unknown:
             few = ", ".join(job.unknown[:6]) + (" ..." if len(job.unknown) > 6 else "")

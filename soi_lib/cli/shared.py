@@ -138,6 +138,13 @@ def _runs_in(path: Path, member: str | None) -> dict[Path, str]:
     }
 
 
+def seeds_in(path: Path, member: str | None) -> list[Path]:
+    """The runs of a folder if they differ in the seed alone; else the path itself, for `dynamics_in` to judge."""
+    runs = _runs_in(path, member) if path.is_dir() else {}
+    settings = {what.partition(", seed ")[0] for what in runs.values()}
+    return list(runs) if len(settings) == 1 else [path]
+
+
 def category_name(soi: SOI) -> str:
     """A category in words, as every command writes it: "unlearned", "forgotten once"."""
     return soi.description.partition(":")[0]

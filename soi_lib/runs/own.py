@@ -344,6 +344,8 @@ def _decisions(profile: Profile, datasets: Sequence[LoadedDataset]) -> tuple[str
         other = first.setdefault(dataset.corpus.labels, dataset.name)
         if other != dataset.name:
             said.append(f"{other} and {dataset.name} have the same labels, so they share a head when trained together")
+        if len(dataset.corpus.labels) > 2 and not values.keep_logits:
+            said.append(f"without --keep-logits soi label-issues will suggest no labels for {dataset.name}")
         if encoder == "minilm" and (share := _foreign_share(dataset.corpus.splits["train"])) > 0.2:
             said.append(
                 f"caution: {share:.0%} of the letters of {dataset.name} are of another script than English, of which "

@@ -138,7 +138,8 @@ What lies here:
 - `runs.json`: this table for programs, with the scores;
 - `runs/KEY/`: one run: `dynamics/`, `predictions/`, `rows/`, `metrics.json`, `manifest.json`;
 - `models/SETTING-seedN/`: the trained models, for `soi predict` and `soi_lib.load_classifier`; those of a second stage
-  have its name at the end;
+  have its name at the end. `transformers.pipeline` opens those that were trained with `--pooling pooler`, on one
+  dataset;
 - `data/DATASET.parquet`: the rows that were trained and tested on, with the ids that dynamics have: those of the file's
   column of ids, or row numbers from 0;
 - `profile.yaml`: every setting; `python -m paper plan --profile profile.yaml --runs runs` reads it.

@@ -24,7 +24,7 @@ from soi_lib.runs.config import Setting, Stages
 from soi_lib.runs.own import keep_model
 from soi_lib.runs.own_folder import RUNS, model_folder, own_profile, read_index, stage_name
 from soi_lib.runs.scheduler import run_all
-from soi_lib.runs.second_stage import CONFIDENT, choose, left_to_learn
+from soi_lib.runs.second_stage import CONFIDENT, choose, found_in, left_to_learn
 from soi_lib.runs.spec import RunSpec, StageSpec, plan, stages_of
 from soi_lib.runs.store import RunStore, StoredRun
 from soi_lib.training import launch
@@ -40,8 +40,9 @@ class StageJob:
     """A second stage that is about to be trained on the runs of a folder.
 
     name: that of the subset and, where it is not the usual one, of the recipe.
-    left: for every run and dataset the setting, seed, size of the subset, and the share of it that has something left
-    to learn; `reason` says why a run cannot have this stage. unknown: ids that no training example has.
+    left: for every run and dataset the setting, seed, size of the subset, how many of its examples are trained on once
+    its classes are made even, and the share of these that has something left to learn; `reason` says why a run cannot
+    have this stage. unknown: ids that no training example has.
     """
 
     folder: Path
@@ -169,6 +170,7 @@ def _left(stage: StageSpec, store: RunStore) -> list[dict[str, Any]]:
             "dataset": name,
             "setting": str(stage.setting),
             "seed": stage.base.seed,
+            "in the subset": len(found_in(stage, dynamics[name])),
             "examples": choice.n[name],
             "left to learn": left_to_learn(dynamics[name], choice.ids[name]) if choice.ids else float("nan"),
             "reason": choice.reason,
@@ -269,6 +271,18 @@ def left_words(share: float) -> str:
     """Whether a subset has anything left to learn, from the share of its examples that have: one sentence."""
     few = "; little can change, whatever the subset is worth" if share < 0.2 else ""
     return f"{share:.0%} of these examples are wrong, or right with a probability below {CONFIDENT}{few}"
+
+
+def cut_words(left: pd.DataFrame) -> str:
+    """How many examples of a subset are not trained on because its classes are made even: one sentence, or nothing."""
+    there, used = left["in the subset"].sum(), left["examples"].sum()
+    return (
+        ""
+        if there == used
+        else (
+            f"{used} of {there} examples are trained on: no label gives more than the median label of the subset does"
+        )
+    )
 
 
 def case(row: pd.Series) -> str:

@@ -102,11 +102,9 @@ def _subset(spec: StageSpec, member: str, dynamics: TrainingDynamics) -> dict[in
     """The ids of each class that the subset has, balanced and limited as `spec` says; the same for its controls."""
     from soi_lib.models.multitask import derived_seed
 
-    try:
-        chosen = _named(dynamics, spec.ids) if spec.ids else select(dynamics, parts_of(spec.subset))
-    except SelectionError:  # no example is in it
+    if not len(there := found_in(spec, dynamics)):
         return {}
-    inside = dynamics.subset(chosen)
+    inside = dynamics.subset(there)
     classes, sizes = np.unique(inside.gold, return_counts=True)
     if spec.balance:
         sizes = np.minimum(sizes, np.sort(sizes)[(len(sizes) - 1) // 2])
@@ -114,6 +112,14 @@ def _subset(spec: StageSpec, member: str, dynamics: TrainingDynamics) -> dict[in
         sizes = _shares(sizes, spec.limit)
     seed = derived_seed(spec.base.seed, "subset", spec.subset, member)
     return {int(c): _draw(_of_class(inside, c), n, seed + int(c)) for c, n in zip(classes, sizes, strict=True) if n}
+
+
+def found_in(spec: StageSpec, dynamics: TrainingDynamics) -> np.ndarray:
+    """The ids of all examples that are in the subset, before classes are made even; none where there is none."""
+    try:
+        return _named(dynamics, spec.ids) if spec.ids else select(dynamics, parts_of(spec.subset))
+    except SelectionError:
+        return dynamics.ids[:0]
 
 
 def parts_of(subset: str) -> tuple[str, ...]:

@@ -68,7 +68,10 @@ def base(request: pytest.FixtureRequest, book: Path, served: str) -> str:
 @pytest.fixture
 def visit(chromium: Browser, base: str, width: int) -> Iterator[Visit]:
     """A fresh window, `width` pixels wide (1280 unless a test says otherwise), that keeps what goes wrong."""
-    context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme="light")
+    # without motion: a button that fades from one colour scheme to the other has too little contrast on its way
+    context = chromium.new_context(
+        viewport={"width": width, "height": 900}, color_scheme="light", reduced_motion="reduce"
+    )
     visit = Visit(context.new_page(), base)
     visit.watch()
     yield visit

@@ -50,6 +50,10 @@ def test_the_kept_model_predicts_what_the_run_recorded(soi, place):
     assert list(made["predicted"]) == [labels[code] for code in recorded["predicted"]]
     chosen = recorded["p_gold"].where(recorded["predicted"] == recorded["gold"], 1 - recorded["p_gold"])
     assert made["p"].to_numpy() == pytest.approx(chosen.to_numpy(), abs=1e-4)
+    made[["text"]].to_csv(place / "plain.csv", sep=";", header=False, index=False, encoding="utf-16")
+    reading = ("--no-header", "--separator", ";", "--encoding", "utf-16", "--text", "1")
+    again = pd.read_csv(io.StringIO(soi("predict", "one", "plain.csv", *reading)[1]))
+    assert list(again["predicted"]) == list(made["predicted"])
 
 
 def test_with_berts_pooler_the_model_opens_in_transformers(soi, place):

@@ -77,7 +77,14 @@ def test_dry_run_trains_nothing(soi, folder):
     assert code == 0
     assert "nothing was trained" in err
     assert "6 trainings, controls included: under a minute of one core; disk: about 0 MB" in err
+    assert re.search(r"\d+ of \d+ examples are trained on: no label gives more than the median label", err)
     assert snapshot(folder) == before
+
+
+def test_the_seeds_of_a_folder_are_compared(soi, folder):
+    code, out, _ = soi("reliability", folder)
+    assert code == 0
+    assert ", 2 runs, " in out
 
 
 @pytest.mark.parametrize(
