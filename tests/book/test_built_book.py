@@ -87,6 +87,13 @@ def test_every_computed_figure_has_a_caption(soups: dict[str, BeautifulSoup]) ->
             assert len(caption.get_text(strip=True)) > 20, name
 
 
+def test_every_figure_and_table_of_a_run_offers_its_values(soups: dict[str, BeautifulSoup]) -> None:
+    figures = [(name, figure) for name, soup in soups.items() for figure in soup.select("article figure")]
+    computed = [(name, figure) for name, figure in figures if "soi" in " ".join(figure.get("class", []))]
+    assert len(computed) > 100
+    assert [str(one)[:200] for _, one in computed if not one.select(".soi-origin a[href$='.csv']")] == []
+
+
 def test_no_page_shows_an_error_or_a_warning(soups: dict[str, BeautifulSoup]) -> None:
     for name, soup in soups.items():
         assert soup.select("div.output.traceback, div.output.stderr, .system-message") == [], name

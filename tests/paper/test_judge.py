@@ -247,6 +247,14 @@ def test_no_verdict_depends_on_order_or_on_a_random_seed() -> None:
         np.testing.assert_allclose(again["low"].to_numpy(dtype=float), move["low"].to_numpy(dtype=float), atol=1e-6)
 
 
+def test_verdicts_and_their_intervals_draw_nothing_at_random(monkeypatch):
+    """So no verdict can depend on the seed of a permutation or of a bootstrap."""
+    planted, evidence = sources((0.03, 0.03, 0.03)), verdicts.open_evidence(ROOT / "data" / "recorded" / "standard")
+    monkeypatch.setattr(np.random, "default_rng", lambda *_: pytest.fail("something is drawn"))
+    assert judge.consistent_gain(planted).verdict == "supported"
+    assert verdicts.verdicts(evidence)["L"].table["low"].notna().all()
+
+
 def test_the_recorded_evidence_bears_the_first_page_and_claims_without_runs_are_not_tested():
     evidence = verdicts.open_evidence(ROOT / "data" / "recorded" / "standard")
     first_page.check(evidence)
