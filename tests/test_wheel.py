@@ -196,7 +196,9 @@ def test_the_core_says_what_else_there_is(core: Path, tmp_path: Path, wheels: li
 def test_the_core_reads_stored_runs_and_other_tools_files(core: Path, tmp_path: Path) -> None:
     stored = sorted((ROOT / "data" / "recorded" / "quick").glob("*/dynamics/tweets.parquet"))[0]
     told = json.loads(
-        run(tmp_path, core / "soi", "select", stored.parents[1], "FRGE_1", "LLE", "--member", "tweets", "--json").stdout
+        run(
+            tmp_path, core / "soi", "select", stored.parents[1], "FRGE_1", "LLE", "--dataset", "tweets", "--json"
+        ).stdout
     )
     expected = select(TrainingDynamics.load(stored), [SOI.FRGE_1, SOI.LLE])
     assert told["ids"] == expected.tolist()

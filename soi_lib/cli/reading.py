@@ -10,11 +10,11 @@ import typer
 
 from soi_lib.cli.app import app
 from soi_lib.cli.shared import (
+    DatasetOption,
     DynamicsOrRun,
     EarlyOption,
     ForceOption,
     JsonOption,
-    MemberOption,
     category_name,
     dynamics_in,
     print_json,
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 
 @app.command()
 def categorize(
-    file: DynamicsOrRun, member: MemberOption = None, early: EarlyOption = 0.5, as_json: JsonOption = False
+    file: DynamicsOrRun, dataset: DatasetOption = None, early: EarlyOption = 0.5, as_json: JsonOption = False
 ) -> None:
     """Count the examples of a dynamics file in each of the six categories."""
     from soi_lib.analysis.soi import SOI, soi_counts
     from soi_lib.analysis.soi import categorize as codes_of
 
-    file, dynamics = dynamics_in(file, member)
+    file, dynamics = dynamics_in(file, dataset)
     counts = soi_counts(codes_of(dynamics, early))
     if as_json:
         print_json({"file": str(file), "n": len(dynamics), "epochs": dynamics.epochs, "early": early, "soi": counts})
@@ -55,19 +55,19 @@ def compare(
     normalize: Annotated[
         Literal["row", "all"] | None, typer.Option("--normalize", help="Shares of a row or of all, not counts.")
     ] = None,
-    member: MemberOption = None,
+    dataset: DatasetOption = None,
     early: EarlyOption = 0.5,
     as_json: JsonOption = False,
 ) -> None:
     """Show how examples move between categories from one run to another: a 6 x 6 table, aligned by id.
 
     Read a row: of the examples that were, say, LLE in SINGLE, how many are what in MULTI. Give files, or run folders
-    (`--member` then says whose examples).
+    (`--dataset` then says whose examples).
     """
     from soi_lib.analysis.transitions import transition_matrix
     from soi_lib.data.match import check_same_rows
 
-    (one, first), (two, second) = _side(single, member), _side(multi, member)
+    (one, first), (two, second) = _side(single, dataset), _side(multi, dataset)
     check_same_rows(one, two)
     moves = transition_matrix(first, second, normalize=normalize, early=early)
     if as_json:
@@ -80,9 +80,9 @@ def compare(
             text.to_dict("index").items()])  # fmt: skip
 
 
-def _side(path: Path, member: str | None) -> tuple[Path, TrainingDynamics]:
-    """The file and the dynamics of one side; `member` chooses in folders only, so that a file may stand beside one."""
-    return dynamics_in(path, member if path.is_dir() else None)
+def _side(path: Path, dataset: str | None) -> tuple[Path, TrainingDynamics]:
+    """The file and the dynamics of one side; `dataset` chooses in folders only, so that a file may stand beside one."""
+    return dynamics_in(path, dataset if path.is_dir() else None)
 
 
 @app.command()
@@ -93,7 +93,7 @@ def reliability(
             help="Runs that differ in the seed: files, folders of runs, or one folder of soi train.", metavar="RUN..."
         ),
     ],
-    member: MemberOption = None,
+    dataset: DatasetOption = None,
     early: EarlyOption = 0.5,
     as_json: JsonOption = False,
 ) -> None:
@@ -106,8 +106,8 @@ def reliability(
     from soi_lib.analysis.reliability import reliability as measure
     from soi_lib.data.match import check_same_rows
 
-    runs = seeds_in(runs[0], member) if len(runs) == 1 else runs
-    sides = [_side(path, member) for path in runs]
+    runs = seeds_in(runs[0], dataset) if len(runs) == 1 else runs
+    sides = [_side(path, dataset) for path in runs]
     for file, _ in sides[1:]:
         check_same_rows(sides[0][0], file)
     found = measure([dynamics for _, dynamics in sides], early=early)
@@ -159,7 +159,7 @@ def data_map(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="A .csv or .parquet for the numbers, a .png for the map.")
     ] = None,
-    member: MemberOption = None,
+    dataset: DatasetOption = None,
     early: EarlyOption = 0.5,
     force: ForceOption = False,
     as_json: JsonOption = False,
@@ -173,7 +173,7 @@ def data_map(
     from soi_lib.analysis.datamap import data_map as map_of
     from soi_lib.analysis.soi import SOI
 
-    file, dynamics = dynamics_in(file, member)
+    file, dynamics = dynamics_in(file, dataset)
     told = {"file": str(file), "n": len(dynamics), "epochs": dynamics.epochs, "early": early}
     if out is None:
         if not as_json:

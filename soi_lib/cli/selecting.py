@@ -10,11 +10,11 @@ from typer import Option
 
 from soi_lib.cli.app import app
 from soi_lib.cli.shared import (
+    DatasetOption,
     DynamicsOrRun,
     EarlyOption,
     ForceOption,
     JsonOption,
-    MemberOption,
     QuietOption,
     dynamics_in,
     print_json,
@@ -54,7 +54,7 @@ def select(
     fraction: Annotated[float, Option("--fraction", help="The share of all examples in a region.")] = 1 / 3,
     source: FromOption = None,
     id_column: IdOption = None,
-    member: MemberOption = None,
+    dataset: DatasetOption = None,
     out: Annotated[
         Path | None,
         Option("--out", "-o", help="Where to write: ids (.txt .csv .json .parquet), or with --from its copy."),
@@ -72,7 +72,7 @@ def select(
 
     from soi_lib.analysis.selection import select as draw
 
-    path, dynamics = dynamics_in(file, member)
+    path, dynamics = dynamics_in(file, dataset)
     ids = draw(dynamics, _known(subsets or []), n, balance, seed, control, early=early, fraction=fraction)
     names = dynamics.meta.label_names or tuple(map(str, range(dynamics.meta.classes)))
     counted = np.bincount(dynamics.gold[np.isin(dynamics.ids, ids)], minlength=len(names)).tolist()
@@ -122,7 +122,7 @@ def label_issues(
     text: Annotated[
         list[str] | None, Option("--text", help="The column of your file to show beside; may be repeated.")
     ] = None,
-    member: MemberOption = None,
+    dataset: DatasetOption = None,
     fix: Annotated[
         Path | None,
         Option("--fix", help='Instead: write a copy of --from with the labels of this list (columns id, "corrected").'),
@@ -151,7 +151,7 @@ def label_issues(
 
     if context.info_name == "suspects":
         _say(quiet, "`soi suspects` is called `soi label-issues` now; the old name goes with the next release")
-    path, dynamics = dynamics_in(file, member)
+    path, dynamics = dynamics_in(file, dataset)
     if fix is not None:
         _fix(fix, source, path, out, id_column, force=force, quiet=quiet)
         return

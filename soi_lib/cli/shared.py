@@ -46,7 +46,7 @@ EarlyOption = Annotated[
     float, typer.Option("--early", help="Learned before this share of the epochs is early, else late.")
 ]
 DynamicsOrRun = Annotated[Path, typer.Argument(help="A dynamics file (.parquet), or a run's folder.", metavar="FILE")]
-MemberOption = Annotated[str | None, typer.Option("--member", help="Which member, where a run has several.")]
+DatasetOption = Annotated[str | None, typer.Option("--dataset", help="Which dataset, where a run has several.")]
 _OTHERS = (".csv", ".tsv", ".json", ".jsonl", ".npy", ".npz")
 _OTHERS_HINT = (
     "read another tool's file in Python (soi_lib.integrations: cartography.read_dynamics, arrays.read_table, "
@@ -82,14 +82,14 @@ def _holds_predictions(path: Path) -> bool:
         return False
 
 
-def dynamics_in(path: Path, member: str | None = None) -> tuple[Path, TrainingDynamics]:
-    """The dynamics of a file, or of one member of a run's folder, and the file that holds them.
+def dynamics_in(path: Path, dataset: str | None = None) -> tuple[Path, TrainingDynamics]:
+    """The dynamics of a file, or of one dataset of a run's folder, and the file that holds them.
 
     The files of a folder that a manifest seals are checked against it. Raises SoiError.
     """
     if not path.is_dir():
-        if member is not None:
-            raise SoiError("--member chooses in a run's folder", where=path, hint="give the folder, or leave it out")
+        if dataset is not None:
+            raise SoiError("--dataset chooses in a run's folder", where=path, hint="give the folder, or leave it out")
         if path.is_file() and path.suffix in _OTHERS:
             raise SchemaError(
                 "this is not a dynamics file", where=path, found=path.suffix, expected=".parquet", hint=_OTHERS_HINT
@@ -99,9 +99,9 @@ def dynamics_in(path: Path, member: str | None = None) -> tuple[Path, TrainingDy
         from soi_lib.runs.store import open_run
 
         open_run(path)
-    runs = _runs_in(path, member)
+    runs = _runs_in(path, dataset)
     if len(runs) == 1:
-        return dynamics_in(next(iter(runs)), member)
+        return dynamics_in(next(iter(runs)), dataset)
     if runs:
         listing = ", ".join(f"{run} ({what})" for run, what in list(runs.items())[:6])
         hint = f"give one: {listing}{' ...' if len(runs) > 6 else ''}"
@@ -112,18 +112,18 @@ def dynamics_in(path: Path, member: str | None = None) -> tuple[Path, TrainingDy
         raise SoiError(
             "this directory is not a run", where=path, expected="a folder `dynamics` with .parquet files", hint=hint
         )
-    if member is None and len(files) > 1:
+    if dataset is None and len(files) > 1:
         raise SoiError(
-            "the run has several members", where=path, found=", ".join(files), hint="choose one with --member"
+            "the run has several datasets", where=path, found=", ".join(files), hint="choose one with --dataset"
         )
-    if member is not None and member not in files:
-        raise SoiError("no such member in this run", where=path, found=repr(member), hint=nearest(member, files))
-    file = files[member] if member is not None else next(iter(files.values()))
+    if dataset is not None and dataset not in files:
+        raise SoiError("no such dataset in this run", where=path, found=repr(dataset), hint=nearest(dataset, files))
+    file = files[dataset] if dataset is not None else next(iter(files.values()))
     return file, load_dynamics(file)
 
 
-def _runs_in(path: Path, member: str | None) -> dict[Path, str]:
-    """The runs of a folder that `soi train` made, with setting and seed in words; those that hold `member`."""
+def _runs_in(path: Path, dataset: str | None) -> dict[Path, str]:
+    """The runs of a folder that `soi train` made, with setting and seed in words; those that hold `dataset`."""
     try:
         index = json.loads((path / "runs.json").read_text(encoding="utf-8"))
         rows = [row for row in index["runs"] if row["state"] == "done"]
@@ -134,13 +134,13 @@ def _runs_in(path: Path, member: str | None) -> dict[Path, str]:
     return {
         path / row["folder"]: f"{setting_words(row['setting'])}, seed {row['seed']}"
         for row in rows
-        if member is None or member in row["setting"]
+        if dataset is None or dataset in row["setting"]
     }
 
 
-def seeds_in(path: Path, member: str | None) -> list[Path]:
+def seeds_in(path: Path, dataset: str | None) -> list[Path]:
     """The runs of a folder if they differ in the seed alone; else the path itself, for `dynamics_in` to judge."""
-    runs = _runs_in(path, member) if path.is_dir() else {}
+    runs = _runs_in(path, dataset) if path.is_dir() else {}
     settings = {what.partition(", seed ")[0] for what in runs.values()}
     return list(runs) if len(settings) == 1 else [path]
 

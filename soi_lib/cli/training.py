@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from soi_lib.data.places import DatasetSpec
     from soi_lib.runs.own import TrainingJob
 
-_EACH = "With several members MEMBER=VALUE, once for each."
+_EACH = "With several datasets DATASET=VALUE, once for each."
 Texts = list[str] | None
 
 
@@ -48,9 +48,9 @@ def train(
             help="Training rows: CSV, TSV, TXT, JSON, JSONL, Parquet (also .gz), a folder, or OWNER/NAME on the hub.",
         ),
     ] = None,
-    member: Annotated[
+    dataset: Annotated[
         Texts,
-        Option("--member", metavar="NAME=FILE", help="A further data set, trained alone and together; repeatable."),
+        Option("--dataset", metavar="NAME=FILE", help="A further dataset, trained alone and together; repeatable."),
     ] = None,
     text: Annotated[Texts, Option("--text", metavar="COLUMN", help=f"Column of texts. {_EACH}")] = None,
     text_pair: Annotated[
@@ -123,7 +123,7 @@ def train(
 ) -> None:
     """Train on your own files, and record what every example does in every epoch.
 
-    One data set is trained alone; with several (`--member`) each is trained alone and all are trained together. Columns
+    One dataset is trained alone; with several (`--dataset`) each is trained alone and all are trained together. Columns
     are guessed where you do not name them, and every guess is said before training starts. Stop it at any time: the
     same command continues from the last epoch that it finished (of very short ones, from one of the last).
 
@@ -138,7 +138,7 @@ def train(
         "separator": separator, "encoding": encoding, "config": config,
     }  # fmt: skip
     request = own.TrainRequest(
-        datasets=_datasets(train_rows, member, each, label_names, split, drop=drop or (), rows=rows, header=header),
+        datasets=_datasets(train_rows, dataset, each, label_names, split, drop=drop or (), rows=rows, header=header),
         model=model,
         epochs=epochs,
         seeds=tuple(seed or (0,)),
@@ -188,13 +188,13 @@ def _next(out: Path, index: dict[str, Any]) -> None:
 
 
 def _scores(index: dict[str, Any]) -> list[dict[str, Any]]:
-    """A row a member and run: its scores; a dash where there is none."""
+    """A row a dataset and run: its scores; a dash where there is none."""
     splits = [s for s in ("test", "ood") if any(s in m for r in index["runs"] for m in r["scores"].values())]
     rows = []
-    for member in index["members"]:
-        for run in [r for r in index["runs"] if member in r["scores"]]:
-            scores = run["scores"][member]
-            row: dict[str, Any] = {"member": member, "setting": "alone" if len(run["setting"]) == 1 else "together"}
+    for dataset in index["members"]:
+        for run in [r for r in index["runs"] if dataset in r["scores"]]:
+            scores = run["scores"][dataset]
+            row: dict[str, Any] = {"dataset": dataset, "setting": "alone" if len(run["setting"]) == 1 else "together"}
             row["seed"] = run["seed"]
             for split in splits:
                 held = scores.get(split)
@@ -212,7 +212,7 @@ def _preview(todo: TrainingJob, costs: list[str]) -> None:
     screen = console(stderr=True, soft_wrap=True)
     splits = [s for s in ("train", "test", "ood") if any(s in d.corpus.splits for d in todo.datasets)]
     shown = Table(box=None, pad_edge=False, header_style="bold")
-    shown.add_column("member", overflow="fold")
+    shown.add_column("dataset", overflow="fold")
     for split in splits:
         shown.add_column(split, justify="right")
     shown.add_column("mean words", justify="right")
@@ -240,7 +240,7 @@ def _preview(todo: TrainingJob, costs: list[str]) -> None:
 
 
 def _datasets(
-    train_rows: str | None, member: Texts, each: dict[str, Texts], label_names: Texts, split: Texts, **shared: Any
+    train_rows: str | None, dataset: Texts, each: dict[str, Texts], label_names: Texts, split: Texts, **shared: Any
 ) -> dict[str, DatasetSpec]:
     """The datasets as the options describe them: `each` may be given for one dataset, `shared` is for all."""
     from pydantic import ValidationError
@@ -248,15 +248,15 @@ def _datasets(
     from soi_lib.data.places import DatasetSpec, hub_name
 
     places = {} if train_rows is None else {_name(train_rows): train_rows}
-    for value in member or []:
+    for value in dataset or []:
         name, is_named, place = value.partition("=")
         if not is_named or not name or not place:
-            raise CorpusError("a member needs a name", where="--member", found=repr(value), expected="NAME=FILE")
+            raise CorpusError("a dataset needs a name", where="--dataset", found=repr(value), expected="NAME=FILE")
         if name in places:
-            raise CorpusError("two members have one name", found=repr(name), hint="name them: --member NAME=FILE")
+            raise CorpusError("two datasets have one name", found=repr(name), hint="name them: --dataset NAME=FILE")
         places[name] = place
     if not places:
-        raise CorpusError("there is nothing to train on", expected="--train FILE, or --member NAME=FILE")
+        raise CorpusError("there is nothing to train on", expected="--train FILE, or --dataset NAME=FILE")
     names = list(places)
     options = {
         part: _each(f"--{part.replace('_', '-')}", values, names, shared=part != "test")
@@ -292,21 +292,21 @@ def _pairs(option: str, values: Texts, names: list[str]) -> dict[str, dict[str, 
 
 
 def _name(place: str) -> str:
-    """A member's name out of its file: `my reviews.csv` is `my-reviews`; plain `train.csv` is `own`."""
+    """A dataset's name out of its file: `my reviews.csv` is `my-reviews`; plain `train.csv` is `own`."""
     stem = Path(place.partition("@")[0]).name.removesuffix(".gz")
     name = re.sub(r"[^\w.-]+", "-", Path(stem).stem).strip("-._")
     return "own" if name.lower() in ("", "train", "training") else name
 
 
 def _each(option: str, values: Sequence[str] | None, names: list[str], *, shared: bool = True) -> dict[str, str]:
-    """The value of an option for each member: `VALUE` for all of them, `MEMBER=VALUE` for one."""
+    """The value of an option for each dataset: `VALUE` for all of them, `DATASET=VALUE` for one."""
     out: dict[str, str] = {}
     for value in values or []:
         name, is_named, rest = value.partition("=")
         own = [name] if is_named and name in names else names
         if own is names and len(names) > 1 and not shared:
             raise CorpusError(
-                "with several members it must be said whose rows these are",
+                "with several datasets it must be said whose rows these are",
                 where=option,
                 found=repr(value),
                 expected=f"{names[0]}={value}",

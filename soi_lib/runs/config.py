@@ -144,7 +144,7 @@ class ComparisonPlan(_Strict):
     @classmethod
     def _once(cls, members: tuple[str, ...]) -> tuple[str, ...]:
         if len(set(members)) != len(members):
-            raise ValueError("a member is given twice")
+            raise ValueError("a dataset is given twice")
         return members
 
     @field_validator("training", "data")

@@ -250,7 +250,7 @@ def _check_sizes(request: TrainRequest) -> None:
                 "this cannot be the name of a dataset",
                 found=repr(name),
                 expected="letters, digits, '-', '_' and '.'",
-                hint="name it: --member NAME=FILE",
+                hint="name it: --dataset NAME=FILE",
             )
 
 
@@ -378,7 +378,7 @@ def _differences(new: TrainingJob, old: Profile) -> list[str]:
     if not set(old.seeds) <= set(new.profile.seeds):
         out.append(f"seeds {_words(old.seeds)}, now {_words(new.profile.seeds)}")
     parts = [(p.comparisons["user"].members, p.comparisons["user"].encoder) for p in (old, new.profile)]
-    for what, a, b in zip(("members", "model"), *parts, strict=True):
+    for what, a, b in zip(("datasets", "model"), *parts, strict=True):
         if a != b:
             out.append(f"{what} {_words(a)}, now {_words(b)}")
     before, now = old.training.model_dump(), new.profile.training.model_dump()

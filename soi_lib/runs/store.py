@@ -100,7 +100,7 @@ class StoredRun:
         path = self.folder / folder / f"{member}.parquet"
         if not path.exists():
             raise StoreError(
-                "no such member in this run", where=self.folder, found=repr(member), expected=" or ".join(self.setting)
+                "no such dataset in this run", where=self.folder, found=repr(member), expected=" or ".join(self.setting)
             )
         return TrainingDynamics.load(path)
 

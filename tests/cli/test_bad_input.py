@@ -111,7 +111,7 @@ def test_another_schema_version(soi: Soi, tmp_path: Path) -> None:
         (("report", "a.parquet", "--out", "mine.csv"), r"mine\.csv.*--force"),
         (("label-issues", "a.parquet", "--out", "/proc/soi.csv"), r"/proc/soi\.csv"),  # nobody may write there
         (("report", "absent"), r"absent"),
-        (("train", "--member", "../out=mine.csv", "--out", "new"), r"\.\./out"),
+        (("train", "--dataset", "../out=mine.csv", "--out", "new"), r"\.\./out"),
     ],
 )
 def test_what_cannot_be_is_refused(soi: Soi, place: Path, words: tuple[object, ...], named: str) -> None:

@@ -166,11 +166,11 @@ def test_every_reading_command_takes_a_folder_of_runs(soi, dynamics, tmp_path):
     (folder / "runs.json").write_text(json.dumps({"runs": index}))
     first, second = folder / "runs" / "k0", folder / "runs" / "k2"
     assert soi("categorize", first)[1] == soi("categorize", path)[1]
-    assert soi("compare", first, second, "--member", "mine")[1] == soi("compare", path, path)[1]
+    assert soi("compare", first, second, "--dataset", "mine")[1] == soi("compare", path, path)[1]
     for words, named in (
         ((folder,), str(first)),  # several runs
-        ((second,), "--member"),
-        ((second, "--member", "mime"), "did you mean 'mine'"),
+        ((second,), "--dataset"),
+        ((second, "--dataset", "mime"), "did you mean 'mine'"),
         ((first / "dynamics",), "not a run"),
     ):
         code, _, err = soi("categorize", *words)

@@ -66,7 +66,7 @@ def test_the_preview_says_everything_before_training(soi, place):
 def test_several_members_and_what_belongs_to_which(soi, place):
     csv(place / "other.csv", rows(20, member="yelp").rename(columns={"text": "body"}))
     csv(place / "else where.csv", rows(10, start=900, labels=("no", "yes")).rename(columns={"text": "body"}))
-    two = ("--member", "o=other.csv", "--text", "o=body", "--seed", 0, "--seed", 1)
+    two = ("--dataset", "o=other.csv", "--text", "o=body", "--seed", 0, "--seed", 1)
     words = (*GOOD, *two, "--dry-run", "--out", "new")
     code, _, err = soi(*words)
     assert code == 0
@@ -76,8 +76,8 @@ def test_several_members_and_what_belongs_to_which(soi, place):
     assert "share a head" not in err  # other label names
     for extra, named in (
         (("--test", "else where.csv"), "--test"),
-        (("--member", "o=good.csv"), "'o'"),
-        (("--member", "good.csv"), "'good.csv'"),
+        (("--dataset", "o=good.csv"), "'o'"),
+        (("--dataset", "good.csv"), "'good.csv'"),
         (("--ood", "o=else where.csv"), "found 10: row 1 "),
     ):
         code, _, err = soi(*words, *extra)
@@ -236,7 +236,7 @@ def test_how_a_file_is_read_may_be_chosen(soi, place):
     assert told["labels"]["نظر-ها"] == ["bad", "good, really"]
     assert "نظر-ها" in err
     code, out, err = soi(
-        "train", "--member", "a=good.csv", "--member", "b=other.csv", "--label-names", "b=0=no,1=yes",
+        "train", "--dataset", "a=good.csv", "--dataset", "b=other.csv", "--label-names", "b=0=no,1=yes",
         "--model", "tiny", "--epochs", 2, "--out", "new", "--dry-run", "--json", "--quiet",
     )  # fmt: skip
     assert code == 0, err

@@ -79,7 +79,7 @@ def test_again_nothing_is_written_and_a_lost_model_comes_back(soi, place):
 
 
 def test_of_several_models_one_is_named_and_of_several_datasets(soi, place):
-    words = ("train", "--member", "a=train.csv", "--member", "b=more.csv", "--model", "tiny", "--epochs", 2)
+    words = ("train", "--dataset", "a=train.csv", "--dataset", "b=more.csv", "--model", "tiny", "--epochs", 2)
     assert soi(*words, "--out", "two")[0] == 0
     assert sorted(p.name for p in (place / "two" / "models").iterdir()) == ["a+b-seed0", "a-seed0", "b-seed0"]
     both = ("predict", "two/models/a+b-seed0", "test.csv")

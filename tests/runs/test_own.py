@@ -141,7 +141,7 @@ def test_the_same_again_is_done_and_more_seeds_are_an_addition(place, folder):
     [
         ({"epochs": 3}, r"epochs 2, now 3"),
         ({"seeds": (1,)}, r"seeds 0, 1, now 1"),
-        ({"datasets": ("a.csv", None)}, r"members a, b, now a"),
+        ({"datasets": ("a.csv", None)}, r"datasets a, b, now a"),
         ({"datasets": ("changed.csv", "b.csv")}, r"other rows of a"),
     ],
 )

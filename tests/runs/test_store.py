@@ -37,7 +37,7 @@ def test_a_stored_run_reads_back(stored):
     assert (run.key, run.comparison, run.setting, run.seed) == ("abc", "source", ("tweets",), 0)
     assert run.metrics == {"tweets": {"n": 3}}
     assert len(run.dynamics("tweets")) == 3
-    with pytest.raises(StoreError, match=r"no such member.*found 'fr'"):
+    with pytest.raises(StoreError, match=r"no such dataset.*found 'fr'"):
         run.dynamics("fr")
     assert [r.key for r in stored] == ["abc"]
     assert stored.get("none") is None
