@@ -23,7 +23,7 @@ HEAD = """# Benchmarks
 Made by `python benchmarks/table.py` from the records in `results/`; not written by hand. A figure is the median of the
 repetitions of one call, with the smallest and the largest in brackets; a ratio is taken within each repetition. What
 was tried on the way, and what failed, is in [LOG.md](LOG.md). How well wrong labels are found is measured by
-`benchmarks/suspects.py` and shown in the book.
+`benchmarks/wrong_labels.py` and shown in the book.
 
 To measure: close everything else, then `.venv/bin/python benchmarks/NAME.py` for training, recording, analysis,
 streaming and whole (`--quick` only shows that it works), and `benchmarks/gpu.sh` where there is a GPU. Each call is

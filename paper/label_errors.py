@@ -1,6 +1,7 @@
 """What the measurement of wrong labels found: its file read into tables and a sentence.
 
-benchmarks/suspects.py flips labels on purpose and writes how well each ranking finds them; nothing is measured here.
+benchmarks/wrong_labels.py flips labels on purpose and writes how well each ranking finds them; nothing is measured
+here.
 The rule of ours that the others are held against is the one named in the file.
 """
 
@@ -20,7 +21,7 @@ SHOWN = ("margin", "cleanlab find_label_issues", "cleanlab self confidence", "un
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The report that benchmarks/suspects.py wrote. Raises FormatError when it is not one."""
+    """The report that benchmarks/wrong_labels.py wrote. Raises FormatError when it is not one."""
     try:
         with open(path, encoding="utf-8") as handle:
             report = json.load(handle)
@@ -31,7 +32,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
             "the measurement of wrong labels cannot be read",
             where=path,
             found=error,
-            hint="benchmarks/suspects.py writes it",
+            hint="benchmarks/wrong_labels.py writes it",
         ) from error
     return dict(report)
 

@@ -33,7 +33,6 @@ def command_line() -> str:
     made = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     made = re.sub(r"\A# .*?(?=^## )", "", made, flags=re.DOTALL | re.MULTILINE)
     made = made.replace("* `--help`: Show this message and exit.\n", "")
-    made = re.sub(r"^## `soi suspects`\n.*?(?=^## |\Z)", "", made, flags=re.DOTALL | re.MULTILINE)  # a hidden alias
     return re.sub(r"\*\*(Arguments|Options)\*\*:\n\n(?!\*)", "", made)
 
 

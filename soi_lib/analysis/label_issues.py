@@ -3,7 +3,7 @@
 In training-mode recording, what a model says of an example in epoch e comes before its e-th update
 on that example, so the first epochs are nearly predictions on unseen data. A label that the rest of the data speaks
 against is learned late, or never, and is doubted on average over training. Which average is best is a matter of
-measurement: benchmarks/suspects.py compares those in `RULES` on labels that were flipped on purpose.
+measurement: benchmarks/wrong_labels.py compares those in `RULES` on labels that were flipped on purpose.
 """
 
 from __future__ import annotations

@@ -108,10 +108,8 @@ def _copy(
     return {"from": str(source), "matched": found.by, "out": str(out)}
 
 
-@app.command("suspects", hidden=True)  # its name before 0.1; goes with the release after
 @app.command("label-issues")
 def label_issues(
-    context: typer.Context,
     file: DynamicsOrRun,
     top: Annotated[
         int | None, Option("--top", "-n", min=1, help="How many [default: 20 on the screen, all in a file].")
@@ -149,8 +147,6 @@ def label_issues(
     from soi_lib.analysis.label_issues import label_issues as rank
     from soi_lib.analysis.soi import SOI
 
-    if context.info_name == "suspects":
-        _say(quiet, "`soi suspects` is called `soi label-issues` now; the old name goes with the next release")
     path, dynamics = dynamics_in(file, dataset)
     if fix is not None:
         _fix(fix, source, path, out, id_column, force=force, quiet=quiet)

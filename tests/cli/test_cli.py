@@ -140,13 +140,6 @@ def test_colour_only_on_a_terminal_that_wants_it(no_color):
     assert "\x1b" not in plain.stderr
 
 
-def test_the_old_name_of_a_command_works_and_says_the_new_one(soi, files):
-    old, new = soi("suspects", files[0]), soi("label-issues", files[0])
-    assert old[:2] == new[:2]
-    assert "`soi label-issues`" in old[2]
-    assert "suspects" not in soi("--help")[1]
-
-
 def test_completion_is_there():
     environment = os.environ | {"_SOI_COMPLETE": "complete_bash", "COMP_WORDS": "soi lab", "COMP_CWORD": "1"}
     code = "import sys; sys.argv = ['soi']; from soi_lib.cli import main; main()"

@@ -150,7 +150,7 @@ def test_runs_on_other_rows_are_not_compared(tmp_path, monkeypatch, capsys):
     check_same_rows(one, tmp_path / "alone.parquet")
 
 
-def test_suspects_show_both_sides_of_a_pair_and_what_a_user_wrote(tmp_path, monkeypatch, capsys):
+def test_label_issues_show_both_sides_of_a_pair_and_what_a_user_wrote(tmp_path, monkeypatch, capsys):
     frame = table().rename(columns={"text": "q1"}).assign(q2=[f"[/b] and [bold]{i} :warning:" for i in range(N)])
     frame["label"] = ["[/neg]", "\x1b[31mpos"] * (N // 2)
     path = csv(tmp_path / "a.csv", frame)

@@ -17,14 +17,14 @@ from paper.datasets.flipped import flip
 from soi_lib.analysis.label_issues import DEFAULT_RULE
 from soi_lib.errors import FormatError
 
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "suspects.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "wrong_labels.py"
 METHODS = ("margin", "last epoch", "cleanlab find_label_issues", "cleanlab self confidence")
 
 
 @pytest.fixture(scope="module")
 def bench():
     """The benchmark's script as a module."""
-    spec = importlib.util.spec_from_file_location("suspects_measured", SCRIPT)
+    spec = importlib.util.spec_from_file_location("wrong_labels_measured", SCRIPT)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
@@ -59,7 +59,7 @@ def test_the_sentence_names_the_best_of_the_others_and_the_gap(bench, tmp_path):
     same = label_errors.describe(report(bench, {name: 2.0 for name in (DEFAULT_RULE, "margin")}, seeds=(0, 1)))
     assert "cannot be told from it" in same
 
-    path = tmp_path / "suspects.json"
+    path = tmp_path / "wrong_labels.json"
     path.write_text(json.dumps(worse), encoding="utf-8")
     assert label_errors.describe(label_errors.read(path)) == said
 

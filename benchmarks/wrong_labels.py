@@ -1,8 +1,8 @@
 """How well are wrong labels found? Flip some on purpose, train, rank, and see where the flipped ones stand.
 
-    .venv/bin/python benchmarks/suspects.py                  # all of it; stops and continues at will
-    .venv/bin/python benchmarks/suspects.py --estimate       # what it would take, without training
-    .venv/bin/python benchmarks/suspects.py --examples 100 --epochs 2 --seeds 0 --folds 2 --out try.json
+    .venv/bin/python benchmarks/wrong_labels.py                  # all of it; stops and continues at will
+    .venv/bin/python benchmarks/wrong_labels.py --estimate       # what it would take, without training
+    .venv/bin/python benchmarks/wrong_labels.py --examples 100 --epochs 2 --seeds 0 --folds 2 --out try.json
 
 For each corpus, rate of flipped labels and seed there is one training with recording, for every rule of
 `soi_lib.analysis.label_issues` (the area under the margin of Pleiss et al. 2020 is the rule "margin"), and K trainings
@@ -58,8 +58,8 @@ def options() -> argparse.Namespace:
     parser.add_argument("--examples", type=int, default=500)
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--folds", type=int, default=3, help="0 leaves cleanlab out")
-    parser.add_argument("--work", type=Path, default=ROOT / "_build" / "suspects")
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "suspects.json")
+    parser.add_argument("--work", type=Path, default=ROOT / "_build" / "wrong_labels")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "wrong_labels.json")
     parser.add_argument("--estimate", action="store_true", help="print the work that is left and stop")
     return parser.parse_args()
 
@@ -272,7 +272,7 @@ def summary(given: argparse.Namespace, rankings: dict[Any, Any]) -> dict[str, An
     sizes = {k: getattr(given, k) for k in ("corpora", "rates", "seeds", "examples", "epochs", "folds")}
     words = [f"--{k} {' '.join(map(str, v if isinstance(v, list) else [v]))}" for k, v in sizes.items()]
     return {
-        "command": f".venv/bin/python benchmarks/suspects.py {' '.join(words)}",
+        "command": f".venv/bin/python benchmarks/wrong_labels.py {' '.join(words)}",
         "commit": commit(),
         "machine": machine({"device": "cpu"}),
         "versions": versions(),
