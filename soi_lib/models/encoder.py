@@ -12,15 +12,16 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Literal
 
 from soi_lib import packages
-from soi_lib.data.places import Place, commit_of, unreachable
+from soi_lib.data.places import Place, commit_of, hub_name, unreachable
 from soi_lib.errors import EncoderError, SoiError, located, nearest
 from soi_lib.files import building, cache_dir, locked, read_checksums, stamped_sha256, write_checksums
 from soi_lib.models.packaged import PACKAGED
@@ -195,3 +196,49 @@ def download(name: str, source: EncoderSource) -> Path:
             _complete(work)
 
     return _made(folder / f"{stem}-{commit}", fill)
+
+
+def find_encoder(model: str, commits: Mapping[str | None, str | None]) -> tuple[str, EncoderSource | None, Path]:
+    """Name, source and folder of an encoder that a person asks for.
+
+    Args:
+        model: one of `ENCODERS`, the folder of a model, or its name on the hub, with `@COMMIT` or without.
+        commits: the commits that were taken before, by name on the hub; else the newest is taken.
+
+    Returns:
+        The source is None for one of `ENCODERS`.
+
+    Raises:
+        EncoderError: there is none.
+    """
+    if model in ENCODERS:
+        return model, None, encoder_dir(model)
+    path = Path(model).expanduser()
+    if path.exists():
+        if not path.is_dir():
+            raise EncoderError(
+                "a file stands where the folder of a model is expected", where=path, hint="give the folder"
+            )
+        source = EncoderSource(path=str(path.resolve()))
+    else:
+        hub = hub_name(model) or ((model, None) if re.fullmatch(r"[A-Za-z0-9][\w-]+", model) else None)
+        if hub is None or model[0] in "./~":
+            raise EncoderError(
+                "there is no such model folder", where=model, hint=f"{nearest(model, ENCODERS)}; or a path"
+            )
+        source = _hub_encoder(*hub, commits)
+    name = re.sub(r"[^\w.-]", "-", (source.hub or path.resolve().name).rpartition("/")[2]).lstrip(".-_") or "model"
+    name = f"own-{name}" if name in ENCODERS else name
+    return name, source, download(name, source)
+
+
+def _hub_encoder(hub: str, commit: str | None, commits: Mapping[str | None, str | None]) -> EncoderSource:
+    try:
+        revision = commit or commits.get(hub) or commit_of(hub, None, "model", EncoderError)
+    except EncoderError as error:
+        raise EncoderError(
+            error.what, where=hub, found=error.found, hint=f"{error.hint}; {nearest(hub, ENCODERS)}"
+        ) from error
+    if not re.fullmatch(r"[0-9a-f]{7,40}", revision):
+        raise EncoderError("a commit has 7 to 40 hex digits", where=hub, found=repr(revision))
+    return EncoderSource(hub=hub, revision=revision)

@@ -22,17 +22,15 @@ from soi_lib import files
 from soi_lib.data import cache
 from soi_lib.data.dataset import Split
 from soi_lib.data.load import LoadedDataset, load_dataset
-from soi_lib.data.places import DatasetSpec, commit_of, hub_name
+from soi_lib.data.places import DatasetSpec
 from soi_lib.errors import (
-    EncoderError,
     OutputExistsError,
     ProfileError,
     SoiError,
     StoreError,
-    nearest,
     raise_all,
 )
-from soi_lib.models.encoder import ENCODERS, EncoderSource, download, encoder_dir, fingerprint
+from soi_lib.models.encoder import find_encoder, fingerprint
 from soi_lib.runs.config import NAME, ComparisonPlan, DataSizes, Profile, Setting, Training
 from soi_lib.runs.own_folder import (
     INDEX,
@@ -118,7 +116,8 @@ def prepare(request: TrainRequest, folder: str | Path, *, force: bool = False) -
     precision = resolve_precision(request.precision or "auto", kind_of(device))
     begun = _begun(folder, force)
     old = own_profile(folder) if begun else None
-    name, source, path = _encoder(request.model, old)
+    taken = {s.hub: s.revision for s in old.encoders.values()} if old else {}
+    name, source, path = find_encoder(request.model, taken)
     if source is not None or request.pooling == "pooler":
         from soi_lib.models.multitask import check_encoder
 
@@ -294,42 +293,6 @@ def _begun(folder: Path, force: bool) -> bool:
             hint="choose another --out, or pass --force to write beside it",
         )
     return False
-
-
-def _encoder(model: str, old: Profile | None) -> tuple[str, EncoderSource | None, Path]:
-    """Name, source (None for one that ships with the library) and folder of an encoder. Raises EncoderError."""
-    if model in ENCODERS:
-        return model, None, encoder_dir(model)
-    path = Path(model).expanduser()
-    if path.exists():
-        if not path.is_dir():
-            raise EncoderError(
-                "a file stands where the folder of a model is expected", where=path, hint="give the folder"
-            )
-        source = EncoderSource(path=str(path.resolve()))
-    else:
-        hub = hub_name(model) or ((model, None) if re.fullmatch(r"[A-Za-z0-9][\w-]+", model) else None)
-        if hub is None or model[0] in "./~":
-            raise EncoderError(
-                "there is no such model folder", where=model, hint=f"{nearest(model, ENCODERS)}; or a path"
-            )
-        source = _hub_encoder(*hub, old)
-    name = re.sub(r"[^\w.-]", "-", (source.hub or path.resolve().name).rpartition("/")[2]).lstrip(".-_") or "model"
-    name = f"own-{name}" if name in ENCODERS else name
-    return name, source, download(name, source)
-
-
-def _hub_encoder(hub: str, commit: str | None, old: Profile | None) -> EncoderSource:
-    known = {s.hub: s.revision for s in old.encoders.values()} if old else {}
-    try:
-        revision = commit or known.get(hub) or commit_of(hub, None, "model", EncoderError)
-    except EncoderError as error:
-        raise EncoderError(
-            error.what, where=hub, found=error.found, hint=f"{error.hint}; {nearest(hub, ENCODERS)}"
-        ) from error
-    if not re.fullmatch(r"[0-9a-f]{7,40}", revision):
-        raise EncoderError("a commit has 7 to 40 hex digits", where=hub, found=repr(revision))
-    return EncoderSource(hub=hub, revision=revision)
 
 
 def _decisions(profile: Profile, datasets: Sequence[LoadedDataset]) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -26,9 +26,8 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from soi_lib import distributed as processes
-from soi_lib.dynamics import TrainingDynamics
 from soi_lib.models.multitask import Heads, MultiTaskModel, derived_seed
-from soi_lib.recorder import DynamicsRecorder, RecordingReport
+from soi_lib.recorder import DynamicsRecorder
 from soi_lib.training import cpu, launch
 from soi_lib.training.batching import Batches, Encoded, epoch_batches, join, sorted_batches
 from soi_lib.training.checkpoint import Checkpoint, State
@@ -41,6 +40,7 @@ from soi_lib.training.device import (
     torch_device,
 )
 from soi_lib.training.optimizer import FlatParameters
+from soi_lib.training.outcome import EVALUATED, Predictions, TrainResult, curves_of, predict
 
 
 @dataclass(frozen=True)
@@ -83,68 +83,6 @@ class TrainMember:
     splits: dict[str, Encoded]
 
 
-@dataclass(frozen=True)
-class Predictions:
-    """Predictions on one split at the end of a run: probabilities (N, C) float32 and gold (N,) int64."""
-
-    probabilities: np.ndarray
-    gold: np.ndarray
-
-    @property
-    def predicted(self) -> np.ndarray:
-        """The most probable class, (N,) int64."""
-        return self.probabilities.argmax(1)
-
-    @property
-    def accuracy(self) -> float:
-        """The share of right predictions."""
-        return float((self.predicted == self.gold).mean())
-
-    @property
-    def loss(self) -> float:
-        """Mean negative log-likelihood of the gold labels, in nats."""
-        p = self.probabilities[np.arange(len(self.gold)), self.gold].astype(np.float64)
-        return float(-np.log(np.maximum(p, 1e-30)).mean())
-
-
-@dataclass(frozen=True)
-class Curve:
-    """Mean loss (nats) and accuracy of one dataset after each epoch, (E,) each.
-
-    `train_*` are of the training forward pass, over the epoch; `validation_*` in evaluation mode at its end, None for a
-    dataset without validation examples.
-    """
-
-    train_loss: np.ndarray
-    train_accuracy: np.ndarray
-    validation_loss: np.ndarray | None = None
-    validation_accuracy: np.ndarray | None = None
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """What a run leaves: dynamics and predictions by member, mean training loss by epoch, times, weights.
-
-    `dynamics` are those of evaluation mode if it was recorded; `dynamics_train` are those of the training forward pass
-    if both were. Each of the `processes` that trained gets the same result, except for the times.
-    """
-
-    dynamics: dict[str, TrainingDynamics]
-    dynamics_train: dict[str, TrainingDynamics]
-    predictions: dict[str, dict[str, Predictions]]
-    reports: dict[str, RecordingReport]
-    losses: list[float]
-    curves: dict[str, Curve]
-    updates: int
-    seconds: dict[str, float]
-    device: dict[str, str]
-    precision: str
-    weights: dict[str, Tensor] = field(repr=False)
-    processes: int = 1
-
-
-EVALUATED = 64
-"""Examples in a batch of evaluation; it changes nothing but the speed."""
 Progress = Callable[[int, int], None]
 """Called after every batch with the epoch (from 0) and the number of training examples done, by all processes."""
 
@@ -374,7 +312,7 @@ class _Run:
             predictions=predictions,
             reports={name: recorder.report for name, recorder in self.recorders["train"].items()},
             losses=self.losses,
-            curves=_curves(dynamics["train"], self.validation),
+            curves=curves_of(dynamics["train"], self.validation),
             updates=self.per_epoch * self.config.epochs,
             seconds=self.seconds,
             device=describe_device(self.target),
@@ -426,31 +364,6 @@ class _Run:
         start = time.monotonic()
         yield
         self.seconds[what] += time.monotonic() - start
-
-
-def _curves(dynamics: dict[str, TrainingDynamics], validation: list[list[tuple[float, float]]]) -> dict[str, Curve]:
-    """The curves of every member, from the dynamics of the training forward pass and `validation` (E, members, 2)."""
-    held = np.array(validation)
-    curves = {}
-    for i, (name, dyn) in enumerate(dynamics.items()):
-        losses = -np.log(np.maximum(dyn.p_gold.astype(np.float64), 1e-30))
-        known = () if np.isnan(held[:, i]).any() else (held[:, i, 0], held[:, i, 1])
-        curves[name] = Curve(losses.mean(1), dyn.correct.mean(1), *known)
-    return curves
-
-
-@torch.no_grad()
-def predict(model: nn.Module, data: Encoded, columns: slice, *, pad: int, device: torch.device) -> Predictions:
-    """Predictions of one member's head on `data`, in evaluation mode; several processes call it together."""
-    model.eval()
-    batches = Batches(data, device, pad=pad)
-    shard = processes.shard_batches(sorted_batches(data.lengths, EVALUATED))
-    probabilities = torch.zeros(len(data), columns.stop - columns.start, device=device)
-    for index, rows in zip(shard, batches.upload(shard), strict=True):
-        batch = batches.make(index, rows)
-        probabilities[rows] = model(batch, batch["member"])[:, columns].softmax(1)
-    processes.sum_processes(probabilities)
-    return Predictions(probabilities.cpu().numpy(), data.gold)
 
 
 def _moments(optimizer: torch.optim.AdamW) -> dict[str, Tensor]:
