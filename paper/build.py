@@ -244,6 +244,8 @@ def _execute_own(
         if page != REPRODUCED:
             first = notebook["cells"][0]
             title, _, rest = "".join(first["source"]).partition("\n")
+            # what the page says of the recorded runs is not true of these
+            rest = re.sub(r"```\{admonition\} First protocol\n.*?```\n?", "", rest, flags=re.DOTALL)
             link = f"[{title.removeprefix('# ')}](../notebooks/{page.name}) shows the recorded runs"
             first["source"] = f"{title} on this machine\n\n*The runs of this machine. {link}.*\n{rest}"
         write_json(own / page, notebook)
