@@ -67,7 +67,9 @@ def verdict_strip(verdicts: Mapping[str, str], *, note: str = "") -> Figure:
         ax.axis("off")
     values = pd.DataFrame(verdicts.items(), columns=["claim", "verdict"])
     told = listing([f"{name} {label}" for name, label in verdicts.items()])
-    return finish(figure, values, f"The paper's claims and their verdicts: {told}.", note=note)
+    return finish(
+        figure, values, f"The paper's claims (C) and our own question (L), with their verdicts: {told}.", note=note
+    )
 
 
 def gain_heatmap(table: pd.DataFrame, *, title: str = "", note: str = "") -> Figure:

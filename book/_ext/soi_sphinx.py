@@ -94,10 +94,16 @@ def formula(self: Any, node: nodes.math | nodes.math_block) -> None:
 
 
 def leave_out(app: Any, error: Exception | None) -> None:
-    """Remove from the built book what no page loads, figures of earlier builds too, and the outputs of the notebooks
-    that it offers: the pages show those."""
+    """Remove from the built book pages and figures of earlier builds and what no page loads.
+
+    The notebooks that it offers lose their outputs: the pages show those.
+    """
     from paper.page import FIGURES
 
+    for folder in {Path(name).parts[0] for name in app.env.found_docs if "/" in name}:  # pages of earlier builds
+        for page in (Path(app.outdir) / folder).rglob("*.html"):
+            if page.relative_to(app.outdir).with_suffix("").as_posix() not in app.env.found_docs:
+                page.unlink()
     static, pages = Path(app.outdir) / "_static", Path(app.outdir).rglob("*.html")
     named = {name for page in pages for name in re.findall(rf"{FIGURES}/([\w.]+)", page.read_text(encoding="utf-8"))}
     for path in (Path(app.outdir) / FIGURES).glob("*"):

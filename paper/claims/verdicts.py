@@ -23,6 +23,8 @@ from soi_lib.runs.config import Setting
 from soi_lib.runs.results import Results
 
 UNTESTED = Finding("not tested", pd.DataFrame())
+RULES = {"L": "An additional finding: languages"}
+"""Sections of the page of rules that are not called by the claim."""
 """The finding where evidence is missing."""
 
 Mode = Literal["eval", "train"]
@@ -241,7 +243,7 @@ def claims_json(findings: Mapping[str, Finding], evidence: Evidence) -> list[dic
             "id": claim.id,
             "title": claim.title,
             "claim": claim.text,
-            "rule": f"book/rules.md, {claim.id}",
+            "rule": f"book/rules.md, {RULES.get(claim.id, claim.id)}",
             "verdict": findings[claim.id].verdict,
             "seeds": findings[claim.id].seeds,
             "parts": dict(findings[claim.id].parts),
@@ -249,7 +251,7 @@ def claims_json(findings: Mapping[str, Finding], evidence: Evidence) -> list[dic
             "cases": [
                 {str(k): _plain(v) for k, v in row.items()} for row in findings[claim.id].table.to_dict("records")
             ],
-            "runs": runs,
+            "runs": [] if findings[claim.id].table.empty else runs,
         }
         for claim in CLAIMS
     ]

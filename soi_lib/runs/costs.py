@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from soi_lib.runs.spec import Job, StageSpec
 
-CORE_RATE = 110e9
-"""FLOP a second of one core with bf16, whole runs of the profile `quick` counted, evaluation and start included."""
+CORE_RATE = 68e9
+"""FLOP a second of one core with AVX2 only in fp32, whole runs of the profile `quick` counted, evaluation and start
+included; with bf16 it is more."""
 BYTES_A_PARAMETER = 20
 """Memory of one parameter while it is trained, in either precision: its value, its gradient and both moments of AdamW
 with 4 bytes each, and 4 of the backward pass. What a batch takes comes on top."""
@@ -42,6 +43,8 @@ def tokens(job: Job) -> tuple[float, float, float]:
         examples += n * job.training.epochs
         trained += n * job.training.epochs * length
         rows = base.data.evaluate + (base.data.ood or OOD) + base.data.validation * job.training.epochs
+        if job.training.record != "train" and not isinstance(job, StageSpec):
+            evaluated += n * job.training.epochs * length  # the pass that records in evaluation mode
         evaluated += rows * length
     return examples, trained, evaluated
 

@@ -98,11 +98,17 @@ class Results:
         return {}
 
     def corpus(self, member: str) -> Corpus:
-        """The corpus that the runs of `member` were trained on, by its fingerprint. Raises CorpusError."""
+        """The corpus that the runs of `member` were trained on, by its fingerprint; read once. Raises CorpusError."""
         from soi_lib.data.cache import load
 
-        run = self.run(self.settings_with(member)[0])
-        return load(member, run.manifest["identity"]["fingerprints"][f"corpus/{member}"])
+        if member not in self._corpora:
+            run = self.run(self.settings_with(member)[0])
+            self._corpora[member] = load(member, run.manifest["identity"]["fingerprints"][f"corpus/{member}"])
+        return self._corpora[member]
+
+    @cached_property
+    def _corpora(self) -> dict[str, Corpus]:
+        return {}
 
     @property
     def note(self) -> str:
