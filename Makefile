@@ -63,8 +63,8 @@ test: fetch ## Run every test that needs no browser
 	@echo "== test: every test but the browser's (about 15 minutes on 2 cores)"
 	@$(BIN)/python -m pytest -m "not browser and not scale and not cuda" -n $(WORKERS) --dist loadfile \
 	  --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg \
-	  --cov=soi_lib.dynamics --cov=soi_lib.io --cov=soi_lib.analysis --cov-report= --cov-fail-under=95 \
-	  tests notebooks book
+	  --no-loadscope-reorder --cov=soi_lib.dynamics --cov=soi_lib.io --cov=soi_lib.analysis --cov-report= --cov-fail-under=95 \
+	  notebooks tests/test_wheel.py book tests  # long files first: no worker is left alone with them
 
 .PHONY: test-gpu
 test-gpu: fetch ## Run the tests that need a GPU

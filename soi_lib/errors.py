@@ -114,4 +114,4 @@ def raise_all(problems: Iterable[SoiError]) -> None:
     if found:
         kind = type(found[0]) if len({type(one) for one in found}) == 1 else SoiError
         listed = " ".join(f"({number}) {one}" for number, one in enumerate(found, start=1))
-        raise kind(f"{len(found)} things must be put right: {listed.removesuffix('.')}")
+        raise kind(f"{len(found)} problems: {listed.removesuffix('.')}")

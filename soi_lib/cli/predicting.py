@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -69,8 +70,12 @@ def _texts(table: Table, text: str | None, text_pair: str | None) -> tuple[list[
         if name not in have:
             raise CorpusError(f"there is no column {name!r}", where=table.where, hint=nearest(name, have))
     chosen = named if text is not None else [*text_columns(have), *named]
+    if not chosen and have == ["1"]:  # without a header, what else could it be
+        chosen = have
     if not chosen:
-        raise CorpusError("no column looks like the text", where=table.where, found=", ".join(have), hint="give --text")
+        hint = f"name it, such as --text {json.dumps(have[0], ensure_ascii=False)}, and --text-pair for pairs"
+        hint += "" if have[0] == "1" else "; give --no-header if the first line is a row already"
+        raise CorpusError("no column looks like the text", where=table.where, found=", ".join(have), hint=hint)
     columns = [[text_of(value) for value in table.frame[name]] for name in chosen[:2]]
     empty = [n for n, values in enumerate(zip(*columns, strict=True)) if any(v is None or v == "" for v in values)]
     if empty:

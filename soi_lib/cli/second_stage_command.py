@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -75,6 +76,7 @@ def second_stage(
         typer.echo(f"{case(row)}: {row['advice']}", err=True)
     if not quiet:
         typer.echo("models: " + (", ".join(str(folder / name) for name in job.models) or "none"), err=True)
+        typer.echo(f"next:\n  soi report {shlex.quote(str(folder))} --force", err=True)
 
 
 def _lines(path: Path) -> list[str]:

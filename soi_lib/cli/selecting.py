@@ -117,9 +117,7 @@ def label_issues(
     rule: Annotated[str, Option("--rule", help="What is looked at; the library reference lists the rules.")] = "",
     source: FromOption = None,
     id_column: IdOption = None,
-    text: Annotated[
-        list[str] | None, Option("--text", help="The column of your file to show beside; may be repeated.")
-    ] = None,
+    text: Annotated[list[str] | None, Option("--text", help="A column of your file to add; may be repeated.")] = None,
     dataset: DatasetOption = None,
     fix: Annotated[
         Path | None,
@@ -134,7 +132,7 @@ def label_issues(
 ) -> None:
     """Rank examples by how likely their label is wrong, from how the model learned them; the most suspect first.
 
-    `soi label-issues run --from train.csv --top 50 --out review.csv` writes the texts beside. "given" is the label that
+    `soi label-issues run --from train.csv --top 50 --out review.csv` adds the texts. "given" is the label that
     the example has, "suggested" the one that the model favoured.
 
     Look at an example before you change its label. With a tenth of the labels flipped, average precision was 1.0, 0.8
@@ -222,7 +220,7 @@ def _with_texts(
         _say(
             quiet,
             f"{rest} of its {len(found.table.frame)} rows were not trained on (held out for the test, or left out) and "
-            "are not judged; rows to test on from elsewhere (soi train --test FILE) leave all of these to training",
+            "are not judged; to judge all rows, give soi train other rows to test on (--test FILE)",
         )
     return pd.concat([ranking.reset_index(drop=True).assign(id=found.keys), beside], axis=1)
 

@@ -25,7 +25,7 @@ OnlyOption = Annotated[
 JobsOption = Annotated[
     int | None, typer.Option("--jobs", "-j", min=1, help="Runs side by side [default: cores, or by GPU memory].")
 ]
-DeviceOption = Annotated[str, typer.Option("--device", help="Where to train: auto, cpu, cuda, or cuda:N.")]
+DeviceOption = Annotated[str, typer.Option("--device", help="Where to compute: auto, cpu, cuda, or cuda:N.")]
 PrecisionOption = Annotated[
     str | None, typer.Option("--precision", help="auto, fp32 or bf16 [default: as the profile says].")
 ]

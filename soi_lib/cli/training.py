@@ -71,7 +71,8 @@ def train(
         Option("--drop", help="Leave out, not refuse: empty, duplicates (between splits), unknown-labels."),
     ] = None,
     label_names: Annotated[
-        Texts, Option("--label-names", metavar="VALUE=NAME", help="What a label is called; no NAME: no label.")
+        Texts,
+        Option("--label-names", metavar="VALUE=NAME", help="What a label is called; without NAME it is none."),
     ] = None,
     rows: Annotated[int | None, Option("--rows", min=1, help="At most that many rows of each split.")] = None,
     separator: Annotated[Texts, Option("--separator", help="What divides columns, if not found: ; or tab.")] = None,
@@ -125,13 +126,13 @@ def train(
 
     One dataset is trained alone; with several (`--dataset`) each is trained alone and all are trained together. Columns
     are guessed where you do not name them, and every guess is said before training starts. Stop it at any time: the
-    same command continues from the last epoch that it finished (of very short ones, from one of the last).
+    same command continues from the last epoch that it kept.
 
     `soi train --train reviews.csv --out reviews` ... then `soi report reviews`.
     """
     from soi_lib.runs import own
     from soi_lib.runs.own_costs import cost_lines
-    from soi_lib.runs.own_folder import read_index
+    from soi_lib.runs.own_folder import below_words, read_index
 
     each = {
         "text": text, "text_pair": text_pair, "label": label, "id": id_column, "test": test, "ood": ood,
@@ -169,6 +170,8 @@ def train(
         print_json({"folder": str(out), "trained": total - finished, **index})
         return
     table(_scores(index))
+    for sentence in below_words(index):
+        typer.echo(sentence, err=True)
     if not quiet:
         _next(out, index)
 
@@ -181,6 +184,7 @@ def _next(out: Path, index: dict[str, Any]) -> None:
     lines = [f"soi report {shlex.quote(str(out))}", f"soi categorize {files[0]}"]
     if model := rows[0].get("model"):
         lines.append(f"soi predict {shlex.quote(str(out / model))} FILE")
+        lines.append(f"soi label-issues {files[0]}  # labels that may be wrong")
         lines.append(f"soi second-stage {shlex.quote(str(out))} --dry-run")
     if len(files) > 1:
         lines.append(f"soi compare {files[0]} {files[-1]}  # {name} alone and together, both of seed {seed}")

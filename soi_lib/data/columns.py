@@ -131,8 +131,12 @@ def _missing(table: Table, part: str, free: Sequence[str]) -> CorpusError:
     if len(table.frame.columns) > 1 and (
         columns := {name: table.frame.loc[:, [name]].iloc[:, 0].astype(str) for name in free}
     ):
-        length = {name: values.str.len().mean() * (1 if part == "text" else -1) for name, values in columns.items()}
-        best = max(columns, key=lambda name: (0 if part == "text" else -columns[name].nunique(), length[name]))
+        if part == "text":
+            best = max(columns, key=lambda name: columns[name].str.len().mean())
+        else:  # few values, but two at least, and mostly filled
+            counts = {name: values[~values.isin(["", "nan", "None"])] for name, values in columns.items()}
+            unfit = {name: len(c) * 2 < len(columns[name]) or c.nunique() < 2 for name, c in counts.items()}
+            best = min(columns, key=lambda name: (unfit[name], counts[name].nunique(), counts[name].str.len().mean()))
         hint = f"name it, such as {OPTIONS[part]} {json.dumps(best, ensure_ascii=False)}"
         hint += "; give --no-header if the first line is a row already" if table.spans and table.spans[0][0] else ""
     found = some(list(table.frame.columns))

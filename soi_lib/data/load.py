@@ -205,7 +205,7 @@ class _Loading:
         """Rows with texts and a label, and with a `key` (equal for equal texts) and a `group`."""
         for part in [p for p in ("text", "text_pair", "label") if p in rows]:
             bad = ~rows[part].map(lambda value: is_text(value) and bool(value.strip())).astype(bool)
-            expected = f"a value in column {getattr(self.columns, part)!r}, of valid Unicode"
+            expected = f"a value in column {getattr(self.columns, part)!r}"
             rows = self.leave_out(split, rows, bad, "empty", f"without {part.replace('_', ' ')}", expected)
         if not len(rows):
             raise_all(self.problems)

@@ -22,7 +22,7 @@ from soi_lib.analysis.transition_test import transition_test
 from soi_lib.analysis.transitions import mean_transition, noise_floor
 from soi_lib.dynamics import TrainingDynamics
 from soi_lib.errors import OutputExistsError, SoiError
-from soi_lib.runs.own_folder import data_file, is_own, open_own, training_rows
+from soi_lib.runs.own_folder import below_words, data_file, is_own, open_own, training_rows
 from soi_lib.runs.own_stage import AGAINST, case, gain_table, gains, left_words
 from soi_lib.runs.store import MANIFEST, StoredRun, open_run
 
@@ -40,7 +40,7 @@ LONGEST = 400
 EACH = 6
 """Examples to look at in each category."""
 _WHY = {
-    SOI.UNE: "Never right, least sure first. Wrong labels, rows that miss what it takes, and rare cases gather here.",
+    SOI.UNE: "Never right, least sure first. Wrong labels, unclear rows and rare cases gather here.",
     SOI.FRGE_2: "Learned and lost several times, least sure first: unclear cases, often between two labels.",
     SOI.FRGE_1: "Learned and lost once, least sure first.",
     SOI.LLE: "Right only in the second half of training: hard, but learnable.",
@@ -125,11 +125,12 @@ def _of_own(folder: Path) -> Subject:
     }
     missing = len(index["runs"]) - len(results.runs)
     some = f" {missing} of {len(index['runs'])} runs are not done, or belong to a seed that is not complete."
+    warned = "".join(f" {sentence[0].upper()}{sentence[1:]}." for sentence in below_words(index))
     return Subject(
         title=f"Training dynamics: {', '.join(names)}",
         lead=f"{_count(names, 'dataset').capitalize()} ({', '.join(names)}), trained "
         f"{'alone and together' if len(names) > 1 else 'alone'} for {index['epochs']} epochs from "
-        f"{index['model']}, {_count(results.seeds, 'seed')}.{some if missing else ''}",
+        f"{index['model']}, {_count(results.seeds, 'seed')}.{some if missing else ''}{warned}",
         note=results.note,
         datasets=datasets,
         texts={m: _texts(training_rows(folder, m)) for m in names if data_file(folder, m).is_file()},

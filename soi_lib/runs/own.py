@@ -191,12 +191,14 @@ def keep_model(folder: Path, spec: Job) -> None:
         return
     tensors, vocabulary = trained_weights(weights)
     encoder = base.encoder_folder or base.encoder
+    corpora = {name: cache.read(data_file(folder, name)) for name in spec.setting}
     save_classifier(
         target,
         tensors,
         encoder=encoder,
         vocabulary=vocabulary,
-        datasets={name: cache.read(data_file(folder, name)).labels for name in spec.setting},
+        datasets={name: corpus.labels for name, corpus in corpora.items()},
+        pairs=[name for name, corpus in corpora.items() if corpus.splits["train"].text_pair is not None],
         pooling=spec.training.pooling,
         max_length=spec.training.max_length,
         run=spec.key,

@@ -45,6 +45,6 @@ def _time(todo: TrainingJob, done: float, jobs: int | None) -> str:
     every = [_START + sum(seconds[m] for m in s) for s in todo.settings for _ in todo.profile.seeds]
     cores = default_jobs("cpu")
     minutes = sum(every) * (1 - done) / min(jobs or cores, len(every)) / 60
-    words = "under a minute" if minutes < 0.8 else f"about {minutes:.0f} minutes"
+    words = "a minute or two" if minutes < 1.5 else f"about {minutes:.0f} minutes"
     words = words if minutes < 90 else f"{minutes / 60:.1f} hours"
     return f"{words} on {cores} core{'s' if cores > 1 else ''} (a rough estimate)"

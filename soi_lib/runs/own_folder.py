@@ -98,6 +98,8 @@ def index_of(profile: Profile, specs: Sequence[RunSpec], store: RunStore, encode
         if run is not None:
             for member, metrics in run.metrics.items():
                 held = {s: {k: metrics[s][k] for k in ("n", "accuracy", "macro_f1")} for s in SPLITS if s in metrics}
+                for split in held:
+                    held[split]["bag_of_words"] = metrics["bag_of_words"][split]["accuracy"]
                 scores[member] = {"n": metrics["n"], "soi": metrics["soi"], **held}
         folder = f"{store.root.name}/{spec.key}"
         rows.append(
@@ -193,6 +195,26 @@ def stage_name(stage: Mapping[str, Any], first_rate: float) -> str:
 def setting_words(setting: Sequence[str]) -> str:
     """`tweets alone`, or `tweets + amazon together`."""
     return f"{setting[0]} alone" if len(setting) == 1 else f"{' + '.join(setting)} together"
+
+
+def below_words(index: dict[str, Any]) -> list[str]:
+    """A sentence for each dataset and setting whose models know less than a bag of words does."""
+    accuracies: dict[str, list[tuple[float, float]]] = {}
+    for row in index["runs"]:
+        for dataset, scores in row["scores"].items():
+            if "bag_of_words" in scores.get("test", {}):
+                name = f"{dataset} {'alone' if len(row['setting']) == 1 else 'together'}"
+                pair = scores["test"]["accuracy"], scores["test"]["bag_of_words"]
+                accuracies.setdefault(name, []).append(pair)
+    found = []
+    for name, pairs in accuracies.items():
+        own, words = (sum(values) / len(pairs) for values in zip(*pairs, strict=True))
+        if own < words:
+            found.append(
+                f"caution: {name} reaches an accuracy of {own:.3f}, and counting words {words:.3f}; train longer "
+                "before you read much into categories or labels"
+            )
+    return found
 
 
 def _plain(text: str) -> str:

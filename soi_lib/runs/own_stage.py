@@ -24,7 +24,7 @@ from soi_lib.runs.config import Setting, Stages
 from soi_lib.runs.own import keep_model
 from soi_lib.runs.own_folder import RUNS, model_folder, own_profile, read_index, stage_name
 from soi_lib.runs.scheduler import run_all
-from soi_lib.runs.second_stage import CONFIDENT, choose, found_in, left_to_learn
+from soi_lib.runs.second_stage import CONFIDENT, SMALLEST, choose, found_in, left_to_learn
 from soi_lib.runs.spec import RunSpec, StageSpec, plan, stages_of
 from soi_lib.runs.store import RunStore, StoredRun
 from soi_lib.training import launch
@@ -80,7 +80,7 @@ def cost_words(job: StageJob) -> str:
         share = presented / (base.manifest["examples"] * stage.base.training.epochs)
         minutes += base.manifest["seconds"]["total"] * share / 60
         size += 2 * job.store.weights_path(base.key).stat().st_size if stage.control is None else 0
-    time = "under a minute" if minutes < 0.8 else f"about {minutes:.0f} minutes"
+    time = "a minute or two" if minutes < 1.5 else f"about {minutes:.0f} minutes"
     return f"{len(job.stages)} trainings, controls included: {time} of one core; disk: about {size / 1e6:.0f} MB"
 
 
@@ -122,20 +122,33 @@ def prepare_stage(
         for base in bases
         for stage in stages_of(base, wanted)
     ]
+    held = [dynamics for base in bases for dynamics in _dynamics(base, store).values()] if ids else []
+    trained = {str(i) for dynamics in held for i in dynamics.ids}
+    unknown = tuple(i for i in ids if i not in trained)
+    if ids and len(unknown) == len(ids):
+        what, expected = (
+            "none of these is the id of a training example",
+            "an id a line, as in a .txt of soi select",
+        )
+        raise SelectionError(what, where=folder, found=unknown[0], expected=expected)
     rows = [row for stage in stages if stage.control is None for row in _left(stage, store)]
     if not any(row["reason"] == "" for row in rows):
         raise SelectionError(
             "no run has enough examples in this subset",
             where=folder,
             found=rows[0]["reason"],
-            expected="at least 8 examples and two labels",
-            hint="unite more categories",
+            expected=f"at least {SMALLEST} examples, and two labels",
+            hint=_larger(stages[0], _dynamics(bases[0], store)),
         )
     name = stage_name(stages[0].identity()["stage"], stages[0].base.training.learning_rate)
-    held = [dynamics for base in bases for dynamics in _dynamics(base, store).values()] if ids else []
-    trained = {str(i) for dynamics in held for i in dynamics.ids}
-    unknown = tuple(i for i in ids if i not in trained)
     return StageJob(folder, name, tuple(stages), pd.DataFrame(rows), unknown)
+
+
+def _larger(stage: StageSpec, dynamics: dict[str, TrainingDynamics]) -> str:
+    """What to ask for instead of a subset that is too small: the map regions that are large enough."""
+    sizes = {name: sum(choose(replace(stage, subset=name, ids=()), dynamics).n.values()) for name in REGIONS}
+    enough = [f"--subset {name} ({n} examples)" for name, n in sizes.items() if n >= SMALLEST]
+    return f"unite more categories, or take {' or '.join(enough)}" if enough else "train on more rows"
 
 
 def _bases(folder: Path, store: RunStore, device: str) -> list[RunSpec]:
@@ -279,9 +292,7 @@ def cut_words(left: pd.DataFrame) -> str:
     return (
         ""
         if there == used
-        else (
-            f"{used} of {there} examples are trained on: no label gives more than the median label of the subset does"
-        )
+        else (f"{used} of {there} examples are used: more frequent labels are cut, so that none outweighs the others")
     )
 
 

@@ -80,11 +80,11 @@ def choose(spec: StageSpec, dynamics: dict[str, TrainingDynamics]) -> Choice:
     n = {member: sum(len(ids) for ids in classes.values()) for member, classes in picked.items()}
     poor = [member for member, classes in picked.items() if len(classes) < 2]
     if poor:
-        return Choice({}, 0, n, f"fewer than two classes of {', '.join(poor)}")
+        return Choice({}, 0, n, f"fewer than two labels of {', '.join(poor)} are in the subset")
     if sum(n.values()) < SMALLEST:
-        return Choice(
-            {}, 0, n, f"fewer than {SMALLEST} examples: {sum(n.values())}, the largest classes cut to the median one"
-        )
+        there = sum(len(found_in(spec, dyn)) for dyn in dynamics.values())
+        even = f", of {there} before its labels were made even" if there > sum(n.values()) else ""
+        return Choice({}, 0, n, f"fewer than {SMALLEST} examples: {sum(n.values())}{even}")
     if spec.control == "all":
         return _of_all(spec, dynamics, n)
     if spec.control == "random":

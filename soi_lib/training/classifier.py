@@ -55,6 +55,7 @@ def save_classifier(
     datasets: Mapping[str, tuple[str, ...]],
     pooling: str,
     max_length: int,
+    pairs: Sequence[str] = (),
     run: str = "",
 ) -> Path:
     """Write a trained model as a folder, in the place of what is there.
@@ -67,6 +68,7 @@ def save_classifier(
         datasets: the label names of every dataset, in the order of training.
         pooling: mean, cls or pooler.
         max_length: tokens of a text, the rest is cut.
+        pairs: the datasets whose examples are pairs of texts.
         run: the key of the run that trained it.
     """
     source = encoder_dir(encoder)
@@ -87,6 +89,7 @@ def save_classifier(
         "prefix": encoder_card(encoder).prefix,
         "run": run,
         "datasets": {dataset: list(names) for dataset, names in datasets.items()},
+        "pairs": list(pairs),
         "transformers": shape.model_type == "bert" and pooling == "pooler" and len(labels) == 1,
     }
     with building(folder, replace=True) as out, _full_disk(), quiet_transformers():
@@ -130,12 +133,13 @@ def _as_bert(model: MultiTaskModel, labels: tuple[str, ...]) -> Any:
 class Classifier:
     """A trained model that predicts; see `load_classifier`.
 
-    datasets: the label names of every dataset that it was trained on.
+    datasets: the label names of every dataset that it was trained on; pairs: those whose examples are pairs of texts.
     """
 
     model: MultiTaskModel
     folder: Path
     datasets: dict[str, tuple[str, ...]]
+    pairs: tuple[str, ...]
     max_length: int
     prefix: str
     device: str
@@ -154,12 +158,22 @@ class Classifier:
             A row a text: label (the most probable one), p (its probability), and a column of probabilities a label.
 
         Raises:
-            FormatError: the dataset is not one of the model's.
+            FormatError: the dataset is not one of the model's, or its examples are pairs and these are not (or the
+                other way round).
             EncoderError: a value is not text, or there are not as many pairs as texts.
         """
         import pandas as pd
 
         dataset = self._known(dataset)
+        if (pairs is not None) != (dataset in self.pairs):
+            raise FormatError(
+                "the model was trained on pairs of texts" if pairs is None else "the model was trained on single texts",
+                where=self.folder,
+                found="one text a row" if pairs is None else "pairs",
+                hint="give both texts: --text COLUMN --text-pair COLUMN"
+                if pairs is None
+                else "give one text: --text COLUMN",
+            )
         number = list(self.datasets).index(dataset)
         labels = self.datasets[dataset]
         columns = self.model.heads.columns[number]
@@ -206,7 +220,7 @@ def load_classifier(folder: str | Path, *, device: str = "auto") -> Classifier:
     try:
         about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
         datasets = {name: tuple(labels) for name, labels in about["datasets"].items()}
-        pooling, own = about["pooling"], not about["transformers"]
+        pooling, own, pairs = about["pooling"], not about["transformers"], tuple(about["pairs"])
         max_length, prefix = int(about["max_length"]), str(about["prefix"])
     except FileNotFoundError:
         raise EncoderError(
@@ -228,7 +242,7 @@ def load_classifier(folder: str | Path, *, device: str = "auto") -> Classifier:
     heads.linear.load_state_dict(head)
     model = MultiTaskModel(network, heads, pooling=pooling).eval()
     device = resolve_device(device)
-    return Classifier(model.to(torch_device(device)), inner, datasets, max_length, prefix, device)
+    return Classifier(model.to(torch_device(device)), inner, datasets, pairs, max_length, prefix, device)
 
 
 def _bert_head(folder: Path) -> dict[str, Tensor]:

@@ -56,6 +56,21 @@ def test_the_kept_model_predicts_what_the_run_recorded(soi, place):
     assert list(again["predicted"]) == list(made["predicted"])
 
 
+def test_a_model_of_pairs_takes_pairs(soi, place):
+    pairs = rows(64, labels=("no", "yes")).assign(answer=[f"the answer is {n}" for n in range(64)])
+    csv(place / "pairs.csv", pairs)
+    words = ("train", "--train", "pairs.csv", "--text-pair", "answer", "--model", "tiny", "--epochs", 2)
+    code, _, err = soi(*words, "--out", "pairs")
+    assert code == 0, err
+    assert soi("predict", "pairs", "pairs.csv", "--text-pair", "answer")[0] == 0
+    code, out, err = soi("predict", "pairs", "pairs.csv")
+    assert (code, out) == (2, "")
+    assert "was trained on pairs of texts" in err
+    pairs[["text"]].to_csv(place / "one.csv", header=False, index=False)
+    assert "--no-header" in soi("predict", "one", "one.csv")[2]
+    assert soi("predict", "one", "one.csv", "--no-header")[0] == 0
+
+
 def test_with_berts_pooler_the_model_opens_in_transformers(soi, place):
     assert soi(*TRAIN, "--out", "pooled", "--pooling", "pooler")[0] == 0
     _, out, _ = soi("predict", "pooled", "test.csv")

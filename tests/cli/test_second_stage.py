@@ -10,6 +10,7 @@ from authors_data import tiny_bert
 from own_data import csv, rows, snapshot
 
 from soi_lib import load_classifier
+from soi_lib.runs.own_folder import open_own
 from soi_lib.runs.own_stage import gains
 
 
@@ -76,8 +77,8 @@ def test_dry_run_trains_nothing(soi, folder):
     code, _, err = soi(*STAGE, "--epochs", 2, "--dry-run")
     assert code == 0
     assert "nothing was trained" in err
-    assert "6 trainings, controls included: under a minute of one core; disk: about 0 MB" in err
-    assert re.search(r"\d+ of \d+ examples are trained on: no label gives more than the median label", err)
+    assert "6 trainings, controls included: a minute or two of one core; disk: about 0 MB" in err
+    assert re.search(r"\d+ of \d+ examples are used: more frequent labels are cut", err)
     assert snapshot(folder) == before
 
 
@@ -107,8 +108,16 @@ def test_what_cannot_be_a_subset_is_refused(soi, place, folder, options, what):
     assert snapshot(folder) == before
 
 
+def test_ids_that_no_example_has_are_refused(soi, place, folder):
+    (place / "table.csv").write_text("id,text\n1,good\n")
+    code, _, err = soi("second-stage", folder, "--ids", "table.csv")
+    assert code == 2
+    assert "none of these is the id of a training example" in err
+
+
 def test_a_subset_of_one_example_and_a_folder_without_models(soi, place, folder):
-    (place / "one.txt").write_text("3\n", encoding="utf-8")
+    ids = open_own(folder)[0].runs[0].dynamics("reviews").ids
+    (place / "one.txt").write_text(f"{ids[0]}\n", encoding="utf-8")
     code, _, err = soi("second-stage", "trained", "--ids", "one.txt")
     assert code == 2
     assert "at least 8" in err

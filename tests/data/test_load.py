@@ -183,7 +183,7 @@ def test_what_is_wrong_comes_in_one_list_and_is_left_out_when_asked(tmp_path):
     with pytest.raises(CorpusError) as one:
         load(path, test=str(test))
     said = str(one.value)
-    assert said.startswith("4 things must be put right: (1) ")
+    assert said.startswith("4 problems: (1) ")
     assert re.search(r"a.csv: rows without text; found 1: row 41 \(line 42\)", said)
     assert re.search(r"a.csv: rows without label; found 1: row 42 ", said)
     assert re.search(r"t.csv: rows with labels that the training data do not contain \('7'\); found 2: row 5 ", said)

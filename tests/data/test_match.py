@@ -246,7 +246,7 @@ def test_a_reviewed_list_that_does_not_fit_is_refused_in_one_line(tmp_path, monk
         ([known[0]] * 2, ["no"] * 2, f"ids appear twice; found {known[0]:06d}"),
         (known, ["no", "maybe"], "labels are not among the classes; found maybe"),
         (known, ["no", ""], "not every row has a corrected label; found none in row 2 (line 3)"),
-        ([999, *known], ["maybe", "no", ""], "3 things must be put right: (1)"),
+        ([999, *known], ["maybe", "no", ""], "3 problems: (1)"),
         (known, None, "there is no column 'corrected'"),
     ):
         csv(tmp_path / "l.csv", pd.DataFrame({"id": ids} | ({} if labels is None else {"corrected": labels})))

@@ -148,5 +148,9 @@ def test_what_is_too_small_is_not_tested():
     both = {"m": one, "n": made([SOI.UNE] * 20, [0, 1] * 10, "n")}
     for control in (None, "random", "all"):
         found = choose(stage(control=control), both)
-        assert (found.reason, found.n, found.ids) == ("fewer than two classes of m", {"m": 20, "n": 20}, {})
+        assert (found.reason, found.n, found.ids) == (
+            "fewer than two labels of m are in the subset",
+            {"m": 20, "n": 20},
+            {},
+        )
     assert choose(stage("FRGE"), both).n == {"m": 0, "n": 0}
