@@ -40,7 +40,13 @@ def runs_behind(found: Mapping[str, Results]) -> Shown:
     summary = (
         f"{len(table)} run{'s' if len(table) > 1 else ''}, commit{'s' if len(commits) > 1 else ''} {', '.join(commits)}"
     )
-    inside = show_table(table, "Each run: its key, when it was started (UTC), at which commit, on what.", digits=1)
+    folder = next(iter(found.values())).runs[0].folder.parent
+    place = f"data/recorded/{folder.name}" if folder.parent.name == "recorded" else folder.name
+    caption = (
+        f"Each run is the folder of {place} that its key names: metrics.json has its scores, predictions what it "
+        f"predicted, dynamics every epoch. When it was started (UTC), at which commit, on what."
+    )
+    inside = show_table(table, caption, digits=1)
     markup = f'<details class="soi-runs"><summary>{summary}</summary><div id="runs">{inside.markup}</div></details>'
     return Shown(markup, f"[{summary}]", inside.csv)
 
