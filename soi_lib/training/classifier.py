@@ -158,8 +158,7 @@ class Classifier:
             A row a text: label (the most probable one), p (its probability), and a column of probabilities a label.
 
         Raises:
-            FormatError: the dataset is not one of the model's, or its examples are pairs and these are not (or the
-                other way round).
+            FormatError: the dataset is not one of the model's, or its examples are pairs and these are not.
             EncoderError: a value is not text, or there are not as many pairs as texts.
         """
         import pandas as pd
