@@ -209,7 +209,7 @@ def below_words(index: dict[str, Any]) -> list[str]:
     found = []
     for name, pairs in accuracies.items():
         own, words = (sum(values) / len(pairs) for values in zip(*pairs, strict=True))
-        if own < words:
+        if round(own, 3) < round(words, 3):
             found.append(
                 f"caution: {name} reaches an accuracy of {own:.3f}, and counting words {words:.3f}; train longer "
                 "before you read much into categories or labels"
