@@ -10,7 +10,7 @@ import typer
 from typer import Option
 
 from soi_lib.cli.app import app
-from soi_lib.cli.shared import DeviceOption, ForceOption, QuietOption
+from soi_lib.cli.shared import DeviceOption, ForceOption, HeaderOption, QuietOption
 from soi_lib.errors import CorpusError, nearest
 
 if TYPE_CHECKING:
@@ -28,9 +28,7 @@ def predict(
         str | None, Option("--separator", help="What divides columns, if not found: ; or tab.")
     ] = None,
     encoding: Annotated[str | None, Option("--encoding", help="Of a text file, if not UTF-8: cp1252, utf-16.")] = None,
-    header: Annotated[
-        bool, Option("--header/--no-header", help="Without a header the columns are called 1, 2, ...")
-    ] = True,
+    header: HeaderOption = True,
     out: Annotated[Path | None, Option("--out", "-o", help="A CSV file [default: print it].")] = None,
     device: DeviceOption = "auto",
     force: ForceOption = False,
@@ -62,7 +60,7 @@ def predict(
 
 def _texts(table: Table, text: str | None, text_pair: str | None) -> tuple[list[str], list[str] | None]:
     """The texts of a table and their pairs: the columns that are named, or have the usual names."""
-    from soi_lib.data.columns import text_columns, text_of
+    from soi_lib.data.columns import longest_column, text_columns, text_of
 
     have = [str(name) for name in table.frame.columns]
     named = [name for name in (text, text_pair) if name is not None]
@@ -73,7 +71,8 @@ def _texts(table: Table, text: str | None, text_pair: str | None) -> tuple[list[
     if not chosen and have == ["1"]:  # without a header, what else could it be
         chosen = have
     if not chosen:
-        hint = f"name it, such as --text {json.dumps(have[0], ensure_ascii=False)}, and --text-pair for pairs"
+        likely = json.dumps(longest_column(table, have), ensure_ascii=False)
+        hint = f"name it, such as --text {likely}, and --text-pair for pairs"
         hint += "" if have[0] == "1" else "; give --no-header if the first line is a row already"
         raise CorpusError("no column looks like the text", where=table.where, found=", ".join(have), hint=hint)
     columns = [[text_of(value) for value in table.frame[name]] for name in chosen[:2]]

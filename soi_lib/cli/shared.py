@@ -41,6 +41,9 @@ def _silence(context: typer.Context, quiet: bool) -> bool:
 
 
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on standard error.", callback=_silence)]
+HeaderOption = Annotated[
+    bool, typer.Option("--header/--no-header", help="Without a header the columns are called 1, 2, ...")
+]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace an output that is already there.")]
 EarlyOption = Annotated[
     float, typer.Option("--early", help="Learned before this share of the epochs is early, else late.")
@@ -103,7 +106,7 @@ def dynamics_in(path: Path, dataset: str | None = None) -> tuple[Path, TrainingD
     if len(runs) == 1:
         return dynamics_in(next(iter(runs)), dataset)
     if runs:
-        listing = ", ".join(f"{run} ({what})" for run, what in list(runs.items())[:6])
+        listing = ", ".join(f"{run} ({', '.join(what)})" for run, what in list(runs.items())[:6])
         hint = f"give one: {listing}{' ...' if len(runs) > 6 else ''}"
         raise SoiError("there are several runs here", where=path, found=f"{len(runs)}", hint=hint)
     files = {file.stem: file for file in sorted((path / "dynamics").glob("*.parquet"))}
@@ -122,17 +125,17 @@ def dynamics_in(path: Path, dataset: str | None = None) -> tuple[Path, TrainingD
     return file, load_dynamics(file)
 
 
-def _runs_in(path: Path, dataset: str | None) -> dict[Path, str]:
-    """The runs of a folder that `soi train` made, with setting and seed in words; those that hold `dataset`."""
+def _runs_in(path: Path, dataset: str | None) -> dict[Path, tuple[str, ...]]:
+    """The runs of a folder that hold `dataset`, with setting and seed in words, or "run" where no index says them."""
     try:
         index = json.loads((path / "runs.json").read_text(encoding="utf-8"))
         rows = [row for row in index["runs"] if row["state"] == "done"]
     except (OSError, ValueError, KeyError, TypeError):
-        return {manifest.parent: "run" for manifest in sorted(path.glob("runs/*/manifest.json"))}
+        return {manifest.parent: ("run",) for manifest in sorted(path.glob("runs/*/manifest.json"))}
     from soi_lib.runs.own_folder import setting_words
 
     return {
-        path / row["folder"]: f"{setting_words(row['setting'])}, seed {row['seed']}"
+        path / row["folder"]: (setting_words(row["setting"]), f"seed {row['seed']}")
         for row in rows
         if dataset is None or dataset in row["setting"]
     }
@@ -141,7 +144,7 @@ def _runs_in(path: Path, dataset: str | None) -> dict[Path, str]:
 def seeds_in(path: Path, dataset: str | None) -> list[Path]:
     """The runs of a folder if they differ in the seed alone; else the path itself, for `dynamics_in` to judge."""
     runs = _runs_in(path, dataset) if path.is_dir() else {}
-    settings = {what.partition(", seed ")[0] for what in runs.values()}
+    settings = {what[0] for what in runs.values() if len(what) > 1}
     return list(runs) if len(settings) == 1 else [path]
 
 

@@ -17,6 +17,7 @@ from soi_lib.cli.app import app
 from soi_lib.cli.shared import (
     DeviceOption,
     ForceOption,
+    HeaderOption,
     JobsOption,
     JsonOption,
     PrecisionOption,
@@ -77,9 +78,7 @@ def train(
     rows: Annotated[int | None, Option("--rows", min=1, help="At most that many rows of each split.")] = None,
     separator: Annotated[Texts, Option("--separator", help="What divides columns, if not found: ; or tab.")] = None,
     encoding: Annotated[Texts, Option("--encoding", help="Of text files, if not UTF-8: cp1252, utf-16.")] = None,
-    header: Annotated[
-        bool, Option("--header/--no-header", help="Without a header the columns are called 1, 2, ...")
-    ] = True,
+    header: HeaderOption = True,
     config: Annotated[Texts, Option("--config", metavar="NAME", help="Configuration of a hub dataset.")] = None,
     split: Annotated[
         Texts,
@@ -193,12 +192,14 @@ def _next(out: Path, index: dict[str, Any]) -> None:
 
 def _scores(index: dict[str, Any]) -> list[dict[str, Any]]:
     """A row a dataset and run: its scores; a dash where there is none."""
+    from soi_lib.runs.own_folder import company
+
     splits = [s for s in ("test", "ood") if any(s in m for r in index["runs"] for m in r["scores"].values())]
     rows = []
     for dataset in index["members"]:
         for run in [r for r in index["runs"] if dataset in r["scores"]]:
             scores = run["scores"][dataset]
-            row: dict[str, Any] = {"dataset": dataset, "setting": "alone" if len(run["setting"]) == 1 else "together"}
+            row: dict[str, Any] = {"dataset": dataset, "setting": company(run["setting"])}
             row["seed"] = run["seed"]
             for split in splits:
                 held = scores.get(split)

@@ -132,7 +132,7 @@ def _missing(table: Table, part: str, free: Sequence[str]) -> CorpusError:
         columns := {name: table.frame.loc[:, [name]].iloc[:, 0].astype(str) for name in free}
     ):
         if part == "text":
-            best = max(columns, key=lambda name: columns[name].str.len().mean())
+            best = longest_column(table, free)
         else:  # few values, but two at least, and mostly filled
             counts = {name: values[~values.isin(["", "nan", "None"])] for name, values in columns.items()}
             unfit = {name: len(c) * 2 < len(columns[name]) or c.nunique() < 2 for name, c in counts.items()}
@@ -141,6 +141,11 @@ def _missing(table: Table, part: str, free: Sequence[str]) -> CorpusError:
         hint += "; give --no-header if the first line is a row already" if table.spans and table.spans[0][0] else ""
     found = some(list(table.frame.columns))
     return CorpusError(f"no column looks like the {part}", where=table.where, found=found, hint=hint)
+
+
+def longest_column(table: Table, names: Sequence[str]) -> str:
+    """The column with the longest values on average: the likeliest text."""
+    return max(names, key=lambda name: table.frame.loc[:, [name]].iloc[:, 0].astype(str).str.len().mean())
 
 
 def text_of(value: Any) -> Any:

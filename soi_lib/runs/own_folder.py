@@ -194,7 +194,12 @@ def stage_name(stage: Mapping[str, Any], first_rate: float) -> str:
 
 def setting_words(setting: Sequence[str]) -> str:
     """`tweets alone`, or `tweets + amazon together`."""
-    return f"{setting[0]} alone" if len(setting) == 1 else f"{' + '.join(setting)} together"
+    return f"{' + '.join(setting)} {company(setting)}"
+
+
+def company(setting: Sequence[str]) -> str:
+    """`alone`, or `together`."""
+    return "alone" if len(setting) == 1 else "together"
 
 
 def below_words(index: dict[str, Any]) -> list[str]:
@@ -203,7 +208,7 @@ def below_words(index: dict[str, Any]) -> list[str]:
     for row in index["runs"]:
         for dataset, scores in row["scores"].items():
             if "bag_of_words" in scores.get("test", {}):
-                name = f"{dataset} {'alone' if len(row['setting']) == 1 else 'together'}"
+                name = f"{dataset} {company(row['setting'])}"
                 pair = scores["test"]["accuracy"], scores["test"]["bag_of_words"]
                 accuracies.setdefault(name, []).append(pair)
     found = []

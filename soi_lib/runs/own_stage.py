@@ -289,11 +289,8 @@ def left_words(share: float) -> str:
 def cut_words(left: pd.DataFrame) -> str:
     """How many examples of a subset are not trained on because its classes are made even: one sentence, or nothing."""
     there, used = left["in the subset"].sum(), left["examples"].sum()
-    return (
-        ""
-        if there == used
-        else (f"{used} of {there} examples are used: more frequent labels are cut, so that none outweighs the others")
-    )
+    cut = f"{used} of {there} examples are used: more frequent labels are cut, so that none outweighs the others"
+    return "" if there == used else cut
 
 
 def case(row: pd.Series) -> str:

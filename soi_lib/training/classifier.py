@@ -165,14 +165,10 @@ class Classifier:
 
         dataset = self._known(dataset)
         if (pairs is not None) != (dataset in self.pairs):
-            raise FormatError(
-                "the model was trained on pairs of texts" if pairs is None else "the model was trained on single texts",
-                where=self.folder,
-                found="one text a row" if pairs is None else "pairs",
-                hint="give both texts: --text COLUMN --text-pair COLUMN"
-                if pairs is None
-                else "give one text: --text COLUMN",
-            )
+            what, given, hint = "pairs of texts", "one text a row", "give both texts: --text COLUMN --text-pair COLUMN"
+            if pairs is not None:
+                what, given, hint = "single texts", "pairs", "give one text: --text COLUMN"
+            raise FormatError(f"the model was trained on {what}", where=self.folder, found=given, hint=hint)
         number = list(self.datasets).index(dataset)
         labels = self.datasets[dataset]
         columns = self.model.heads.columns[number]
