@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 
 import pytest
 from authors_data import tiny_bert
@@ -82,10 +83,14 @@ def test_dry_run_trains_nothing(soi, folder):
     assert snapshot(folder) == before
 
 
-def test_the_seeds_of_a_folder_are_compared(soi, folder):
+def test_the_seeds_of_a_folder_are_compared(soi, place, folder):
     code, out, _ = soi("reliability", folder)
     assert code == 0
     assert ", 2 runs, " in out
+    shutil.copytree(folder / "runs", place / "bare" / "runs")  # no index says that they differ in the seed alone
+    code, _, err = soi("reliability", "bare")
+    assert code == 2
+    assert "there are several runs here" in err
 
 
 @pytest.mark.parametrize(
