@@ -23,7 +23,7 @@ COMPARISONS = {
 for _name in PACKAGES:
     _before = partial(_load, _name, protocol=1, build=partial(protocol1.build, _name))
     cache.register(_name, partial(_load, _name), earlier=[_before])
-for _name in ("entailment", "paraphrase", "sentiment", *COMPARISONS["source"]):
+for _name in (*COMPARISONS["task"][:5], *COMPARISONS["source"]):
     cache.register(f"{_name}{flipped.SUFFIX}", partial(flipped.build, _name))
 
 __all__ = ["COMPARISONS", "load"]
