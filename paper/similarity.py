@@ -60,7 +60,7 @@ def task_similarity(
     encoder: str = "minilm",
     *,
     n: int = 64,
-    draws: int = 6,
+    draws: int = 5,
     seed: int = 0,
     max_length: int = 128,
     pooling: str = "mean",
@@ -114,7 +114,7 @@ def similarity_path(comparison: str, runs: str | Path = "") -> Path:
     return Path(runs or "runs") / f"similarity-{comparison}.json"
 
 
-def open_similarity(results: Results, runs: str | Path = "", *, n: int = 64, draws: int = 6) -> pd.DataFrame:
+def open_similarity(results: Results, runs: str | Path = "", *, n: int = 64, draws: int = 5) -> pd.DataFrame:
     """`task_similarity` of the members of `results`, kept beside their runs: recorded ones are read, never made.
 
     `runs` is the folder that the results came from. Raises StoreError when a recorded folder has no similarities.

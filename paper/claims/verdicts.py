@@ -18,6 +18,7 @@ import pandas as pd
 from paper.claims import judge, rules
 from paper.claims.judge import ALL, EQUAL, SINGLE, Array, Evaluation, Finding, Stage
 from paper.recorded import by_comparison, recorded_profile, recorded_runs, verify_recorded
+from paper.similarity import open_similarity, similarity_path
 from soi_lib.analysis.soi import categorize
 from soi_lib.runs.config import Setting
 from soi_lib.runs.results import Results
@@ -162,7 +163,13 @@ def open_evidence(folder: str | Path) -> Evidence:
     """What a folder of recorded runs holds; a comparison that was not recorded is left out. Raises StoreError."""
     folder = Path(folder)
     verify_recorded(folder)
-    return Evidence(by_comparison(recorded_profile(folder), recorded_runs(folder)))
+    comparisons = by_comparison(recorded_profile(folder), recorded_runs(folder))
+    similarity = {}
+    if "task" in comparisons and similarity_path("task", folder).exists():
+        measured = open_similarity(comparisons["task"], folder)
+        rows = measured[(measured["measure"] == rules.SIMILARITY) & (measured["first"] != measured["second"])]
+        similarity = {(row.first, row.second): row.value for row in rows.itertuples()}
+    return Evidence(comparisons, similarity)
 
 
 def cases(finding: Finding) -> pd.DataFrame:
