@@ -1,8 +1,8 @@
-"""Finished stages as the tables read them, and many of them in two files.
+"""Finished stages as claim C5 reads them, and many of them in two files.
 
-A stage leaves a folder like any run, but there are hundreds of them, and what a table needs of one is what it
+A stage leaves a folder like any run, but there are hundreds of them, and what a verdict needs of one is what it
 predicted. So a recorded folder holds all stages as `stages.json` (what each is, its sizes, scores and origin) and
-`stages.parquet` (its predictions, in the order of the ids): a megabyte instead of thousands of files.
+`stages.parquet` (its predictions, in the order of the ids): two megabytes instead of thousands of files.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ _KEPT = ("commit", "started", "seconds", "updates", "examples", "precision", "ma
 class StageRun:
     """A finished stage: what it is (identity), what was chosen and where it ran (about), scores, predictions.
 
-    `answers` holds the predicted classes (N,) int16 by member and split, sorted by example id; it is empty where the
-    stage was not tested, because its subset was too small.
+    `answers` holds the predicted classes (N,) int16 by dataset and split, sorted by example id, and `odds` the log odds
+    of p(gold) (N,) float16. Both are empty where the stage was not tested, because its subset was too small.
     """
 
     key: str
@@ -38,6 +38,7 @@ class StageRun:
     about: dict[str, Any]
     metrics: dict[str, Any]
     answers: dict[tuple[str, str], np.ndarray] = field(repr=False)
+    odds: dict[tuple[str, str], np.ndarray] = field(repr=False)
 
     @property
     def comparison(self) -> str:
@@ -75,13 +76,21 @@ def read_stage(run: StoredRun) -> StageRun:
     """A stage from its folder. Raises StoreError when the run is none."""
     if run.stage is None:
         raise StoreError("is a run, not a second stage", where=run.folder, hint="give a run of `plan_stages`")
-    answers = {}
+    answers, odds = {}, {}
     if run.manifest["stage"]["tested"]:
         for member in run.setting:
             for split, part in run.predictions(member).groupby("split"):
-                answers[member, str(split)] = part.sort_values("id")["predicted"].to_numpy(np.int16)
+                part = part.sort_values("id")
+                answers[member, str(split)] = part["predicted"].to_numpy(np.int16)
+                odds[member, str(split)] = log_odds(part["p_gold"].to_numpy())
     about = {"stage": run.manifest["stage"], **{k: run.manifest[k] for k in _KEPT if k in run.manifest}}
-    return StageRun(run.key, run.manifest["identity"], about, run.metrics, answers)
+    return StageRun(run.key, run.manifest["identity"], about, run.metrics, answers, odds)
+
+
+def log_odds(p: np.ndarray) -> np.ndarray:
+    """Probabilities as float16 log odds, which rank as they do: float16 itself cannot tell .9996 from .9999."""
+    p = np.clip(p.astype(np.float64), 1e-7, 1 - 1e-7)
+    return np.asarray(np.log(p / (1 - p)), dtype=np.float16)
 
 
 def pack_stages(runs: Iterable[StoredRun], folder: Path) -> list[Path]:
@@ -93,12 +102,12 @@ def pack_stages(runs: Iterable[StoredRun], folder: Path) -> list[Path]:
     lines = ",\n".join(json.dumps(one, sort_keys=True, ensure_ascii=False) for one in about)
     files.write_text(folder / ABOUT, f"[\n{lines}\n]\n")
     rows = [
-        {"key": stage.key, "member": member, "split": split, "predicted": answers}
-        for stage in stages
-        for (member, split), answers in sorted(stage.answers.items())
+        {"key": s.key, "member": m, "split": split, "predicted": answers, "odds": s.odds[m, split].view(np.int16)}
+        for s in stages
+        for (m, split), answers in sorted(s.answers.items())
     ]
     with files.replacing(folder / ANSWERS) as tmp:
-        frame = pd.DataFrame(rows, columns=["key", "member", "split", "predicted"])
+        frame = pd.DataFrame(rows, columns=["key", "member", "split", "predicted", "odds"])
         frame.to_parquet(tmp, compression="zstd", index=False)
     return [folder / ABOUT, folder / ANSWERS]
 
@@ -112,10 +121,12 @@ def unpack_stages(folder: Path) -> list[StageRun]:
     try:
         about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
         frame = pd.read_parquet(folder / ANSWERS)
-        answers: dict[str, dict[tuple[str, str], np.ndarray]] = {one["key"]: {} for one in about}
+        found = {one["key"]: StageRun(**one, answers={}, odds={}) for one in about}
         for row in frame.itertuples():
-            answers[str(row.key)][str(row.member), str(row.split)] = np.asarray(row.predicted, dtype=np.int16)
-        return [StageRun(answers=answers[one["key"]], **one) for one in about]
+            stage, place = found[str(row.key)], (str(row.member), str(row.split))
+            stage.answers[place] = np.asarray(row.predicted, dtype=np.int16)
+            stage.odds[place] = np.asarray(row.odds, dtype=np.int16).view(np.float16)
+        return list(found.values())
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise StoreError(
             "the recorded stages cannot be read",

@@ -175,7 +175,8 @@ class Stage:
     """A second stage on one subset in one case (a dataset in a setting and an arm).
 
     ids: the chosen examples of every seed. start, end: share of them that is wrong or not confident before and after
-    the stage, by seed. evaluations: by set (test, OOD), with the settings run, subset, random and equal updates.
+    the stage, by seed. evaluations: by set (test, OOD), with the settings run, subset, random and equal updates; none
+    where the subset was too small to train on in some seed, which counts as a failed check.
     """
 
     ids: Sequence[frozenset[Any]]
@@ -186,6 +187,8 @@ class Stage:
     @property
     def flips(self) -> float:
         """Share of the test examples on which the subset and its random control lead to different predictions."""
+        if "test" not in self.evaluations:
+            return 0.0
         predicted = self.evaluations["test"].predicted
         return float((predicted[SUBSET] != predicted[RANDOM]).mean())
 

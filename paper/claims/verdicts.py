@@ -17,6 +17,7 @@ import pandas as pd
 
 from paper.claims import judge, rules
 from paper.claims.judge import ALL, EQUAL, SINGLE, Array, Evaluation, Finding, Stage
+from paper.claims.staged import open_stages
 from paper.recorded import by_comparison, recorded_profile, recorded_runs, verify_recorded
 from paper.similarity import open_similarity, similarity_path
 from soi_lib.analysis.soi import categorize
@@ -160,7 +161,10 @@ def verdicts(evidence: Evidence) -> dict[str, Finding]:
 
 
 def open_evidence(folder: str | Path) -> Evidence:
-    """What a folder of recorded runs holds; a comparison that was not recorded is left out. Raises StoreError."""
+    """What a folder of recorded runs holds, and the second stages beside it. Raises StoreError.
+
+    A comparison that was not recorded is left out.
+    """
     folder = Path(folder)
     verify_recorded(folder)
     comparisons = by_comparison(recorded_profile(folder), recorded_runs(folder))
@@ -168,8 +172,8 @@ def open_evidence(folder: str | Path) -> Evidence:
     if "task" in comparisons and similarity_path("task", folder).exists():
         measured = open_similarity(comparisons["task"], folder)
         rows = measured[(measured["measure"] == rules.SIMILARITY) & (measured["first"] != measured["second"])]
-        similarity = {(row.first, row.second): row.value for row in rows.itertuples()}
-    return Evidence(comparisons, similarity)
+        similarity = {(str(row["first"]), str(row["second"])): float(row["value"]) for _, row in rows.iterrows()}
+    return Evidence(comparisons, similarity, open_stages(folder.parent))
 
 
 def cases(finding: Finding) -> pd.DataFrame:

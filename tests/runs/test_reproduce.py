@@ -13,6 +13,7 @@ from tiny_grid import environment
 
 from paper import recorded as results
 from paper import tables
+from paper.claims.staged import by_case
 from paper.datasets import load
 from paper.stage_runs import pack_stages, read_stage, unpack_stages
 from soi_lib.dynamics import TrainingDynamics
@@ -297,9 +298,28 @@ def test_recorded_stages_are_those_that_were_done(done, recorded, tmp_path):
         there = read_stage(run)
         assert (back[run.key].identity, back[run.key].metrics) == (there.identity, there.metrics)
         assert all(np.array_equal(back[run.key].answers[k], v) for k, v in there.answers.items())
+        assert all(np.array_equal(back[run.key].odds[k], v) for k, v in there.odds.items())
     pack_stages(done[1][::-1], tmp_path)
     assert (tmp_path / "stages.json").read_bytes() == (recorded / "stages.json").read_bytes()
     assert len(results.open_results("source", runs=recorded, seeds=[1], stages=True).stages) == 9
+
+
+def test_a_case_of_claim_c5_has_the_scores_of_its_stages(recorded):
+    found = results.open_results("source", runs=recorded, stages=True)
+    cases = by_case(found, "as they are")["ambiguous"]
+    assert set(cases) == {f"{m}, {how}, as they are" for m in PAIR for how in ("alone", "together")}
+    case = cases["yelp, together, as they are"]
+    test = case.evaluations["test"]
+    for control, name in ((None, "subset"), ("random", "random"), ("all", "equal updates")):
+        of = [s for s in found.stages if s.setting == PAIR and s.kind == ("final", "ambiguous", control)]
+        expected = [s.metrics["yelp"]["test"]["accuracy"] for s in sorted(of, key=lambda s: s.seed)]
+        assert np.allclose(test.values(name, "accuracy").mean(axis=1), expected, atol=1e-6)
+    run = [found.run(PAIR, seed) for seed in (0, 1)]
+    assert np.allclose(
+        test.values("run", "accuracy").mean(axis=1), [r.metrics["yelp"]["test"]["accuracy"] for r in run]
+    )
+    left = [s.about["stage"]["left"]["yelp"] for s in found.stages if s.setting == PAIR and s.kind[2] is None]
+    assert sorted(map(tuple, zip(case.start, case.end, strict=True))) == sorted(map(tuple, left))
 
 
 def test_tables_agree_with_the_runs(recorded):

@@ -1,0 +1,109 @@
+"""From finished second stages to what claim C5 is judged by: a stage beside its run and its controls, a case each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from paper.claims import rules
+from paper.claims.judge import MORE, RANDOM, RUN, SUBSET, Evaluation, Stage
+from paper.recorded import Results, is_recorded, open_results, recorded_profile
+from paper.stage_runs import StageRun
+from soi_lib.analysis.selection import select
+from soi_lib.analysis.statistics import mean_effect
+from soi_lib.runs.config import Setting
+from soi_lib.runs.second_stage import parts_of
+
+ARMS = {"second_stage": "labels as they are", "second_stage_flipped": "a tenth flipped"}
+"""The recorded folders of second stages, and what is special about their training labels."""
+CONTROLS = {SUBSET: None, RANDOM: "random", MORE: "all"}
+"""The control of a stage, by the name that the judge has for what it predicts."""
+
+Stages = Mapping[int, Mapping[str | None, StageRun]]
+"""The stages of one run's setting and one subset: by seed, then by control."""
+
+
+def open_stages(recorded: Path) -> dict[str, dict[str, Stage]]:
+    """The second stages below a folder of recorded profiles, by subset and case. Raises StoreError when damaged."""
+    out: dict[str, dict[str, Stage]] = {}
+    for name, arm in ARMS.items():
+        folder = recorded / name
+        if not is_recorded(folder):
+            continue
+        for comparison in recorded_profile(folder).comparisons:
+            for subset, cases in by_case(open_results(comparison, runs=folder, stages=True), arm).items():
+                out.setdefault(subset, {}).update(cases)
+    return out
+
+
+def by_case(results: Results, arm: str) -> dict[str, dict[str, Stage]]:
+    """The stages of a comparison by subset, then by case: a dataset, alone or together, in an arm."""
+    found: dict[tuple[Setting, str], dict[int, dict[str | None, StageRun]]] = {}
+    for stage in results.stages:
+        start, subset, control = stage.kind
+        if start == "final":
+            found.setdefault((stage.setting, subset), {}).setdefault(stage.seed, {})[control] = stage
+    out: dict[str, dict[str, Stage]] = {}
+    for (setting, subset), stages in found.items():
+        for dataset in setting:
+            name = dataset.removesuffix("-flipped")
+            case = f"{name}, {'alone' if len(setting) == 1 else 'together'}, {arm}"
+            out.setdefault(subset, {})[case] = _stage(results, dataset, setting, subset, stages)
+    return out
+
+
+def _stage(results: Results, dataset: str, setting: Setting, subset: str, stages: Stages) -> Stage:
+    if not all(stage.tested for found in stages.values() for stage in found.values()):
+        return Stage((), np.zeros(1), np.zeros(1), {})
+    left = np.array([stages[seed][None].about["stage"]["left"][dataset] for seed in results.seeds])
+    dynamics = (results.run(setting, seed).dynamics(dataset) for seed in results.seeds)
+    return Stage(
+        [frozenset(select(one, parts_of(subset)).tolist()) for one in dynamics],
+        left[:, 0],
+        left[:, 1],
+        {split: _evaluation(results, dataset, setting, split, stages) for split in results.splits(dataset)},
+    )
+
+
+def _evaluation(results: Results, dataset: str, setting: Setting, split: str, stages: Stages) -> Evaluation:
+    """What the run, and the stages on the subset and its controls, predict on one set of a dataset."""
+    run = results.evaluated(dataset, setting, split)
+    predicted, positive = {RUN: run.predicted}, {RUN: run.positive}
+    for name, control in CONTROLS.items():
+        found = [stages[seed][control] for seed in results.seeds]
+        predicted[name] = np.stack([stage.answers[dataset, split] for stage in found])
+        odds = np.stack([stage.odds[dataset, split] for stage in found]).astype(np.float64)
+        positive[name] = np.where(run.gold == 1, odds, -odds)  # ranks as the probability of class 1
+    return Evaluation(run.gold, predicted, positive if run.gold.max() == 1 else None)
+
+
+def checks(stages: Mapping[str, Stage]) -> pd.DataFrame:
+    """The manipulation check, a row a case: subset size, share left to learn before and after, flips, outcome."""
+    rows = [
+        {
+            "case": case,
+            "examples": float(np.mean([len(ids) for ids in stage.ids])) if stage.ids else np.nan,
+            "left at start": float(np.mean(stage.start)),
+            "left at end": float(np.mean(stage.end)),
+            "flips": stage.flips,
+            "check": "passed" if stage.manipulated else "too few examples" if not stage.evaluations else "failed",
+        }
+        for case, stage in stages.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def gains(stages: Mapping[str, Stage], split: str) -> pd.DataFrame:
+    """The gain of the subset by the deciding score, a row per case and comparison, as `interval_plot` takes them."""
+    rows = []
+    for case, stage in stages.items():
+        for against in (RUN, RANDOM, MORE) if split in stage.evaluations else ():
+            found = mean_effect(stage.evaluations[split].gain(against, SUBSET)).interval(rules.LEVEL)
+            rows.append(
+                {"case": case, "measure": f"over {against}", "check": stage.manipulated}
+                | {"value": found.value, "low": found.low, "high": found.high}
+            )
+    return pd.DataFrame(rows)
