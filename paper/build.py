@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 STAGE = Path("_build/stage")
 RECORDED = Path("data/recorded/standard")
 """The runs that the main pages show."""
-EXPLORED = Path("data/recorded/protocol1")
-"""The runs that the page of single examples shows."""
 QUICK = Path("data/recorded/quick")
 """Five seeds of the profile quick, which this machine's runs are held against."""
 REPRODUCED = Path("notebooks/reproduced.ipynb")
@@ -210,7 +208,7 @@ def make_book(
         quiet=quiet,
         environment={"SOI_DEVICE": resolve_device(device)} | ({"SOI_PRECISION": precision} if precision else {}),
     )
-    write_look(root, recorded.recorded_profile(root / EXPLORED), recorded.recorded_runs(root / EXPLORED), quiet=quiet)
+    write_look(root, shown, kept, quiet=quiet)
     stage(root, executed)
     index, rendered = root / "_build" / "html" / "index.html", root / "_build" / "rendered.sha256"
     stamp = _stage_hash(root / STAGE) + library_hash()
@@ -244,8 +242,6 @@ def _execute_own(
         if page != REPRODUCED:
             first = notebook["cells"][0]
             title, _, rest = "".join(first["source"]).partition("\n")
-            # what the page says of the recorded runs is not true of these
-            rest = re.sub(r"```\{admonition\} First protocol\n.*?```\n?", "", rest, flags=re.DOTALL)
             link = f"[{title.removeprefix('# ')}](../notebooks/{page.name}) shows the recorded runs"
             first["source"] = f"{title} on this machine\n\n*The runs of this machine. {link}.*\n{rest}"
         write_json(own / page, notebook)

@@ -15,8 +15,8 @@ import pandas as pd
 
 from paper.claims import rules
 from paper.claims.judge import ALL, CONTRASTS, EQUAL, SINGLE, Array, Evaluation
-from paper.claims.verdicts import Mode, alone_and_together, codes, evaluation
-from paper.tables import texts
+from paper.claims.verdicts import Evidence, Mode, alone_and_together, codes, evaluation, likeness, verdicts
+from paper.tables import listing, texts
 from soi_lib.analysis.datamap import data_map
 from soi_lib.analysis.soi import SOI, categorize, history_string
 from soi_lib.analysis.statistics import mean_effect
@@ -72,6 +72,20 @@ def effects(results: Results) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def describe_parts(deciding: pd.DataFrame) -> str:
+    """Where diversity and quantity are a gain or a loss, from the rows of `effects` that decide."""
+    lines = []
+    for contrast in ("diversity", "quantity"):
+        rows = deciding[deciding["contrast"] == contrast]
+        found = []
+        for kind in ("gain", "loss"):
+            part = rows[rows["outcome"] == kind]
+            named = [f"{r['dataset']} on {r['set']} ({r['value']:+.3f})" for _, r in part.iterrows()]
+            found += [f"a {kind} for {listing(named)}"] if named else []
+        lines.append(f"{contrast.capitalize()} is {' and '.join(found) or 'neither a gain nor a loss'}.")
+    return " ".join(lines)
+
+
 def levels(results: Results) -> pd.DataFrame:
     """A row per dataset, set and setting: the deciding score and its 95 % interval, for curves and tables."""
     rows = []
@@ -112,7 +126,7 @@ def results_table(results: Results) -> pd.DataFrame:
 
 
 def pair_gains(results: Results) -> pd.DataFrame:
-    """The gain of each dataset from training in a pair, over alone, by the deciding score: case, measure, interval."""
+    """The gain of each dataset from training in a pair, over alone: a row per pair, dataset and set."""
     rows = []
     for pair in [setting for setting in results.settings if len(setting) == 2 < len(results.members)]:
         for dataset, partner in (pair, pair[::-1]):
@@ -120,10 +134,35 @@ def pair_gains(results: Results) -> pd.DataFrame:
                 found = evaluation(results, dataset, split, {SINGLE: Setting((dataset,)), ALL: pair})
                 effect = mean_effect(found.gain(SINGLE, ALL)).interval(rules.LEVEL)
                 rows.append(
-                    {"case": f"{dataset} with {partner}", "measure": f"gain, {SETS[split]}"}
+                    {"pair": "+".join(pair), "case": f"{dataset} with {partner}", "measure": f"gain, {SETS[split]}"}
                     | {"value": effect.value, "low": effect.low, "high": effect.high}
                 )
     return pd.DataFrame(rows)
+
+
+def similarity_and_gain(similarities: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
+    """A row per pair of tasks: its similarity by each measure, and its gain on test and OOD (mean of both tasks)."""
+    named = similarities.assign(pair=similarities["first"] + "+" + similarities["second"])
+    values = pd.concat([named[["pair", "measure", "value"]], pairs[["pair", "measure", "value"]]])
+    table = values.pivot_table(index="pair", columns="measure", values="value", sort=False)
+    return table.loc[pairs["pair"].unique(), values["measure"].unique()].round(3)
+
+
+def similar_tasks(results: Results, similarities: pd.DataFrame) -> str:
+    """What the second half of claim C3 finds in these runs, in two sentences."""
+    found = verdicts(Evidence({"task": results}, likeness(similarities)))["C3"]
+    if found.parts["similar tasks"] == "not tested":
+        return "These runs do not have the pairs that the rule of claim C3 names."
+    rho, p = found.numbers["rank correlation"], found.numbers["p"]
+    named = found.table[found.table["setting"] == ""]
+    gains = listing(
+        [f"{row['task']} {interval(row, sign=True)} ({WORDS[row['outcome']]})" for _, row in named.iterrows()]
+    )
+    return (
+        f"Over all pairs, gain and similarity ({rules.SIMILARITY}) have a rank correlation of {rho:+.2f} (one-sided "
+        f"p {p:.2f} over all relabellings of the tasks; the rule asks for {rules.RELABELLING_P:g} or less). Gains that "
+        f"the rule names: {gains}. *Similar tasks gain more*: **{found.parts['similar tasks']}**."
+    )
 
 
 def curves(results: Results) -> pd.DataFrame:

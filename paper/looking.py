@@ -24,6 +24,7 @@ from soi_lib.runs.store import StoredRun
 
 LOOK = Path("_build/look")  # where the files are made
 PLACE = "book/_static/look"  # where the staged book has them
+SEEDS = 3  # enough to see how much moves by chance, and few enough for a page
 
 
 def write_look(root: Path, profile: Profile, runs: Sequence[StoredRun], *, quiet: bool = False) -> bool:
@@ -61,22 +62,20 @@ def look_files(root: Path) -> dict[str, Path]:
 
 
 def examples(results: Results, member: str) -> dict[str, Any]:
-    """What the explorer shows of one dataset: every setting and seed, with the texts of its corpus."""
+    """What the explorer shows of one dataset: alone and all together, `SEEDS` of each, with the texts of its corpus."""
     from soi_lib.plots.explorer import explorer_data
     from soi_lib.runs.results import setting_name
 
     train = results.corpus(member).splits["train"]
     parts = [train.text] if train.text_pair is None else [train.text, train.text_pair]
-    whole = [setting for setting in results.settings_with(member) if setting.budget == "full"]  # with all examples
-    settings = {setting: setting_name(setting, results.members) for setting in whole}
     runs = {
-        f"{name}, seed {run.seed}": run.dynamics(member)
-        for setting, name in settings.items()
-        for run in sorted((r for r in results.runs if r.setting == setting), key=lambda r: r.seed)
+        f"{setting_name(setting, results.members)}, seed {seed}": results.run(setting, seed).dynamics(member)
+        for setting in ((member,), results.members)
+        for seed in results.seeds[:SEEDS]
     }
-    last = next(name for name in runs if name.startswith(f"{list(settings.values())[-1]}, "))
     texts = dict(zip(train.ids, zip(*parts, strict=True), strict=True))
-    return explorer_data(runs, texts, first=next(iter(runs)), second=last)
+    names = list(runs)
+    return explorer_data(runs, texts, first=names[0], second=names[len(names) // 2])
 
 
 def _hashes(folder: Path) -> dict[str, str]:

@@ -156,28 +156,6 @@ def _kept(path: Path) -> dict[str, Any]:
     return {}
 
 
-def similarity_and_gain(results: Results, similarities: pd.DataFrame) -> pd.DataFrame:
-    """A row per pair of members that was trained: each measure's value, and what training the two together gained.
-
-    The gain is the difference of accuracy from training alone, averaged over the two members, on test and OOD.
-    """
-    import pandas as pd
-
-    from paper.wording import gain
-
-    rows = []
-    for setting in results.settings:
-        if len(setting) != 2:
-            continue
-        named = zip(similarities["first"], similarities["second"], strict=True)
-        pair = similarities[[{a, b} == set(setting) for a, b in named]]
-        row: dict[str, Any] = {"pair": "+".join(setting), **dict(zip(pair["measure"], pair["value"], strict=True))}
-        for split, label in (("test", "test"), ("ood", "OOD")):
-            row[f"gain, {label}"] = np.mean([gain(results, member, setting, split).value for member in setting])
-        rows.append(row)
-    return pd.DataFrame(rows).round(4)
-
-
 def _halves(split: Split, classes: list[np.ndarray]) -> Split:
     """The examples at the places `classes` (an even number each), ordered so that both halves have as many of each."""
     index = np.concatenate([*(c[0::2] for c in classes), *(c[1::2] for c in classes)])

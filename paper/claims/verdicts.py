@@ -170,10 +170,15 @@ def open_evidence(folder: str | Path) -> Evidence:
     comparisons = by_comparison(recorded_profile(folder), recorded_runs(folder))
     similarity = {}
     if "task" in comparisons and similarity_path("task", folder).exists():
-        measured = open_similarity(comparisons["task"], folder)
-        rows = measured[(measured["measure"] == rules.SIMILARITY) & (measured["first"] != measured["second"])]
-        similarity = {(str(row["first"]), str(row["second"])): float(row["value"]) for _, row in rows.iterrows()}
+        similarity = likeness(open_similarity(comparisons["task"], folder))
     return Evidence(comparisons, similarity, open_stages(folder.parent))
+
+
+def likeness(similarities: pd.DataFrame) -> dict[tuple[str, str], float]:
+    """The similarity of every pair of tasks by the measure that counts."""
+    rows = similarities[similarities["measure"] == rules.SIMILARITY]
+    named = {(str(row["first"]), str(row["second"])): float(row["value"]) for _, row in rows.iterrows()}
+    return {pair: value for pair, value in named.items() if pair[0] != pair[1]}
 
 
 def cases(finding: Finding) -> pd.DataFrame:

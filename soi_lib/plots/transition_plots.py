@@ -153,7 +153,7 @@ def transition_panels(panels: Mapping[str, Moves], *, title: str = "", note: str
         figure, axes = plt.subplots(rows, 2, figsize=(WIDTH, 2.4 * rows + 0.5), sharex=True, sharey=True, squeeze=False)
         for ax, (name, moves) in zip(axes.flat, panels.items(), strict=False):
             shift = (moves.table("transition") - moves.table("floor")) * 100
-            words = shift.map(lambda v: f"{v:+.1f}".replace("-", "−") if abs(v) >= 0.05 else "")
+            words = shift.map(lambda v: f"{v:+.{abs(v) < 9.95:d}f}".replace("-", "−") if abs(v) >= 0.05 else "")
             marked_heatmap(ax, shift, moves.table("beyond"), words)
             _axes(ax, ("", ""), NAMES)
             ax.set_title(name, fontsize=9)

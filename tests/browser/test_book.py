@@ -57,12 +57,6 @@ def test_the_site_is_small() -> None:
     assert max(size for path, size in sizes.items() if path.suffix == ".html") < 1e6
 
 
-def test_pages_of_this_machine_are_of_the_current_protocol() -> None:
-    pages = sorted((BOOK / "reproduced").glob("*.html"))
-    assert len(pages) == 3
-    assert [page.name for page in pages if "First protocol" in page.read_text(encoding="utf-8")] == []
-
-
 def test_search_finds_forgotten(visit: Visit) -> None:
     page = visit.open("search.html?q=forgotten")
     page.wait_for_selector("#search-results ul.search li a")
