@@ -2,37 +2,30 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from paper.tables import listing
 from soi_lib.analysis.soi import SOI, categorize
 from soi_lib.errors import FormatError
-from soi_lib.plots.curves import MARKS
 from soi_lib.plots.style import (
     INK,
     LONG_NAMES,
     MUTED,
-    NAMES,
     ORDER,
     SOI_COLORS,
     SOI_HATCHES,
     WIDTH,
-    category_legend,
     finish,
     need,
-    percent_axis,
     style,
 )
-from soi_lib.plots.transition_plots import marked_heatmap
 
 VERDICTS = {  # colour and sign
     "supported": ("#1B7F4B", "✓"),
@@ -70,107 +63,6 @@ def verdict_strip(verdicts: Mapping[str, str], *, note: str = "") -> Figure:
     return finish(
         figure, values, f"The paper's claims (C) and our own question (L), with their verdicts: {told}.", note=note
     )
-
-
-def gain_heatmap(table: pd.DataFrame, *, title: str = "", note: str = "") -> Figure:
-    """Gains of a second stage in points of accuracy: a row a case, a column a subset.
-
-    `table` has columns case, subset, difference, low, high; a cell without a difference was not tested. Raises
-    FormatError when columns are missing or no cell has a value.
-    """
-    need(table, ["case", "subset", "difference", "low", "high"])
-    need(table.dropna(subset="difference"), ["difference"])
-    cases, subsets = (list(dict.fromkeys(table[name])) for name in ("case", "subset"))
-    wide = table.set_index(["case", "subset"])
-    points = wide["difference"].unstack().loc[cases, subsets] * 100
-    sure = ((wide["low"] > 0) | (wide["high"] < 0)).unstack().loc[cases, subsets].astype(bool)
-    words = points.map(lambda v: "–" if np.isnan(v) else f"{v:+.1f}".replace("-", "−"))
-    with style():
-        figure, ax = plt.subplots(figsize=(WIDTH, 0.27 * len(cases) + 1.2))
-        names = [re.sub(r"^(UNE|LLE)\+|-to-", lambda m: f"{m[0]}\n", name) for name in subsets]
-        marked_heatmap(ax, points, sure, words)
-        ax.set_xticks(np.arange(len(subsets)) + 0.5, names, rotation=45, ha="right", rotation_mode="anchor", fontsize=8)
-        ax.set_yticks(np.arange(len(cases)) + 0.5, cases, rotation=0, fontsize=8)
-        ax.set(xlabel="subset of the second stage", ylabel="")
-        ax.tick_params(length=0)
-    known = int(points.notna().to_numpy().sum())
-    up, down = (int((sure & side).to_numpy().sum()) for side in (points > 0, points < 0))
-    text = f"""Heatmap of the gains in points of accuracy, by case (rows) and subset (columns). Framed: the 95 %
-        interval excludes zero; it lies above (blue) in {up} of {known} cells and below (orange) in {down}, by chance in
-        {0.025 * known:.1f} each. A dash: the subset was too small."""
-    return finish(figure, table, text, title=title, note=note)
-
-
-def share_areas(table: pd.DataFrame, over: str = "epochs", *, title: str = "", note: str = "") -> Figure:
-    """The six shares as stacked areas over a choice ("epochs" or "early"): a row a dataset, a column a setting.
-
-    `table` has columns member, setting, seed, `over` and the six categories, as `by_epochs` and `by_early` of
-    `paper.sensitivity` give it. Areas are means over seeds. Raises FormatError when columns are missing.
-    """
-    need(table, [over, "member", "setting", "seed", *NAMES])
-    members = list(dict.fromkeys(table["member"]))
-    columns = max(table.groupby("member")["setting"].nunique())
-    mean = table.groupby(["member", "setting", over], sort=False)[NAMES].mean()
-    with style():
-        figure, axes = plt.subplots(len(members), columns, figsize=(WIDTH, 1.4 * len(members) + 1.2), sharex=True,
-                                    sharey=True, squeeze=False)  # fmt: skip
-        for line, member in zip(axes, members, strict=True):
-            for ax, setting in zip(line, dict.fromkeys(table.loc[table["member"] == member, "setting"]), strict=False):
-                part = mean.loc[(member, setting)]
-                _areas(ax, part)
-                ax.set_title(f"{member}, {setting}", fontsize=9)
-                ax.set(xlim=(part.index.min(), part.index.max()), ylim=(0, 1), yticks=[0, 0.5, 1])
-                ax.yaxis.set_major_formatter(lambda share, _: f"{share * 100:g}")
-        for ax in axes.flat:
-            ax.set_visible(bool(ax.collections))
-            ax.set_xlabel("epochs looked at" if over == "epochs" else over)
-            ax.label_outer()
-        figure.supylabel("share of training examples (%)", fontsize=10)
-        category_legend(figure)
-    text = f"Stacked areas of the shares of the six categories over {over}, means over {table['seed'].nunique()} seeds."
-    return finish(figure, mean.reset_index(), text, title=title, note=note)
-
-
-def share_dots(table: pd.DataFrame, *, title: str = "", note: str = "") -> Figure:
-    """The six shares of every dataset and setting, a mark a seed.
-
-    `table` has columns member, setting, seed and the six categories, as `sensitivity.by_seed` gives it. Raises
-    FormatError when columns are missing.
-    """
-    need(table, ["member", "setting", "seed", *NAMES])
-    long = table.melt(["member", "setting", "seed"], NAMES, "category", "share")
-    long["group"] = long["member"] + ", " + long["setting"]
-    groups = list(dict.fromkeys(long["group"]))
-    seeds = sorted(long["seed"].unique())
-    with style():
-        figure, axes = plt.subplots(2, 3, figsize=(WIDTH, 0.44 * len(groups) + 1.6), sharey=True)
-        for ax, soi in zip(axes.flat, ORDER, strict=True):
-            part = long[long["category"] == soi.name]
-            for k, seed in enumerate(seeds):
-                shares = part[part["seed"] == seed].set_index("group")["share"].reindex(groups)
-                at = np.arange(len(groups)) + (k - (len(seeds) - 1) / 2) * 0.5 / len(seeds)
-                ax.plot(
-                    shares,
-                    at,
-                    MARKS[k % len(MARKS)],
-                    color=SOI_COLORS[soi],
-                    mec="white",
-                    mew=0.4,
-                    ms=5,
-                    label=f"seed {seed}",
-                )
-            ax.set_title(soi.name)
-            ax.set_yticks(range(len(groups)), groups)
-            ax.margins(x=0.12)
-            ax.set_xlim(left=0)
-            percent_axis(ax, "")
-            ax.grid(axis="x")
-        axes[0, 0].set_ylim(len(groups) - 0.4, -0.6)
-        axes[1, 1].set_xlabel("share of training examples (%)")
-        handles, labels = axes[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=5)
-    text = f"Dots of the shares of the six categories, a mark for each of {len(seeds)} seeds, by dataset and setting."
-    return finish(figure, long, text, title=title, note=note)
 
 
 def agreement_plot(table: pd.DataFrame, *, title: str = "", note: str = "") -> Figure:
@@ -255,10 +147,3 @@ def example_histories(epochs: int, early: float = 0.5) -> dict[SOI, np.ndarray]:
             "no example of each category fits", found=f"{epochs} epochs, early {early}", hint="more epochs"
         )
     return drawn
-
-
-def _areas(ax: Axes, shares: pd.DataFrame) -> None:
-    edges = np.column_stack([np.zeros(len(shares)), shares.to_numpy(dtype=float).cumsum(axis=1)])
-    for k, soi in enumerate(ORDER):
-        look: dict[str, Any] = {"fc": SOI_COLORS[soi], "hatch": SOI_HATCHES[soi], "ec": "white", "lw": 0.5}
-        ax.fill_between(shares.index, edges[:, k], edges[:, k + 1], **look)

@@ -6,7 +6,7 @@ import html
 import json
 import re
 from collections.abc import Callable
-from itertools import combinations, product
+from itertools import combinations
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -22,7 +22,7 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 from synthetic import learn
 
-from paper.figures import example_histories, gain_heatmap, histories_figure, share_areas, share_dots, verdict_strip
+from paper.figures import example_histories, histories_figure, verdict_strip
 from paper.recorded import Results, open_results
 from soi_lib.analysis.datamap import data_map
 from soi_lib.analysis.soi import SOI, categorize, soi_shares
@@ -54,7 +54,7 @@ from soi_lib.plots.style import LONG_NAMES, first_sentence
 
 matplotlib.use("Agg")
 NAMES = [s.name for s in ORDER]
-RECORDED = "data/recorded/protocol1"
+RECORDED = "data/recorded/quick"
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +161,7 @@ def test_neighbouring_colours_differ_for_everybody(vision: str) -> None:
 
 @pytest.fixture(scope="module")
 def recorded() -> Results:
-    return open_results("source", profile="standard", runs=RECORDED)
+    return open_results("source", runs=RECORDED)
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +188,7 @@ def by_setting(results: Results) -> pd.DataFrame:
     """Accuracy on the test set by dataset and setting, with a made-up interval."""
     rows = []
     for member in results.members:
-        for setting in results.settings_with(member):
+        for setting in ((member,), results.members):
             score = np.mean([results.run(setting, s).metrics[member]["test"]["accuracy"] for s in results.seeds])
             rows.append({"dataset": member, "setting": "single" if len(setting) == 1 else "all", "value": score})
             rows[-1] |= {"low": score - 0.02, "high": score + 0.02}
@@ -213,21 +213,6 @@ def intervals() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["case", "measure", "value", "low", "high"])
 
 
-def gains() -> pd.DataFrame:
-    rows = [(case, subset, d, d - 0.02, d + 0.02) for case, subset, d in (
-        ("tweets, alone", "UNE+FRGE", 0.03), ("tweets, alone", "hard-to-learn", 0.01),
-        ("movie, all three", "UNE+FRGE", -0.05), ("movie, all three", "hard-to-learn", np.nan))]  # fmt: skip
-    return pd.DataFrame(rows, columns=["case", "subset", "difference", "low", "high"])
-
-
-def over_epochs() -> pd.DataFrame:
-    rows = []
-    for member, setting, seed, epochs in product(("tweets", "movie"), ("alone", "all three"), (0, 1), (4, 7, 10)):
-        shares = soi_shares(categorize(learn(150, 10, seed=seed).correct[:epochs]))
-        rows.append({"member": member, "setting": setting, "seed": seed, "epochs": epochs, **shares})
-    return pd.DataFrame(rows)
-
-
 FIGURES: dict[str, Callable[[Results, dict[str, Moves]], Figure]] = {
     "soi_bars": lambda r, _: soi_bars(shares_table(r.members), title="Sources", note="n"),
     "interval_plot": lambda r, _: interval_plot(intervals(), title="Gains", note="n"),
@@ -244,9 +229,6 @@ FIGURES: dict[str, Callable[[Results, dict[str, Moves]], Figure]] = {
     "verdict_strip": lambda r, _: verdict_strip(
         {"C1": "supported", "C2": "inconclusive", "C3": "not tested (one seed)"}
     ),
-    "gain_heatmap": lambda r, _: gain_heatmap(gains(), title="Second stage", note="n"),
-    "share_areas": lambda r, _: share_areas(over_epochs(), title="Sources", note="n"),
-    "share_dots": lambda r, _: share_dots(over_epochs()[lambda t: t["epochs"] == 10], title="Sources", note="n"),
     "histories_figure": lambda r, _: histories_figure(),
 }
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from paper.datasets import flipped, protocol1
+from paper.datasets import flipped
 from paper.datasets.registry import PACKAGES
 from paper.datasets.registry import load as _load
 from soi_lib.data import cache
@@ -21,8 +21,7 @@ COMPARISONS = {
 }
 
 for _name in PACKAGES:
-    _before = partial(_load, _name, protocol=1, build=partial(protocol1.build, _name))
-    cache.register(_name, partial(_load, _name), earlier=[_before])
+    cache.register(_name, partial(_load, _name))
 for _name in (*COMPARISONS["task"][:5], *COMPARISONS["source"]):
     cache.register(f"{_name}{flipped.SUFFIX}", partial(flipped.build, _name))
 

@@ -40,8 +40,7 @@ PACKAGES = {
     "fa": ("home-assistant-intents",),
 }
 BUILDERS = (
-    "building", "entailment", "french", "homes", "intents", "paraphrase", "protocol1", "questions", "sentiment",
-    "templates",
+    "building", "entailment", "french", "homes", "intents", "paraphrase", "questions", "sentiment", "templates",
 )  # fmt: skip
 
 
@@ -67,17 +66,17 @@ def _code() -> str:
     return digest.hexdigest()
 
 
-def cached(name: str, protocol: int = 2) -> Path:
+def cached(name: str) -> Path:
     """The cache file of a dataset for the present packages and builders."""
     from soi_lib import packages
 
     known = {p.name.replace("_", "-"): p.sha256 for p in packages.read_list()}
     sources = [known[p] for p in PACKAGES[name]]
-    key = hashlib.sha256("\n".join([name, str(protocol), _code(), *sources]).encode()).hexdigest()[:16]
+    key = hashlib.sha256("\n".join([name, _code(), *sources]).encode()).hexdigest()[:16]
     return cache_dir() / "corpora" / f"{name}-{key}.parquet"
 
 
-def load(name: str, protocol: int = 2, build: Callable[[], Corpus] | None = None) -> Corpus:
+def load(name: str) -> Corpus:
     """A dataset by name, from the cache or built and cached.
 
     Raises CorpusError for an unknown name, FetchError when a package has not been fetched. A damaged cache file is
@@ -85,13 +84,13 @@ def load(name: str, protocol: int = 2, build: Callable[[], Corpus] | None = None
     """
     if name not in PACKAGES:
         raise CorpusError("unknown dataset", found=repr(name), hint=nearest(name, PACKAGES))
-    path = cached(name, protocol)
+    path = cached(name)
     if path.exists():
         try:
             return read(path)
         except CorpusError as error:
             log.warning("%s; building it again", error)
-    corpus = (build or BUILD[name])()
+    corpus = BUILD[name]()
     try:
         write(path, corpus)
     except SoiError as error:  # a cache that cannot be written costs time, not the corpus

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from itertools import repeat
 from pathlib import Path
@@ -28,12 +28,12 @@ log = logging.getLogger("soi_lib")
 COLUMNS = ("split", "id", "text", "text_pair", "label", "group")
 Build = Callable[[], Corpus]
 _VERSION = 2  # part of the name under which a dataset is kept: raise it when what the loader makes of a spec changes
-_builders: dict[str, list[Build]] = {}
+_builders: dict[str, Build] = {}
 
 
-def register(name: str, build: Build, *, earlier: Sequence[Build] = ()) -> None:
-    """Make the dataset `name` known; `build` is called when it is asked for, `earlier` for an old fingerprint."""
-    _builders[name] = [build, *earlier]
+def register(name: str, build: Build) -> None:
+    """Make the dataset `name` known; `build` is called when it is asked for."""
+    _builders[name] = build
 
 
 def load(name: str, fingerprint: str | None = None) -> Corpus:
@@ -43,8 +43,8 @@ def load(name: str, fingerprint: str | None = None) -> Corpus:
     """
     if fingerprint is not None and _place(name, fingerprint).exists():
         return _kept(name, fingerprint)
-    for build in _builders.get(name, ()):
-        corpus = build()
+    if name in _builders:
+        corpus = _builders[name]()
         if fingerprint in (None, corpus.fingerprint):
             return corpus
     if fingerprint is not None:

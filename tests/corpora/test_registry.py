@@ -1,11 +1,9 @@
 from __future__ import annotations
 
-import json
 import random
 
 import pytest
 
-from paper import ROOT
 from paper.datasets import load
 from paper.datasets import registry as store
 from soi_lib import files
@@ -56,13 +54,3 @@ def test_any_changed_byte_is_noticed_or_harmless(cache):
             assert read.card == good.card
     assert len(messages) > 20
     assert all(str(file) in message for message in messages)
-
-
-def test_old_recorded_runs_find_their_texts(wheels):
-    """The corpus of each recorded run by its fingerprint; goes with protocol 1."""
-    folder = ROOT / "data" / "recorded" / "protocol1"
-    runs = [json.loads(file.read_text())["identity"]["fingerprints"] for file in folder.glob("*/manifest.json")]
-    prints = {(what, found) for run in runs for what, found in run.items() if what.startswith("corpus/")}
-    assert len(prints) == 9
-    for what, found in prints:
-        assert load(what.removeprefix("corpus/"), found).fingerprint == found
