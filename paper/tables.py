@@ -26,7 +26,7 @@ def member_table(results: Results) -> pd.DataFrame:
         corpus, metrics = results.corpus(member), results.run((member,)).metrics[member]
         row: dict[str, Any] = {"member": member, "train": metrics["n"]}
         names = {split: "OOD" if split == "ood" else split for split in results.splits(member)}
-        row |= {name: metrics[split]["n"] for split, name in names.items()}
+        row |= {"test": metrics["test"]["n"], "OOD": metrics["ood"]["n"] if "ood" in metrics else 0}
         row |= {"classes": len(corpus.labels), "mean tokens": f"{metrics['tokens']['train']:.1f}"}
         for split, name in names.items():
             row[f"majority, {name}"] = metrics["majority"][split]["accuracy"]
