@@ -87,16 +87,8 @@ def open_results(
 
 
 def recorded_profile(folder: Path) -> Profile:
-    """The profile of a recorded folder, under the folder's name, as the profile of its own name may have changed since.
-
-    One that does not say how many OOD rows were evaluated was written before that could be said: as many as of the
-    test set.
-    """
-    profile = load_profile(folder / PROFILE_COPY)
-    profile = profile.model_copy(update={"name": folder.resolve().name})
-    if "ood" in profile.data.model_fields_set:
-        return profile
-    return profile.model_copy(update={"data": profile.data.model_copy(update={"ood": profile.data.evaluate})})
+    """The profile of a recorded folder, under the folder's name: that of its own name may have changed since."""
+    return load_profile(folder / PROFILE_COPY).model_copy(update={"name": folder.resolve().name})
 
 
 def recorded_runs(folder: Path) -> list[StoredRun]:
