@@ -48,6 +48,7 @@ def test_every_example_has_its_own_text_label_history_and_categories(made: Path)
     assert len(value["text"]) == value["of"] == len(alone)
     assert value["labels"] == list(corpus.labels)
     names = [run["name"] for run in value["runs"]]
+    assert len(names) == 2 * looking.SEEDS  # no other setting, and no more seeds
     assert names[value["first"]] == "alone, seed 0"
     assert names[value["second"]] == "all three, seed 0"
     for i in (0, 17, 159):
