@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from paper import comparison, repeat
-from paper.claims import rules
+from paper.claims import rules, staged
 from paper.claims.judge import Finding
 from paper.claims.verdicts import Evidence, alone_and_together, open_evidence, verdicts
 from paper.tables import listing
@@ -35,7 +35,8 @@ NAMES = {
 def abstract(evidence: Evidence) -> str:
     """What was found, a paragraph a comparison, with encoder, sizes, seeds and intervals, as Markdown."""
     found = verdicts(evidence)
-    return "\n\n".join([_sources(evidence), _languages(evidence), _tasks(found["C3"]), _moves(evidence, found["C4"])])
+    parts = [_sources(evidence), _languages(evidence), _tasks(found["C3"]), _moves(evidence, found["C4"])]
+    return "\n\n".join([*parts, _second_stage(evidence)])
 
 
 def _sources(evidence: Evidence) -> str:
@@ -108,10 +109,22 @@ def _moves(evidence: Evidence, finding: Finding) -> str:
     )
 
 
+def _second_stage(evidence: Evidence) -> str:
+    cases = evidence.stages[rules.MAIN_SUBSET]
+    passed = sum(stage.manipulated for stage in cases.values())
+    against = staged.gains(cases, "test").query("measure == 'over random'")
+    below, above = (against["high"] < 0).sum(), (against["low"] > 0).sum()
+    return (
+        f"**A second stage: not tested.** Going on with the examples that were forgotten or never learned ends below a "
+        f"random control in {below} of {len(against)} cases and above it in {above}. But the stages learned what they "
+        f"were shown in only {passed} of {len(cases)} cases, and our rule then gives no verdict."
+    )
+
+
 def check(evidence: Evidence) -> None:
     """Raise AssertionError when the recorded numbers no longer bear the sentences of `abstract`."""
     found = verdicts(evidence)
-    expected = {"C2": "mixed", "C3": "inconclusive", "C4": "supported", "L": "supported"}
+    expected = {"C2": "mixed", "C3": "inconclusive", "C4": "supported", "C5": "not tested", "L": "supported"}
     assert {name: found[name].verdict for name in expected} == expected
     effects = _effects(evidence.comparisons["source"], "ood", "auc")
     sources = {name: table.set_index("dataset")["outcome"] for name, table in effects.items()}
@@ -130,6 +143,8 @@ def check(evidence: Evidence) -> None:
     assert moved > floor > moved / 2, (moved, floor)
     table = found["C4"].table
     assert ((table["from"] == "ELE") & (table["to"] == "ACE")).sum() > len(table) / 2, table
+    against = staged.gains(evidence.stages[rules.MAIN_SUBSET], "test").query("measure == 'over random'")
+    assert (against["high"] < 0).sum() > len(against) / 2, against
     shares = _always_correct(evidence)
     rises = (shares["low"] > 0).groupby(shares["contrast"]).sum()
     assert rises["diversity"] < rises["gain"] / 2, rises

@@ -82,18 +82,24 @@ def _evaluation(results: Results, dataset: str, setting: Setting, split: str, st
 
 def checks(stages: Mapping[str, Stage]) -> pd.DataFrame:
     """The manipulation check, a row a case: subset size, share left to learn before and after, flips, outcome."""
-    rows = [
-        {
-            "case": case,
-            "examples": float(np.mean([len(ids) for ids in stage.ids])) if stage.ids else np.nan,
-            "left at start": float(np.mean(stage.start)),
-            "left at end": float(np.mean(stage.end)),
-            "flips": stage.flips,
-            "check": "passed" if stage.manipulated else "too few examples" if not stage.evaluations else "failed",
-        }
-        for case, stage in stages.items()
-    ]
-    return pd.DataFrame(rows)
+    rows = []
+    for case, stage in stages.items():
+        row: dict[str, object] = {"case": case, "check": "passed" if stage.manipulated else "failed"}
+        if not stage.evaluations:
+            row["check"] = "too few examples"
+        else:
+            row["examples"] = float(np.mean([len(ids) for ids in stage.ids]))
+            row |= {"left at start": float(stage.start.mean()), "left at end": float(stage.end.mean())}
+            row["flips"] = stage.flips
+        rows.append(row)
+    columns = ["case", "examples", "left at start", "left at end", "flips", "check"]
+    return pd.DataFrame(rows, columns=columns).sort_values("case", ignore_index=True)
+
+
+def confident(results: Results) -> float:
+    """The share of all training examples that the runs have right with p(gold) of at least `CONFIDENT` at their end."""
+    ends = [run.dynamics(dataset) for run in results.runs for dataset in run.setting]
+    return float(np.mean([(one.correct[-1] & (one.p_gold[-1] >= rules.CONFIDENT)).mean() for one in ends]))
 
 
 def gains(stages: Mapping[str, Stage], split: str) -> pd.DataFrame:
