@@ -1,52 +1,98 @@
 """Disagreement or error? Examples on which raters disagree, held against examples whose label was flipped.
 
-The corpora were cut at a distance of the mean rating from zero, and raters agree more the further it
-is. So disagreement is compared among examples of equal distance: contested examples are chosen within narrow bins of
-it, and a correlation with disagreement is a partial one.
+The corpora were cut at a distance of the mean rating from zero, and raters agree more the further it is; the rarer
+class is harder and raters disagree on it more. So contested examples are chosen among those of one label and about one
+distance, and a correlation with disagreement is a partial one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from paper.claims.verdicts import Mode
+from paper.comparison import interval
+from paper.datasets.flipped import RATE, flip
+from paper.datasets.sentiment import THRESHOLD, ratings
 from soi_lib.analysis.datamap import confidence_variability
-from soi_lib.analysis.label_issues import margins
+from soi_lib.analysis.label_issues import TINY, label_issues, margins
 from soi_lib.analysis.soi import SOI, categorize, forgetting_events
 from soi_lib.analysis.statistics import Effect, contributions, mean_effect
 from soi_lib.dynamics import TrainingDynamics
+from soi_lib.runs.results import Results
 
 Array = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+Shares = dict[tuple[str, str], dict[str, Array]]
+"""Contributions by measure and score, then by dataset."""
 ORDER = (SOI.ACE, SOI.ELE, SOI.LLE, SOI.FRGE_1, SOI.FRGE_2, SOI.UNE)
 """The categories from the least to the most doubtful."""
+MEASURES = {"entropy": "correlation with entropy", "opposed": "correlation with other side"}
+OVER_REST, FLIPPED_OVER_REST, APART = "AUROC, contested", "AUROC, flipped", "AUROC, flipped over contested"
+MEAN = "mean"
+"""The name of the row of all datasets, which count equally."""
 
 
 def disagreement(ratings: pd.DataFrame) -> pd.DataFrame:
     """How far raters disagree on each example, from the columns id and ratings (a list of whole numbers).
 
-    Columns: id; distance, of the mean rating from zero; entropy of the ratings in bits; opposed, the share of ratings
-    with another sign than the mean.
+    Columns: id; raters, their number; distance, of the mean rating from zero; entropy of the ratings in bits, with the
+    correction of Miller and Madow, as few raters show less of it; opposed, the share of ratings with another sign than
+    the mean.
     """
-    from scipy.stats import entropy  # type: ignore[import-untyped]
-
     rows = []
     for key, given in zip(ratings["id"], ratings["ratings"], strict=True):
         values = np.asarray(given)
-        mean = float(values.mean())
-        bits = float(entropy(np.unique(values, return_counts=True)[1], base=2))
+        mean, n = float(values.mean()), len(values)
+        counts = np.unique(values, return_counts=True)[1]
+        bits = float(-(counts / n) @ np.log2(counts / n) + (len(counts) - 1) / (2 * n * np.log(2)))
         opposed = float((np.sign(values) == -np.sign(mean)).mean()) if mean else 0.5
-        rows.append({"id": key, "distance": abs(mean), "entropy": bits, "opposed": opposed})
+        rows.append({"id": key, "raters": n, "distance": abs(mean), "entropy": bits, "opposed": opposed})
     return pd.DataFrame(rows)
 
 
-def contested(table: pd.DataFrame, share: float = 0.2, bins: int = 10) -> npt.NDArray[np.bool_]:
-    """The `share` of the rows with the highest entropy within each of `bins` equally large bins of distance: (N,)."""
-    place = table["distance"].rank(method="first", pct=True).mul(bins).apply(np.ceil)
-    height = table["entropy"].groupby(place).rank(method="first", pct=True, ascending=False)
+def contested(table: pd.DataFrame, share: float = 0.2, bins: int = 5) -> Mask:
+    """The `share` with the highest entropy among rows of the same `gold` and about the same distance: (N,).
+
+    About the same: in one of `bins` equally large bins of the distance within a label.
+    """
+    place = table.groupby("gold")["distance"].rank(method="first", pct=True).mul(bins).apply(np.ceil)
+    height = table.groupby([table["gold"], place])["entropy"].rank(method="first", pct=True, ascending=False)
     return np.asarray(height <= share + 1e-9)
+
+
+def rated(dataset: str, ids: Sequence[str], gold: npt.NDArray[Any]) -> pd.DataFrame:
+    """The examples `ids` in their order, a row each: the columns of `disagreement`, gold, and contested."""
+    given = ratings(dataset).set_index("id").loc[list(ids)].reset_index()
+    table = disagreement(given).assign(gold=gold)
+    return table.assign(contested=contested(table))
+
+
+def trained(results: Results, dataset: str) -> pd.DataFrame:
+    """The examples that `dataset` alone was trained on, as `rated` has them, in the order of the dynamics."""
+    dynamics = results.run((dataset,)).dynamics(dataset)
+    return rated(dataset, list(dynamics.ids), dynamics.gold)
+
+
+def what_raters_said(results: Results) -> pd.DataFrame:
+    """A row a dataset: the share of texts that the corpus leaves out, and how often a rating is on the other side.
+
+    That is the mean of `opposed` over the texts left out, those trained on, and the contested ones among these.
+    """
+    rows = []
+    for dataset in results.members:
+        every, kept = disagreement(ratings(dataset)), trained(results, dataset)
+        out = every["distance"] < THRESHOLD
+        parts = {"left out": every[out], "trained on": kept, "contested": kept[kept["contested"]]}
+        rows.append(
+            {"dataset": dataset, "texts left out": float(out.mean()), "contested": int(kept["contested"].sum())}
+            | {f"other side, {name}": float(part["opposed"].mean()) for name, part in parts.items()}
+        )
+    return pd.DataFrame(rows)
 
 
 def doubts(dynamics: TrainingDynamics) -> dict[str, Array]:
@@ -55,40 +101,146 @@ def doubts(dynamics: TrainingDynamics) -> dict[str, Array]:
     place = np.argsort(ORDER)
     return {
         "confidence": -confidence,
+        "mean loss": -np.log(np.clip(dynamics.p_gold, TINY, 1)).mean(axis=0, dtype=np.float64),
+        "AUM": -margins(dynamics).mean(axis=0),
         "variability": variability,
-        "aum": -margins(dynamics).mean(axis=0),
         "correctness": -dynamics.correct.mean(axis=0),
-        "forgetfulness": forgetting_events(dynamics.history, dynamics.epochs).astype(np.float64),
+        "forgetting": forgetting_events(dynamics.history, dynamics.epochs).astype(np.float64),
         "category": place[categorize(dynamics)].astype(np.float64),
     }
 
 
-def separation(flipped: Array, disputed: Array) -> Effect:
-    """AUROC by which a score tells flipped labels (S, N) from contested ones (S, M), a row a seed; .5 is chance."""
-    gold = np.repeat([1, 0], [flipped.shape[1], disputed.shape[1]])
-    return mean_effect(contributions("auc", gold, np.concatenate([flipped, disputed], axis=1)))
+def doubts_by_seed(results: Results, dataset: str, mode: Mode = "eval") -> dict[str, Array]:
+    """`doubts` of a dataset trained alone: (S, N) each, a row a seed."""
+    found = [doubts(results.run((dataset,), seed).dynamics(dataset, mode)) for seed in results.seeds]
+    return {name: np.stack([one[name] for one in found]) for name in found[0]}
 
 
-def partial_correlation(first: Array, second: Array, control: Array) -> Effect:
-    """Rank correlation of `first` (N,) with `second` (S, N), a row a seed, without what both share with `control` (N,).
+def correlations(results: Results, mode: Mode = "eval") -> pd.DataFrame:
+    """How far each score follows disagreement, a row per measure, score and dataset, and `MEAN`: value, low, high.
 
-    Ranks of both are replaced by what a line in the ranks of `control` leaves of them.
+    Partial rank correlations; the controls are distance, label and number of raters.
     """
-    left = _residual_ranks(first[None], control)
-    right = _residual_ranks(second, control)
+    shares: Shares = {}
+    for dataset in results.members:
+        table, scores = trained(results, dataset), doubts_by_seed(results, dataset, mode)
+        controls = table[["distance", "gold", "raters"]].to_numpy(dtype=np.float64).T
+        for key, name in MEASURES.items():
+            for score, values in scores.items():
+                found = partial_correlation(table[key].to_numpy(), values, controls)
+                shares.setdefault((name, score), {})[dataset] = found
+    return _summary(shares)
+
+
+def contested_auroc(results: Results) -> pd.DataFrame:
+    """AUROC of each score for contested examples against the rest: rows as of `correlations`."""
+    shares: Shares = {}
+    for dataset in results.members:
+        chosen = trained(results, dataset)["contested"].to_numpy()
+        for score, values in doubts_by_seed(results, dataset).items():
+            shares.setdefault((OVER_REST, score), {})[dataset] = separation(values[:, chosen], values[:, ~chosen])
+    return _summary(shares)
+
+
+def held_out_auroc(results: Results) -> pd.DataFrame:
+    """AUROC of cleanlab's self-confidence on test examples, of which a tenth is given the other label.
+
+    The self-confidence of an example is the probability that a model which was not trained on it gives to its label.
+    Rows as of `correlations`, with the three comparisons as measure.
+    """
+    shares: Shares = {}
+    for dataset in results.members:
+        found = results.evaluated(dataset, (dataset,), "test")
+        _, wrong = flip(found.gold, 2, RATE, seed=0)
+        chosen = rated(dataset, list(found.ids), found.gold)["contested"].to_numpy()
+        doubt = -np.where(wrong, 1 - found.p_gold, found.p_gold)
+        for name, auroc in comparisons(doubt, chosen, wrong).items():
+            shares.setdefault((name, "self-confidence"), {})[dataset] = auroc
+    return _summary(shares)
+
+
+def comparisons(doubt: Array, disputed: Mask, wrong: Mask) -> dict[str, Array]:
+    """The AUROC of a score (S, N) for contested and for flipped examples, and for flipped against contested ones.
+
+    Contested examples (N,) whose label was flipped (N,) count as flipped. Contributions as of `separation`.
+    """
+    disputed = disputed & ~wrong
+    rest = ~(disputed | wrong)
+    sides = {OVER_REST: (disputed, rest), FLIPPED_OVER_REST: (wrong, rest), APART: (wrong, disputed)}
+    return {name: separation(doubt[:, high], doubt[:, low]) for name, (high, low) in sides.items()}
+
+
+def suspects(results: Results, share: float = 0.1) -> pd.DataFrame:
+    """How many of the `share` of examples with the most suspect labels are contested: value, low, high by dataset."""
+    shares: dict[str, Array] = {}
+    for dataset in results.members:
+        table, rows = trained(results, dataset), []
+        for seed in results.seeds:
+            ranked = label_issues(results.run((dataset,), seed).dynamics(dataset))["id"]
+            rows.append(table["id"].isin(ranked[: round(share * len(table))]).to_numpy())
+        top = np.stack(rows)
+        shares[dataset] = (top & table["contested"].to_numpy()) / top.mean(axis=1, keepdims=True)
+    return _summary({("contested", "label_issues"): shares})
+
+
+def over_chance(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of AUROC with what it is above .5, for `interval_plot`, whose line is zero."""
+    ends = table[["value", "low", "high"]] - 0.5
+    return table.assign(**ends, measure=table["measure"].str.replace("AUROC", "AUROC − 0.5"))
+
+
+def by_dataset(*tables: pd.DataFrame, score: str = "confidence") -> pd.DataFrame:
+    """A row a dataset, a column a measure: what `score` has there, with its interval, as text."""
+    table = pd.concat(tables)
+    table = table[table["score"] == score]
+    shown = table.assign(text=[interval(row) for row in table.to_dict("records")])
+    return shown.pivot_table(
+        index="dataset", columns="measure", values="text", aggfunc="first", sort=False
+    ).reset_index()
+
+
+def separation(high: Array, low: Array) -> Array:
+    """AUROC by which a score tells examples (S, N) from others (S, M), a row a seed; .5 is chance.
+
+    Returns contributions (S, N + M), whose mean is the AUROC.
+    """
+    gold = np.repeat([1, 0], [high.shape[1], low.shape[1]])
+    return contributions("auc", gold, np.concatenate([high, low], axis=1))
+
+
+def partial_correlation(first: Array, second: Array, controls: Array) -> Array:
+    """Rank correlation of `first` (N,) with `second` (S, N), a row a seed, without what both share with `controls`.
+
+    Ranks of both are replaced by what a linear fit on the ranks of the controls (K, N) leaves of them. A score that
+    does not vary has no correlation. Returns contributions (S, N), whose mean is the correlation.
+    """
+    left, right = _residual_ranks(first[None], controls), _residual_ranks(second, controls)
     product = left * right
     correlation = product.mean(axis=1, keepdims=True)
     # the first-order share of an example in a correlation; its mean is the correlation
-    return mean_effect(product - correlation * ((left**2 + right**2) / 2 - 1))
+    varies = (right**2).mean(axis=1, keepdims=True)
+    return product - correlation * ((left**2 + right**2) / 2 - (1 + varies) / 2)
 
 
-def _residual_ranks(values: Array, control: Array) -> Array:
-    from scipy.stats import rankdata
+def _residual_ranks(values: Array, controls: Array) -> Array:
+    from scipy.stats import rankdata  # type: ignore[import-untyped]
 
-    def ranks(x: npt.NDArray[Any]) -> Array:
-        r: Array = rankdata(x, axis=1)
-        return r - r.mean(axis=1, keepdims=True)
+    known = np.vstack([np.ones(values.shape[1]), rankdata(controls, axis=1)]).T
+    ranks = rankdata(values, axis=1).T
+    rest = (ranks - known @ np.linalg.lstsq(known, ranks, rcond=None)[0]).T
+    size = np.sqrt((rest**2).mean(axis=1, keepdims=True))
+    return np.divide(rest, size, out=np.zeros_like(rest), where=size > 1e-6)
 
-    y, c = ranks(values), ranks(control[None])
-    rest = y - (y * c).sum(axis=1, keepdims=True) / (c**2).sum() * c
-    return rest / np.sqrt((rest**2).mean(axis=1, keepdims=True))
+
+def _summary(shares: Shares) -> pd.DataFrame:
+    """Effects with 95 % intervals from contributions by measure, score and dataset, and those of all datasets."""
+    rows = []
+    for (measure, score), parts in shares.items():
+        effects: dict[str, Effect] = {name: mean_effect(part) for name, part in parts.items()}
+        for name, effect in (effects | {MEAN: mean_effect(list(parts.values()))}).items():
+            found = effect.interval()
+            rows.append(
+                {"measure": measure, "score": score, "dataset": name}
+                | {"value": found.value, "low": found.low, "high": found.high}
+            )
+    return pd.DataFrame(rows)

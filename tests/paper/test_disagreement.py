@@ -8,15 +8,30 @@ import pytest
 from scipy.stats import spearmanr
 from synthetic import learn
 
-from paper.disagreement import contested, disagreement, doubts, partial_correlation, separation
+from paper.disagreement import (
+    APART,
+    FLIPPED_OVER_REST,
+    OVER_REST,
+    comparisons,
+    contested,
+    disagreement,
+    doubts,
+    separation,
+)
+from paper.disagreement import partial_correlation as contributed
+from soi_lib.analysis.statistics import Effect, mean_effect
 from soi_lib.dynamics import TrainingDynamics
+
+
+def partial_correlation(first: np.ndarray, second: np.ndarray, *controls: np.ndarray) -> Effect:
+    return mean_effect(contributed(first, second, np.stack(controls)))
 
 
 def test_disagreement_is_counted_per_example() -> None:
     table = disagreement(
         pd.DataFrame({"id": ["a", "b", "c"], "ratings": [[2, 2, 2, 2], [3, 3, 3, -1], [-2, 2, 1, -1]]})
     )
-    assert table["entropy"].tolist() == pytest.approx([0, 0.8113, 2], abs=1e-4)
+    assert table["entropy"].tolist() == pytest.approx([0, 0.8113 + 0.1803, 2 + 0.5410], abs=1e-4)
     assert table["opposed"].tolist() == [0, 0.25, 0.5]
     assert table["distance"].tolist() == [2, 2, 0]
 
@@ -39,18 +54,29 @@ def test_what_distance_explains_is_no_effect_of_disagreement() -> None:
     assert found.low > 0.3
 
 
+def test_several_controls_are_taken_out_at_once_and_a_constant_score_follows_nothing() -> None:
+    distance, entropy, loss = confounded()
+    label = (np.random.default_rng(1).random(2000) < 0.3).astype(float)
+    both = entropy + 3 * label, loss + 3 * label
+    assert partial_correlation(*both, distance).value > 0.3
+    assert partial_correlation(*both, distance, label).value == pytest.approx(0, abs=0.05)
+    assert partial_correlation(entropy, np.zeros((5, 2000)), distance).value == pytest.approx(0, abs=1e-9)
+
+
 def test_the_interval_of_a_partial_correlation_covers_as_it_says() -> None:
     found = [partial_correlation(e, y, d).interval() for d, e, y in (confounded(300, seed=s) for s in range(200))]
     assert 0.9 <= np.mean([f.low <= 0 <= f.high for f in found]) <= 0.995
 
 
-def test_contested_examples_are_no_nearer_to_zero_than_the_others() -> None:
+def test_contested_examples_are_no_nearer_to_zero_and_of_no_other_label_than_the_others() -> None:
     distance, entropy, _ = confounded()
-    table = pd.DataFrame({"distance": distance, "entropy": entropy})
+    gold = (np.random.default_rng(1).random(2000) < 0.3).astype(int)
+    table = pd.DataFrame({"distance": distance, "entropy": entropy + 3 * gold, "gold": gold})
     chosen = contested(table)
     assert chosen.mean() == pytest.approx(0.2, abs=0.01)
     assert entropy[chosen].mean() > entropy[~chosen].mean() + 1
     assert distance[chosen].mean() == pytest.approx(distance[~chosen].mean(), abs=0.1)
+    assert gold[chosen].mean() == pytest.approx(gold.mean(), abs=0.01)
 
 
 def flipped(run: TrainingDynamics, rows: np.ndarray) -> TrainingDynamics:
@@ -65,8 +91,15 @@ def test_flipped_labels_are_told_from_contested_ones_where_they_look_different()
     odd, even = np.arange(1, 600, 2), np.arange(0, 600, 2)
     for make, low, high in ((lambda run: run, 0.4, 0.6), (lambda run: flipped(run, odd), 0.8, 1.0)):
         scores = [doubts(make(run)) for run in runs]
-        for name in ("confidence", "aum", "correctness", "category"):
+        for name in ("confidence", "AUM", "correctness", "category"):
             values = np.stack([score[name] for score in scores])
-            found = separation(values[:, odd], values[:, even]).interval()
+            found = mean_effect(separation(values[:, odd], values[:, even])).interval()
             assert low <= found.value <= high, name
             assert (found.low > 0.5) == (low > 0.5), name
+
+
+def test_a_contested_example_whose_label_was_flipped_counts_as_flipped() -> None:
+    disputed, wrong = np.array([1, 1, 0, 0, 0, 0], dtype=bool), np.array([0, 1, 1, 0, 0, 0], dtype=bool)
+    doubt = np.array([[2.0, 3, 3, 0, 0, 2]])
+    found = {name: part.mean() for name, part in comparisons(doubt, disputed, wrong).items()}
+    assert found == pytest.approx({OVER_REST: 2.5 / 3, FLIPPED_OVER_REST: 1.0, APART: 1.0})
