@@ -56,10 +56,10 @@ class StageRun:
         return int(self.identity["seed"])
 
     @property
-    def kind(self) -> tuple[str, str, str | None]:
-        """Start ("final" or "pretrained"), subset, and control (None, "random" or "all")."""
+    def kind(self) -> tuple[str, str | None]:
+        """Subset, and control (None, "random" or "all")."""
         stage = self.identity["stage"]
-        return stage["start"], stage["subset"], stage["control"]
+        return stage["subset"], stage["control"]
 
     @property
     def tested(self) -> bool:

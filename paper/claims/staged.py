@@ -43,9 +43,8 @@ def by_case(results: Results, arm: str) -> dict[str, dict[str, Stage]]:
     """The stages of a comparison by subset, then by case: a dataset, alone or together, in an arm."""
     found: dict[tuple[Setting, str], dict[int, dict[str | None, StageRun]]] = {}
     for stage in results.stages:
-        start, subset, control = stage.kind
-        if start == "final":
-            found.setdefault((stage.setting, subset), {}).setdefault(stage.seed, {})[control] = stage
+        subset, control = stage.kind
+        found.setdefault((stage.setting, subset), {}).setdefault(stage.seed, {})[control] = stage
     out: dict[str, dict[str, Stage]] = {}
     for (setting, subset), stages in found.items():
         for dataset in setting:

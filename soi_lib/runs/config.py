@@ -175,9 +175,8 @@ class Stages(_Strict):
     `subsets` are those of a second stage, which continues from a run's final weights for `epochs` epochs with
     `learning_rate_factor` times the run's learning rate, linear decay and no warm-up. `balance` evens out the classes
     of a subset. `controls` are trained beside every subset: "random" has as many random examples of the same classes,
-    "all" as many updates on examples of all data. `from_pretrained` are the subsets to train on instead of all data,
-    with the run's own recipe, members alone only, beside the random control. `batch_size` and `seeds` are the
-    profile's where not given; `limit` is the largest number of examples that a member gives to a subset.
+    "all" as many updates on examples of all data. `batch_size` and `seeds` are the profile's where not given; `limit`
+    is the largest number of examples that a member gives to a subset.
     """
 
     subsets: tuple[Subset, ...] = get_args(Subset)
@@ -187,10 +186,9 @@ class Stages(_Strict):
     batch_size: PositiveInt | None = None
     balance: bool = True
     limit: int | None = Field(ge=8, default=None)
-    from_pretrained: tuple[Subset, ...] = ()
     seeds: tuple[int, ...] | None = None
 
-    @field_validator("subsets", "controls", "from_pretrained")
+    @field_validator("subsets", "controls")
     @classmethod
     def _once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         if len(set(names)) != len(names):

@@ -89,8 +89,7 @@ def reproduce_stages(
     bases: dict[str, RunSpec] = {}
     for stage in stages:
         if stage.found(store) is None:
-            again = bases.get(stage.base.key, stage.base)
-            bases[stage.base.key] = again if again.keep_weights else replace(again, keep_weights=stage.start == "final")
+            bases[stage.base.key] = replace(stage.base, keep_weights=True)
     run_all(list(bases.values()), store, jobs=jobs, quiet=quiet)
     return run_all(stages, store, jobs=jobs, quiet=quiet)
 

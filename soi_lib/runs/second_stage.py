@@ -1,4 +1,4 @@
-"""Further training on subsets of finished runs: a second stage from the final weights, or anew from pretrained ones.
+"""Further training on subsets of finished runs: a second stage from the final weights.
 
 The second stage follows Yaghoobzadeh et al. (2021): after training on everything, continue on the examples that were
 forgotten or never learned, classes balanced, at a tenth of the learning rate, for 4 epochs with linear decay and no
@@ -188,7 +188,7 @@ def do_stage(spec: StageSpec, store: RunStore, *, progress: Progress | None = No
         done = store.get(spec.key)
         if done is not None:
             return done
-        base = run.do_run(replace(spec.base, keep_weights=spec.start == "final"), store)
+        base = run.do_run(replace(spec.base, keep_weights=True), store)
         return _stage(spec, base, store, progress)
 
 
@@ -211,14 +211,19 @@ def _stage(spec: StageSpec, base: StoredRun, store: RunStore, progress: Progress
         metrics = {member: scores | {"n": choice.n[member]} for member, scores in twin.metrics.items()}
         return store.write(spec.key, about, lambda out: _copied(twin, metrics, out))
 
-    ready, weights = run.prepare(spec.base), ""
+    ready = run.prepare(spec.base)
     rows = {m.name: np.flatnonzero(np.isin(m.ids, choice.ids[m.name])) for m in ready.members}
-    # from pretrained weights the heads start as the run's did, so that only the examples differ
-    changed: dict[str, Any] = {"epochs": choice.passes, "members": _members(ready.members, rows)}
-    if spec.start == "final":
-        changed["seed"] = spec.seed_for("training")
-        changed["initial"], weights = load_weights(store.weights_path(base.key), vocabulary=ready.vocabulary)
-    result = run.train_prepared(spec, ready, store, progress, **changed)
+    initial, weights = load_weights(store.weights_path(base.key), vocabulary=ready.vocabulary)
+    result = run.train_prepared(
+        spec,
+        ready,
+        store,
+        progress,
+        epochs=choice.passes,
+        members=_members(ready.members, rows),
+        seed=spec.seed_for("training"),
+        initial=initial,
+    )
     if spec.keep_weights:
         run.keep_weights(store, spec.key, ready, result)
     metrics = {

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, int, int], None]
 """Called with the run's key, the epoch (from 0) and the number of training examples done since the last call."""
-Start = Literal["final", "pretrained"]
 Control = Literal["random", "all"]
 STAGE_VERSION = 2
 """Part of every stage's key: raised whenever a change in `soi_lib.runs.second_stage` changes what a stage computes."""
@@ -102,16 +101,13 @@ class RunSpec:
 
 @dataclass(frozen=True)
 class StageSpec:
-    """One stage: the run that it starts from, its subset, which side of the comparison it is, and its recipe.
+    """One stage: the run whose final weights it starts from, its subset, which side it is, and its recipe.
 
-    `start` is "final" (the run's final weights) or "pretrained" (the weights that the run itself started from, with
-    the same initial heads). `subset` is a name of `Subset`, a union such as "UNE+LLE", or a name of your own for
-    `ids`. `control` None trains on the subset, "random" on its matched random control, "all" on examples of all data
-    for as many updates.
+    `subset` is a name of `Subset`, a union such as "UNE+LLE", or a name of your own for `ids`. `control` None trains on
+    the subset, "random" on its matched random control, "all" on examples of all data for as many updates.
     """
 
     base: RunSpec
-    start: Start
     subset: str
     control: Control | None
     balance: bool
@@ -131,7 +127,7 @@ class StageSpec:
             "base": self.base.key,
             "stage": {
                 "version": STAGE_VERSION,
-                "start": self.start,
+                "start": "final",
                 "subset": self.subset,
                 "control": self.control,
                 "balance": self.balance,
@@ -160,8 +156,7 @@ class StageSpec:
     def name(self) -> str:
         """For people: `source tweets seed 0, FRGE, random control`."""
         side = {None: "", "random": ", random control", "all": ", equal updates on all data"}[self.control]
-        weights = " from pretrained weights" if self.start == "pretrained" else ""
-        return f"{self.base.name}, {self.subset}{weights}{side}"
+        return f"{self.base.name}, {self.subset}{side}"
 
     @property
     def examples(self) -> int:
@@ -180,7 +175,7 @@ class StageSpec:
         """
         from soi_lib.models.multitask import derived_seed
 
-        return derived_seed(self.base.seed, "stage", self.start, self.control or self.subset, use)
+        return derived_seed(self.base.seed, "stage", "final", self.control or self.subset, use)
 
 
 Job = RunSpec | StageSpec
@@ -292,10 +287,7 @@ def plan_stages(
 
 
 def stages_of(base: RunSpec, wanted: Stages) -> list[StageSpec]:
-    """The stages that start from one run: each subset, then its controls.
-
-    From pretrained weights (single members only) the control on all data is the run itself, so it is not done again.
-    """
+    """The stages that start from one run: each subset, then its controls."""
     second = base.training.model_copy(
         update={
             "epochs": wanted.epochs,
@@ -305,15 +297,8 @@ def stages_of(base: RunSpec, wanted: Stages) -> list[StageSpec]:
             "keep_logits": False,
         }
     )
-    stages = [
-        StageSpec(base, "final", subset, control, wanted.balance, wanted.limit, second)
+    return [
+        StageSpec(base, subset, control, wanted.balance, wanted.limit, second)
         for subset in wanted.subsets
         for control in (None, *wanted.controls)
     ]
-    if len(base.setting) == 1:
-        stages += [
-            StageSpec(base, "pretrained", subset, control, False, wanted.limit, base.training)
-            for subset in wanted.from_pretrained
-            for control in (None, *(c for c in wanted.controls if c == "random"))
-        ]
-    return stages

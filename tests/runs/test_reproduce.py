@@ -185,21 +185,6 @@ def test_a_stage_continues_from_the_final_weights_of_its_run(single):
     assert after["predicted"].tolist() == before["predicted"].tolist()
 
 
-def test_from_pretrained_weights_all_examples_give_the_run_itself(single, monkeypatch):
-    spec, store = single
-    run = store.get(spec.key)
-    dyn = run.dynamics("twitter")
-    everything = stages.Choice({"twitter": dyn.ids}, spec.training.epochs, {"twitter": len(dyn)})
-    monkeypatch.setattr(stages, "choose", lambda spec, dynamics: everything)
-    anew = stages_of(spec, Stages(subsets=(), from_pretrained=("UNE+FRGE",)))
-    assert [s.control for s in anew] == [None, "random"]
-    found = do_stage(anew[0], store)
-    assert found.dynamics("twitter").fingerprint() == dyn.fingerprint()
-    whole = run.predictions("twitter")
-    measured = whole[whole["split"].isin(["test", "ood"])].reset_index(drop=True)
-    assert found.predictions("twitter").equals(measured)
-
-
 def test_a_subset_that_is_too_small_is_stored_as_not_tested(single, monkeypatch):
     spec, store = single
     monkeypatch.setattr(stages, "SMALLEST", 1000)
@@ -311,14 +296,14 @@ def test_a_case_of_claim_c5_has_the_scores_of_its_stages(recorded):
     case = cases["yelp, together, as they are"]
     test = case.evaluations["test"]
     for control, name in ((None, "subset"), ("random", "random"), ("all", "equal updates")):
-        of = [s for s in found.stages if s.setting == PAIR and s.kind == ("final", "ambiguous", control)]
+        of = [s for s in found.stages if s.setting == PAIR and s.kind == ("ambiguous", control)]
         expected = [s.metrics["yelp"]["test"]["accuracy"] for s in sorted(of, key=lambda s: s.seed)]
         assert np.allclose(test.values(name, "accuracy").mean(axis=1), expected, atol=1e-6)
     run = [found.run(PAIR, seed) for seed in (0, 1)]
     assert np.allclose(
         test.values("run", "accuracy").mean(axis=1), [r.metrics["yelp"]["test"]["accuracy"] for r in run]
     )
-    left = [s.about["stage"]["left"]["yelp"] for s in found.stages if s.setting == PAIR and s.kind[2] is None]
+    left = [s.about["stage"]["left"]["yelp"] for s in found.stages if s.setting == PAIR and s.kind[1] is None]
     assert sorted(map(tuple, zip(case.start, case.end, strict=True))) == sorted(map(tuple, left))
 
 

@@ -33,7 +33,6 @@ def test_keys_are_what_they_always_were_and_depend_on_what_determines_a_stage():
     assert (BASE.key, stage.key) == ("f08c914437a47895395c", "456d20ed1f089395064a")
     changed = [
         replace(stage, base=replace(BASE, seed=4)),
-        replace(stage, start="pretrained"),
         replace(stage, subset="FRGE"),
         replace(stage, control="random"),
         replace(stage, control="all"),
@@ -41,26 +40,23 @@ def test_keys_are_what_they_always_were_and_depend_on_what_determines_a_stage():
         replace(stage, limit=50),
         replace(stage, training=stage.training.model_copy(update={"epochs": 5})),
     ]
-    assert len({s.key for s in [stage, *changed]}) == 9
-    other = replace(changed[3], subset="FRGE")  # the random control of another subset
-    assert other.seed_for("training") == changed[3].seed_for("training")
+    assert len({s.key for s in [stage, *changed]}) == 8
+    other = replace(changed[2], subset="FRGE")  # the random control of another subset
+    assert other.seed_for("training") == changed[2].seed_for("training")
 
 
 def test_every_setting_but_pairs_has_its_stages(wheels):
     quick = load_profile("quick")
     assert plan_stages(quick) == []
-    wanted = Stages(subsets=("FRGE", "ACE"), from_pretrained=("UNE+FRGE",))
+    wanted = Stages(subsets=("FRGE", "ACE"))
     profile = quick.model_copy(update={"stages": wanted})
     assert [s.key for s in plan(profile)] == [s.key for s in plan(quick)]
     found = plan_stages(profile, only=["task"])
     assert len({s.key for s in found}) == len(found)
     assert {len(s.setting) for s in found} == {1, 3}
     for setting in {s.setting for s in found}:
-        kinds = [(s.start, s.subset, s.control) for s in found if s.setting == setting]
-        second = [("final", subset, c) for subset, c in product(("FRGE", "ACE"), (None, "random", "all"))]
-        anew = [("pretrained", "UNE+FRGE", None), ("pretrained", "UNE+FRGE", "random")] if len(setting) == 1 else []
-        assert kinds == second + anew
-    assert all(s.training == s.base.training for s in found if s.start == "pretrained")
+        kinds = [(s.subset, s.control) for s in found if s.setting == setting]
+        assert kinds == list(product(("FRGE", "ACE"), (None, "random", "all")))
 
 
 def made(codes: list[SOI], gold: list[int], member: str = "m") -> TrainingDynamics:
@@ -76,7 +72,7 @@ def made(codes: list[SOI], gold: list[int], member: str = "m") -> TrainingDynami
 
 def stage(subset="UNE+FRGE", control=None, **kwargs) -> StageSpec:
     training = BASE.training.model_copy(update={"epochs": 4, "batch_size": 16})
-    return StageSpec(**{"base": BASE, "start": "final", "subset": subset, "control": control, "balance": True,
+    return StageSpec(**{"base": BASE, "subset": subset, "control": control, "balance": True,
                         "limit": None, "training": training} | kwargs)  # fmt: skip
 
 
