@@ -183,7 +183,7 @@ def likeness(similarities: pd.DataFrame) -> dict[tuple[str, str], float]:
 
 def cases(finding: Finding) -> pd.DataFrame:
     """The cases of a finding as `interval_plot` takes them: by the deciding score where several stand beside it."""
-    table = finding.table
+    table = finding.table.dropna(subset=["value"])  # a case of C5 has a check, the pooled ones have an effect
     if "score" in table:
         deciding = table.groupby("dataset", sort=False)["score"].transform("first")
         table = table[table["score"] == deciding]
