@@ -159,6 +159,20 @@ def held_out_auroc(results: Results) -> pd.DataFrame:
     return _summary(shares)
 
 
+def flipped_auroc(flipped: Results, clean: Results) -> pd.DataFrame:
+    """AUROC of each score in runs that were trained on the examples of `clean` with some of their labels flipped.
+
+    Rows as of `correlations`, with the three comparisons as measure.
+    """
+    shares: Shares = {}
+    for name, dataset in zip(flipped.members, clean.members, strict=True):
+        disputed, wrong = _kinds(flipped, name, clean, dataset)
+        for score, values in doubts_by_seed(flipped, name).items():
+            for measure, auroc in comparisons(values, disputed, wrong).items():
+                shares.setdefault((measure, score), {})[dataset] = auroc
+    return _summary(shares)
+
+
 def comparisons(doubt: Array, disputed: Mask, wrong: Mask) -> dict[str, Array]:
     """The AUROC of a score (S, N) for contested and for flipped examples, and for flipped against contested ones.
 
@@ -170,17 +184,29 @@ def comparisons(doubt: Array, disputed: Mask, wrong: Mask) -> dict[str, Array]:
     return {name: separation(doubt[:, high], doubt[:, low]) for name, (high, low) in sides.items()}
 
 
-def suspects(results: Results, share: float = 0.1) -> pd.DataFrame:
-    """How many of the `share` of examples with the most suspect labels are contested: value, low, high by dataset."""
-    shares: dict[str, Array] = {}
-    for dataset in results.members:
-        table, rows = trained(results, dataset), []
-        for seed in results.seeds:
-            ranked = label_issues(results.run((dataset,), seed).dynamics(dataset))["id"]
-            rows.append(table["id"].isin(ranked[: round(share * len(table))]).to_numpy())
-        top = np.stack(rows)
-        shares[dataset] = (top & table["contested"].to_numpy()) / top.mean(axis=1, keepdims=True)
-    return _summary({("contested", "label_issues"): shares})
+def suspects(results: Results, clean: Results, share: float = 0.1) -> pd.DataFrame:
+    """What the `share` of examples with the most suspect labels holds: shares of flipped and of contested ones.
+
+    Rows as of `correlations`; beside them the shares of all examples. `results` may be `clean` itself, where no label
+    was flipped.
+    """
+    shares: Shares = {}
+    for name, dataset in zip(results.members, clean.members, strict=True):
+        disputed, wrong = _kinds(results, name, clean, dataset)
+        runs = [results.run((name,), seed).dynamics(name) for seed in results.seeds]
+        found = [label_issues(run)["id"][: round(share * len(run))] for run in runs]
+        top = np.stack([np.isin(run.ids, first) for run, first in zip(runs, found, strict=True)])
+        for kind, mask in {"flipped": wrong, "contested": disputed & ~wrong}.items():
+            shares.setdefault((kind, "label_issues"), {})[dataset] = (top & mask) / top.mean(axis=1, keepdims=True)
+            shares.setdefault((kind, "all examples"), {})[dataset] = np.tile(mask, (len(top), 1)).astype(np.float64)
+    return _summary(shares)
+
+
+def _kinds(results: Results, name: str, clean: Results, dataset: str) -> tuple[Mask, Mask]:
+    """Which training examples are contested, and which have another label in `results` than in `clean`: (N,) each."""
+    run, other = results.run((name,)).dynamics(name), clean.run((dataset,)).dynamics(dataset)
+    gold = pd.Series(other.gold, index=other.ids).loc[run.ids].to_numpy()
+    return rated(dataset, list(run.ids), gold)["contested"].to_numpy(), run.gold != gold
 
 
 def over_chance(table: pd.DataFrame) -> pd.DataFrame:
