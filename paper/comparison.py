@@ -52,7 +52,7 @@ def facts(results: Results) -> str:
 
 def score_of(results: Results, dataset: str) -> str:
     """The name of the score that decides for a dataset: AUC for two classes, macro-F1 for more."""
-    return SCORES[rules.scores_for(len(results.corpus(dataset).labels))[0]]
+    return SCORES[rules.scores_for(results.classes(dataset))[0]]
 
 
 def effects(results: Results) -> pd.DataFrame:

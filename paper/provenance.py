@@ -40,8 +40,8 @@ def runs_behind(found: Mapping[str, Results]) -> Shown:
     summary = (
         f"{len(table)} run{'s' if len(table) > 1 else ''}, commit{'s' if len(commits) > 1 else ''} {', '.join(commits)}"
     )
-    folder = next(iter(found.values())).runs[0].folder.parent
-    place = f"data/recorded/{folder.name}" if folder.parent.name == "recorded" else folder.name
+    folders = dict.fromkeys(run.folder.parent for results in found.values() for run in results.runs)
+    place = " or ".join(f"data/recorded/{f.name}" if f.parent.name == "recorded" else f.name for f in folders)
     caption = (
         f"Each run is the folder of {place} that its key names: metrics.json has its scores, predictions what it "
         f"predicted, dynamics every epoch. When it was started (UTC), at which commit, on what."

@@ -50,6 +50,36 @@ def needed(table: pd.DataFrame) -> pd.DataFrame:
     ).reset_index()
 
 
+def held_out(known: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
+    """What `agreements` of known datasets predict of a further one, beside those of new ones, in evaluation mode.
+
+    A row per new dataset and score: its agreement (value, with low and high) and the seeds that reach .8; the seeds
+    predicted by the mean over the known datasets; the lowest and the highest of these, and whether it lies between.
+    """
+    spread = known[known["mode"] == "evaluation"].groupby("score")["agreement"].agg(["mean", "min", "max"])
+    rows = new[(new["mode"] == "evaluation") & ~new["dataset"].isin(known["dataset"])].dropna(subset=["agreement"])
+    of = spread.loc[rows["score"]].set_index(rows.index)
+    return pd.DataFrame(
+        {"score": rows["score"], "dataset": rows["dataset"], "value": rows["agreement"]}
+        | {"low": rows["low"], "high": rows["high"], "seeds": rows["runs_needed"]}
+        | {"predicted": of["mean"].map(lambda a: runs_needed(a, TARGET)), "lowest": of["min"], "highest": of["max"]}
+        | {"inside": rows["agreement"].between(of["min"], of["max"])}
+    )
+
+
+def averages(evidence: Evidence) -> pd.DataFrame:
+    """How two averages agree, measured and as Spearman-Brown predicts from pairs of single runs, in evaluation mode.
+
+    A row per dataset trained alone, score, and number k of runs averaged on each side, as far as the seeds go.
+    """
+    tables = [
+        reliability([results.run((d,), seed).dynamics(d, "eval") for seed in results.seeds]).curve.assign(dataset=d)
+        for results in evidence.comparisons.values()
+        for d in results.members
+    ]
+    return pd.concat(tables, ignore_index=True)
+
+
 def kappas(evidence: Evidence) -> pd.DataFrame:
     """A row a dataset: kappa of the categories between seeds (alone, together), and from alone to together.
 

@@ -23,11 +23,11 @@ def member_table(results: Results) -> pd.DataFrame:
     """A row a member: examples to train and to evaluate on, classes, mean tokens, and what must be beaten."""
     rows = []
     for member in results.members:
-        corpus, metrics = results.corpus(member), results.run((member,)).metrics[member]
+        metrics = results.run((member,)).metrics[member]
         row: dict[str, Any] = {"member": member, "train": metrics["n"]}
         names = {split: "OOD" if split == "ood" else split for split in results.splits(member)}
         row |= {"test": metrics["test"]["n"], "OOD": metrics["ood"]["n"] if "ood" in metrics else 0}
-        row |= {"classes": len(corpus.labels), "mean tokens": f"{metrics['tokens']['train']:.1f}"}
+        row |= {"classes": results.classes(member), "mean tokens": f"{metrics['tokens']['train']:.1f}"}
         for split, name in names.items():
             row[f"majority, {name}"] = metrics["majority"][split]["accuracy"]
             row[f"bag of words, {name}"] = metrics["bag_of_words"][split]["accuracy"]

@@ -210,7 +210,7 @@ def evaluation(results: Results, dataset: str, split: str, settings: Mapping[str
     """
     found = {name: results.evaluated(dataset, setting, split) for name, setting in settings.items()}
     first = next(iter(found.values()))
-    two = len(results.corpus(dataset).labels) == 2
+    two = results.classes(dataset) == 2
     groups = None
     if results.comparison == "lingual":
         part = results.corpus(dataset).splits[split]

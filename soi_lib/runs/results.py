@@ -82,6 +82,10 @@ class Results:
         metrics = self.run(self.settings_with(member)[0]).metrics[member]
         return [split for split in ("test", "ood") if split in metrics]
 
+    def classes(self, member: str) -> int:
+        """How many classes `member` has, as its runs recorded it: its corpus need not be here."""
+        return self.run(self.settings_with(member)[0]).dynamics(member).meta.classes
+
     def evaluated(self, member: str, setting: Sequence[str], split: str) -> Evaluated:
         """What the runs of a setting predicted on a member's `split` at their end; its files are read once."""
         key = (member, Setting.of(setting), split)
