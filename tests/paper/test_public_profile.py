@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 from fake_hub import COMMIT, serve
 
-from paper import ROOT
+from paper import ROOT, comparison, repeat
+from paper.claims.verdicts import CLAIMS, open_evidence
 from soi_lib import files
 from soi_lib.runs.config import load_profile
 from soi_lib.runs.spec import plan
@@ -101,3 +102,28 @@ def test_a_copy_of_the_rows_gives_the_fingerprints_of_the_hub(tmp_path, cache, m
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == copied
     assert any("Paraphrase" in one for one in seen)
+
+
+def test_recorded_runs_are_judged_where_their_corpora_are_not(tmp_path, monkeypatch):
+    monkeypatch.setenv("SOI_CACHE", str(tmp_path))
+    monkeypatch.delenv("SOI_DATA", raising=False)
+    evidence = open_evidence(ROOT / "data" / "recorded" / "public")
+    found = next(claim.judge(evidence) for claim in CLAIMS if claim.id == "C3")
+    assert set(found.table["task"]) == {"mrpc", "sentiment", "rte"}
+    assert found.parts["similar tasks"] == "not tested"  # the pairs that the rule names are not there
+    assert comparison.score_of(evidence.comparisons["task"], "rte") == "AUC"
+    intents = open_evidence(ROOT / "data" / "recorded" / "clinc").comparisons["user"]
+    assert intents.classes("clinc150_small") == 151
+
+
+def test_a_new_dataset_is_held_against_the_mean_and_the_range_of_the_known_ones():
+    def agreements(**found: float) -> pd.DataFrame:
+        rows = [
+            {"dataset": name, "agreement": value, "low": value - 0.1, "high": value + 0.1}
+            for name, value in found.items()
+        ]
+        return pd.DataFrame(rows).assign(mode="evaluation", score="category", runs_needed=1.0)
+
+    held = repeat.held_out(agreements(a=0.4, b=0.6), agreements(b=0.6, within=0.5, above=0.9)).set_index("dataset")
+    assert held["predicted"].to_dict() == {"within": 4.0, "above": 4.0}  # a mean of .5 reaches .8 with four
+    assert held["inside"].to_dict() == {"within": True, "above": False}
