@@ -17,8 +17,14 @@ from paper.tables import listing
 
 def judged(claim: str, own: Evidence, packaged: Evidence) -> dict[str, Finding]:
     """The findings of a claim by the same rule on both."""
-    judge = next(one.judge for one in CLAIMS if one.id == claim)
-    return {"packaged corpora": judge(packaged), "the paper's own data": judge(own)}
+    return {"packaged corpora": _judge(claim, packaged), "the paper's own data": _judge(claim, own)}
+
+
+def line(claim: str, own: Evidence) -> str:
+    """The verdict on the paper's own data in a line for the page of the claims."""
+    finding = _judge(claim, own)
+    parts = "".join(f"; {name}: {verdict}" for name, verdict in finding.parts.items())
+    return f"[On the paper's own data](public.ipynb), by the same rule: **{finding.verdict}**{parts}."
 
 
 def outcomes(found: dict[str, Finding]) -> pd.DataFrame:
@@ -145,6 +151,10 @@ def check_limits(own: Evidence) -> None:
     mrpc = table[table["dataset"] == "mrpc"].iloc[0]
     assert abs(float(mrpc["accuracy alone"]) - float(mrpc["bag of words, accuracy"])) < 0.02
     assert table.loc[table["set"] == "OOD", "dataset"].tolist() == ["sentiment"]
+
+
+def _judge(claim: str, evidence: Evidence) -> Finding:
+    return next(one.judge(evidence) for one in CLAIMS if one.id == claim)
 
 
 def _cases(finding: Finding) -> pd.DataFrame:
