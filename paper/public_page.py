@@ -24,7 +24,7 @@ def line(claim: str, own: Evidence) -> str:
     """The verdict on the paper's own data in a line for the page of the claims."""
     finding = _judge(claim, own)
     parts = "".join(f"; {name}: {verdict}" for name, verdict in finding.parts.items())
-    return f"[On the paper's own data](public.ipynb), by the same rule: **{finding.verdict}**{parts}."
+    return f"On the paper's own data, by the same rule: **{finding.verdict}**{parts}."
 
 
 def outcomes(found: dict[str, Finding]) -> pd.DataFrame:
