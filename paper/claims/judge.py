@@ -130,8 +130,8 @@ def several_tasks(
     effects = {case: mean_effect(values) for case, values in cases.items()}
     outcomes = dict(zip(effects, rules.corrected(list(effects.values())), strict=True))
     rows = [
-        _row(effect, task=case[1], setting="+".join(sorted(case[0])), set=case[2], outcome=outcomes[case])
-        for case, effect in effects.items()
+        _row(effect, task=task, setting=_together(together), set=split, outcome=outcomes[together, task, split])
+        for (together, task, split), effect in effects.items()
     ]
     of = {together: [v for (t, _, _), v in cases.items() if t == together] for together, _, _ in cases}
     first = rules.mixed_results(list(effects.values()), [mean_effect(values) for values in of.values()])
@@ -146,6 +146,11 @@ def several_tasks(
     second = rules.similar_gain(similar, contrast, p, rho)
     found = _finding(rules.together([first, second]), rows, {"mixed results": first, "similar tasks": second})
     return replace(found, numbers={"rank correlation": rho, "p": p})
+
+
+def _together(tasks: frozenset[str]) -> str:
+    """A pair by its names, and more tasks as "all"."""
+    return "+".join(sorted(tasks)) if len(tasks) == 2 else ALL
 
 
 def difference(first: Sequence[Array], second: Sequence[Array]) -> Effect:
