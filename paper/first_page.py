@@ -42,7 +42,7 @@ def abstract(evidence: Evidence) -> str:
 def _sources(evidence: Evidence) -> str:
     results = evidence.comparisons["source"]
     tables = {name: table.set_index("dataset") for name, table in _effects(results, "ood", "auc").items()}
-    by_accuracy = _effects(results, "ood", "accuracy")["gain"].set_index("dataset")
+    by_accuracy = _effects(results, "ood", "accuracy")["gain"].set_index("dataset").to_dict("index")
     gained = tables["gain"].index[tables["gain"]["outcome"] == "gain"]
     rises = listing([f"{comparison.interval(tables['gain'].loc[d], sign=True)} for {NAMES[d]}" for d in gained])
     parts = listing([f"{tables['diversity'].loc[d, 'value']:+.3f}" for d in gained])
@@ -52,7 +52,7 @@ def _sources(evidence: Evidence) -> str:
         f"trained on tweets, Amazon reviews and film reviews instead of one of them ranks newspaper sentences better: "
         f"AUC rises by {rises} (95 % intervals). Tweets alone rank them as well (the change stays within "
         f"±{rules.BOUND}; with the threshold at one half, accuracy still rises by "
-        f"{comparison.interval(by_accuracy.loc['tweets'], sign=True)}). On the new source the amount does not matter: "
+        f"{comparison.interval(by_accuracy['tweets'], sign=True)}). On the new source the amount does not matter: "
         f"with as many examples in all as one source has, AUC already rises by {parts}."
     )
 
