@@ -8,7 +8,6 @@ each dataset has all its examples again (quantity).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -30,7 +29,6 @@ from soi_lib.runs.config import Setting
 from soi_lib.runs.results import Results
 
 SETTINGS = {SINGLE: "alone", EQUAL: "together, equal budget", ALL: "together"}
-UPDATES = "alone, as many updates"
 SCORES = rules.NAMES
 SETS = {"test": "test", "ood": "OOD"}
 WORDS = {"gain": "gain", "loss": "loss", "negligible": f"within ±{rules.BOUND}", "open": "open"}
@@ -125,30 +123,6 @@ def results_table(results: Results) -> pd.DataFrame:
             row["accuracy alone"] = f"{np.mean(seeds):.2f}"
         rows.append(row)
     return pd.DataFrame(rows).fillna("")
-
-
-def against_updates(results: Results, longer: Results) -> pd.DataFrame:
-    """Together against alone with as many updates (the runs of `longer`), by the deciding score.
-
-    A row per dataset, set and step: from alone to alone with more updates, and from there to together.
-    """
-    rows = []
-    for (dataset, split), one in _evaluations(results).items():
-        more = longer.evaluated(dataset, (dataset,), split)
-        positive = None if one.positive is None else {**one.positive, UPDATES: more.positive}
-        known = replace(one, predicted={**one.predicted, UPDATES: more.predicted}, positive=positive)
-        for step, (before, after) in {
-            "more updates alone": (SINGLE, UPDATES),
-            "together instead": (UPDATES, ALL),
-        }.items():
-            effect = mean_effect(known.gain(before, after))
-            found = effect.interval(rules.LEVEL)
-            rows.append(
-                {"dataset": dataset, "set": SETS[split], "step": step, "score": SCORES[one.scores[0]]}
-                | {"value": found.value, "low": found.low, "high": found.high}
-                | {"outcome": WORDS[rules.outcome(effect)]}
-            )
-    return pd.DataFrame(rows)
 
 
 def pair_gains(results: Results) -> pd.DataFrame:
