@@ -13,7 +13,7 @@ import pandas as pd
 from paper import comparison, repeat
 from paper.claims import rules, staged
 from paper.claims.judge import Finding
-from paper.claims.verdicts import Evidence, alone_and_together, open_evidence, verdicts
+from paper.claims.verdicts import Evidence, alone_and_together, open_evidence, task_cases, verdicts
 from paper.tables import listing
 from soi_lib.files import replacing
 from soi_lib.plots import Moves, gain_curves
@@ -80,7 +80,7 @@ def _languages(evidence: Evidence) -> str:
 
 
 def _tasks(finding: Finding) -> str:
-    cases = finding.table[finding.table["set"] != "all"]
+    cases = task_cases(finding)
     counts = cases["outcome"].value_counts()
     rho, p = finding.numbers["rank correlation"], finding.numbers["p"]
     return (
@@ -104,11 +104,11 @@ def _moves(evidence: Evidence, six: Finding, finding: Finding) -> str:
         f"**Examples move between the subsets beyond chance, but mostly with the number of updates.** "
         f"{_occurring(six)} {moved:.0%} of the training examples change subset from alone to together, and {floor:.0%} "
         f"when only the seed changes. Moves beyond chance exist in {finding.table['dataset'].nunique()} of {datasets} "
-        f"datasets, most of them from early "
-        f"learned to always correct. With as many updates as alone, the share of always correct rises in "
-        f"{rises['diversity']} datasets instead of {rises['gain']}. Two runs rank examples by confidence with a "
-        f"correlation of {agreement['confidence']:.2f}, but agree on the subsets with a kappa of only "
-        f"{agreement['category']:.2f}; {seeds['category']:.0f} runs would have to be averaged for an agreement of 0.8."
+        f"datasets, most of them from early learned to always correct. With as many updates as alone, the share of "
+        f"always correct rises in {rises['diversity']} datasets instead of {rises['gain']}. Two runs rank examples by "
+        f"confidence with a correlation of {agreement['confidence']:.2f}, but agree on the subsets with a kappa of "
+        f"only {agreement['category']:.2f}; {seeds['category']:.0f} runs would have to be averaged for an "
+        f"agreement of 0.8."
     )
 
 
@@ -123,7 +123,7 @@ def _occurring(finding: Finding) -> str:
 def _second_stage(evidence: Evidence) -> str:
     cases = evidence.stages[rules.MAIN_SUBSET]
     passed = sum(stage.manipulated for stage in cases.values())
-    against = staged.gains(cases, "test").query("measure == 'over random'")
+    against = staged.over_random(cases)
     below, above = (against["high"] < 0).sum(), (against["low"] > 0).sum()
     return (
         f"**A second stage: not tested.** Going on with the examples that were forgotten or never learned ends, on the "
@@ -156,13 +156,13 @@ def check(evidence: Evidence) -> None:
     assert (languages["diversity"]["value"] < 0).all(), languages["diversity"]
     assert (languages["quantity"]["low"] > 0).all(), languages["quantity"]
     assert found["C3"].numbers["p"] > rules.RELABELLING_P
-    cases = found["C3"].table[found["C3"].table["set"] != "all"]
+    cases = task_cases(found["C3"])
     assert (cases["outcome"] == "gain").sum() == 1, cases
     moved, floor = _moved(evidence)
     assert moved > floor > moved / 2, (moved, floor)
     table = found["C4"].table
     assert ((table["from"] == "ELE") & (table["to"] == "ACE")).sum() > len(table) / 2, table
-    against = staged.gains(evidence.stages[rules.MAIN_SUBSET], "test").query("measure == 'over random'")
+    against = staged.over_random(evidence.stages[rules.MAIN_SUBSET])
     assert (against["high"] < 0).sum() > len(against) / 2, against
     shares = _always_correct(evidence)
     rises = (shares["low"] > 0).groupby(shares["contrast"]).sum()

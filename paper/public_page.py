@@ -11,7 +11,7 @@ import pandas as pd
 from paper import comparison
 from paper.claims import rules
 from paper.claims.judge import Finding
-from paper.claims.verdicts import CLAIMS, Evidence
+from paper.claims.verdicts import CLAIMS, Evidence, task_cases
 from paper.tables import listing
 
 
@@ -29,11 +29,11 @@ def line(claim: str, own: Evidence) -> str:
 
 def outcomes(found: dict[str, Finding]) -> pd.DataFrame:
     """How many cases of C3 (a task in a setting on a set) have which outcome: a row an outcome, a column the data."""
-    counts = {name: _cases(finding)["outcome"].value_counts() for name, finding in found.items()}
+    counts = {name: task_cases(finding)["outcome"].value_counts() for name, finding in found.items()}
     return pd.DataFrame(counts).reindex(list(comparison.WORDS)).fillna(0).astype(int).rename(index=comparison.WORDS)
 
 
-def tasks_told(found: dict[str, Finding], own: Evidence) -> str:
+def describe_tasks(found: dict[str, Finding], own: Evidence) -> str:
     """C3 on both."""
     packaged, here = found.values()
     counts = outcomes(found)
@@ -41,8 +41,8 @@ def tasks_told(found: dict[str, Finding], own: Evidence) -> str:
     assert (packaged.parts["mixed results"], here.parts["mixed results"]) == ("mixed", "not supported")
     assert here.parts["similar tasks"] == "not tested"
     assert counts.loc[["gain", "loss"]].to_numpy().tolist() == [[1, 0], [0, 0]]
-    assert ((_cases(here)["low"] > 0) | (_cases(here)["high"] < 0)).sum() == 1
-    gain = _cases(packaged).query("outcome == 'gain'").iloc[0]
+    assert ((task_cases(here)["low"] > 0) | (task_cases(here)["high"] < 0)).sum() == 1
+    gain = task_cases(packaged).query("outcome == 'gain'").iloc[0]
     assert gain["set"] == "ood"
     levels = comparison.levels(own.comparisons["task"])
     rte = levels.query("dataset == 'rte' and set == 'test' and setting == 'alone'").iloc[0]
@@ -62,7 +62,7 @@ def tasks_told(found: dict[str, Finding], own: Evidence) -> str:
     )
 
 
-def parts_told(own: Evidence, packaged: Evidence) -> str:
+def describe_parts(own: Evidence, packaged: Evidence) -> str:
     """Diversity and quantity on both."""
     steps = [_steps(evidence) for evidence in (own, packaged)]
     falls, rises = (
@@ -78,7 +78,7 @@ def parts_told(own: Evidence, packaged: Evidence) -> str:
     )
 
 
-def moves_told(found: dict[str, Finding], own: Evidence, packaged: Evidence) -> str:
+def describe_moves(found: dict[str, Finding], own: Evidence, packaged: Evidence) -> str:
     """C4 on both, and how far its most frequent move depends on the first epoch."""
     other, here = found.values()
     results = own.comparisons["task"]
@@ -107,7 +107,7 @@ def moves_told(found: dict[str, Finding], own: Evidence, packaged: Evidence) -> 
     )
 
 
-def seeds_told(held: pd.DataFrame, averages: pd.DataFrame, known: int) -> str:
+def describe_seeds(held: pd.DataFrame, averages: pd.DataFrame, known: int) -> str:
     """Whether the number of seeds predicted from `known` datasets holds on those of `held`.
 
     `held` and `averages` as `paper.repeat.held_out` and `averages` give them.
@@ -155,11 +155,6 @@ def check_limits(own: Evidence) -> None:
 
 def _judge(claim: str, evidence: Evidence) -> Finding:
     return next(one.judge(evidence) for one in CLAIMS if one.id == claim)
-
-
-def _cases(finding: Finding) -> pd.DataFrame:
-    """The rows of C3 that are cases, without the effects of the named pairs."""
-    return finding.table[finding.table["set"] != "all"]
 
 
 def _steps(evidence: Evidence) -> pd.DataFrame:

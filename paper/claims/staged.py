@@ -101,6 +101,11 @@ def confident(results: Results) -> float:
     return float(np.mean([(one.correct[-1] & (one.p_gold[-1] >= rules.CONFIDENT)).mean() for one in ends]))
 
 
+def over_random(stages: Mapping[str, Stage]) -> pd.DataFrame:
+    """The rows of `gains` on the test sets over the random control."""
+    return gains(stages, "test").query("measure == 'over random'")
+
+
 def gains(stages: Mapping[str, Stage], split: str) -> pd.DataFrame:
     """The gain of the subset by the deciding score, a row per case and comparison, as `interval_plot` takes them."""
     rows = []

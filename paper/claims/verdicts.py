@@ -194,6 +194,11 @@ def cases(finding: Finding) -> pd.DataFrame:
     return table.assign(case=table[names].astype(str).agg(", ".join, axis=1), measure="effect")
 
 
+def task_cases(finding: Finding) -> pd.DataFrame:
+    """The rows of C3 that are cases, without the effects of the named pairs."""
+    return finding.table[finding.table["set"] != "all"]
+
+
 def codes(results: Results, dataset: str, setting: Sequence[str], mode: Mode | None = "eval", skip: int = 0) -> Array:
     """Categories (S, N) of a dataset in a setting, a row a seed.
 
