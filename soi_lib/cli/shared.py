@@ -53,7 +53,7 @@ DatasetOption = Annotated[str | None, typer.Option("--dataset", help="Which data
 _OTHERS = (".csv", ".tsv", ".json", ".jsonl", ".npy", ".npz")
 _OTHERS_HINT = (
     "read another tool's file in Python (soi_lib.integrations: cartography.read_dynamics, arrays.read_table, "
-    "arrays.read_arrays), and save the result as .parquet"
+    "arrays.from_arrays), and save the result as .parquet"
 )
 _PREDICTIONS = {"split", "id", "gold", "predicted", "p_gold"}
 
