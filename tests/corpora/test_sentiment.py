@@ -4,27 +4,10 @@ import numpy as np
 import pytest
 
 from paper.datasets import load
-from paper.datasets.sentiment import SOURCES, graded, identity, ratings, scored, wording
+from paper.datasets.sentiment import SOURCES, identity, ratings, scored, wording
 from soi_lib import packages
 
-# Rows with an absolute score of at least 0.8, and their positive share, as counted in the files.
-COUNTED = {"tweets": (2973, 0.69), "amazon": (2690, 0.60), "movie": (9612, 0.50), "nyt": (2089, 0.37)}
-
 pytestmark = pytest.mark.usefixtures("wheels")
-
-
-@pytest.mark.parametrize("source", COUNTED)
-def test_the_sources_hold_what_was_counted(source):
-    frame, (rows, positive) = scored(source), COUNTED[source]
-    assert len(frame) + sum(frame.attrs["counts"].values()) == rows
-    assert frame["label"].mean() == pytest.approx(positive, abs=0.01)
-
-
-@pytest.mark.parametrize(("name", "rows", "positive"), [("sentiment", 11539, 0.2), ("opinions", 11601, 0.4)])
-def test_the_graded_tweets_are_those_that_were_counted(name, rows, positive):
-    frame = graded(name)
-    assert len(frame) + sum(frame.attrs["counts"].values()) == rows
-    assert frame["label"].mean() == pytest.approx(positive, abs=0.02)
 
 
 def test_no_wording_is_trained_on_for_one_task_and_evaluated_in_the_other():
