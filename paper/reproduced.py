@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from paper.comparison import SCORES, SETS
+from paper.claims.judge import ALL, SINGLE
+from paper.claims.verdicts import alone_and_together, codes
+from paper.comparison import SCORES, SETS, SETTINGS
 from paper.comparison import settings as settings_of
 from paper.recorded import Results, by_comparison, finished, recorded_profile, recorded_runs, verify_recorded
-from soi_lib.analysis.soi import SOI, categorize
-from soi_lib.analysis.statistics import contributions
+from soi_lib.analysis.soi import SOI
 from soi_lib.errors import SoiError
 from soi_lib.runs.config import load_profile
 from soi_lib.runs.store import RunStore, StoredRun
@@ -114,22 +115,22 @@ def own_runs(profile: str, runs: str) -> list[StoredRun]:
 def _numbers(results: Results) -> pd.DataFrame:
     """A row per number and seed: dataset, setting, number (its name), seed, value, and the least step of the value."""
     rows: list[dict[str, Any]] = []
+    sets = {split: alone_and_together(results, split) for split in SETS}
     for dataset in results.members:
-        named = {s: name for s, name in settings_of(results).items() if dataset in s}
         for split in results.splits(dataset):
-            scored = {}
-            for setting, name in named.items():
-                n = len(results.evaluated(dataset, setting, split).gold)
-                score, scored[name] = _scores(results, dataset, setting, split)
-                rows += _rows(results, dataset, name, SCORE, f"{score}, {SETS[split]}", scored[name], 1 / n)
-            if {"alone", "together"} <= set(scored):
-                gain = scored["together"] - scored["alone"]
-                rows += _rows(results, dataset, "together", GAIN, f"gain, {SETS[split]}", gain, 1 / n)
-        for setting, name in named.items():
-            codes = [categorize(results.run(setting, seed).dynamics(dataset)) for seed in results.seeds]
-            for soi in SOI:
-                shares = np.array([(c == soi).mean() for c in codes])
-                rows += _rows(results, dataset, name, soi.name, f"share of {soi.name}", shares, 1 / len(codes[0]))
+            one = sets[split][dataset]
+            score, step = f"{SCORES[one.scores[0]]}, {SETS[split]}", 1 / len(one.gold)
+            scored = {setting: one.values(setting).mean(axis=1) for setting in SETTINGS if setting in one.predicted}
+            for setting, values in scored.items():
+                rows += _rows(results, dataset, SETTINGS[setting], SCORE, score, values, step)
+            gain = scored[ALL] - scored[SINGLE]
+            rows += _rows(results, dataset, SETTINGS[ALL], GAIN, f"gain, {SETS[split]}", gain, step)
+        for trained, name in settings_of(results).items():
+            if dataset in trained:
+                found = codes(results, dataset, trained, None)
+                for soi in SOI:
+                    shares = (found == soi).mean(axis=1)
+                    rows += _rows(results, dataset, name, soi.name, f"share of {soi.name}", shares, 1 / found.shape[1])
     return pd.DataFrame(rows)
 
 
@@ -138,14 +139,6 @@ def _rows(
 ) -> list[dict[str, Any]]:
     what = {"dataset": dataset, "setting": setting, "kind": kind, "number": number, "step": step}
     return [what | {"seed": seed, "value": float(v)} for seed, v in zip(results.seeds, values, strict=True)]
-
-
-def _scores(results: Results, dataset: str, setting: Sequence[str], split: str) -> tuple[str, np.ndarray]:
-    """The deciding score, AUC for two classes and macro-F1 for more, and its value for every seed (S,)."""
-    found = results.evaluated(dataset, setting, split)
-    if found.gold.max() == 1:
-        return SCORES["auc"], contributions("auc", found.gold, found.positive).mean(axis=1)
-    return SCORES["macro_f1"], contributions("macro_f1", found.gold, found.predicted).mean(axis=1)
 
 
 def _held(ours: pd.DataFrame, theirs: pd.DataFrame) -> pd.DataFrame:

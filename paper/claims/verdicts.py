@@ -6,7 +6,7 @@ not recorded the claim is not tested.
 
 from __future__ import annotations
 
-import math
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,9 +25,9 @@ from soi_lib.runs.config import Setting
 from soi_lib.runs.results import Results
 
 UNTESTED = Finding("not tested", pd.DataFrame())
+"""The finding where evidence is missing."""
 RULES = {"L": "An additional finding: languages"}
 """Sections of the page of rules that are not called by the claim."""
-"""The finding where evidence is missing."""
 
 Mode = Literal["eval", "train"]
 
@@ -66,14 +66,6 @@ def _six_behaviours(evidence: Evidence) -> Finding:
     return judge.six_behaviours(found)
 
 
-def _sources(evidence: Evidence) -> Finding:
-    return judge.consistent_gain(alone_and_together(evidence.comparisons["source"], "ood"))
-
-
-def _languages(evidence: Evidence) -> Finding:
-    return judge.consistent_gain(alone_and_together(evidence.comparisons["lingual"], "test"))
-
-
 def _tasks(evidence: Evidence) -> Finding:
     results = evidence.comparisons["task"]
     found = {
@@ -90,20 +82,13 @@ def _tasks(evidence: Evidence) -> Finding:
     return judge.several_tasks(found, evidence.similarity)
 
 
-def _moves(evidence: Evidence, mode: Mode = "eval") -> Finding:
+def _moves(evidence: Evidence) -> Finding:
     found = {
-        f"{name}/{dataset}": (
-            codes(results, dataset, (dataset,), mode),
-            codes(results, dataset, results.members, mode),
-        )
+        f"{name}/{dataset}": (codes(results, dataset, (dataset,)), codes(results, dataset, results.members))
         for name, results in evidence.comparisons.items()
         for dataset in results.members
     }
     return judge.moves(found)
-
-
-def _second_stage(evidence: Evidence) -> Finding:
-    return judge.second_stage(evidence.stages)
 
 
 CLAIMS = (
@@ -119,7 +104,7 @@ CLAIMS = (
         "Several sources",
         "Training on several sources together improves results out of distribution for every source.",
         ("source",),
-        _sources,
+        lambda evidence: judge.consistent_gain(alone_and_together(evidence.comparisons["source"], "ood")),
     ),
     Claim(
         "C3",
@@ -140,14 +125,14 @@ CLAIMS = (
         "A second stage",
         "Continuing on the examples that were forgotten or never learned improves results further.",
         (),
-        _second_stage,
+        lambda evidence: judge.second_stage(evidence.stages),
     ),
     Claim(
         "L",
         "Several languages",
         "Our own: training on several languages together improves results on new templates for every language.",
         ("lingual",),
-        _languages,
+        lambda evidence: judge.consistent_gain(alone_and_together(evidence.comparisons["lingual"], "test")),
     ),
 )
 
@@ -160,10 +145,10 @@ def verdicts(evidence: Evidence) -> dict[str, Finding]:
     }
 
 
-def open_evidence(folder: str | Path) -> Evidence:
-    """What a folder of recorded runs holds, and the second stages beside it. Raises StoreError.
+def open_evidence(folder: str | Path, stages: str | Path | None = None) -> Evidence:
+    """What a folder of recorded runs holds, and the second stages in the recorded folders of `stages`.
 
-    A comparison that was not recorded is left out.
+    A comparison that was not recorded is left out. Raises StoreError for a damaged folder.
     """
     folder = Path(folder)
     verify_recorded(folder)
@@ -171,7 +156,7 @@ def open_evidence(folder: str | Path) -> Evidence:
     similarity = {}
     if "task" in comparisons and similarity_path("task", folder).exists():
         similarity = likeness(open_similarity(comparisons["task"], folder))
-    return Evidence(comparisons, similarity, open_stages(folder.parent))
+    return Evidence(comparisons, similarity, {} if stages is None else open_stages(Path(stages)))
 
 
 def likeness(similarities: pd.DataFrame) -> dict[tuple[str, str], float]:
@@ -268,10 +253,8 @@ def claims_json(findings: Mapping[str, Finding], evidence: Evidence) -> list[dic
             "verdict": findings[claim.id].verdict,
             "seeds": findings[claim.id].seeds,
             "parts": dict(findings[claim.id].parts),
-            "numbers": {k: _plain(v) for k, v in findings[claim.id].numbers.items()},
-            "cases": [
-                {str(k): _plain(v) for k, v in row.items()} for row in findings[claim.id].table.to_dict("records")
-            ],
+            "numbers": json.loads(pd.Series(findings[claim.id].numbers, dtype=float).to_json(double_precision=15)),
+            "cases": json.loads(findings[claim.id].table.to_json(orient="records", double_precision=15)),
             "runs": [] if findings[claim.id].table.empty else runs,
         }
         for claim in CLAIMS
@@ -282,12 +265,6 @@ def _words(part: str) -> str:
     """The name of a part of a claim for people: `gain, macro_f1` as `gain, macro-F1`."""
     what, comma, score = part.partition(", ")
     return f"{what}{comma}{rules.NAMES.get(score, score)}"
-
-
-def _plain(value: Any) -> Any:
-    """A value that JSON has."""
-    value = value.item() if isinstance(value, np.generic) else value
-    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _partner(setting: Setting, task: str) -> str:
