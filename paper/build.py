@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -23,7 +24,7 @@ from tqdm.auto import tqdm
 from paper import first_page, reproduced
 from paper.claims import verdicts
 from paper.execute import execute, library_hash, run_notebook
-from paper.looking import look_files, write_look
+from paper.looking import LOOK, PLACE, write_look
 from soi_lib.errors import SoiError
 from soi_lib.files import write_bytes, write_json, write_text
 from soi_lib.runs.progress import error_stream
@@ -55,20 +56,9 @@ _FRONT_DOOR = """<!doctype html>
 
 def toc_files(root: Path) -> list[str]:
     """The pages of _toc.yml in reading order, without their endings."""
-    toc = yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8"))
-    pages = [toc["root"]]
+    from sphinx_external_toc.parsing import parse_toc_yaml
 
-    def walk(node: Any) -> None:
-        if isinstance(node, dict):
-            pages.extend([node["file"]] if "file" in node else [])
-            for value in node.values():
-                walk(value)
-        elif isinstance(node, list):
-            for value in node:
-                walk(value)
-
-    walk({k: v for k, v in toc.items() if k != "root"})
-    return pages
+    return list(parse_toc_yaml(root / "_toc.yml"))
 
 
 def notebooks(root: Path) -> list[Path]:
@@ -77,35 +67,27 @@ def notebooks(root: Path) -> list[Path]:
     return [page for page in pages if (root / page).exists()]
 
 
-def stage(root: Path, executed: Mapping[Path, Path]) -> bool:
-    """Bring `_build/stage` up to date with the book's sources and the executed pages; True when it changed.
+def stage(root: Path, executed: Mapping[Path, Path]) -> None:
+    """Make `_build/stage` from the book's sources and the executed pages.
 
     `executed` has the pages that were executed here, by their place in the book; the others are as committed. A page
     that is in neither is left out of the table of contents.
     """
     target = root / STAGE
-    wanted: dict[str, Path] = {}
-    for name in _COPIED:
-        source = root / name
-        files = [source] if source.is_file() else sorted(source.rglob("*"))
-        for file in files:
-            if file.is_file() and not {".ipynb_checkpoints", "__pycache__"} & set(file.parts):
-                wanted[file.relative_to(root).as_posix()] = file
-    wanted |= {page.as_posix(): made for page, made in executed.items()}
-    wanted |= look_files(root)
-    bodies = {name: source.read_bytes() for name, source in wanted.items()}
-    bodies["_toc.yml"] = _toc(root, {name.rpartition(".")[0] for name in wanted})
-    changed = False
-    for file in sorted(target.rglob("*")):
-        if file.is_file() and file.relative_to(target).as_posix() not in bodies:
-            file.unlink()
-            changed = True
-    for name, body in bodies.items():
-        place = target / name
-        if not place.exists() or place.read_bytes() != body:
-            write_bytes(place, body)
-            changed = True
-    return changed
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    folders = {name: root / name for name in _COPIED} | {PLACE: root / LOOK}
+    for name, source in folders.items():
+        if source.is_dir():
+            unwanted = shutil.ignore_patterns(".ipynb_checkpoints", "__pycache__")
+            shutil.copytree(source, target / name, ignore=unwanted, dirs_exist_ok=True)
+        elif source.exists():
+            shutil.copyfile(source, target / name)
+    for page, made in executed.items():
+        (target / page).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(made, target / page)
+    pages = {file.relative_to(target).with_suffix("").as_posix() for file in target.rglob("*") if file.is_file()}
+    write_bytes(target / "_toc.yml", _toc(root, pages))
 
 
 def _toc(root: Path, pages: set[str]) -> bytes:
@@ -113,7 +95,7 @@ def _toc(root: Path, pages: set[str]) -> bytes:
 
     def kept(node: Any) -> Any:
         if isinstance(node, dict):
-            return {key: kept(value) for key, value in node.items()}
+            return {key: part for key, value in node.items() if (part := kept(value)) != []}
         if isinstance(node, list):
             return [kept(item) for item in node if not isinstance(item, dict) or item.get("file") in {None, *pages}]
         return node
@@ -189,13 +171,13 @@ def make_book(
 
     _checkout(root)
     cards(resolve_device(device))  # a GPU that is not there is reported before anything is read
-    evidence = verdicts.open_evidence(root / RECORDED)
+    evidence = verdicts.open_evidence(root / RECORDED, stages=(root / RECORDED).parent)
     shown, kept = recorded.recorded_profile(root / RECORDED), recorded.recorded_runs(root / RECORDED)
     sizes, done = shown, []
     if profile != "recorded":
         sizes = load_profile(profile)
         done = reproduce(sizes, RunStore(root / runs), device=device, precision=precision, jobs=jobs, quiet=quiet)
-    _write_changed(root / "_build" / "results.json", recorded.summary(sizes, done or kept, commit()))
+    write_json(root / "_build" / "results.json", recorded.summary(sizes, done or kept, commit()))
     write_json(root / "_build" / "claims.json", verdicts.claims_json(verdicts.verdicts(evidence), evidence))
     found = reproduced.reproduction(sizes.name, done, root / QUICK)
     write_json(root / "_build" / "reproduced.json", reproduced.as_json(found))
@@ -265,13 +247,6 @@ def _seen_from_notebooks(root: Path, profile: str, sizes: Profile) -> str:
     if Path(profile).suffix in (".yaml", ".yml"):
         return os.path.relpath(root / profile, root / "_build" / "own" / "reproduced")
     return sizes.name
-
-
-def _write_changed(path: Path, value: dict[str, Any]) -> None:
-    """Write a JSON file unless only the commit would change."""
-    held = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    if held | {"commit": value["commit"]} != value:
-        write_json(path, value)
 
 
 def _checkout(root: Path) -> None:

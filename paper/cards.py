@@ -15,9 +15,8 @@ def _cell(text: str, width: int = 160) -> str:
     """Text that is safe inside a Markdown table: no bars, no markup, one line, not too long."""
     flat = " ".join(text.split())
     flat = flat if len(flat) <= width else flat[: width - 1] + "…"
-    for mark in "\\`*_[]<>|$#~@":
-        flat = flat.replace(mark, f"\\{mark}" if mark not in "<>|" else {"<": "&lt;", ">": "&gt;", "|": "&#124;"}[mark])
-    return flat
+    safe = {mark: f"\\{mark}" for mark in "\\`*_[]$#~@"} | {"<": "&lt;", ">": "&gt;", "|": "&#124;"}
+    return flat.translate({ord(mark): entity for mark, entity in safe.items()})
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:

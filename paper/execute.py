@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -59,25 +58,26 @@ def execute(
     given relative to the notebook. Raises SoiError that names the notebook, its failing cell's error, and the file
     with the partial output.
     """
-    stamps = out.parent / "stamps"
+    from papermill import inspect_notebook
+
     library = library_hash()
     pending: list[tuple[Path, str]] = []
     for path, given in parameters.items():
         text = json.dumps([source_of(root / path), library, reads, given], sort_keys=True)
         stamp = hashlib.sha256(text.encode()).hexdigest()
-        kept = stamps / path.with_suffix(".ipynb")
-        if kept.exists() and (stamps / path.with_suffix(".sha256")).exists():
-            known = (stamps / path.with_suffix(".sha256")).read_text(encoding="utf-8").split()
+        kept = out / path.with_suffix(".ipynb")
+        if kept.exists() and (out / path.with_suffix(".sha256")).exists():
+            known = (out / path.with_suffix(".sha256")).read_text(encoding="utf-8").split()
             if known == [stamp, hashlib.sha256(kept.read_bytes()).hexdigest()]:
                 continue
         pending.append((path, stamp))
 
     def one(item: tuple[Path, str]) -> Path:
         path, stamp = item
-        target = stamps / path
+        target = out / path
         target.parent.mkdir(parents=True, exist_ok=True)
         source = root / path
-        declared = parameter_names(source)
+        declared = inspect_notebook(source)
         values = {k: v for k, v in parameters[path].items() if k in declared}
         for name in [name for name in ("runs", "recorded") if values.get(name)]:
             values[name] = Path(os.path.relpath(root / values[name], source.parent)).as_posix()
@@ -98,27 +98,10 @@ def execute(
     return done
 
 
-def parameter_names(path: Path) -> set[str]:
-    """The names that a notebook's `parameters` cell assigns."""
-    notebook = json.loads(path.read_text(encoding="utf-8"))
-    for cell in notebook["cells"]:
-        if "parameters" in cell.get("metadata", {}).get("tags", []):
-            return set(re.findall(r"^(\w+)\s*(?::[^=\n]+)?=", "".join(cell["source"]), flags=re.MULTILINE))
-    return set()
-
-
 def run_notebook(
     source: Path, target: Path, parameters: dict[str, Any], *, cwd: Path, environment: Mapping[str, str] | None = None
 ) -> None:
-    """Execute one notebook with papermill in a process of its own, from `source` to `target`.
-
-    Strings in `parameters` arrive as they are, whatever is in them: papermill writes them as string literals.
-    """
-    for name, value in parameters.items():
-        if not name.isidentifier():
-            raise SoiError("cannot be the name of a parameter", where=source, found=repr(name))
-        if "\0" in str(value):
-            raise SoiError(f"a NUL character in the parameter {name}", where=source, found=repr(value))
+    """Execute one notebook with papermill in a process of its own, from `source` to `target`."""
     with replacing(target) as tmp:
         call = {"source": str(source.resolve()), "target": str(tmp.resolve()), "parameters": parameters}
         quieter = {"PYTHONWARNINGS": "ignore", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}

@@ -27,11 +27,8 @@ PLACE = "book/_static/look"  # where the staged book has them
 SEEDS = 3  # enough to see how much moves by chance, and few enough for a page
 
 
-def write_look(root: Path, profile: Profile, runs: Sequence[StoredRun], *, quiet: bool = False) -> bool:
-    """Bring `_build/look` up to date with `runs`, with the texts of their corpora; True when anything was written.
-
-    Nothing is read but the stamp and what it covers while runs, library and plotly are the same.
-    """
+def write_look(root: Path, profile: Profile, runs: Sequence[StoredRun], *, quiet: bool = False) -> None:
+    """Make `_build/look` from `runs` and the texts of their corpora, unless it was made from the same."""
     from tqdm.auto import tqdm
 
     from paper.execute import library_hash
@@ -39,26 +36,17 @@ def write_look(root: Path, profile: Profile, runs: Sequence[StoredRun], *, quiet
 
     inputs = [sorted(run.manifest["sha256"] for run in runs), profile.model_dump_json(), version("plotly")]
     stamp = hashlib.sha256(json.dumps([library_hash(), inputs]).encode()).hexdigest()
-    folder, kept = root / LOOK, root / LOOK.with_suffix(".json")
-    if kept.exists() and json.loads(kept.read_text(encoding="utf-8")) == {"stamp": stamp, "files": _hashes(folder)}:
-        return False
+    folder, kept = root / LOOK, root / LOOK.with_suffix(".sha256")
+    if folder.is_dir() and kept.exists() and kept.read_text(encoding="utf-8") == stamp:
+        return
     explorers = {}
     for results in tqdm(by_comparison(profile, runs).values(), desc="texts", unit="", disable=quiet, file=sys.stderr):
         members = [member for member in results.members if results.settings_with(member)]
         explorers[results.comparison] = explorer.Explorer({m: examples(results, m) for m in members}, results.note)
-    written = explorer.explorer_files(explorers, stamp[:12])
-    for file in sorted(folder.glob("*")):
-        if file.name not in written:
-            file.unlink()
-    for name, body in written.items():
-        files.write_text(folder / name, body)
-    files.write_json(kept, {"stamp": stamp, "files": _hashes(folder)})
-    return True
-
-
-def look_files(root: Path) -> dict[str, Path]:
-    """What `write_look` made, by the place that it has in the staged book."""
-    return {f"{PLACE}/{file.name}": file for file in sorted((root / LOOK).glob("*"))}
+    with files.building(folder, replace=True) as out:
+        for name, body in explorer.explorer_files(explorers, stamp[:12]).items():
+            files.write_text(out / name, body)
+    files.write_text(kept, stamp)
 
 
 def examples(results: Results, member: str) -> dict[str, Any]:
@@ -76,10 +64,6 @@ def examples(results: Results, member: str) -> dict[str, Any]:
     texts = dict(zip(train.ids, zip(*parts, strict=True), strict=True))
     names = list(runs)
     return explorer_data(runs, texts, first=names[0], second=names[len(names) // 2])
-
-
-def _hashes(folder: Path) -> dict[str, str]:
-    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(folder.glob("*"))}
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,6 @@ words:
 from __future__ import annotations
 
 import json
-import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -46,8 +45,6 @@ if TYPE_CHECKING:
     import torch
 
     from soi_lib.training.batching import Encoded
-
-log = logging.getLogger("soi_lib")
 
 COLUMNS = ("first", "second", "measure", "value", "low", "high", "ceiling", "draws", "n")
 DIRECTIONS = 8
@@ -134,26 +131,12 @@ def open_similarity(results: Results, runs: str | Path = "", *, n: int = 64, dra
     settings = {"max_length": training.max_length, "pooling": training.pooling, "n": n, "draws": draws}
     prints = {member: load(member).fingerprint for member in part.members}
     key = key_of({"version": VERSION, **settings, **prints, "encoder": fingerprint(encoder_dir(part.encoder))})
-    known = _kept(path)
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     if known.get("key") != key:
         table = task_similarity(part.members, part.encoder, **settings)  # type: ignore[arg-type]
         known = {"key": key, "rows": json.loads(table.to_json(orient="records"))}
-        files.write_json(path, known | {"sha256": key_of(known)})
+        files.write_json(path, known)
     return pd.DataFrame(known["rows"], columns=COLUMNS)
-
-
-def _kept(path: Path) -> dict[str, Any]:
-    """What was kept at `path`; nothing when it is not there, or damaged, which is said in the log."""
-    try:
-        known = json.loads(path.read_bytes().decode())
-        if key_of({"key": known["key"], "rows": known["rows"]}) == known["sha256"]:
-            return dict(known)
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    log.warning("%s: not what was written; measuring the similarities again", path)
-    return {}
 
 
 def _halves(split: Split, classes: list[np.ndarray]) -> Split:

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from soi_lib import files
-from soi_lib.errors import StoreError
 from soi_lib.runs.config import Setting
 from soi_lib.runs.store import StoredRun
 
@@ -73,9 +72,7 @@ class StageRun:
 
 
 def read_stage(run: StoredRun) -> StageRun:
-    """A stage from its folder. Raises StoreError when the run is none."""
-    if run.stage is None:
-        raise StoreError("is a run, not a second stage", where=run.folder, hint="give a run of `plan_stages`")
+    """A stage from its folder."""
     answers, odds = {}, {}
     if run.manifest["stage"]["tested"]:
         for member in run.setting:
@@ -93,8 +90,8 @@ def log_odds(p: np.ndarray) -> np.ndarray:
     return np.asarray(np.log(p / (1 - p)), dtype=np.float16)
 
 
-def pack_stages(runs: Iterable[StoredRun], folder: Path) -> list[Path]:
-    """Write all `runs` (finished stages) as two files into `folder`; return their paths. Equal runs, equal files."""
+def pack_stages(runs: Iterable[StoredRun], folder: Path) -> None:
+    """Write all `runs` (finished stages) as two files into `folder`. Equal runs, equal files."""
     import pandas as pd
 
     stages = sorted((read_stage(run) for run in runs), key=lambda stage: stage.key)
@@ -109,28 +106,18 @@ def pack_stages(runs: Iterable[StoredRun], folder: Path) -> list[Path]:
     with files.replacing(folder / ANSWERS) as tmp:
         frame = pd.DataFrame(rows, columns=["key", "member", "split", "predicted", "odds"])
         frame.to_parquet(tmp, compression="zstd", index=False)
-    return [folder / ABOUT, folder / ANSWERS]
 
 
 def unpack_stages(folder: Path) -> list[StageRun]:
-    """The stages of a recorded folder, sorted by key; none when it has no such files. Raises StoreError."""
+    """The stages of a recorded folder whose files were verified, sorted by key; none when it has no such files."""
     import pandas as pd
 
     if not (folder / ABOUT).exists():
         return []
-    try:
-        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-        frame = pd.read_parquet(folder / ANSWERS)
-        found = {one["key"]: StageRun(**one, answers={}, odds={}) for one in about}
-        for row in frame.itertuples():
-            stage, place = found[str(row.key)], (str(row.member), str(row.split))
-            stage.answers[place] = np.asarray(row.predicted, dtype=np.int16)
-            stage.odds[place] = np.asarray(row.odds, dtype=np.int16).view(np.float16)
-        return list(found.values())
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        raise StoreError(
-            "the recorded stages cannot be read",
-            where=folder / ABOUT,
-            found=str(error) or type(error).__name__,
-            hint="restore it from the repository, or record the runs again",
-        ) from error
+    about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+    found = {one["key"]: StageRun(**one, answers={}, odds={}) for one in about}
+    for row in pd.read_parquet(folder / ANSWERS).itertuples():
+        stage, place = found[str(row.key)], (str(row.member), str(row.split))
+        stage.answers[place] = np.asarray(row.predicted, dtype=np.int16)
+        stage.odds[place] = np.asarray(row.odds, dtype=np.int16).view(np.float16)
+    return list(found.values())

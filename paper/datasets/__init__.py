@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from paper.datasets import flipped
-from paper.datasets.registry import PACKAGES
-from paper.datasets.registry import load as _load
+from paper.datasets import flipped, registry
 from soi_lib.data import cache
 from soi_lib.data.cache import load
 
@@ -20,8 +18,8 @@ COMPARISONS = {
     "lingual": ("en", "fr", "fa"),
 }
 
-for _name in PACKAGES:
-    cache.register(_name, partial(_load, _name))
+for _name in registry.BUILD:
+    cache.register(_name, partial(registry.load, _name))
 for _name in (*COMPARISONS["task"][:5], *COMPARISONS["source"]):
     cache.register(f"{_name}{flipped.SUFFIX}", partial(flipped.build, _name))
 

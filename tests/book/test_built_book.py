@@ -53,12 +53,25 @@ def soups(html: Path) -> dict[str, BeautifulSoup]:
     return {name: BeautifulSoup((html / f"{name}.html").read_text(encoding="utf-8"), "html.parser") for name in PAGES}
 
 
-def test_every_page_of_the_contents_has_a_title_and_text(soups: dict[str, BeautifulSoup]) -> None:
+def test_every_page_is_whole_described_and_offline(soups: dict[str, BeautifulSoup]) -> None:
+    """A title and text, no error, words for every picture, a caption for every figure, nothing from another host."""
+    loads = [("script", "src"), ("link", "href"), ("img", "src"), ("iframe", "src"), ("source", "src")]
     for name, soup in soups.items():
         article = soup.find("article")
         assert article is not None, name
         assert len(article.find_all("h1")) == 1, name
         assert len(article.get_text()) > 200, f"{name} is nearly empty"
+        assert soup.select("div.output.traceback, div.output.stderr, .system-message") == [], name
+        for image in article.find_all("img"):
+            alt = (image.get("alt") or "").strip()
+            assert len(alt) > 10, f"{name}: a picture without a description: {str(image)[:120]}"
+            assert not alt.startswith(("../", "_images/")), f"{name}: a file name is no description: {alt}"
+        for figure in article.select("figure.soi-figure"):
+            assert len(figure.find("figcaption").get_text(strip=True)) > 20, name
+        for tag, attribute in loads:
+            for element in soup.find_all(tag, attrs={attribute: True}):
+                url = element[attribute]
+                assert not url.startswith(("http:", "https:", "//")), f"{name} loads {url}"
 
 
 def test_every_source_page_is_in_the_contents() -> None:
@@ -71,41 +84,11 @@ def test_every_source_page_is_in_the_contents() -> None:
     assert sources == set(PAGES)
 
 
-def test_every_picture_is_described_in_words(soups: dict[str, BeautifulSoup]) -> None:
-    for name, soup in soups.items():
-        for image in soup.select("article img"):
-            alt = (image.get("alt") or "").strip()
-            assert len(alt) > 10, f"{name}: a picture without a description: {str(image)[:120]}"
-            assert not alt.startswith(("../", "_images/")), f"{name}: a file name is no description: {alt}"
-
-
-def test_every_computed_figure_has_a_caption(soups: dict[str, BeautifulSoup]) -> None:
-    for name, soup in soups.items():
-        for figure in soup.select("article figure.soi-figure"):
-            caption = figure.find("figcaption")
-            assert caption is not None, name
-            assert len(caption.get_text(strip=True)) > 20, name
-
-
 def test_every_figure_and_table_of_a_run_offers_its_values(soups: dict[str, BeautifulSoup]) -> None:
     figures = [(name, figure) for name, soup in soups.items() for figure in soup.select("article figure")]
     computed = [(name, figure) for name, figure in figures if "soi" in " ".join(figure.get("class", []))]
     assert len(computed) > 100
     assert [str(one)[:200] for _, one in computed if not one.select(".soi-origin a[href$='.csv']")] == []
-
-
-def test_no_page_shows_an_error_or_a_warning(soups: dict[str, BeautifulSoup]) -> None:
-    for name, soup in soups.items():
-        assert soup.select("div.output.traceback, div.output.stderr, .system-message") == [], name
-
-
-def test_nothing_is_loaded_from_another_host(soups: dict[str, BeautifulSoup]) -> None:
-    loads = [("script", "src"), ("link", "href"), ("img", "src"), ("iframe", "src"), ("source", "src")]
-    for name, soup in soups.items():
-        for tag, attribute in loads:
-            for element in soup.find_all(tag, attrs={attribute: True}):
-                url = element[attribute]
-                assert not url.startswith(("http:", "https:", "//")), f"{name} loads {url}"
 
 
 def test_every_link_inside_the_book_arrives(html: Path, soups: dict[str, BeautifulSoup]) -> None:

@@ -29,7 +29,7 @@ def test_findings_are_those_of_the_recorded_runs() -> None:
     from paper import first_page
     from paper.claims.verdicts import open_evidence
 
-    said = first_page.abstract(open_evidence(ROOT / "data/recorded/standard"))
+    said = first_page.abstract(open_evidence(ROOT / "data/recorded/standard", stages=ROOT / "data/recorded"))
     numbers = re.findall(r"[+-]?0\.\d{3}(?: \[[^]]*\])?|\b\d+%", README[: README.index("![")])
     assert len(numbers) >= 6
     assert set(numbers) <= set(re.findall(r"[+-]?0\.\d{3}(?: \[[^]]*\])?|\b\d+%", said))

@@ -70,12 +70,9 @@ def test_the_order_is_that_of_sha256():
         ("test", lambda s: changed(s, 3, text="TEXT  5 of\ttrain"), "small/test: the text of 'test/3' .*'train/5'"),
         ("validation", lambda s: changed(s, 2, group="train:4"), "the group of 'validation/2' .*'train/4' in train"),
         ("train", lambda s: changed(s, 5, ids="train/0"), "small/train: the id of 'train/0'"),
-        ("test", lambda s: changed(s, 5, ids="train/0"), "small/test: the id of 'train/0'"),
         ("test", lambda s: split_of([]), "small/test: the split is empty"),
         ("train", lambda s: dataclasses.replace(s, label=np.ones(8, dtype=np.int16)), "one class only"),
-        ("ood", lambda s: changed(s, 6, text="  \n"), "small/ood: the text of 'ood/6' is empty"),
-        ("test", lambda s: changed(s, 1, label=2), "the label of 'test/1' is out of range; found 2"),
-        ("test", lambda s: dataclasses.replace(s, text_pair=["x"] * 8), "some splits hold pairs"),
+        ("test", lambda s: changed(s, 1, label=2), "small/test: the label of 'test/1' .*found 2"),
     ],
 )
 def test_a_broken_promise_is_named(parts, split, change, message):

@@ -24,7 +24,7 @@ heavy = [m for m in ('pandas', 'pyarrow', 'sklearn', 'hassil', 'torch') if m in 
 assert not heavy, heavy
 from paper.datasets.registry import BUILD
 for name in sys.argv[1:]:
-    print(name, BUILD[name]().fingerprint)
+    print(name, BUILD[name][0]().fingerprint)
 """
 
 

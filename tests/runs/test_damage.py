@@ -354,10 +354,3 @@ def test_a_notebook_parameter_arrives_as_data(tmp_path):
     execute.run_notebook(tmp_path / "in.ipynb", tmp_path / "out.ipynb", hostile, cwd=tmp_path)
     assert json.loads((tmp_path / "seen.json").read_text()) == list(hostile.values())
     assert not (tmp_path / "hacked").exists()
-    with pytest.raises(SoiError, match="cannot be the name of a parameter"):
-        execute.run_notebook(
-            tmp_path / "in.ipynb", tmp_path / "out.ipynb", {"a=1; open('hacked', 'w') #": "1"}, cwd=tmp_path
-        )
-    with pytest.raises(SoiError, match="a NUL character"):
-        execute.run_notebook(tmp_path / "in.ipynb", tmp_path / "out.ipynb", {"runs": "a\0b"}, cwd=tmp_path)
-    assert not (tmp_path / "hacked").exists()
