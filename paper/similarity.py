@@ -44,11 +44,12 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
+    from soi_lib.models.multitask import Heads
     from soi_lib.training.batching import Encoded
 
 COLUMNS = ("first", "second", "measure", "value", "low", "high", "ceiling", "draws", "n")
 DIRECTIONS = 8
-VERSION = 1
+VERSION = 2
 """Raised whenever a change here changes the numbers, so that stored ones are made again."""
 
 
@@ -158,7 +159,6 @@ def _gradients(
     from soi_lib.models.multitask import Heads, MultiTaskModel
     from soi_lib.models.vocabulary import load_trimmed, special_ids, tokenize, used_tokens
     from soi_lib.training.batching import collate, encode
-    from soi_lib.training.device import resolve_precision
 
     folder, prefix = encoder_dir(encoder), encoder_card(encoder).prefix
     tokens = [[tokenize(folder, s.text, s.text_pair, max_length=max_length, prefix=prefix) for s in p] for p in parts]
@@ -177,15 +177,7 @@ def _gradients(
 
     shape: Any = network.config
     sentence = MultiTaskModel(network, Pooled(), pooling=pooling).eval()  # type: ignore[arg-type]
-    if resolve_precision("auto", "cpu") == "bf16":
-        for name, module in network.named_children():
-            if name != "embeddings":
-                module.to(torch.bfloat16)
-    layers = []
-    for name, parameter in network.named_parameters():
-        inner = not name.startswith("embeddings.")
-        parameter.requires_grad_(inner)
-        layers += [parameter] if inner else []
+    layers = [parameter for name, parameter in network.named_parameters() if not name.startswith("embeddings.")]
 
     def vectors(batch: Encoded, index: np.ndarray) -> torch.Tensor:
         inputs = collate(batch, index, pad=int(shape.pad_token_id))
@@ -194,34 +186,47 @@ def _gradients(
 
     with torch.no_grad():
         sentences = [[_in_order(d, vectors) for d in member] for member in data]
-    heads = ("initial", "aligned") if len(set(labels)) < count else ("aligned",)
-    out = {f"gradient, {name} heads": np.zeros((draws, count, count)) for name in heads}
+    kinds = ("initial", "aligned") if len(set(labels)) < count else ("aligned",)
+    out = {f"gradient, {kind} heads": np.zeros((draws, count, count)) for kind in kinds}
     out["representation"] = np.zeros((draws, count, count))
     with tqdm(total=draws * count, desc="similarity", unit=" draws", leave=False) as bar:
         for d in range(draws):
             initial = Heads(shape.hidden_size, labels, dropout=0.0, seed=seed + d).eval()
-            halves: dict[str, list[torch.Tensor]] = {name: [] for name in heads}
+            halves: dict[str, list[np.ndarray]] = {kind: [] for kind in kinds}
             for m in range(count):
                 weight = torch.from_numpy(_aligned(sentences[m], data[m], d, len(labels[m])))
                 for half in np.array_split(np.arange(len(data[m][d])), 2):
-                    summed: dict[str, list[torch.Tensor]] = {name: [] for name in halves}
-                    for index in _by_length(data[m][d], half):
-                        pooled = vectors(data[m][d], index)
-                        gold = torch.from_numpy(data[m][d].gold[index])
-                        at = torch.from_numpy(data[m][d].member[index])
-                        logits = {"initial": initial(pooled, at), "aligned": pooled @ weight.T}
-                        target = {"initial": gold + initial.offset[at], "aligned": gold}
-                        for name in halves:
-                            loss = nn.functional.cross_entropy(logits[name], target[name], reduction="sum")
-                            found = torch.autograd.grad(loss, layers, retain_graph=name != "aligned")
-                            summed[name].append(torch.cat([g.flatten() for g in found]))
-                    for name, batches in summed.items():
-                        halves[name].append(torch.stack(batches).sum(0, dtype=torch.float32))
+                    for kind in kinds:
+                        head = initial if kind == "initial" else weight
+                        halves[kind].append(_half_gradient(data[m][d], half, vectors, head, layers))
                 bar.update()
-            for name, vectors_of in halves.items():
-                out[f"gradient, {name} heads"][d] = _cosines(torch.stack(vectors_of).numpy())
+            for kind, gradients in halves.items():
+                out[f"gradient, {kind} heads"][d] = _cosines(np.stack(gradients))
             out["representation"][d] = _overlaps([s[d] for s in sentences])
     return out
+
+
+def _half_gradient(
+    data: Encoded,
+    half: np.ndarray,
+    vectors: Callable[[Encoded, np.ndarray], torch.Tensor],
+    head: Heads | torch.Tensor,
+    layers: Sequence[torch.Tensor],
+) -> np.ndarray:
+    """The gradient (P,) of the loss of half a draw with respect to `layers`, through initial heads or a weight."""
+    import torch
+
+    summed = []
+    for index in _by_length(data, half):
+        pooled = vectors(data, index)
+        gold, member = torch.from_numpy(data.gold[index]), torch.from_numpy(data.member[index])
+        if isinstance(head, torch.Tensor):
+            logits, target = pooled @ head.T, gold
+        else:
+            logits, target = head(pooled, member), gold + head.offset[member]
+        loss = torch.nn.functional.cross_entropy(logits, target, reduction="sum")
+        summed.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, layers)]))
+    return torch.stack(summed).sum(0).numpy()
 
 
 def _by_length(data: Encoded, index: np.ndarray) -> list[np.ndarray]:
