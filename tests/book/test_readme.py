@@ -25,14 +25,13 @@ def test_links_to_files_arrive(name: str) -> None:
         assert (ROOT / name).parent.joinpath(target).is_file(), target
 
 
-def test_findings_are_those_of_the_recorded_runs() -> None:
-    from paper import first_page
-    from paper.claims.verdicts import open_evidence
-
-    said = first_page.abstract(open_evidence(ROOT / "data/recorded/standard", stages=ROOT / "data/recorded"))
-    numbers = re.findall(r"[+-]?0\.\d{3}(?: \[[^]]*\])?|\b\d+%", README[: README.index("![")])
+def test_findings_are_those_of_the_first_page() -> None:
+    """As it is committed; nbval holds that against the recorded runs."""
+    page = (ROOT / "book" / "index.ipynb").read_text(encoding="utf-8")
+    number = r"[+-]?0\.\d{3}(?: \[[^]]*\])?|\b\d+%"
+    numbers = re.findall(number, README[: README.index("![")])
     assert len(numbers) >= 6
-    assert set(numbers) <= set(re.findall(r"[+-]?0\.\d{3}(?: \[[^]]*\])?|\b\d+%", said))
+    assert set(numbers) <= set(re.findall(number, page))
 
 
 def make(*arguments: str) -> subprocess.CompletedProcess[str]:

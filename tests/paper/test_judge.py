@@ -8,7 +8,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from paper import ROOT, first_page
+from paper import ROOT
 from paper.claims import judge, rules, verdicts
 from paper.claims.judge import ALL, EQUAL, MORE, RANDOM, RUN, SINGLE, SUBSET, Evaluation, Stage
 from paper.claims.power import Examples
@@ -223,11 +223,6 @@ def test_subsets_that_coincide_are_counted_once() -> None:
 # --- what must not matter ----------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def evidence():
-    return verdicts.open_evidence(ROOT / "data" / "recorded" / "standard", stages=ROOT / "data" / "recorded")
-
-
 def test_no_verdict_depends_on_the_order_of_examples_and_seeds() -> None:
     evaluations = sources((0.02, 0.015, 0.01), n=500)
     moved = codes(np.random.default_rng(1), push=0.6)
@@ -250,16 +245,14 @@ def test_no_verdict_depends_on_the_order_of_examples_and_seeds() -> None:
         np.testing.assert_allclose(again["low"].to_numpy(dtype=float), move, atol=1e-6)
 
 
-def test_the_recorded_evidence_bears_the_first_page_and_its_verdicts_draw_nothing_at_random(evidence, monkeypatch):
+def test_verdicts_on_recorded_runs_draw_nothing_at_random_and_are_written_for_machines(monkeypatch):
+    recorded = ROOT / "data" / "recorded"
+    evidence = verdicts.open_evidence(recorded / "standard", stages=recorded)
     monkeypatch.setattr(np.random, "default_rng", lambda *_: pytest.fail("something is drawn"))
     found = verdicts.verdicts(evidence)
-    first_page.check(evidence)
     assert (found["L"].verdict, found["L"].seeds) == ("supported", 5)
     listed = verdicts.claims_json(found, evidence)
     assert [one["id"] for one in listed] == [c.id for c in verdicts.CLAIMS]
     assert json.loads(json.dumps(listed, allow_nan=False)) == listed
-
-
-def test_a_claim_without_its_runs_is_not_tested(evidence) -> None:
     found = verdicts.verdicts(verdicts.Evidence({"source": evidence.comparisons["source"]}))
-    assert {name for name, one in found.items() if one.verdict != "not tested"} == {"C2"}
+    assert {name for name, one in found.items() if one.verdict != "not tested"} == {"C2"}  # the only one with its runs
