@@ -37,7 +37,7 @@ def make_pack(name: str, examples: int, folder: Path) -> Path:
 
     from paper.datasets import load
     from soi_lib.models.encoder import encoder_card, encoder_dir
-    from soi_lib.models.vocabulary import load_trimmed, special_ids, tokenize, used_tokens
+    from soi_lib.models.vocabulary import load_trimmed, tokenize
 
     corpus, encoder = {"english": ("tweets", "minilm"), "intents": ("en", "e5")}[name]
     target = folder / f"{name}-{examples}"
@@ -47,8 +47,7 @@ def make_pack(name: str, examples: int, folder: Path) -> Path:
     home, given = encoder_dir(encoder), load(corpus)
     splits = {"train": given.splits["train"].take(examples), "test": given.splits["test"].take(500)}
     tokens = {k: tokenize(home, s.text, s.text_pair, prefix=encoder_card(encoder).prefix) for k, s in splits.items()}
-    used = used_tokens(*(t.ids for t in tokens.values()), special=special_ids(home))
-    model, id_map = load_trimmed(home, used)
+    model, id_map = load_trimmed(home, [t.ids for t in tokens.values()])
     weights = {k: v.contiguous() for k, v in model.state_dict().items()}
     save_file(weights, target / "weights.safetensors")
     full = json.loads((home / "config.json").read_text())

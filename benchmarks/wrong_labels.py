@@ -167,7 +167,7 @@ def train(
 ) -> Any:
     """Train on the rows `inside`, recording logits, and predict the rows `outside`."""
     from soi_lib.models.encoder import encoder_card, encoder_dir
-    from soi_lib.models.vocabulary import load_trimmed, special_ids, tokenize, used_tokens
+    from soi_lib.models.vocabulary import load_trimmed, tokenize
     from soi_lib.training import engine
     from soi_lib.training.batching import encode
 
@@ -180,7 +180,7 @@ def train(
 
     parts = {"train": inside} if outside is None else {"train": inside, "rest": outside}
     made = {name: tokens(rows) for name, rows in parts.items()}
-    model, id_map = load_trimmed(folder, used_tokens(*(t.ids for t in made.values()), special=special_ids(folder)))
+    model, id_map = load_trimmed(folder, [t.ids for t in made.values()])
     member = engine.TrainMember(
         name=job["corpus"],
         labels=corpus_of(job["corpus"]).labels,

@@ -157,14 +157,12 @@ def _gradients(
 
     from soi_lib.models.encoder import encoder_card, encoder_dir
     from soi_lib.models.multitask import Heads, MultiTaskModel
-    from soi_lib.models.vocabulary import load_trimmed, special_ids, tokenize, used_tokens
+    from soi_lib.models.vocabulary import load_trimmed, tokenize
     from soi_lib.training.batching import collate, encode
 
     folder, prefix = encoder_dir(encoder), encoder_card(encoder).prefix
     tokens = [[tokenize(folder, s.text, s.text_pair, max_length=max_length, prefix=prefix) for s in p] for p in parts]
-    network, id_map = load_trimmed(
-        folder, used_tokens(*(t.ids for p in tokens for t in p), special=special_ids(folder))
-    )
+    network, id_map = load_trimmed(folder, [t.ids for p in tokens for t in p])
     data = [
         [encode(t, id_map, s.label, member=m) for t, s in zip(*both, strict=True)]
         for m, both in enumerate(zip(tokens, parts, strict=True))

@@ -38,7 +38,6 @@ _FILES = (".safetensors", ".json", ".txt", ".model")  # by ending, what decides 
 class EncoderCard:
     """What training needs to know of an encoder."""
 
-    name: str
     sha256: str  # of the wheel; of the files for an encoder of your own
     parameters: int  # without the pooler, which is not used
     embedding_parameters: int  # of them, rows of the vocabulary
@@ -97,8 +96,7 @@ def encoder_card(name: str | Path) -> EncoderCard:
     """The card of an encoder, by name or path. Costs no conversion; a path is read and hashed."""
     if name in PACKAGED:
         known = PACKAGED[str(name)]
-        sizes = (known.parameters, known.embedding_parameters, known.prefix)
-        return EncoderCard(str(name), _wheel_sha256(str(name)), *sizes)
+        return EncoderCard(_wheel_sha256(str(name)), known.parameters, known.embedding_parameters, known.prefix)
     from safetensors import safe_open
 
     folder = encoder_dir(name)
@@ -111,7 +109,7 @@ def encoder_card(name: str | Path) -> EncoderCard:
                 if "pooler" not in key and "F" in part.get_dtype():  # floats: position ids are no parameters
                     parameters += prod(part.get_shape())
     embeddings = int(config.get("vocab_size", 0)) * int(config.get("hidden_size", 0))
-    return EncoderCard(folder.name, fingerprint(folder), parameters, embeddings)
+    return EncoderCard(fingerprint(folder), parameters, embeddings)
 
 
 def fingerprint(folder: str | Path) -> str:
@@ -216,29 +214,21 @@ def find_encoder(model: str, commits: Mapping[str | None, str | None]) -> tuple[
     path = Path(model).expanduser()
     if path.exists():
         if not path.is_dir():
-            raise EncoderError(
-                "a file stands where the folder of a model is expected", where=path, hint="give the folder"
-            )
+            raise EncoderError("this is a file", where=path, expected="the folder of a model", hint="give the folder")
         source = EncoderSource(path=str(path.resolve()))
     else:
         hub = hub_name(model) or ((model, None) if re.fullmatch(r"[A-Za-z0-9][\w-]+", model) else None)
         if hub is None or model[0] in "./~":
-            raise EncoderError(
-                "there is no such model folder", where=model, hint=f"{nearest(model, ENCODERS)}; or a path"
-            )
-        source = _hub_encoder(*hub, commits)
+            hint = f"{nearest(model, ENCODERS)}; or a path"
+            raise EncoderError("there is no such model folder", where=model, hint=hint)
+        try:
+            commit = hub[1] or commits.get(hub[0]) or commit_of(hub[0], None, "model", EncoderError)
+        except EncoderError as error:
+            hint = f"{error.hint}; {nearest(hub[0], ENCODERS)}"
+            raise EncoderError(error.what, where=hub[0], found=error.found, hint=hint) from error
+        if not re.fullmatch(r"[0-9a-f]{7,40}", commit):
+            raise EncoderError("a commit has 7 to 40 hex digits", where=hub[0], found=repr(commit))
+        source = EncoderSource(hub=hub[0], revision=commit)
     name = re.sub(r"[^\w.-]", "-", (source.hub or path.resolve().name).rpartition("/")[2]).lstrip(".-_") or "model"
     name = f"own-{name}" if name in ENCODERS else name
     return name, source, download(name, source)
-
-
-def _hub_encoder(hub: str, commit: str | None, commits: Mapping[str | None, str | None]) -> EncoderSource:
-    try:
-        revision = commit or commits.get(hub) or commit_of(hub, None, "model", EncoderError)
-    except EncoderError as error:
-        raise EncoderError(
-            error.what, where=hub, found=error.found, hint=f"{error.hint}; {nearest(hub, ENCODERS)}"
-        ) from error
-    if not re.fullmatch(r"[0-9a-f]{7,40}", revision):
-        raise EncoderError("a commit has 7 to 40 hex digits", where=hub, found=repr(revision))
-    return EncoderSource(hub=hub, revision=revision)

@@ -19,10 +19,9 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
 )
 
-from soi_lib.errors import EncoderError, nearest
+from soi_lib.errors import EncoderError
 from soi_lib.models.encoder import weight_files
-
-POOLINGS = ("mean", "cls", "pooler")
+from soi_lib.models.vocabulary import shell_of
 
 
 def derived_seed(seed: int, *names: object) -> int:
@@ -87,15 +86,8 @@ def check_encoder(folder: Path, *, pooling: str, max_length: int) -> None:
     Reads the configuration and the names of the weights. Raises EncoderError.
     """
     from safetensors import safe_open
-    from transformers import AutoConfig, AutoModel
 
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        with torch.device("meta"):
-            shell = AutoModel.from_config(config, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        what = str(error).strip().partition("\n")[0]
-        raise EncoderError("the encoder cannot be loaded", where=folder, found=what, hint="save it again") from error
+    _, shell = shell_of(folder)
     _kind(shell)
     for name, module in shell.named_modules():
         if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
@@ -114,12 +106,10 @@ def check_encoder(folder: Path, *, pooling: str, max_length: int) -> None:
 
 
 class MultiTaskModel(nn.Module):
-    """An encoder that returns `last_hidden_state`, a pooling, and the heads of the members."""
+    """An encoder that returns `last_hidden_state`, a pooling (mean, cls or pooler), and the heads of the members."""
 
     def __init__(self, encoder: nn.Module, heads: Heads, *, pooling: str = "mean") -> None:
         super().__init__()
-        if pooling not in POOLINGS:
-            raise EncoderError("unknown pooling", found=pooling, hint=nearest(pooling, POOLINGS))
         kind = _kind(encoder)
         if pooling != "pooler" and getattr(encoder, "pooler", None) is not None:
             setattr(encoder, "pooler", None)  # noqa: B010 - unused weights would only cost optimizer time

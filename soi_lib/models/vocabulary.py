@@ -50,10 +50,6 @@ class Tokens:
         """Tokens in each text, (N,) int64."""
         return np.diff(self.offsets)
 
-    def row(self, index: int) -> np.ndarray:
-        """The ids of one text, a view of `ids`."""
-        return self.ids[self.offsets[index] : self.offsets[index + 1]]
-
 
 def tokenize(
     directory: str | Path,
@@ -101,12 +97,6 @@ def tokenize(
     return Tokens(np.concatenate([*ids, np.empty(0, np.int32)]), offsets, segment if segment.any() else None, truncated)
 
 
-def special_ids(directory: str | Path) -> list[int]:
-    """Ids of the encoder's special tokens (padding, unknown, separators ...), sorted."""
-    added = _tokenizer(directory).get_added_tokens_decoder()
-    return sorted(token for token, text in added.items() if text.special)
-
-
 def _tokenizer(directory: str | Path) -> Tokenizer:
     """The tokenizer of an encoder, read again only when its file changes (the large one takes a second)."""
     path = encoder_dir(directory) / "tokenizer.json"
@@ -124,11 +114,6 @@ def _load(path: Path, size: int, modified: int) -> Tokenizer:
         raise EncoderError("the tokenizer cannot be read", where=path, found=error, hint="save it again") from error
 
 
-def used_tokens(*ids: np.ndarray, special: Iterable[int] = ()) -> np.ndarray:
-    """The distinct token ids of some arrays and the special ones, sorted int64."""
-    return np.unique(np.concatenate([np.array(list(special), np.int64), *(np.ravel(one) for one in ids)]))
-
-
 def remap(ids: np.ndarray, id_map: np.ndarray) -> np.ndarray:
     """Token ids of the full vocabulary as ids of the trimmed one: any shape, int64.
 
@@ -141,31 +126,49 @@ def remap(ids: np.ndarray, id_map: np.ndarray) -> np.ndarray:
     return mapped
 
 
-def load_trimmed(
-    directory: str | Path, token_ids: np.ndarray | Sequence[np.ndarray] | None, *, pooler: bool = False
-) -> tuple[nn.Module, np.ndarray]:
-    """Load an encoder (a name or a folder) with only the rows of `token_ids`; None loads all.
+def shell_of(folder: Path) -> tuple[Any, nn.Module]:
+    """The configuration of an encoder folder, and its model without weights. Raises EncoderError."""
+    import torch
+    from transformers import AutoConfig, AutoModel
 
-    Weights are float32 in evaluation mode, with the pretrained `pooler` only if asked for. Returns the model and the
-    id map, (old vocabulary,) int64: old id to new id, -1 for rows left out. The padding row is always kept; the rest
-    of the embedding is never read. `model.config` (vocab_size, pad_token_id) refers to the new ids. Raises
-    EncoderError for a folder that is damaged or lacks weights, and for a pooler that the encoder does not have.
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        with torch.device("meta"):
+            return config, AutoModel.from_config(config, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        what = str(error).strip().partition("\n")[0]
+        raise EncoderError("the encoder cannot be loaded", where=folder, found=what, hint="save it again") from error
+
+
+def load_trimmed(
+    directory: str | Path, token_ids: Iterable[np.ndarray] | None, *, pooler: bool = False
+) -> tuple[nn.Module, np.ndarray]:
+    """Load an encoder with only the rows of the tokens that some texts have, and of the special ones.
+
+    Args:
+        directory: name or folder of the encoder.
+        token_ids: token ids of any shape; None loads every row.
+        pooler: load the pretrained pooler too.
+
+    Returns:
+        The model, float32 in evaluation mode, whose `config` (vocab_size, pad_token_id) refers to the new ids; and the
+        map from old ids to new ones, (old vocabulary,) int64, -1 for rows left out, which are never read.
+
+    Raises:
+        EncoderError: the folder is damaged or lacks weights, or the encoder has no pooler.
     """
     import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file
-    from transformers import AutoConfig, AutoModel
 
     folder = encoder_dir(directory)
+    config, shell = shell_of(folder)
+    extra = {"add_pooling_layer": pooler} if "add_pooling_layer" in signature(type(shell)).parameters else {}
+    embedding: Any = shell.get_input_embeddings()  # type: ignore[operator]
     try:
         weights = {name: tensor for file in weight_files(folder) for name, tensor in load_file(file).items()}
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        with torch.device("meta"):
-            shell = AutoModel.from_config(config, trust_remote_code=False)
-        extra = {"add_pooling_layer": pooler} if "add_pooling_layer" in signature(type(shell)).parameters else {}
-        embedding: Any = shell.get_input_embeddings()
         key = next(name for name, parameter in shell.named_parameters() if parameter is embedding.weight)
-        kept, id_map, padding = _kept(token_ids, embedding, config)
+        kept, id_map, padding = _kept(folder, token_ids, embedding, config)
         # Copies, so that training does not depend on the memory-mapped file. A name in it may have a prefix.
         weights = {
             name: tensor[torch.from_numpy(kept)] if f".{name}".endswith(f".{key}") else tensor.clone()
@@ -174,7 +177,7 @@ def load_trimmed(
         }
         config.vocab_size, config.pad_token_id = len(kept), padding
         with quiet_transformers():
-            model, report = type(shell).from_pretrained(
+            model, report = type(shell).from_pretrained(  # type: ignore[attr-defined]
                 None, config=config, state_dict=weights, dtype=torch.float32, output_loading_info=True, **extra
             )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
@@ -189,19 +192,22 @@ def load_trimmed(
 
 
 def _kept(
-    token_ids: np.ndarray | Sequence[np.ndarray] | None, embedding: Any, config: Any
+    folder: Path, token_ids: Iterable[np.ndarray] | None, embedding: Any, config: Any
 ) -> tuple[np.ndarray, np.ndarray, int | None]:
     """The rows to keep, sorted, the map from old to new ids (-1 where a row is left out), the new padding id."""
     size = embedding.num_embeddings
-    wanted = np.arange(size) if token_ids is None else token_ids
-    kept = used_tokens(*([wanted] if isinstance(wanted, np.ndarray) else wanted))
-    if len(kept) == 0 or kept[0] < 0 or kept[-1] >= size:
-        what, found = "token ids do not fit the encoder", f"{kept[0]} to {kept[-1]}" if len(kept) else "none"
+    padding = embedding.padding_idx if embedding.padding_idx is not None else config.pad_token_id
+    kept = np.arange(size)
+    if token_ids is not None:
+        special = [token for token, text in _tokenizer(folder).get_added_tokens_decoder().items() if text.special]
+        if padding is not None:
+            special += range(padding) if padding < _FIXED_PADDING else ()
+            special.append(padding)
+        kept = np.unique(np.concatenate([np.array(special, np.int64), *map(np.ravel, token_ids)]))
+    if kept[0] < 0 or kept[-1] >= size:
+        what, found = "token ids do not fit the encoder", f"{kept[0]} to {kept[-1]}"
         hint = "tokenize with this encoder's own tokenizer"
         raise EncoderError(what, found=found, expected=f"0 to {size - 1}", hint=hint)
-    padding = embedding.padding_idx if embedding.padding_idx is not None else config.pad_token_id
-    if padding is not None:
-        kept = used_tokens(kept, special=range(padding + 1) if padding < _FIXED_PADDING else (padding,))
     id_map = np.full(size, -1, np.int64)
     id_map[kept] = np.arange(len(kept))
     return kept, id_map, None if padding is None else int(id_map[padding])

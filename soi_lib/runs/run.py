@@ -87,7 +87,7 @@ def taken_splits(corpus: Corpus, spec: RunSpec) -> dict[str, Split]:
 def prepare(spec: RunSpec) -> Prepared:
     """Read the corpora of `spec`, and load its encoder with the tokens that they use."""
     from soi_lib.models.encoder import encoder_card, encoder_dir
-    from soi_lib.models.vocabulary import load_trimmed, special_ids, tokenize, used_tokens
+    from soi_lib.models.vocabulary import load_trimmed, tokenize
     from soi_lib.training.batching import encode
     from soi_lib.training.engine import TrainMember
 
@@ -102,8 +102,8 @@ def prepare(spec: RunSpec) -> Prepared:
         for member, parts in splits.items()
         for name, split in parts.items()
     }
-    used = used_tokens(*(t.ids for t in tokens.values()), special=special_ids(folder))
-    model, id_map = load_trimmed(folder, used, pooler=spec.training.pooling == "pooler")
+    pooler = spec.training.pooling == "pooler"
+    model, id_map = load_trimmed(folder, [t.ids for t in tokens.values()], pooler=pooler)
     members = [
         TrainMember(
             name=member,

@@ -216,7 +216,7 @@ def test_sizes_and_models_that_cannot_be(place, tmp_path):
     for model, message in (
         (place / "short", r"fewer positions than a text may have tokens; found 66 .*--max-length"),
         (place / "decoder", r"this model is a decoder"),
-        (place / "tiny" / "config.json", r"a file stands where the folder of a model is expected"),
+        (place / "tiny" / "config.json", r"config.json: this is a file; expected the folder of a model"),
         (place, r"the encoder has no config.json"),
         ("./absent", r"there is no such model folder"),
     ):

@@ -12,7 +12,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipe
 
 from soi_lib.errors import EncoderError, FormatError
 from soi_lib.models.encoder import encoder_dir
-from soi_lib.models.vocabulary import load_trimmed, special_ids, tokenize, used_tokens
+from soi_lib.models.vocabulary import load_trimmed, tokenize
 from soi_lib.training.batching import encode
 from soi_lib.training.classifier import load_classifier, save_classifier
 from soi_lib.training.engine import TrainConfig, TrainMember, train
@@ -45,9 +45,7 @@ def trained(encoder: Path, folder: Path, pooling: str, datasets: dict[str, tuple
     """Train on the texts, in evaluation on the same ones, and keep the model in `folder`."""
     torch.set_num_threads(1)
     tokens = tokenize(encoder, TEXTS)
-    network, id_map = load_trimmed(
-        encoder, used_tokens(tokens.ids, special=special_ids(encoder)), pooler=pooling == "pooler"
-    )
+    network, id_map = load_trimmed(encoder, [tokens.ids], pooler=pooling == "pooler")
     gold = np.array([0, 1, 0, 1])
     members = []
     for i, (name, labels) in enumerate(datasets.items()):
