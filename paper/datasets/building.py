@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from soi_lib.data.dataset import SPLITS, Card, Corpus, Split, all_splits, fingerprint, id_order, normalise
-from soi_lib.data.splits import assign
+from soi_lib.data.dataset import SPLITS, Card, Corpus, Split, all_splits, assign, fingerprint, id_order, normalise
 from soi_lib.errors import CorpusError
 
 if TYPE_CHECKING:

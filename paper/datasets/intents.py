@@ -16,8 +16,7 @@ from paper.datasets.building import deduplicate, make
 from paper.datasets.french import agree
 from paper.datasets.homes import CITIES, COMMANDS, HOMES, N_HOMES
 from paper.datasets.templates import OPEN, Grammar, Template, Values, plain
-from soi_lib.data.dataset import Card, Corpus, Split, normalise
-from soi_lib.data.splits import hashed
+from soi_lib.data.dataset import Card, Corpus, Split, hashed, normalise
 
 if TYPE_CHECKING:
     import pandas as pd

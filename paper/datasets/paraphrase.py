@@ -19,8 +19,7 @@ from paper.datasets.building import deduplicate, make
 from paper.datasets.entailment import jsonl
 from paper.datasets.homes import HOMES
 from paper.datasets.templates import Grammar, Template, plain
-from soi_lib.data.dataset import Card, Corpus, Split, normalise
-from soi_lib.data.splits import hashed
+from soi_lib.data.dataset import Card, Corpus, Split, hashed, normalise
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -17,7 +17,7 @@ from paper.datasets.intents import build as language
 from paper.datasets.paraphrase import build as paraphrase
 from paper.datasets.questions import build as questions
 from paper.datasets.sentiment import airlines, opinions, source
-from soi_lib.data import dataset, splits
+from soi_lib.data import dataset
 from soi_lib.data.cache import read, write
 from soi_lib.data.dataset import Corpus
 from soi_lib.errors import CorpusError
@@ -45,7 +45,7 @@ def _code() -> str:
     """A hash of the modules that decide what is in a corpus."""
     here = Path(__file__).parent
     digest = hashlib.sha256()
-    for file in [Path(dataset.__file__), Path(splits.__file__), *(here / f"{module}.py" for module in BUILDERS)]:
+    for file in [Path(dataset.__file__), *(here / f"{module}.py" for module in BUILDERS)]:
         digest.update(file.read_bytes())
     return digest.hexdigest()
 

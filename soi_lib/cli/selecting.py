@@ -98,12 +98,14 @@ def _copy(
     source: Path, ids: np.ndarray, id_column: str | None, dynamics: Path, out: Path | None, *, force: bool, quiet: bool
 ) -> dict[str, str]:
     """Write the rows of the person's file that hold `ids` to `out`; what was done, as JSON values."""
-    from soi_lib.data.match import match, trained_rows
+    import numpy as np
+
+    from soi_lib.data.match import copy_rows, match, trained_rows
 
     if out is None:
         raise SoiError("a filtered copy needs a name", where=source, hint=f"give --out NAME{source.suffix}")
     found = match(source, ids.tolist(), id_column, trained_rows(dynamics))
-    found.copy(out, overwrite=force)
+    copy_rows(source, found.table, out, np.sort(found.rows), overwrite=force)  # in the order of the file
     _say(quiet, f"{len(ids)} of {len(found.table.frame)} rows of {source}, found by {found.by}")
     return {"from": str(source), "matched": found.by, "out": str(out)}
 
@@ -185,7 +187,7 @@ def _fix(
     quiet: bool,
 ) -> None:
     """Write a copy of the person's file with the labels that a reviewer decided on."""
-    from soi_lib.data.corrections import write_corrected
+    from soi_lib.data.match import write_corrected
 
     if source is None or out is None:
         what, hint = "a corrected copy is made of a file and needs a name", "give --from FILE and --out NAME"

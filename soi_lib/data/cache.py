@@ -18,8 +18,8 @@ from pathlib import Path
 from soi_lib import files
 from soi_lib.data.dataset import Card, Corpus, Split, all_splits, fingerprint
 from soi_lib.data.load import load_dataset
-from soi_lib.data.places import DatasetSpec, local
-from soi_lib.data.splits import check_place, files_of
+from soi_lib.data.places import DatasetSpec, check_place, local
+from soi_lib.data.table_files import files_of
 from soi_lib.errors import CorpusError, nearest
 from soi_lib.files import cache_dir
 

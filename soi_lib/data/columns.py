@@ -138,7 +138,7 @@ def _missing(table: Table, part: str, free: Sequence[str]) -> CorpusError:
             unfit = {name: len(c) * 2 < len(columns[name]) or c.nunique() < 2 for name, c in counts.items()}
             best = min(columns, key=lambda name: (unfit[name], counts[name].nunique(), counts[name].str.len().mean()))
         hint = f"name it, such as {OPTIONS[part]} {json.dumps(best, ensure_ascii=False)}"
-        hint += "; give --no-header if the first line is a row already" if table.spans and table.spans[0][0] else ""
+        hint += "; give --no-header if the first line is a row already" if table.separator and table.header else ""
     found = some(list(table.frame.columns))
     return CorpusError(f"no column looks like the {part}", where=table.where, found=found, hint=hint)
 
@@ -266,10 +266,6 @@ def cautions(counts: Mapping[str, int], written: Mapping[str, str]) -> list[str]
     if single := [name for name, n in counts.items() if n == 1]:
         out = f'--label-names "{single[0]}=" --drop empty leaves such a row out'
         found.append(f"labels that only one row has: {_quoted(single[:3])}; {out}")
-    joined = [n for n in counts if len(p := re.split(r"\s*[,;|]\s*", n)) > 1 and all(part in counts for part in p)]
-    if joined:
-        option = f'--label-names "{joined[0]}=NAME" gives one of them'
-        found.append(f"labels such as {_quoted(joined[:3])} look like several in one row; {option}")
     return [f"caution: {sentence}" for sentence in found]
 
 

@@ -1,7 +1,7 @@
 """What a corpus is: the splits of one dataset of a comparison, and the card that says where it comes from.
 
-A subset is drawn by the hash of the ids, so that the first 100 examples are always among the first 300, whatever order
-the rows came in.
+Nothing here is drawn at random. A subset is drawn by the hash of the ids, so that the first 100 examples are always
+among the first 300, whatever order the rows came in; `assign` divides rows by the hash of their group.
 """
 
 from __future__ import annotations
@@ -138,11 +138,6 @@ class Corpus:
     fingerprint: str
     extra_ood: dict[str, Split] = field(default_factory=dict)
 
-    @property
-    def paired(self) -> bool:
-        """Whether an example is a pair of texts."""
-        return self.splits["train"].text_pair is not None
-
 
 def all_splits(splits: Mapping[str, Split], extra_ood: Mapping[str, Split]) -> dict[str, Split]:
     """The splits in their usual order, then the further out-of-distribution sets as `ood:NAME`."""
@@ -165,3 +160,37 @@ def fingerprint(
         rows = sorted(zip(ids, split.text, pairs, split.label.tolist(), split.group, strict=True))
         digest.update(json.dumps(rows, ensure_ascii=False).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
+
+
+# --- dividing rows ---------------------------------------------------------------------------------------------------
+
+
+def hashed(text: str, salt: str) -> str:
+    """sha256 hex of the text with a salt: the order in which groups are assigned."""
+    return hashlib.sha256(f"{salt}\n{text}".encode()).hexdigest()
+
+
+def assign(groups: np.ndarray, label: np.ndarray, shares: Mapping[str, float], salt: str) -> np.ndarray:
+    """The split name of each row, object (N,): no group is divided, shares hold by rows, classes stay balanced.
+
+    Groups come in the order of their size and then of their hash; each goes to the split that lacks its classes most.
+    groups: (N,) str; label: (N,) int. Raises CorpusError when there are fewer groups than splits.
+    """
+    names, member = np.unique(groups.astype(str), return_inverse=True)
+    if len(names) < len(shares):
+        raise CorpusError(
+            "there are too few groups to split", where=salt, found=len(names), expected=f"at least {len(shares)}"
+        )
+    counts = np.zeros((len(names), int(label.max()) + 1))
+    np.add.at(counts, (member, label), 1)
+    sizes = counts.sum(1)
+    order = sorted(range(len(names)), key=lambda g: (-sizes[g], hashed(str(names[g]), salt)))
+    wanted = np.array(list(shares.values()))
+    target = np.outer(wanted / wanted.sum(), np.maximum(counts.sum(0), 1))
+    filled = np.zeros_like(target)
+    home = np.empty(len(names), dtype=np.int64)
+    for g in order:
+        need = ((target - filled) / target) @ counts[g]
+        home[g] = int(np.argmax(need))
+        filled[home[g]] += counts[g]
+    return np.array(list(shares), dtype=object)[home[member]]

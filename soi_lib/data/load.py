@@ -25,10 +25,9 @@ from soi_lib.data.columns import (
     label_texts,
     text_of,
 )
-from soi_lib.data.dataset import SPLITS, Card, Corpus, Split, fingerprint, id_order, is_text, normalise
+from soi_lib.data.dataset import SPLITS, Card, Corpus, Split, assign, fingerprint, hashed, id_order, is_text, normalise
 from soi_lib.data.places import DatasetSpec, Drop
-from soi_lib.data.splits import assign, hashed, tables_of
-from soi_lib.data.table_files import some
+from soi_lib.data.table_files import some, tables_of
 from soi_lib.errors import CorpusError, raise_all
 
 if TYPE_CHECKING:

@@ -1,21 +1,23 @@
 """A user's own file after a training: find the rows that were trained on, check that they are unchanged, copy them.
 
 A run keeps how its ids were made, and the label and a fingerprint of the text of every row. So a file
-that was sorted since is matched by its texts, and one that was edited is refused. A copy of a text file holds exactly
-the characters of the rows.
+that was sorted since is matched by its texts, and one that was edited is refused. A copy has the file's format and
+columns, and its labels may be those that a person has reviewed.
 """
 
 from __future__ import annotations
 
+import csv
 import gzip
 import hashlib
+import io
 import json
 import os
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -23,12 +25,11 @@ import numpy.typing as npt
 from soi_lib import files
 from soi_lib.data.columns import IDS, equal_numbers, id_problem, ids_of, label_lists, label_texts, text_columns, text_of
 from soi_lib.data.dataset import Corpus, Split
-from soi_lib.data.table_files import Table, kind_of, read_table
+from soi_lib.data.table_files import Table, kind_of, read_table, some
 from soi_lib.errors import AlignmentError, CorpusError, SoiError, nearest, raise_all
 
 if TYPE_CHECKING:
     import pandas as pd
-    import pyarrow as pa
 
 _READING = b"soi_reading"
 
@@ -49,7 +50,6 @@ class Matched:
     them; text: the columns of text (both of a pair).
     """
 
-    path: Path
     table: Table
     rows: npt.NDArray[np.int64]
     by: str
@@ -61,47 +61,8 @@ class Matched:
         wanted, have = list(columns), [str(c) for c in self.table.frame.columns]
         for name in wanted:
             if name not in have:
-                raise CorpusError(f"there is no column {name!r}", where=self.path, hint=nearest(name, have))
+                raise CorpusError(f"there is no column {name!r}", where=self.table.where, hint=nearest(name, have))
         return self.table.frame.loc[:, wanted].iloc[self.rows].reset_index(drop=True)
-
-    def copy(self, out: str | os.PathLike[str], *, overwrite: bool = False) -> int:
-        """Write the matched rows to `out`, in the file's order and format; return how many.
-
-        Raises OutputExistsError, and SoiError where `out` is of another format or is the file itself.
-        """
-        keep = np.unique(self.rows)
-        self._write(Path(out), lambda: _copied_text(self.table, keep), lambda t: t.take(keep), overwrite)
-        return len(keep)
-
-    def copy_with_values(
-        self, out: str | os.PathLike[str], column: str, source: Mapping[int, int], *, overwrite: bool = False
-    ) -> None:
-        """Write a copy of the whole file in which row r has what row `source[r]` has in `column`. Raises as `copy`."""
-
-        def changed(table: pa.Table) -> pa.Table:
-            rows = np.arange(len(table))
-            rows[list(source)] = list(source.values())
-            at = table.schema.get_field_index(column)
-            return table.set_column(at, table.schema.field(at), table.column(at).take(rows))
-
-        self._write(Path(out), lambda: _changed_text(self.table, column, source), changed, overwrite)
-
-    def _write(
-        self, target: Path, text: Callable[[], str], parquet: Callable[[pa.Table], pa.Table], overwrite: bool
-    ) -> None:
-        """Write the characters `text()`, or what `parquet` makes of the file's table, in the format of the file."""
-        kind = kind_of(self.path)
-        if kind_of(target) != kind:
-            what = "a copy keeps the format of the file that it is made from"
-            raise SoiError(what, where=target, found=repr(kind_of(target)), expected=repr(kind))
-        if target.exists() and target.resolve() == self.path.resolve():
-            raise SoiError("the copy would replace the file that it is made from", where=target, hint="name another")
-        with files.replacing(target, overwrite=overwrite) as tmp:
-            if kind == ".parquet":
-                _rewrite_parquet(self.path, tmp, parquet)
-            else:
-                data = text().encode(self.table.encoding)
-                tmp.write_bytes(gzip.compress(data, mtime=0) if target.suffix.lower() == ".gz" else data)
 
 
 def match(
@@ -143,7 +104,7 @@ def match(
         what = f"{len(missing)} of the {len(wanted)} ids are not in the file ({by})"
         hint = "give the file that was trained on, and with --id the column of its ids"
         raise AlignmentError(what, where=path, found=found, hint=hint)
-    return Matched(source, table, np.array(rows, dtype=np.int64), by, tuple(keys), tuple(texts))
+    return Matched(table, np.array(rows, dtype=np.int64), by, tuple(keys), tuple(texts))
 
 
 def _texts(table: Table) -> list[str]:
@@ -244,48 +205,143 @@ def _moved(
 # --- copies ---------------------------------------------------------------------------------------------------------
 
 
-def _copied_text(table: Table, keep: npt.NDArray[np.int64]) -> str:
-    """The characters of the rows `keep` of a text file, and of its header if it has one."""
-    if not table.spans:
-        rows = _objects(table)
-        return json.dumps([rows[i] for i in keep], ensure_ascii=False, indent=1) + "\n"
-    head = "".join(table.lines[: table.spans[0][0]]) or table.lines[0][: table.lines[0].startswith("\ufeff")]
-    parts = ["".join(table.lines[slice(*table.spans[row])]).removeprefix("\ufeff") for row in keep]
-    ends = [part[len(part.rstrip("\r\n")) :] for part in (head, *parts)]
-    end = next((e for e in ends if e), "\n")
-    # only the last row of a file may have no line end
-    return head + "".join(part if part.endswith(("\n", "\r")) else part + end for part in parts)
+def copy_rows(
+    path: Path,
+    table: Table,
+    out: str | os.PathLike[str],
+    rows: npt.NDArray[np.int64],
+    column: str = "",
+    values: npt.NDArray[np.int64] | None = None,
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Write rows of a file to `out`, in its format and with its columns.
 
+    Args:
+        path: the file.
+        table: its rows, as `read_table` gives them.
+        out: the copy; its name ends as that of the file.
+        rows: (n,) positions of the rows to write.
+        column: a column in which the rows get other values.
+        values: (n,) the position of the row that has the value of each, for `column`.
+        overwrite: replace a file that is there.
 
-def _objects(table: Table) -> list[dict[str, Any]]:
-    """The rows of a JSON file; a part that a row lacks is NaN in the frame."""
-    return [{str(k): v for k, v in row.items() if v == v} for row in table.frame.to_dict("records")]
-
-
-def _changed_text(table: Table, column: str, source: Mapping[int, int]) -> str:
-    """The characters of a text file, with the values of other rows in one column of some rows."""
-    if not table.spans:
-        rows = _objects(table)
-        was = [row[column] for row in rows]
-        for row, other in source.items():
-            rows[row][column] = was[other]
-        return json.dumps(rows, ensure_ascii=False, indent=1) + "\n"
-    lines, values = list(table.lines), table.frame[column]
-    for row, other in source.items():
-        first, end = table.spans[row]
-        if table.separator:
-            text = table.with_value(row, column, values.iloc[other])
-        else:
-            text = "".join(lines[first:end]).removeprefix("\ufeff")
-            line_end = text[len(text.rstrip("\r\n")) :]
-            text = json.dumps(json.loads(text) | {column: values.iloc[other]}, ensure_ascii=False) + line_end
-        lines[first:end] = ["\ufeff" * lines[first].startswith("\ufeff") + text, *[""] * (end - first - 1)]
-    return "".join(lines)
-
-
-def _rewrite_parquet(source: Path, out: Path, change: Callable[[pa.Table], pa.Table]) -> None:
+    Raises:
+        SoiError: `out` is of another format or is the file itself, or cannot be written.
+    """
     import pyarrow.parquet as pq
 
-    file = pq.ParquetFile(source)
-    codec = file.metadata.row_group(0).column(0).compression.lower() if file.metadata.num_row_groups else "snappy"
-    pq.write_table(change(file.read()), out, compression="none" if codec == "uncompressed" else codec)
+    target, kind = Path(out), kind_of(path)
+    if kind_of(target) != kind:
+        what = "a copy keeps the format of the file that it is made from"
+        raise SoiError(what, where=target, found=repr(kind_of(target)), expected=repr(kind))
+    if target.exists() and target.resolve() == path.resolve():
+        raise SoiError("the copy would replace the file that it is made from", where=target, hint="name another")
+    with files.replacing(target, overwrite=overwrite) as tmp:
+        if kind == ".parquet":
+            whole = pq.ParquetFile(path).read()
+            made = whole.take(rows)
+            if values is not None:
+                at = whole.schema.get_field_index(column)
+                made = made.set_column(at, whole.schema.field(at), whole.column(at).take(values))
+            pq.write_table(made, tmp)
+            return
+        frame = table.frame.iloc[rows]
+        if values is not None:
+            frame = frame.assign(**{column: table.frame[column].to_numpy()[values]})
+        data = _text_of(table, frame).encode(table.encoding)
+        tmp.write_bytes(gzip.compress(data, mtime=0) if target.suffix.lower() == ".gz" else data)
+
+
+def _text_of(table: Table, frame: pd.DataFrame) -> str:
+    """Rows of a text file, written as the file is."""
+    if table.separator:
+        # the csv module of Python 3.11 does not quote a carriage return that a text contains
+        quoting: Literal[0, 1] = 1 if frame.map(lambda value: "\r" in value).any(axis=None) else 0  # all, or minimal
+        made = io.StringIO()
+        writer = csv.writer(made, delimiter=table.separator, quoting=quoting, lineterminator=table.line_end)
+        if table.header:
+            writer.writerow(frame.columns)
+        writer.writerows(frame.to_numpy().tolist())
+        return made.getvalue()
+    # a part that a row of a JSON file lacks is NaN in the frame
+    rows = [{str(k): v for k, v in row.items() if v == v} for row in frame.to_dict("records")]
+    if table.lines:
+        return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    return json.dumps(rows, ensure_ascii=False, indent=1) + "\n"
+
+
+# --- labels that a person has reviewed -------------------------------------------------------------------------------
+
+COLUMN = "corrected"
+"""The column of a reviewed list that has the label that the reviewer decided on."""
+
+
+def write_corrected(
+    source: Path,
+    reviewed: Path,
+    dynamics: Path,
+    out: str | os.PathLike[str],
+    *,
+    id_column: str | None = None,
+    overwrite: bool = False,
+) -> tuple[int, int]:
+    """Write a copy of the file `source` with the labels of a reviewed list.
+
+    `reviewed` is a file with the columns id and `COLUMN`, as `soi label-issues --out` writes it with the last one
+    added; `dynamics` is of the run that was trained on `source`. Returns how many rows were reviewed, and how many of
+    these have another label now. Raises SoiError for dynamics from elsewhere, for ids and labels that are unknown, for
+    rows without a corrected label, and as `match` and `copy_rows` do.
+    """
+    trained = trained_rows(dynamics)
+    if trained is None:
+        what = "it is not known which column these dynamics have their labels from"
+        raise SoiError(what, where=dynamics, expected="dynamics in a folder that soi train made")
+    table = read_table(reviewed)
+    have = [str(name) for name in table.frame.columns]
+    raise_all(
+        CorpusError(f"there is no column {name!r}", where=reviewed, found=some(have), hint=f"add a column {name}")
+        for name in ("id", COLUMN)
+        if name not in have
+    )
+    numbered = trained.reading["columns"]["id"] is None  # shown as 7, recorded as 000007
+    ids = [f"{int(i):06d}" if numbered and i and i.isdecimal() else i for i in ids_of(table.frame["id"])]
+    names = {name for _, name in trained.rows.values()}
+    texts = label_texts([value] for value in table.frame[COLUMN])
+    equal = equal_numbers([*names, *(text for text in texts if text is not None)])  # a spreadsheet writes 1.0 for 1
+    labels = [equal.get(str(text), text) for text in texts]
+    raise_all(_problems(table, trained, names, ids, labels))
+    found = match(source, ids, id_column, trained)
+    now, column = labels_of(found.table, trained), trained.reading["columns"]["label"]
+    if now is None:
+        raise CorpusError(f"there is no column {column!r}", where=source, hint="give the file that was trained on")
+    row_with = {name: row for row, name in reversed(list(enumerate(now)))}
+    if lost := sorted({str(label) for label in labels} - set(row_with)):
+        raise CorpusError("no row of the file has this label", where=source, found=some(lost))
+    changed = {int(row): row_with[name] for row, name in zip(found.rows, labels, strict=True) if now[row] != name}
+    rows = np.arange(len(now))
+    values = rows.copy()
+    values[list(changed)] = list(changed.values())
+    copy_rows(source, found.table, out, rows, column, values, overwrite=overwrite)
+    return len(ids), len(changed)
+
+
+def _problems(
+    table: Table, trained: TrainedRows, names: set[str], ids: Sequence[str | None], labels: Sequence[str | None]
+) -> Iterator[CorpusError]:
+    """Whatever keeps a reviewed list from being used, each kind once."""
+    if not ids:
+        yield CorpusError("there are no rows", where=table.where)
+    if open_rows := [row for row, label in enumerate(labels) if label is None]:
+        found = f"none in {some([table.row(row) for row in open_rows[:6]], len(open_rows))}"
+        hint = "fill them (with the given label where it is right), or delete the rows"
+        yield CorpusError(f"not every row has a {COLUMN} label", where=table.where, found=found, hint=hint)
+    if unknown := [str(shown) for shown, key in zip(table.frame["id"], ids, strict=True) if key not in trained.rows]:
+        hint = "give the list that soi label-issues made of this run"
+        yield CorpusError("ids were not trained on", where=table.where, found=some(unknown), hint=hint)
+    if repeated := [str(key) for key, n in Counter(ids).items() if n > 1]:
+        yield CorpusError("ids appear twice", where=table.where, found=some(repeated), expected="every id once")
+    if other := sorted({label for label in labels if label is not None} - names):
+        yield CorpusError(
+            "labels are not among the classes", where=table.where, found=some(other), hint=nearest(other[0], names)
+        )

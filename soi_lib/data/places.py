@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
 
-from soi_lib.errors import SoiError
+from soi_lib.errors import CorpusError, SoiError
 
 _COMMIT = re.compile(r"[0-9a-f]{7,40}")
 _HUB = re.compile(r"([\w.-]+/[\w.-]+)(?:@(\w+))?")
@@ -95,6 +95,17 @@ class DatasetSpec(Place):
     def identity(self) -> str:
         """Canonical JSON of all that decides which rows are read, without paths."""
         return json.dumps(self.model_dump(exclude={"path", "test", "ood", "note"}), sort_keys=True)
+
+
+def check_place(name: str, spec: DatasetSpec) -> None:
+    """Raise CorpusError if a spec has neither hub nor path."""
+    if spec.path is None and spec.hub is None:
+        raise CorpusError(
+            f"neither hub nor path is given{f' ({spec.note})' if spec.note else ''}",
+            where=f"corpora.{name}",
+            expected="hub and revision, or path",
+            hint="add one of them to a copy of the profile, or leave the comparison out with --only",
+        )
 
 
 def local(name: str, spec: DatasetSpec) -> DatasetSpec:

@@ -1,8 +1,8 @@
-"""Rows out of one file: separated text, JSON (lines or an array), Parquet, each possibly packed with gzip.
+"""Rows out of files (separated text, JSON, Parquet, each possibly packed with gzip), saved datasets and the hub.
 
 No row is lost silently. Encoding and separator are guessed only where they are certain (a byte-order
 mark; the one separator that fits every line), a quote that does not pair is a character, and what could be read in two
-ways is refused with its lines. Each row knows its lines, so that messages name them and a copy holds their characters.
+ways is refused with its lines. Each row knows its line, so that messages name it.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from soi_lib.data.dataset import SPLITS
+from soi_lib.data.places import DatasetSpec, check_place, commit_of, unreachable
 from soi_lib.errors import CorpusError, raise_all
 
 if TYPE_CHECKING:
@@ -29,11 +31,11 @@ if TYPE_CHECKING:
 SUFFIXES = (".csv", ".tsv", ".tab", ".txt", ".json", ".jsonl", ".ndjson", ".parquet")
 _SEPARATORS = {",": "a comma", "\t": "a tab", ";": "a semicolon", "|": "a bar"}
 _BYTE_ORDER_MARKS = {
-    codecs.BOM_UTF8: "utf-8",
-    codecs.BOM_UTF32_LE: "utf-32-le",  # starts like that of UTF-16, so it comes first
-    codecs.BOM_UTF32_BE: "utf-32-be",
-    codecs.BOM_UTF16_LE: "utf-16-le",
-    codecs.BOM_UTF16_BE: "utf-16-be",
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",  # starts like that of UTF-16, so it comes first
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
 }
 
 
@@ -42,38 +44,23 @@ class Table:
     """The rows of one file or split, as they are in it.
 
     frame: values of any type; where: for messages; names: the label names that the file itself gives to numbers, by
-    column; notes: what was recognised. For text files, lines: all lines; spans: the lines of each row (first, end);
-    encoding: how the file is encoded; for separated text, separator, whether quotes are more than characters, and
-    places: where each column is in a row.
+    column; notes: what was recognised; lines: where each row of a text file begins, from line 1. encoding, separator,
+    header and line_end: how a text file is written.
     """
 
     frame: pd.DataFrame
     where: str
     names: Mapping[str, Sequence[str]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    lines: Sequence[str] = ()
-    spans: Sequence[tuple[int, int]] = ()
+    lines: Sequence[int] = ()
     encoding: str = "utf-8"
     separator: str = ""
-    quotes: bool = True
-    places: Mapping[str, int] = field(default_factory=dict)
+    header: bool = True
+    line_end: str = "\n"
 
     def row(self, number: int) -> str:
         """The row at a position from 0 as a message names it: `row 3`, in a text file with its first line."""
-        return f"row {number + 1} (line {self.spans[number][0] + 1})" if self.spans else f"row {number + 1}"
-
-    def with_value(self, number: int, column: str, value: str) -> str:
-        """The characters of a row of separated text, with another value in one column."""
-        first, end = self.spans[number]
-        record = _cut(self.lines[first:end], self.separator, quotes=self.quotes)
-        fields, last = record.fields[0], self.lines[end - 1]
-        fields[self.places[column]] = value
-        line_end = last[len(last.rstrip("\r\n")) :]
-        if record.unpaired or not self.quotes:
-            return self.separator.join(fields) + line_end
-        made = io.StringIO()
-        csv.writer(made, delimiter=self.separator, lineterminator=line_end).writerow(fields)
-        return made.getvalue()
+        return f"row {number + 1} (line {self.lines[number]})" if self.lines else f"row {number + 1}"
 
 
 def kind_of(path: Path) -> str:
@@ -103,22 +90,21 @@ def read_table(path: Path, separator: str | None = None, encoding: str | None = 
         text, encoding = _text(path, encoding)
     except (OSError, EOFError, zlib.error, ValueError) as error:
         raise CorpusError("the file cannot be read", where=path, found=error) from error
-    lines = list(io.StringIO(text, newline=""))
-    if not text.strip("\ufeff \t\r\n"):
+    if not text.strip():
         import pandas as pd
 
         return Table(pd.DataFrame(), str(path))
     if kind in (".json", ".jsonl", ".ndjson"):
-        return _json(path, lines, encoding)
+        return _json(path, text, encoding)
     separator = {"tab": "\t", "\\t": "\t"}.get(separator or "", separator)
     if separator is not None and (len(separator) != 1 or separator in '"\r\n'):
         what = "a separator is one character"
         raise CorpusError(what, where="--separator", found=repr(separator), expected="such as ; or tab")
-    return _separated(path, lines, encoding, separator, "," if kind == ".csv" else "\t", header)
+    return _separated(path, text, encoding, separator, "," if kind == ".csv" else "\t", header)
 
 
 def _text(path: Path, encoding: str | None) -> tuple[str, str]:
-    """The characters of a file, including the byte-order mark, and their encoding."""
+    """The characters of a file without its byte-order mark, and their encoding."""
     data = path.read_bytes()
     data = gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data
     marked = next((name for mark, name in _BYTE_ORDER_MARKS.items() if data.startswith(mark)), "utf-8")
@@ -130,13 +116,13 @@ def _text(path: Path, encoding: str | None) -> tuple[str, str]:
     except LookupError:
         raise CorpusError("unknown encoding", where="--encoding", found=repr(encoding), hint="utf-8, cp1252") from None
     except UnicodeDecodeError as error:
-        where = f"{path} line {data[: error.start].count(10) + 1}"
+        where = f"{path} line {error.object[: error.start].count(10) + 1}"
         hint = (
             "name the encoding, such as --encoding cp1252 (Windows, Western Europe), cp1251 (Cyrillic), cp1256 (Arabic)"
         )
-        what, found = f"the file is not {error.encoding.upper()}", f"byte 0x{data[error.start]:02x}"
+        what, found = f"the file is not {error.encoding.upper()}", f"byte 0x{error.object[error.start]:02x}"
         raise CorpusError(what, where=where, found=found, hint=hint) from None
-    return text, encoding or marked
+    return text.removeprefix("\ufeff"), encoding or marked
 
 
 @dataclass
@@ -161,8 +147,7 @@ def _cut(lines: Sequence[str], separator: str, *, quotes: bool = True) -> _Recor
     form: dict[str, Any] = {"delimiter": separator, "skipinitialspace": spaced}
     while at < len(lines):
         begin = at
-        rest = (lines[i].removeprefix("\ufeff") if i == 0 else lines[i] for i in range(begin, len(lines)))
-        reader = csv.reader(rest, strict=True, quoting=csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE, **form)
+        reader = csv.reader(lines[begin:], strict=True, quoting=csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE, **form)
         try:
             for fields in reader:
                 at, first = begin + reader.line_num, at
@@ -181,14 +166,14 @@ def _cut(lines: Sequence[str], separator: str, *, quotes: bool = True) -> _Recor
     return out
 
 
-def _separated(path: Path, lines: list[str], encoding: str, separator: str | None, default: str, header: bool) -> Table:
+def _separated(path: Path, text: str, encoding: str, separator: str | None, default: str, header: bool) -> Table:
     import pandas as pd
 
     csv.field_size_limit(1 << 30)
-    notes = [] if encoding == "utf-8" else [f"encoding: {encoding}"]
-    if named := re.fullmatch(r"\ufeff?sep=(.)\s*", lines[0]):  # the line with which spreadsheets name the separator
-        separator = separator or named[1]
-    rows = ["", *lines[1:]] if named else lines
+    rows = list(io.StringIO(text, newline=""))
+    notes = [] if encoding in ("utf-8", "utf-8-sig") else [f"encoding: {encoding}"]
+    if named := re.fullmatch(r"sep=(.)\s*", rows[0]):  # the line with which spreadsheets name the separator
+        separator, rows[0] = separator or named[1], ""
     chosen = separator or default
     records = _cut(rows, chosen)
     if separator is None and not records.fit():
@@ -198,12 +183,10 @@ def _separated(path: Path, lines: list[str], encoding: str, separator: str | Non
             notes.append(f"separator: {_SEPARATORS[chosen]}, the only one that fits every line")
     if not records.fields:
         return Table(pd.DataFrame(), str(path))
-    quotes = True
     if records.unpaired:
         notes.append(f"quotes that do not pair are characters (line {some([i + 1 for i in records.unpaired])})")
         plain = _cut(rows, chosen, quotes=False)
-        quotes = not plain.fit()
-        records = records if quotes else plain
+        records = plain if plain.fit() else records
     width = len(records.fields[0])
     raise_all(_faults(path, rows, records, chosen))
     values = records.fields[int(header) :]
@@ -213,9 +196,9 @@ def _separated(path: Path, lines: list[str], encoding: str, separator: str | Non
         notes.append(f"columns without a name and without values: {width - len(used)}, ignored")
     names = [name or f"column {i + 1}" for i, name in enumerate(names)]
     frame = pd.DataFrame(values, columns=names, dtype=object).iloc[:, used]
-    spans = records.lines[int(header) :]
-    places = {names[i]: i for i in used}
-    return Table(frame, str(path), {}, tuple(notes), lines, spans, encoding, chosen, quotes, places)
+    lines = [first + 1 for first, _ in records.lines[int(header) :]]
+    end = "\r\n" if rows[records.lines[0][1] - 1].endswith("\r\n") else "\n"
+    return Table(frame, str(path), {}, tuple(notes), lines, encoding, chosen, header, end)
 
 
 def _faults(path: Path, lines: Sequence[str], records: _Records, separator: str) -> Iterable[CorpusError]:
@@ -238,47 +221,45 @@ def _faults(path: Path, lines: Sequence[str], records: _Records, separator: str)
             yield CorpusError(what, where=path, hint='write a quote that belongs to a text "like ""this"" one"')
 
 
-def _json(path: Path, lines: list[str], encoding: str) -> Table:
-    """Rows of JSON lines, or (then without spans) of one value."""
+def _json(path: Path, text: str, encoding: str) -> Table:
+    """Rows of JSON lines, of one array, or (then without lines) of one object that holds them."""
     import pandas as pd
 
-    text = "".join(lines).removeprefix("\ufeff")
     array = text.lstrip().startswith("[")
-    spans = [] if array else [(i, i + 1) for i, line in enumerate(lines) if line.strip("\ufeff \t\r\n")]
-    rows, bad, notes = [], [], []
-    for first, end in spans or [(0, len(lines))]:
-        try:
-            value = json.loads("".join(lines[first:end]).removeprefix("\ufeff"))
-        except (ValueError, RecursionError) as error:
-            value, first = None, getattr(error, "lineno", 1) - 1 if array else first
-        found = value if array and isinstance(value, list) else [value]
-        rows += found
-        if not all(isinstance(row, dict) for row in found):
-            bad.append(first + 1)
-    if bad or len(rows) == 1:
-        with suppress(ValueError, RecursionError):
-            if one := _rows_of_object(json.loads(text)):
-                (rows, note), bad, spans = one, [], []
-                notes.append(note)
+    parts = [text] if array else list(io.StringIO(text, newline=""))
+    rows, lines, bad = [], [], []
+    for number, part in enumerate(parts, start=1):
+        if part.strip():
+            try:
+                value = json.loads(part)
+            except (ValueError, RecursionError) as error:
+                value, number = None, getattr(error, "lineno", 1) if array else number
+            found = value if array and isinstance(value, list) else [value]
+            rows += found
+            lines.append(number)
+            bad += [] if all(isinstance(row, dict) for row in found) else [number]
+    if (bad or len(rows) == 1) and (frame := _frame_of_object(text)) is not None:
+        return Table(frame, str(path), {}, ("the file is one object that holds the rows",), (), encoding)
     if bad:
         expected = 'one array [{"text": ..., "label": ...}, ...]' if array else "an object a line, or one array of them"
         where, what = f"{path} line {some(bad)}", "not every row is a JSON object"
         raise CorpusError(what, where=where, expected=expected, hint="correct these lines, or save the file again")
-    return Table(pd.DataFrame(rows, dtype=object), str(path), {}, tuple(notes), lines, spans, encoding)
+    return Table(pd.DataFrame(rows, dtype=object), str(path), {}, (), () if array else lines, encoding)
 
 
-def _rows_of_object(value: Any) -> tuple[list[Any], str] | None:
-    """The rows of an object that holds an array of them, or a list or an object of values for each column."""
-    parts = value if isinstance(value, dict) else {}
-    arrays = [
-        k for k, part in parts.items() if isinstance(part, list) and part and {type(row) for row in part} == {dict}
-    ]
-    if len(arrays) == 1:
-        return parts[arrays[0]], f'the rows are those of "{arrays[0]}"'
-    columns = [list(part.values()) if isinstance(part, dict) else part for part in parts.values()]
-    if len(columns) < 2 or any(not isinstance(part, list) or len(part) != len(columns[0]) for part in columns):
-        return None
-    return [dict(zip(parts, row, strict=True)) for row in zip(*columns, strict=True)], "the file holds columns"
+def _frame_of_object(text: str) -> pd.DataFrame | None:
+    """The rows of an object that holds one array of them, or values by column; None for any other text."""
+    import pandas as pd
+
+    with suppress(ValueError, RecursionError):
+        value = json.loads(text)
+        parts = list(value.values()) if isinstance(value, dict) else []
+        arrays = [p for p in parts if isinstance(p, list) and p and all(isinstance(row, dict) for row in p)]
+        if len(arrays) == 1:
+            return pd.DataFrame(arrays[0], dtype=object)
+        if len(parts) > 1 and not arrays and all(isinstance(part, list | dict) for part in parts):
+            return pd.DataFrame(value, dtype=object).reset_index(drop=True)  # refuses columns of unequal length
+    return None
 
 
 def _parquet(path: Path) -> Table:
@@ -289,3 +270,123 @@ def _parquet(path: Path) -> Table:
     names = {c: f["names"] for c, f in features.items() if isinstance(f, dict) and f.get("_type") == "ClassLabel"}
     frame = table.to_pandas(integer_object_nulls=True, ignore_metadata=True).astype(object)
     return Table(frame, str(path), names)
+
+
+# --- the files of a dataset ------------------------------------------------------------------------------------------
+
+SPLIT_NAMES = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test",),
+    "ood": ("ood", "out_of_distribution", "out-of-distribution"),
+}
+_SHARD = re.compile(r"-\d{5}-of-\d{5}.*$")
+T = TypeVar("T")
+
+
+def tables_of(name: str, spec: DatasetSpec) -> tuple[dict[str, Table], str, DatasetSpec]:
+    """The rows of each split, a description of their origin, and the spec with the commit of a hub dataset.
+
+    Raises CorpusError, for all files at once.
+    """
+    check_place(name, spec)
+    tables: dict[str, Table] = {}
+    files: dict[str, list[Path]] = {}
+    path = Path(str(spec.path)).expanduser()
+    origin = path.name
+    if spec.hub is not None:
+        spec = spec.model_copy(update={"revision": commit_of(spec.hub, spec.revision, "dataset", CorpusError)})
+        tables, origin = _from_datasets(spec), f"{spec.hub}@{spec.revision}"
+    elif (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
+        tables = _from_datasets(spec)
+    else:
+        files = _in_folder(path, spec) if path.is_dir() else {"train": [path]}
+    for split, file in (("test", spec.test), ("ood", spec.ood)):
+        if file is not None:
+            files[split] = [Path(file).expanduser()]
+            origin += f", {split} {Path(file).name}"
+    problems: list[CorpusError] = []
+    for split, paths in files.items():
+        try:
+            tables[split] = _joined([read_table(one, spec.separator, spec.encoding, spec.header) for one in paths])
+        except CorpusError as error:
+            problems.append(error)
+    raise_all(problems)
+    return {split: tables[split] for split in SPLITS if split in tables}, origin, spec
+
+
+def files_of(spec: DatasetSpec) -> list[Path]:
+    """The files on this machine that rows may come from; a dataset is read again when one of them changes."""
+    places = [Path(place).expanduser() for place in (spec.path, spec.test, spec.ood) if place is not None]
+    return [f for place in places for f in (_visible(place, (*SUFFIXES, ".arrow")) if place.is_dir() else [place])]
+
+
+def _visible(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """Files of these kinds in a folder and below, hidden ones left out, sorted."""
+    files = (f for f in folder.rglob("*") if f.is_file() and kind_of(f) in suffixes)
+    return sorted(f for f in files if not any(part.startswith(".") for part in f.relative_to(folder).parts))
+
+
+def _in_folder(folder: Path, spec: DatasetSpec) -> dict[str, list[Path]]:
+    """The files of a folder by split: one each, or shards (`train-00000-of-00002.parquet`)."""
+    found: dict[str, list[Path]] = {}
+    for file in _visible(folder, SUFFIXES):
+        found.setdefault(_SHARD.sub("", file.name[: file.name.lower().rindex(kind_of(file))]), []).append(file)
+    files = _matching(found, str(folder), spec)
+    for split, parts in files.items():
+        if len(parts) > 1 and not all(_SHARD.search(part.name) for part in parts):
+            listed = ", ".join(str(part.relative_to(folder)) for part in parts)
+            raise CorpusError(f"several files for {split!r}", where=folder, found=listed, hint="keep one of them")
+    return files
+
+
+def _joined(tables: list[Table]) -> Table:
+    """The shards of a split as one table."""
+    import pandas as pd
+
+    if len(tables) == 1:
+        return tables[0]
+    frame = pd.concat([table.frame for table in tables], ignore_index=True)
+    return replace(tables[0], frame=frame, lines=())
+
+
+def _from_datasets(spec: DatasetSpec) -> dict[str, Table]:
+    """Splits that `datasets` reads, from disk or the hub; columns of the kind ClassLabel bring their names."""
+    try:
+        from datasets import load_dataset, load_from_disk
+
+        found: Any = (
+            load_dataset(spec.hub, spec.config, revision=spec.revision) if spec.hub else load_from_disk(spec.path)
+        )
+    except Exception as failure:  # datasets passes on whatever its own libraries raise
+        if spec.hub:
+            raise unreachable(spec, failure, CorpusError) from failure
+        what, hint = "cannot be read as a saved dataset", "save it again"
+        raise CorpusError(what, where=spec.path, found=failure, hint=hint) from failure
+    tables = {}
+    for split, part in _matching(found if isinstance(found, dict) else {"train": found}, str(spec), spec).items():
+        names = {c: list(f.names) for c, f in part.features.items() if hasattr(f, "names")}
+        tables[split] = Table(part.to_pandas().astype(object), f"{spec}, split {part.split or split}", names)
+    return tables
+
+
+def _matching(found: Mapping[str, T], where: str, spec: DatasetSpec) -> dict[str, T]:
+    """The item of each split, by the usual names or those that the spec gives, in whatever case."""
+    known_as = {name.casefold(): name for name in found}
+    out: dict[str, T] = {}
+    problems = []
+    for split in SPLITS:
+        named = spec.splits.get(split)  # type: ignore[call-overload]
+        known = SPLIT_NAMES[split] if named is None else named
+        hits = [known_as[name.casefold()] for name in known if name.casefold() in known_as]
+        if hits and (named or len(hits) == 1):
+            out[split] = found[hits[0]]
+        elif hits or named or split == "train":
+            what = f"several splits may be {split!r}" if hits else f"no split for {split!r}"
+            others = {n for s, names in SPLIT_NAMES.items() if s != split for n in names}
+            name = next((n for n in hits or found if n.casefold() not in others), "NAME")
+            hint = f"name it: --split {split}={name} (in a profile splits: {{{split}: {name}}})"
+            listed = ", ".join(hits or found) or "none"
+            problems.append(CorpusError(what, where=where, found=listed, expected=" or ".join(known), hint=hint))
+    raise_all(problems)
+    return out

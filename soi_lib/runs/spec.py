@@ -204,7 +204,7 @@ def plan(
     Builds the corpora and the encoders' directories if the cache does not have them, since keys contain their
     fingerprints; those that the profile itself names are downloaded from where it says.
     """
-    from soi_lib.data.splits import check_place
+    from soi_lib.data.places import check_place
 
     device, only = resolve_device(device), tuple(only)
     precision = precision or os.environ.get("SOI_PRECISION")

@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paper.datasets.building import deduplicate, make
-from soi_lib.data.dataset import Card, Split, fingerprint, id_order
-from soi_lib.data.splits import assign
+from soi_lib.data.dataset import Card, Split, assign, fingerprint, id_order
 from soi_lib.errors import CorpusError
 
 CARD = Card("title", "question", "origin", "licence", "en", "construction", "group", "ood")

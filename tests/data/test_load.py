@@ -159,7 +159,7 @@ def test_splits_of_a_folder_and_further_files(tmp_path):
     csv(tmp_path / "folder" / "train.csv", frame[:20]), csv(tmp_path / "folder" / "dev.csv", frame[20:26])
     ood = csv(tmp_path / "o.csv", frame[26:])
     held = load(tmp_path / "folder", ood=str(ood))
-    assert held.corpus.paired
+    assert held.corpus.splits["train"].text_pair is not None
     assert sizes(held) == {"train": 20, "test": 6, "ood": 4}
     assert held.corpus.card.origin == "folder, ood o.csv"
     assert any("dev.csv is the test split" in s for s in held.decisions)
@@ -257,9 +257,6 @@ def test_lists_of_tokens_and_objects_are_refused(tmp_path, suffix):
         write(labelled(20, ("no", "yes")).assign(**{name: [value] * 20}), tmp_path / f"{name}{suffix}")
         with pytest.raises(CorpusError, match=f"column '{name}' does not hold plain values; found .* in row 1"):
             load(tmp_path / f"{name}{suffix}")
-
-
-def test_labels_in_brackets_are_labels(tmp_path):
     assert load(csv(tmp_path / "a.csv", labelled(20, ("[/neg]", "[pos]")))).corpus.labels == ("[/neg]", "[pos]")
 
 
