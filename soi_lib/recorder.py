@@ -61,7 +61,7 @@ class DynamicsRecorder:
         ids: (N,) unique strings, whole numbers, or tuples of these (kept as their JSON text).
         gold: (N,) whole numbers from 0 to `n_classes` - 1.
         n_classes: The number of classes; without it, the width of the first logits.
-        device: Where the buffers are made; without it, where the first logits are.
+        device: Where the buffers lie; without it, where the logits are.
         keep_logits: Keep the logits of every epoch too (N x classes float32 each).
         meta: Goes into the metadata of the dynamics.
 
@@ -105,22 +105,26 @@ class DynamicsRecorder:
         self._gold_cpu = golds.astype(np.int64)
         self.n_classes: int | None = None
         self.keep_logits, self.meta = keep_logits, dict(meta or {})
+        self._device, self._follow = torch.device(device or "cpu"), device is None
+        # of the epoch that is open: a place an example, and one more for what a later presentation overrules
+        n = len(self.ids) + 1
+        self._gold = torch.from_numpy(np.append(self._gold_cpu, 0)).to(self._device)
+        self._buffers = {
+            "p": torch.zeros(n, dtype=torch.float32, device=self._device),
+            "correct": torch.zeros(n, dtype=torch.bool, device=self._device),
+            "seen": torch.zeros(n, dtype=torch.int32, device=self._device),
+            "turn": torch.zeros(n, dtype=torch.int32, device=self._device),
+        }
+        self._updates = 0  # so far in the open epoch
         self._set_classes(n_classes)
-        self._device: torch.device | None = None
-        self._buffers: dict[str, Tensor] = {}  # the buffers of the epoch that is open
-        self._updates = 0  # updates so far in it
-        self._device_is_guess = False  # the buffers are in memory only because no logits have said where they should be
-        self._restored: dict[str, np.ndarray] | None = None  # an open epoch out of a state, until there is a device
         self._p: list[np.ndarray] = []
         self._correct: list[np.ndarray] = []
         self._logits: list[np.ndarray] = []
         self._missing = np.zeros(len(self.ids), dtype=bool)
         self._repeated = 0
-        if device is not None:
-            self._make_buffers(torch.device(device))
 
     def _set_classes(self, n: int | None) -> None:
-        """Take the number of classes as soon as it is known, and check gold against it."""
+        """Take the number of classes as soon as it is known, check gold against it, and make a place for logits."""
         if n is not None and not 2 <= n <= np.iinfo(np.int16).max:
             hint = "give a sigmoid's score z as torch.stack([torch.zeros_like(z), z], 1)" if n == 1 else None
             raise RangeError("the number of classes is out of range", found=n, expected="2 to 32767", hint=hint)
@@ -134,29 +138,9 @@ class DynamicsRecorder:
                 expected="0 or more" if n is None else f"0 to {n - 1}",
             )
         self.n_classes = n
-
-    def _make_buffers(self, device: torch.device) -> None:
-        """Make the buffers on `device`: a place an example, and one more for what a later presentation overrules."""
-        n = len(self.ids)
-        self._device = device
-        self._gold = torch.from_numpy(np.append(self._gold_cpu, 0)).to(device)
-        self._buffers = {
-            "p": torch.zeros(n + 1, dtype=torch.float32, device=device),
-            "correct": torch.zeros(n + 1, dtype=torch.bool, device=device),
-            "seen": torch.zeros(n + 1, dtype=torch.int32, device=device),
-            "turn": torch.zeros(n + 1, dtype=torch.int32, device=device),
-        }
-        if self.keep_logits and self.n_classes is not None:
-            self._buffers["logits"] = torch.zeros(n + 1, self.n_classes, dtype=torch.float32, device=device)
-        for name, held in (self._restored or {}).items():
-            if name in self._buffers:
-                self._buffers[name].copy_(torch.from_numpy(held))
-        self._restored = None
-
-    def _ensure_buffers(self, device: torch.device) -> None:
-        """Make the buffers if there are none yet, or none for logits because their width was not known."""
-        if not self._buffers or (self.keep_logits and self.n_classes is not None and "logits" not in self._buffers):
-            self._make_buffers(self._device or device)
+        if self.keep_logits and n is not None and "logits" not in self._buffers:
+            shape = len(self.ids) + 1, n
+            self._buffers["logits"] = torch.zeros(shape, dtype=torch.float32, device=self._device)
 
     @property
     def epochs(self) -> int:
@@ -197,11 +181,9 @@ class DynamicsRecorder:
                 found=tuple(logits.shape),
                 expected=f"({index.shape[0]}, {self.n_classes or 'classes'})",
             )
-        self._ensure_buffers(logits.device)
-        if self._device_is_guess and self._device != logits.device:
+        if self._follow and self._device != logits.device:
             self._device, self._gold = logits.device, self._gold.to(logits.device)
             self._buffers = {name: held.to(logits.device) for name, held in self._buffers.items()}
-        self._device_is_guess = False
         logits = logits.detach().to(self._device).float()
         index = index.to(self._device)
         now, gold = self._buffers, self._gold[index]
@@ -250,7 +232,7 @@ class DynamicsRecorder:
         """Forget what was seen since the last `end_epoch`."""
         for held in self._buffers.values():
             held.zero_()
-        self._updates, self._restored = 0, None
+        self._updates = 0
 
     def _refuse_non_finite(self, now: dict[str, np.ndarray]) -> None:
         """Raise if a softmax failed (NaN or +inf among the logits), or if a logit that is kept is not finite."""
@@ -267,13 +249,9 @@ class DynamicsRecorder:
 
     def _joined_buffers(self) -> dict[str, Tensor]:
         """The buffers of the open epoch, those of all processes made one; every process gets the same."""
-        self._device_is_guess |= self._device is None
-        self._ensure_buffers(torch.device("cpu"))
         if not is_distributed():
             return self._buffers
-        assert self._device is not None
         self._set_classes(agree_on_classes(self.fingerprint, self.n_classes, self._device))
-        self._ensure_buffers(self._device)
         return join_buffers(self._buffers, self._device)
 
     @cached_property
@@ -287,8 +265,7 @@ class DynamicsRecorder:
     def report(self) -> RecordingReport:
         """How many examples came, and which did not."""
         missing = tuple(self.ids[i] for i in np.flatnonzero(self._missing))
-        seen: Any = self._restored["seen"] if self._restored else self._buffers.get("seen")
-        unfinished = int((seen[:-1] > 0).sum()) if self.begun and seen is not None else 0
+        unfinished = int((self._buffers["seen"][:-1] > 0).sum()) if self.begun else 0
         return RecordingReport(self.epochs, len(self.ids) - len(missing), missing, self._repeated, unfinished)
 
     def so_far(self) -> tuple[list[np.ndarray], list[np.ndarray], np.ndarray]:
@@ -341,9 +318,8 @@ class DynamicsRecorder:
         if begun:
             self._updates = int(begun["turn"].max()) + 1
             if is_main_process():  # one process holds it, or it would count several times
-                self._restored = begun
-                if self._device is not None:
-                    self._make_buffers(self._device)
+                for name, held in self._buffers.items():
+                    held.copy_(torch.from_numpy(begun[name]))
 
     def finish(self) -> TrainingDynamics:
         """The dynamics of every example that was there in every closed epoch; under several processes, in each.
