@@ -61,20 +61,13 @@ class Meta:
         """Build from a flat mapping; keys that are not fields go to `extra`. Raises FormatError on a wrong type."""
         known = {f.name for f in fields(cls)} - {"extra"}
         given = {k: v for k, v in values.items() if k in known}
-        extra = {k: v for k, v in values.items() if k not in known and k not in ("schema", "sha256", "extra")}
-        more = values.get("extra") or {}
-        if not isinstance(more, Mapping):
-            raise FormatError("meta field 'extra' is not a mapping", found=repr(more))
-        extra.update(more)
+        extra = {k: v for k, v in values.items() if k not in known and k not in ("schema", "sha256")}
         for name in ("setting", "label_names"):
             if name in given:
                 value = given[name]
                 if not isinstance(value, list | tuple) or not all(isinstance(v, str) for v in value):
                     raise FormatError(f"meta field {name!r} is not a list of names", found=repr(value))
                 given[name] = tuple(value)
-        for name in ("epochs", "classes"):
-            if not isinstance(given.get(name, 0), int):
-                raise FormatError(f"meta field {name!r} is not a whole number", found=repr(given[name]))
         return cls(**given, extra=extra)
 
     def to_dict(self) -> dict[str, Any]:
@@ -189,15 +182,14 @@ class TrainingDynamics:
 
         Raises AlignmentError for an id that is not here, FormatError for an empty selection or a wrong mask.
         """
-        values: Any = which
-        chosen: Array = values if isinstance(values, np.ndarray) else np.array([*values, None], dtype=object)[:-1]
-        if chosen.dtype == bool or (len(chosen) and isinstance(chosen[0], bool | np.bool_)):
-            if chosen.shape != self.ids.shape:
-                raise FormatError("the mask has a wrong shape", found=chosen.shape, expected=self.ids.shape)
-            return self._take(np.flatnonzero(chosen))
-        if not len(chosen):
+        mask = np.asarray(which)
+        if mask.dtype == bool:
+            if mask.shape != self.ids.shape:
+                raise FormatError("the mask has a wrong shape", found=mask.shape, expected=self.ids.shape)
+            return self._take(np.flatnonzero(mask))
+        if not mask.size:
             raise FormatError("the selection is empty", hint="choose at least one example")
-        wanted = as_ids(chosen).tolist()
+        wanted = as_ids(which).tolist()
         row_of = {key: row for row, key in enumerate(self.ids.tolist())}
         missing = [key for key in wanted if key not in row_of]
         if missing:
@@ -335,10 +327,8 @@ def as_ids(ids: Any) -> Array:
         return ids.astype(np.int64, copy=False)
     array: Array = ids.astype(object) if ids.dtype.kind in "uU" else ids  # as objects, too large a number is noticed
     kinds = {type(key) for key in array.tolist()}
-    if kinds == {str}:
-        return array
     if kinds and all(issubclass(kind, str) for kind in kinds):
-        return np.array([str(key) for key in array], dtype=object)
+        return array if kinds == {str} else np.array([str(key) for key in array], dtype=object)
     if all(issubclass(kind, int | np.integer) and kind is not bool for kind in kinds):
         try:
             return array.astype(np.int64)

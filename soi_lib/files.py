@@ -63,7 +63,7 @@ def _left_over(path: Path) -> bool:
     except ProcessLookupError:
         return True
     except PermissionError:
-        return False
+        pass  # it lives, and is another user's
     return False
 
 

@@ -238,15 +238,11 @@ def _digest(handle: BinaryIO, place: int) -> str:
 @contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
     """The file, open for reading."""
-    if path.is_dir():
-        raise SoiError("a directory was given for a file", where=path, hint="name a .parquet file in it")
     try:
         with open(path, "rb") as handle:
             yield handle
-    except FileNotFoundError as error:
-        raise SoiError("there is no such file", where=path, hint="check the path") from error
     except OSError as error:
-        raise SoiError("the file cannot be read", where=path, found=error.strerror) from error
+        raise SoiError("the file cannot be read", where=path, found=error.strerror, hint="check the path") from error
 
 
 def _check_seal(handle: BinaryIO, path: Path) -> None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic import learn
 
+from soi_lib import io
 from soi_lib.dynamics import Meta, TrainingDynamics, align, pack_history, unpack_history
 from soi_lib.errors import (
     AlignmentError,
@@ -162,7 +160,7 @@ def test_align_refuses_strangers_and_other_golds() -> None:
 # --- the file --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("n", [1, 300, (1 << 17) + 17])
+@pytest.mark.parametrize("n", [1, (1 << 17) + 17])  # more rows than a row group has
 @pytest.mark.parametrize("text", [True, False])
 def test_round_trip(tmp_path: Path, n: int, text: bool) -> None:
     dyn = learn(n, 4)
@@ -274,69 +272,30 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
             TrainingDynamics.load(tmp_path / name)
 
 
-def plain_table() -> pa.Table:
-    """The columns of a small file, written by nobody yet."""
-    dyn, number = small(), pa.field("element", pa.float32(), nullable=False)
-    columns = {
-        "id": pa.array(dyn.ids, pa.string()),
-        "gold": pa.array(dyn.gold),
-        "p_gold": pa.FixedSizeListArray.from_arrays(pa.array(dyn.p_gold.T.ravel()), type=pa.list_(number, 2)),
-        "history": pa.array(dyn.history),
-    }
-    return pa.table(columns, schema=pa.schema([pa.field(n, c.type, nullable=False) for n, c in columns.items()]))
-
-
-def forge(path: Path, change: Callable[[dict[str, Any]], None], table: pa.Table | None = None) -> Path:
+def forge(path: Path, **change: Any) -> Path:
     """A file with a whole seal but wrong content: what a faulty writer, not a faulty disk, would leave."""
     dyn = small()
-    table = plain_table() if table is None else table
-    values = {**dyn.meta.to_dict()}
-    change(values)
-    with pq.ParquetWriter(path, table.schema) as writer:
-        writer.write_table(table)
-        text = json.dumps(values)
-        text = text[:-1] + ', "sha256": "' + "0" * 64 + '"}' if values.get("sealed", True) else text
-        writer.add_key_value_metadata({values.get("key", "soi"): text})
-    raw = path.read_bytes()
-    place = raw.rfind(b'"sha256": "') + 11
-    path.write_bytes(raw[:place] + hashlib.sha256(raw).hexdigest().encode() + raw[place + 64 :])
-    return path
-
-
-def column(name: str, values: pa.Array) -> pa.Table:
-    table = plain_table()
-    at = table.schema.names.index(name)
-    return table.set_column(at, table.schema.field(name), values)
+    columns = {"id": dyn.ids, "gold": dyn.gold, "p_gold": dyn.p_gold, "history": dyn.history}
+    meta = dyn.meta.to_dict() | {name: change[name] for name in change if name not in columns}
+    return io.write(path, {name: change.get(name, columns[name]) for name in columns}, meta)
 
 
 @pytest.mark.parametrize(
-    ("change", "table", "error", "words"),
+    ("change", "error", "words"),
     [
-        ({"schema": 2}, None, SchemaError, "2"),
-        ({"epochs": 65}, None, RangeError, ""),
-        ({}, lambda: column("id", pa.array(["a", "b", "a"])), DuplicateIdError, "'a'"),
-        ({}, lambda: column("history", pa.array([1, 4, 2], pa.uint64())), RangeError, "'b'"),
-        ({}, lambda: column("gold", pa.array([0, 1, 9], pa.int16())), RangeError, ""),
-        ({}, lambda: column("gold", pa.array([0, 1, 1], pa.int16())).drop_columns("id"), SchemaError, ""),
-        ({}, lambda: plain_table().slice(0, 0), FormatError, ""),
-        (
-            {},
-            lambda: column(
-                "p_gold",
-                pa.FixedSizeListArray.from_arrays(
-                    pa.array([0.1, 0.2, 1.7, 0.3, 0.4, 0.5], pa.float32()),
-                    type=plain_table().schema.field("p_gold").type,
-                ),
-            ),
-            RangeError,
-            "'b' at epoch 0",
-        ),
+        ({"schema": 2}, SchemaError, "2"),
+        ({"epochs": 65}, RangeError, ""),
+        ({"epochs": 1}, SchemaError, ""),
+        ({"id": np.array(["a", "b", "a"], object)}, DuplicateIdError, "'a'"),
+        ({"history": np.array([1, 4, 2], np.uint64)}, RangeError, "'b'"),
+        ({"gold": np.array([0, 1, 9], np.int16)}, RangeError, ""),
+        ({"p_gold": np.array([[0.1, 1.7, 0.4], [0.2, 0.3, 0.5]], np.float32)}, RangeError, "'b' at epoch 0"),
     ],
 )
 def test_every_wrong_content_has_its_error(
-    tmp_path: Path, change: dict[str, Any], table: Callable[[], pa.Table] | None, error: type[SoiError], words: str
+    tmp_path: Path, change: dict[str, Any], error: type[SoiError], words: str
 ) -> None:
-    path = forge(tmp_path / "forged.parquet", lambda v: v.update(change), table() if table else None)
+    path = forge(tmp_path / "forged.parquet", **change)
     with pytest.raises(error, match=words or None) as caught:
         TrainingDynamics.load(path)
     assert type(caught.value) is error

@@ -94,7 +94,7 @@ def test_another_schema_version(soi: Soi, tmp_path: Path) -> None:
     """In a file, and in a run, whole and sealed as a later version of the library would leave it."""
     run = tmp_path / "run"
     (run / "dynamics").mkdir(parents=True)
-    path = forge(run / "dynamics" / "new.parquet", lambda values: values.update(schema=2))
+    path = forge(run / "dynamics" / "new.parquet", schema=2)
     seal(run, {"key": "a"})
     for words in (("categorize", path), ("select", run, "UNE"), ("report", path, "--out", tmp_path / "r.html")):
         refused(soi, tmp_path, words, r"new\.parquet: .*found 2, expected 1")

@@ -1,6 +1,6 @@
 """What may happen to files and machines: damage, two at once, a full disk, clocks, permissions, links, hostile input.
 
-Everything here happens to a real reproduction of a tiny profile. `SOI_DAMAGES=200` damages as many files (24 else).
+Everything here happens to a real reproduction of a tiny profile. `SOI_DAMAGES=200` damages as many files (16 else).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from soi_lib.runs.spec import plan, plan_stages
 from soi_lib.runs.store import RunStore
 from soi_lib.training import checkpoint
 
-DAMAGES = int(os.environ.get("SOI_DAMAGES", "24"))
+DAMAGES = int(os.environ.get("SOI_DAMAGES", "16"))
 
 
 @pytest.fixture(scope="module")
