@@ -13,31 +13,13 @@ from typing import Any, NoReturn
 
 import typer
 
-from soi_lib.cli import doctor, predicting, reading, second_stage_command, selecting, training  # noqa: F401  (each adds its commands)
-from soi_lib.cli.app import app
+# each adds its commands, in the order of `soi --help`
+from soi_lib.cli import training, trained, reading, selecting, doctor  # noqa: F401  isort:skip
+from soi_lib.cli.shared import app, console, printable
 from soi_lib.errors import OutputExistsError, SoiError
 
 _INTERRUPTED = 130
-_PANELS = {
-    "Your own data": ("train", "report", "second-stage", "predict"),
-    "Dynamics, from anywhere": ("categorize", "compare", "reliability", "map", "select", "label-issues"),
-    "This machine": ("doctor", "fetch"),
-}
-"""The order of `soi --help`; a command that is not listed comes last."""
 _Click: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")  # Typer may carry its own
-
-
-def _arrange() -> None:
-    """Put the commands into their panels, in order."""
-    panel = {name: title for title, names in _PANELS.items() for name in names}
-    order = {name: place for place, name in enumerate(panel)}
-    names = {id(c): c.name or getattr(c.callback, "__name__", "") for c in app.registered_commands}
-    for command in app.registered_commands:
-        command.rich_help_panel = panel.get(names[id(command)], "Further commands")
-    app.registered_commands.sort(key=lambda command: order.get(names[id(command)], len(order)))
-
-
-_arrange()
 
 
 def main() -> None:
@@ -84,8 +66,6 @@ def _stop(message: str) -> NoReturn:
     """Say what went wrong, if it has not been said, and end with 2."""
     if message:
         from rich.text import Text
-
-        from soi_lib.cli.shared import console, printable
 
         console(stderr=True, soft_wrap=True).print(Text("error:", style="bold red"), printable(message))
     sys.exit(2)

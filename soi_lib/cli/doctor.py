@@ -18,8 +18,7 @@ from typing import Annotated, Any
 import typer
 
 import soi_lib
-from soi_lib.cli.app import app
-from soi_lib.cli.shared import JsonOption, QuietOption, print_json, table
+from soi_lib.cli.shared import THIS_MACHINE, JsonOption, QuietOption, app, print_json, table
 from soi_lib.errors import SoiError
 from soi_lib.files import cache_dir
 from soi_lib.runs.machine import processor
@@ -33,7 +32,7 @@ _VARIABLES = (
 )  # fmt: skip
 
 
-@app.command()
+@app.command(rich_help_panel=THIS_MACHINE)
 def doctor(
     runs: Annotated[Path, typer.Option("--runs", help="The folder that would store runs.")] = Path("runs"),
     as_json: JsonOption = False,
@@ -215,7 +214,7 @@ def _text(value: Any) -> str:
     return parts if isinstance(parts, str) else ", ".join(parts) or "none"
 
 
-@app.command()
+@app.command(rich_help_panel=THIS_MACHINE)
 def fetch(
     verify: Annotated[bool, typer.Option("--verify", help="Hash every package again, not only new ones.")] = False,
     quiet: QuietOption = False,

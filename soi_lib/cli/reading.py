@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+from typer import Argument, Option
 
-from soi_lib.cli.app import app
 from soi_lib.cli.shared import (
+    ANY_DYNAMICS,
     DatasetOption,
     DynamicsOrRun,
     EarlyOption,
     ForceOption,
     JsonOption,
+    app,
     category_name,
     dynamics_in,
+    json_of,
     print_json,
     seeds_in,
     table,
+    write_table,
 )
 from soi_lib.errors import SoiError
 
@@ -27,7 +31,7 @@ if TYPE_CHECKING:
     from soi_lib.dynamics import TrainingDynamics
 
 
-@app.command()
+@app.command(rich_help_panel=ANY_DYNAMICS)
 def categorize(
     file: DynamicsOrRun, dataset: DatasetOption = None, early: EarlyOption = 0.5, as_json: JsonOption = False
 ) -> None:
@@ -48,13 +52,11 @@ def categorize(
     table(rows, title=f"{len(dynamics)} examples, {dynamics.epochs} epochs")
 
 
-@app.command()
+@app.command(rich_help_panel=ANY_DYNAMICS)
 def compare(
-    single: Annotated[Path, typer.Argument(help="Dynamics of the first run (rows).", metavar="SINGLE")],
-    multi: Annotated[Path, typer.Argument(help="Dynamics of the second run (columns).", metavar="MULTI")],
-    normalize: Annotated[
-        Literal["row", "all"] | None, typer.Option("--normalize", help="Shares of a row or of all, not counts.")
-    ] = None,
+    single: Annotated[Path, Argument(help="Dynamics of the first run (rows).", metavar="SINGLE")],
+    multi: Annotated[Path, Argument(help="Dynamics of the second run (columns).", metavar="MULTI")],
+    normalize: Annotated[Literal["row", "all"] | None, Option(help="Shares of a row or of all, not counts.")] = None,
     dataset: DatasetOption = None,
     early: EarlyOption = 0.5,
     as_json: JsonOption = False,
@@ -71,13 +73,10 @@ def compare(
     check_same_rows(one, two)
     moves = transition_matrix(first, second, normalize=normalize, early=early)
     if as_json:
-        moves = moves.astype(object).where(moves.notna(), None)  # an empty row has no shares
-        print_json({str(row): {str(c): value for c, value in values.items()} for row, values in
-                     moves.to_dict("index").items()})  # fmt: skip
+        print_json(json_of(moves, "index"))  # an empty row has no shares
         return
-    text = moves.round(3).astype(object).where(moves.notna(), "–")
-    table([{"from / to": str(row), **{str(c): v for c, v in values.items()}} for row, values in
-            text.to_dict("index").items()])  # fmt: skip
+    shown = moves.round(3).astype(object).where(moves.notna(), "–").rename_axis("from / to").reset_index()
+    table([{str(name): value for name, value in row.items()} for row in shown.to_dict("records")])
 
 
 def _side(path: Path, dataset: str | None) -> tuple[Path, TrainingDynamics]:
@@ -85,11 +84,11 @@ def _side(path: Path, dataset: str | None) -> tuple[Path, TrainingDynamics]:
     return dynamics_in(path, dataset if path.is_dir() else None)
 
 
-@app.command()
+@app.command(rich_help_panel=ANY_DYNAMICS)
 def reliability(
     runs: Annotated[
         list[Path],
-        typer.Argument(
+        Argument(
             help="Runs that differ in the seed: files, folders of runs, or one folder of soi train.", metavar="RUN..."
         ),
     ],
@@ -112,10 +111,9 @@ def reliability(
         check_same_rows(sides[0][0], file)
     found = measure([dynamics for _, dynamics in sides], early=early)
     if as_json:
-        tables = {"scores": found.table, "averaged": found.curve}
-        finite = {name: [_finite(row) for row in frame.to_dict("records")] for name, frame in tables.items()}
         about = {"n": found.n, "runs": found.runs, "epochs": found.epochs, "target": found.target}
-        print_json(about | finite | {"advice": found.advice})
+        scores = {"scores": json_of(found.table), "averaged": json_of(found.curve)}
+        print_json(about | scores | {"advice": found.advice})
         return
     needed = f"runs for {found.target:g}"
     table(
@@ -148,17 +146,10 @@ def _whole(value: float) -> str:
     return "–" if not math.isfinite(value) else f"{value:.0f}"
 
 
-def _finite(row: dict[Any, Any]) -> dict[str, Any]:
-    """JSON knows neither NaN nor infinity: both become null."""
-    return {str(k): None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
-
-
-@app.command("map")
+@app.command("map", rich_help_panel=ANY_DYNAMICS)
 def data_map(
     file: DynamicsOrRun,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="A .csv or .parquet for the numbers, a .png for the map.")
-    ] = None,
+    out: Annotated[Path | None, Option("--out", "-o", help="A .csv or .parquet of numbers, or a .png.")] = None,
     dataset: DatasetOption = None,
     early: EarlyOption = 0.5,
     force: ForceOption = False,
@@ -181,15 +172,11 @@ def data_map(
         rows = map_of(dynamics, early).to_dict("records")
         print_json(told | {"examples": [row | {"soi": SOI(row["soi"]).name} for row in rows]})
         return
-    if out.suffix not in (".csv", ".parquet", ".png"):
-        raise SoiError("unknown kind of output", where=out, found=repr(out.suffix), expected=".csv, .parquet or .png")
-    with files.replacing(out, overwrite=force) as tmp:
-        if out.suffix == ".csv":
-            map_of(dynamics, early).to_csv(tmp, index=False)
-        elif out.suffix == ".parquet":
-            map_of(dynamics, early).to_parquet(tmp, index=False)
-        else:
-            from soi_lib.plots import data_map_plot
+    if out.suffix == ".png":
+        from soi_lib.plots import data_map_plot
 
+        with files.replacing(out, overwrite=force) as tmp:
             data_map_plot({file.stem: dynamics}, early=early).savefig(tmp, dpi=200)
+    else:
+        write_table(out, map_of(dynamics, early), overwrite=force, more=", or .png")
     print_json(told | {"out": str(out)}) if as_json else typer.echo(out)

@@ -6,19 +6,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from typer import Option
+from typer import Argument, Option
 
-from soi_lib.cli.app import app
 from soi_lib.cli.shared import (
+    ANY_DYNAMICS,
     DatasetOption,
     DynamicsOrRun,
     EarlyOption,
     ForceOption,
     JsonOption,
     QuietOption,
+    Texts,
+    app,
     dynamics_in,
+    json_of,
     print_json,
     table,
+    write_table,
 )
 from soi_lib.errors import SoiError
 
@@ -28,16 +32,15 @@ if TYPE_CHECKING:
 
 FromOption = Annotated[Path | None, Option("--from", help="Your own file with these examples, as soi train takes it.")]
 IdOption = Annotated[str | None, Option("--id", help="Its column of ids [default: id, idx or guid, else row numbers].")]
-_TABLES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 
 
 # A command's parameters are its options: that is how Typer reads them, and why these functions have so many.
-@app.command()
+@app.command(rich_help_panel=ANY_DYNAMICS)
 def select(
     file: DynamicsOrRun,
     subsets: Annotated[
-        list[str] | None,
-        typer.Argument(
+        Texts,
+        Argument(
             help="Categories (UNE ACE ELE LLE FRGE_1 FRGE_2) or regions of the data map (easy ambiguous hard); "
             "several are joined.",
             metavar="SUBSET...",
@@ -47,11 +50,11 @@ def select(
     balance: Annotated[bool, Option("--balance", help="Equally many examples of every label.")] = False,
     control: Annotated[
         Literal["random"] | None,
-        Option("--control", help="Not the subset but its control: as many of each label, from all examples."),
+        Option(help="Not the subset but its control: as many of each label, from all examples."),
     ] = None,
-    seed: Annotated[int, Option("--seed", help="What is drawn at random.")] = 0,
+    seed: Annotated[int, Option(help="What is drawn at random.")] = 0,
     early: EarlyOption = 0.5,
-    fraction: Annotated[float, Option("--fraction", help="The share of all examples in a region.")] = 1 / 3,
+    fraction: Annotated[float, Option(help="The share of all examples in a region.")] = 1 / 3,
     source: FromOption = None,
     id_column: IdOption = None,
     dataset: DatasetOption = None,
@@ -110,20 +113,20 @@ def _copy(
     return {"from": str(source), "matched": found.by, "out": str(out)}
 
 
-@app.command("label-issues")
+@app.command("label-issues", rich_help_panel=ANY_DYNAMICS)
 def label_issues(
     file: DynamicsOrRun,
     top: Annotated[
         int | None, Option("--top", "-n", min=1, help="How many [default: 20 on the screen, all in a file].")
     ] = None,
-    rule: Annotated[str, Option("--rule", help="What is looked at; the library reference lists the rules.")] = "",
+    rule: Annotated[str, Option(help="What is looked at; the library reference lists the rules.")] = "",
     source: FromOption = None,
     id_column: IdOption = None,
-    text: Annotated[list[str] | None, Option("--text", help="A column of your file to add; may be repeated.")] = None,
+    text: Annotated[Texts, Option(help="A column of your file to add; may be repeated.")] = None,
     dataset: DatasetOption = None,
     fix: Annotated[
         Path | None,
-        Option("--fix", help='Instead: write a copy of --from with the labels of this list (columns id, "corrected").'),
+        Option(help='Instead: write a copy of --from with the labels of this list (columns id, "corrected").'),
     ] = None,
     out: Annotated[
         Path | None, Option("--out", "-o", help="Write the ranking (.csv .tsv .jsonl .json .parquet), or the copy.")
@@ -160,12 +163,11 @@ def label_issues(
     elif id_column is not None or text:
         raise SoiError("--id and --text name columns of a file that was not given", hint="give the file with --from")
     if out is not None:
-        _write_table(out, ranking, force)
+        write_table(out, ranking, overwrite=force)
         _say(quiet, f"{len(ranking)} of {len(dynamics)} examples of {path}")
     if as_json:
-        rows = ranking.astype(object).where(ranking.notna(), None).to_dict("records")
         told: dict[str, Any] = {"file": str(path), "rule": rule or DEFAULT_RULE, "n": len(dynamics)}
-        print_json(told | ({"out": str(out)} if out is not None else {"label_issues": rows}))
+        print_json(told | ({"out": str(out)} if out is not None else {"label_issues": json_of(ranking)}))
     elif out is not None:
         typer.echo(out)
     else:
@@ -202,7 +204,7 @@ def _with_texts(
     dynamics: Path,
     source: Path,
     id_column: str | None,
-    text: list[str] | None,
+    text: Texts,
     n: int,
     quiet: bool,
 ) -> pd.DataFrame:
@@ -253,6 +255,8 @@ def _say(quiet: bool, text: str) -> None:
 
 
 def _write_ids(out: Path, ids: np.ndarray, force: bool) -> None:
+    import pandas as pd
+
     from soi_lib import files
 
     values = ids.tolist()
@@ -263,22 +267,4 @@ def _write_ids(out: Path, ids: np.ndarray, force: bool) -> None:
     elif out.suffix == ".json":
         files.write_json(out, values, overwrite=force)
     else:
-        import pandas as pd
-
-        _write_table(out, pd.DataFrame({"id": values}), force)
-
-
-def _write_table(out: Path, frame: pd.DataFrame, force: bool) -> None:
-    """A table in the format that the name of the file says."""
-    from soi_lib import files
-
-    if out.suffix not in _TABLES:
-        expected = " ".join(_TABLES) + " (.txt for ids only)"
-        raise SoiError("unknown kind of output", where=out, found=repr(out.suffix), expected=expected)
-    with files.replacing(out, overwrite=force) as tmp:
-        if out.suffix == ".parquet":
-            frame.to_parquet(tmp, index=False)
-        elif out.suffix in (".json", ".jsonl"):
-            frame.to_json(tmp, orient="records", lines=out.suffix == ".jsonl", force_ascii=False, double_precision=9)
-        else:
-            frame.to_csv(tmp, index=False, sep="\t" if out.suffix == ".tsv" else ",")
+        write_table(out, pd.DataFrame({"id": values}), overwrite=force, more=", or .txt")

@@ -1,35 +1,48 @@
-"""What the commands share: the options that several take, tables and JSON on standard output."""
+"""What the commands share: their application, the options that several take, tables and JSON on standard output."""
 
 from __future__ import annotations
 
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer import Argument, Option
 
 from soi_lib.errors import SchemaError, SoiError, nearest
 
 if TYPE_CHECKING:
+    import pandas as pd
     from rich.console import Console
 
     from soi_lib.analysis.soi import SOI
     from soi_lib.dynamics import TrainingDynamics
 
-ProfileOption = Annotated[str, typer.Option("--profile", "-p", help="quick, standard, paper, or a YAML file.")]
-RunsOption = Annotated[Path, typer.Option("--runs", help="The folder that stores runs by key.")]
-OnlyOption = Annotated[
-    list[str] | None, typer.Option("--only", help="Keep one comparison (task, source, lingual); may be repeated.")
-]
+app = typer.Typer(
+    name="soi",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="Record what every training example does while a language model is fine-tuned, and sort examples into six "
+    "Subsets of Interest: unlearned (UNE), always correct (ACE), early learned (ELE), late learned (LLE), forgotten "
+    "once (FRGE_1), forgotten at least twice (FRGE_2).\n\nA first tour: `soi doctor`, "
+    "`soi train --train reviews.csv --out reviews`, `soi report reviews`, `soi second-stage reviews`.",
+)
+OWN_DATA, ANY_DYNAMICS, THIS_MACHINE = "Your own data", "Dynamics, from anywhere", "This machine"
+"""The panels of `soi --help`."""
+
+Texts = list[str] | None
+"""What an option holds that may be repeated."""
+ProfileOption = Annotated[str, Option("--profile", "-p", help="quick, standard, paper, or a YAML file.")]
+RunsOption = Annotated[Path, Option(help="The folder that stores runs by key.")]
+OnlyOption = Annotated[Texts, Option(help="Keep one comparison (task, source, lingual); may be repeated.")]
 JobsOption = Annotated[
-    int | None, typer.Option("--jobs", "-j", min=1, help="Runs side by side [default: cores, or by GPU memory].")
+    int | None, Option("-j", "--jobs", min=1, help="Runs at once [default: cores, or by GPU memory].")
 ]
-DeviceOption = Annotated[str, typer.Option("--device", help="Where to compute: auto, cpu, cuda, or cuda:N.")]
-PrecisionOption = Annotated[
-    str | None, typer.Option("--precision", help="auto, fp32 or bf16 [default: as the profile says].")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+DeviceOption = Annotated[str, Option(help="Where to compute: auto, cpu, cuda, or cuda:N.")]
+PrecisionOption = Annotated[str | None, Option(help="auto, fp32 or bf16 [default: as the profile says].")]
+JsonOption = Annotated[bool, Option("--json", help="Print JSON instead of a table.")]
 
 
 def _silence(context: typer.Context, quiet: bool) -> bool:
@@ -40,49 +53,29 @@ def _silence(context: typer.Context, quiet: bool) -> bool:
     return quiet
 
 
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on standard error.", callback=_silence)]
-HeaderOption = Annotated[
-    bool, typer.Option("--header/--no-header", help="Without a header the columns are called 1, 2, ...")
-]
-ForceOption = Annotated[bool, typer.Option("--force", help="Replace an output that is already there.")]
-EarlyOption = Annotated[
-    float, typer.Option("--early", help="Learned before this share of the epochs is early, else late.")
-]
-DynamicsOrRun = Annotated[Path, typer.Argument(help="A dynamics file (.parquet), or a run's folder.", metavar="FILE")]
-DatasetOption = Annotated[str | None, typer.Option("--dataset", help="Which dataset, where a run has several.")]
+QuietOption = Annotated[bool, Option("--quiet", "-q", help="No progress on standard error.", callback=_silence)]
+HeaderOption = Annotated[bool, Option(help="Without a header the columns are called 1, 2, ...")]
+ForceOption = Annotated[bool, Option("--force", help="Replace an output that is already there.")]
+EarlyOption = Annotated[float, Option(help="Learned before this share of the epochs is early, else late.")]
+DynamicsOrRun = Annotated[Path, Argument(help="A dynamics file (.parquet), or a run's folder.", metavar="FILE")]
+DatasetOption = Annotated[str | None, Option(help="Which dataset, where a run has several.")]
+_TABLES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 _OTHERS = (".csv", ".tsv", ".json", ".jsonl", ".npy", ".npz")
 _OTHERS_HINT = (
     "read another tool's file in Python (soi_lib.integrations: cartography.read_dynamics, arrays.read_table, "
     "arrays.from_arrays), and save the result as .parquet"
 )
-_PREDICTIONS = {"split", "id", "gold", "predicted", "p_gold"}
 
 
 def load_dynamics(path: Path) -> TrainingDynamics:
-    """Read a dynamics file; one of a run's predictions is recognised, as their names are the same."""
+    """Read a dynamics file; a file of a run's predictions, which has the same name, is recognised."""
     from soi_lib.dynamics import TrainingDynamics
 
-    try:
-        return TrainingDynamics.load(path)
-    except SchemaError as error:
-        if not _holds_predictions(path):
-            raise
-        beside = path.parent.parent / "dynamics" / path.name
-        raise SchemaError(
-            "these are predictions at the end of a run, not dynamics",
-            where=path,
-            hint=f"give {beside}" if beside.is_file() else "give a file of the folder `dynamics` of a run",
-        ) from error
-
-
-def _holds_predictions(path: Path) -> bool:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        return set(pq.read_schema(path).names) == _PREDICTIONS
-    except (pa.ArrowException, OSError):
-        return False
+    beside = path.parent.parent / "dynamics" / path.name
+    if path.parent.name == "predictions" and beside.is_file():
+        what = "these are predictions at the end of a run, not dynamics"
+        raise SchemaError(what, where=path, hint=f"give {beside}")
+    return TrainingDynamics.load(path)
 
 
 def dynamics_in(path: Path, dataset: str | None = None) -> tuple[Path, TrainingDynamics]:
@@ -182,3 +175,24 @@ def printable(text: str, longest: int | None = None) -> str:
 def print_json(value: Any) -> None:
     """Print a value as indented JSON; NaN is refused, because JSON has none."""
     typer.echo(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False))
+
+
+def json_of(frame: pd.DataFrame, orient: Literal["records", "index"] = "records") -> Any:
+    """A table as JSON values: numbers that are not finite become null."""
+    return json.loads(frame.to_json(orient=orient, double_precision=15))
+
+
+def write_table(out: Path, frame: pd.DataFrame, *, overwrite: bool, more: str = "") -> None:
+    """A table in the format that the name of the file says; `more` is what else that may be."""
+    from soi_lib import files
+
+    if out.suffix not in _TABLES:
+        expected = ", ".join(_TABLES) + more
+        raise SoiError("unknown kind of output", where=out, found=repr(out.suffix), expected=expected)
+    with files.replacing(out, overwrite=overwrite) as tmp:
+        if out.suffix == ".parquet":
+            frame.to_parquet(tmp, index=False)
+        elif out.suffix in (".json", ".jsonl"):
+            frame.to_json(tmp, orient="records", lines=out.suffix == ".jsonl", force_ascii=False, double_precision=9)
+        else:
+            frame.to_csv(tmp, index=False, sep="\t" if out.suffix == ".tsv" else ",")

@@ -1,4 +1,4 @@
-"""Commands for data and models of one's own: train on files, and make a page of what came out."""
+"""`soi train`: options in, a request to `runs.own`, and what is printed before and after."""
 
 from __future__ import annotations
 
@@ -6,23 +6,22 @@ import re
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer import Option
 
-from soi_lib.cli.app import app
 from soi_lib.cli.shared import (
+    OWN_DATA,
     DeviceOption,
-    ForceOption,
     HeaderOption,
     JobsOption,
     JsonOption,
     PrecisionOption,
     QuietOption,
-    console,
+    Texts,
+    app,
     print_json,
     printable,
     table,
@@ -34,90 +33,53 @@ if TYPE_CHECKING:
     from soi_lib.runs.own import TrainingJob
 
 _EACH = "With several datasets DATASET=VALUE, once for each."
-Texts = list[str] | None
+_ROWS = "Training rows: CSV, TSV, TXT, JSON, JSONL, Parquet (also .gz), a folder, or OWNER/NAME on the hub."
+_POOLING = """How a text becomes one vector: the mean of its tokens, the first one, or BERT's pooler. With that last one
+`transformers.pipeline` opens the kept model, too."""
+_LOGITS = """Record all classes' logits, for label-issues with more than two classes. Disk: 4 bytes x classes x epochs
+an example."""
 
 
 # A command's parameters are its options: that is how Typer reads them, and why these functions have so many.
-@app.command()
+@app.command(rich_help_panel=OWN_DATA)
 def train(
     out: Annotated[Path, Option("--out", "-o", help="The folder for runs, rows, profile and index.")],
-    train_rows: Annotated[
-        str | None,
-        Option(
-            "--train",
-            metavar="FILE",
-            help="Training rows: CSV, TSV, TXT, JSON, JSONL, Parquet (also .gz), a folder, or OWNER/NAME on the hub.",
-        ),
-    ] = None,
+    train_rows: Annotated[str | None, Option("--train", metavar="FILE", help=_ROWS)] = None,
     dataset: Annotated[
-        Texts,
-        Option("--dataset", metavar="NAME=FILE", help="A further dataset, trained alone and together; repeatable."),
+        Texts, Option(metavar="NAME=FILE", help="A further dataset, trained alone and together; repeatable.")
     ] = None,
-    text: Annotated[Texts, Option("--text", metavar="COLUMN", help=f"Column of texts. {_EACH}")] = None,
-    text_pair: Annotated[
-        Texts, Option("--text-pair", metavar="COLUMN", help="Column of second texts, for pairs.")
-    ] = None,
-    label: Annotated[Texts, Option("--label", metavar="COLUMN", help="Column of labels.")] = None,
+    text: Annotated[Texts, Option(metavar="COLUMN", help=f"Column of texts. {_EACH}")] = None,
+    text_pair: Annotated[Texts, Option(metavar="COLUMN", help="Column of second texts, for pairs.")] = None,
+    label: Annotated[Texts, Option(metavar="COLUMN", help="Column of labels.")] = None,
     id_column: Annotated[
         Texts, Option("--id", metavar="COLUMN", help="Column of ids [default: id, idx, guid, or row numbers].")
     ] = None,
-    test: Annotated[
-        Texts, Option("--test", metavar="FILE", help="Rows to test on [default: a fifth of the training rows].")
-    ] = None,
-    ood: Annotated[
-        Texts, Option("--ood", metavar="FILE", help="Rows from elsewhere, to test on out of distribution.")
-    ] = None,
-    drop: Annotated[
-        list[str] | None,
-        Option("--drop", help="Leave out, not refuse: empty, duplicates (between splits), unknown-labels."),
-    ] = None,
+    test: Annotated[Texts, Option(metavar="FILE", help="Rows to test on [default: a fifth of the rows].")] = None,
+    ood: Annotated[Texts, Option(metavar="FILE", help="Rows from elsewhere, to test on out of distribution.")] = None,
+    drop: Annotated[Texts, Option(help="Leave out: empty, duplicates (between splits), unknown-labels.")] = None,
     label_names: Annotated[
-        Texts,
-        Option("--label-names", metavar="VALUE=NAME", help="What a label is called; without NAME it is none."),
+        Texts, Option(metavar="VALUE=NAME", help="What a label is called; without NAME it is none.")
     ] = None,
-    rows: Annotated[int | None, Option("--rows", min=1, help="At most that many rows of each split.")] = None,
-    separator: Annotated[Texts, Option("--separator", help="What divides columns, if not found: ; or tab.")] = None,
-    encoding: Annotated[Texts, Option("--encoding", help="Of text files, if not UTF-8: cp1252, utf-16.")] = None,
+    rows: Annotated[int | None, Option(min=1, help="At most that many rows of each split.")] = None,
+    separator: Annotated[Texts, Option(help="What divides columns, if not found: ; or tab.")] = None,
+    encoding: Annotated[Texts, Option(help="Of text files, if not UTF-8: cp1252, utf-16.")] = None,
     header: HeaderOption = True,
-    config: Annotated[Texts, Option("--config", metavar="NAME", help="Configuration of a hub dataset.")] = None,
-    split: Annotated[
-        Texts,
-        Option("--split", metavar="SPLIT=NAME", help="What train, validation, test or ood is called there."),
-    ] = None,
-    model: Annotated[
-        str, Option("--model", "-m", help="minilm, e5, the folder of a model, or its name on the hub.")
-    ] = "minilm",
-    epochs: Annotated[int, Option("--epochs", help="Times through the data, 2 to 64.")] = 10,
-    seed: Annotated[list[int] | None, Option("--seed", help="A seed [default: 0]; repeat for a noise floor.")] = None,
-    batch_size: Annotated[int, Option("--batch-size", min=1, help="Examples in an update.")] = 16,
-    learning_rate: Annotated[
-        float | None, Option("--learning-rate", min=1e-9, help="[default: 1e-4; 5e-5 for a model of your own]")
-    ] = None,
-    max_length: Annotated[int, Option("--max-length", min=8, max=512, help="Tokens of a text that are read.")] = 128,
-    pooling: Annotated[
-        Literal["mean", "cls", "pooler"],
-        Option(
-            "--pooling",
-            help="How a text becomes one vector: the mean of its tokens, the first one, or BERT's pooler. With that "
-            "last one `transformers.pipeline` opens the kept model, too.",
-        ),
-    ] = "mean",
+    config: Annotated[Texts, Option(metavar="NAME", help="Configuration of a hub dataset.")] = None,
+    split: Annotated[Texts, Option(metavar="SPLIT=NAME", help="What train, validation, test or ood is called.")] = None,
+    model: Annotated[str, Option("--model", "-m", help="minilm, e5, a folder, or a name on the hub.")] = "minilm",
+    epochs: Annotated[int, Option(help="Times through the data, 2 to 64.")] = 10,
+    seed: Annotated[list[int] | None, Option(help="A seed [default: 0]; repeat for a noise floor.")] = None,
+    batch_size: Annotated[int, Option(min=1, help="Examples in an update.")] = 16,
+    learning_rate: Annotated[float | None, Option(min=1e-9, help="[default: 1e-4; 5e-5 for your own model]")] = None,
+    max_length: Annotated[int, Option(min=8, max=512, help="Tokens of a text that are read.")] = 128,
+    pooling: Annotated[Literal["mean", "cls", "pooler"], Option(help=_POOLING)] = "mean",
     no_model: Annotated[bool, Option("--no-model", help="Do not keep the trained models: saves disk.")] = False,
-    keep_logits: Annotated[
-        bool,
-        Option(
-            "--keep-logits",
-            help="Record all classes' logits, for label-issues with more than two classes. Disk: 4 bytes x classes x "
-            "epochs an example.",
-        ),
-    ] = False,
+    keep_logits: Annotated[bool, Option("--keep-logits", help=_LOGITS)] = False,
     jobs: JobsOption = None,
     device: DeviceOption = "auto",
     precision: PrecisionOption = None,
     dry_run: Annotated[bool, Option("--dry-run", help="Only show what would be done; write nothing.")] = False,
-    force: Annotated[
-        bool, Option("--force", help="Use a folder made with other settings; its finished runs stay in it.")
-    ] = False,
+    force: Annotated[bool, Option("--force", help="Use a folder of other settings; its runs stay.")] = False,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -130,7 +92,6 @@ def train(
     `soi train --train reviews.csv --out reviews` ... then `soi report reviews`.
     """
     from soi_lib.runs import own
-    from soi_lib.runs.own_costs import cost_lines
     from soi_lib.runs.own_folder import below_words, read_index
 
     each = {
@@ -154,7 +115,7 @@ def train(
     finished = todo.finished()
     total = len(todo.settings) * len(todo.profile.seeds)
     if not quiet:
-        _preview(todo, cost_lines(todo, finished=finished, jobs=jobs, models=not no_model))
+        _preview(todo, own.cost_lines(todo, finished=finished, jobs=jobs, models=not no_model))
     if dry_run:
         typer.echo("nothing was written (--dry-run)", err=True)
         if as_json:
@@ -199,8 +160,7 @@ def _scores(index: dict[str, Any]) -> list[dict[str, Any]]:
     for dataset in index["members"]:
         for run in [r for r in index["runs"] if dataset in r["scores"]]:
             scores = run["scores"][dataset]
-            row: dict[str, Any] = {"dataset": dataset, "setting": company(run["setting"])}
-            row["seed"] = run["seed"]
+            row = {"dataset": dataset, "setting": company(run["setting"]), "seed": run["seed"]}
             for split in splits:
                 held = scores.get(split)
                 row[f"{split} accuracy"] = "–" if held is None else f"{held['accuracy']:.3f}"
@@ -212,33 +172,21 @@ def _scores(index: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _preview(todo: TrainingJob, costs: list[str]) -> None:
     """What is about to be trained, on standard error."""
-    from rich.table import Table
-
-    screen = console(stderr=True, soft_wrap=True)
     splits = [s for s in ("train", "test", "ood") if any(s in d.corpus.splits for d in todo.datasets)]
-    shown = Table(box=None, pad_edge=False, header_style="bold")
-    shown.add_column("dataset", overflow="fold")
-    for split in splits:
-        shown.add_column(split, justify="right")
-    shown.add_column("mean words", justify="right")
-    shown.add_column("classes (training rows)", overflow="fold")
+    rows = []
     for dataset in todo.datasets:
         parts = dataset.corpus.splits
         counts = Counter(dataset.corpus.labels[label] for label in parts["train"].label)
         classes = [f"{printable(name, 24)} {n}" for name, n in counts.most_common(8)]
         classes += [f"and {len(counts) - 8} more"] if len(counts) > 8 else []
-        sizes = [str(len(parts[s])) if s in parts else "–" for s in splits]
-        words = f"{parts['train'].mean_words:.1f}"
-        shown.add_row(dataset.name, *sizes, words, ", ".join(classes))
-    console(stderr=True).print(shown)
-    for dataset in todo.datasets:
-        for sentence in dataset.decisions:
-            prefix = f"{dataset.name}: " if len(todo.datasets) > 1 else ""
-            screen.print(printable(prefix + sentence, 400))
-    for sentence in todo.decisions:
-        screen.print(printable(sentence, 400))
-    for line in costs:
-        screen.print(line)
+        row: dict[str, Any] = {"dataset": dataset.name} | {s: len(parts[s]) if s in parts else "–" for s in splits}
+        row |= {"mean words": round(parts["train"].mean_words, 1), "classes (training rows)": ", ".join(classes)}
+        rows.append(row)
+    table(rows, err=True)
+    several = len(todo.datasets) > 1
+    of_each = [f"{d.name}: {line}" if several else line for d in todo.datasets for line in d.decisions]
+    for line in [*of_each, *todo.decisions, *costs]:
+        typer.echo(printable(line, 400), err=True)
 
 
 # --- what the options say of each dataset ---------------------------------------------------------------------------
@@ -254,8 +202,8 @@ def _datasets(
 
     places = {} if train_rows is None else {_name(train_rows): train_rows}
     for value in dataset or []:
-        name, is_named, place = value.partition("=")
-        if not is_named or not name or not place:
+        name, _, place = value.partition("=")
+        if not name or not place:
             raise CorpusError("a dataset needs a name", where="--dataset", found=repr(value), expected="NAME=FILE")
         if name in places:
             raise CorpusError("two datasets have one name", found=repr(name), hint="name them: --dataset NAME=FILE")
@@ -263,10 +211,7 @@ def _datasets(
     if not places:
         raise CorpusError("there is nothing to train on", expected="--train FILE, or --dataset NAME=FILE")
     names = list(places)
-    options = {
-        part: _each(f"--{part.replace('_', '-')}", values, names, shared=part != "test")
-        for part, values in each.items()
-    }
+    options = {part: _each(f"--{part.replace('_', '-')}", values, names) for part, values in each.items()}
     labels, splits = _pairs("--label-names", label_names, names), _pairs("--split", split, names)
     specs = {}
     for name, place in places.items():
@@ -282,20 +227,6 @@ def _datasets(
     return specs
 
 
-def _pairs(option: str, values: Texts, names: list[str]) -> dict[str, dict[str, str]]:
-    """The `KEY=VALUE` of a repeatable option for each dataset; several may follow one another with commas."""
-    out: dict[str, dict[str, str]] = {name: {} for name in names}
-    for value in values or []:
-        name, _, rest = value.partition("=")
-        for one in [name] if name in names and "=" in rest else names:
-            for pair in re.split(r",(?=[^,=]+=)", rest if name in names and "=" in rest else value):
-                key, is_pair, given = pair.partition("=")
-                if not is_pair or not key:
-                    raise CorpusError("this names nothing", where=option, found=repr(value), expected="KEY=VALUE")
-                out[one][key.strip()] = given.strip()
-    return out
-
-
 def _name(place: str) -> str:
     """A dataset's name out of its file: `my reviews.csv` is `my-reviews`; plain `train.csv` is `own`."""
     stem = Path(place.partition("@")[0]).name.removesuffix(".gz")
@@ -303,45 +234,40 @@ def _name(place: str) -> str:
     return "own" if name.lower() in ("", "train", "training") else name
 
 
-def _each(option: str, values: Sequence[str] | None, names: list[str], *, shared: bool = True) -> dict[str, str]:
-    """The value of an option for each dataset: `VALUE` for all of them, `DATASET=VALUE` for one."""
-    out: dict[str, str] = {}
+def _of_each(values: Texts, names: list[str], *, pairs: bool = False) -> dict[str, list[str]]:
+    """The values of an option for each dataset: `VALUE` is for all of them, `DATASET=VALUE` for one.
+
+    Where a value is a pair itself (`KEY=VALUE`), that for one dataset has two equals signs.
+    """
+    out: dict[str, list[str]] = {name: [] for name in names}
     for value in values or []:
         name, is_named, rest = value.partition("=")
-        own = [name] if is_named and name in names else names
-        if own is names and len(names) > 1 and not shared:
-            raise CorpusError(
-                "with several datasets it must be said whose rows these are",
-                where=option,
-                found=repr(value),
-                expected=f"{names[0]}={value}",
-            )
-        for one in own:
-            if one in out and (own is not names or len(values or []) > 1):
-                raise CorpusError("this is given twice", where=option, found=f"{out[one]!r} and {value!r}")
-            out[one] = rest if own is not names else value
+        own = name in out and is_named and ("=" in rest or not pairs)
+        for one in [name] if own else names:
+            out[one].append(rest if own else value)
     return out
 
 
-Output = Annotated[Path | None, Option("--out", "-o", help="The page [default: report.html in the folder].")]
+def _each(option: str, values: Texts, names: list[str]) -> dict[str, str]:
+    """The one value of an option for each dataset that has it."""
+    unnamed = [value for value in values or [] if value.partition("=")[0] not in names]
+    if option == "--test" and unnamed and len(names) > 1:
+        what, expected = "with several datasets it must be said whose rows these are", f"{names[0]}={unnamed[0]}"
+        raise CorpusError(what, where=option, found=repr(unnamed[0]), expected=expected)
+    given = _of_each(values, names)
+    for found in given.values():
+        if len(found) > 1:
+            raise CorpusError("this is given twice", where=option, found=" and ".join(map(repr, found)))
+    return {name: found[0] for name, found in given.items() if found}
 
 
-@app.command()
-def report(
-    place: Annotated[
-        Path, typer.Argument(help="A folder that soi train made, a run's folder, or a dynamics file.", metavar="DIR")
-    ],
-    out: Output = None,
-    force: ForceOption = False,
-    quiet: QuietOption = False,
-) -> None:
-    """Make one HTML page of a training: scores, categories, data maps, moves, and examples to look at.
-
-    The page needs no network and no other file: open it in a browser, send it to somebody. It contains the texts.
-    """
-    from soi_lib.report.report import write_report
-
-    path = write_report(place, out, force=force)
-    typer.echo(path)
-    if not quiet:
-        typer.echo(f"open it in a browser: {path.resolve().as_uri()}", err=True)
+def _pairs(option: str, values: Texts, names: list[str]) -> dict[str, dict[str, str]]:
+    """The `KEY=VALUE` of an option for each dataset; several may follow one another with commas."""
+    out = {}
+    for name, given in _of_each(values, names, pairs=True).items():
+        parts = [part.partition("=") for value in given for part in re.split(r",(?=[^,=]+=)", value)]
+        for key, is_pair, value in parts:
+            if not is_pair or not key:
+                raise CorpusError("this names nothing", where=option, found=repr(key + value), expected="KEY=VALUE")
+        out[name] = {key.strip(): value.strip() for key, _, value in parts}
+    return out

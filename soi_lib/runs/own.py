@@ -30,8 +30,9 @@ from soi_lib.errors import (
     StoreError,
     raise_all,
 )
-from soi_lib.models.encoder import find_encoder, fingerprint
+from soi_lib.models.encoder import encoder_card, find_encoder, fingerprint
 from soi_lib.runs.config import NAME, ComparisonPlan, DataSizes, Profile, Setting, Training
+from soi_lib.runs.costs import BYTES_A_PARAMETER, CORE_RATE, flop
 from soi_lib.runs.own_folder import (
     INDEX,
     PROFILE,
@@ -39,17 +40,19 @@ from soi_lib.runs.own_folder import (
     RUNS,
     data_file,
     index_of,
-    model_folder,
+    keep_model,
     own_profile,
     read_index,
     readme,
-    stage_name,
+    time_words,
 )
 from soi_lib.runs.scheduler import run_all
-from soi_lib.runs.spec import Job, RunSpec, StageSpec, plan
+from soi_lib.runs.spec import RunSpec, plan
 from soi_lib.runs.store import RunStore, StoredRun
 from soi_lib.training import launch
-from soi_lib.training.device import cards, kind_of, resolve_device, resolve_precision
+from soi_lib.training.device import cards, default_jobs, kind_of, resolve_device, resolve_precision
+
+_START = 8.0  # seconds before a run's first update
 
 
 @dataclass(frozen=True)
@@ -178,41 +181,6 @@ def train(
     return runs
 
 
-def keep_model(folder: Path, spec: Job) -> None:
-    """Write the model of a run or a second stage whose weights were kept, in the place of one of another run."""
-    from soi_lib.runs.weights import trained_weights
-    from soi_lib.training.classifier import save_classifier
-
-    base = spec.base if isinstance(spec, StageSpec) else spec
-    stage = stage_name(spec.identity()["stage"], base.training.learning_rate) if isinstance(spec, StageSpec) else ""
-    target = folder / model_folder(spec.setting, base.seed, stage)
-    weights = RunStore(folder / RUNS).weights_path(spec.key)
-    if _run_of(target) == spec.key or not weights.exists():
-        return
-    tensors, vocabulary = trained_weights(weights)
-    encoder = base.encoder_folder or base.encoder
-    corpora = {name: cache.read(data_file(folder, name)) for name in spec.setting}
-    save_classifier(
-        target,
-        tensors,
-        encoder=encoder,
-        vocabulary=vocabulary,
-        datasets={name: corpus.labels for name, corpus in corpora.items()},
-        pairs=[name for name, corpus in corpora.items() if corpus.splits["train"].text_pair is not None],
-        pooling=spec.training.pooling,
-        max_length=spec.training.max_length,
-        run=spec.key,
-    )
-
-
-def _run_of(model: Path) -> str | None:
-    """The key of the run that a kept model is of; None where there is none."""
-    try:
-        return str(json.loads((model / "soi.json").read_text(encoding="utf-8"))["run"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
 def _holds(path: Path, dataset: LoadedDataset) -> bool:
     """Whether a file has this dataset already."""
     try:
@@ -231,6 +199,46 @@ def summary(todo: TrainingJob) -> dict[str, Any]:
         "decided": [*decided, *todo.decisions],
         "sources": {d.name: d.spec.model_dump(exclude_defaults=True) for d in todo.datasets},
     }
+
+
+# --- what it costs, said before it starts -----------------------------------------------------------------------------
+
+
+def cost_lines(todo: TrainingJob, *, finished: int, jobs: int | None, models: bool) -> list[str]:
+    """The runs that are to do, and what they take; `models` says whether the trained models are kept."""
+    seeds, encoder = todo.profile.seeds, todo.profile.comparisons["user"].encoder
+    total = len(todo.settings) * len(seeds)
+    what = f"runs: {total} run{'s' if total > 1 else ''} of {todo.profile.training.epochs} epochs with {encoder}, "
+    what += f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+    if finished == total:
+        return [f"{what}; all done"]
+    if finished:
+        what += f"; {finished} done already"
+    time, parameters = _time(todo, finished / total, jobs), encoder_card(todo.encoder).parameters
+    lines = [f"{what}; {time if todo.device == 'cpu' else 'how long a GPU takes has not been measured'}"]
+    # an upper bound: rows of the vocabulary that no text uses are left out of the training
+    gigabytes = BYTES_A_PARAMETER * parameters / 1e9
+    lines.append(f"memory: up to {gigabytes:.1f} GB a run for its parameters, and what its batches take")
+    if models:  # the model with its whole vocabulary, and the weights that a second stage starts from
+        lines.append(f"disk: up to {2 * 4 * parameters / 1e6:.0f} MB a run for its model (--no-model keeps none)")
+    return lines
+
+
+def _time(todo: TrainingJob, done: float, jobs: int | None) -> str:
+    """About how long the runs take on this machine's cores."""
+    card, longest = encoder_card(todo.encoder), todo.profile.training.max_length
+    seconds = {}
+    for dataset in todo.datasets:
+        splits = dataset.corpus.splits.items()
+        tokens = {split: len(part) * min(1.35 * part.mean_words + 3, longest) for split, part in splits}
+        trained = tokens["train"] * todo.profile.training.epochs
+        evaluated = sum(n for split, n in tokens.items() if split in ("test", "ood"))
+        operations = flop(card.parameters - card.embedding_parameters, trained, evaluated)
+        seconds[dataset.name] = operations / CORE_RATE
+    every = [_START + sum(seconds[m] for m in s) for s in todo.settings for _ in todo.profile.seeds]
+    cores = default_jobs("cpu")
+    minutes = sum(every) * (1 - done) / min(jobs or cores, len(every)) / 60
+    return f"{time_words(minutes)} on {cores} core{'s' if cores > 1 else ''} (a rough estimate)"
 
 
 # --- what a request means -------------------------------------------------------------------------------------------
@@ -382,9 +390,6 @@ def _write(path: Path, data: bytes) -> None:
 def _write_index(todo: TrainingJob, specs: Sequence[RunSpec], command: str) -> None:
     """runs.json for programs and README.md for people."""
     value = index_of(todo.profile, specs, todo.store, fingerprint(todo.encoder), command)
-    for row in value["runs"]:
-        kept = model_folder(row["setting"], row["seed"])
-        row["model"] = kept if _run_of(todo.folder / kept) == row["key"] else None
     value |= {"device": kind_of(todo.device), "precision": todo.profile.training.precision} | summary(todo)
     _write(todo.folder / INDEX, files.json_text(value).encode())
     _write(todo.folder / README, readme(value).encode())

@@ -14,7 +14,7 @@ from soi_lib.data.dataset import Split
 from soi_lib.errors import ProfileError, SoiError, StoreError
 from soi_lib.runs.config import Profile, Stages, load_profile
 from soi_lib.runs.results import Results
-from soi_lib.runs.spec import RunSpec
+from soi_lib.runs.spec import Job, RunSpec, StageSpec
 from soi_lib.runs.store import RunStore, open_run
 
 PROFILE, INDEX, README, DATA, RUNS = "profile.yaml", "runs.json", "README.md", "data", "runs"
@@ -101,7 +101,7 @@ def index_of(profile: Profile, specs: Sequence[RunSpec], store: RunStore, encode
                 for split in held:
                     held[split]["bag_of_words"] = metrics["bag_of_words"][split]["accuracy"]
                 scores[member] = {"n": metrics["n"], "soi": metrics["soi"], **held}
-        folder = f"{store.root.name}/{spec.key}"
+        folder, model = f"{store.root.name}/{spec.key}", model_folder(spec.setting, spec.seed)
         rows.append(
             {
                 "key": spec.key,
@@ -111,6 +111,7 @@ def index_of(profile: Profile, specs: Sequence[RunSpec], store: RunStore, encode
                 "folder": folder,
                 "dynamics": {member: f"{folder}/dynamics/{member}.parquet" for member in spec.setting},
                 "scores": scores,
+                "model": model if run_of(store.root.parent / model) == spec.key else None,
             }
         )
     corpora = {name.removeprefix("corpus/"): p for s in specs for name, p in s.fingerprints if name != "encoder"}
@@ -177,6 +178,41 @@ def model_folder(setting: Sequence[str], seed: int, stage: str = "") -> str:
     return f"models/{'+'.join(setting)}-seed{seed}" + (f"-{stage}" if stage else "")
 
 
+def keep_model(folder: Path, spec: Job) -> None:
+    """Write the model of a run or a second stage whose weights were kept, in the place of one of another run."""
+    from soi_lib.runs.weights import trained_weights
+    from soi_lib.training.classifier import save_classifier
+
+    base = spec.base if isinstance(spec, StageSpec) else spec
+    stage = stage_name(spec.identity()["stage"], base.training.learning_rate) if isinstance(spec, StageSpec) else ""
+    target = folder / model_folder(spec.setting, base.seed, stage)
+    weights = RunStore(folder / RUNS).weights_path(spec.key)
+    if run_of(target) == spec.key or not weights.exists():
+        return
+    tensors, vocabulary = trained_weights(weights)
+    encoder = base.encoder_folder or base.encoder
+    corpora = {name: cache.read(data_file(folder, name)) for name in spec.setting}
+    save_classifier(
+        target,
+        tensors,
+        encoder=encoder,
+        vocabulary=vocabulary,
+        datasets={name: corpus.labels for name, corpus in corpora.items()},
+        pairs=[name for name, corpus in corpora.items() if corpus.splits["train"].text_pair is not None],
+        pooling=spec.training.pooling,
+        max_length=spec.training.max_length,
+        run=spec.key,
+    )
+
+
+def run_of(model: Path) -> str | None:
+    """The key of the run that a kept model is of; None where there is none."""
+    try:
+        return str(json.loads((model / "soi.json").read_text(encoding="utf-8"))["run"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def stage_name(stage: Mapping[str, Any], first_rate: float) -> str:
     """The name of a second stage, from its identity and the learning rate of the run that it continues.
 
@@ -190,6 +226,13 @@ def stage_name(stage: Mapping[str, Any], first_rate: float) -> str:
     if not isclose(training["learning_rate"], first_rate * usual.learning_rate_factor, rel_tol=1e-4):
         name += f"-lr-{training['learning_rate']:g}"
     return name
+
+
+def time_words(minutes: float) -> str:
+    """About how long something takes."""
+    if minutes < 1.5:
+        return "a minute or two"
+    return f"about {minutes:.0f} minutes" if minutes < 90 else f"about {minutes / 60:.1f} hours"
 
 
 def setting_words(setting: Sequence[str]) -> str:

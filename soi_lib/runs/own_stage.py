@@ -21,8 +21,7 @@ from soi_lib.analysis.statistics import Effect, mean_effect
 from soi_lib.dynamics import TrainingDynamics
 from soi_lib.errors import SelectionError, StoreError, nearest
 from soi_lib.runs.config import Setting, Stages
-from soi_lib.runs.own import keep_model
-from soi_lib.runs.own_folder import RUNS, model_folder, own_profile, read_index, stage_name
+from soi_lib.runs.own_folder import RUNS, keep_model, model_folder, own_profile, read_index, stage_name, time_words
 from soi_lib.runs.scheduler import run_all
 from soi_lib.runs.second_stage import CONFIDENT, SMALLEST, choose, found_in, left_to_learn
 from soi_lib.runs.spec import RunSpec, StageSpec, plan, stages_of
@@ -80,8 +79,8 @@ def cost_words(job: StageJob) -> str:
         share = presented / (base.manifest["examples"] * stage.base.training.epochs)
         minutes += base.manifest["seconds"]["total"] * share / 60
         size += 2 * job.store.weights_path(base.key).stat().st_size if stage.control is None else 0
-    time = "a minute or two" if minutes < 1.5 else f"about {minutes:.0f} minutes"
-    return f"{len(job.stages)} trainings, controls included: {time} of one core; disk: about {size / 1e6:.0f} MB"
+    time, disk = time_words(minutes), f"disk: about {size / 1e6:.0f} MB"
+    return f"{len(job.stages)} trainings, controls included: {time} of one core; {disk}"
 
 
 def prepare_stage(

@@ -103,15 +103,23 @@ def test_another_schema_version(soi: Soi, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "named"),
     [
+        (("categorise", "x"), "Did you mean 'categorize'"),
+        (("categorize",), "'FILE'"),
+        (("categorize", "nothing.parquet"), "nothing.parquet"),
+        (("categorize", "folder.csv"), r"folder\.csv"),
         (("compare", "a.parquet", "strangers.parquet"), r"no id in common"),
         (("compare", "a.parquet", "golds.parquet"), r"gold"),
-        (("categorize", "folder.csv"), r"folder\.csv"),
         (("map", "a.parquet", "--out", "folder.csv", "--force"), r"folder\.csv"),
+        (("select", "a.parquet", "UNE", "--control", "all"), "'random'"),
         (("select", "a.parquet", "UNE", "--out", "mine.csv"), r"mine\.csv.*--force"),
-        (("report", "a.parquet", "--out", "mine.csv"), r"mine\.csv.*--force"),
         (("label-issues", "a.parquet", "--out", "/proc/soi.csv"), r"/proc/soi\.csv"),  # nobody may write there
-        (("report", "absent"), r"absent"),
+        (("report", "a.parquet", "--out", "mine.csv"), r"mine\.csv.*--force"),
         (("train", "--dataset", "../out=mine.csv", "--out", "new"), r"\.\./out"),
+        (("plan", "--jsn"), "--json"),
+        (("plan", "--profile", "quik"), "'quick'"),
+        (("run", "zzz"), "zzz"),
+        (("results", "--only", "source", "--out", "results.json"), "source tweets seed 0"),
+        (("book",), "book"),
     ],
 )
 def test_what_cannot_be_is_refused(soi: Soi, place: Path, words: tuple[object, ...], named: str) -> None:

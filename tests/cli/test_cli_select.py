@@ -143,7 +143,7 @@ def test_faults_are_named_and_nothing_is_written(soi, dynamics, tmp_path):
         (("--from", some), "--out"),
         (("--from", full, "--out", tmp_path / "part.jsonl"), "a copy keeps the format"),
         (("--id", "key"), "--from"),
-        (("--out", tmp_path / "ids.xlsx"), ".txt for ids only"),
+        (("--out", tmp_path / "ids.xlsx"), "or .txt"),
         (("--n", 10_000), "too few examples"),
         (("UEN",), "did you mean 'UNE'"),
     ):

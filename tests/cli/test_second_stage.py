@@ -93,41 +93,24 @@ def test_the_seeds_of_a_folder_are_compared(soi, place, folder):
     assert "there are several runs here" in err
 
 
-@pytest.mark.parametrize(
-    ("options", "what"),
-    [
-        (("--subset", "HARD"), "HARD"),
-        (("--subset", "hard", "--ids", "ids.txt"), "--ids"),
-        (("--ids", "none.txt"), "none.txt"),
-        (("--ids", "empty.txt"), "there are no ids"),
-    ],
-)
-def test_what_cannot_be_a_subset_is_refused(soi, place, folder, options, what):
-    (place / "empty.txt").touch()
-    before = snapshot(folder)
-    code, out, err = soi("second-stage", "trained", *options)
-    assert (code, out) == (2, "")
-    assert err.startswith("error:")
-    assert err.count("\n") == 1
-    assert what in err
-    assert snapshot(folder) == before
-
-
-def test_ids_that_no_example_has_are_refused(soi, place, folder):
-    (place / "table.csv").write_text("id,text\n1,good\n")
-    code, _, err = soi("second-stage", folder, "--ids", "table.csv")
-    assert code == 2
-    assert "none of these is the id of a training example" in err
-
-
-def test_a_subset_of_one_example_and_a_folder_without_models(soi, place, folder):
+def test_what_cannot_be_a_subset_is_refused(soi, place, folder):
     ids = open_own(folder)[0].runs[0].dynamics("reviews").ids
-    (place / "one.txt").write_text(f"{ids[0]}\n", encoding="utf-8")
-    code, _, err = soi("second-stage", "trained", "--ids", "one.txt")
-    assert code == 2
-    assert "at least 8" in err
+    for name, text in (("empty", ""), ("table", "id,text\n1,good\n"), ("one", f"{ids[0]}\n")):
+        (place / name).write_text(text, encoding="utf-8")
     words = ("train", "--train", "reviews.csv", "--model", "tiny", "--epochs", 2, "--no-model", "--out", "without")
     assert soi(*words)[0] == 0
-    code, _, err = soi("second-stage", "without")
-    assert code == 2
-    assert "was not kept" in err
+    before = snapshot(folder)
+    for options, what in (
+        (("trained", "--subset", "HARD"), "HARD"),
+        (("trained", "--subset", "hard", "--ids", "one"), "--ids"),
+        (("trained", "--ids", "absent"), "absent"),
+        (("trained", "--ids", "empty"), "there are no ids"),
+        (("trained", "--ids", "table"), "none of these is the id of a training example"),
+        (("trained", "--ids", "one"), "at least 8"),
+        (("without",), "was not kept"),
+    ):
+        code, out, err = soi("second-stage", *options)
+        assert (code, out, err.count("\n")) == (2, "", 1), err
+        assert err.startswith("error:")
+        assert what in err
+    assert snapshot(folder) == before

@@ -1,0 +1,198 @@
+"""Commands for what `soi train` made: a page of it, a second stage, and predictions."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from typer import Argument, Option
+
+from soi_lib.cli.shared import (
+    OWN_DATA,
+    DeviceOption,
+    ForceOption,
+    HeaderOption,
+    JobsOption,
+    JsonOption,
+    QuietOption,
+    Texts,
+    app,
+    print_json,
+    table,
+)
+from soi_lib.errors import CorpusError, SelectionError, nearest
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from soi_lib.data.table_files import Table
+
+
+@app.command(rich_help_panel=OWN_DATA)
+def report(
+    place: Annotated[
+        Path, Argument(help="A folder that soi train made, a run's folder, or a dynamics file.", metavar="DIR")
+    ],
+    out: Annotated[Path | None, Option(help="The page [default: report.html in the folder].")] = None,
+    force: ForceOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Make one HTML page of a training: scores, categories, data maps, moves, and examples to look at.
+
+    The page needs no network and no other file: open it in a browser, send it to somebody. It contains the texts.
+    """
+    from soi_lib.report.report import write_report
+
+    path = write_report(place, out, force=force)
+    typer.echo(path)
+    if not quiet:
+        typer.echo(f"open it in a browser: {path.resolve().as_uri()}", err=True)
+
+
+@app.command("second-stage", rich_help_panel=OWN_DATA)
+def second_stage(
+    folder: Annotated[Path, Argument(help="A folder that soi train made.", metavar="DIR")],
+    subset: Annotated[
+        Texts, Option(help="A category or map region; repeat to unite [default: UNE, FRGE_1, FRGE_2].")
+    ] = None,
+    ids: Annotated[Path | None, Option(help="Instead: a file of ids, one a line.")] = None,
+    epochs: Annotated[int, Option(min=1, max=64, help="Passes over the subset.")] = 4,
+    learning_rate_factor: Annotated[float, Option(min=1e-6, help="Of the first training's learning rate.")] = 0.1,
+    jobs: JobsOption = None,
+    device: DeviceOption = "auto",
+    dry_run: Annotated[bool, Option("--dry-run", help="Only show what would be trained.")] = False,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Continue the models of a folder on a subset of their training examples, and say whether that helped.
+
+    Each model is also continued on random examples and on all examples, with as many updates: what the subset gains
+    over these is the subset's own. The continued models are kept beside the first ones.
+
+    `soi second-stage reviews --subset UNE --subset FRGE_1 --subset FRGE_2`
+    """
+    from soi_lib.runs.own_stage import case, cost_words, cut_words, gain_table, left_words, prepare_stage, train_stage
+
+    if ids is not None and subset:
+        raise SelectionError("a subset and a file of ids are given", hint="give one of --subset and --ids")
+    job = prepare_stage(
+        folder,
+        [name for one in subset or ("UNE+FRGE_1+FRGE_2",) for name in one.split("+")],
+        ids=_lines(ids) if ids is not None else (),
+        epochs=epochs,
+        learning_rate_factor=learning_rate_factor,
+        device=device,
+    )
+    if not quiet:
+        table(_left(job.left), err=True)
+        if cut := cut_words(job.left):
+            typer.echo(cut, err=True)
+        typer.echo(left_words(job.left["left to learn"].mean()), err=True)
+        if job.unknown:
+            few = ", ".join(job.unknown[:6]) + (" ..." if len(job.unknown) > 6 else "")
+            typer.echo(f"caution: {len(job.unknown)} ids are not those of training examples: {few}", err=True)
+        typer.echo(f"{job.recipe}; {cost_words(job)}", err=True)
+    if dry_run:
+        typer.echo("nothing was trained (--dry-run)", err=True)
+        return
+    found = train_stage(job, jobs=jobs, quiet=quiet)
+    if as_json:
+        gained = found.to_dict("records")
+        print_json({"folder": str(folder), "subset": job.name, "models": job.models, "gains": gained})
+        return
+    table(gain_table(found))
+    for _, row in found.iterrows():
+        typer.echo(f"{case(row)}: {row['advice']}", err=True)
+    if not quiet:
+        typer.echo("models: " + (", ".join(str(folder / name) for name in job.models) or "none"), err=True)
+        typer.echo(f"next:\n  soi report {shlex.quote(str(folder))} --force", err=True)
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SelectionError("the file of ids cannot be read", where=path, found=error) from error
+    found = [line.strip() for line in lines if line.strip()]
+    if not found:
+        raise SelectionError("there are no ids", where=path, expected="an id a line")
+    return found
+
+
+def _left(frame: pd.DataFrame) -> list[dict[str, str]]:
+    return [
+        {str(name): str(value) for name, value in row.items() if name != "reason"}
+        | {"left to learn": row["reason"] or f"{row['left to learn']:.0%}"}
+        for _, row in frame.iterrows()
+    ]
+
+
+@app.command(rich_help_panel=OWN_DATA)
+def predict(
+    model: Annotated[Path, Argument(help="The folder of a model that soi train kept.", metavar="DIR")],
+    rows: Annotated[Path, Argument(help="The rows to predict: CSV, TSV, TXT, JSON, Parquet.", metavar="FILE")],
+    text: Annotated[str | None, Option(metavar="COLUMN", help="Column of texts.")] = None,
+    text_pair: Annotated[str | None, Option(metavar="COLUMN", help="Column of second texts.")] = None,
+    dataset: Annotated[str | None, Option(help="Whose labels, where it was trained on several.")] = None,
+    separator: Annotated[str | None, Option(help="What divides columns, if not found: ; or tab.")] = None,
+    encoding: Annotated[str | None, Option(help="Of a text file, if not UTF-8: cp1252, utf-16.")] = None,
+    header: HeaderOption = True,
+    out: Annotated[Path | None, Option("--out", "-o", help="A CSV file [default: print it].")] = None,
+    device: DeviceOption = "auto",
+    force: ForceOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Predict the labels of texts with a model that `soi train` kept.
+
+    Every row of the file comes back with two more columns: `predicted`, the most probable label, and `p`, its
+    probability.
+
+    `soi predict reviews/models/reviews-seed0 new.csv --out labelled.csv`
+    """
+    from soi_lib.data.table_files import read_table
+    from soi_lib.files import write_text
+    from soi_lib.training.classifier import load_classifier
+
+    table = read_table(rows, separator, encoding, header)
+    texts, pairs = _texts(table, text, text_pair)
+    found = load_classifier(model, device=device).predict(texts, pairs, dataset=dataset)
+    made = table.frame.assign(predicted=found["label"].to_numpy(), p=found["p"].round(4).to_numpy())
+    if out is None:
+        typer.echo(made.to_csv(index=False), nl=False)
+        return
+    write_text(out, made.to_csv(index=False), overwrite=force)
+    if not quiet:
+        typer.echo(f"{len(made)} rows of {rows}", err=True)
+    typer.echo(out)
+
+
+def _texts(table: Table, text: str | None, text_pair: str | None) -> tuple[list[str], list[str] | None]:
+    """The texts of a table and their pairs: the columns that are named, or have the usual names."""
+    from soi_lib.data.columns import longest_column, text_columns, text_of
+
+    have = [str(name) for name in table.frame.columns]
+    named = [name for name in (text, text_pair) if name is not None]
+    for name in named:
+        if name not in have:
+            raise CorpusError(f"there is no column {name!r}", where=table.where, hint=nearest(name, have))
+    chosen = named if text is not None else [*text_columns(have), *named]
+    if not chosen and have == ["1"]:  # without a header, what else could it be
+        chosen = have
+    if not chosen:
+        likely = json.dumps(longest_column(table, have), ensure_ascii=False)
+        hint = f"name it, such as --text {likely}, and --text-pair for pairs"
+        hint += "" if have[0] == "1" else "; give --no-header if the first line is a row already"
+        raise CorpusError("no column looks like the text", where=table.where, found=", ".join(have), hint=hint)
+    columns = [[text_of(value) for value in table.frame[name]] for name in chosen[:2]]
+    empty = [n for n, values in enumerate(zip(*columns, strict=True)) if any(v is None or v == "" for v in values)]
+    if empty:
+        raise CorpusError(
+            f"{len(empty)} rows have no text",
+            where=table.where,
+            found=table.row(empty[0]),
+            hint="fill them, or leave them out",
+        )
+    return columns[0], columns[1] if len(columns) > 1 else None
