@@ -1,4 +1,4 @@
-"""Commands for what `soi train` made: a page of it, a second stage, and predictions."""
+"""Commands for the models that `soi train` kept: a second stage, and predictions."""
 
 from __future__ import annotations
 
@@ -29,27 +29,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from soi_lib.data.table_files import Table
-
-
-@app.command(rich_help_panel=OWN_DATA)
-def report(
-    place: Annotated[
-        Path, Argument(help="A folder that soi train made, a run's folder, or a dynamics file.", metavar="DIR")
-    ],
-    out: Annotated[Path | None, Option(help="The page [default: report.html in the folder].")] = None,
-    force: ForceOption = False,
-    quiet: QuietOption = False,
-) -> None:
-    """Make one HTML page of a training: scores, categories, data maps, moves, and examples to look at.
-
-    The page needs no network and no other file: open it in a browser, send it to somebody. It contains the texts.
-    """
-    from soi_lib.report.report import write_report
-
-    path = write_report(place, out, force=force)
-    typer.echo(path)
-    if not quiet:
-        typer.echo(f"open it in a browser: {path.resolve().as_uri()}", err=True)
 
 
 @app.command("second-stage", rich_help_panel=OWN_DATA)

@@ -1,4 +1,4 @@
-"""`soi train`: options in, a request to `runs.own`, and what is printed before and after."""
+"""`soi train`: options in, a request to `runs.own`, and what is printed before and after. Then `soi report`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typer import Option
 from soi_lib.cli.shared import (
     OWN_DATA,
     DeviceOption,
+    ForceOption,
     HeaderOption,
     JobsOption,
     JsonOption,
@@ -134,6 +135,27 @@ def train(
         typer.echo(sentence, err=True)
     if not quiet:
         _next(out, index)
+
+
+@app.command(rich_help_panel=OWN_DATA)
+def report(
+    place: Annotated[
+        Path, typer.Argument(help="A folder that soi train made, a run's folder, or a dynamics file.", metavar="DIR")
+    ],
+    out: Annotated[Path | None, Option(help="The page [default: report.html in the folder].")] = None,
+    force: ForceOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Make one HTML page of a training: scores, categories, data maps, moves, and examples to look at.
+
+    The page needs no network and no other file: open it in a browser, send it to somebody. It contains the texts.
+    """
+    from soi_lib.report.report import write_report
+
+    path = write_report(place, out, force=force)
+    typer.echo(path)
+    if not quiet:
+        typer.echo(f"open it in a browser: {path.resolve().as_uri()}", err=True)
 
 
 def _next(out: Path, index: dict[str, Any]) -> None:

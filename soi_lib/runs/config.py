@@ -175,8 +175,7 @@ class Stages(_Strict):
     `subsets` are those of a second stage, which continues from a run's final weights for `epochs` epochs with
     `learning_rate_factor` times the run's learning rate, linear decay and no warm-up. `balance` evens out the classes
     of a subset. `controls` are trained beside every subset: "random" has as many random examples of the same classes,
-    "all" as many updates on examples of all data. `batch_size` and `seeds` are the profile's where not given; `limit`
-    is the largest number of examples that a member gives to a subset.
+    "all" as many updates on examples of all data. `batch_size` and `seeds` are the profile's where not given.
     """
 
     subsets: tuple[Subset, ...] = get_args(Subset)
@@ -185,7 +184,8 @@ class Stages(_Strict):
     learning_rate_factor: float = Field(gt=0, default=0.1)
     batch_size: PositiveInt | None = None
     balance: bool = True
-    limit: int | None = Field(ge=8, default=None)
+    limit: None = None
+    """Recorded profiles and keys have it: subsets are not limited."""
     seeds: tuple[int, ...] | None = None
 
     @field_validator("subsets", "controls")
@@ -270,20 +270,9 @@ def load_profile(name: str | Path) -> Profile:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ProfileError("no such profile", where=path, hint=f"use one of {', '.join(profile_names())}") from None
-    except UnicodeDecodeError as error:
-        raise ProfileError(
-            "is not UTF-8",
-            where=path,
-            found=f"byte {error.object[error.start]:#x} at {error.start}",
-            hint="save the file as UTF-8",
-        ) from error
-    except (yaml.YAMLError, OSError) as error:
-        raise ProfileError(
-            "cannot be read as YAML",
-            where=path,
-            found=str(error).splitlines()[0],
-            hint="compare it with paper/profiles/quick.yaml",
-        ) from error
+    except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
+        found, hint = str(error).splitlines()[0], "compare it with paper/profiles/quick.yaml"
+        raise ProfileError("cannot be read as YAML in UTF-8", where=path, found=found, hint=hint) from error
     if not isinstance(values, dict):
         raise ProfileError("holds no fields", where=path, expected="name: value lines")
     try:

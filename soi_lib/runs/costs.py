@@ -37,7 +37,7 @@ def tokens(job: Job) -> tuple[float, float, float]:
         n = float(min(base.data.train, most or base.data.train))
         if isinstance(job, StageSpec):
             share = job.examples / (base.examples / base.training.epochs * job.training.epochs)
-            n = min(n * share, job.limit or n)
+            n *= share
         if base.budget == "equal":
             n /= len(base.setting)
         examples += n * job.training.epochs

@@ -246,10 +246,10 @@ def _time(todo: TrainingJob, done: float, jobs: int | None) -> str:
 
 def _check_sizes(request: TrainRequest) -> None:
     if not 2 <= request.epochs <= 64:
-        why = "dynamics need at least two epochs" if request.epochs < 2 else "a history holds at most 64 epochs"
-        raise ProfileError(why, where="--epochs", found=request.epochs, expected="2 to 64", hint="10 is a good start")
-    seeds = [seed for seed in request.seeds if isinstance(seed, int) and seed >= 0]
-    if not seeds or len(set(seeds)) < len(request.seeds):
+        what, hint = "dynamics have from 2 to 64 epochs", "10 is a good start"
+        raise ProfileError(what, where="--epochs", found=request.epochs, expected="2 to 64", hint=hint)
+    seeds = {seed for seed in request.seeds if isinstance(seed, int) and seed >= 0}
+    if not seeds or len(seeds) < len(request.seeds):
         found = ", ".join(map(str, request.seeds)) or "none"
         expected = "whole numbers from 0, each once"
         raise ProfileError("the seeds are not as they should be", where="--seed", found=found, expected=expected)

@@ -23,7 +23,7 @@ from soi_lib.errors import SelectionError, StoreError, nearest
 from soi_lib.runs.config import Setting, Stages
 from soi_lib.runs.own_folder import RUNS, keep_model, model_folder, own_profile, read_index, stage_name, time_words
 from soi_lib.runs.scheduler import run_all
-from soi_lib.runs.second_stage import CONFIDENT, SMALLEST, choose, found_in, left_to_learn
+from soi_lib.runs.second_stage import CONFIDENT, SMALLEST, choose, left_to_learn
 from soi_lib.runs.spec import RunSpec, StageSpec, plan, stages_of
 from soi_lib.runs.store import RunStore, StoredRun
 from soi_lib.training import launch
@@ -182,7 +182,7 @@ def _left(stage: StageSpec, store: RunStore) -> list[dict[str, Any]]:
             "dataset": name,
             "setting": str(stage.setting),
             "seed": stage.base.seed,
-            "in the subset": len(found_in(stage, dynamics[name])),
+            "in the subset": choice.there[name],
             "examples": choice.n[name],
             "left to learn": left_to_learn(dynamics[name], choice.ids[name]) if choice.ids else float("nan"),
             "reason": choice.reason,

@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -58,11 +57,13 @@ SMALLEST = 8
 class Choice:
     """What a stage trains on: ids of each member (sorted) and passes over them, or why it is not tested.
 
-    `n` is the size of the subset in each member, also where it is too small or where a control is trained instead.
+    `there` is how many examples of each member are in the subset, `n` how many once its classes are made even, also
+    where these are too few or where a control is trained instead.
     """
 
     ids: dict[str, np.ndarray]
     passes: int
+    there: dict[str, int]
     n: dict[str, int]
     reason: str = ""
 
@@ -76,64 +77,58 @@ def choose(spec: StageSpec, dynamics: dict[str, TrainingDynamics]) -> Choice:
     size that the fewest possible passes over it have exactly as many updates as the subset's epochs: 4 epochs of 100
     examples are 4 x 7 updates with batches of 16, and so is one pass over 433 examples.
     """
-    picked = {member: _subset(spec, member, dyn) for member, dyn in dynamics.items()}
+    found = {member: _found(spec, dyn) for member, dyn in dynamics.items()}
+    there = {member: len(ids) for member, ids in found.items()}
+    picked = {member: _even(spec, member, dynamics[member], ids) for member, ids in found.items()}
     n = {member: sum(len(ids) for ids in classes.values()) for member, classes in picked.items()}
     poor = [member for member, classes in picked.items() if len(classes) < 2]
     if poor:
-        return Choice({}, 0, n, f"fewer than two labels of {', '.join(poor)} are in the subset")
-    if sum(n.values()) < SMALLEST:
-        there = sum(len(found_in(spec, dyn)) for dyn in dynamics.values())
-        even = f", of {there} before its labels were made even" if there > sum(n.values()) else ""
-        return Choice({}, 0, n, f"fewer than {SMALLEST} examples: {sum(n.values())}{even}")
+        return Choice({}, 0, there, n, f"fewer than two labels of {', '.join(poor)} are in the subset")
+    used, every = sum(n.values()), sum(there.values())
+    if used < SMALLEST:
+        even = f", of {every} before its labels were made even" if every > used else ""
+        return Choice({}, 0, there, n, f"fewer than {SMALLEST} examples: {used}{even}")
     if spec.control == "all":
-        return _of_all(spec, dynamics, n)
+        ids, passes = _of_all(spec, dynamics, used)
+        return Choice(ids, passes, there, n)
     if spec.control == "random":
-        drawn = {
+        picked = {
             member: {gold: _draw(_of_class(dyn, gold), len(ids), spec.seed_for(f"{member}/{gold}"))
                      for gold, ids in picked[member].items()}
             for member, dyn in dynamics.items()
         }  # fmt: skip
-    else:
-        drawn = picked
-    return Choice({m: np.sort(np.concatenate(list(c.values()))) for m, c in drawn.items()}, spec.training.epochs, n)
+    ids = {member: np.sort(np.concatenate(list(classes.values()))) for member, classes in picked.items()}
+    return Choice(ids, spec.training.epochs, there, n)
 
 
-def _subset(spec: StageSpec, member: str, dynamics: TrainingDynamics) -> dict[int, np.ndarray]:
-    """The ids of each class that the subset has, balanced and limited as `spec` says; the same for its controls."""
+def _found(spec: StageSpec, dynamics: TrainingDynamics) -> np.ndarray:
+    """The ids of all examples that are in the subset; none where there is none."""
+    if spec.ids:  # of several datasets perhaps
+        wanted = set(spec.ids)
+        return dynamics.ids[np.array([str(i) in wanted for i in dynamics.ids], dtype=bool)]
+    try:
+        return select(dynamics, parts_of(spec.subset))
+    except SelectionError:
+        return dynamics.ids[:0]
+
+
+def _even(spec: StageSpec, member: str, dynamics: TrainingDynamics, there: np.ndarray) -> dict[int, np.ndarray]:
+    """The ids of each class of the subset, made even as `spec` says; the same for its controls."""
     from soi_lib.models.multitask import derived_seed
 
-    if not len(there := found_in(spec, dynamics)):
+    if not len(there):
         return {}
     inside = dynamics.subset(there)
     classes, sizes = np.unique(inside.gold, return_counts=True)
     if spec.balance:
         sizes = np.minimum(sizes, np.sort(sizes)[(len(sizes) - 1) // 2])
-    if spec.limit is not None and sizes.sum() > spec.limit:
-        sizes = _shares(sizes, spec.limit)
     seed = derived_seed(spec.base.seed, "subset", spec.subset, member)
-    return {int(c): _draw(_of_class(inside, c), n, seed + int(c)) for c, n in zip(classes, sizes, strict=True) if n}
-
-
-def found_in(spec: StageSpec, dynamics: TrainingDynamics) -> np.ndarray:
-    """The ids of all examples that are in the subset, before classes are made even; none where there is none."""
-    try:
-        return _named(dynamics, spec.ids) if spec.ids else select(dynamics, parts_of(spec.subset))
-    except SelectionError:
-        return dynamics.ids[:0]
+    return {int(c): _draw(_of_class(inside, c), n, seed + int(c)) for c, n in zip(classes, sizes, strict=True)}
 
 
 def parts_of(subset: str) -> tuple[str, ...]:
     """The categories or map regions that a subset unites."""
     return SUBSETS.get(subset) or tuple(subset.split("+"))
-
-
-def _named(dynamics: TrainingDynamics, ids: Sequence[str]) -> np.ndarray:
-    """The examples of a dataset that are among `ids`, which may be of several datasets. Raises SelectionError."""
-    wanted = set(ids)
-    found = np.array([str(i) in wanted for i in dynamics.ids])
-    if not found.any():
-        raise SelectionError("no training example has one of these ids", found=f"{len(wanted)} ids")
-    return dynamics.ids[found]
 
 
 def _of_class(dynamics: TrainingDynamics, gold: int) -> TrainingDynamics:
@@ -158,8 +153,9 @@ def _shares(sizes: np.ndarray, total: int) -> np.ndarray:
     return out
 
 
-def _of_all(spec: StageSpec, dynamics: dict[str, TrainingDynamics], n: dict[str, int]) -> Choice:
-    epochs, batch, size = spec.training.epochs, spec.training.batch_size, sum(n.values())
+def _of_all(spec: StageSpec, dynamics: dict[str, TrainingDynamics], size: int) -> tuple[dict[str, np.ndarray], int]:
+    """The ids of the control "all" of a subset with `size` examples, and the passes over them."""
+    epochs, batch = spec.training.epochs, spec.training.batch_size
     everything = np.array([len(dyn) for dyn in dynamics.values()])
     updates = epochs * -(-size // batch)
     most = -(-int(everything.sum()) // batch)
@@ -167,12 +163,8 @@ def _of_all(spec: StageSpec, dynamics: dict[str, TrainingDynamics], n: dict[str,
     steps = updates // passes
     # as many presentations as the subset has, if so many examples fill neither fewer batches nor more
     wanted = min(max(epochs // passes * size, (steps - 1) * batch + 1), int(everything.sum()))
-    shares = _shares(everything, wanted)
-    ids = {
-        member: _draw(dyn, share, spec.seed_for(member))
-        for (member, dyn), share in zip(dynamics.items(), shares, strict=True)
-    }
-    return Choice(ids, passes, n)
+    shares = dict(zip(dynamics, _shares(everything, wanted), strict=True))
+    return {member: _draw(dyn, shares[member], spec.seed_for(member)) for member, dyn in dynamics.items()}, passes
 
 
 # --- training ----------------------------------------------------------------------------------------------------

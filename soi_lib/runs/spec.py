@@ -111,7 +111,6 @@ class StageSpec:
     subset: str
     control: Control | None
     balance: bool
-    limit: int | None
     training: Training
     ids: tuple[str, ...] = ()
     """The examples of a subset that no category describes."""
@@ -131,7 +130,7 @@ class StageSpec:
                 "subset": self.subset,
                 "control": self.control,
                 "balance": self.balance,
-                "limit": self.limit,
+                "limit": None,  # keys have it
                 "training": _values(self.training),
                 **({"ids": list(self.ids)} if self.ids else {}),
             },
@@ -298,7 +297,7 @@ def stages_of(base: RunSpec, wanted: Stages) -> list[StageSpec]:
         }
     )
     return [
-        StageSpec(base, subset, control, wanted.balance, wanted.limit, second)
+        StageSpec(base, subset, control, wanted.balance, second)
         for subset in wanted.subsets
         for control in (None, *wanted.controls)
     ]

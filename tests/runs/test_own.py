@@ -18,11 +18,10 @@ from soi_lib.data.load import load_dataset
 from soi_lib.data.places import DatasetSpec
 from soi_lib.errors import EncoderError, OutputExistsError, ProfileError, SoiError, StoreError
 from soi_lib.runs import own, own_folder
-from soi_lib.runs.run import do_run
 
 
 @pytest.fixture(scope="module", autouse=True)
-def place(tmp_path_factory):
+def place(tmp_path_factory, in_this_process):
     """A cache of its own and a tiny model."""
     folder = tmp_path_factory.mktemp("own")
     with pytest.MonkeyPatch.context() as patch:
@@ -36,12 +35,9 @@ def request(place, values, **datasets: DatasetSpec) -> own.TrainRequest:
     return own.TrainRequest(datasets=datasets, model=str(place / "tiny"), **({"epochs": 2} | values))
 
 
-def finished(todo: own.TrainingJob) -> own.TrainingJob:
-    """Write the folder and do its runs in this process."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(own, "run_all", lambda specs, store, **_: [do_run(spec, store) for spec in specs])
-        own.train(todo, command="soi train --as-in-the-test")
-    return todo
+def finished(todo: own.TrainingJob) -> None:
+    """Write the folder and do its runs."""
+    own.train(todo, command="soi train --as-in-the-test", models=False, quiet=True)
 
 
 HUB = """
@@ -167,15 +163,11 @@ def test_of_two_commands_that_begin_a_folder_at_once_the_slower_is_refused(place
     assert own.prepare(again(place, seeds=(0,)), tmp_path / "new").finished() == 3
 
 
-def test_a_folder_can_be_moved(place, folder, tmp_path):
-    shutil.copytree(folder, tmp_path / "moved")
-    assert own.prepare(again(place), tmp_path / "moved").finished() == 6
-    assert len(own_folder.open_own(tmp_path / "moved")[0].runs) == 6
-
-
-def test_an_unfinished_folder_is_told_from_a_finished_one(place, folder, tmp_path):
+def test_a_folder_can_be_moved_and_an_unfinished_one_is_told_from_a_finished_one(place, folder, tmp_path):
     part = tmp_path / "part"
     shutil.copytree(folder, part)
+    assert own.prepare(again(place), part).finished() == 6
+    assert len(own_folder.open_own(part)[0].runs) == 6
     for row in own_folder.read_index(part)["runs"]:
         if row["seed"] == 1 and row["setting"] == ["b"]:
             shutil.rmtree(part / row["folder"])

@@ -37,10 +37,9 @@ def test_keys_are_what_they_always_were_and_depend_on_what_determines_a_stage():
         replace(stage, control="random"),
         replace(stage, control="all"),
         replace(stage, balance=False),
-        replace(stage, limit=50),
         replace(stage, training=stage.training.model_copy(update={"epochs": 5})),
     ]
-    assert len({s.key for s in [stage, *changed]}) == 8
+    assert len({s.key for s in [stage, *changed]}) == 7
     other = replace(changed[2], subset="FRGE")  # the random control of another subset
     assert other.seed_for("training") == changed[2].seed_for("training")
 
@@ -72,8 +71,8 @@ def made(codes: list[SOI], gold: list[int], member: str = "m") -> TrainingDynami
 
 def stage(subset="UNE+FRGE", control=None, **kwargs) -> StageSpec:
     training = BASE.training.model_copy(update={"epochs": 4, "batch_size": 16})
-    return StageSpec(**{"base": BASE, "subset": subset, "control": control, "balance": True,
-                        "limit": None, "training": training} | kwargs)  # fmt: skip
+    usual = {"base": BASE, "subset": subset, "control": control, "balance": True, "training": training}
+    return StageSpec(**usual | kwargs)
 
 
 @pytest.fixture
@@ -111,9 +110,6 @@ def test_balance_caps_classes_at_the_median_class(dynamics):
         free = choose(stage(balance=False), dynamics)
         assert np.array_equal(np.bincount(dyn.subset(free.ids[member]).gold), every)
     assert len(set(np.bincount(dynamics["two"].subset(choose(stage(), dynamics).ids["two"]).gold))) == 1
-    limited = choose(stage(limit=30), dynamics)
-    assert limited.n == {"two": 30, "many": 30}
-    assert np.bincount(dynamics["two"].subset(limited.ids["two"]).gold).tolist() == [15, 15]
 
 
 @pytest.mark.parametrize("total", [40, 300])
