@@ -14,8 +14,7 @@ from paper.recorded import Results, is_recorded, open_results, recorded_profile
 from paper.stage_runs import StageRun
 from soi_lib.analysis.selection import select
 from soi_lib.analysis.statistics import mean_effect
-from soi_lib.runs.config import Setting
-from soi_lib.runs.second_stage import parts_of
+from soi_lib.runs.config import Setting, parts_of
 
 ARMS = {"second_stage": "labels as they are", "second_stage_flipped": "a tenth flipped"}
 """The recorded folders of second stages, and what is special about their training labels."""

@@ -178,5 +178,5 @@ def data_map(
         with files.replacing(out, overwrite=force) as tmp:
             data_map_plot({file.stem: dynamics}, early=early).savefig(tmp, dpi=200)
     else:
-        write_table(out, map_of(dynamics, early), overwrite=force, more=", or .png")
+        write_table(out, map_of(dynamics, early), overwrite=force, more=" or .png")
     print_json(told | {"out": str(out)}) if as_json else typer.echo(out)

@@ -267,4 +267,4 @@ def _write_ids(out: Path, ids: np.ndarray, force: bool) -> None:
     elif out.suffix == ".json":
         files.write_json(out, values, overwrite=force)
     else:
-        write_table(out, pd.DataFrame({"id": values}), overwrite=force, more=", or .txt")
+        write_table(out, pd.DataFrame({"id": values}), overwrite=force, more=" or .txt")

@@ -187,7 +187,7 @@ def write_table(out: Path, frame: pd.DataFrame, *, overwrite: bool, more: str = 
     from soi_lib import files
 
     if out.suffix not in _TABLES:
-        expected = ", ".join(_TABLES) + more
+        expected = " ".join(_TABLES) + more
         raise SoiError("unknown kind of output", where=out, found=repr(out.suffix), expected=expected)
     with files.replacing(out, overwrite=overwrite) as tmp:
         if out.suffix == ".parquet":

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from itertools import combinations
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
@@ -26,6 +26,8 @@ from pydantic import (
     model_validator,
 )
 
+from soi_lib.analysis.datamap import REGIONS
+from soi_lib.analysis.soi import SOI
 from soi_lib.data.places import DatasetSpec
 from soi_lib.errors import ProfileError, nearest
 from soi_lib.models.encoder import EncoderSource
@@ -36,8 +38,6 @@ Comparison = Literal["task", "source", "lingual", "user"]
 """What the members of a setting differ in; "user" for members of your own, which may differ in anything."""
 Budget = Literal["full", "equal"]
 """How many examples each dataset of a setting gives; see `Setting`."""
-Subset = Literal["FRGE", "UNE+FRGE", "LLE+FRGE+UNE", "ACE", "ambiguous", "hard-to-learn", "easy-to-learn"]
-"""Names of the subsets of a finished run that further training may use; see `soi_lib.runs.second_stage`."""
 
 
 class _Strict(BaseModel):
@@ -93,6 +93,20 @@ def _distinct(seeds: tuple[int, ...]) -> tuple[int, ...]:
 
 Seeds = Annotated[tuple[int, ...], Field(min_length=1), AfterValidator(_distinct)]
 """Seeds of runs: at least one, none negative, none twice."""
+
+
+def parts_of(subset: str) -> tuple[str, ...]:
+    """The categories or map regions that a subset unites: `UNE+FRGE` is UNE, FRGE_1 and FRGE_2."""
+    both = ("FRGE_1", "FRGE_2")
+    return tuple(name for part in subset.split("+") for name in (both if part == "FRGE" else (part,)))
+
+
+def _subset(name: str) -> str:
+    known = ["FRGE", *(soi.name for soi in SOI), *REGIONS]
+    for part in name.split("+"):
+        if part not in known:
+            raise ValueError(f"unknown category {part!r}; {nearest(part, known)}")
+    return name
 
 
 class DataSizes(_Strict):
@@ -172,13 +186,14 @@ class ComparisonPlan(_Strict):
 class Stages(_Strict):
     """Further training on subsets of finished runs, of every member alone and of all members together.
 
-    `subsets` are those of a second stage, which continues from a run's final weights for `epochs` epochs with
-    `learning_rate_factor` times the run's learning rate, linear decay and no warm-up. `balance` evens out the classes
-    of a subset. `controls` are trained beside every subset: "random" has as many random examples of the same classes,
-    "all" as many updates on examples of all data. `batch_size` and `seeds` are the profile's where not given.
+    `subsets` unite categories or map regions (`UNE+FRGE`, where FRGE is both kinds of forgotten; `ambiguous`). A second
+    stage continues on each of them from a run's final weights for `epochs` epochs with `learning_rate_factor` times the
+    run's learning rate, linear decay and no warm-up. `balance` evens out the classes of a subset. `controls` are those
+    trained beside every subset: "random" has as many random examples of the same classes, "all" as many updates on
+    examples of all data. `batch_size` and `seeds` are the profile's where not given.
     """
 
-    subsets: tuple[Subset, ...] = get_args(Subset)
+    subsets: tuple[Annotated[str, AfterValidator(_subset)], ...] = ("UNE+FRGE",)
     controls: tuple[Literal["random", "all"], ...] = ("random", "all")
     epochs: int = Field(ge=1, le=64, default=4)
     learning_rate_factor: float = Field(gt=0, default=0.1)

@@ -95,12 +95,11 @@ def index_of(profile: Profile, specs: Sequence[RunSpec], store: RunStore, encode
     for spec in specs:
         run = spec.found(store)
         scores = {}
-        if run is not None:
-            for member, metrics in run.metrics.items():
-                held = {s: {k: metrics[s][k] for k in ("n", "accuracy", "macro_f1")} for s in SPLITS if s in metrics}
-                for split in held:
-                    held[split]["bag_of_words"] = metrics["bag_of_words"][split]["accuracy"]
-                scores[member] = {"n": metrics["n"], "soi": metrics["soi"], **held}
+        for member, metrics in run.metrics.items() if run is not None else ():
+            scores[member] = {"n": metrics["n"], "soi": metrics["soi"]}
+            for split in [split for split in SPLITS if split in metrics]:
+                held = {name: metrics[split][name] for name in ("n", "accuracy", "macro_f1")}
+                scores[member][split] = held | {"bag_of_words": metrics["bag_of_words"][split]["accuracy"]}
         folder, model = f"{store.root.name}/{spec.key}", model_folder(spec.setting, spec.seed)
         rows.append(
             {

@@ -4,19 +4,16 @@ The second stage follows Yaghoobzadeh et al. (2021): after training on everythin
 forgotten or never learned, classes balanced, at a tenth of the learning rate, for 4 epochs with linear decay and no
 warm-up; the optimizer starts fresh. Here the subset is a choice. Subsets come from the dynamics of the very run whose
 weights are continued, and nothing is believed without its controls: as many random examples with the same classes,
-and as many updates on all data. Each of them is a run in the same store, under a key of its own. Two subsets of one
-run that have as many examples of every class have the same controls: these are trained once.
+and as many updates on all data. Each of them is a run in the same store, under a key of its own.
 """
 
 from __future__ import annotations
 
 import hashlib
-import shutil
 import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -26,7 +23,7 @@ from soi_lib.analysis.soi import SOI, categorize, soi_counts
 from soi_lib.dynamics import TrainingDynamics
 from soi_lib.errors import SelectionError
 from soi_lib.runs import run
-from soi_lib.runs.config import Subset
+from soi_lib.runs.config import parts_of
 from soi_lib.runs.machine import commit
 from soi_lib.runs.spec import Progress, StageSpec
 from soi_lib.runs.store import RunStore, StoredRun
@@ -36,18 +33,6 @@ from soi_lib.training import launch
 if TYPE_CHECKING:
     from soi_lib.training.batching import Encoded
     from soi_lib.training.engine import TrainMember
-
-SUBSETS: dict[str, tuple[str, ...]] = {
-    "FRGE": ("FRGE_1", "FRGE_2"),
-    "UNE+FRGE": ("UNE", "FRGE_1", "FRGE_2"),
-    "LLE+FRGE+UNE": ("LLE", "FRGE_1", "FRGE_2", "UNE"),
-    "ACE": ("ACE",),
-    "ambiguous": ("ambiguous",),
-    "hard-to-learn": ("hard",),
-    "easy-to-learn": ("easy",),
-}
-"""The categories or map regions that a subset unites; regions are the top third."""
-assert tuple(SUBSETS) == get_args(Subset)
 
 SMALLEST = 8
 """A subset of fewer examples is not tested; nor is one with fewer than two classes of a member."""
@@ -126,11 +111,6 @@ def _even(spec: StageSpec, member: str, dynamics: TrainingDynamics, there: np.nd
     return {int(c): _draw(_of_class(inside, c), n, seed + int(c)) for c, n in zip(classes, sizes, strict=True)}
 
 
-def parts_of(subset: str) -> tuple[str, ...]:
-    """The categories or map regions that a subset unites."""
-    return SUBSETS.get(subset) or tuple(subset.split("+"))
-
-
 def _of_class(dynamics: TrainingDynamics, gold: int) -> TrainingDynamics:
     return dynamics.subset(dynamics.gold == gold)
 
@@ -185,7 +165,7 @@ def do_stage(spec: StageSpec, store: RunStore, *, progress: Progress | None = No
 
 
 def _stage(spec: StageSpec, base: StoredRun, store: RunStore, progress: Progress | None) -> StoredRun:
-    """Choose the examples; store a stage that cannot be tested, a copy of an equal one, or train it."""
+    """Choose the examples; train the stage, or store that it cannot be tested."""
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
     choice = choose(spec, {member: base.dynamics(member) for member in spec.setting})
     about = {"identity": spec.identity(), "command": f"python -m paper run {spec.key}", "base": base.manifest["sha256"]}
@@ -196,13 +176,6 @@ def _stage(spec: StageSpec, base: StoredRun, store: RunStore, progress: Progress
         return store.write(spec.key, about, lambda out: files.write_json(out / "metrics.json", sizes))
 
     hashes = {m: hashlib.sha256("\n".join(map(str, ids)).encode()).hexdigest() for m, ids in choice.ids.items()}
-    twin = _twin(spec, store, hashes, choice.passes) if spec.control else None
-    if twin is not None:
-        about |= {k: twin.manifest[k] for k in _TRAINED}
-        about["stage"] = twin.manifest["stage"] | stage | {"same_as": twin.key}
-        metrics = {member: scores | {"n": choice.n[member]} for member, scores in twin.metrics.items()}
-        return store.write(spec.key, about, lambda out: _copied(twin, metrics, out))
-
     ready = run.prepare(spec.base)
     rows = {m.name: np.flatnonzero(np.isin(m.ids, choice.ids[m.name])) for m in ready.members}
     initial, weights = load_weights(store.weights_path(base.key), vocabulary=ready.vocabulary)
@@ -254,28 +227,6 @@ def left_to_learn(dynamics: TrainingDynamics, ids: np.ndarray) -> float:
 def _left(before: TrainingDynamics, after: TrainingDynamics) -> list[float]:
     """The share of a stage's examples that had something left to learn before it, and after it."""
     return [round(left_to_learn(d, after.ids), 6) for d in (before, after)]
-
-
-# what a manifest says of a training: the same for stages that are the same training
-_TRAINED = ("commit", "started", "seconds", "updates", "precision", "machine", "versions", "examples")
-
-
-def _twin(spec: StageSpec, store: RunStore, hashes: dict[str, str], passes: int) -> StoredRun | None:
-    """The finished control of another subset of the same run that trained on the same examples."""
-    for subset in get_args(Subset):
-        other = replace(spec, subset=subset).found(store) if subset != spec.subset else None
-        if other is not None and other.manifest["stage"]["tested"]:
-            stage = other.manifest["stage"]
-            if (stage["ids"], stage["passes"]) == (hashes, passes) and "same_as" not in stage:
-                return other
-    return None
-
-
-def _copied(twin: StoredRun, metrics: dict[str, Any], out: Path) -> None:
-    shutil.copytree(
-        twin.folder, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns("manifest.json", "metrics.json")
-    )
-    files.write_json(out / "metrics.json", metrics)
 
 
 def _members(members: list[TrainMember], rows: dict[str, np.ndarray]) -> list[TrainMember]:

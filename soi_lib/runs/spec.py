@@ -27,8 +27,7 @@ Progress = Callable[[str, int, int], None]
 Control = Literal["random", "all"]
 STAGE_VERSION = 2
 """Part of every stage's key: raised whenever a change in `soi_lib.runs.second_stage` changes what a stage computes."""
-# Usual sizes as shares of the data. Only the progress bar and the order of the work depend on them.
-_SHARE = {"FRGE": 0.12, "UNE+FRGE": 0.12, "LLE+FRGE+UNE": 0.2, "ACE": 0.2}
+_SHARE = 0.12  # the usual size of a subset; only the progress bar and the order of the work depend on it
 
 
 @dataclass(frozen=True)
@@ -103,8 +102,8 @@ class RunSpec:
 class StageSpec:
     """One stage: the run whose final weights it starts from, its subset, which side it is, and its recipe.
 
-    `subset` is a name of `Subset`, a union such as "UNE+LLE", or a name of your own for `ids`. `control` None trains on
-    the subset, "random" on its matched random control, "all" on examples of all data for as many updates.
+    `subset` is a union such as "UNE+LLE", or a name of your own for `ids`. `control` None trains on the subset,
+    "random" on its matched random control, "all" on examples of all data for as many updates.
     """
 
     base: RunSpec
@@ -160,8 +159,7 @@ class StageSpec:
     @property
     def examples(self) -> int:
         """About how many examples are trained on, counted once an epoch; the run decides how many there are."""
-        share = _SHARE.get(self.subset, 0.3)
-        return round(self.base.examples / self.base.training.epochs * self.training.epochs * share)
+        return round(self.base.examples / self.base.training.epochs * self.training.epochs * _SHARE)
 
     def found(self, store: RunStore) -> StoredRun | None:
         """The finished stage in `store`."""
