@@ -19,6 +19,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    NonNegativeInt,
     PositiveInt,
     ValidationError,
     ValidationInfo,
@@ -82,16 +83,14 @@ class Setting(tuple[str, ...]):
         return "+".join(self) + ("" if self.budget == "full" else " at equal budget")
 
 
-def _distinct(seeds: tuple[int, ...]) -> tuple[int, ...]:
-    repeated = sorted({s for s in seeds if seeds.count(s) > 1})
+def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    repeated = [value for value in values if values.count(value) > 1]
     if repeated:
-        raise ValueError(f"seed {repeated[0]} is given twice; each seed once")
-    if min(seeds) < 0:
-        raise ValueError(f"seed {min(seeds)} is negative; seeds are 0 or more")
-    return seeds
+        raise ValueError(f"{repeated[0]!r} is given twice")
+    return values
 
 
-Seeds = Annotated[tuple[int, ...], Field(min_length=1), AfterValidator(_distinct)]
+Seeds = Annotated[tuple[NonNegativeInt, ...], Field(min_length=1), AfterValidator(_distinct)]
 """Seeds of runs: at least one, none negative, none twice."""
 
 
@@ -148,18 +147,11 @@ class ComparisonPlan(_Strict):
     """
 
     encoder: str
-    members: tuple[str, ...] = Field(min_length=1)
+    members: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_distinct)]
     settings: tuple[Literal["single", "pairs", "equal", "all"], ...] = ("single", "all")
     training: dict[str, Any] = Field(default_factory=dict)
     data: dict[str, int | None] = Field(default_factory=dict)
     seeds: Seeds | None = None
-
-    @field_validator("members")
-    @classmethod
-    def _once(cls, members: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(members)) != len(members):
-            raise ValueError("a dataset is given twice")
-        return members
 
     @field_validator("training", "data")
     @classmethod
@@ -190,25 +182,17 @@ class Stages(_Strict):
     stage continues on each of them from a run's final weights for `epochs` epochs with `learning_rate_factor` times the
     run's learning rate, linear decay and no warm-up. `balance` evens out the classes of a subset. `controls` are those
     trained beside every subset: "random" has as many random examples of the same classes, "all" as many updates on
-    examples of all data. `batch_size` and `seeds` are the profile's where not given.
+    examples of all data.
     """
 
-    subsets: tuple[Annotated[str, AfterValidator(_subset)], ...] = ("UNE+FRGE",)
-    controls: tuple[Literal["random", "all"], ...] = ("random", "all")
+    subsets: Annotated[tuple[Annotated[str, AfterValidator(_subset)], ...], AfterValidator(_distinct)] = ("UNE+FRGE",)
+    controls: Annotated[tuple[Literal["random", "all"], ...], AfterValidator(_distinct)] = ("random", "all")
     epochs: int = Field(ge=1, le=64, default=4)
     learning_rate_factor: float = Field(gt=0, default=0.1)
-    batch_size: PositiveInt | None = None
     balance: bool = True
+    batch_size: None = None  # recorded profiles have this and the next two
     limit: None = None
-    """Recorded profiles and keys have it: subsets are not limited."""
-    seeds: tuple[int, ...] | None = None
-
-    @field_validator("subsets", "controls")
-    @classmethod
-    def _once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(names)) != len(names):
-            raise ValueError("a name is given twice")
-        return names
+    seeds: None = None
 
 
 class Profile(_Strict):
@@ -239,9 +223,6 @@ class Profile(_Strict):
         for name in self.comparisons:
             self.training_of(name)
             self.data_of(name)
-        for seed in (self.stages and self.stages.seeds) or ():
-            if not all(seed in self.seeds_of(name) for name in self.comparisons):
-                raise ValueError(f"stages need finished runs, and seed {seed} is not among the profile's seeds")
         return self
 
     def training_of(self, comparison: Comparison) -> Training:

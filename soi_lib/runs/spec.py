@@ -267,9 +267,8 @@ def staged(profile: Profile, spec: RunSpec) -> bool:
     """Whether stages of `profile` start from this run: datasets alone, and all together at full budget."""
     if profile.stages is None:
         return False
-    seeds = profile.seeds_of(spec.comparison) if profile.stages.seeds is None else profile.stages.seeds
     sizes = (1, len(profile.comparisons[spec.comparison].members))
-    return spec.seed in seeds and spec.budget == "full" and len(spec.setting) in sizes
+    return spec.budget == "full" and len(spec.setting) in sizes
 
 
 def plan_stages(
@@ -290,7 +289,6 @@ def stages_of(base: RunSpec, wanted: Stages) -> list[StageSpec]:
             "epochs": wanted.epochs,
             "learning_rate": float(f"{base.training.learning_rate * wanted.learning_rate_factor:.6g}"),
             "warmup": 0.0,
-            "batch_size": wanted.batch_size or base.training.batch_size,
             "keep_logits": False,
         }
     )

@@ -33,7 +33,8 @@ def test_overrides_are_per_comparison(tmp_path):
         (lambda v: v.update(sedes=[1]), r"field sedes: .*'seeds'"),
         (lambda v: v["comparisons"]["task"].update(training={"epohcs": 2}), r"'epohcs'.*'epochs'"),
         (lambda v: v["training"].update(epochs=65), r"field training.epochs:.*64"),
-        (lambda v: v.update(seeds=[0, 1, 0]), r"seed 0"),
+        (lambda v: v.update(seeds=[0, 1, 0]), r"seeds: 0 is given twice"),
+        (lambda v: v.update(stages={"subsets": ["FRG"]}), r"field stages.subsets.0: .*'FRGE'"),
         (lambda v: v.update(corpora={"fr": {"hub": "a/b", "revision": "main"}}), r"'main'"),
     ],
 )
