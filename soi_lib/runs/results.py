@@ -117,10 +117,7 @@ class Results:
     @property
     def note(self) -> str:
         """What to say under a table: profile, seeds, device."""
-        return self.noted(len(self.seeds))
-
-    def noted(self, seeds: int) -> str:
-        """As `note`, for what only so many of the seeds have."""
+        seeds = len(self.seeds)
         devices = ", ".join(sorted({str(r.manifest["machine"]["device"]) for r in self.runs}))
         precision = ", ".join(sorted({r.manifest["precision"] for r in self.runs}))
         return f"Profile {self.profile.name}, {seeds} seed{'s' if seeds > 1 else ''}, device {devices} ({precision})"
