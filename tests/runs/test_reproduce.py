@@ -265,12 +265,12 @@ def test_recorded_stages_are_those_that_were_done(done, recorded, tmp_path):
 
 def test_a_case_of_claim_c5_has_the_scores_of_its_stages(recorded):
     found = results.open_results("source", runs=recorded, stages=True)
-    cases = by_case(found, "as they are")["ambiguous"]
+    cases = by_case(found, "as they are")["easy+hard"]
     assert set(cases) == {f"{m}, {how}, as they are" for m in PAIR for how in ("alone", "together")}
     case = cases["yelp, together, as they are"]
     test = case.evaluations["test"]
     for control, name in ((None, "subset"), ("random", "random"), ("all", "equal updates")):
-        of = [s for s in found.stages if s.setting == PAIR and s.kind == ("ambiguous", control)]
+        of = [s for s in found.stages if s.setting == PAIR and s.kind == ("easy+hard", control)]
         expected = [s.metrics["yelp"]["test"]["accuracy"] for s in sorted(of, key=lambda s: s.seed)]
         assert np.allclose(test.values(name, "accuracy").mean(axis=1), expected, atol=1e-6)
     run = [found.run(PAIR, seed) for seed in (0, 1)]
