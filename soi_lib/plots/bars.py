@@ -77,7 +77,8 @@ def interval_plot(table: pd.DataFrame, *, title: str = "", note: str = "") -> Fi
     """Values with their 95 % intervals around zero, a row a case, a panel a measure.
 
     Args:
-        table: columns case, measure, value, low, high; rows without a value are left out.
+        table: columns case, measure, value, low, high; rows without a value are left out. beyond, where there is
+            such a column: whether the value is beyond chance when all cases are corrected for together.
 
     Returns:
         the figure; its values are the rows that are drawn. Raises FormatError when there is none.
@@ -86,6 +87,9 @@ def interval_plot(table: pd.DataFrame, *, title: str = "", note: str = "") -> Fi
     need(table, columns)
     known = table.dropna(subset=columns[2:])
     need(known, columns)
+    corrected = "beyond" in known
+    beyond = known["beyond"] if corrected else (known["low"] > 0) | (known["high"] < 0)
+    up, down = beyond & (known["value"] > 0), beyond & (known["value"] < 0)
     cases, measures = list(dict.fromkeys(known["case"])), list(dict.fromkeys(known["measure"]))
     beside = len(measures) <= 3
     shape = (1, len(measures)) if beside else (len(measures), 1)
@@ -93,12 +97,12 @@ def interval_plot(table: pd.DataFrame, *, title: str = "", note: str = "") -> Fi
     with style():
         figure, axes = plt.subplots(*shape, figsize=size, sharey=beside, squeeze=False)
         for ax, measure in zip(axes.flat, measures, strict=True):
-            part = known[known["measure"] == measure]
+            here = known["measure"] == measure
+            part = known[here]
             y = part["case"].map(cases.index)
             spread = np.array([part["value"] - part["low"], part["high"] - part["value"]])
-            kinds = [(UP, UP, part["low"] > 0), (DOWN, DOWN, part["high"] < 0)]
-            for color, face, rows in [*kinds, (OPEN, "white", (part["low"] <= 0) & (part["high"] >= 0))]:
-                at, look = rows.to_numpy(), {"fmt": "o", "ms": 6, "lw": 1.6, "color": color, "mfc": face}
+            for color, face, rows in [(UP, UP, up), (DOWN, DOWN, down), (OPEN, "white", ~(up | down))]:
+                at, look = rows[here].to_numpy(), {"fmt": "o", "ms": 6, "lw": 1.6, "color": color, "mfc": face}
                 ax.errorbar(part["value"][at], y[at], xerr=spread[:, at], **look)
             ax.axvline(0, color=INK, lw=1.1, zorder=1.5)
             ax.set_xlabel("\n".join(wrap(measure, 44 // shape[1])))
@@ -108,9 +112,9 @@ def interval_plot(table: pd.DataFrame, *, title: str = "", note: str = "") -> Fi
             ax.locator_params(axis="x", nbins=(7, 4, 2)[shape[1] - 1])
             ax.grid(axis="x")
             ax.tick_params(axis="y", length=0)
-    up, down = int((known["low"] > 0).sum()), int((known["high"] < 0).sum())
-    text = f"""Points with 95 % intervals, by case; filled where the interval excludes zero (blue above, orange below).
-        Of {len(known)} intervals {up} are above zero and {down} below."""
+    filled = "it is beyond chance, corrected over all cases" if corrected else "the interval excludes zero"
+    text = f"""Points with 95 % intervals, by case; filled where {filled} (blue above, orange below).
+        Of {len(known)} intervals {up.sum()} are above zero and {down.sum()} below{", in this sense" * corrected}."""
     return finish(figure, known, text, title=title, note=note)
 
 
