@@ -31,6 +31,14 @@ from soi_lib.runs.results import Results
 SETTINGS = {SINGLE: "alone", EQUAL: "together, equal budget", ALL: "together"}
 SCORES = rules.NAMES
 SETS = {"test": "test", "ood": "OOD"}
+NAMES = {
+    "en": "English",
+    "fr": "French",
+    "fa": "Persian",
+    "tweets": "tweets",
+    "amazon": "Amazon reviews",
+    "movie": "film reviews",
+}
 WORDS = {"gain": "gain", "loss": "loss", "negligible": f"within ±{rules.BOUND}", "open": "open"}
 """What the rules call an effect; open: its interval holds zero and reaches beyond the equivalence bounds."""
 
