@@ -25,15 +25,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def abstract(evidence: Evidence, found: Mapping[str, Finding]) -> str:
-    """What was found, in three sentences with sizes and intervals, as Markdown; `found` are the verdicts."""
+def abstract(evidence: Evidence, found: Mapping[str, Finding], moves: Moves) -> str:
+    """What was found, in three sentences with sizes and intervals, as Markdown, from verdicts and `all_moves`."""
     sources, languages = evidence.comparisons["source"], evidence.comparisons["lingual"]
     ranked = _effects(sources, "ood", "auc")["gain"].set_index("dataset")
     better = {d: comparison.interval(ranked.loc[d], sign=True) for d in ("amazon", "movie")}
     rises = sorted(_effects(languages, "test", "macro_f1")["gain"].to_dict("records"), key=lambda row: row["value"])
     cases = task_cases(found["C3"])
     gains, losses = ((cases["outcome"] == kind).sum() for kind in ("gain", "loss"))
-    moved, floor = _moved(evidence)
+    moved, floor = _moved(moves)
     epochs = sources.runs[0].manifest["identity"]["training"]["epochs"]
     low, high = (comparison.interval(row, sign=True) for row in (rises[0], rises[-1]))
     return (
@@ -50,10 +50,10 @@ def abstract(evidence: Evidence, found: Mapping[str, Finding]) -> str:
     )
 
 
-def details(evidence: Evidence, found: Mapping[str, Finding], steps: pd.DataFrame) -> str:
+def details(evidence: Evidence, found: Mapping[str, Finding], moves: Moves, steps: pd.DataFrame) -> str:
     """What was found, a paragraph a comparison, as Markdown; `steps`: those of `more_updates`, for the languages."""
     parts = [_sources(evidence), _languages(evidence, steps), _tasks(found["C3"])]
-    return "\n\n".join([*parts, _moves(evidence, found["C1"], found["C4"]), _second_stage(evidence)])
+    return "\n\n".join([*parts, _moves(evidence, found["C1"], found["C4"], moves), _second_stage(evidence)])
 
 
 def _sources(evidence: Evidence) -> str:
@@ -108,8 +108,8 @@ def _tasks(finding: Finding) -> str:
     )
 
 
-def _moves(evidence: Evidence, six: Finding, finding: Finding) -> str:
-    moved, floor = _moved(evidence)
+def _moves(evidence: Evidence, six: Finding, finding: Finding, moves: Moves) -> str:
+    moved, floor = _moved(moves)
     shares = _always_correct(evidence)
     rises = (shares["low"] > 0).groupby(shares["contrast"]).sum()
     repeated = repeat.needed(repeat.agreements(evidence)).set_index("score")
@@ -148,7 +148,7 @@ def _second_stage(evidence: Evidence) -> str:
     )
 
 
-def check(evidence: Evidence, found: Mapping[str, Finding]) -> None:
+def check(evidence: Evidence, found: Mapping[str, Finding], moves: Moves) -> None:
     """Raise AssertionError when the recorded numbers no longer bear the sentences of `abstract` and `details`."""
     expected = {
         "C1": "mixed",
@@ -172,7 +172,7 @@ def check(evidence: Evidence, found: Mapping[str, Finding]) -> None:
     assert found["C3"].numbers["p"] > rules.RELABELLING_P
     cases = task_cases(found["C3"])
     assert (cases["outcome"] == "gain").sum() == 1, cases
-    moved, floor = _moved(evidence)
+    moved, floor = _moved(moves)
     assert moved > floor > moved / 2, (moved, floor)
     table = found["C4"].table
     assert ((table["from"] == "ELE") & (table["to"] == "ACE")).sum() > len(table) / 2, table
@@ -225,9 +225,9 @@ def _examples(results: Results) -> int:
     return int(results.run((first,)).metrics[first]["n"])
 
 
-def _moved(evidence: Evidence) -> tuple[float, float]:
+def _moved(moves: Moves) -> tuple[float, float]:
     """Shares of all examples that change category from alone to together, and between seeds."""
-    cells = all_moves(evidence).cells()
+    cells = moves.cells()
     changed = cells[cells["from"] != cells["to"]]
     return float(changed["transition"].sum()), float(changed["floor"].sum())
 
