@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 def abstract(evidence: Evidence, found: Mapping[str, Finding], moves: Moves) -> str:
     """What was found, in three sentences with sizes and intervals, as Markdown, from verdicts and `all_moves`."""
     sources, languages = evidence.comparisons["source"], evidence.comparisons["lingual"]
-    ranked = _effects(sources, "ood", "auc")["gain"].set_index("dataset")
-    better = {d: comparison.interval(ranked.loc[d], sign=True) for d in ("amazon", "movie")}
+    ranked = _effects(sources, "ood", "auc")["gain"].to_dict("records")
+    better = {row["dataset"]: comparison.interval(row, sign=True) for row in ranked}
     rises = sorted(_effects(languages, "test", "macro_f1")["gain"].to_dict("records"), key=lambda row: row["value"])
     cases = task_cases(found["C3"])
     gains, losses = ((cases["outcome"] == kind).sum() for kind in ("gain", "loss"))
