@@ -20,7 +20,7 @@ from paper.tables import listing, texts
 from soi_lib.analysis.datamap import data_map
 from soi_lib.analysis.soi import SOI, categorize, history_string
 from soi_lib.analysis.statistics import mean_effect
-from soi_lib.analysis.transition_test import paired_transition_test
+from soi_lib.analysis.transition_test import transition_test
 from soi_lib.data.baselines import BagOfWords
 from soi_lib.plots import Moves
 from soi_lib.plots.style import span
@@ -228,9 +228,7 @@ def _moves(results: Results, mode: Mode | None = None, skip: int = 0) -> dict[st
     if len(results.seeds) < SEEDS:
         return {}
     tests = {
-        dataset: paired_transition_test(
-            *(codes(results, dataset, s, mode, skip) for s in ((dataset,), results.members))
-        )
+        dataset: transition_test(*(codes(results, dataset, s, mode, skip) for s in ((dataset,), results.members)))
         for dataset in results.members
     }
     beyond = rules.moving(list(tests.values()))

@@ -35,7 +35,7 @@ import numpy as np
 
 from paper.recorded import CHECKSUMS, Results
 from soi_lib import files
-from soi_lib.analysis.statistics import mean_interval
+from soi_lib.analysis.statistics import mean_effect
 from soi_lib.data.dataset import Split, normalise
 from soi_lib.errors import CorpusError, StoreError
 from soi_lib.runs.spec import key_of
@@ -98,7 +98,7 @@ def task_similarity(
             for b, first in enumerate(members[: a + 1]):
                 if "initial" in measure and corpora[a].labels != corpora[b].labels:
                     continue
-                found = mean_interval(values[:, a, b, None])
+                found = mean_effect(values[:, a, b, None]).interval()
                 own = mean[a, a] * mean[b, b]
                 ceiling = float(np.sqrt(own)) if min(mean[a, a], mean[b, b]) > 0 else np.nan
                 row = {"first": first, "second": second, "measure": measure, "value": found.value}

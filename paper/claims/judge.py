@@ -19,7 +19,7 @@ from paper.claims import rules
 from paper.claims.rules import Judgement, Outcome
 from soi_lib.analysis.soi import SOI
 from soi_lib.analysis.statistics import Effect, Score, contributions, mean_effect
-from soi_lib.analysis.transition_test import paired_transition_test
+from soi_lib.analysis.transition_test import transition_test
 
 Array = npt.NDArray[Any]
 SINGLE, ALL, EQUAL = "single", "all", "equal budget"
@@ -166,7 +166,7 @@ def moves(codes: Mapping[str, tuple[Array, Array]]) -> Finding:
     seeds = min((len(single) for single, _ in codes.values()), default=0)
     if seeds < rules.LEAST_SEEDS:
         return Finding("not tested", pd.DataFrame(), seeds=seeds)
-    tests = {name: paired_transition_test(single, multi) for name, (single, multi) in codes.items()}
+    tests = {name: transition_test(single, multi) for name, (single, multi) in codes.items()}
     rows: list[dict[str, Any]] = []
     for (name, test), cells in zip(tests.items(), rules.moving(list(tests.values())), strict=True):
         for i, j in np.argwhere(cells):

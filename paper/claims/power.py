@@ -23,7 +23,7 @@ from paper.claims import rules
 from paper.claims.judge import difference
 from soi_lib import files
 from soi_lib.analysis.statistics import Effect, Score, gain, mean_effect
-from soi_lib.analysis.transition_test import paired_transition_test
+from soi_lib.analysis.transition_test import transition_test
 
 Array = npt.NDArray[np.float64]
 SEED = 0
@@ -171,7 +171,7 @@ def transitions(rng: np.random.Generator, reps: int) -> list[dict[str, Any]]:
                 seeds = 10 if d >= 8 else 5
                 base = rng.normal(size=(6, 500)) * 1.5 + np.log(SHARES)[:, None]
                 tests.append(
-                    paired_transition_test(
+                    transition_test(
                         _codes(rng, base, seeds, 0.0), _codes(rng, base, seeds, push * ((d * 5) % 11 < moved))
                     )
                 )

@@ -13,7 +13,7 @@ from typing import Literal, TypeVar, get_args
 import numpy as np
 
 from soi_lib.analysis.statistics import Effect, Score, benjamini_hochberg
-from soi_lib.analysis.transition_test import OFF_DIAGONAL, PairedTransitionTest
+from soi_lib.analysis.transition_test import OFF_DIAGONAL, TransitionTest
 
 T = TypeVar("T", str, int)
 Outcome = Literal["gain", "loss", "negligible", "open"]
@@ -164,7 +164,7 @@ def similar_gain(similar: Effect | None, contrast: Effect | None, p: float, rho:
     return "not supported" if refuted else "inconclusive"
 
 
-def moving(tests: Sequence[PairedTransitionTest]) -> list[np.ndarray]:
+def moving(tests: Sequence[TransitionTest]) -> list[np.ndarray]:
     """C4: the moves of every dataset that are more than noise, 6x6 bool."""
     out = []
     adjusted = benjamini_hochberg([test.p for test in tests])
@@ -175,7 +175,7 @@ def moving(tests: Sequence[PairedTransitionTest]) -> list[np.ndarray]:
     return out
 
 
-def moves(tests: Sequence[PairedTransitionTest]) -> Judgement:
+def moves(tests: Sequence[TransitionTest]) -> Judgement:
     """C4: do examples move between categories from alone to together, beyond the floor between seeds?"""
     from scipy.stats import binom  # type: ignore[import-untyped]
 

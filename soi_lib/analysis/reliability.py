@@ -19,9 +19,9 @@ import numpy.typing as npt
 from soi_lib.analysis.datamap import confidence_variability
 from soi_lib.analysis.label_issues import margins
 from soi_lib.analysis.soi import SOI, categorize, forgetting_events
-from soi_lib.analysis.statistics import RESAMPLES, Interval, mean_effect
+from soi_lib.analysis.statistics import mean_effect
 from soi_lib.dynamics import TrainingDynamics, pack_history, shared_rows
-from soi_lib.errors import AlignmentError, FormatError, RangeError
+from soi_lib.errors import AlignmentError, RangeError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -123,66 +123,6 @@ def runs_needed(agreement: float, target: float) -> float:
     if agreement <= 0:
         return float("inf")
     return max(1.0, float(np.ceil(target * (1 - agreement) / (agreement * (1 - target)) - 1e-9)))
-
-
-def repeat_kappa(
-    codes: npt.ArrayLike | Sequence[npt.ArrayLike],
-    category: SOI | None = None,
-    *,
-    level: float = 0.95,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> Interval:
-    """Cohen's kappa between the runs of one setting, averaged over all pairs of runs, with an interval over examples.
-
-    codes: (S, N) as `categorize` gives them, a row a seed, the same examples in the same order; or a list of such
-    arrays, one per dataset, with equally many rows. 0 is chance, 1 perfect repetition. `category` asks for one category
-    against all others. Value and interval are NaN where nothing can repeat: with one run, or when every example is in
-    one category. Raises FormatError on codes that are not categories or have different numbers of runs.
-    """
-    groups = [np.atleast_2d(np.asarray(g)) for g in (codes if isinstance(codes, list | tuple) else [codes])]
-    seeds, n = len(groups[0]), sum(g.shape[1] for g in groups)
-    for g in groups:
-        if g.ndim != 2 or g.dtype.kind not in "iu" or not g.size or g.min() < 0 or g.max() >= len(SOI):
-            raise FormatError("not codes of categories", found=f"{g.dtype} {g.shape}", expected="codes 0 to 5, (S, N)")
-        if len(g) != seeds:
-            raise FormatError("the datasets have different numbers of runs", found=len(g), expected=seeds)
-    if seeds < 2:
-        return Interval(np.nan, np.nan, np.nan, level, n, seeds)
-    rng = np.random.default_rng(seed)
-    above = np.zeros(resamples + 1)  # the first is the sample itself
-    room = np.zeros(resamples + 1)
-    for g in groups:
-        chosen = g if category is None else (g == category).astype(np.int8)
-        kinds, counts = np.unique(chosen, axis=1, return_counts=True)
-        weights = np.vstack([counts, rng.multinomial(counts.sum(), counts / counts.sum(), size=resamples)])
-        observed, chance = _pairs_agree(kinds, weights / counts.sum())
-        above += counts.sum() * (observed - chance)
-        room += counts.sum() * (1 - chance)
-    kappa = np.divide(above, room, out=np.full_like(above, np.nan), where=room > 1e-12)
-    if np.isnan(kappa[0]):
-        return Interval(np.nan, np.nan, np.nan, level, n, seeds)
-    low, high = np.nanquantile(kappa[1:], ((1 - level) / 2, (1 + level) / 2))
-    return Interval(float(kappa[0]), float(low), float(high), level, n, seeds)
-
-
-def change_rates(codes: npt.ArrayLike, single: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Per example, how often its category differs: between two settings (N,), and between runs of each (2, N).
-
-    codes: (S, N) as `categorize` gives them, the first `single` rows runs of one setting, the others of the other.
-    The first minus the mean of the other two is 0 on average when the setting changes nothing for the example, and
-    above 0 when it does (an energy distance); the floor of one setting alone would not do, since the categories may
-    vary less in the other. A setting of one run has no floor (NaN).
-    """
-    g = np.asarray(codes)
-    hot = g[:, None, :] == np.arange(len(SOI))[:, None]
-    sides = [(hot[:single].sum(axis=0), single), (hot[single:].sum(axis=0), len(g) - single)]
-    across = 1 - (sides[0][0] * sides[1][0]).sum(axis=0) / (sides[0][1] * sides[1][1])
-    floors = [
-        1 - (count * (count - 1)).sum(axis=0) / (runs * (runs - 1)) if runs > 1 else np.full(g.shape[1], np.nan)
-        for count, runs in sides
-    ]
-    return across, np.stack(floors)
 
 
 def _checked(runs: Sequence[TrainingDynamics]) -> list[npt.NDArray[Any] | slice]:

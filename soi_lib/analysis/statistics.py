@@ -1,143 +1,41 @@
 """Scores, intervals and tests: how sure a number is, over examples and over seeds.
 
-Three or five seeds are few. A bootstrap over so few numbers gives intervals that are far too short,
-so the spread between seeds enters through Student's t, everywhere by the same formula (`Effect.reach`), and simulations
-in the tests hold the coverage. Over examples there are two ways. Intervals of scores resample the examples; those that
-look the same to a score (same gold label, same predictions in every seed) are drawn together, as one multinomial draw,
-which is exact and makes thousands of resamples a matter of milliseconds. Effects resample nothing, so they depend on no
-random seed: a score is written as a mean of one contribution per example (for AUC DeLong's placement values, for
-balanced accuracy and macro-F1 the first term of the expansion in the weights of the examples), and a difference of
-scores is then a table of seeds by examples.
+Three or five seeds are few. A bootstrap over so few numbers gives intervals that are far too short, so the spread
+between seeds enters through Student's t, everywhere by the same formula (`Effect.reach`), and simulations in the tests
+hold the coverage. Nothing is resampled, so nothing depends on a random seed: a score is written as a mean of one
+contribution per example (for AUC DeLong's placement values, for balanced accuracy and macro-F1 the first term of the
+expansion in the weights of the examples), and a difference of scores is then a table of seeds by examples.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from soi_lib.analysis.soi import SOI
-from soi_lib.errors import FormatError, RangeError, nearest
-
-if TYPE_CHECKING:
-    import pandas as pd
+from soi_lib.errors import FormatError, nearest
 
 Array = npt.NDArray[Any]
-Metric = Literal["accuracy", "macro_f1"]
 Score = Literal["auc", "accuracy", "balanced_accuracy", "macro_f1"]
-RESAMPLES = 2000
 _LEAST_P = 1e-12
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A value with its interval: `low` to `high` at `level`, from `n` examples and `seeds` seeds."""
+    """A value with the ends of its interval."""
 
     value: float
     low: float
     high: float
-    level: float
-    n: int
-    seeds: int
 
     @property
     def excludes_zero(self) -> bool:
         """Whether zero lies outside, which for a difference means that it is more than chance at this level."""
         return self.low > 0 or self.high < 0
-
-    def __str__(self) -> str:
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
-
-
-def accuracy(gold: npt.ArrayLike, predicted: npt.ArrayLike) -> float:
-    """The fraction of equal labels; both (N,) whole numbers."""
-    g, p = _labels(gold, predicted)
-    return float((g == p[0]).mean())
-
-
-def macro_f1(gold: npt.ArrayLike, predicted: npt.ArrayLike) -> float:
-    """The unweighted mean of F1 over all classes that occur in either; both (N,) whole numbers."""
-    g, p = _labels(gold, predicted)
-    return float(_weighted_macro_f1(g, p, np.ones((1, len(g))))[0, 0])
-
-
-def metric_interval(
-    gold: npt.ArrayLike, predicted: npt.ArrayLike, metric: Metric = "accuracy", *, level: float = 0.95, seed: int = 0
-) -> Interval:
-    """Interval of a score: gold (N,), predicted (N,) or (S, N), a row a seed. The value is the mean over seeds.
-
-    Ends that the spread between seeds would put outside 0 to 1 are put on 0 or 1, where a score can be.
-    """
-    g, p = _labels(gold, predicted)
-    if _known(metric) == "accuracy":  # a mean, which has fewer kinds of example
-        found = mean_interval(p == g, level=level, seed=seed)
-    else:
-        kinds, counts = np.unique(np.vstack([g, p]), axis=1, return_counts=True)
-        found = _interval(lambda w: _weighted_macro_f1(kinds[0], kinds[1:], w), counts, len(p), level, seed)
-    return replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0))
-
-
-def difference_interval(
-    gold: npt.ArrayLike,
-    first: npt.ArrayLike,
-    second: npt.ArrayLike,
-    metric: Metric = "accuracy",
-    *,
-    level: float = 0.95,
-    seed: int = 0,
-) -> Interval:
-    """Interval of the score of `second` minus that of `first`, paired by example and by seed.
-
-    gold (N,), first and second both (N,) or both (S, N), row s of both from the same seed. Raises FormatError.
-    """
-    g, a = _labels(gold, first)
-    _, b = _labels(gold, second)
-    if a.shape != b.shape:
-        raise FormatError("the two sides have different shapes", found=b.shape, expected=a.shape)
-    if _known(metric) == "accuracy":
-        return mean_interval((b == g).astype(np.float64) - (a == g), level=level, seed=seed)
-    kinds, counts = np.unique(np.vstack([g, a, b]), axis=1, return_counts=True)
-
-    def estimate(weights: Array) -> Array:
-        before, after = (_weighted_macro_f1(kinds[0], part, weights) for part in np.split(kinds[1:], 2))
-        return after - before
-
-    return _interval(estimate, counts, len(a), level, seed)
-
-
-def mean_interval(values: npt.ArrayLike, *, level: float = 0.95, seed: int = 0) -> Interval:
-    """Interval of the mean of numbers (N,) or (S, N), a column an example and a row a seed. Raises FormatError."""
-    x = np.atleast_2d(np.asarray(values, dtype=np.float64))
-    if x.ndim != 2 or not x.size or not np.isfinite(x).all():
-        raise FormatError("values have a wrong shape or are not finite", found=x.shape, expected="(S, N), finite")
-    kinds, counts = np.unique(x, axis=1, return_counts=True)
-    return _interval(lambda w: w @ kinds.T / w.sum(axis=1, keepdims=True), counts, len(x), level, seed)
-
-
-def share_intervals(
-    codes: npt.ArrayLike, baseline: npt.ArrayLike | None = None, *, level: float = 0.95, seed: int = 0
-) -> pd.DataFrame:
-    """Intervals of the six shares, or of their differences from `baseline`: a row per SOI, columns value, low, high.
-
-    codes (N,) or (S, N) as `categorize` gives them, a row a seed; `baseline` the same shape, same examples and seeds.
-    Raises FormatError for other shapes.
-    """
-    import pandas as pd
-
-    after = np.atleast_2d(np.asarray(codes))
-    before = None if baseline is None else np.atleast_2d(np.asarray(baseline))
-    if before is not None and before.shape != after.shape:
-        raise FormatError("the two sides have different shapes", found=after.shape, expected=before.shape)
-    rows = {}
-    for soi in SOI:
-        hit = (after == soi).astype(np.float64)
-        found = mean_interval(hit if before is None else hit - (before == soi), level=level, seed=seed)
-        rows[soi.name] = {"value": found.value, "low": found.low, "high": found.high}
-    return pd.DataFrame(rows).T
 
 
 def benjamini_hochberg(p: npt.ArrayLike) -> npt.NDArray[np.float64]:
@@ -149,9 +47,6 @@ def benjamini_hochberg(p: npt.ArrayLike) -> npt.NDArray[np.float64]:
     if known.any():
         values[known] = false_discovery_control(values[known])
     return values
-
-
-# --- effects: tables of seeds by examples, nothing resampled -------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -191,7 +86,7 @@ class Effect:
     def interval(self, level: float = 0.95) -> Interval:
         """The symmetric interval at `level`."""
         reach = self.reach(level)
-        return Interval(self.value, self.value - reach, self.value + reach, level, self.n, self.seeds)
+        return Interval(self.value, self.value - reach, self.value + reach)
 
     @cached_property
     def p(self) -> float:
@@ -298,62 +193,6 @@ def _macro_f1(gold: Array, predicted: Array) -> Array:
         total += f1 + (2 * hits - f1 * (is_gold + said.astype(np.float64))) * slope
         present += either > 0
     return total / present
-
-
-# --- the bootstrap over examples -------------------------------------------------------------------------------------
-
-
-def _interval(estimate: Callable[[Array], Array], counts: Array, seeds: int, level: float, seed: int) -> Interval:
-    """Bootstrap over examples, stretched for the spread between seeds as `Effect.reach` says.
-
-    `estimate` maps weights (B, K) of the K kinds of example to the statistic per seed (B, S); `counts` (K,) is how
-    often each kind occurs. Examples are drawn once for all seeds, because all seeds saw the same ones. With one seed
-    this is the percentile bootstrap, and speaks about examples only.
-    """
-    if not 0 < level < 1:
-        raise RangeError("level is out of range", found=level, expected="between 0 and 1")
-    n = int(counts.sum())
-    per_seed = estimate(counts[None].astype(np.float64))[0]
-    value = float(per_seed.mean())
-    draws = np.random.default_rng(seed).multinomial(n, counts / n, size=RESAMPLES).astype(np.float64)
-    drawn = estimate(draws)
-    pooled = drawn.mean(axis=1)
-    tails = (1 - level) / 2, (1 + level) / 2
-    if seeds == 1:
-        low, high = np.quantile(pooled, tails)
-        return Interval(value, float(low), float(high), level, n, seeds)
-    by_examples = float(pooled.var(ddof=1))
-    by_seeds = float(per_seed.var(ddof=1)) / seeds
-    interaction = float((drawn - pooled[:, None]).var(axis=0, ddof=1).sum()) / (seeds - 1) / seeds
-    effect = Effect(value, by_seeds, by_examples, interaction, seeds, n)
-    if by_examples <= 1e-18:
-        return effect.interval(level)
-    # the shape of the resamples (skewed near 0 and 1), the width of the effect's interval
-    low, high = np.quantile(pooled, tails) - pooled.mean()
-    reach, of_examples = effect.reach(level), replace(effect, seeds=1).reach(level)
-    low, high = value + low * reach / of_examples, value + high * reach / of_examples
-    return Interval(value, float(low), float(high), level, n, seeds)
-
-
-def _weighted_macro_f1(gold: Array, predicted: Array, weights: Array) -> Array:
-    """Macro-F1 (B, S) of gold (K,) and predicted (S, K) labels whose examples have the weights (B, K)."""
-    total = np.zeros((len(weights), len(predicted)))
-    present = np.zeros_like(total)
-    for label in np.union1d(gold, predicted):
-        is_gold = gold == label
-        said = predicted == label
-        hits = weights @ (said & is_gold).T.astype(np.float64)
-        either = weights @ said.T.astype(np.float64) + (weights @ is_gold.astype(np.float64))[:, None]
-        total += np.divide(2 * hits, either, out=np.zeros_like(hits), where=either > 0)
-        present += either > 0
-    return total / present
-
-
-def _known(metric: str) -> str:
-    """`metric`, unless there is no such."""
-    if metric not in get_args(Metric):
-        raise FormatError(f"unknown metric {metric!r}", hint=nearest(str(metric), get_args(Metric)))
-    return metric
 
 
 def _labels(gold: npt.ArrayLike, given: npt.ArrayLike) -> tuple[Array, Array]:

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from soi_lib.analysis.datamap import confidence_variability
-from soi_lib.analysis.soi import SOI, categorize, history_string
-from soi_lib.dynamics import TrainingDynamics, align, shared_rows
-from soi_lib.errors import AlignmentError, SelectionError
+from soi_lib.analysis.soi import SOI, categorize
+from soi_lib.dynamics import TrainingDynamics, shared_rows
+from soi_lib.errors import AlignmentError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,28 +66,6 @@ def noise_floor(runs: Sequence[TrainingDynamics], normalize: Normalize = None, e
             hint="run the setting with another seed",
         )
     return mean_transition(permutations(runs, 2), normalize, early)
-
-
-def movers(single: TrainingDynamics, multi: TrainingDynamics, n: int = 12, early: float = 0.5) -> pd.DataFrame:
-    """The `n` common examples whose confidence changed most, largest absolute change first, equal ones by id.
-
-    Columns: id, gold, change (multi minus single), confidence_single, confidence_multi, soi_single, soi_multi
-    (labels), history_single, history_multi (text, first epoch first). Raises SelectionError when `n` is less than 1.
-    """
-    import pandas as pd
-
-    if n < 1:
-        raise SelectionError("no example was asked for", found=n, expected="at least 1")
-    a, b = align(single, multi)
-    confidence = [confidence_variability(d.p_gold)[0] for d in (a, b)]
-    change = confidence[1] - confidence[0]
-    rows = np.argsort(-np.abs(change), kind="stable")[:n]  # ids are sorted already, so stable means by id
-    out: dict[str, Any] = {"id": a.ids[rows], "gold": a.gold[rows], "change": change[rows]}
-    sides = {"single": (a, confidence[0]), "multi": (b, confidence[1])}
-    out |= {f"confidence_{side}": value[rows] for side, (_, value) in sides.items()}
-    out |= {f"soi_{side}": [SOI(c).name for c in categorize(d, early)[rows]] for side, (d, _) in sides.items()}
-    out |= {f"history_{side}": [history_string(h, d.epochs) for h in d.history[rows]] for side, (d, _) in sides.items()}
-    return pd.DataFrame(out)
 
 
 def as_frame(counts: npt.NDArray[Any], normalize: Normalize = None) -> pd.DataFrame:

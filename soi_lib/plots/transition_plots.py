@@ -20,7 +20,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import PathPatch, Rectangle
 from matplotlib.path import Path
 
-from soi_lib.analysis.transitions import as_frame
+from soi_lib.analysis.transition_test import transition_test
+from soi_lib.analysis.transitions import as_frame, common_codes, mean_transition, noise_floor
+from soi_lib.dynamics import TrainingDynamics
 from soi_lib.errors import FormatError
 from soi_lib.plots.style import (
     DOWN,
@@ -40,8 +42,6 @@ from soi_lib.plots.style import (
 if TYPE_CHECKING:
     import numpy.typing as npt
     import pandas as pd
-
-    from soi_lib.analysis.transition_test import TransitionTest
 
     Table = pd.DataFrame | npt.NDArray[Any]
 
@@ -91,9 +91,17 @@ class Moves:
     seeds: int
 
     @classmethod
-    def of(cls, test: TransitionTest) -> Moves:
-        """What a test of a transition against its floor found."""
-        return cls(test.transition, test.floor, test.significant, test.n, min(test.seeds))
+    def of(cls, single: Sequence[TrainingDynamics], multi: Sequence[TrainingDynamics]) -> Moves:
+        """The moves from `single` to `multi`: runs of the same seeds in the same order, at least two.
+
+        With two seeds there is a floor, and no test (`transition_test` takes three).
+        """
+        seeds, codes = len(single), common_codes([*single, *multi])
+        if seeds >= SEEDS:
+            test = transition_test(codes[:seeds], codes[seeds:])
+            return cls(test.transition, test.floor, test.beyond_chance(), test.n, seeds)
+        pairs = [(a, b) for i, a in enumerate(single) for j, b in enumerate(multi) if i != j]
+        return cls(mean_transition(pairs), noise_floor(single), np.zeros((6, 6)), codes.shape[1], seeds)
 
     def cells(self) -> pd.DataFrame:
         """A row a cell (36, easy to hard): from, to, floor and transition (shares of all examples), beyond (bool).

@@ -18,7 +18,6 @@ import numpy as np
 from soi_lib import files
 from soi_lib.analysis.datamap import data_map
 from soi_lib.analysis.soi import SOI, categorize, history_string, soi_counts
-from soi_lib.analysis.transition_test import transition_test
 from soi_lib.analysis.transitions import mean_transition, noise_floor
 from soi_lib.dynamics import TrainingDynamics
 from soi_lib.errors import OutputExistsError, SoiError
@@ -330,7 +329,7 @@ def _moves(settings: Runs, note: str) -> str:
 
     single, *others = settings.values()
     if others and len(single) > 1:
-        figure = transition_beside_floor(Moves.of(transition_test(single, others[-1])), note=note)
+        figure = transition_beside_floor(Moves.of(single, others[-1]), note=note)
     elif others:
         figure = transition_heatmap(mean_transition(zip(single, others[-1], strict=True)), note=note)
     elif len(single) > 1:

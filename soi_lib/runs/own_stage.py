@@ -266,15 +266,15 @@ def _right(frame: pd.DataFrame) -> np.ndarray:
 def advice(over_first: Effect, over_random: Effect, over_all: Effect) -> str:
     """What the gains say a person may do: one sentence."""
     first = over_first.interval(0.95)
-    seeds = f"{first.seeds} seed{'' if first.seeds == 1 else 's'}"
+    seeds = f"{over_first.seeds} seed{'' if over_first.seeds == 1 else 's'}"
     if first.high < 0:
         return "It made the model worse: keep the first model."
     if first.low <= 0:
-        known = f"{first.n} test examples and {seeds}"
+        known = f"{over_first.n} test examples and {seeds}"
         return f"No gain can be told from chance with {known}: keep the first model, or add test rows or seeds."
     if min(over_random.interval(0.95).low, over_all.interval(0.95).low) <= 0:
         return "It helped, but other examples may help as much: train longer, and do not credit the subset."
-    if first.seeds < 3:
+    if over_first.seeds < 3:
         return f"The subset itself helped with {seeds}: repeat it with three or more before you rely on it."
     return "The subset itself helped: use the model of the second stage."
 

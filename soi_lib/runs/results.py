@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from soi_lib.analysis.statistics import metric_interval
+from soi_lib.analysis.statistics import contributions, mean_effect
 from soi_lib.data.dataset import Corpus
 from soi_lib.errors import StoreError, nearest
 from soi_lib.runs.config import Profile, Setting
@@ -136,7 +136,7 @@ def setting_name(setting: Sequence[str], members: tuple[str, ...] = ()) -> str:
 def score_table(results: Results) -> pd.DataFrame:
     """A row a member, setting and split (test, ood): accuracy with its 95 % interval, macro-F1, loss, baselines.
 
-    Scores are means over seeds; the interval resamples examples and adds the spread between seeds.
+    Scores are means over seeds; the interval is over examples and seeds (`Effect.reach`).
     """
     rows: list[dict[str, Any]] = []
     for member in results.members:
@@ -144,7 +144,7 @@ def score_table(results: Results) -> pd.DataFrame:
             found = [results.run(setting, seed).metrics[member] for seed in results.seeds]
             for split in results.splits(member):
                 evaluated = results.evaluated(member, setting, split)
-                interval = metric_interval(evaluated.gold, evaluated.predicted)
+                interval = mean_effect(contributions("accuracy", evaluated.gold, evaluated.predicted)).interval()
                 rows.append(
                     {
                         "member": member,

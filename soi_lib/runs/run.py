@@ -18,7 +18,6 @@ import numpy as np
 
 from soi_lib import files
 from soi_lib.analysis.soi import categorize, soi_counts
-from soi_lib.analysis.statistics import accuracy, macro_f1
 from soi_lib.data.cache import load
 from soi_lib.data.dataset import Corpus, Split
 from soi_lib.data.match import save_trained_rows
@@ -266,16 +265,16 @@ def scores(predictions: Predictions) -> dict[str, float | int]:
     For two classes also the AUC of the probability of class 1 (unless all examples are of one class) and the balanced
     accuracy.
     """
+    from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, roc_auc_score
+
     gold, predicted = predictions.gold, predictions.predicted
     found: dict[str, float | int] = {
         "n": len(gold),
-        "accuracy": round(accuracy(gold, predicted), 6),
-        "macro_f1": round(macro_f1(gold, predicted), 6),
+        "accuracy": round(float(accuracy_score(gold, predicted)), 6),
+        "macro_f1": round(float(f1_score(gold, predicted, average="macro")), 6),
         "loss": round(predictions.loss, 6),
     }
     if predictions.probabilities.shape[1] == 2 and len(np.unique(gold)) == 2:
-        from sklearn.metrics import balanced_accuracy_score, roc_auc_score
-
         found["auc"] = round(float(roc_auc_score(gold, predictions.probabilities[:, 1])), 6)
         found["balanced_accuracy"] = round(float(balanced_accuracy_score(gold, predicted)), 6)
     return found

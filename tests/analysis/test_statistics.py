@@ -7,101 +7,8 @@ import pytest
 from scipy.stats import false_discovery_control, kstest, ttest_1samp
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, roc_auc_score
 
-from soi_lib.analysis import statistics
-from soi_lib.analysis.statistics import (
-    accuracy,
-    benjamini_hochberg,
-    contributions,
-    difference_interval,
-    macro_f1,
-    mean_effect,
-    mean_interval,
-    metric_interval,
-    share_intervals,
-)
-from soi_lib.errors import FormatError, RangeError
-
-
-@pytest.mark.parametrize("classes", [2, 5])
-def test_scores_agree_with_scikit_learn(classes: int, rng: np.random.Generator) -> None:
-    gold, said = rng.integers(0, classes, 200), rng.integers(0, classes + 1, 200)
-    assert accuracy(gold, said) == pytest.approx(accuracy_score(gold, said))
-    assert macro_f1(gold, said) == pytest.approx(f1_score(gold, said, average="macro"))
-    assert macro_f1([1, 1], [1, 1]) == 1
-    assert macro_f1([0, 0], [1, 1]) == 0
-
-
-def test_resampling_kinds_equals_resampling_examples(rng: np.random.Generator) -> None:
-    """One seed: the interval is the percentile bootstrap over examples, done here the long way."""
-    gold = rng.integers(0, 2, 150)
-    said = np.where(rng.random(150) < 0.7, gold, 1 - gold)
-    rows = rng.integers(0, 150, (20_000, 150))
-    low, high = np.quantile((gold[rows] == said[rows]).mean(1), [0.025, 0.975])
-    found = metric_interval(gold, said)
-    assert found.low == pytest.approx(low, abs=0.01)
-    assert found.high == pytest.approx(high, abs=0.01)
-
-
-def test_seeds_that_disagree_make_intervals_longer_even_without_doubt_about_examples() -> None:
-    values = np.repeat([[0.5], [0.6], [0.7]], 50, axis=1)  # every example says the same within a seed
-    found = mean_interval(values)
-    assert found.value == pytest.approx(0.6)
-    assert found.high - found.value == pytest.approx(4.3027 * 0.1 / np.sqrt(3), rel=1e-3)  # Student's t, 2 degrees
-
-
-def test_share_intervals_and_their_differences(rng: np.random.Generator) -> None:
-    codes = rng.integers(0, 6, (3, 500))
-    found = share_intervals(codes)
-    assert list(found.index) == ["UNE", "ACE", "ELE", "LLE", "FRGE_1", "FRGE_2"]
-    assert found["value"].sum() == pytest.approx(1)
-    assert (found["low"] < found["value"]).all()
-    assert (found["value"] < found["high"]).all()
-    change = share_intervals(codes, baseline=np.where(codes == 1, 2, codes))
-    assert change.loc["ACE", "value"] == pytest.approx((codes == 1).mean())
-    assert change.loc["ELE", "value"] == pytest.approx(-(codes == 1).mean())
-    assert change.loc["UNE"].tolist() == [0, 0, 0]
-    with pytest.raises(FormatError):
-        share_intervals(codes, baseline=codes[:2])
-
-
-@pytest.fixture
-def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(statistics, "RESAMPLES", 800)
-
-
-class World:
-    """Two systems on crossed seeds and examples: both differ in ease, and the seeds differ in luck."""
-
-    def __init__(self, seeds: int, n: int, luck: float, shift: float) -> None:
-        self.seeds, self.n, self.luck, self.shift = seeds, n, luck, shift
-
-    def draw(self, rng: np.random.Generator, seeds: int, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        gold = rng.integers(0, 2, n)
-        ease, change = rng.normal(1, 1.5, n), rng.normal(self.shift, 0.5, n)
-        a = ease + rng.normal(0, self.luck, (seeds, 1))
-        b = a + change + rng.normal(0, self.luck, (seeds, 1))
-        first, second = (np.where(rng.random((seeds, n)) < 1 / (1 + np.exp(-z)), gold, 1 - gold) for z in (a, b))
-        return gold, first, second
-
-    def truth(self) -> float:
-        rng = np.random.default_rng(99)
-        draws = [self.draw(rng, 200, 500) for _ in range(40)]
-        return float(np.mean([(b == g).mean() - (a == g).mean() for g, a, b in draws]))
-
-
-@pytest.mark.parametrize(
-    ("world", "draws", "least", "most"),
-    [
-        (World(1, 400, 0.0, 0.3), 1, 0.92, 0.98),
-        (World(3, 300, 0.3, 0.3), 1, 0.92, 0.98),
-        (World(3, 300, 0.0, 0.3), 5, 0.94, 1.0),  # not too short where seeds make no difference
-    ],
-)
-@pytest.mark.usefixtures("few_resamples")
-def test_intervals_cover_the_truth(world: World, draws: int, least: float, most: float) -> None:
-    truth, rng, trials = world.truth(), np.random.default_rng(draws), 400
-    found = [difference_interval(*world.draw(rng, world.seeds, world.n)) for _ in range(trials)]
-    assert least <= np.mean([f.low <= truth <= f.high for f in found]) <= most
+from soi_lib.analysis.statistics import benjamini_hochberg, contributions, mean_effect
+from soi_lib.errors import FormatError
 
 
 def test_benjamini_hochberg_leaves_out_what_is_not_a_number(rng: np.random.Generator) -> None:
@@ -111,9 +18,6 @@ def test_benjamini_hochberg_leaves_out_what_is_not_a_number(rng: np.random.Gener
     assert np.isnan(found[0]).all()
     np.testing.assert_allclose(found[1:].ravel(), false_discovery_control(p[1:].ravel()))
     assert np.isnan(benjamini_hochberg([np.nan])).all()
-
-
-# --- effects ---------------------------------------------------------------------------------------------------------
 
 
 THEIRS = {
@@ -155,7 +59,7 @@ def planted(rng, seeds: int, n: int, seed_spread: float):
     return rng.normal(size=(seeds, 1)) * seed_spread + rng.normal(size=n) * 0.3 + rng.normal(size=(seeds, n)) * 0.3
 
 
-@pytest.mark.parametrize(("seeds", "seed_spread"), [(5, 0.02), (10, 0.0), (10, 0.1)])
+@pytest.mark.parametrize(("seeds", "seed_spread"), [(1, 0.0), (3, 0.1), (5, 0.02), (10, 0.0)])
 def test_intervals_contain_the_truth_as_often_as_they_say(seeds, seed_spread) -> None:
     rng = np.random.default_rng(seeds)
     effects = [mean_effect(planted(rng, seeds, 300, seed_spread)) for _ in range(800)]
@@ -182,21 +86,13 @@ def test_p_is_the_level_at_which_the_interval_reaches_zero() -> None:
 
 
 def test_wrong_input_is_refused() -> None:
-    with pytest.raises(FormatError):
-        accuracy([0, 1], [0])
-    with pytest.raises(FormatError):
-        accuracy([], [])
-    with pytest.raises(FormatError):
-        difference_interval([0, 1], [0, 1], [[0, 1], [1, 1]])
-    with pytest.raises(FormatError, match="acuracy"):
-        metric_interval([0, 1], [0, 1], "acuracy")  # type: ignore[arg-type]
-    with pytest.raises(FormatError):
-        mean_interval([0.1, np.nan])
-    with pytest.raises(RangeError, match="level"):
-        mean_interval([0.1, 0.2], level=95)
+    for gold, given in (([0, 1], [0]), ([], [])):
+        with pytest.raises(FormatError):
+            contributions("accuracy", gold, given)
     with pytest.raises(FormatError, match="AUC"):
         contributions("auc", [1, 1], [[0.2, 0.3]])
     with pytest.raises(FormatError, match="acuracy"):
         contributions("acuracy", [1, 1], [[0, 1]])  # type: ignore[arg-type]
-    with pytest.raises(FormatError):
-        mean_effect([np.zeros((2, 3)), np.zeros((3, 3))])
+    for values in ([np.zeros((2, 3)), np.zeros((3, 3))], np.array([[0.1, np.nan]])):
+        with pytest.raises(FormatError):
+            mean_effect(values)

@@ -1,4 +1,4 @@
-"""Transitions against counting by hand, alignment by id, the noise floor and the movers."""
+"""Transitions against counting by hand, alignment by id and the noise floor."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 from synthetic import learn
 
-from soi_lib.analysis.datamap import data_map
 from soi_lib.analysis.soi import SOI, categorize
-from soi_lib.analysis.transitions import common_codes, mean_transition, movers, noise_floor, transition_matrix
+from soi_lib.analysis.transitions import common_codes, mean_transition, noise_floor, transition_matrix
 from soi_lib.dynamics import TrainingDynamics
-from soi_lib.errors import AlignmentError, SelectionError
+from soi_lib.errors import AlignmentError
 
 
 def test_counts_agree_with_counting_by_id(rng: np.random.Generator) -> None:
@@ -69,20 +68,3 @@ def test_what_cannot_be_compared() -> None:
         transition_matrix(a, learn(20, 6, member="movie"))
     with pytest.raises(AlignmentError, match="gold"):
         transition_matrix(a, learn(20, 6, corpus=8))
-
-
-def test_movers_are_those_whose_confidence_changed_most() -> None:
-    a, b = learn(300, 8), learn(300, 8, seed=5, gain=2.4)
-    found = movers(a, b, 10)
-    change = data_map(b).set_index("id")["confidence"] - data_map(a).set_index("id")["confidence"]
-    expected = change.abs().sort_values(ascending=False, kind="stable").head(10)
-    assert found["id"].tolist() == expected.index.tolist()
-    np.testing.assert_allclose(found["change"].abs(), expected, atol=1e-12)
-    np.testing.assert_allclose(found["change"], found["confidence_multi"] - found["confidence_single"], atol=1e-12)
-    row = found.iloc[0]
-    at = a.ids.tolist().index(row["id"])
-    assert row["soi_single"] == SOI(int(categorize(a)[at])).name
-    assert row["history_single"] == "".join("■" if c else "□" for c in a.correct[:, at])
-    assert len(movers(a, b, 1000)) == 300
-    with pytest.raises(SelectionError):
-        movers(a, b, 0)
