@@ -11,18 +11,18 @@ import argparse
 import json
 import os
 import platform
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from soi_lib import files
+from soi_lib.runs.run import commit, version
+from soi_lib.training.device import processor
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -148,7 +148,7 @@ class Record:
             "quick": bool(given.quick),
             "commit": commit(),
             "machine": machine(),
-            "versions": versions(),
+            "versions": {n: version(n) for n in ("soi_lib", "torch", "transformers", "numpy", "pandas", "pyarrow")},
             "figures": {},
             "details": {},
         }
@@ -201,28 +201,14 @@ def ratios(over: Iterable[float], under: Iterable[float]) -> list[float]:
     return [a / b for a, b in zip(over, under, strict=True)]
 
 
-def commit() -> str:
-    """The checked-out commit, with `+` when the library or the benchmarks differ from it."""
-    try:
-        git = ["git", "-C", str(ROOT)]
-        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        look = [*git, "status", "--porcelain", "--untracked-files=no", "--", "soi_lib", "paper", "benchmarks/*.py"]
-        return head + ("+" if subprocess.run(look, capture_output=True, text=True, check=True).stdout.strip() else "")
-    except (OSError, subprocess.CalledProcessError):
-        return os.environ.get("BENCH_COMMIT", "")
-
-
 def machine() -> dict[str, Any]:
     """Processor, cores that may be used, memory, GPU, system, and how busy it is. No names and no paths."""
-    cpu = ""
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        cpu = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
         memory = int(Path("/proc/meminfo").read_text(encoding="utf-8").split()[1]) / 2**20
     except (OSError, ValueError):
         memory = 0.0
     out = {
-        "cpu": cpu or platform.processor(),
+        "cpu": processor(),
         "cores": len(os.sched_getaffinity(0)),
         "memory_gib": round(memory, 1),
         "python": platform.python_version(),
@@ -234,15 +220,4 @@ def machine() -> dict[str, Any]:
 
         if torch.cuda.is_available():
             out["gpu"] = torch.cuda.get_device_name()
-    return out
-
-
-def versions() -> dict[str, str]:
-    """Versions of what the figures depend on."""
-    out = {}
-    for name in ("soi_lib", "torch", "transformers", "numpy", "pandas", "pyarrow"):
-        try:
-            out[name] = version(name)
-        except PackageNotFoundError:
-            continue
     return out

@@ -6,7 +6,7 @@
 #
 # Corpora and encoders come from `make fetch`. A machine without them needs the folder _build/benchmarks/packs of one that
 # has them: .venv/bin/python benchmarks/training.py --pack-only --corpora english intents
-# A machine without git says its commit itself: BENCH_COMMIT=... bash benchmarks/gpu.sh
+# A machine without git says its commit itself: SOI_COMMIT=... bash benchmarks/gpu.sh
 set -eu
 cd "$(dirname "$0")/.."
 export PYTHONPATH=.:${PYTHONPATH:-} HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false

@@ -243,7 +243,7 @@ def interval(values: list[float]) -> dict[str, Any]:
 
 def summary(given: argparse.Namespace, rankings: dict[Any, Any]) -> dict[str, Any]:
     """What is written: every cell, the means over cells, and the differences from our rule, by seed."""
-    from soi_lib.runs.machine import commit, machine
+    from soi_lib.runs.run import commit, machine
 
     methods = list(next(iter(rankings.values()))["orders"])
     measured = {

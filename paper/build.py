@@ -164,7 +164,7 @@ def make_book(
     """
     from paper import recorded
     from soi_lib.runs.config import load_profile
-    from soi_lib.runs.machine import commit
+    from soi_lib.runs.run import commit
     from soi_lib.runs.scheduler import reproduce
     from soi_lib.runs.store import RunStore
     from soi_lib.training.device import cards, default_jobs, resolve_device

@@ -167,7 +167,7 @@ def results(
     from paper.recorded import finished, summary
     from soi_lib import files
     from soi_lib.runs.config import load_profile
-    from soi_lib.runs.machine import commit
+    from soi_lib.runs.run import commit
     from soi_lib.runs.store import RunStore
 
     sizes = load_profile(profile)

@@ -21,7 +21,7 @@ import soi_lib
 from soi_lib.cli.shared import THIS_MACHINE, JsonOption, QuietOption, app, print_json, table
 from soi_lib.errors import SoiError
 from soi_lib.files import cache_dir
-from soi_lib.runs.machine import processor
+from soi_lib.training.device import processor
 
 _EXTRAS = {"": "the core", "train": "training", "book": "figures and the book"}
 """What each group of packages is for; all but the book's are needed."""

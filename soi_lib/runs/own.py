@@ -49,8 +49,7 @@ from soi_lib.runs.own_folder import (
 from soi_lib.runs.scheduler import run_all
 from soi_lib.runs.spec import RunSpec, plan
 from soi_lib.runs.store import RunStore, StoredRun
-from soi_lib.training import launch
-from soi_lib.training.device import cards, default_jobs, kind_of, resolve_device, resolve_precision
+from soi_lib.training.device import cards, default_jobs, is_writer, kind_of, resolve_device, resolve_precision
 
 _START = 8.0  # seconds before a run's first update
 
@@ -174,7 +173,7 @@ def train(
     specs = [replace(spec, keep_weights=models and todo.store.get(spec.key) is None) for spec in todo.specs()]
     _write_index(todo, specs, command)
     runs = run_all(specs, todo.store, jobs=jobs, quiet=quiet)
-    if models and launch.is_main_process():
+    if models and is_writer():
         for spec in specs:
             keep_model(todo.folder, spec)
     _write_index(todo, specs, command)

@@ -26,7 +26,7 @@ from soi_lib.runs.scheduler import run_all
 from soi_lib.runs.second_stage import CONFIDENT, SMALLEST, choose, left_to_learn
 from soi_lib.runs.spec import RunSpec, StageSpec, plan, stages_of
 from soi_lib.runs.store import RunStore, StoredRun
-from soi_lib.training import launch
+from soi_lib.training.device import is_writer
 
 SIDES = {None: "second stage", "random": "random examples", "all": "all examples"}
 """What continues the first model, by the control of a stage."""
@@ -194,7 +194,7 @@ def _left(stage: StageSpec, store: RunStore) -> list[dict[str, Any]]:
 def train_stage(job: StageJob, *, jobs: int | None = None, quiet: bool = False) -> pd.DataFrame:
     """Do what is missing of a second stage, keep its models, and return `gains`. Raises SoiError."""
     done = run_all(job.stages, job.store, jobs=jobs, quiet=quiet)
-    if launch.is_main_process():
+    if is_writer():
         for stage in job.stages:
             if stage.control is None:
                 keep_model(job.folder, stage)

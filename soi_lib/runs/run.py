@@ -8,9 +8,15 @@ two threads.
 from __future__ import annotations
 
 import json
+import os
+import platform
+import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,12 +28,9 @@ from soi_lib.data.cache import load
 from soi_lib.data.dataset import Corpus, Split
 from soi_lib.data.match import save_trained_rows
 from soi_lib.errors import StoreError
-from soi_lib.runs.machine import commit, machine, version
 from soi_lib.runs.spec import Job, Progress, RunSpec, StageSpec
 from soi_lib.runs.store import RunStore, StoredRun
-from soi_lib.runs.weights import fingerprints, fit, save_weights
-from soi_lib.training import launch
-from soi_lib.training.device import reproducibly
+from soi_lib.training.device import held, is_writer, processor, reproducibly
 
 if TYPE_CHECKING:
     from torch import nn
@@ -45,12 +48,16 @@ def do_run(spec: RunSpec, store: RunStore, *, progress: Progress | None = None) 
     second stage to start from. Where the run is in the store and its weights are not, it is trained again; raises
     StoreError when that does not give the stored dynamics bit for bit.
     """
-    with launch.held(store.lock(spec.key)):
+    with held(store.lock(spec.key)):
         run = store.get(spec.key)
         if run is None:
             return _train_and_store(spec, store, progress)
-        if spec.keep_weights and not fit(store.weights_path(spec.key), run):
-            _train_again(spec, run, store, progress)
+        if spec.keep_weights:
+            from soi_lib.training.checkpoint import has_weights
+
+            stored = {member: run.dynamics(member).fingerprint() for member in run.setting}
+            if not has_weights(store.weights_path(spec.key), key=spec.key, dynamics=stored):
+                _train_again(spec, run, stored, store, progress)
         return run
 
 
@@ -143,18 +150,19 @@ def train_prepared(
         )
 
 
-def _train_again(spec: RunSpec, run: StoredRun, store: RunStore, progress: Progress | None) -> None:
-    """Make the weights of a stored run again, and see that they are those of the run."""
+def _train_again(
+    spec: RunSpec, run: StoredRun, stored: dict[str, str], store: RunStore, progress: Progress | None
+) -> None:
+    """Make the weights of a run again; check that they come with its `stored` dynamics, given as fingerprints."""
     ready = prepare(spec)
     result = train_prepared(spec, ready, store, progress)
     store.checkpoint_path(spec.key).unlink(missing_ok=True)
-    made, stored = {m: d.fingerprint() for m, d in result.dynamics.items()}, fingerprints(run)
-    for member in spec.setting:
-        if made[member] != stored[member]:
+    for member, dynamics in result.dynamics.items():
+        if (made := dynamics.fingerprint()) != stored[member]:
             raise StoreError(
                 "training the run again gives other dynamics than those stored, so its weights cannot be had",
                 where=run.folder / "dynamics" / f"{member}.parquet",
-                found=made[member][:12],
+                found=made[:12],
                 expected=stored[member][:12],
                 hint="use the machine that made the run, or do all runs anew in another folder with --runs",
             )
@@ -163,9 +171,11 @@ def _train_again(spec: RunSpec, run: StoredRun, store: RunStore, progress: Progr
 
 def keep_weights(store: RunStore, key: str, ready: Prepared, result: TrainResult) -> None:
     """Keep the final weights of a run or a stage beside the store's runs."""
-    dynamics = {member: d.fingerprint() for member, d in result.dynamics.items()}
-    path = store.weights_path(key)
-    if launch.is_main_process():
+    from soi_lib.training.checkpoint import save_weights
+
+    if is_writer():
+        dynamics = {member: d.fingerprint() for member, d in result.dynamics.items()}
+        path = store.weights_path(key)
         save_weights(path, result.weights, key=key, vocabulary=ready.vocabulary, dynamics=dynamics)
 
 
@@ -216,6 +226,41 @@ def _described(spec: RunSpec, profile: str) -> dict[str, Any]:
         "library_version": version("soi_lib"),
         "commit": commit(),
     }
+
+
+def version(package: str) -> str:
+    """The version of an installed package, or "unknown"."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def machine(device: dict[str, str]) -> dict[str, Any]:
+    """What a run was done on: processor, `device` (its name and versions), Python, system. No host names, no paths."""
+    about = {"threads": 1, "python": platform.python_version(), "system": sys.platform}
+    return {"cpu": processor(), **device, **about}
+
+
+@cache
+def commit() -> str:
+    """The commit of the checkout that the library runs from, with `+` when files differ from it; else empty.
+
+    A machine that has the files but not their history says it in `$SOI_COMMIT`.
+    """
+    if given := os.environ.get("SOI_COMMIT"):
+        return given
+
+    def git(*words: str) -> str:
+        root = Path(__file__).resolve().parents[2]
+        return subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=True).stdout.strip()
+
+    sources = ("soi_lib", "paper", "data/packages.txt")
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", *sources)
+        return git("rev-parse", "HEAD") + ("+" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return ""
 
 
 def provenance(started: str, clock: float, result: TrainResult) -> dict[str, Any]:

@@ -30,8 +30,14 @@ from soi_lib.runs.run import do_run
 from soi_lib.runs.second_stage import do_stage
 from soi_lib.runs.spec import Job, Progress, RunSpec, StageSpec, plan, plan_stages, staged
 from soi_lib.runs.store import RunStore, StoredRun
-from soi_lib.training import launch
-from soi_lib.training.device import CUBLAS_WORKSPACE, cards, default_jobs, visible_cards
+from soi_lib.training.device import (
+    CUBLAS_WORKSPACE,
+    cards,
+    default_jobs,
+    is_writer,
+    launched_together,
+    visible_cards,
+)
 
 
 def describe_job(job: Job, store: RunStore) -> dict[str, Any]:
@@ -106,11 +112,11 @@ def run_all(specs: Sequence[Job], store: RunStore, *, jobs: int | None = None, q
 
     Under `accelerate launch` all processes train every run together, one run after another.
     """
-    if launch.is_distributed():
-        jobs, quiet = 1, quiet or not launch.is_main_process()
+    if launched_together():
+        jobs, quiet = 1, quiet or not is_writer()
     done = {spec.key: run for spec in specs if (run := spec.found(store)) is not None}
     missing = [spec for spec in specs if spec.key not in done]
-    if launch.is_main_process():
+    if is_writer():
         store.tidy()
     if missing:
         _train(missing, store, total=len(specs), jobs=jobs or default_jobs(missing[0].device), quiet=quiet)
@@ -126,7 +132,7 @@ def _train(specs: list[Job], store: RunStore, *, total: int, jobs: int, quiet: b
     context = multiprocessing.get_context("spawn")
     reports, slots = context.Queue(), context.Queue()
     device, jobs = specs[0].device, min(jobs, len(specs))
-    for card in [None] * jobs if launch.is_distributed() else visible_cards(device, jobs):
+    for card in [None] * jobs if launched_together() else visible_cards(device, jobs):
         slots.put(card)
     if not quiet:
         print(_placed(specs, jobs), file=sys.stderr)

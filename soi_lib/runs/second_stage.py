@@ -24,11 +24,9 @@ from soi_lib.dynamics import TrainingDynamics
 from soi_lib.errors import SelectionError
 from soi_lib.runs import run
 from soi_lib.runs.config import parts_of
-from soi_lib.runs.machine import commit
 from soi_lib.runs.spec import Progress, StageSpec
 from soi_lib.runs.store import RunStore, StoredRun
-from soi_lib.runs.weights import load_weights
-from soi_lib.training import launch
+from soi_lib.training.device import held
 
 if TYPE_CHECKING:
     from soi_lib.training.batching import Encoded
@@ -156,7 +154,7 @@ def do_stage(spec: StageSpec, store: RunStore, *, progress: Progress | None = No
     A subset that is too small is stored as not tested, with its size. Raises StoreError when the run's weights are
     missing and training it again does not give the stored dynamics bit for bit.
     """
-    with launch.held(store.lock(spec.key)):
+    with held(store.lock(spec.key)):
         done = store.get(spec.key)
         if done is not None:
             return done
@@ -166,19 +164,21 @@ def do_stage(spec: StageSpec, store: RunStore, *, progress: Progress | None = No
 
 def _stage(spec: StageSpec, base: StoredRun, store: RunStore, progress: Progress | None) -> StoredRun:
     """Choose the examples; train the stage, or store that it cannot be tested."""
+    from soi_lib.training.checkpoint import load_weights
+
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
     choice = choose(spec, {member: base.dynamics(member) for member in spec.setting})
     about = {"identity": spec.identity(), "command": f"python -m paper run {spec.key}", "base": base.manifest["sha256"]}
     stage = {"tested": not choice.reason, "reason": choice.reason, "n": choice.n, "passes": choice.passes}
     if choice.reason:
         sizes = {member: {"n": n} for member, n in choice.n.items()}
-        about |= {"commit": commit(), "started": started, "stage": stage}
+        about |= {"commit": run.commit(), "started": started, "stage": stage}
         return store.write(spec.key, about, lambda out: files.write_json(out / "metrics.json", sizes))
 
     hashes = {m: hashlib.sha256("\n".join(map(str, ids)).encode()).hexdigest() for m, ids in choice.ids.items()}
     ready = run.prepare(spec.base)
     rows = {m.name: np.flatnonzero(np.isin(m.ids, choice.ids[m.name])) for m in ready.members}
-    initial, weights = load_weights(store.weights_path(base.key), vocabulary=ready.vocabulary)
+    initial, _, weights = load_weights(store.weights_path(base.key), ready.vocabulary)
     result = run.train_prepared(
         spec,
         ready,

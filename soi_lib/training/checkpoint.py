@@ -1,18 +1,24 @@
-"""Tensors on disk that are checked when they are read, and the whole state of a run at the end of an epoch.
+"""Tensors on disk that are checked when they are read: the state of a run at the end of an epoch, and final weights.
 
 Safetensors checks the layout of a file, not its values: a flipped bit in a weight loads without an error. So a sha256
 of all tensors (names, types, shapes, values) travels in the metadata and is compared at every reading.
 
 All randomness is derived from the seed and the epoch, so the state of a run is small: the master vector, the two
 moments of AdamW, and what the recorders hold. A file of another run is ignored, and a damaged one is renamed.
+
+Final weights are kept so that further training can start from them. Rows of a trimmed embedding mean tokens only
+together with the list of tokens that were kept, and weights of another machine's run are not those of the run in the
+store. So the file carries the tokens and the fingerprints of the dynamics that came with the weights.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -27,6 +33,7 @@ from soi_lib.errors import StoreError
 from soi_lib.files import replacing
 
 logger = logging.getLogger(__name__)
+_VOCABULARY = "soi.vocabulary"
 
 
 def digest(tensors: dict[str, Tensor]) -> str:
@@ -39,13 +46,19 @@ def digest(tensors: dict[str, Tensor]) -> str:
     return found.hexdigest()
 
 
+@contextmanager
+def full_disk_as_os_error() -> Iterator[None]:
+    """Report a full disk as the system does; safetensors has an error of its own."""
+    try:
+        yield
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
+
+
 def save_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, str]) -> None:
     """Write `tensors` (on the CPU, contiguous) and `about` in one step. Raises SoiError when the disk refuses it."""
-    with replacing(path) as tmp:
-        try:
-            save_file(tensors, tmp, about | {"sha256": digest(tensors)})
-        except SafetensorError as error:  # how safetensors reports a full disk
-            raise OSError(str(error)) from error
+    with replacing(path) as tmp, full_disk_as_os_error():
+        save_file(tensors, tmp, about | {"sha256": digest(tensors)})
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -112,3 +125,53 @@ class Checkpoint:
             _, member, name = key.split("/", 2)
             recorders.setdefault(member, {})[name] = everything[key].numpy()
         return State(epoch, tensors, recorders)
+
+
+def save_weights(
+    path: Path, weights: Mapping[str, Tensor], *, key: str, vocabulary: np.ndarray, dynamics: dict[str, str]
+) -> None:
+    """Keep the final weights of a run.
+
+    Args:
+        path: the file.
+        weights: the weights by name, as `TrainResult.weights` has them.
+        key: the key of the run.
+        vocabulary: the token of each row of the embedding, (K,) int64.
+        dynamics: the fingerprint of the dynamics of every dataset.
+    """
+    tensors = {name: value.detach().cpu().clone() for name, value in weights.items()}
+    tensors[_VOCABULARY] = torch.from_numpy(vocabulary.astype(np.int64))
+    save_tensors(path, tensors, {"key": key, "dynamics": json.dumps(dynamics, sort_keys=True)})
+
+
+def has_weights(path: Path, *, key: str, dynamics: dict[str, str]) -> bool:
+    """Whether `path` holds the weights of this run, undamaged; the log says what does not fit."""
+    if not path.exists():
+        return False
+    try:
+        _, about = read_tensors(path)
+    except StoreError as error:
+        logger.warning("%s", error)
+        return False
+    if (about.get("key"), about.get("dynamics")) != (key, json.dumps(dynamics, sort_keys=True)):
+        logger.warning("%s: the weights are not those of the run; they will be made again", path)
+        return False
+    return True
+
+
+def load_weights(path: Path, vocabulary: np.ndarray | None = None) -> tuple[dict[str, Tensor], np.ndarray, str]:
+    """Final weights by name (as `train(initial=...)` takes them), the token of each row of their embedding, sha256.
+
+    Raises StoreError for damage, and where the tokens are not those of `vocabulary` (K,): the rows of the embedding of
+    the model that is to take them would mean other words.
+    """
+    tensors, about = read_tensors(path)
+    tokens = tensors.pop(_VOCABULARY).numpy()
+    if vocabulary is not None and not np.array_equal(tokens, vocabulary):
+        raise StoreError(
+            "the weights belong to another vocabulary",
+            where=path,
+            expected=f"the {len(vocabulary)} tokens of the run's texts",
+            hint="delete the file; it will be made again",
+        )
+    return tensors, tokens, about["sha256"]

@@ -10,15 +10,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from soi_lib.errors import EncoderError, FormatError, nearest
@@ -27,7 +25,7 @@ from soi_lib.models.encoder import encoder_card, encoder_dir
 from soi_lib.models.multitask import Heads, MultiTaskModel
 from soi_lib.models.vocabulary import load_trimmed, quiet_transformers, tokenize
 from soi_lib.training.batching import encode
-from soi_lib.training.checkpoint import read_tensors, save_tensors
+from soi_lib.training.checkpoint import full_disk_as_os_error, read_tensors, save_tensors
 from soi_lib.training.device import resolve_device, torch_device
 from soi_lib.training.outcome import predict
 
@@ -92,7 +90,7 @@ def save_classifier(
         "pairs": list(pairs),
         "transformers": shape.model_type == "bert" and pooling == "pooler" and len(labels) == 1,
     }
-    with building(folder, replace=True) as out, _full_disk(), quiet_transformers():
+    with building(folder, replace=True) as out, full_disk_as_os_error(), quiet_transformers():
         inner = out if about["transformers"] else out / ENCODER
         inner.mkdir(exist_ok=True)
         if about["transformers"]:
@@ -105,15 +103,6 @@ def save_classifier(
                 shutil.copyfile(source / file, inner / file)
         write_json(out / ABOUT, about)
     return folder
-
-
-@contextmanager
-def _full_disk() -> Iterator[None]:
-    """Say it as the system does; safetensors has an error of its own."""
-    try:
-        yield
-    except SafetensorError as error:
-        raise OSError(str(error)) from error
 
 
 def _as_bert(model: MultiTaskModel, labels: tuple[str, ...]) -> Any:

@@ -1,24 +1,29 @@
-"""Which device a training uses and in which precision it computes there: decided once, before anything is planned.
+"""Where a training computes: its device, its precision, and the processes that train together.
 
-Both change the bits of a result, so the kind of device and the precision are part of a run's identity. Where
-`$SOI_DEVICE` is set, "auto" means what it says. torch is loaded only when it must be asked.
+Device and precision are decided once, before anything is planned. Both change the bits of a result, so the kind of
+device and the precision are part of a run's identity. Where `$SOI_DEVICE` is set, "auto" means what it says.
+`accelerate launch` gives every process the same command; the environment says how many there are and which one this is.
+torch is loaded only when it must be asked.
 """
 
 from __future__ import annotations
 
 import os
+import platform
 import re
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from glob import glob
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from soi_lib.errors import SoiError, nearest
 
 if TYPE_CHECKING:
     import torch
 
+T = TypeVar("T")
 Kind = Literal["cpu", "cuda"]
 Precision = Literal["fp32", "bf16"]
 
@@ -126,6 +131,15 @@ def resolve_precision(precision: str, kind: str) -> Precision:
             hint="give --precision bf16 or fp32, or plan on the machine that has the GPU",
         )
     return "bf16" if native else "fp32"
+
+
+def processor() -> str:
+    """The name of the processor, as the system knows it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
 
 
 def nvidia_gpus() -> list[dict[str, str]]:
@@ -236,3 +250,51 @@ def _count() -> int:
     import torch
 
     return torch.cuda.device_count()
+
+
+# --- processes that were launched together ---------------------------------------------------------------------------
+
+
+def launched_together() -> bool:
+    """Whether `accelerate launch` started this process together with others."""
+    return os.environ.get("WORLD_SIZE", "1") not in ("", "0", "1")
+
+
+def is_writer() -> bool:
+    """Whether this process is the one that writes: the only one, or the first of several."""
+    return not launched_together() or os.environ.get("RANK", "0") == "0"
+
+
+def _wait() -> None:
+    """Go on when all processes are here; the first call brings them together."""
+    from accelerate import Accelerator
+
+    from soi_lib.distributed import wait_for_all
+
+    Accelerator()
+    wait_for_all()
+
+
+@contextmanager
+def held(lock: AbstractContextManager[object]) -> Iterator[None]:
+    """Hold `lock`, the first process for all: they enter together, and leave when all have finished the block.
+
+    The others wait as long as their backend allows: gloo raises SoiError after 30 minutes, NCCL ends the process after
+    10.
+    """
+    if not launched_together():
+        with lock:
+            yield
+        return
+    with lock if is_writer() else nullcontext():
+        _wait()
+        yield
+        _wait()
+
+
+def once(do: Callable[[], T], then: Callable[[], T]) -> T:
+    """The value of `do()`, which only the first process calls; the others wait until it is done and return `then()`."""
+    value = do() if is_writer() else None
+    if launched_together():
+        _wait()
+    return then() if value is None else value

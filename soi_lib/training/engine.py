@@ -28,13 +28,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from soi_lib import distributed as processes
 from soi_lib.models.multitask import Heads, MultiTaskModel, derived_seed
 from soi_lib.recorder import DynamicsRecorder
-from soi_lib.training import cpu, launch
+from soi_lib.training import cpu
 from soi_lib.training.batching import Batches, Encoded, epoch_batches, join, sorted_batches
 from soi_lib.training.checkpoint import Checkpoint, State
 from soi_lib.training.device import (
     describe_device,
     enough_memory,
     kind_of,
+    launched_together,
     resolve_device,
     resolve_precision,
     torch_device,
@@ -155,7 +156,7 @@ def train(
 def _target(name: str) -> torch.device:
     """The device to train on. Each of several processes that were launched together has its own."""
     device = resolve_device(name)
-    if not launch.is_distributed():
+    if not launched_together():
         return torch_device(device)
     from accelerate import Accelerator
 
