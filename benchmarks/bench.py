@@ -21,8 +21,6 @@ from statistics import median
 from typing import Any
 
 from soi_lib import files
-from soi_lib.runs.run import commit, version
-from soi_lib.training.device import processor
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -45,12 +43,13 @@ class Figure:
     where: str = "CPU"
 
 
+_ON_GPU = ("at least", "GPU")
+
+
 def _training(corpus: str, name: str, fp32: float, bf16: float) -> dict[str, Figure]:
     out = {}
-    for ours, title in (
-        ("one", "one run on all threads"),
-        ("beside", "one-thread runs side by side, counted together"),
-    ):
+    sides = {"one": "one run on all threads", "beside": "one-thread runs side by side, counted together"}
+    for ours, title in sides.items():
         for theirs, target in (("fp32", fp32), ("bf16", bf16)):
             words = f"{name}: ours ({title}) over Trainer {theirs} with a prediction pass an epoch"
             out[f"{corpus}.cpu.{ours}/trainer_{theirs}"] = Figure("training", words, "x", target, "at least")
@@ -64,60 +63,44 @@ def _training(corpus: str, name: str, fp32: float, bf16: float) -> dict[str, Fig
         "training", f"{name}: test accuracy of Trainer fp32, standard deviation over seeds", "points"
     )
     out[f"{corpus}.cuda.one/trainer_bf16"] = Figure(
-        "training", f"{name}: ours over Trainer bf16 with a prediction pass an epoch", "x", 4, "at least", "GPU"
+        "training", f"{name}: ours over Trainer bf16 with a prediction pass an epoch", "x", 4, *_ON_GPU
     )
     return out
+
+
+def _shape(shape: str, name: str) -> dict[str, Figure]:
+    share = f"{name}: share of the bf16 matmul rate of the same call"
+    return {
+        f"{shape}.cuda.one/trainer_bf16": Figure("training", f"{name}: ours over Trainer bf16", "x", 2, *_ON_GPU),
+        f"{shape}.cuda.utilisation": Figure("training", share, "%", 45, *_ON_GPU),
+    }
+
+
+def _analysis(classes: int) -> dict[str, Figure]:
+    what = f"1,000,000 x 10, {classes} classes:"
+    return {
+        f"analysis.{classes}.all": Figure("analysis", f"{what} Parquet to all metrics and categories, warm", "s", 0.15),
+        f"analysis.{classes}.metrics/copy": Figure("analysis", f"{what} metrics over a copy of the same bytes", "x", 5),
+        f"analysis.{classes}.transition": Figure("analysis", f"{what} 6x6 transition", "ms", 10),
+    }
 
 
 FIGURES: dict[str, Figure] = {
     **_training("english", "English (MiniLM-L6, tweets, batch 16)", 4, 2.5),
     **_training("intents", "Intents (multilingual-e5-small, batch 16)", 5, 3),
-    **{
-        key: figure
-        for shape, words in (
-            ("base128", "bert-base shape, length 128"),
-            ("basemixed", "bert-base shape, mixed lengths"),
-        )
-        for key, figure in {
-            f"{shape}.cuda.one/trainer_bf16": Figure(
-                "training", f"{words}: ours over Trainer bf16", "x", 2, "at least", "GPU"
-            ),
-            f"{shape}.cuda.utilisation": Figure(
-                "training", f"{words}: share of the bf16 matmul rate of the same call", "%", 45, "at least", "GPU"
-            ),
-        }.items()
-    },
+    **_shape("base128", "bert-base shape, length 128"),
+    **_shape("basemixed", "bert-base shape, mixed lengths"),
     "record.cpu.train": Figure("recording", "Recording in the training pass, share of step time", "%", 1),
     "record.cpu.eval": Figure("recording", "Recording in evaluation mode, on top of training time", "%", 30),
     "record.cuda.train": Figure("recording", "Recording in the training pass, share of step time", "%", 1, where="GPU"),
     "record.cuda.eval": Figure("recording", "Recording in evaluation mode, on top of training", "%", 30, where="GPU"),
-    **{
-        key: figure
-        for classes in (2, 5)
-        for key, figure in {
-            f"analysis.{classes}.all": Figure(
-                "analysis", f"1,000,000 x 10, {classes} classes: Parquet to all metrics and categories, warm", "s", 0.15
-            ),
-            f"analysis.{classes}.metrics/copy": Figure(
-                "analysis", f"1,000,000 x 10, {classes} classes: metrics over a copy of the same bytes", "x", 5
-            ),
-            f"analysis.{classes}.transition": Figure(
-                "analysis", f"1,000,000 x 10, {classes} classes: 6x6 transition", "ms", 10
-            ),
-        }.items()
-    },
+    **_analysis(2),
+    **_analysis(5),
     "streaming.memory": Figure("streaming", "100,000,000 x 10 from disk: most memory of the process", "GiB", 1),
     "streaming.map": Figure("streaming", "100,000,000 x 10: a folder of files to one data map", "s"),
     "streaming.linear": Figure("streaming", "time an example at 100,000,000 over that at 1,000,000", "x", 1.25),
-    "kill.kills": Figure("kill", "SIGKILLs of a reproduction at random moments of all phases", "", 100, "at least"),
-    "kill.rounds": Figure("kill", "restarted until finished, and compared with the undisturbed: rounds", ""),
-    "kill.faults": Figure("kill", "files that differed from the undisturbed, or were left over", "", 0),
-    "whole.train": Figure("whole", "make book, profile quick: training", "s"),
-    "whole.notebooks": Figure("whole", "make book, profile quick: notebooks", "s"),
-    "whole.render": Figure("whole", "make book, profile quick: rendering", "s"),
     "whole.all": Figure("whole", "make book, profile quick: all stages, data and environment there", "min", 10),
     "whole.again": Figure("whole", "make book again, nothing changed", "s", 15),
-    "whole.prose": Figure("whole", "make book after a change in one notebook's prose: notebooks executed", "", 1),
     "whole.prose_time": Figure("whole", "make book after a change in one notebook's prose", "s"),
     "whole.import": Figure("whole", "python -c 'import soi_lib'", "s", 0.5),
     "whole.help": Figure("whole", "soi --help", "s", 0.5),
@@ -139,6 +122,8 @@ class Record:
     """One call of a script: its figures and details, appended to the record file when saved (again and again)."""
 
     def __init__(self, name: str, given: argparse.Namespace) -> None:
+        from soi_lib.runs.run import commit, version
+
         self.path = given.out or (TRIED if given.quick else RESULTS) / f"{name}.json"
         self.name = name
         shown = [Path(word).name if os.path.isabs(word) else word for word in sys.argv[1:]]
@@ -203,6 +188,8 @@ def ratios(over: Iterable[float], under: Iterable[float]) -> list[float]:
 
 def machine() -> dict[str, Any]:
     """Processor, cores that may be used, memory, GPU, system, and how busy it is. No names and no paths."""
+    from soi_lib.training.device import processor
+
     try:
         memory = int(Path("/proc/meminfo").read_text(encoding="utf-8").split()[1]) / 2**20
     except (OSError, ValueError):

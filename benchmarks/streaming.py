@@ -6,7 +6,7 @@
 Every size is written as a folder of files of about a million examples, read, and removed again, each step in a process
 of its own whose largest resident memory is taken (VmHWM of Linux). `map` is `stream_data_map`: seals checked, the whole
 data map written, categories counted, regions cut. The largest size is mapped once: it is a hundred repetitions in a
-row. Results in a plot beside the record.
+row.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def main() -> int:
     last, million = rows[-1], next((r for r in rows if r["examples"] == 10**6), rows[0])
     each = {n: row["map"]["seconds"] / row["examples"] for n, row in (("last", last), ("million", million))}
     if last["examples"] == 10**8 or given.quick:
-        record.figure("streaming.memory", [max(last[step]["gib"] for step in ("write", "counts", "map"))])
+        record.figure("streaming.memory", [max(last[step]["gib"] for step in ("write", "map"))])
         record.figure("streaming.map", last["map"]["all"])
         record.figure("streaming.linear", [each["last"] / each["million"]])
     hours, size = 1e10 * each["last"] / 3600, 1e10 * last["bytes"] / last["examples"] / 2**40
@@ -70,7 +70,6 @@ def main() -> int:
             "K-th of the time, their maps lie side by side and their counts add up."
         ],
     )
-    picture(rows, record.path.with_suffix(".png"))
     print(record.save())
     return 0
 
@@ -120,30 +119,6 @@ def made(n: int, epochs: int) -> Iterator[Any]:
         p = 1 / (1 + np.exp(-score))
         ids = np.arange(start, start + size)
         yield TrainingDynamics(ids, rng.integers(0, 2, size), p, p > 0.5, {"classes": 2})
-
-
-def picture(rows: list[dict[str, Any]], path: Path) -> None:
-    """Time and memory against the number of examples."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    n = [row["examples"] for row in rows]
-    fig, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
-    for step, label in (("write", "write"), ("map", "data map")):
-        left.loglog(n, [row[step]["seconds"] for row in rows], "o-", label=label)
-        right.semilogx(n, [row[step]["gib"] for row in rows], "o-", label=label)
-    left.loglog(n, [rows[-1]["map"]["seconds"] * k / n[-1] for k in n], "k:", lw=1, label="linear")
-    left.set(xlabel="examples (10 epochs each)", ylabel="seconds")
-    right.set(xlabel="examples (10 epochs each)", ylabel="largest memory, GiB", ylim=(0, 1.05))
-    right.axhline(1, color="k", lw=1, ls=":")
-    left.legend(frameon=False)
-    for axes in (left, right):
-        axes.spines[["top", "right"]].set_visible(False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fig.savefig(path, dpi=120)
-    plt.close(fig)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """Make benchmarks/README.md of the records in benchmarks/results.
 
-    .venv/bin/python benchmarks/table.py            # write it
-    .venv/bin/python benchmarks/table.py --check    # say whether it is what the records say, and write nothing
+    .venv/bin/python benchmarks/table.py
 
 Every figure of `bench.FIGURES` has a row, with the latest call that measured it, its target, and whether it is met.
 Nothing in README.md is written by hand.
@@ -9,9 +8,7 @@ Nothing in README.md is written by hand.
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +24,8 @@ was tried on the way, and what failed, is in [LOG.md](LOG.md). How well wrong la
 
 To measure: close everything else, then `.venv/bin/python benchmarks/NAME.py` for training, recording, analysis,
 streaming and whole (`--quick` only shows that it works), and `benchmarks/gpu.sh` where there is a GPU. Each call is
-appended to its record; the table shows the latest one that has the figure. Kills are counted by a test,
-`.venv/bin/python tests/runs/kill_anywhere.py --kills 100 --seed 0 --command --log benchmarks/results/kill.json`.
+appended to its record; the table shows the latest one that has the figure. A hundred kills of a reproduction are a
+test: `.venv/bin/python tests/runs/kill_anywhere.py --kills 100 --seed 0`.
 """
 TITLES = {
     "training": "Training beside the Hugging Face Trainer",
@@ -36,24 +33,7 @@ TITLES = {
     "analysis": "Analysis in memory",
     "streaming": "Analysis of more than memory holds",
     "whole": "The whole",
-    "kill": "Killed anywhere",
 }
-
-
-def main() -> int:
-    given = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    given.add_argument("--check", action="store_true")
-    given.add_argument("--results", type=Path, default=bench.RESULTS)
-    given.add_argument("--out", type=Path, default=README)
-    options = given.parse_args()
-    text = table(options.results)
-    if options.check:
-        same = options.out.exists() and options.out.read_text(encoding="utf-8") == text
-        print("the table is up to date" if same else "the table is not what the records say: run benchmarks/table.py")
-        return 0 if same else 1
-    bench.files.write_text(options.out, text)
-    print(options.out)
-    return 0
 
 
 def table(results: Path) -> str:
@@ -69,7 +49,7 @@ def table(results: Path) -> str:
         ]
         parts += [f"## {title}\n", "\n".join(rows) + "\n"]
         parts += ["\n".join(described(i, call) for i, call in enumerate(used, 1)) + "\n"] if used else []
-        parts += [notes(name, used)] if used and notes(name, used) else []
+        parts += [notes(used)] if used and notes(used) else []
     return "\n".join(parts)
 
 
@@ -110,7 +90,7 @@ def described(number: int, call: dict[str, Any]) -> str:
     return f"{number}. `{call['command']}` at commit `{call['commit'][:12] or 'unknown'}`, {place}{torch}{load}."
 
 
-def notes(name: str, used: list[dict[str, Any]]) -> str:
+def notes(used: list[dict[str, Any]]) -> str:
     """What the details of the calls say in words, and where the time goes."""
     out = []
     for number, call in enumerate(used, 1):
@@ -120,13 +100,9 @@ def notes(name: str, used: list[dict[str, Any]]) -> str:
             largest = sorted(shares.items(), key=lambda item: (item[0] == "everything else", -item[1]))
             listed = ", ".join(f"`{op}` {share:.0%}" for op, share in largest)
             out.append(f"Call {number}, where {title} goes: {listed}.")
-        if name == "kill":
-            phases = ", ".join(f"{phase} {n}" for phase, n in details["kills that met a process in"].items())
-            out.append(f"Call {number}: the {details['kills']} kills met a process in these phases: {phases}.")
-    if name == "streaming" and (bench.RESULTS / "streaming.png").exists():
-        out.append("![Time and memory against the number of examples](results/streaming.png)")
     return "\n\n".join(out) + ("\n" if out else "")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    bench.files.write_text(README, table(bench.RESULTS))
+    print(README)

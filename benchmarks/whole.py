@@ -1,11 +1,11 @@
-"""The whole: how long `make book` takes by stage, again, and after a changed sentence; start-up times; size of files.
+"""The whole: how long `make book` takes, again, and after a changed sentence; start-up times; size of files.
 
     .venv/bin/python benchmarks/whole.py                # about a quarter of an hour of two quiet cores
     .venv/bin/python benchmarks/whole.py --parts start bytes
 
 The book is made in a fresh clone of this checkout's commit, with this environment and the data that are in the cache:
-what `make book` does after its environment and data are there. Its stages are clocked where the library calls them.
-Trainings are done once (their own spread is in training.py); the rest as often as asked.
+what `make book` does after its environment and data are there. It is made once from nothing (the spread of trainings
+is in training.py); the rest as often as asked.
 """
 
 from __future__ import annotations
@@ -19,32 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import bench
-
-STAGES = """
-import json, sys, time
-from pathlib import Path
-from paper import build as publish
-from soi_lib.runs import scheduler as reproduce
-spent = {"train": 0.0, "notebooks": 0.0, "render": 0.0}
-executed = []
-def clock(module, name, stage):
-    plain = getattr(module, name)
-    def call(*args, **kwargs):
-        start = time.perf_counter()
-        out = plain(*args, **kwargs)
-        spent[stage] += time.perf_counter() - start
-        if stage == "notebooks":
-            executed.extend(str(path) for path in out)
-        return out
-    setattr(module, name, call)
-clock(reproduce, "reproduce", "train")
-clock(reproduce, "reproduce_stages", "train")
-clock(publish, "execute", "notebooks")
-clock(publish, "render", "render")
-start = time.perf_counter()
-publish.make_book(Path.cwd(), sys.argv[1], Path("runs"), jobs=None, quiet=True)
-print(json.dumps({"all": time.perf_counter() - start, "executed": executed, **spent}))
-"""
 
 
 def main() -> int:
@@ -92,37 +66,25 @@ def sizes(record: bench.Record, given: Any) -> None:
 
 
 def book(record: bench.Record, given: Any) -> None:
-    """make book in a clone: everything, then nothing changed, then a sentence changed."""
+    """`python -m paper book` in a clone: everything, then nothing changed, then a sentence changed."""
     with tempfile.TemporaryDirectory() as folder:
         clone = Path(folder) / "clone"
         said(["git", "clone", "--quiet", "--local", str(bench.ROOT), str(clone)])
-        first = make(clone, given.profile)
-        record.detail("first", first)
-        for stage in ("train", "notebooks", "render"):
-            record.figure(f"whole.{stage}", [first[stage]])
-        record.figure("whole.all", [first["all"] / 60])
+        env = os.environ | {"PYTHONPATH": str(clone), "HF_HUB_OFFLINE": "1", "PYTHONNOUSERSITE": "1"}
+        command = [sys.executable, "-m", "paper", "book", "--profile", given.profile]
+
+        def make() -> None:
+            subprocess.run(command, cwd=clone, env=env, stdout=subprocess.DEVNULL, check=True)
+
+        record.figure("whole.all", [bench.timed(make) / 60])
         record.save()
-        again, prose, executed = [], [], []
+        again, prose = [], []
         for turn in range(given.repeats):
-            again.append(bench.timed(lambda: make(clone, given.profile)))
+            again.append(bench.timed(make))
             change(clone / "notebooks" / "multi_source.ipynb", turn)
-            found: dict[str, Any] = {}
-            prose.append(bench.timed(lambda found=found: found.update(make(clone, given.profile))))  # type: ignore[misc]
-            executed.append(len(found["executed"]))
-            assert found["train"] < 5, "something was trained again"
+            prose.append(bench.timed(make))
         record.figure("whole.again", again)
-        record.figure("whole.prose", executed)
         record.figure("whole.prose_time", prose)
-
-
-def make(clone: Path, profile: str) -> dict[str, Any]:
-    """What `python -m paper book` does, in the clone and with its library; seconds by stage."""
-    env = os.environ | {"PYTHONPATH": str(clone), "HF_HUB_OFFLINE": "1", "PYTHONNOUSERSITE": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", STAGES, profile], cwd=clone, env=env, stdout=subprocess.PIPE, text=True, check=True
-    )
-    out: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    return out
 
 
 def change(notebook: Path, turn: int) -> None:

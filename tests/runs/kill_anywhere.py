@@ -1,6 +1,6 @@
 """Kills a reproduction at random moments in all its phases, restarts it, and compares what is left, bit for bit.
 
-    python tests/runs/kill_anywhere.py --kills 100 --seed 0 --log kills.json
+    python tests/runs/kill_anywhere.py --kills 100 --seed 0
 
 One attempt is `reproduce --record` and then `results` on a tiny profile, in a process group of its own that
 is killed with SIGKILL: parent and workers at once. The moment is drawn in two steps, so that short phases are met as
@@ -10,8 +10,9 @@ that was never disturbed, and a new round begins in an empty folder.
 
 Two liberties are taken to have a hundred kills in minutes: an attempt is forked from a process that has already
 imported everything (nothing is written during imports), and unfinished runs keep their state after every epoch
-instead of every minute (so that there are states to be killed in). With `--command` the undisturbed attempt is
-compared with the command itself as well.
+instead of every minute (so that there are states to be killed in). The undisturbed attempt, of two workers, is also
+compared with the command itself, which has one worker and an environment that asks for other threads and hashes. What
+was done is printed as JSON.
 """
 
 from __future__ import annotations
@@ -47,6 +48,14 @@ WORDS = (
     ["reproduce", "--profile", "../given/tiny.yaml", "--jobs", "2", "--record", "--force", "--quiet"],
     ["results", "--profile", "../given/tiny.yaml", "--out", "results.json"],
 )
+ODD = {
+    "OMP_NUM_THREADS": "3",
+    "MKL_NUM_THREADS": "4",
+    "OPENBLAS_NUM_THREADS": "2",
+    "PYTHONHASHSEED": "77",
+    "TOKENIZERS_PARALLELISM": "true",
+    "RAYON_NUM_THREADS": "3",
+}
 
 
 # --- what must be equal --------------------------------------------------------------------------------------------
@@ -219,55 +228,39 @@ def main() -> int:
     asked = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     asked.add_argument("--kills", type=int, default=100)
     asked.add_argument("--seed", type=int, default=0)
-    asked.add_argument("--log", type=Path, help="where to write a summary as JSON")
-    asked.add_argument("--command", action="store_true", help="also compare with the command in processes of its own")
-    asked.add_argument("--folder", type=Path, help="where to work (default: a temporary folder, removed afterwards)")
     wanted = asked.parse_args()
-    folder = (wanted.folder or Path(tempfile.mkdtemp(prefix="kill-anywhere-"))).resolve()
-    try:
-        summary = kill(folder, wanted.kills, random.Random(wanted.seed), command=wanted.command)
-    finally:
-        if wanted.folder is None:
-            shutil.rmtree(folder, ignore_errors=True)
-    summary = {"seed": wanted.seed} | summary
-    if wanted.log:
-        wanted.log.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    with tempfile.TemporaryDirectory(prefix="kill-anywhere-") as folder:
+        summary = kill(Path(folder).resolve(), wanted.kills, random.Random(wanted.seed))
     print(json.dumps(summary, indent=1))
     return 1 if summary["faults"] else 0
 
 
-def kill(folder: Path, kills: int, draw: random.Random, *, command: bool) -> dict[str, Any]:
+def kill(folder: Path, kills: int, draw: random.Random) -> dict[str, Any]:
     """Rounds of attempts until `kills` of them were killed and the last round is finished."""
     import tiny_grid
 
-    started = time.monotonic()
     ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: workers that outlive their parent come to us
     os.environ |= {"ACCELERATE_USE_CPU": "true", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     tiny_grid.make(folder / "given", **PROFILE)
     tiny_grid.preload()
-    for _ in range(2):  # the first attempt also reads from disk what is imported late
-        shutil.rmtree(folder / "usual", ignore_errors=True)
-        (folder / "usual").mkdir()
-        log = folder / "usual.log"
-        log.unlink(missing_ok=True)
-        begun = time.monotonic()
-        process = attempt(folder / "usual", log)
-        if os.waitpid(process, 0)[1]:
-            raise RuntimeError(log.with_suffix(".said").read_text(encoding="utf-8"))
-        reap(process)
-        whole = time.monotonic() - begun
-    usual, faults = durations(log), []
-    if command:
-        (folder / "command").mkdir()
-        for words in WORDS:
-            done = tiny_grid.soi(*words, cwd=folder / "command")
-            assert done.returncode == 0, done.stderr
-        faults += compare(folder / "usual", folder / "command")
+    for name in ("usual", "command"):
+        (folder / name).mkdir()
+    log = folder / "usual.log"
+    process = attempt(folder / "usual", log)
+    if os.waitpid(process, 0)[1]:
+        raise RuntimeError(log.with_suffix(".said").read_text(encoding="utf-8"))
+    reap(process)
+    usual = durations(log)
+    environment = tiny_grid.environment(folder / "command" / "cache", **ODD)
+    for words in WORDS:
+        one = ["1" if word == "2" else word for word in words]  # worker
+        done = tiny_grid.soi(*one, cwd=folder / "command", env=environment)
+        assert done.returncode == 0, done.stderr
+    faults = compare(folder / "usual", folder / "command")
 
     aimed: Counter[str] = Counter()
     met: Counter[str] = Counter()
     rounds = attempts = killed = 0
-    times: list[float] = []
     disturbed = folder / "disturbed"
     while killed < kills or disturbed.exists():
         disturbed.mkdir(exist_ok=True)
@@ -276,14 +269,12 @@ def kill(folder: Path, kills: int, draw: random.Random, *, command: bool) -> dic
         phase, share, which = draw.choice(ahead(disturbed, folder / "usual")), draw.random(), draw.choice((1, 1, 1, 2))
         process = attempt(disturbed, log)
         attempts += 1
-        begun = time.monotonic()
         ended = _wait(process, log, phase, which, share * usual[phase] if killed < kills and phase else None)
         reap(process)
         if ended is None:
             killed += 1
             aimed[phase] += 1
             met.update(set(under_way(log)) or {"start or between"})
-            times.append(round(time.monotonic() - begun, 2))
             continue
         if ended:
             faults.append(f"attempt {attempts}: {log.with_suffix('.said').read_text(encoding='utf-8').strip()[-500:]}")
@@ -298,14 +289,6 @@ def kill(folder: Path, kills: int, draw: random.Random, *, command: bool) -> dic
         "faults": faults,
         "kills aimed at": {phase: aimed[phase] for phase in PHASES},
         "kills that met a process in": dict(sorted(met.items())),
-        "usual seconds of a phase": {phase: round(usual[phase], 3) for phase in PHASES},
-        "seconds of an undisturbed attempt": round(whole, 1),
-        "seconds until the kill": {
-            "least": min(times, default=0.0),
-            "median": sorted(times)[len(times) // 2] if times else 0.0,
-            "most": max(times, default=0.0),
-        },
-        "seconds in all": round(time.monotonic() - started, 1),
         "files compared": sum(len(digest_of(folder / "usual" / part)) for part in COMPARED),
     }
 

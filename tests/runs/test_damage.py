@@ -1,6 +1,6 @@
 """What may happen to files and machines: damage, two at once, a full disk, clocks, permissions, links, hostile input.
 
-Everything here happens to a real reproduction of a tiny profile. `SOI_DAMAGES=200` damages as many files (16 else).
+Everything here happens to a real reproduction of a tiny profile. `SOI_DAMAGES=200` damages as many files (12 else).
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import random
 import shutil
 import signal
 import time
-import zipfile
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -25,23 +24,26 @@ from tiny_grid import Nursery, environment
 
 from paper import execute
 from paper import recorded as results
-from soi_lib import packages
 from soi_lib.errors import SoiError, StoreError
-from soi_lib.files import PREFIX, sha256_file
+from soi_lib.files import PREFIX
 from soi_lib.runs.config import load_profile
 from soi_lib.runs.scheduler import do
 from soi_lib.runs.spec import plan, plan_stages
 from soi_lib.runs.store import RunStore
 from soi_lib.training import checkpoint
 
-DAMAGES = int(os.environ.get("SOI_DAMAGES", "16"))
+DAMAGES = int(os.environ.get("SOI_DAMAGES", "12"))
+SMALL = {
+    "comparisons": {"source": {"encoder": "tiny", "members": ["twitter", "yelp"], "settings": ["single", "all"]}},
+    "stages": {"subsets": ["ambiguous"], "controls": [], "epochs": 2, "balance": False},
+}
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """A folder with a profile, its cache, a store with all runs and stages, and a recorded folder."""
     folder = tmp_path_factory.mktemp("damage")
-    tiny_grid.make(folder)
+    tiny_grid.make(folder, **SMALL)
     with pytest.MonkeyPatch.context() as patch:
         for name in ("SOI_CACHE", "ACCELERATE_USE_CPU"):
             patch.setenv(name, environment(folder / "cache")[name])
@@ -306,28 +308,6 @@ def test_links_out_of_the_store_are_refused(place, tmp_path):
 
 
 # --- hostile input -------------------------------------------------------------------------------------------------
-
-
-def test_a_hostile_archive_member_is_bytes_and_nothing_else(tmp_path, monkeypatch):
-    """Members are read by exact name into memory: no name in an archive decides where anything is written."""
-    monkeypatch.setenv("SOI_CACHE", str(tmp_path / "cache"))
-    names = ["../../escaped.txt", "/tmp/escaped-absolute.txt", "inside/../../escaped.txt", "evil.pth"]
-    wheel = tmp_path / "evil.whl"
-    with zipfile.ZipFile(wheel, "w") as archive:
-        for name in names:
-            archive.writestr(name, b"import os; os.abort()")
-    package = packages.Package("evil", "1.0", sha256_file(wheel))
-    package.path.parent.mkdir(parents=True)
-    shutil.copyfile(wheel, package.path)
-    monkeypatch.setattr(packages, "read_list", lambda: [package])
-    before = sorted(tmp_path.rglob("*"))
-    for name in names:
-        assert packages.member("evil", name) == b"import os; os.abort()"
-    with pytest.raises(SoiError, match="the wheel has no such file"):
-        packages.member("evil", "escaped.txt")
-    after = [path for path in sorted(tmp_path.rglob("*")) if "stamps" not in path.parts]
-    assert after == before
-    assert not Path("/tmp/escaped-absolute.txt").exists()
 
 
 def test_a_notebook_parameter_arrives_as_data(tmp_path):

@@ -1,4 +1,4 @@
-"""Ten kills of a reproduction, restarted each time: the same bits, nothing left. A hundred: see kill_anywhere.py."""
+"""Kills of a reproduction, restarted each time: the same bits, nothing left. A hundred: see kill_anywhere.py."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import sys
 import kill_anywhere
 
 
-def test_a_killed_reproduction_ends_with_the_same_bits(tmp_path):
-    log = tmp_path / "kills.json"
-    command = [sys.executable, kill_anywhere.__file__, "--kills", "10", "--seed", "0", "--log", log]
-    done = subprocess.run([*command, "--folder", tmp_path / "work"], capture_output=True, text=True)
+def test_a_killed_reproduction_ends_with_the_same_bits():
+    """The same bits also from one worker and from two, whatever the environment says about threads and hashing."""
+    command = [sys.executable, kill_anywhere.__file__, "--kills", "8", "--seed", "0"]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    found = json.loads(log.read_text(encoding="utf-8"))
-    assert found["kills"] == sum(found["kills aimed at"].values()) == 10
+    found = json.loads(done.stdout)
+    assert found["kills"] == sum(found["kills aimed at"].values()) == 8
     assert found["rounds finished and compared"] >= 1
     assert found["faults"] == []
     assert len([n for n in found["kills aimed at"].values() if n]) >= 4

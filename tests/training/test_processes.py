@@ -45,7 +45,7 @@ def part(found: dict[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
 def test_both_processes_hold_the_same(two):
     (first, second), _ = two
     assert first.keys() == second.keys()
-    for key in first.keys() - {"refused"}:
+    for key in first.keys() - {"refused", "refused to record"}:
         assert first[key].tobytes() == second[key].tobytes(), key
     assert first["quiet/processes"] == 2
 
@@ -90,6 +90,16 @@ def test_processes_that_are_told_different_things_refuse(two):
     for rank, found in enumerate(two[0]):
         message = str(found["refused"])
         assert f"process {rank}: the processes were not given the same configuration and members and texts" in message
+        assert "did not announce the same examples" in str(found["refused to record"])
+
+
+def test_two_processes_record_what_one_does(two):
+    got, one = part(two[0][0], "recorder"), together.recorded(None)
+    for key, value in one.items():
+        assert got[key].tobytes() == value.tobytes(), key
+    _, repeated, *missing = one["report"]
+    assert 17 in missing
+    assert repeated > 40
 
 
 def test_a_run_is_written_once_and_says_how_many_trained_it(two):

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import load_file, save_file
+from together import presented
 
 from soi_lib.dynamics import TrainingDynamics
 from soi_lib.errors import AlignmentError, DuplicateIdError, FormatError, RangeError
@@ -85,21 +80,6 @@ def test_five_lines_in_a_plain_loop_with_drop_last(caplog):
     assert "2 of 50 examples missed an epoch and are left out: 148, 149" in caplog.text
 
 
-def presented(rng, n: int, classes: int, epochs: int, ranks: int = 1):
-    """Batches a rank with examples that come again: [epoch][step][rank] -> (places, logits)."""
-
-    def batch(rows):
-        logits = rng.normal(size=(len(rows), classes)).astype(np.float32) * 3
-        logits[0, 0] = -0.0  # its sign is a bit too
-        return rows, logits
-
-    out = []
-    for _ in range(epochs):
-        order = np.concatenate([rng.permutation(n), rng.integers(0, n, 23)])
-        out.append([[batch(r) for r in np.array_split(part, ranks)] for part in np.array_split(order, 7)])
-    return out
-
-
 def once(ids, batch_ids=None) -> TrainingDynamics:
     rec = DynamicsRecorder(ids, [0, 1, 1][: len(ids)])
     rec.update(batch_ids or ids, torch.tensor([[2.0, 1.0], [1.0, 2.0], [2.0, 1.0]][: len(ids)]))
@@ -166,7 +146,7 @@ def test_updates_that_do_not_fit():
 
 
 def test_a_state_in_the_middle_of_an_epoch(rng):
-    gold, epochs = rng.integers(0, 3, 30), presented(rng, 30, 3, 2)
+    gold, epochs = rng.integers(0, 3, 30), presented(30, 3, 2)
     whole = DynamicsRecorder(range(30), gold, keep_logits=True)
     for steps in epochs:
         for ((rows, logits),) in steps:
@@ -190,81 +170,6 @@ def test_a_state_in_the_middle_of_an_epoch(rng):
     rec.update(rows, torch.from_numpy(logits))
     assert rec.report.unfinished == len(set(rows.tolist()))  # said, and no part of the result
     assert rec.finish().epochs == 2
-
-
-WORKER = """
-import sys, numpy as np, torch, torch.distributed as dist
-from safetensors.numpy import load_file, save_file
-from soi_lib.errors import AlignmentError
-from soi_lib.recorder import DynamicsRecorder
-rank, folder = int(sys.argv[1]), sys.argv[2]
-torch.set_num_threads(1)
-dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-data = load_file(f"{folder}/data.safetensors")
-rec = DynamicsRecorder(range(len(data["gold"])), data["gold"], keep_logits=True)
-for e in range(3):
-    for s in range(7):
-        if e == 1 and s == 4:  # stopped in the middle of an epoch and continued
-            state = rec.state()
-            rec = DynamicsRecorder(range(len(data["gold"])), data["gold"], keep_logits=True)
-            rec.restore(state)
-        if f"rows/{e}/{s}/{rank}" in data:
-            rec.update(data[f"rows/{e}/{s}/{rank}"], torch.from_numpy(data[f"logits/{e}/{s}/{rank}"]))
-    rec.end_epoch()
-dyn = rec.finish()
-out = {"ids": dyn.ids, "p": dyn.p_gold, "correct": dyn.correct, "logits": dyn.logits}
-out["report"] = np.array([rec.report.kept, rec.report.repeated, *rec.report.missing])
-save_file(out, f"{folder}/out{rank}.safetensors")
-other = DynamicsRecorder([1, 2 + rank], [0, 1])
-other.update([1], torch.zeros(1, 2))
-try:
-    other.end_epoch()
-except AlignmentError as error:
-    assert "did not announce the same examples" in str(error)
-    print("refused")
-"""
-
-
-def test_two_processes_record_what_one_does(rng, tmp_path):
-    n, classes = 50, 4
-    gold = rng.integers(0, classes, n)
-    epochs = presented(rng, n, classes, 3, ranks=2)
-    data = {"gold": gold}
-    one = DynamicsRecorder(range(n), gold, keep_logits=True)
-    for e, steps in enumerate(epochs):
-        for s, parts in enumerate(steps):
-            if e == 2:  # an example that nobody shows, a process that is done early
-                parts = [(rows[rows != 17], logits[rows != 17]) for rows, logits in parts[: 1 if s > 4 else 2]]
-            logits = np.concatenate([logits for _, logits in parts])
-            one.update(np.concatenate([rows for rows, _ in parts]), torch.from_numpy(logits))
-            for rank, (rows, logits) in enumerate(parts):
-                data |= {f"rows/{e}/{s}/{rank}": rows, f"logits/{e}/{s}/{rank}": logits}
-        one.end_epoch()
-    save_file({k: np.ascontiguousarray(v) for k, v in data.items()}, tmp_path / "data.safetensors")
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    workers = [
-        subprocess.Popen(
-            [sys.executable, "-c", WORKER, str(rank), str(tmp_path)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
-        for rank in range(2)
-    ]
-    for worker in workers:
-        out, err = worker.communicate(timeout=120)
-        assert out == "refused\n", err[-2000:]
-    dyn = one.finish()
-    assert 17 in one.report.missing
-    assert one.report.repeated > 40
-    for rank in range(2):
-        got = load_file(tmp_path / f"out{rank}.safetensors")
-        assert np.array_equal(got["ids"], dyn.ids)
-        assert got["p"].tobytes() == dyn.p_gold.tobytes()
-        assert got["logits"].tobytes() == dyn.logits.tobytes()
-        assert np.array_equal(got["correct"], dyn.correct)
-        assert got["report"].tolist() == [one.report.kept, one.report.repeated, *one.report.missing]
 
 
 def test_an_update_waits_for_nothing_on_the_device():

@@ -18,6 +18,7 @@ import torch
 from transformers import BertConfig, BertModel
 
 from soi_lib.errors import AlignmentError, SoiError
+from soi_lib.recorder import DynamicsRecorder
 from soi_lib.training.batching import Encoded
 from soi_lib.training.checkpoint import Checkpoint
 from soi_lib.training.engine import TrainConfig, TrainMember, train
@@ -48,13 +49,13 @@ def made(n: int, classes: int, member: int) -> TrainMember:
     return TrainMember(f"m{member}", labels, np.array([f"{member}/{i}" for i in range(n)], dtype=object), splits)
 
 
-def bert(dropout: float = 0.0) -> BertModel:
+def bert(dropout: float = 0.0, **changes: object) -> BertModel:
     """A tiny random BERT."""
     torch.manual_seed(0)
     shape = {"vocab_size": WORDS, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     shape |= {"intermediate_size": 64, "max_position_embeddings": 64}
     rates = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
-    return BertModel(BertConfig(**shape, **rates), add_pooling_layer=False)
+    return BertModel(BertConfig(**shape, **rates, **changes), add_pooling_layer=False)
 
 
 def done(config: TrainConfig, members: Sequence[TrainMember], *, dropout: float = 0.0, **more: object) -> TrainResult:
@@ -83,6 +84,48 @@ def twins() -> list[TrainMember]:
     """Two examples with one text: what differs in the first batch is dropout alone."""
     data = encoded(["one and the same"] * 2, np.array([0, 0]))
     return [TrainMember("twins", ("a", "b"), np.array(["x", "y"], dtype=object), {"train": data, "test": data})]
+
+
+def presented(n: int, classes: int, epochs: int, ranks: int = 1) -> list[list[list[tuple[np.ndarray, np.ndarray]]]]:
+    """Batches of each process, with examples that come again: [epoch][step][rank] -> (places, logits)."""
+    rng = np.random.default_rng(0)
+
+    def batch(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        logits = rng.normal(size=(len(rows), classes)).astype(np.float32) * 3
+        logits[0, 0] = -0.0  # its sign is a bit too
+        return rows, logits
+
+    out = []
+    for _ in range(epochs):
+        order = np.concatenate([rng.permutation(n), rng.integers(0, n, 23)])
+        out.append([[batch(r) for r in np.array_split(part, ranks)] for part in np.array_split(order, 7)])
+    return out
+
+
+def recorded(rank: int | None) -> dict[str, np.ndarray]:
+    """What a recorder has after three epochs in which this process presents its part (None: both parts).
+
+    In the last epoch nobody shows example 17, and process 1 is done early.
+    """
+
+    def recorder() -> DynamicsRecorder:
+        return DynamicsRecorder(range(50), np.random.default_rng(1).integers(0, 4, 50), keep_logits=True)
+
+    rec = recorder()
+    for e, steps in enumerate(presented(50, 4, 3, ranks=2)):
+        for s, parts in enumerate(steps):
+            if (e, s) == (1, 4):  # stopped in the middle of an epoch and continued
+                state, rec = rec.state(), recorder()
+                rec.restore(state)
+            if e == 2:
+                parts = [(rows[rows != 17], logits[rows != 17]) for rows, logits in parts[: 1 if s > 4 else 2]]
+            if mine := parts if rank is None else parts[rank : rank + 1]:
+                rows, logits = (np.concatenate(values) for values in zip(*mine, strict=True))
+                rec.update(rows, torch.from_numpy(logits))
+        rec.end_epoch()
+    dyn, report = rec.finish(), rec.report
+    counts = np.array([report.kept, report.repeated, *report.missing])
+    return {"ids": dyn.ids, "p": dyn.p_gold, "correct": dyn.correct, "logits": dyn.logits, "report": counts}
 
 
 class Stopped(Exception):
@@ -121,6 +164,13 @@ def main(folder: Path) -> None:
         done(replace(QUIET, seed=rank), [made(8, 2, rank)])
     except AlignmentError as error:
         kept["refused"] = np.array(str(error))
+    kept.update({f"recorder/{key}": value for key, value in recorded(rank).items()})
+    other = DynamicsRecorder([1, 2 + rank], [0, 1])
+    other.update([1], torch.zeros(1, 2))
+    try:
+        other.end_epoch()
+    except AlignmentError as error:
+        kept["refused to record"] = np.array(str(error))
     grid(folder)
     np.savez(folder / f"out{rank}.npz", **kept)
 
