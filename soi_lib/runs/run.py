@@ -292,12 +292,11 @@ def save_result(out: Path, splits: dict[str, dict[str, Split]], result: TrainRes
     for member, predictions in result.predictions.items():
         _save_predictions(out / "predictions" / f"{member}.parquet", splits[member], predictions)
     files.write_json(out / "metrics.json", metrics)
-    curves = {member: {k: v for k, v in vars(c).items() if v is not None} for member, c in result.curves.items()}
     lines = [
         {
             "epoch": i,
             "loss": round(loss, 6),
-            "datasets": {m: {k: round(float(v[i]), 6) for k, v in c.items()} for m, c in curves.items()},
+            "datasets": {m: {k: round(float(v[i]), 6) for k, v in c.items()} for m, c in result.curves.items()},
         }
         for i, loss in enumerate(result.losses)
     ]

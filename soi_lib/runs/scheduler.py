@@ -7,17 +7,20 @@ the runs that are not in the store. Workers end with their parent, however it en
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
@@ -29,7 +32,7 @@ from soi_lib.runs.progress import Display
 from soi_lib.runs.run import do_run
 from soi_lib.runs.second_stage import do_stage
 from soi_lib.runs.spec import Job, Progress, RunSpec, StageSpec, plan, plan_stages, staged
-from soi_lib.runs.store import RunStore, StoredRun
+from soi_lib.runs.store import RunStore, StoredRun, open_run
 from soi_lib.training.device import (
     CUBLAS_WORKSPACE,
     cards,
@@ -120,11 +123,7 @@ def run_all(specs: Sequence[Job], store: RunStore, *, jobs: int | None = None, q
         store.tidy()
     if missing:
         _train(missing, store, total=len(specs), jobs=jobs or default_jobs(missing[0].device), quiet=quiet)
-        for spec in missing:
-            run = store.get(spec.key)
-            if run is None:
-                raise StoreError("the run is not in the store after it was done", where=store.path(spec.key))
-            done[spec.key] = run
+        done |= {spec.key: open_run(store.path(spec.key)) for spec in missing}
     return [done[spec.key] for spec in specs]
 
 
@@ -155,7 +154,7 @@ def _train(specs: list[Job], store: RunStore, *, total: int, jobs: int, quiet: b
     )
     try:
         with _deaf():  # workers are started here, and inherit it: an interrupt is for the parent to handle
-            futures: dict[Future[str], Job] = {pool.submit(_work, spec, store.root): spec for spec in queue}
+            futures: dict[Future[None], Job] = {pool.submit(_work, spec, store.root): spec for spec in queue}
         for future in as_completed(futures):
             future.result()
             reports.put((futures[future].key, None, 0))
@@ -224,11 +223,8 @@ def _start_worker(reports: Any, parent: int, device: str, slots: Any) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _work(spec: Job, root: Any) -> str:
+def _work(spec: Job, root: Path) -> None:
     """In a worker: do one run, reporting at most five times a second."""
-    import logging
-    import warnings
-
     warnings.filterwarnings("ignore", category=FutureWarning)
     logging.getLogger("transformers").setLevel(logging.ERROR)
     pending, last = 0, time.monotonic()
@@ -241,4 +237,3 @@ def _work(spec: Job, root: Any) -> str:
             pending, last = 0, time.monotonic()
 
     do(spec, RunStore(root), progress)
-    return spec.key

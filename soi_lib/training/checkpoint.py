@@ -77,15 +77,6 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 @dataclass(frozen=True)
-class State:
-    """Where a run stands after `epoch` epochs: tensors of model and optimizer, arrays of the recorders."""
-
-    epoch: int
-    tensors: dict[str, Tensor]
-    recorders: dict[str, dict[str, np.ndarray]]
-
-
-@dataclass(frozen=True)
 class Checkpoint:
     """Where the state of the run `identity` is kept: after every epoch, if that costs little.
 
@@ -96,20 +87,17 @@ class Checkpoint:
     identity: str = ""
     every: ClassVar[float] = 20.0
 
-    def save(self, state: State) -> None:
+    def save(self, state: Mapping[str, Tensor]) -> None:
         """Write `state`, replacing that of an earlier epoch in one step."""
-        tensors = {f"tensor/{name}": t.detach().cpu().contiguous() for name, t in state.tensors.items()}
-        for member, arrays in state.recorders.items():
-            tensors |= {f"recorder/{member}/{name}": torch.from_numpy(np.array(a)) for name, a in arrays.items()}
-        tensors["epoch"] = torch.tensor(state.epoch)
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
         save_tensors(self.path, tensors, {"identity": self.identity})
 
-    def load(self) -> State | None:
+    def load(self) -> dict[str, Tensor] | None:
         """The stored state; None when there is none that can be continued."""
         if not self.path.exists():
             return None
         try:
-            everything, about = read_tensors(self.path)
+            state, about = read_tensors(self.path)
         except StoreError as error:
             with suppress(OSError):
                 os.replace(self.path, self.path.with_name(f"{self.path.name}.damaged"))
@@ -118,13 +106,7 @@ class Checkpoint:
         if about.get("identity") != self.identity:
             logger.warning("%s: belongs to another run; starting from the first epoch", self.path)
             return None
-        epoch = int(everything.pop("epoch"))
-        tensors = {k.removeprefix("tensor/"): v for k, v in everything.items() if k.startswith("tensor/")}
-        recorders: dict[str, dict[str, np.ndarray]] = {}
-        for key in everything.keys() - {f"tensor/{name}" for name in tensors}:
-            _, member, name = key.split("/", 2)
-            recorders.setdefault(member, {})[name] = everything[key].numpy()
-        return State(epoch, tensors, recorders)
+        return state
 
 
 def save_weights(

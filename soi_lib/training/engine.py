@@ -30,7 +30,7 @@ from soi_lib.models.multitask import Heads, MultiTaskModel, derived_seed
 from soi_lib.recorder import DynamicsRecorder
 from soi_lib.training import cpu
 from soi_lib.training.batching import Batches, Encoded, epoch_batches, join, sorted_batches
-from soi_lib.training.checkpoint import Checkpoint, State
+from soi_lib.training.checkpoint import Checkpoint
 from soi_lib.training.device import (
     describe_device,
     enough_memory,
@@ -40,7 +40,7 @@ from soi_lib.training.device import (
     resolve_precision,
     torch_device,
 )
-from soi_lib.training.optimizer import FlatParameters
+from soi_lib.training.optimizer import FlatParameters, moments, restore_moments
 from soi_lib.training.outcome import EVALUATED, Predictions, TrainResult, curves_of, predict
 
 
@@ -222,27 +222,29 @@ class _Run:
         ids, gold, classes = member.ids.tolist(), member.splits["train"].gold, len(member.labels)
         return DynamicsRecorder(ids, gold, classes, device=self.target, keep_logits=self.config.keep_logits, meta=about)
 
-    def restore(self, state: State | None) -> int:
+    def restore(self, state: dict[str, Tensor] | None) -> int:
         """Continue from `state`; return the first epoch that is left to do."""
         if state is None:
             return 0
-        self.flat.master.copy_(state.tensors["master"])
-        _restore_moments(self.optimizer, state.tensors, step=state.epoch * self.per_epoch)
-        self.losses = state.tensors["losses"].tolist()
-        self.validation = state.tensors["validation"].tolist()
+        epoch = int(state["epoch"])
+        self.flat.master.copy_(state["tensor/master"])
+        restore_moments(self.optimizer, state, step=epoch * self.per_epoch)
+        self.losses, self.validation = state["tensor/losses"].tolist(), state["tensor/validation"].tolist()
         for name, recorder in self.every.items():
-            recorder.restore(state.recorders[name])
-        return state.epoch
+            start = f"recorder/{name}/"
+            recorder.restore({k.removeprefix(start): v.numpy() for k, v in state.items() if k.startswith(start)})
+        return epoch
 
     def save(self, checkpoint: Checkpoint, epoch: int) -> None:
         """Keep the state after `epoch` epochs; the first process writes it."""
         with self._clock("checkpoint"):
-            measured = {"losses": self.losses, "validation": self.validation}
-            tensors = {name: torch.tensor(values, dtype=torch.float64) for name, values in measured.items()}
-            tensors |= {"master": self.flat.master, **_moments(self.optimizer)}
-            held = {name: recorder.state() for name, recorder in self.every.items()}
+            state = {"epoch": torch.tensor(epoch), "tensor/master": self.flat.master, **moments(self.optimizer)}
+            for name, values in (("losses", self.losses), ("validation", self.validation)):
+                state[f"tensor/{name}"] = torch.tensor(values, dtype=torch.float64)
+            for name, recorder in self.every.items():
+                state |= {f"recorder/{name}/{k}": torch.from_numpy(np.array(v)) for k, v in recorder.state().items()}
             if processes.is_main_process():
-                checkpoint.save(State(epoch, tensors, held))
+                checkpoint.save(state)
 
     def align(self, first: int, *, kept: bool) -> None:
         """Start all processes from one state, after a check that they were given the same."""
@@ -365,18 +367,3 @@ class _Run:
         start = time.monotonic()
         yield
         self.seconds[what] += time.monotonic() - start
-
-
-def _moments(optimizer: torch.optim.AdamW) -> dict[str, Tensor]:
-    """Both moments of every parameter slice, by position."""
-    flat = [p for group in optimizer.param_groups for p in group["params"]]
-    return {f"{key}/{i}": optimizer.state[p][key] for i, p in enumerate(flat) for key in ("exp_avg", "exp_avg_sq")}
-
-
-def _restore_moments(optimizer: torch.optim.AdamW, tensors: dict[str, Tensor], *, step: int) -> None:
-    for i, p in enumerate(p for group in optimizer.param_groups for p in group["params"]):
-        optimizer.state[p] = {
-            "step": torch.tensor(float(step), device=p.device),
-            "exp_avg": tensors[f"exp_avg/{i}"].to(p.device),
-            "exp_avg_sq": tensors[f"exp_avg_sq/{i}"].to(p.device),
-        }

@@ -108,3 +108,17 @@ class FlatParameters:
             parts[name] = self.master[start : start + size].view(shape)
             start += size
         return parts
+
+
+def moments(optimizer: torch.optim.AdamW) -> dict[str, Tensor]:
+    """Both moments of every slice of the parameters, by its number, under the names that a checkpoint has for them."""
+    slices = [p for group in optimizer.param_groups for p in group["params"]]
+    names = ("exp_avg", "exp_avg_sq")
+    return {f"tensor/{name}/{i}": optimizer.state[p][name] for i, p in enumerate(slices) for name in names}
+
+
+def restore_moments(optimizer: torch.optim.AdamW, state: dict[str, Tensor], *, step: int) -> None:
+    """Continue after `step` updates with the `moments` in `state`."""
+    for i, p in enumerate(p for group in optimizer.param_groups for p in group["params"]):
+        held = {name: state[f"tensor/{name}/{i}"].to(p.device) for name in ("exp_avg", "exp_avg_sq")}
+        optimizer.state[p] = {"step": torch.tensor(float(step), device=p.device), **held}

@@ -42,25 +42,12 @@ class Predictions:
 
 
 @dataclass(frozen=True)
-class Curve:
-    """Mean loss (nats) and accuracy of one dataset after each epoch, (E,) each.
-
-    `train_*` are of the training forward pass, over the epoch; `validation_*` in evaluation mode at its end, None for a
-    dataset without validation examples.
-    """
-
-    train_loss: np.ndarray
-    train_accuracy: np.ndarray
-    validation_loss: np.ndarray | None = None
-    validation_accuracy: np.ndarray | None = None
-
-
-@dataclass(frozen=True)
 class TrainResult:
     """What a run leaves: dynamics and predictions by member, mean training loss by epoch, times, weights.
 
     `dynamics` are those of evaluation mode if it was recorded; `dynamics_train` are those of the training forward pass
-    if both were. Each of the `processes` that trained gets the same result, except for the times.
+    if both were. `curves` are those of `curves_of`. Each of the `processes` that trained gets the same result, except
+    for the times.
     """
 
     dynamics: dict[str, TrainingDynamics]
@@ -68,7 +55,7 @@ class TrainResult:
     predictions: dict[str, dict[str, Predictions]]
     reports: dict[str, RecordingReport]
     losses: list[float]
-    curves: dict[str, Curve]
+    curves: dict[str, dict[str, np.ndarray]]
     updates: int
     seconds: dict[str, float]
     device: dict[str, str]
@@ -77,14 +64,22 @@ class TrainResult:
     processes: int = 1
 
 
-def curves_of(dynamics: dict[str, TrainingDynamics], validation: list[list[tuple[float, float]]]) -> dict[str, Curve]:
-    """The curves of every member, from the dynamics of the training forward pass and `validation` (E, members, 2)."""
+def curves_of(
+    dynamics: dict[str, TrainingDynamics], validation: list[list[tuple[float, float]]]
+) -> dict[str, dict[str, np.ndarray]]:
+    """Mean loss (nats) and accuracy of every member after each epoch, (E,) each.
+
+    `train_loss` and `train_accuracy` are of the training forward pass, over the epoch, from its `dynamics`;
+    `validation_loss` and `validation_accuracy` are of evaluation mode at its end, from `validation` (E, members, 2).
+    A member without validation examples has NaN there, and does not get the latter two.
+    """
     held = np.array(validation)
     curves = {}
     for i, (name, dyn) in enumerate(dynamics.items()):
         losses = -np.log(np.maximum(dyn.p_gold.astype(np.float64), 1e-30))
-        known = () if np.isnan(held[:, i]).any() else (held[:, i, 0], held[:, i, 1])
-        curves[name] = Curve(losses.mean(1), dyn.correct.mean(1), *known)
+        curves[name] = {"train_loss": losses.mean(1), "train_accuracy": dyn.correct.mean(1)}
+        if not np.isnan(held[:, i]).any():
+            curves[name] |= {"validation_loss": held[:, i, 0], "validation_accuracy": held[:, i, 1]}
     return curves
 
 

@@ -152,7 +152,7 @@ def instrument(log: Path) -> None:
         ("prepare", run, "prepare"),
         ("training", engine, "train"),
         ("state", checkpoint.Checkpoint, "save"),
-        ("weights", run, "save_weights"),
+        ("weights", checkpoint, "save_weights"),
         ("run folder", store.RunStore, "write"),
         ("stage", stages, "_stage"),
         ("record", results, "record"),

@@ -19,7 +19,6 @@ from paper.stage_runs import pack_stages, read_stage, unpack_stages
 from soi_lib.dynamics import TrainingDynamics
 from soi_lib.errors import OutputExistsError, ProfileError, StoreError
 from soi_lib.runs import second_stage as stages
-from soi_lib.runs import weights
 from soi_lib.runs.config import Stages, load_profile
 from soi_lib.runs.results import score_table
 from soi_lib.runs.run import prepare
@@ -27,6 +26,7 @@ from soi_lib.runs.scheduler import reproduce, reproduce_stages
 from soi_lib.runs.second_stage import choose, do_stage
 from soi_lib.runs.spec import plan, plan_stages, stages_of
 from soi_lib.runs.store import RunStore
+from soi_lib.training.checkpoint import has_weights, load_weights, save_weights
 
 PAIR = ("twitter", "yelp")
 CHANGES = {
@@ -60,12 +60,10 @@ def root(place):
 
 @pytest.fixture(scope="module")
 def done(profile, root, in_this_process):
-    """All runs and their stages; the weights of seed 1 were lost, and its stages trained the runs once more."""
+    """All runs and their stages; the weights of one run were lost, and its stages trained it once more."""
     store = RunStore(root)
     runs = reproduce(profile, store, quiet=True)
-    for run in runs:
-        if run.seed == 1:
-            store.weights_path(run.key).unlink()
+    store.weights_path(runs[1].key).unlink()
     return runs, reproduce_stages(profile, store, quiet=True)
 
 
@@ -171,20 +169,19 @@ def test_a_subset_that_is_too_small_is_stored_as_not_tested(single, monkeypatch)
 def test_weights_that_do_not_fit_are_found_out(single, tmp_path):
     spec, store = single
     run, path = store.get(spec.key), store.weights_path(spec.key)
-    vocabulary = prepare(spec).vocabulary
-    kept, _ = weights.load_weights(path, vocabulary=vocabulary)
-    assert weights.fit(path, run)
+    of_run = {"key": run.key, "dynamics": {"twitter": run.dynamics("twitter").fingerprint()}}
+    kept, vocabulary, _ = load_weights(path, prepare(spec).vocabulary)
+    assert has_weights(path, **of_run)
     with pytest.raises(StoreError, match="vocabulary"):
-        weights.load_weights(path, vocabulary=vocabulary[1:])
+        load_weights(path, vocabulary[1:])
     other = tmp_path / "other.safetensors"
-    about = {"key": run.key, "vocabulary": vocabulary, "dynamics": weights.fingerprints(run)}
     for change in ({"key": "another"}, {"dynamics": {"twitter": "0" * 64}}):
-        weights.save_weights(other, kept, **(about | change))
-        assert not weights.fit(other, run)
+        save_weights(other, kept, vocabulary=vocabulary, **(of_run | change))
+        assert not has_weights(other, **of_run)
     body = path.read_bytes()
     for damaged in (body[:-1] + bytes([body[-1] ^ 1]), body[:-9]):
         other.write_bytes(damaged)
-        assert not weights.fit(other, run)
+        assert not has_weights(other, **of_run)
 
 
 def test_a_run_of_another_machine_is_not_continued(single, tmp_path):
