@@ -258,7 +258,7 @@ def matmul_rate(device: str, size: int) -> tuple[str, float]:
     """
     import torch
 
-    from soi_lib.training.engine import resolve_precision
+    from soi_lib.training.device import resolve_precision
 
     precision = resolve_precision("auto", torch.device(device).type)
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
@@ -269,23 +269,6 @@ def matmul_rate(device: str, size: int) -> tuple[str, float]:
         (a @ b)[0, 0].item()
         times.append(time.perf_counter() - start)
     return precision, 2.0 * size**3 / float(np.median(times[3:]))
-
-
-def profile(data: Data, given: dict[str, Any], n: int) -> dict[str, float]:
-    """Shares of time by operation in one epoch of ours over n examples; on a GPU also the share without any kernel."""
-    from torch.profiler import ProfilerActivity
-    from torch.profiler import profile as watch
-
-    cuda = given["device"] == "cuda"
-    kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
-    with watch(activities=kinds) as seen:
-        seconds, _ = ours(data, given, 1, n)
-    name = "self_device_time_total" if cuda else "self_cpu_time_total"
-    shares = {e.key: getattr(e, name) for e in seen.key_averages() if getattr(e, name) > 0}
-    total = max(sum(shares.values()), seconds * 1e6) if cuda else sum(shares.values())
-    largest = sorted(shares, key=lambda k: -shares[k])[:12]
-    out = {k[:60]: round(shares[k] / total, 4) for k in largest}
-    return out | {"everything else": round(1 - sum(out.values()), 4)}
 
 
 def main() -> int:
@@ -305,12 +288,9 @@ def main() -> int:
     out: dict[str, Any] = {}
     if given.get("rate"):
         out["precision"], out["rate"] = matmul_rate(given["device"], 8192 if given["device"] == "cuda" else 2048)
-    if given.get("profile"):
-        out["profile"] = profile(data, given, given["profile"])
-    else:
-        start = time.monotonic()
-        out["seconds"], out["accuracy"] = do(data, given, given["epochs"])
-        out |= {"start": start, "end": start + out["seconds"], **data.work(given["epochs"])}
+    start = time.monotonic()
+    out["seconds"], out["accuracy"] = do(data, given, given["epochs"])
+    out |= {"start": start, "end": start + out["seconds"], **data.work(given["epochs"])}
     print(json.dumps(out), flush=True)
     return 0
 

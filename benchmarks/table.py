@@ -91,15 +91,8 @@ def described(number: int, call: dict[str, Any]) -> str:
 
 
 def notes(used: list[dict[str, Any]]) -> str:
-    """What the details of the calls say in words, and where the time goes."""
-    out = []
-    for number, call in enumerate(used, 1):
-        details = call["details"]
-        out += [f"Call {number}: {sentence}" for sentence in details.get("said", [])]
-        for title, shares in details.get("profile", {}).items():
-            largest = sorted(shares.items(), key=lambda item: (item[0] == "everything else", -item[1]))
-            listed = ", ".join(f"`{op}` {share:.0%}" for op, share in largest)
-            out.append(f"Call {number}, where {title} goes: {listed}.")
+    """What the details of the calls say in words."""
+    out = [f"Call {n}: {sentence}" for n, call in enumerate(used, 1) for sentence in call["details"].get("said", [])]
     return "\n\n".join(out) + ("\n" if out else "")
 
 

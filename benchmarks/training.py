@@ -46,7 +46,6 @@ def main() -> int:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--shape-examples", type=int, default=4096, help="examples of the bert-base shapes")
     parser.add_argument("--shape-batch", type=int, default=64)
-    parser.add_argument("--methods", nargs="+", choices=list(METHODS), help="only these (figures need their partners)")
     parser.add_argument("--packs", type=Path, default=bench.TRIED / "packs")
     parser.add_argument("--pack-only", action="store_true", help="make the packs and stop")
     given = parser.parse_args()
@@ -83,7 +82,7 @@ def measure(record: bench.Record, given: Any, name: str, pack: str) -> None:
         "device": given.device,
         "threads": None,
     }
-    names = given.methods or methods(given.device)
+    names = methods(given.device)
     cores = len(os.sched_getaffinity(0))
     rows: dict[str, list[dict[str, Any]]] = {m: [] for m in names}
     for seed in range(given.repeats):
@@ -99,19 +98,13 @@ def measure(record: bench.Record, given: Any, name: str, pack: str) -> None:
         report(record, name, given.device, rows)
         record.detail(name, {"call": common | {"pack": name}, "runs": rows})
         record.save()
-    if "one" in names:
-        call = common | METHODS["one"] | {"seed": 0, "profile": min(common["examples"], 20 * common["batch"])}
-        (found,) = run([call])
-        where = f"an epoch of ours ({name}, {given.device}; shares of the time in operations)"
-        record.detail("profile", record.value["details"].get("profile", {}) | {where: found["profile"]})
-        record.save()
 
 
 def methods(device: str) -> list[str]:
     """What is measured on `device`: bf16 only where it is native, since emulated it takes hours."""
     import torch
 
-    from soi_lib.training.engine import resolve_precision
+    from soi_lib.training.device import resolve_precision
 
     if device == "cuda":
         return list(ON_CUDA)

@@ -243,7 +243,7 @@ def interval(values: list[float]) -> dict[str, Any]:
 
 def summary(given: argparse.Namespace, rankings: dict[Any, Any]) -> dict[str, Any]:
     """What is written: every cell, the means over cells, and the differences from our rule, by seed."""
-    from soi_lib.runs.run import commit, machine
+    from soi_lib.runs.run import commit, machine, version
 
     methods = list(next(iter(rankings.values()))["orders"])
     measured = {
@@ -275,7 +275,7 @@ def summary(given: argparse.Namespace, rankings: dict[Any, Any]) -> dict[str, An
         "command": f".venv/bin/python benchmarks/wrong_labels.py {' '.join(words)}",
         "commit": commit(),
         "machine": machine({"device": "cpu"}),
-        "versions": versions(),
+        "versions": {name: version(name) for name in ("soi_lib", "torch", "transformers", "numpy", "cleanlab")},
         "training": TRAINING | {"encoders": {c: ENCODER.get(c, "minilm") for c in given.corpora}},
         **sizes,
         "chance": "average precision and recall of a random ranking are about the rate",
@@ -283,12 +283,6 @@ def summary(given: argparse.Namespace, rankings: dict[Any, Any]) -> dict[str, An
         "rows": rows,
         "overall": overall,
     }
-
-
-def versions() -> dict[str, str]:
-    from importlib.metadata import version
-
-    return {name: version(name) for name in ("soi_lib", "torch", "transformers", "numpy", "cleanlab")}
 
 
 def show(report: dict[str, Any]) -> None:

@@ -211,15 +211,6 @@ def durations(log: Path) -> dict[str, float]:
     return {phase: sorted(times)[len(times) // 2] for phase, times in took.items()}
 
 
-def under_way(log: Path) -> list[str]:
-    """The innermost phase of each process, when its group was killed."""
-    inside: dict[int, list[str]] = {}
-    for what, pid, _ in read(log):
-        stack = inside.setdefault(pid, [])
-        stack.append(what[1:]) if what[0] == "+" else stack.remove(what[1:])
-    return sorted(stack[-1] for stack in inside.values() if stack)
-
-
 # --- all of them ---------------------------------------------------------------------------------------------------
 
 
@@ -259,7 +250,6 @@ def kill(folder: Path, kills: int, draw: random.Random) -> dict[str, Any]:
     faults = compare(folder / "usual", folder / "command")
 
     aimed: Counter[str] = Counter()
-    met: Counter[str] = Counter()
     rounds = attempts = killed = 0
     disturbed = folder / "disturbed"
     while killed < kills or disturbed.exists():
@@ -274,7 +264,6 @@ def kill(folder: Path, kills: int, draw: random.Random) -> dict[str, Any]:
         if ended is None:
             killed += 1
             aimed[phase] += 1
-            met.update(set(under_way(log)) or {"start or between"})
             continue
         if ended:
             faults.append(f"attempt {attempts}: {log.with_suffix('.said').read_text(encoding='utf-8').strip()[-500:]}")
@@ -288,7 +277,6 @@ def kill(folder: Path, kills: int, draw: random.Random) -> dict[str, Any]:
         "rounds finished and compared": rounds,
         "faults": faults,
         "kills aimed at": {phase: aimed[phase] for phase in PHASES},
-        "kills that met a process in": dict(sorted(met.items())),
         "files compared": sum(len(digest_of(folder / "usual" / part)) for part in COMPARED),
     }
 

@@ -104,13 +104,11 @@ def test_a_stage_is_a_run_of_its_own(done, profile):
     for run in further:
         start = next(r for r in runs if (r.seed, r.setting) == (run.seed, run.setting))
         manifest = run.manifest
-        assert manifest["identity"]["base"] == start.key
-        assert manifest["base"] == start.manifest["sha256"]
+        assert (manifest["identity"]["base"], manifest["base"]) == (start.key, start.manifest["sha256"])
         spec = next(s for s in plan_stages(profile) if s.key == run.key)
         choice = choose(spec, {m: start.dynamics(m) for m in run.setting})
         assert manifest["stage"]["n"] == choice.n == {m: run.metrics[m]["n"] for m in run.setting}
-        assert manifest["stage"]["tested"]
-        assert choice.reason == ""
+        assert (manifest["stage"]["tested"], choice.reason) == (True, "")
         assert manifest["updates"] == manifest["stage"]["passes"] * -(-manifest["examples"] // 8)
         for member in run.setting:
             dyn, scores = run.dynamics(member), run.metrics[member]
