@@ -1,7 +1,6 @@
 """How well are wrong labels found? Flip some on purpose, train, rank, and see where the flipped ones stand.
 
     .venv/bin/python benchmarks/wrong_labels.py                  # all of it; stops and continues at will
-    .venv/bin/python benchmarks/wrong_labels.py --estimate       # what it would take, without training
     .venv/bin/python benchmarks/wrong_labels.py --examples 100 --epochs 2 --seeds 0 --folds 2 --out try.json
 
 For each corpus, rate of flipped labels and seed there is one training with recording, for every rule of
@@ -41,10 +40,6 @@ from soi_lib.analysis.label_issues import DEFAULT_RULE, RULES, label_issues
 
 ROOT = Path(__file__).resolve().parent.parent
 ENCODER = {"en": "e5", "fr": "e5", "fa": "e5"}
-COST = {"entailment": 2.2, "en": 1.2, "fr": 1.4, "fa": 1.4}
-"""Time an example, relative to a short English sentence in MiniLM."""
-RATE = 90
-"""Such sentences a core trains on in a second, as measured on this project's machine with both cores at work."""
 TRAINING = {"batch_size": 16, "learning_rate": 1e-4}
 OURS = DEFAULT_RULE
 """What the others are compared with."""
@@ -60,7 +55,6 @@ def options() -> argparse.Namespace:
     parser.add_argument("--folds", type=int, default=3, help="0 leaves cleanlab out")
     parser.add_argument("--work", type=Path, default=ROOT / "_build" / "wrong_labels")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "wrong_labels.json")
-    parser.add_argument("--estimate", action="store_true", help="print the work that is left and stop")
     return parser.parse_args()
 
 
@@ -68,10 +62,7 @@ def main() -> int:
     given = options()
     cells = [(c, rate, seed) for c in given.corpora for rate in given.rates for seed in given.seeds]
     todo = [job for cell in cells for job in jobs(given, *cell) if not path_of(given, job).exists()]
-    minutes = sum(cost(job) for job in todo) / RATE / 60
-    print(f"{len(todo)} trainings to do, about {minutes:.0f} minutes of one core", file=sys.stderr)
-    if given.estimate:
-        return 0
+    print(f"{len(todo)} trainings to do", file=sys.stderr)
     import torch
 
     torch.set_num_threads(1)
@@ -106,10 +97,6 @@ def examples_of(job: dict[str, Any]) -> int:
     """About how many examples are trained on, counted once an epoch."""
     share = 1.0 if job["part"] == "all" else 1 - 1 / job["folds"]
     return round(job["examples"] * job["epochs"] * share)
-
-
-def cost(job: dict[str, Any]) -> float:
-    return examples_of(job) * COST.get(job["corpus"], 1.0)
 
 
 def path_of(given: argparse.Namespace, job: dict[str, Any]) -> Path:
