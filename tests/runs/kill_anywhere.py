@@ -4,9 +4,9 @@
 
 One attempt is `reproduce --record` and then `results` on a tiny profile, in a process group of its own that
 is killed with SIGKILL: parent and workers at once. The moment is drawn in two steps, so that short phases are met as
-often as long ones: first a phase, then a share of its usual time after one of its beginnings. The next attempt
-continues. When one ends undisturbed, store, recorded folder and results.json are compared with those of an attempt
-that was never disturbed, and a new round begins in an empty folder.
+often as long ones: first one of the phases that were tried least so far, then a share of its usual time after one of
+its beginnings. The next attempt continues. When one ends undisturbed, store, recorded folder and results.json are
+compared with those of an attempt that was never disturbed, and a new round begins in an empty folder.
 
 Two liberties are taken to have a hundred kills in minutes: an attempt is forked from a process that has already
 imported everything (nothing is written during imports), and unfinished runs keep their state after every epoch
@@ -249,6 +249,7 @@ def kill(folder: Path, kills: int, draw: random.Random) -> dict[str, Any]:
         assert done.returncode == 0, done.stderr
     faults = compare(folder / "usual", folder / "command")
 
+    tried: Counter[str] = Counter()
     aimed: Counter[str] = Counter()
     rounds = attempts = killed = 0
     disturbed = folder / "disturbed"
@@ -256,7 +257,11 @@ def kill(folder: Path, kills: int, draw: random.Random) -> dict[str, Any]:
         disturbed.mkdir(exist_ok=True)
         log = folder / "attempt.log"
         log.unlink(missing_ok=True)
-        phase, share, which = draw.choice(ahead(disturbed, folder / "usual")), draw.random(), draw.choice((1, 1, 1, 2))
+        phases = ahead(disturbed, folder / "usual")
+        fewest = min(tried[phase] for phase in phases)
+        phase = draw.choice([phase for phase in phases if tried[phase] == fewest])
+        share, which = draw.random(), draw.choice((1, 1, 1, 2))
+        tried[phase] += 1
         process = attempt(disturbed, log)
         attempts += 1
         ended = _wait(process, log, phase, which, share * usual[phase] if killed < kills and phase else None)
