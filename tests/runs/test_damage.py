@@ -23,7 +23,7 @@ from tiny_grid import Nursery, environment
 
 from paper import execute
 from paper import recorded as results
-from soi_lib.errors import SoiError, StoreError
+from soi_lib.errors import StoreError
 from soi_lib.files import PREFIX
 from soi_lib.runs.config import load_profile
 from soi_lib.runs.scheduler import do
