@@ -88,7 +88,7 @@ def by_language(found: Mapping[str, str]) -> str:
 
 def check(table: pd.DataFrame) -> None:
     """Raise AssertionError when the recorded numbers no longer bear the words of `describe`."""
-    found = table.set_index(["set", "step", "dataset"])
+    found = table.set_index(["set", "step", "dataset"]).sort_index()
     gain, kinds = WORDS["gain"], found["outcome"]
     assert (kinds["test", ALONE] == gain).all(), kinds
     assert kinds["test", TOGETHER].to_dict() == {"en": WORDS["negligible"], "fr": WORDS["open"], "fa": gain}, kinds
