@@ -66,8 +66,7 @@ def row(key: str, figure: bench.Figure, calls: list[dict[str, Any]], used: list[
         target = f"{target} (GPU)" if target else "(GPU)"
     call = next((call for call in reversed(calls) if key in call["figures"]), None)
     if call is None:
-        why = ": no GPU was at hand" if figure.where == "GPU" else ""
-        return f"| {figure.what} | {target} | not measured{why} | | |"
+        return f"| {figure.what} | {target} | not measured | | |"
     if call not in used:
         used.append(call)
     found = call["figures"][key]

@@ -194,7 +194,7 @@ def curves(results: Results) -> pd.DataFrame:
 def moves(results: Results) -> dict[str, Moves]:
     """The moves of every dataset from alone to together beside their floor; empty with fewer than three seeds.
 
-    Beyond chance are those that claim C4 counts, corrected over all cells of all datasets of this comparison.
+    Beyond chance is what the rule of claim C4 says, here corrected over all cells of this comparison only.
     """
     return _moves(results)
 

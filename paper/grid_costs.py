@@ -1,7 +1,7 @@
 """What the profiles cost on a core and on a GPU, as a table for a page.
 
 A small model keeps a GPU waiting for the next kernel, so an update there takes at least its layers' launches. The two
-rates of a GPU are assumptions until `benchmarks/gpu.sh` has been run.
+rates of a GPU are assumptions; `benchmarks/README.md` has what was measured on one.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A profile: one YAML file that holds everything that sizes a reproduction.
 
 Training values may be overridden a comparison, never a setting: runs that are compared differ in their setting only,
-and there is no field with which to break that. Members and encoders are those that ship with the library, or, under
-the same names or others, those that the profile itself says where to find.
+and there is no field with which to break that. Members are those that a program registered, encoders those that ship
+with the library, or, under the same names or others, those that the profile itself says where to find.
 """
 
 from __future__ import annotations

@@ -18,13 +18,13 @@ ENCODERS = {"minilm": (10_650_000, 6), "e5": (21_300_000, 12)}
 """Parameters without embeddings, and layers; every other encoder is counted as BERT-base."""
 BERT_BASE = (85_100_000, 12)
 OOD = 2_000
-"""Rows of an OOD set where a profile takes every one: as many as the largest that ships with the library has."""
+"""Rows of an OOD set where a profile takes every one: as many as the largest of the project has."""
 DATASETS = {
     "entailment": (46, 23_097), "paraphrase": (17, 3_668), "sentiment": (30, 8_078),
     "tweets": (22, None), "amazon": (23, None), "movie": (27, None), "en": (12, 7_600), "fr": (14, 11_500),
     "fa": (13, 11_514), "twitter": (22, 40_000), "yelp": (115, 40_000), "imdb": (127, 40_000),
 }  # fmt: skip
-"""Mean tokens of an example (recorded for the datasets that ship with the library, guessed for the others, cut at 128),
+"""Mean tokens of an example (recorded for the datasets of the project, guessed for the others, cut at 128),
 and the largest training split that the authors' data or ours have; None where it is larger than any profile asks."""
 
 

@@ -214,7 +214,7 @@ def cost_lines(todo: TrainingJob, *, finished: int, jobs: int | None, models: bo
     if finished:
         what += f"; {finished} done already"
     time, parameters = _time(todo, finished / total, jobs), encoder_card(todo.encoder).parameters
-    lines = [f"{what}; {time if todo.device == 'cpu' else 'how long a GPU takes has not been measured'}"]
+    lines = [f"{what}; {time if todo.device == 'cpu' else 'how long a GPU takes is not estimated'}"]
     # an upper bound: rows of the vocabulary that no text uses are left out of the training
     gigabytes = BYTES_A_PARAMETER * parameters / 1e9
     lines.append(f"memory: up to {gigabytes:.1f} GB a run for its parameters, and what its batches take")

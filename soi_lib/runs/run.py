@@ -1,8 +1,8 @@
 """Doing one run: corpora and encoder in, a sealed folder of dynamics, predictions and metrics out.
 
 Runs are trained on one thread each, so that their bits depend on the machine's kind and not on how many cores it
-has; several runs share a machine side by side (see `reproduce`). On two cores that is a third faster than one run on
-two threads.
+has; several runs share a machine side by side (see `soi_lib.runs.scheduler`). On two cores that is a third faster than
+one run on two threads.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ Nothing in it depends on the number of members: batches mix them by size, the he
 data. All randomness (heads, order, dropout) is derived from `seed` and the epoch.
 
 Several processes (`accelerate launch`) each take a shard of every batch and add their gradients, so that an update is
-that of a single process, up to rounding and dropout masks. `processes` holds what they do together.
+that of a single process, up to rounding and dropout masks. `soi_lib.distributed` has what they do together.
 """
 
 from __future__ import annotations
