@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
 from paper import ROOT, predecessor, provenance
+from paper.build import COMPARISONS
 from paper.grid_costs import cost_table
 from paper.recorded import open_results
 from soi_lib.dynamics import TrainingDynamics
@@ -47,3 +50,11 @@ def test_every_run_is_counted_and_costs_follow_the_sizes():
     assert one.loc["source", "PFLOP"] < two.loc["source", "PFLOP"] < 2 * one.loc["source", "PFLOP"]
     assert three.loc["source", "core-hours"] == pytest.approx(2 * one.loc["source", "core-hours"])
     assert (table["GPU-hours"] < table["core-hours"]).all()
+
+
+@pytest.mark.parametrize("name", COMPARISONS.values())
+def test_links_of_comparisons_arrive_from_their_copies_too(name):
+    """The copy for this machine's runs stands in another folder beside `notebooks`."""
+    links = re.findall(r"\]\(([^)#:]+)\)", (ROOT / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8"))
+    assert links
+    assert all(link.startswith("../") for link in links), links
