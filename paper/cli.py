@@ -14,11 +14,9 @@ from soi_lib.cli.shared import (
     ForceOption,
     JobsOption,
     JsonOption,
-    OnlyOption,
     PrecisionOption,
-    ProfileOption,
     QuietOption,
-    RunsOption,
+    Texts,
     print_json,
     table,
 )
@@ -27,6 +25,10 @@ from soi_lib.errors import SoiError
 if TYPE_CHECKING:
     from soi_lib.runs.spec import Job
 
+
+ProfileOption = Annotated[str, typer.Option("--profile", "-p", help="quick, standard, paper, or a YAML file.")]
+RunsOption = Annotated[Path, typer.Option(help="The folder that stores runs by key.")]
+OnlyOption = Annotated[Texts, typer.Option(help="Keep one comparison (task, source, lingual); may be repeated.")]
 
 app = typer.Typer(
     name="python -m paper",

@@ -8,6 +8,7 @@ each dataset has all its examples again (quantity).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -74,7 +75,7 @@ def effects(results: Results) -> pd.DataFrame:
                     found = effect.interval(rules.LEVEL)
                     rows.append(
                         {"dataset": dataset, "set": SETS[split], "contrast": contrast, "score": SCORES[score]}
-                        | {"value": found.value, "low": found.low, "high": found.high}
+                        | asdict(found)
                         | {"outcome": WORDS[rules.outcome(effect)]}
                     )
     return pd.DataFrame(rows)
@@ -147,7 +148,7 @@ def pair_gains(results: Results) -> pd.DataFrame:
                 effect = found[-1].interval(rules.LEVEL)
                 rows.append(
                     {"pair": "+".join(pair), "case": f"{dataset} with {partner}", "measure": f"gain, {SETS[split]}"}
-                    | {"value": effect.value, "low": effect.low, "high": effect.high}
+                    | asdict(effect)
                 )
     return pd.DataFrame(rows).assign(beyond=[outcome in ("gain", "loss") for outcome in rules.corrected(found)])
 

@@ -8,6 +8,7 @@ distance, and a correlation with disagreement is a partial one.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -265,8 +266,5 @@ def _summary(shares: Shares) -> pd.DataFrame:
         effects: dict[str, Effect] = {name: mean_effect(part) for name, part in parts.items()}
         for name, effect in (effects | {MEAN: mean_effect(list(parts.values()))}).items():
             found = effect.interval()
-            rows.append(
-                {"measure": measure, "score": score, "dataset": name}
-                | {"value": found.value, "low": found.low, "high": found.high}
-            )
+            rows.append({"measure": measure, "score": score, "dataset": name} | asdict(found))
     return pd.DataFrame(rows)

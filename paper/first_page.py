@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import reduce
 from operator import add
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 
 from paper import comparison, more_updates, repeat
 from paper.claims import rules, staged
 from paper.claims.judge import Finding
-from paper.claims.verdicts import Evidence, alone_and_together, open_evidence, task_cases
+from paper.claims.verdicts import Evidence, open_evidence, task_cases, verdicts
 from paper.comparison import NAMES
 from paper.tables import listing
 from soi_lib.files import replacing
@@ -25,15 +25,37 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def abstract(evidence: Evidence, found: Mapping[str, Finding], moves: Moves) -> str:
-    """What was found, in three sentences with sizes and intervals, as Markdown, from verdicts and `all_moves`."""
-    sources, languages = evidence.comparisons["source"], evidence.comparisons["lingual"]
-    ranked = _effects(sources, "ood", "auc")["gain"].to_dict("records")
+@dataclass(frozen=True)
+class Numbers:
+    """What the page rests on, computed once.
+
+    findings: of every claim, by its id. moves: of all datasets as one, see `all_moves`. always_correct: by how much the
+    share of ACE changes in every dataset and contrast, with its interval over seeds.
+    """
+
+    evidence: Evidence
+    findings: Mapping[str, Finding]
+    moves: Moves
+    always_correct: pd.DataFrame
+
+
+def measure(evidence: Evidence) -> Numbers:
+    """The numbers of recorded runs."""
+    shifts = pd.concat([comparison.map_shifts(results) for results in evidence.comparisons.values()])
+    shares = shifts[shifts["measure"] == "share of ACE"]
+    return Numbers(evidence, verdicts(evidence), all_moves(evidence), shares)
+
+
+def abstract(numbers: Numbers) -> str:
+    """What was found, in three sentences with sizes and intervals, as Markdown."""
+    sources, languages = (numbers.evidence.comparisons[name] for name in ("source", "lingual"))
+    ranked = _effects(numbers.findings["C2"], "auc")["gain"].to_dict("records")
     better = {row["dataset"]: comparison.interval(row, sign=True) for row in ranked}
-    rises = sorted(_effects(languages, "test", "macro_f1")["gain"].to_dict("records"), key=lambda row: row["value"])
-    cases = task_cases(found["C3"])
+    gained = _effects(numbers.findings["L"], "macro_f1")["gain"].to_dict("records")
+    rises = sorted(gained, key=lambda row: row["value"])
+    cases = task_cases(numbers.findings["C3"])
     gains, losses, still = ((cases["outcome"] == kind).sum() for kind in ("gain", "loss", "open"))
-    moved, floor = _moved(moves)
+    moved, floor = _moved(numbers.moves)
     epochs = sources.runs[0].manifest["identity"]["training"]["epochs"]
     low, high = (comparison.interval(row, sign=True) for row in (rises[0], rises[-1]))
     return (
@@ -52,17 +74,17 @@ def abstract(evidence: Evidence, found: Mapping[str, Finding], moves: Moves) -> 
     )
 
 
-def details(evidence: Evidence, found: Mapping[str, Finding], moves: Moves, steps: pd.DataFrame) -> str:
+def details(numbers: Numbers, steps: pd.DataFrame) -> str:
     """What was found, a paragraph a comparison, as Markdown; `steps`: those of `more_updates`, for the languages."""
-    parts = [_sources(evidence), _languages(evidence, steps), _tasks(found["C3"])]
-    return "\n\n".join([*parts, _moves(evidence, found["C1"], found["C4"], moves), _second_stage(evidence)])
+    parts = [_sources(numbers), _languages(numbers, steps), _tasks(numbers.findings["C3"])]
+    return "\n\n".join([*parts, _moves(numbers), _second_stage(numbers.evidence)])
 
 
-def _sources(evidence: Evidence) -> str:
-    results = evidence.comparisons["source"]
-    gain, diversity = (_effects(results, "ood", "auc")[name].to_dict("records") for name in ("gain", "diversity"))
+def _sources(numbers: Numbers) -> str:
+    results, finding = numbers.evidence.comparisons["source"], numbers.findings["C2"]
+    gain, diversity = (_effects(finding, "auc")[name].to_dict("records") for name in ("gain", "diversity"))
     change = {row["dataset"]: comparison.interval(row, sign=True) for row in gain}
-    accuracy = _effects(results, "ood", "accuracy")["gain"].set_index("dataset").to_dict("index")["tweets"]
+    accuracy = _effects(finding, "accuracy")["gain"].set_index("dataset").to_dict("index")["tweets"]
     gained = [row["dataset"] for row in gain if row["outcome"] == "gain"]
     rises = listing([f"{change[dataset]} for {NAMES[dataset]}" for dataset in gained])
     parts = listing([comparison.interval(row, sign=True) for row in diversity if row["dataset"] in gained])
@@ -71,27 +93,26 @@ def _sources(evidence: Evidence) -> str:
         f"**Several sources: on a new source as good as the best of them alone.** A model of sentiment ({sizes}) that "
         f"is trained on tweets, Amazon reviews and film reviews instead of one of them ranks newspaper sentences "
         f"better: AUC rises by {rises}. Compared with tweets alone it is equivalent "
-        f"({change['tweets']}, within ±{rules.BOUND}), but accuracy with "
-        f"the threshold at one half is higher by {comparison.interval(accuracy, sign=True)}. The gains do "
-        f"not need more data: with as many examples in all as one source has, they are {parts}. On the test sets of "
-        f"the sources themselves all changes stay within ±{rules.BOUND}."
+        f"({change['tweets']}, within ±{rules.BOUND}), but accuracy with the threshold at one half is higher by "
+        f"{comparison.interval(accuracy, sign=True)}. The gains do not need more data: with as many examples in all as "
+        f"one source has, they are {parts}. On the test sets of the sources themselves all changes stay within "
+        f"±{rules.BOUND}."
     )
 
 
-def _languages(evidence: Evidence, steps: pd.DataFrame) -> str:
-    results = evidence.comparisons["lingual"]
+def _languages(numbers: Numbers, steps: pd.DataFrame) -> str:
+    results = numbers.evidence.comparisons["lingual"]
     found = more_updates.changes(steps, "test")
     together = found[more_updates.TOGETHER]
-    groups = alone_and_together(results, "test")["fa"].groups
-    assert groups is not None
-    equal = _effects(results, "test", "macro_f1")["diversity"].to_dict("records")
+    equal = _effects(numbers.findings["L"], "macro_f1")["diversity"].to_dict("records")
+    templates = {row["dataset"]: row["n"] for row in equal}
     budget = {row["dataset"]: comparison.interval(row, sign=True) for row in equal}
     sizes = f"multilingual-e5-small, {_examples(results)} commands a language, {len(results.seeds)} seeds"
     return (
         f"**Several languages: better on new sentences, in English by more updates alone.** A model of intents "
         f"({sizes}) that is trained on three languages instead of one recognises new sentence templates better: "
         f"macro-F1 rises by {more_updates.by_language(found[more_updates.BOTH])} (Persian has only "
-        f"{len(np.unique(groups))} templates to test on; for accuracy English is inconclusive). This needs the amount: "
+        f"{templates['fa']} templates to test on; for accuracy English is inconclusive). This needs the amount: "
         f"with as many examples in all as one language has, macro-F1 changes by {more_updates.by_language(budget)}. "
         f"Together, a model is also updated three times as often. Beyond a language that is trained alone for as many "
         f"updates (an exploratory comparison), together adds nothing in English ({together['en']}), perhaps something "
@@ -120,22 +141,23 @@ def _tasks(finding: Finding) -> str:
     )
 
 
-def _moves(evidence: Evidence, six: Finding, finding: Finding, moves: Moves) -> str:
-    moved, floor = _moved(moves)
-    shares = _always_correct(evidence)
+def _moves(numbers: Numbers) -> str:
+    moved, floor = _moved(numbers.moves)
+    shares, finding = numbers.always_correct, numbers.findings["C4"]
     rises = (shares["low"] > 0).groupby(shares["contrast"]).sum()
-    repeated = repeat.needed(repeat.agreements(evidence)).set_index("score")
+    repeated = repeat.needed(repeat.agreements(numbers.evidence)).set_index("score")
     seeds, agreement = repeated["seeds for 0.8, evaluation mode"], repeated["agreement, evaluation mode"]
     datasets = shares["dataset"].nunique()
     return (
         f"**Examples move between the subsets beyond chance, but mostly with the number of updates.** "
-        f"{_occurring(six)} {moved:.0%} of the training examples are in another subset together than alone; between "
-        f"two seeds of the same training it is {floor:.0%}. In {finding.table['dataset'].nunique()} of {datasets} "
-        f"datasets some move is beyond chance, mostly the one from early learned to always correct. But the share of "
-        f"always correct rises in {rises['gain']} datasets when all examples are used, and in {rises['diversity']} "
-        f"with as many updates as alone. Two runs rank examples by confidence with a correlation of "
-        f"{agreement['confidence']:.2f}, but agree on the subsets with a kappa of only {agreement['category']:.2f}; "
-        f"averaging {seeds['category']:.0f} runs would be needed for an agreement of 0.8."
+        f"{_occurring(numbers.findings['C1'])} {moved:.0%} of the training examples are in another subset together "
+        f"than alone; between two seeds of the same training it is {floor:.0%}. In "
+        f"{finding.table['dataset'].nunique()} of {datasets} datasets some move is beyond chance, mostly the one from "
+        f"early learned to always correct. But the share of always correct rises in {rises['gain']} datasets when all "
+        f"examples are used, and in {rises['diversity']} with as many updates as alone. Two runs rank examples by "
+        f"confidence with a correlation of {agreement['confidence']:.2f}, but agree on the subsets with a kappa of "
+        f"only {agreement['category']:.2f}; averaging {seeds['category']:.0f} runs would be needed for an agreement of "
+        f"0.8."
     )
 
 
@@ -160,8 +182,9 @@ def _second_stage(evidence: Evidence) -> str:
     )
 
 
-def check(evidence: Evidence, found: Mapping[str, Finding], moves: Moves) -> None:
+def check(numbers: Numbers) -> None:
     """Raise AssertionError when the recorded numbers no longer bear the sentences of `abstract` and `details`."""
+    evidence, found = numbers.evidence, numbers.findings
     expected = {
         "C1": "mixed",
         "C2": "mixed",
@@ -171,14 +194,14 @@ def check(evidence: Evidence, found: Mapping[str, Finding], moves: Moves) -> Non
         "L": "supported",
     }
     assert {name: found[name].verdict for name in expected} == expected
-    effects = _effects(evidence.comparisons["source"], "ood", "auc")
+    effects = _effects(found["C2"], "auc")
     sources = {name: table.set_index("dataset")["outcome"] for name, table in effects.items()}
-    assert sources["gain"].to_dict() == {"tweets": comparison.WORDS["negligible"], "amazon": "gain", "movie": "gain"}
+    assert sources["gain"].to_dict() == {"tweets": "negligible", "amazon": "gain", "movie": "gain"}
     assert (sources["diversity"][["amazon", "movie"]] == "gain").all(), sources["diversity"]
-    assert (sources["quantity"] == comparison.WORDS["negligible"]).all(), sources["quantity"]
-    own = _effects(evidence.comparisons["source"], "test", "auc")["gain"]["outcome"]
-    assert (own == comparison.WORDS["negligible"]).all(), own
-    languages = _effects(evidence.comparisons["lingual"], "test", "macro_f1")
+    assert (sources["quantity"] == "negligible").all(), sources["quantity"]
+    own = comparison.effects(evidence.comparisons["source"]).query("set == 'test' and score == 'AUC'")
+    assert (own.query("contrast == 'gain'")["outcome"] == comparison.WORDS["negligible"]).all(), own
+    languages = _effects(found["L"], "macro_f1")
     assert (languages["gain"]["low"] > 0).all(), languages["gain"]
     assert languages["diversity"]["value"].mean() < 0, languages["diversity"]
     assert (languages["diversity"]["value"] < 0).all(), languages["diversity"]
@@ -186,13 +209,13 @@ def check(evidence: Evidence, found: Mapping[str, Finding], moves: Moves) -> Non
     assert found["C3"].numbers["p"] > rules.RELABELLING_P
     cases = task_cases(found["C3"])
     assert (cases["outcome"] == "gain").sum() == 1, cases
-    moved, floor = _moved(moves)
+    moved, floor = _moved(numbers.moves)
     assert moved > floor > moved / 2, (moved, floor)
     table = found["C4"].table
     assert ((table["from"] == "ELE") & (table["to"] == "ACE")).sum() > len(table) / 2, table
     against = staged.over_random(evidence.stages[rules.MAIN_SUBSET])
     assert (against["high"] < 0).sum() > len(against) / 2, against
-    shares = _always_correct(evidence)
+    shares = numbers.always_correct
     rises = (shares["low"] > 0).groupby(shares["contrast"]).sum()
     assert rises["diversity"] < rises["gain"] / 2, rises
 
@@ -226,10 +249,9 @@ def all_moves(evidence: Evidence) -> Moves:
     )
 
 
-def _effects(results: Results, split: str, score: str) -> dict[str, pd.DataFrame]:
-    """The effects on one set by one score, a table a contrast."""
-    table = comparison.effects(results)
-    table = table[(table["set"] == comparison.SETS[split]) & (table["score"] == comparison.SCORES[score])]
+def _effects(finding: Finding, score: str) -> dict[str, pd.DataFrame]:
+    """The effects of C2 or the languages by one score, a table a contrast."""
+    table = finding.table[finding.table["score"] == score]
     return {str(name): part for name, part in table.groupby("contrast", sort=False)}
 
 
@@ -244,9 +266,3 @@ def _moved(moves: Moves) -> tuple[float, float]:
     cells = moves.cells()
     changed = cells[cells["from"] != cells["to"]]
     return float(changed["transition"].sum()), float(changed["floor"].sum())
-
-
-def _always_correct(evidence: Evidence) -> pd.DataFrame:
-    """By how much the share of ACE changes in every dataset and contrast, with its interval over seeds."""
-    table = pd.concat([comparison.map_shifts(results) for results in evidence.comparisons.values()])
-    return table[table["measure"] == "share of ACE"]

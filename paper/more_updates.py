@@ -6,12 +6,12 @@ Exploratory: the profile `updates` was committed before its runs, but no rule of
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pandas as pd
 
 from paper.claims import rules
-from paper.claims.judge import ALL, SINGLE, Array, Evaluation
+from paper.claims.judge import ALL, SINGLE, Evaluation
 from paper.claims.verdicts import alone_and_together
 from paper.comparison import NAMES, SETS, SETTINGS, WORDS, interval
 from paper.tables import listing
@@ -37,7 +37,8 @@ def levels(results: Results, longer: Results) -> pd.DataFrame:
     names = {SINGLE: SETTINGS[SINGLE], LONGER: LONGER, ALL: SETTINGS[ALL]}
     return pd.DataFrame(
         [
-            {"dataset": dataset, "set": SETS[split], "setting": name} | _interval(one.values(setting))
+            {"dataset": dataset, "set": SETS[split], "setting": name}
+            | asdict(mean_effect(one.values(setting)).interval(rules.LEVEL))
             for split in SETS
             for dataset, one in with_longer(results, longer, split).items()
             for setting, name in names.items()
@@ -47,16 +48,17 @@ def levels(results: Results, longer: Results) -> pd.DataFrame:
 
 def steps(results: Results, longer: Results) -> pd.DataFrame:
     """By how much macro-F1 changes from alone to more updates, from there to together, and in all."""
-    return pd.DataFrame(
-        [
-            {"dataset": dataset, "set": SETS[split], "step": step}
-            | _interval(one.gain(before, after))
-            | {"outcome": WORDS[rules.outcome(mean_effect(one.gain(before, after)))]}
-            for split in SETS
-            for dataset, one in with_longer(results, longer, split).items()
-            for step, (before, after) in STEPS.items()
-        ]
-    )
+    rows = []
+    for split in SETS:
+        for dataset, one in with_longer(results, longer, split).items():
+            for step, (before, after) in STEPS.items():
+                effect = mean_effect(one.gain(before, after))
+                rows.append(
+                    {"dataset": dataset, "set": SETS[split], "step": step}
+                    | asdict(effect.interval(rules.LEVEL))
+                    | {"outcome": WORDS[rules.outcome(effect)]}
+                )
+    return pd.DataFrame(rows)
 
 
 def describe(table: pd.DataFrame) -> str:
@@ -67,8 +69,7 @@ def describe(table: pd.DataFrame) -> str:
         f"alone raise macro-F1 by {by_language(test[ALONE])}. Beyond that, training together adds nothing in "
         f"English ({test[TOGETHER]['en']}, within ±{rules.BOUND}), leaves open whether it adds anything in French "
         f"({test[TOGETHER]['fr']}), and adds most of the gain in Persian ({test[TOGETHER]['fa']}). On OOD sentences, "
-        f"it adds to all three: "
-        f"{by_language(ood[TOGETHER])}."
+        f"it adds to all three: {by_language(ood[TOGETHER])}."
     )
 
 
@@ -95,8 +96,3 @@ def check(table: pd.DataFrame) -> None:
     assert (kinds["OOD", TOGETHER] == gain).all(), kinds
     value = found["value"]["test"]
     assert value[TOGETHER, "fa"] > value[BOTH, "fa"] / 2, value
-
-
-def _interval(values: Array) -> dict[str, float]:
-    found = mean_effect(values).interval(rules.LEVEL)
-    return {"value": found.value, "low": found.low, "high": found.high}

@@ -7,7 +7,7 @@ case, so that a page can show what a verdict rests on.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import combinations
 from typing import Any
 
@@ -248,8 +248,7 @@ def _seen_before(stages: Mapping[str, Mapping[str, Stage]], subset: str, case: s
 
 def _row(effect: Effect, **what: Any) -> dict[str, Any]:
     interval = effect.interval(rules.LEVEL)
-    numbers = {"value": interval.value, "low": interval.low, "high": interval.high, "n": effect.n}
-    return {**what, **numbers, "seeds": effect.seeds}
+    return {**what, **asdict(interval), "n": effect.n, "seeds": effect.seeds}
 
 
 def _finding(

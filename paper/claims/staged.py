@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -111,8 +112,5 @@ def gains(stages: Mapping[str, Stage], split: str) -> pd.DataFrame:
     for case, stage in stages.items():
         for against in (RUN, RANDOM, MORE) if split in stage.evaluations else ():
             found = mean_effect(stage.evaluations[split].gain(against, SUBSET)).interval(rules.LEVEL)
-            rows.append(
-                {"case": case, "measure": f"over {against}", "check": stage.manipulated}
-                | {"value": found.value, "low": found.low, "high": found.high}
-            )
+            rows.append({"case": case, "measure": f"over {against}", "check": stage.manipulated} | asdict(found))
     return pd.DataFrame(rows)

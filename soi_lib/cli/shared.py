@@ -34,9 +34,6 @@ OWN_DATA, ANY_DYNAMICS, THIS_MACHINE = "Your own data", "Dynamics, from anywhere
 
 Texts = list[str] | None
 """What an option holds that may be repeated."""
-ProfileOption = Annotated[str, Option("--profile", "-p", help="quick, standard, paper, or a YAML file.")]
-RunsOption = Annotated[Path, Option(help="The folder that stores runs by key.")]
-OnlyOption = Annotated[Texts, Option(help="Keep one comparison (task, source, lingual); may be repeated.")]
 JobsOption = Annotated[
     int | None, Option("-j", "--jobs", min=1, help="Runs at once [default: cores, or by GPU memory].")
 ]
