@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 
 from paper import first_page, reproduced
 from paper.claims import verdicts
-from paper.execute import execute, library_hash, run_notebook
+from paper.execute import execute, is_made, library_hash, mark_made, run_notebook
 from paper.looking import LOOK, PLACE, write_look
 from soi_lib.errors import SoiError
 from soi_lib.files import write_bytes, write_json, write_text
@@ -171,14 +171,13 @@ def make_book(
 
     _checkout(root)
     cards(resolve_device(device))  # a GPU that is not there is reported before anything is read
-    evidence = verdicts.open_evidence(root / RECORDED, stages=(root / RECORDED).parent)
+    _judge(root)
     shown, kept = recorded.recorded_profile(root / RECORDED), recorded.recorded_runs(root / RECORDED)
     sizes, done = shown, []
     if profile != "recorded":
         sizes = load_profile(profile)
         done = reproduce(sizes, RunStore(root / runs), device=device, precision=precision, jobs=jobs, quiet=quiet)
     write_json(root / "_build" / "results.json", recorded.summary(sizes, done or kept, commit()))
-    write_json(root / "_build" / "claims.json", verdicts.claims_json(verdicts.verdicts(evidence), evidence))
     found = reproduced.reproduction(sizes.name, done, root / QUICK)
     write_json(root / "_build" / "reproduced.json", reproduced.as_json(found))
     executed = _execute_own(
@@ -192,12 +191,28 @@ def make_book(
     )
     write_look(root, shown, kept, quiet=quiet)
     stage(root, executed)
-    index, rendered = root / "_build" / "html" / "index.html", root / "_build" / "rendered.sha256"
-    stamp = _stage_hash(root / STAGE) + library_hash()
-    if not index.exists() or not rendered.exists() or rendered.read_text(encoding="utf-8").strip() != stamp:
+    html, stamp = root / "_build" / "html", _stage_hash(root / STAGE) + library_hash()
+    index = html / "index.html"
+    if not index.exists() or not is_made(html, stamp):
         render(root, quiet=quiet)
-        write_text(rendered, stamp + "\n")
+        mark_made(html, stamp)
     return index, found.sentence
+
+
+def _judge(root: Path) -> None:
+    """Check all recorded runs, and write `_build/claims.json` unless it was made from the same ones."""
+    from paper.recorded import CHECKSUMS, verify_recorded
+
+    digest = hashlib.sha256(library_hash().encode())
+    listed = (path.parent for path in (root / RECORDED.parent).glob(f"*/{CHECKSUMS}"))
+    for folder in sorted({root / RECORDED, *listed}):
+        verify_recorded(folder)
+        digest.update((folder / CHECKSUMS).read_bytes())
+    claims, stamp = root / "_build" / "claims.json", digest.hexdigest()
+    if not is_made(claims, stamp):
+        evidence = verdicts.open_evidence(root / RECORDED, stages=root / RECORDED.parent)
+        write_json(claims, verdicts.claims_json(verdicts.verdicts(evidence), evidence))
+        mark_made(claims, stamp)
 
 
 def _execute_own(

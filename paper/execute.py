@@ -42,6 +42,17 @@ def library_hash() -> str:
     return digest.hexdigest()
 
 
+def is_made(made: Path, stamp: str) -> bool:
+    """Whether a file or folder is there and was made from what `stamp` says."""
+    kept = made.with_suffix(".sha256")
+    return made.exists() and kept.exists() and kept.read_text(encoding="utf-8").strip() == stamp
+
+
+def mark_made(made: Path, stamp: str) -> None:
+    """Say beside a file or folder what it was made from, for `is_made`."""
+    write_text(made.with_suffix(".sha256"), stamp + "\n")
+
+
 def execute(
     parameters: Mapping[Path, dict[str, Any]],
     *,

@@ -31,13 +31,13 @@ def write_look(root: Path, profile: Profile, runs: Sequence[StoredRun], *, quiet
     """Make `_build/look` from `runs` and the texts of their corpora, unless it was made from the same."""
     from tqdm.auto import tqdm
 
-    from paper.execute import library_hash
+    from paper.execute import is_made, library_hash, mark_made
     from soi_lib.plots import explorer
 
     inputs = [sorted(run.manifest["sha256"] for run in runs), profile.model_dump_json(), version("plotly")]
     stamp = hashlib.sha256(json.dumps([library_hash(), inputs]).encode()).hexdigest()
-    folder, kept = root / LOOK, root / LOOK.with_suffix(".sha256")
-    if folder.is_dir() and kept.exists() and kept.read_text(encoding="utf-8") == stamp:
+    folder = root / LOOK
+    if is_made(folder, stamp):
         return
     explorers = {}
     for results in tqdm(by_comparison(profile, runs).values(), desc="texts", unit="", disable=quiet, file=sys.stderr):
@@ -46,7 +46,7 @@ def write_look(root: Path, profile: Profile, runs: Sequence[StoredRun], *, quiet
     with files.building(folder, replace=True) as out:
         for name, body in explorer.explorer_files(explorers, stamp[:12]).items():
             files.write_text(out / name, body)
-    files.write_text(kept, stamp)
+    mark_made(folder, stamp)
 
 
 def examples(results: Results, member: str) -> dict[str, Any]:
