@@ -101,6 +101,17 @@ def confident(results: Results) -> float:
     return float(np.mean([(one.correct[-1] & (one.p_gold[-1] >= rules.CONFIDENT)).mean() for one in ends]))
 
 
+def levels(stages: Mapping[str, Stage], split: str) -> pd.DataFrame:
+    """The deciding score on one set of the run and after each of its stages, means over seeds, a row a case."""
+    rows = []
+    for case, stage in stages.items():
+        if split in stage.evaluations:
+            one = stage.evaluations[split]
+            scores = {name: float(one.values(name).mean()) for name in (RUN, SUBSET, RANDOM, MORE)}
+            rows.append({"case": case, "score": rules.NAMES[one.scores[0]], "check": stage.manipulated} | scores)
+    return pd.DataFrame(rows)
+
+
 def over_random(stages: Mapping[str, Stage]) -> pd.DataFrame:
     """The rows of `gains` on the test sets over the random control."""
     return gains(stages, "test").query("measure == 'over random'")

@@ -76,7 +76,9 @@ def gain_curves(
     with style():
         figure, ax = plt.subplots(figsize=(WIDTH, 3.2))
         _lines(ax, table, x, "dataset")
-        ax.set(xlabel=x if pd.api.types.is_numeric_dtype(table[x]) else "", ylabel=measure)
+        ax.set_ylabel(measure)
+        if pd.api.types.is_numeric_dtype(table[x]):
+            ax.set(xlabel=x, xticks=sorted(set(table[x])))
         if (table["low"] < 0).any():  # a gain, not a score
             ax.axhline(0, color=INK, lw=1)
         _one_legend(figure, [ax], 1)
