@@ -7,7 +7,7 @@ read a traceback to continue.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 
@@ -106,12 +106,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"did you mean {close[0]!r}? Known: {listing}" if close else f"choose one of: {listing}"
 
 
-def raise_all(problems: Iterable[SoiError]) -> None:
+def raise_all(problems: Sequence[SoiError]) -> None:
     """Raise the one problem there is, or one error that lists all of them; nothing when there are none."""
-    found = list(problems)
-    if len(found) == 1:
-        raise found[0]
-    if found:
-        kind = type(found[0]) if len({type(one) for one in found}) == 1 else SoiError
-        listed = " ".join(f"({number}) {one}" for number, one in enumerate(found, start=1))
-        raise kind(f"{len(found)} problems: {listed.removesuffix('.')}")
+    if len(problems) == 1:
+        raise problems[0]
+    if problems:
+        kind = type(problems[0]) if len({type(one) for one in problems}) == 1 else SoiError
+        listed = " ".join(f"({number}) {one}" for number, one in enumerate(problems, start=1))
+        raise kind(f"{len(problems)} problems: {listed.removesuffix('.')}")

@@ -69,9 +69,11 @@ def choose_columns(table: Table, spec: DatasetSpec) -> tuple[Columns, list[str]]
     where, have = table.where, [str(name) for name in table.frame.columns]
     named = {part: name for part in OPTIONS if (name := getattr(spec, part)) is not None}
     raise_all(
-        CorpusError(f"there is no column {name!r}", where=where, hint=f"{nearest(name, have)} ({OPTIONS[part]})")
-        for part, name in named.items()
-        if name not in have
+        [
+            CorpusError(f"there is no column {name!r}", where=where, hint=f"{nearest(name, have)} ({OPTIONS[part]})")
+            for part, name in named.items()
+            if name not in have
+        ]
     )
     free = [name for name in have if name not in named.values()]
     texts = [] if "text" in named else text_columns(free)[: 1 if "text_pair" in named else 2]
@@ -80,10 +82,12 @@ def choose_columns(table: Table, spec: DatasetSpec) -> tuple[Columns, list[str]]
     label = _first(free, LABELS) or next((name for name in free if name.lower().endswith("label")), None)
     label = label or _first(free, OTHER_LABELS)
     found = ({"label": label} if label else {}) | found
-    raise_all(_missing(table, part, free) for part in ("text", "label") if part not in found)
+    raise_all([_missing(table, part, free) for part in ("text", "label") if part not in found])
     raise_all(
-        CorpusError(f"the column {name!r} appears twice", where=where, hint="rename one of them")
-        for name in sorted({name for name in found.values() if have.count(name) > 1})
+        [
+            CorpusError(f"the column {name!r} appears twice", where=where, hint="rename one of them")
+            for name in sorted({name for name in found.values() if have.count(name) > 1})
+        ]
     )
     columns = Columns(**found)
     parts = [name for name in (columns.text, columns.text_pair, columns.label) if name is not None]

@@ -84,8 +84,8 @@ def match(
     if name is None and trained is None:
         named = (c for c in have if c.lower() in IDS)
         name = next((c for c in named if id_problem(table, c) is None), None)
-    if column is not None or name in have:
-        raise_all(problem for problem in (id_problem(table, str(name), gaps=True),) if problem is not None)
+    if (column is not None or name in have) and (problem := id_problem(table, str(name), gaps=True)) is not None:
+        raise problem
     by, keys = f"column {name!r}", wanted
     if name is None or name not in have:
         by, keys = "row numbers from 0", [str(int(i)) if i.isdecimal() else i for i in wanted]
@@ -300,9 +300,11 @@ def write_corrected(
     table = read_table(reviewed)
     have = [str(name) for name in table.frame.columns]
     raise_all(
-        CorpusError(f"there is no column {name!r}", where=reviewed, found=some(have), hint=f"add a column {name}")
-        for name in ("id", COLUMN)
-        if name not in have
+        [
+            CorpusError(f"there is no column {name!r}", where=reviewed, found=some(have), hint=f"add a column {name}")
+            for name in ("id", COLUMN)
+            if name not in have
+        ]
     )
     numbered = trained.reading["columns"]["id"] is None  # shown as 7, recorded as 000007
     ids = [f"{int(i):06d}" if numbered and i and i.isdecimal() else i for i in ids_of(table.frame["id"])]
@@ -310,7 +312,7 @@ def write_corrected(
     texts = label_texts([value] for value in table.frame[COLUMN])
     equal = equal_numbers([*names, *(text for text in texts if text is not None)])  # a spreadsheet writes 1.0 for 1
     labels = [equal.get(str(text), text) for text in texts]
-    raise_all(_problems(table, trained, names, ids, labels))
+    raise_all(list(_problems(table, trained, names, ids, labels)))
     found = match(source, ids, id_column, trained)
     now, column = labels_of(found.table, trained), trained.reading["columns"]["label"]
     if now is None:

@@ -188,7 +188,7 @@ def _separated(path: Path, text: str, encoding: str, separator: str | None, defa
         plain = _cut(rows, chosen, quotes=False)
         records = plain if plain.fit() else records
     width = len(records.fields[0])
-    raise_all(_faults(path, rows, records, chosen))
+    raise_all(list(_faults(path, rows, records, chosen)))
     values = records.fields[int(header) :]
     names = [name.strip() for name in records.fields[0]] if header else [str(i + 1) for i in range(width)]
     used = [i for i, name in enumerate(names) if name or any(row[i].strip() for row in values)]

@@ -26,7 +26,7 @@ from soi_lib.dynamics import TrainingDynamics
 from soi_lib.errors import StoreError
 from soi_lib.files import building, checksums, json_text, sha256_file, sweep, write_json
 from soi_lib.runs.config import Setting
-from soi_lib.training.device import once
+from soi_lib.training.device import is_writer, meet
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -211,15 +211,14 @@ class RunStore:
         this, and all of them open the run.
         """
 
-        def make() -> StoredRun:
+        if is_writer():
             self.put_aside(key)
             with building(self.path(key)) as folder:
                 fill(folder)
                 seal(folder, {**manifest, "key": key})
             self.checkpoint_path(key).unlink(missing_ok=True)
-            return open_run(self.path(key))
-
-        return once(make, lambda: open_run(self.path(key)))
+        meet()
+        return open_run(self.path(key))
 
     def tidy(self) -> None:
         """Remove what killed processes left: temporary files, and states of runs that were finished afterwards."""

@@ -12,18 +12,17 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from glob import glob
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 from soi_lib.errors import SoiError, nearest
 
 if TYPE_CHECKING:
     import torch
 
-T = TypeVar("T")
 Kind = Literal["cpu", "cuda"]
 Precision = Literal["fp32", "bf16"]
 
@@ -265,8 +264,10 @@ def is_writer() -> bool:
     return not launched_together() or os.environ.get("RANK", "0") == "0"
 
 
-def _wait() -> None:
-    """Go on when all processes are here; the first call brings them together."""
+def meet() -> None:
+    """Go on when all processes are here, at once where there is only one; the first call brings them together."""
+    if not launched_together():
+        return
     from accelerate import Accelerator
 
     from soi_lib.distributed import wait_for_all
@@ -282,19 +283,7 @@ def held(lock: AbstractContextManager[object]) -> Iterator[None]:
     The others wait as long as their backend allows: gloo raises SoiError after 30 minutes, NCCL ends the process after
     10.
     """
-    if not launched_together():
-        with lock:
-            yield
-        return
     with lock if is_writer() else nullcontext():
-        _wait()
+        meet()
         yield
-        _wait()
-
-
-def once(do: Callable[[], T], then: Callable[[], T]) -> T:
-    """The value of `do()`, which only the first process calls; the others wait until it is done and return `then()`."""
-    value = do() if is_writer() else None
-    if launched_together():
-        _wait()
-    return then() if value is None else value
+        meet()
