@@ -178,13 +178,16 @@ def make_book(
         sizes = load_profile(profile)
         done = reproduce(sizes, RunStore(root / runs), device=device, precision=precision, jobs=jobs, quiet=quiet)
     write_json(root / "_build" / "results.json", recorded.summary(sizes, done or kept, commit()))
-    found = reproduced.reproduction(sizes.name, done, root / QUICK)
-    write_json(root / "_build" / "reproduced.json", reproduced.as_json(found))
+    reads = " ".join([*(run.manifest["sha256"] for run in done), _text(root / QUICK / recorded.CHECKSUMS)])
+    held, stamp = root / "_build" / "reproduced.json", _hash(library_hash(), sizes.name, reads)
+    if not is_made(held, stamp):
+        write_json(held, reproduced.as_json(reproduced.reproduction(sizes.name, done, root / QUICK)))
+        mark_made(held, stamp)
     executed = _execute_own(
         root,
         set(COMPARISONS) & set(sizes.comparisons) if done else set(),
         values={"profile": _seen_from_notebooks(root, profile, sizes), "runs": str(runs) if done else ""},
-        reads=" ".join([*(run.manifest["sha256"] for run in done), found.read]),
+        reads=reads,
         jobs=jobs or default_jobs("cpu"),
         quiet=quiet,
         environment={"SOI_DEVICE": resolve_device(device)} | ({"SOI_PRECISION": precision} if precision else {}),
@@ -196,19 +199,19 @@ def make_book(
     if not index.exists() or not is_made(html, stamp):
         render(root, quiet=quiet)
         mark_made(html, stamp)
-    return index, found.sentence
+    return index, json.loads(_text(held))["sentence"]
 
 
 def _judge(root: Path) -> None:
     """Check all recorded runs, and write `_build/claims.json` unless it was made from the same ones."""
     from paper.recorded import CHECKSUMS, verify_recorded
 
-    digest = hashlib.sha256(library_hash().encode())
     listed = (path.parent for path in (root / RECORDED.parent).glob(f"*/{CHECKSUMS}"))
-    for folder in sorted({root / RECORDED, *listed}):
+    folders = sorted({root / RECORDED, *listed})
+    for folder in folders:
         verify_recorded(folder)
-        digest.update((folder / CHECKSUMS).read_bytes())
-    claims, stamp = root / "_build" / "claims.json", digest.hexdigest()
+    claims = root / "_build" / "claims.json"
+    stamp = _hash(library_hash(), *(_text(folder / CHECKSUMS) for folder in folders))
     if not is_made(claims, stamp):
         evidence = verdicts.open_evidence(root / RECORDED, stages=root / RECORDED.parent)
         write_json(claims, verdicts.claims_json(verdicts.verdicts(evidence), evidence))
@@ -278,6 +281,14 @@ def refresh_notebooks(root: Path, *, quiet: bool) -> list[Path]:
         run_notebook(root / path, root / path, {}, cwd=(root / path).parent)
     first_page.write_picture(root)
     return paths
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def _hash(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
 def _stage_hash(folder: Path) -> str:

@@ -46,11 +46,6 @@ class Reproduction:
     problem: str = ""
 
     @property
-    def read(self) -> str:
-        """What the comparison found, as text: with it changes what the pages show."""
-        return self.table.to_json(orient="values") + self.sentence
-
-    @property
     def sentence(self) -> str:
         """The verdict in one sentence."""
         if self.problem:
