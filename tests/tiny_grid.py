@@ -70,10 +70,10 @@ def preload() -> None:
 
     import rich.console  # noqa: F401
     import torch
-    from transformers import AutoModel, AutoTokenizer  # noqa: F401
 
     from paper.cli import main  # noqa: F401
-    from soi_lib.training import checkpoint, engine  # noqa: F401
+    from soi_lib.runs import preload  # noqa: F401
+    from soi_lib.training import checkpoint  # noqa: F401
 
     torch.set_num_threads(1)
 

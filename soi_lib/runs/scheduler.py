@@ -20,6 +20,7 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import replace
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ from soi_lib.training.device import (
     default_jobs,
     is_writer,
     launched_together,
+    one_thread_no_hub,
     visible_cards,
 )
 
@@ -128,7 +130,7 @@ def run_all(specs: Sequence[Job], store: RunStore, *, jobs: int | None = None, q
 
 
 def _train(specs: list[Job], store: RunStore, *, total: int, jobs: int, quiet: bool) -> None:
-    context = multiprocessing.get_context("spawn")
+    context = _context(specs[0].device)
     reports, slots = context.Queue(), context.Queue()
     device, jobs = specs[0].device, min(jobs, len(specs))
     for card in [None] * jobs if launched_together() else visible_cards(device, jobs):
@@ -150,7 +152,7 @@ def _train(specs: list[Job], store: RunStore, *, total: int, jobs: int, quiet: b
         max_workers=jobs,
         mp_context=context,
         initializer=_start_worker,
-        initargs=(reports, os.getpid(), device, slots),
+        initargs=(reports, dict(os.environ), device, slots),
     )
     try:
         with _deaf():  # workers are started here, and inherit it: an interrupt is for the parent to handle
@@ -173,6 +175,18 @@ def _train(specs: list[Job], store: RunStore, *, total: int, jobs: int, quiet: b
         reports.put(None)
         listener.join(timeout=5)
         shown.close()
+
+
+def _context(device: str) -> BaseContext:
+    """How workers are started: on the CPU they are forked from a process that has imported for all of them.
+
+    That process stays for the next runs. CUDA does not bear a fork; elsewhere than on Linux threads may not.
+    """
+    if device != "cpu" or sys.platform != "linux":
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["soi_lib.runs.preload"])
+    return context
 
 
 def _placed(specs: Sequence[Job], jobs: int) -> str:
@@ -201,24 +215,24 @@ def _deaf() -> Iterator[None]:
 _reports: Any = None
 
 
-def _start_worker(reports: Any, parent: int, device: str, slots: Any) -> None:
+def _start_worker(reports: Any, environment: dict[str, str], device: str, slots: Any) -> None:
     """In a worker: its device, one thread, no hub, the queue for progress, an end when the parent is gone."""
     global _reports
     _reports = reports
+    os.environ.clear()
+    os.environ |= environment  # the parent's of now: it may be another than when the first worker started
     if device == "cpu":
         os.environ["ACCELERATE_USE_CPU"] = "true"  # for the processes of one run, which find one another by accelerate
     if (card := slots.get()) is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = card  # these two before CUDA starts here
     os.environ.setdefault(*CUBLAS_WORKSPACE)
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    os.environ["OMP_NUM_THREADS"] = "1"
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    one_thread_no_hub()
     tqdm.set_lock(threading.RLock())  # its own lock is a semaphore of the system, which outlives a worker that is ended
 
     def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
+        if parent := multiprocessing.parent_process():
+            parent.join()
+            os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
 

@@ -198,6 +198,12 @@ def visible_cards(device: str, jobs: int) -> list[str | None]:
     return [names[found[i % len(found)]] for i in range(jobs)]
 
 
+def one_thread_no_hub() -> None:
+    """Tell the libraries that a worker will import to use one thread and not to ask the hub."""
+    os.environ |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
 @contextmanager
 def reproducibly(device: str) -> Iterator[None]:
     """Compute in the block such that the same machine gives the same bits again.

@@ -1,0 +1,26 @@
+"""What the workers of the CPU import, done once for all of them.
+
+Importing torch and transformers takes longer than a small training. `soi_lib.runs.scheduler` forks its workers from a
+process that has imported this module. Nothing in it starts a thread, but for Arrow's allocator, which bears a fork.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+from soi_lib.training.device import one_thread_no_hub
+
+one_thread_no_hub()  # before the imports, which read it
+for name in (
+    "pandas",
+    "pyarrow.dataset",
+    "sklearn.feature_extraction.text",
+    "sklearn.linear_model",
+    "sklearn.metrics",
+    "soi_lib.data.baselines",
+    "soi_lib.runs.second_stage",
+    "soi_lib.training.engine",
+    "tokenizers",
+    "transformers.models.bert.modeling_bert",
+):
+    importlib.import_module(name)
