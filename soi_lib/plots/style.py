@@ -125,7 +125,7 @@ def show(figure: Figure, *, dpi: int = 200) -> Shown:
     """Make a figure ready for a notebook or page: `<figure>` with an embedded PNG, alternative text and caption."""
     text = caption(figure)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight", metadata={"Software": None})
+    figure.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight", pil_kwargs={"compress_level": 0})
     picture = Image.open(buffer).convert("RGB").quantize(128, dither=Image.Dither.NONE)  # a third of the bytes
     buffer = io.BytesIO()
     picture.save(buffer, format="png", optimize=True)

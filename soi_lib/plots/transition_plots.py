@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -110,14 +110,15 @@ class Moves:
         """
         import pandas as pd
 
-        floor, transition = (table / table.to_numpy().sum() for table in map(in_order, (self.floor, self.transition)))
-        beyond = in_order(self.beyond).astype(bool) & (self.seeds >= SEEDS)
-        table = pd.DataFrame({"floor": floor.stack(), "transition": transition.stack(), "beyond": beyond.stack()})
-        return table.rename_axis(["from", "to"]).reset_index()
+        table = pd.DataFrame({name: self.table(name).stack() for name in ("floor", "transition", "beyond")})
+        return table.reset_index()
 
-    def table(self, column: str) -> pd.DataFrame:
+    def table(self, column: Literal["floor", "transition", "beyond"]) -> pd.DataFrame:
         """One column of `cells` as a 6x6 table."""
-        return self.cells().pivot(index="from", columns="to", values=column).loc[NAMES, NAMES]
+        table = in_order(getattr(self, column)).rename_axis(index="from", columns="to")
+        if column == "beyond":
+            return table.astype(bool) & (self.seeds >= SEEDS)
+        return table / table.to_numpy().sum()
 
 
 def transition_beside_floor(moves: Moves, *, title: str = "", note: str = "", sides: Sides = SIDES) -> Figure:

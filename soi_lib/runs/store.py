@@ -89,7 +89,7 @@ class StoredRun:
         return values
 
     def dynamics(self, member: str, mode: Literal["train", "eval"] | None = None) -> TrainingDynamics:
-        """The dynamics of one dataset, by default in the run's primary mode.
+        """The dynamics of one dataset, by default in the run's primary mode; a file is read once.
 
         Raises:
             StoreError: when the dataset was not part of the run, or `mode` was not recorded.
@@ -102,7 +102,13 @@ class StoredRun:
             raise StoreError(
                 "no such dataset in this run", where=self.folder, found=repr(member), expected=" or ".join(self.setting)
             )
-        return TrainingDynamics.load(path)
+        if path not in self._dynamics:
+            self._dynamics[path] = TrainingDynamics.load(path)
+        return self._dynamics[path]
+
+    @cached_property
+    def _dynamics(self) -> dict[Path, TrainingDynamics]:
+        return {}
 
     def curves(self) -> pd.DataFrame:
         """A row per epoch (from 0) and dataset: train_loss, train_accuracy, validation_loss, validation_accuracy.
