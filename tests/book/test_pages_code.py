@@ -1,4 +1,4 @@
-"""The code on the pages of the book: every block runs as printed, and prints what stands below it."""
+"""The pages of the book as they are written: all in the contents, and the code on them runs as printed."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import typer
+import yaml
 
 from soi_lib import TrainingDynamics
 
@@ -21,6 +22,15 @@ FENCE = re.compile(r"^```([\w{}-]*)\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE
 def blocks(page: str) -> list[tuple[str, str]]:
     """Language and content of the fenced blocks of a page, in order."""
     return FENCE.findall((ROOT / "book" / f"{page}.md").read_text(encoding="utf-8"))
+
+
+def test_every_source_page_is_in_the_contents() -> None:
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
+    named = {toc["root"], *(chapter["file"] for part in toc["parts"] for chapter in part["chapters"])}
+    written = [path for folder in ("book", "notebooks") for path in (ROOT / folder).glob("*")]
+    sources = [path.relative_to(ROOT).with_suffix("") for path in written if path.suffix in (".md", ".ipynb")]
+    made = {name for name in named if name.startswith("reproduced/")}  # by `make book`
+    assert set(map(Path.as_posix, sources)) == named - made
 
 
 def test_entry_page_runs_on_dynamics_of_any_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import nbformat
 import pytest
+import typer
+from bs4 import BeautifulSoup
 
+from paper import ROOT, execute
 from paper import build as publish
-from paper import execute
 from paper.page import page_of
+from soi_lib.cli import app
 from soi_lib.errors import SoiError
+
+PORTS = "import ipykernel\nprint(ipykernel.get_connection_info())"
 
 
 def notebook(path, *cells: tuple[str, str]) -> None:
@@ -29,27 +35,29 @@ def notebook(path, *cells: tuple[str, str]) -> None:
 
 @pytest.fixture
 def book(tmp_path):
-    (tmp_path / "book").mkdir()
-    (tmp_path / "book" / "index.md").write_text("# Start\n", encoding="utf-8")
-    (tmp_path / "_config.yml").write_text(
-        "title: t\nexecute: {execute_notebooks: 'off'}\nonly_build_toc_files: true\n", encoding="utf-8"
-    )
+    """A small book with the configuration, the extension and the files of the real one."""
+    for folder in ("book/_ext", "book/_static"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in ("_config.yml", "book/references.bib"):
+        shutil.copyfile(ROOT / file, tmp_path / file)
+    (tmp_path / "book" / "index.md").write_text("# Start\n\n<!-- soi command line -->\n", encoding="utf-8")
     (tmp_path / "_toc.yml").write_text(
         "format: jb-book\nroot: book/index\nparts:\n- caption: A\n  chapters:\n  - file: notebooks/one\n"
         "    sections:\n    - file: notebooks/two\n",
         encoding="utf-8",
     )
     notebook(tmp_path / "notebooks" / "one.ipynb", ("md", "# One"), ("parameters", 'runs = ""\nseeds: int = 1'),
-             ("code", "print(runs, seeds)"))  # fmt: skip
-    notebook(tmp_path / "notebooks" / "two.ipynb", ("md", "# Two"), ("code", "print(1 + 1)"))
+             ("code", "print(runs, seeds)"), ("code", PORTS))  # fmt: skip
+    notebook(tmp_path / "notebooks" / "two.ipynb", ("md", "# Two"), ("code", PORTS))
     return tmp_path
 
 
-def run(root, jobs=2, **parameters):
+def run(root, *only: str, **parameters):
+    """The notebooks that are executed, of all or of those that are named, two at a time."""
     values = {"runs": "runs", "profile": "quick"} | parameters
-    paths = publish.notebooks(root)
+    paths = [path for path in publish.notebooks(root) if path.stem in (only or ("one", "two"))]
     out = root / "_build" / "stamps"
-    return execute.execute(dict.fromkeys(paths, values), root=root, out=out, reads="r", jobs=jobs, quiet=True)
+    return execute.execute(dict.fromkeys(paths, values), root=root, out=out, reads="r", jobs=2, quiet=True)
 
 
 def staged(root):
@@ -66,17 +74,37 @@ def test_only_what_changed_is_executed_staged_and_rendered(book):
     assert "papermill" not in json.loads(body)["metadata"]
     assert run(book) == []
 
+    made = [nbformat.read(executed.with_stem(name), as_version=4) for name in ("one", "two")]
+    found = [json.loads(one.cells[-1].outputs[0].text) for one in made]
+    assert {one["transport"] for one in found} == {"ipc"}  # notebooks that start together share no port
+    assert found[0]["ip"] != found[1]["ip"]  # the beginning of the sockets' paths
+    assert not any(Path(one["ip"]).parent.exists() for one in found)
+
     notebook(book / "notebooks" / "two.ipynb", ("md", "# Two, once more"), ("code", "print(1 + 1)"))
     assert [p.name for p in run(book)] == ["two.ipynb"]
 
     executed.write_text(body.replace("../runs 1", "../runs 2"), encoding="utf-8")  # a damaged result is made again
     assert [p.name for p in run(book)] == ["one.ipynb"]
-    assert {p.name for p in run(book, runs="other")} == {"one.ipynb", "two.ipynb"}
+    assert [p.name for p in run(book, "two", runs="other")] == ["two.ipynb"]
 
     staged(book)
     page = publish.render(book, quiet=True)
     assert page.exists()
-    assert "Two, once more" in (book / "_build/html/notebooks/two.html").read_text(encoding="utf-8")
+    html = page.parent
+    two = (html / "notebooks/two.html").read_text(encoding="utf-8")
+    assert "Two, once more" in two
+    assert '<a href="../_sources/notebooks/two.ipynb" download>two.ipynb</a>' in two
+    offered = json.loads((html / "_sources/notebooks/two.ipynb").read_text(encoding="utf-8"))
+    assert [cell["outputs"] for cell in offered["cells"] if cell["cell_type"] == "code"] == [[]]
+
+    start = BeautifulSoup((html / "book/index.html").read_text(encoding="utf-8"), "html.parser")
+    commands = {name: c for name, c in typer.main.get_command(app).commands.items() if not c.hidden}
+    assert len(commands) >= 9
+    for name, command in commands.items():
+        (heading,) = (h2 for h2 in start.find_all("h2") if h2.get_text().startswith(f"soi {name}"))
+        section = heading.find_parent("section").get_text()
+        for option in (flag for parameter in command.params for flag in parameter.opts if flag.startswith("--")):
+            assert option in section, f"soi {name} {option}"
 
 
 def test_a_page_shows_code_beside_figures_only_with_pictures_values_and_runs():
@@ -103,26 +131,10 @@ def test_a_page_shows_code_beside_figures_only_with_pictures_values_and_runs():
     assert '<a href="#runs">2 runs</a>' in shown
 
 
-def test_notebooks_that_start_together_share_no_port(book):
-    names = [f"notebooks/n{i}" for i in range(3)]
-    (book / "_toc.yml").write_text(
-        "format: jb-book\nroot: book/index\nchapters:\n" + "".join(f"- file: {name}\n" for name in names),
-        encoding="utf-8",
-    )
-    for name in names:
-        notebook(book / f"{name}.ipynb", ("code", "import ipykernel\nprint(ipykernel.get_connection_info())"))
-    run(book, jobs=3)
-    made = [nbformat.read(book / "_build" / "stamps" / f"{name}.ipynb", as_version=4) for name in names]
-    found = [json.loads(one.cells[0].outputs[0].text) for one in made]
-    assert {one["transport"] for one in found} == {"ipc"}
-    assert len({one["ip"] for one in found}) == len(names)  # the beginning of the sockets' paths
-    assert not any(Path(one["ip"]).parent.exists() for one in found)
-
-
 def test_a_failing_notebook_is_named_and_its_output_kept(book):
     notebook(book / "notebooks" / "two.ipynb", ("code", "1 / 0"))
     with pytest.raises(SoiError, match=r"two.ipynb: the notebook failed; found .*ZeroDivisionError") as raised:
-        run(book)
+        run(book, "two")
     kept = book / "_build" / "stamps" / "notebooks" / "two-failed.ipynb"
     assert str(kept) in str(raised.value)
     assert "ZeroDivisionError" in kept.read_text(encoding="utf-8")
