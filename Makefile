@@ -12,7 +12,7 @@ DEVICE  ?= auto
 VENV    ?= .venv
 PYTHON  ?= $(shell command -v python3.11 || command -v python3 || echo python3.11)
 BIN     := $(VENV)/bin
-# Workers of the test run. Each may train with its own threads, so two fit two cores.
+# Workers of the test run. Each computes on one thread: threads of two workers wait for one another, and spin.
 WORKERS ?= 2
 
 # The hub is never asked: models and data come from pinned packages.
@@ -61,7 +61,7 @@ crate: book ## Describe recorded runs, results and book for programs: _build/ro-
 .PHONY: test
 test: fetch ## Run every test that needs no browser
 	@echo "== test: every test but the browser's (10 to 12 minutes on 2 cores)"
-	@$(BIN)/python -m pytest -m "not browser and not scale and not cuda" -n $(WORKERS) --dist loadfile \
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not browser and not scale and not cuda" -n $(WORKERS) --dist loadfile \
 	  --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg \
 	  --no-loadscope-reorder --cov=soi_lib.dynamics --cov=soi_lib.io --cov=soi_lib.analysis --cov-report= --cov-fail-under=95 \
 	  notebooks tests/test_wheel.py book tests  # long files first: no worker is left alone with them

@@ -37,7 +37,7 @@ def place(tmp_path_factory, in_this_process):
 
 
 GOOD = ("train", "--train", "good.csv", "--model", "tiny", "--epochs", 30)
-LONG = ("train", "--train", "long.csv", "--model", "tiny", "--epochs", 24)  # seconds: a signal comes before its end
+LONG = ("train", "--train", "long.csv", "--model", "tiny", "--epochs", 12)  # seconds: a signal comes before its end
 
 
 def test_the_preview_says_everything_before_training(soi, place):
@@ -183,7 +183,7 @@ def test_a_killed_run_continues_to_the_same_bits(soi, place, tmp_path, monkeypat
     (row,) = value["runs"]
     assert row["state"] == "done"
 
-    todo = own.prepare(own.TrainRequest({"long": DatasetSpec(path="long.csv")}, "tiny", 24), tmp_path / "run")
+    todo = own.prepare(own.TrainRequest({"long": DatasetSpec(path="long.csv")}, "tiny", 12), tmp_path / "run")
     (spec,) = todo.specs()
     assert spec.key == row["key"]
     other = do_run(spec, RunStore(tmp_path / "undisturbed"))

@@ -294,37 +294,42 @@ def test_checkpoints_that_cannot_be_continued_are_named(tmp_path):
 WORKER = """
 import sys, numpy as np, torch
 sys.path.insert(0, sys.argv[1])
+from accelerate import debug_launcher
 from trainers import Spy, trainer_of
 from safetensors.numpy import save_file
 from soi_lib.integrations.huggingface import record
 folder = sys.argv[2]
 options = dict(per_device_train_batch_size=4, gradient_accumulation_steps=2, save_strategy="steps", save_steps=3)
-trainer = trainer_of(folder + "/run", n=22, **options)
-spy = Spy(trainer.model, trainer.train_dataset)
-rec = record(trainer, "id", keep_logits=True)
-trainer.train()
-dyn, report = rec.finish(), rec.report
-out = {"p": dyn.p_gold, "logits": dyn.logits, "correct": dyn.correct, "n": np.array([report.kept, report.repeated])}
-for i, (rows, logits) in enumerate(spy.batches):
-    out |= {f"rows/{i}": np.array(rows), f"seen/{i}": logits}
-again = trainer_of(folder + "/run", n=22, **options | {"save_strategy": "no"})
-resumed = record(again, "id", keep_logits=True)
-again.train(resume_from_checkpoint=folder + "/run/checkpoint-3")
-assert resumed.finish().fingerprint() == dyn.fingerprint()
-assert (resumed.report.kept, resumed.report.repeated) == (report.kept, report.repeated)
-out["ids"] = np.frombuffer(" ".join(dyn.ids).encode(), np.uint8)
-save_file({k: np.ascontiguousarray(v) for k, v in out.items()}, f"{folder}/out{trainer.args.process_index}.safetensors")
+
+def one():
+    trainer = trainer_of(folder + "/run", n=22, **options)
+    spy = Spy(trainer.model, trainer.train_dataset)
+    rec = record(trainer, "id", keep_logits=True)
+    trainer.train()
+    dyn, report = rec.finish(), rec.report
+    out = {"p": dyn.p_gold, "logits": dyn.logits, "correct": dyn.correct, "n": np.array([report.kept, report.repeated])}
+    for i, (rows, logits) in enumerate(spy.batches):
+        out |= {f"rows/{i}": np.array(rows), f"seen/{i}": logits}
+    again = trainer_of(folder + "/run", n=22, **options | {"save_strategy": "no"})
+    resumed = record(again, "id", keep_logits=True)
+    again.train(resume_from_checkpoint=folder + "/run/checkpoint-3")
+    assert resumed.finish().fingerprint() == dyn.fingerprint()
+    assert (resumed.report.kept, resumed.report.repeated) == (report.kept, report.repeated)
+    out["ids"] = np.frombuffer(" ".join(dyn.ids).encode(), np.uint8)
+    rank = trainer.args.process_index
+    save_file({k: np.ascontiguousarray(v) for k, v in out.items()}, f"{folder}/out{rank}.safetensors")
+
+debug_launcher(one, num_processes=2)
 """
+"""A program that forks two processes, so that both share the seconds of its imports."""
 
 
 def test_two_processes(tmp_path):
     script = tmp_path / "worker.py"
     script.write_text(WORKER)
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
-    done = subprocess.run(
-        [*command, str(Path(__file__).parent), str(tmp_path)], capture_output=True, text=True, env=environment
-    )
+    command = [sys.executable, str(script), str(Path(__file__).parent), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     ranks = [load_file(tmp_path / f"out{rank}.safetensors") for rank in range(2)]
     data, _ = texts(22)
