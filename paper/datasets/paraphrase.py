@@ -220,8 +220,9 @@ def triples(sampler: Sampler, wanted: Mapping[str, int], home: Any) -> dict[str,
         near = [c for c in (sampler.near(anchor) for _ in range(3 * CANDIDATES)) if c and home(c.frame) == split]
         if not same or not near:
             continue
-        options = [(abs(overlap(anchor.text, p.text) - overlap(anchor.text, n.text)), overlap(anchor.text, p.text),
-                    p.text, n.text, i, j) for i, p in enumerate(same) for j, n in enumerate(near)]  # fmt: skip
+        alike, off = ([overlap(anchor.text, c.text) for c in candidates] for candidates in (same, near))
+        options = [(abs(alike[i] - off[j]), alike[i], p.text, n.text, i, j)
+                   for i, p in enumerate(same) for j, n in enumerate(near)]  # fmt: skip
         gap, *_, i, j = min(options)
         if gap > 0.1:
             continue

@@ -112,14 +112,14 @@ class Grammar:
             return self._slot(node, rng, own, slots, fixed)
         if isinstance(node, kind.Alternative):
             return self._walk(node.items[rng.randrange(len(node.items))], rng, own, slots, fixed)
-        items = list(node.items)
-        between = ""
+        items, between = node.items, ""
         if isinstance(node, kind.Permutation):
+            items, between = list(items), " "
             rng.shuffle(items)
-            between = " "
         parts = []
         for item in items:
-            part = self._walk(item, rng, own, slots, fixed)
+            plain_text = type(item) is kind.TextChunk  # most are: spare the call
+            part = item.original_text if plain_text else self._walk(item, rng, own, slots, fixed)
             if part is None:
                 return None
             parts.append(part)

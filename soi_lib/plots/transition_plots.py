@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import matplotlib.pyplot as plt
 import numpy as np
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 from matplotlib.figure import Figure
@@ -49,8 +48,6 @@ Sides = tuple[str, str]
 SIDES: Sides = ("alone", "together")
 SEEDS = 3  # in each setting, before anything is called more than noise
 FEW = 5  # examples; a row of fewer has no percentages
-_TEXT = {"fontsize": 8, "color": INK}
-_GRID: dict[str, Any] = {"fmt": "", "cbar": False, "linewidths": 1, "linecolor": "#E3E5E8", "annot_kws": _TEXT}
 _GREYS = LinearSegmentedColormap.from_list("share", ["#FFFFFF", "#A8ADB3"])
 _READING = "Rows: from; columns: to; below the diagonal examples became easier, above it harder."
 _DASH = f"A dash: under {FEW} examples."
@@ -217,8 +214,7 @@ def flow_beside_floor(moves: Moves, *, title: str = "", note: str = "", sides: S
 
 def marked_heatmap(ax: Axes, values: pd.DataFrame, marked: pd.DataFrame, text: pd.DataFrame) -> None:
     """Write `text` into the cells; those `marked` are framed, blue above zero and orange below. All of one shape."""
-    blank = np.zeros(values.shape)
-    sns.heatmap(blank, ax=ax, cmap=_GREYS, vmin=0, vmax=1, annot=text.to_numpy(), **_GRID)
+    _cells(ax, np.zeros(values.shape), text)
     _frames(ax, values, marked)
 
 
@@ -267,8 +263,17 @@ def _rows(ax: Axes, table: pd.DataFrame, sides: Sides) -> None:
     totals = table.sum(axis=1)
     shares = table.div(totals.where(totals >= FEW), axis=0).astype(float)
     text = shares.map(lambda v: "–" if np.isnan(v) else f"{v * 100:.0f}")
-    sns.heatmap(shares.fillna(0), ax=ax, cmap=_GREYS, norm=PowerNorm(0.6, 0, 1), annot=text.to_numpy(), **_GRID)
+    _cells(ax, shares.fillna(0).to_numpy(), text)
     _axes(ax, sides, [f"{name} ({number(n)})" for name, n in totals.items()])
+
+
+def _cells(ax: Axes, shares: np.ndarray, text: pd.DataFrame) -> None:
+    """A cell for each of `shares`, the darker the larger it is, with its text."""
+    ax.pcolormesh(shares, cmap=_GREYS, norm=PowerNorm(0.6, 0, 1), linewidth=1, edgecolor="#E3E5E8")
+    ax.set(xlim=(0, shares.shape[1]), ylim=(shares.shape[0], 0))
+    ax.spines[:].set_visible(False)
+    for (i, j), words in np.ndenumerate(text.to_numpy()):
+        ax.text(j + 0.5, i + 0.5, words, ha="center", va="center", fontsize=8, color=INK)
 
 
 def _frames(ax: Axes, values: pd.DataFrame, marked: pd.DataFrame) -> None:
@@ -281,7 +286,7 @@ def _frames(ax: Axes, values: pd.DataFrame, marked: pd.DataFrame) -> None:
 def _axes(ax: Axes, sides: Sides, rows: list[str]) -> None:
     ax.set(ylabel=sides[0] and f"{sides[0]} (from)", xlabel=sides[1] and f"{sides[1]} (to)", aspect="equal")
     ax.set_xticks(np.arange(6) + 0.5, NAMES, rotation=45, ha="right", rotation_mode="anchor", fontsize=8)
-    ax.set_yticks(np.arange(6) + 0.5, rows, rotation=0, fontsize=8)
+    ax.set_yticks(np.arange(6) + 0.5, rows, va="center", fontsize=8)
     ax.tick_params(length=0)
 
 
