@@ -98,12 +98,13 @@ def read(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
     import pyarrow.parquet as pq
 
     # Memory of Arrow's own: its threads may let go of a buffer while Python ends, and one of Python's would abort then.
-    with _opened(path), pa.OSFile(str(path)) as file:
-        held = file.read_buffer()
+    with _opened(path), pa.OSFile(str(path)) as source:
+        held = source.read_buffer()
     _check_seal(pa.BufferReader(held), path)
-    _, meta = _parse(pa.BufferReader(held), path)
+    file, meta = _parse(pa.BufferReader(held), path)
     try:
-        table = pq.read_table(pa.BufferReader(held))  # unlike ParquetFile.read it decodes row groups side by side
+        # unlike ParquetFile.read, read_table decodes row groups side by side
+        table = file.read() if file.num_row_groups == 1 else pq.read_table(pa.BufferReader(held))
         columns: dict[str, Array] = {name: _values(table[name]) for name in ("id", "gold", "history")}
         n, epochs = table.num_rows, meta["epochs"]
         columns["p_gold"] = np.ascontiguousarray(_values(table["p_gold"]).reshape(n, epochs).T)

@@ -90,12 +90,18 @@ class Results:
         """What the runs of a setting predicted on a member's `split` at their end; its files are read once."""
         key = (member, Setting.of(setting), split)
         if key not in self._evaluated:
-            frames = [self.run(setting, seed).predictions(member) for seed in self.seeds]
-            frames = [frame[frame["split"] == split].sort_values("id") for frame in frames]
+            if key[:2] not in self._predictions:
+                found = (self.run(setting, seed).predictions(member) for seed in self.seeds)
+                self._predictions[key[:2]] = [frame.sort_values("id", kind="stable") for frame in found]
+            frames = [frame[frame["split"] == split] for frame in self._predictions[key[:2]]]
             ids, gold = frames[0]["id"].to_numpy(), frames[0]["gold"].to_numpy()
             tables = (np.stack([frame[name].to_numpy() for frame in frames]) for name in ("predicted", "p_gold"))
             self._evaluated[key] = Evaluated(ids, gold, *tables)
         return self._evaluated[key]
+
+    @cached_property
+    def _predictions(self) -> dict[tuple[str, Setting], list[pd.DataFrame]]:
+        return {}
 
     @cached_property
     def _evaluated(self) -> dict[tuple[str, Setting, str], Evaluated]:

@@ -128,9 +128,12 @@ class StoredRun:
 
     def predictions(self, member: str) -> Any:
         """Predictions at the end of the run: a DataFrame with split, id, gold, predicted, p_gold."""
-        import pandas as pd
+        import pyarrow.parquet as pq
 
-        return pd.read_parquet(self.folder / "predictions" / f"{member}.parquet")
+        with pq.ParquetFile(
+            self.folder / "predictions" / f"{member}.parquet"
+        ) as file:
+            return file.read(use_threads=False).to_pandas(use_threads=False)  # small: threads would cost more
 
 
 class RunStore:
@@ -287,10 +290,10 @@ def open_run(folder: str | os.PathLike[str]) -> StoredRun:
         raise StoreError("the manifest cannot be read", where=path, found=str(error) or type(error).__name__) from error
     if not known:
         raise StoreError("the manifest is not the one that was written", where=path, hint="do the run again")
-    expected = manifest["files"]
+    expected, home = manifest["files"], folder.resolve()
     for name, digest in expected.items():
         file = folder / name
-        if file.resolve() != folder.resolve() / name or not file.is_file():  # missing, or a link to another place
+        if file.resolve() != home / name or not file.is_file():  # missing, or a link to another place
             raise StoreError("a file of the run is missing", where=file, hint="do the run again")
         try:
             found = sha256_file(file)
