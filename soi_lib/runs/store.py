@@ -130,9 +130,7 @@ class StoredRun:
         """Predictions at the end of the run: a DataFrame with split, id, gold, predicted, p_gold."""
         import pyarrow.parquet as pq
 
-        with pq.ParquetFile(
-            self.folder / "predictions" / f"{member}.parquet"
-        ) as file:
+        with pq.ParquetFile(self.folder / "predictions" / f"{member}.parquet") as file:
             return file.read(use_threads=False).to_pandas(use_threads=False)  # small: threads would cost more
 
 
