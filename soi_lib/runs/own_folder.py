@@ -179,15 +179,15 @@ def model_folder(setting: Sequence[str], seed: int, stage: str = "") -> str:
 
 def keep_model(folder: Path, spec: Job) -> None:
     """Write the model of a run or a second stage whose weights were kept, in the place of one of another run."""
-    from soi_lib.training.checkpoint import load_weights
-    from soi_lib.training.classifier import save_classifier
-
     base = spec.base if isinstance(spec, StageSpec) else spec
     stage = stage_name(spec.identity()["stage"], base.training.learning_rate) if isinstance(spec, StageSpec) else ""
     target = folder / model_folder(spec.setting, base.seed, stage)
     weights = RunStore(folder / RUNS).weights_path(spec.key)
     if run_of(target) == spec.key or not weights.exists():
         return
+    from soi_lib.training.checkpoint import load_weights
+    from soi_lib.training.classifier import save_classifier
+
     tensors, vocabulary, _ = load_weights(weights)
     encoder = base.encoder_folder or base.encoder
     corpora = {name: cache.read(data_file(folder, name)) for name in spec.setting}

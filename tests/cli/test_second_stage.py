@@ -27,10 +27,12 @@ def place(tmp_path_factory, in_this_process):
         yield folder
 
 
+TRAIN = ("train", "--train", "reviews.csv", "--model", "tiny", "--epochs", 4, "--precision", "fp32", "--seed", 0)
+
+
 @pytest.fixture
 def folder(soi, place):
-    words = ("train", "--train", "reviews.csv", "--model", "tiny", "--epochs", 4, "--seed", 0, "--seed", 1)
-    assert soi(*words, "--precision", "fp32", "--out", "trained")[0] == 0
+    assert soi(*TRAIN, "--seed", 1, "--out", "trained")[0] == 0
     return place / "trained"
 
 
@@ -58,12 +60,14 @@ def test_gains_stand_beside_their_controls_and_the_models_are_kept(soi, folder):
     assert list(gains(folder)["subset"]) == [name]
 
 
-def test_another_recipe_and_other_ids_stand_beside(soi, place, folder):
-    """Two files of ids, and one of them with another recipe: three second stages, three models a run."""
+def test_another_recipe_and_other_ids_stand_beside(soi, place):
+    """Two files of ids, and one of them with another recipe: three second stages, three models."""
+    assert soi(*TRAIN, "--out", "single")[0] == 0
+    folder = place / "single"
     names = []
     for ids, epochs in ((range(60), 1), (range(20, 80), 1), (range(20, 80), 2)):
         (place / "ids.txt").write_text("\n".join(f"{i:06d}" for i in [*ids, 999]), encoding="utf-8")
-        code, out, err = soi("second-stage", "trained", "--ids", "ids.txt", "--epochs", epochs, "--json")
+        code, out, err = soi("second-stage", "single", "--ids", "ids.txt", "--epochs", epochs, "--json")
         assert code == 0, err
         assert re.search(r"caution: \d+ ids are not those of training examples: .*", err)
         names.append(json.loads(out)["subset"])
