@@ -22,7 +22,7 @@ from paper.datasets.sentiment import THRESHOLD, ratings
 from soi_lib.analysis.datamap import confidence_variability
 from soi_lib.analysis.label_issues import TINY, label_issues, margins
 from soi_lib.analysis.soi import SOI, categorize, forgetting_events
-from soi_lib.analysis.statistics import Effect, contributions, mean_effect
+from soi_lib.analysis.statistics import Effect, contributions, mean_effect, ranks
 from soi_lib.dynamics import TrainingDynamics
 from soi_lib.runs.results import Results
 
@@ -250,11 +250,9 @@ def partial_correlation(first: Array, second: Array, controls: Array) -> Array:
 
 
 def _residual_ranks(values: Array, controls: Array) -> Array:
-    from scipy.stats import rankdata  # type: ignore[import-untyped]
-
-    known = np.vstack([np.ones(values.shape[1]), rankdata(controls, axis=1)]).T
-    ranks = rankdata(values, axis=1).T
-    rest = (ranks - known @ np.linalg.lstsq(known, ranks, rcond=None)[0]).T
+    known = np.vstack([np.ones(values.shape[1]), ranks(controls)]).T
+    ranked = ranks(values).T
+    rest = (ranked - known @ np.linalg.lstsq(known, ranked, rcond=None)[0]).T
     size = np.sqrt((rest**2).mean(axis=1, keepdims=True))
     return np.divide(rest, size, out=np.zeros_like(rest), where=size > 1e-6)
 

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from soi_lib.analysis.datamap import confidence_variability
 from soi_lib.analysis.label_issues import margins
 from soi_lib.analysis.soi import SOI, categorize, forgetting_events
-from soi_lib.analysis.statistics import mean_effect
+from soi_lib.analysis.statistics import mean_effect, ranks
 from soi_lib.dynamics import TrainingDynamics, pack_history, shared_rows
 from soi_lib.errors import AlignmentError, RangeError
 
@@ -180,9 +180,7 @@ def _standardised(values: Array) -> Array:
 
     Numbers (C = 1) become ranks first.
     """
-    from scipy.stats import rankdata  # type: ignore[import-untyped]
-
-    x = rankdata(values, axis=2) if values.shape[1] == 1 else values
+    x = ranks(values) if values.shape[1] == 1 else values
     x = x - x.mean(axis=2, keepdims=True)
     total = (x**2).mean(axis=2).sum(axis=1)[:, None, None]
     return np.divide(x, total**0.5, out=np.full_like(x, np.nan), where=total > 1e-12)

@@ -11,7 +11,6 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -34,6 +33,8 @@ def training_curves(table: pd.DataFrame, measure: str = "accuracy", *, title: st
         the figure; its values are the mean, the smallest and the largest over seeds. Raises FormatError when a column
         is missing.
     """
+    import seaborn as sns  # brings scipy.stats, which takes more than a second
+
     by = ["dataset", "setting", "split", "epoch"]
     need(table, [*by, "seed", measure])
     datasets = list(dict.fromkeys(table["dataset"]))

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import matplotlib.pyplot as plt
 import numpy as np
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -43,6 +42,7 @@ def data_map_plot(
         FormatError when there is no run.
     """
     import pandas as pd
+    import seaborn as sns  # brings scipy.stats, which takes more than a second
 
     if not runs:
         raise FormatError("there is no data map to draw", expected="at least one run")
