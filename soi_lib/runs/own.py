@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -172,9 +173,10 @@ def train(
             cache.write(path, dataset.corpus)
     specs = [replace(spec, keep_weights=models and todo.store.get(spec.key) is None) for spec in todo.specs()]
     _write_index(todo, specs, command)
-    runs = run_all(specs, todo.store, jobs=jobs, quiet=quiet)
+    then = partial(keep_model, todo.folder) if models else None
+    runs = run_all(specs, todo.store, jobs=jobs, quiet=quiet, then=then)
     if models and is_writer():
-        for spec in specs:
+        for spec in specs:  # of runs that were done before, models that were lost
             keep_model(todo.folder, spec)
     _write_index(todo, specs, command)
     return runs

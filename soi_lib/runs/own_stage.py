@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from soi_lib.runs.config import Setting, Stages
 from soi_lib.runs.own_folder import RUNS, keep_model, model_folder, own_profile, read_index, stage_name, time_words
 from soi_lib.runs.scheduler import run_all
 from soi_lib.runs.second_stage import CONFIDENT, SMALLEST, choose, left_to_learn
-from soi_lib.runs.spec import RunSpec, StageSpec, plan, stages_of
+from soi_lib.runs.spec import Job, RunSpec, StageSpec, plan, stages_of
 from soi_lib.runs.store import RunStore, StoredRun
 from soi_lib.training.device import is_writer
 
@@ -193,12 +194,17 @@ def _left(stage: StageSpec, store: RunStore) -> list[dict[str, Any]]:
 
 def train_stage(job: StageJob, *, jobs: int | None = None, quiet: bool = False) -> pd.DataFrame:
     """Do what is missing of a second stage, keep its models, and return `gains`. Raises SoiError."""
-    done = run_all(job.stages, job.store, jobs=jobs, quiet=quiet)
+    done = run_all(job.stages, job.store, jobs=jobs, quiet=quiet, then=partial(_keep, job.folder))
     if is_writer():
-        for stage in job.stages:
-            if stage.control is None:
-                keep_model(job.folder, stage)
+        for stage in job.stages:  # those that were done before
+            _keep(job.folder, stage)
     return gains(job.folder, done)
+
+
+def _keep(folder: Path, stage: Job) -> None:
+    """Keep the model of a stage, unless it is a control."""
+    if isinstance(stage, StageSpec) and stage.control is None:
+        keep_model(folder, stage)
 
 
 def gains(folder: str | Path, stages: Sequence[StoredRun] | None = None) -> pd.DataFrame:

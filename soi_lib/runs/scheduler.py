@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -112,9 +112,17 @@ def do(job: Job, store: RunStore, progress: Progress | None = None) -> StoredRun
     return do_run(job, store, progress=progress)
 
 
-def run_all(specs: Sequence[Job], store: RunStore, *, jobs: int | None = None, quiet: bool = False) -> list[StoredRun]:
+def run_all(
+    specs: Sequence[Job],
+    store: RunStore,
+    *,
+    jobs: int | None = None,
+    quiet: bool = False,
+    then: Callable[[Job], None] | None = None,
+) -> list[StoredRun]:
     """These runs or stages, in order; those that `store` does not have are trained. Raises StoreError.
 
+    `then` is called with each that was trained, in the process that trained it and so has all that takes long to load.
     Under `accelerate launch` all processes train every run together, one run after another.
     """
     if launched_together():
@@ -124,12 +132,15 @@ def run_all(specs: Sequence[Job], store: RunStore, *, jobs: int | None = None, q
     if is_writer():
         store.tidy()
     if missing:
-        _train(missing, store, total=len(specs), jobs=jobs or default_jobs(missing[0].device), quiet=quiet)
+        jobs = jobs or default_jobs(missing[0].device)
+        _train(missing, store, total=len(specs), jobs=jobs, quiet=quiet, then=then)
         done |= {spec.key: open_run(store.path(spec.key)) for spec in missing}
     return [done[spec.key] for spec in specs]
 
 
-def _train(specs: list[Job], store: RunStore, *, total: int, jobs: int, quiet: bool) -> None:
+def _train(
+    specs: list[Job], store: RunStore, *, total: int, jobs: int, quiet: bool, then: Callable[[Job], None] | None
+) -> None:
     context = _context(specs[0].device)
     reports, slots = context.Queue(), context.Queue()
     device, jobs = specs[0].device, min(jobs, len(specs))
@@ -156,7 +167,7 @@ def _train(specs: list[Job], store: RunStore, *, total: int, jobs: int, quiet: b
     )
     try:
         with _deaf():  # workers are started here, and inherit it: an interrupt is for the parent to handle
-            futures: dict[Future[None], Job] = {pool.submit(_work, spec, store.root): spec for spec in queue}
+            futures: dict[Future[None], Job] = {pool.submit(_work, spec, store.root, then): spec for spec in queue}
         for future in as_completed(futures):
             future.result()
             reports.put((futures[future].key, None, 0))
@@ -237,7 +248,7 @@ def _start_worker(reports: Any, environment: dict[str, str], device: str, slots:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _work(spec: Job, root: Path) -> None:
+def _work(spec: Job, root: Path, then: Callable[[Job], None] | None) -> None:
     """In a worker: do one run, reporting at most five times a second."""
     warnings.filterwarnings("ignore", category=FutureWarning)
     logging.getLogger("transformers").setLevel(logging.ERROR)
@@ -251,3 +262,5 @@ def _work(spec: Job, root: Path) -> None:
             pending, last = 0, time.monotonic()
 
     do(spec, RunStore(root), progress)
+    if then is not None and is_writer():
+        then(spec)
