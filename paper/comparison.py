@@ -18,12 +18,12 @@ from paper.claims import rules
 from paper.claims.judge import ALL, CONTRASTS, EQUAL, SINGLE, Array, Evaluation
 from paper.claims.verdicts import Evidence, Mode, alone_and_together, codes, evaluation, likeness, verdicts
 from paper.tables import listing, texts
-from soi_lib.analysis.datamap import data_map
+from soi_lib.analysis.datamap import confidence_variability
 from soi_lib.analysis.soi import SOI, categorize, history_string
 from soi_lib.analysis.statistics import mean_effect
 from soi_lib.analysis.transition_test import transition_test
 from soi_lib.data.baselines import BagOfWords
-from soi_lib.dynamics import TrainingDynamics
+from soi_lib.dynamics import TrainingDynamics, align
 from soi_lib.plots import Moves
 from soi_lib.plots.style import span
 from soi_lib.plots.transition_plots import SEEDS
@@ -248,16 +248,13 @@ def map_shifts(results: Results) -> pd.DataFrame:
     rows = []
     named = {SINGLE: None, ALL: Setting(results.members), EQUAL: Setting(results.members, "equal")}
     for dataset in results.members:
-        maps = {
-            setting: {seed: _map_by_id(results.run(setting, seed).dynamics(dataset)) for seed in results.seeds}
-            for setting in settings(results)
-            if dataset in setting
-        }
         for contrast, pair in CONTRASTS.items():
             sides = [named[name] or Setting((dataset,)) for name in pair]
-            if not set(sides) <= set(maps):
+            if not set(sides) <= set(results.settings):
                 continue
-            found = np.array([_shift(*(maps[side][seed] for side in sides)) for seed in results.seeds])
+            found = np.array(
+                [_shift(*(results.run(side, seed).dynamics(dataset) for side in sides)) for seed in results.seeds]
+            )
             for measure, values in zip(("confidence", "variability", "share of ACE"), found.T, strict=True):
                 reach = mean_effect(values[:, None]).reach(rules.LEVEL) if len(values) > 1 else np.nan
                 mean = float(values.mean())
@@ -342,16 +339,12 @@ def _evaluations(results: Results) -> dict[tuple[str, str], Evaluation]:
     return {(d, split): found[split][d] for d in results.members for split in SETS if d in found[split]}
 
 
-def _map_by_id(dynamics: TrainingDynamics) -> pd.DataFrame:
-    return data_map(dynamics).set_index("id")
-
-
-def _shift(before: pd.DataFrame, after: pd.DataFrame) -> list[float]:
-    """Mean change of confidence, variability and share of ACE over the examples that two data maps share."""
-    shared = before.index.intersection(after.index)
-    first, second = (m.loc[shared] for m in (before, after))
-    change = (second[["confidence", "variability"]] - first[["confidence", "variability"]]).mean().tolist()
-    return [*change, float((second["soi"] == SOI.ACE).mean() - (first["soi"] == SOI.ACE).mean())]
+def _shift(before: TrainingDynamics, after: TrainingDynamics) -> Array:
+    """Mean change (3,) of confidence, variability and share of ACE over the examples that both runs trained on."""
+    first, second = (
+        np.array([*confidence_variability(side.p_gold), categorize(side) == SOI.ACE]) for side in align(before, after)
+    )
+    return (second - first).mean(axis=1)
 
 
 def _bag_of_words(split: Any) -> Array:
