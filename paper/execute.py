@@ -12,7 +12,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -117,7 +116,7 @@ def run_notebook(
         call = {"source": str(source.resolve()), "target": str(tmp.resolve()), "parameters": parameters}
         quieter = {"PYTHONWARNINGS": "ignore", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
         done = subprocess.run(
-            [sys.executable, "-c", f"import json, sys, {__name__} as m; m._papermill(**json.load(sys.stdin))"],
+            [sys.executable, "-P", str(Path(__file__).with_name("one_notebook.py"))],
             input=json.dumps(call | {"cwd": str(cwd.resolve())}),
             capture_output=True,
             text=True,
@@ -132,28 +131,6 @@ def run_notebook(
                 "the notebook failed", where=source, found=lines[-1] if lines else "no message", hint=f"see {partial}"
             )
         _clean(tmp)
-
-
-def _papermill(source: str, target: str, parameters: dict[str, Any], cwd: str) -> None:
-    """Execute a notebook in this process and a kernel. Raises PapermillExecutionError for a cell that fails.
-
-    The kernel talks through sockets in a folder of its own: TCP ports are chosen some time before they are opened, so
-    kernels that start at the same moment may choose the same ones, and die.
-    """
-    import papermill
-    from traitlets.config import Config
-
-    with tempfile.TemporaryDirectory(prefix="soi-") as private:  # a short path: that of a socket has 107 bytes at most
-        kernel = {"transport": "ipc", "connection_file": str(Path(private, "kernel.json"))}
-        papermill.execute_notebook(
-            source,
-            target,
-            parameters,
-            kernel_name="python3",
-            progress_bar=False,
-            cwd=cwd,
-            config=Config(KernelManager=kernel),
-        )
 
 
 def _clean(path: Path) -> None:

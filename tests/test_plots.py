@@ -83,10 +83,10 @@ def shares_table() -> pd.DataFrame:
     return pd.DataFrame(rows).T
 
 
-def nothing_is_cut_off(figure: Figure) -> None:
+def nothing_is_cut_off(figure: Figure, texts: list[tuple[Text, Bbox]]) -> None:
     """Every text lies inside the picture, and the picture is no wider than a column of the book."""
     width, height = figure.get_size_inches() * figure.dpi
-    for text, box in drawn_texts(figure):
+    for text, box in texts:
         assert box.x0 >= -1, text
         assert box.x1 <= width + 1, text
         assert box.y0 >= -1, text
@@ -94,11 +94,8 @@ def nothing_is_cut_off(figure: Figure) -> None:
     assert figure.get_figwidth() <= 5.2  # inches: more would not be readable on a phone
 
 
-def drawn_texts(figure: Figure, upright: bool = False) -> list[tuple[str, Bbox]]:
-    """Every text with its box in pixels; without the labels of ticks that lie outside their axis.
-
-    The box of a slanted text is larger than its ink, so with `upright` those are left out.
-    """
+def drawn_texts(figure: Figure) -> list[tuple[Text, Bbox]]:
+    """Every text with its box in pixels; without the labels of ticks that lie outside their axis."""
     renderer = FigureCanvasAgg(figure).get_renderer()
     figure.draw_without_rendering()
     hidden = set()
@@ -110,13 +107,15 @@ def drawn_texts(figure: Figure, upright: bool = False) -> list[tuple[str, Bbox]]
         if not ax.axison:
             hidden |= {*ax.get_xticklabels(), *ax.get_yticklabels()}
     texts = [t for t in figure.findobj(Text) if t.get_visible() and t.get_text().strip() and t not in hidden]
-    texts = [t for t in texts if not upright or t.get_rotation() % 90 == 0]
-    return [(t.get_text(), t.get_window_extent(renderer)) for t in texts]
+    return [(t, t.get_window_extent(renderer)) for t in texts]
 
 
-def overlapping_labels(figure: Figure) -> list[tuple[str, str]]:
-    """Pairs of texts of one figure that lie on top of each other."""
-    boxes = [(text, box.padded(-2)) for text, box in drawn_texts(figure, upright=True)]
+def overlapping_labels(texts: list[tuple[Text, Bbox]]) -> list[tuple[str, str]]:
+    """Pairs of texts of one figure that lie on top of each other.
+
+    The box of a slanted text is larger than its ink, so those are left out.
+    """
+    boxes = [(text.get_text(), box.padded(-2)) for text, box in texts if text.get_rotation() % 90 == 0]
     return [(a, b) for (a, left), (b, right) in combinations(boxes, 2) if left.overlaps(right) and left.width > 0]
 
 
@@ -219,8 +218,9 @@ FIGURES: dict[str, Callable[[Runs, dict[str, Moves]], Figure]] = {
 @pytest.mark.parametrize("name", FIGURES)
 def test_every_figure_is_readable_and_gives_its_values(name: str, runs: Runs, panels: dict[str, Moves]) -> None:
     figure = FIGURES[name](runs, panels)
-    nothing_is_cut_off(figure)
-    assert overlapping_labels(figure) == []
+    texts = drawn_texts(figure)
+    nothing_is_cut_off(figure, texts)
+    assert overlapping_labels(texts) == []
     assert min(t.get_fontsize() for t in figure.findobj(Text) if t.get_text()) >= 8  # 7.5 pixels on a phone
     assert len(values(figure)) > 1
     text = caption(figure)
