@@ -19,6 +19,7 @@ from typing import Any
 
 from docutils import nodes
 from docutils.utils.math.latex2mathml import tex2mathml
+from sphinx.ext.autodoc.mock import MockFinder
 
 MARKER = "<!-- soi command line -->"
 COSTS = "<!-- soi cost table -->"
@@ -58,6 +59,11 @@ def fill_in(app: Any, docname: str, source: list[str]) -> None:
     for marker, made in ((MARKER, command_line), (COSTS, costs)):
         if marker in source[0]:
             source[0] = source[0].replace(marker, made())
+
+
+def stay_mocked(app: Any) -> None:
+    """Mock for good what autodoc mocks: it would import it after all, to read the source of a mocked base class."""
+    sys.meta_path.insert(0, MockFinder(app.config.autodoc_mock_imports))
 
 
 def plain_signature(
@@ -122,6 +128,7 @@ def leave_out(app: Any, error: Exception | None) -> None:
 def setup(app: Any) -> dict[str, bool]:
     """Called by Sphinx."""
     app.add_html_math_renderer("mathml", (formula, None), (formula, None))
+    app.connect("builder-inited", stay_mocked)
     app.connect("source-read", fill_in)
     app.connect("autodoc-process-signature", plain_signature)
     app.connect("html-page-context", complete)
