@@ -20,6 +20,8 @@ export HF_HUB_OFFLINE := 1
 export JUPYTER_PLATFORM_DIRS := 1
 export PYTHONNOUSERSITE := 1
 unexport PYTHONPATH
+# Hundreds of processes import the library: it is compiled once, not in each of them.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help
 help: ## Show this list

@@ -5,6 +5,7 @@ The examples themselves are run by test_wheel (pages), test_pages_code and nbval
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import json
@@ -61,7 +62,16 @@ def listed(text: str) -> dict[str, Any]:
     return out
 
 
-USED, INNER = listed(FOR_USE), listed(BEHIND)
+@functools.cache
+def used() -> dict[str, Any]:
+    """What the page shows for use. Read in tests: it imports all of the library, which collecting tests need not."""
+    return listed(FOR_USE)
+
+
+@functools.cache
+def inner() -> dict[str, Any]:
+    """What the page shows behind the commands."""
+    return listed(BEHIND)
 
 
 def shown() -> str:
@@ -76,13 +86,13 @@ def shown() -> str:
 
 def test_everything_that_can_be_taken_from_the_library_itself_is_there() -> None:
     taken = [getattr(soi_lib, name) for name in soi_lib.__all__ if name != "__version__"]
-    assert {f"{value.__module__}.{value.__name__}" for value in taken} - set(USED) == set()
-    assert len(USED) > 70
-    assert set(USED) & set(INNER) == set()
+    assert {f"{value.__module__}.{value.__name__}" for value in taken} - set(used()) == set()
+    assert len(used()) > 70
+    assert set(used()) & set(inner()) == set()
 
 
 def test_every_name_is_documented() -> None:
-    for name, value in (USED | INNER).items():
+    for name, value in (used() | inner()).items():
         assert len(inspect.getdoc(value) or "") > 20, name
         for part, member in vars(value).items() if inspect.isclass(value) else ():
             if not part.startswith("_") and (inspect.isfunction(member) or isinstance(member, property | classmethod)):
@@ -97,15 +107,15 @@ def overridden(kind: type, part: str) -> bool:
 def test_every_name_is_shown_at_work() -> None:
     """In code that is run as printed; a class also where a function or method that gives it is."""
     words = set(re.findall(r"\w+", shown()))
-    used = {name: value for name, value in USED.items() if not name.startswith("soi_lib.errors.")}
+    work = {name: value for name, value in used().items() if not name.startswith("soi_lib.errors.")}
     given = " ".join(
         str(inspect.get_annotations(function).get("return", ""))
-        for name, value in used.items()
+        for name, value in work.items()
         if name.rpartition(".")[2] in words
         for function in (value, *(vars(value).values() if inspect.isclass(value) else ()))
         for function in [getattr(function, "fget", function)]
         if inspect.isfunction(function)
     )
     words |= set(re.findall(r"\w+", given))
-    assert {name for name in used if name.rpartition(".")[2] not in words} == set()
+    assert {name for name in work if name.rpartition(".")[2] not in words} == set()
     assert {"SoiError", "AlignmentError", "OutputExistsError"} <= words
