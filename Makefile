@@ -62,7 +62,7 @@ crate: book ## Describe recorded runs, results and book for programs: _build/ro-
 
 .PHONY: test
 test: fetch ## Run every test that needs no browser
-	@echo "== test: every test but the browser's (10 to 12 minutes on 2 cores)"
+	@echo "== test: every test but the browser's (8 to 10 minutes on 2 cores)"
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not browser and not scale and not cuda" -n $(WORKERS) --dist loadfile \
 	  --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg \
 	  --no-loadscope-reorder --cov=soi_lib.dynamics --cov=soi_lib.io --cov=soi_lib.analysis --cov-report= --cov-fail-under=95 \

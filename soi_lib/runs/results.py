@@ -87,24 +87,27 @@ class Results:
         return self.run(self.settings_with(member)[0]).dynamics(member).meta.classes
 
     def evaluated(self, member: str, setting: Sequence[str], split: str) -> Evaluated:
-        """What the runs of a setting predicted on a member's `split` at their end; its files are read once."""
-        key = (member, Setting.of(setting), split)
+        """What the runs of a setting predicted on a member's `split` at their end; its files are read once.
+
+        Every seed was evaluated on the same rows in the same order, so the first one's ids and labels are all of them.
+        """
+        key = (member, Setting.of(setting))
         if key not in self._evaluated:
-            if key[:2] not in self._predictions:
-                found = (self.run(setting, seed).predictions(member) for seed in self.seeds)
-                self._predictions[key[:2]] = [frame.sort_values("id", kind="stable") for frame in found]
-            frames = [frame[frame["split"] == split] for frame in self._predictions[key[:2]]]
-            ids, gold = frames[0]["id"].to_numpy(), frames[0]["gold"].to_numpy()
-            tables = (np.stack([frame[name].to_numpy() for frame in frames]) for name in ("predicted", "p_gold"))
-            self._evaluated[key] = Evaluated(ids, gold, *tables)
-        return self._evaluated[key]
+            first, *others = (self.run(setting, seed) for seed in self.seeds)
+            frame = first.predictions(member)
+            frames = [frame, *(run.predictions(member, ["predicted", "p_gold"]) for run in others)]
+            order = np.argsort(frame["id"].to_numpy(), kind="stable")
+            sets, ids, gold = (frame[name].to_numpy()[order] for name in ("split", "id", "gold"))
+            tables = [np.stack([f[name].to_numpy()[order] for f in frames]) for name in ("predicted", "p_gold")]
+            self._evaluated[key] = {
+                name: Evaluated(ids[rows], gold[rows], *(table.compress(rows, axis=1) for table in tables))
+                for name in np.unique(sets)
+                for rows in [sets == name]
+            }
+        return self._evaluated[key][split]
 
     @cached_property
-    def _predictions(self) -> dict[tuple[str, Setting], list[pd.DataFrame]]:
-        return {}
-
-    @cached_property
-    def _evaluated(self) -> dict[tuple[str, Setting, str], Evaluated]:
+    def _evaluated(self) -> dict[tuple[str, Setting], dict[str, Evaluated]]:
         return {}
 
     def corpus(self, member: str) -> Corpus:

@@ -126,12 +126,12 @@ class StoredRun:
         scores = [f"{split}_{what}" for split in ("train", "validation") for what in ("loss", "accuracy")]
         return pd.DataFrame(rows, columns=["epoch", "dataset", *scores]).astype(dict.fromkeys(scores, float))
 
-    def predictions(self, member: str) -> Any:
-        """Predictions at the end of the run: a DataFrame with split, id, gold, predicted, p_gold."""
+    def predictions(self, member: str, columns: list[str] | None = None) -> Any:
+        """Predictions at the end of the run: a DataFrame with split, id, gold, predicted, p_gold, or some of them."""
         import pyarrow.parquet as pq
 
         with pq.ParquetFile(self.folder / "predictions" / f"{member}.parquet") as file:
-            return file.read(use_threads=False).to_pandas(use_threads=False)  # small: threads would cost more
+            return file.read(columns, use_threads=False).to_pandas(use_threads=False)  # small: threads would cost more
 
 
 class RunStore:
