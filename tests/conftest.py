@@ -29,10 +29,7 @@ nbval.kernel.KernelManager = private_kernel
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Trace nothing for coverage in tests of other modules; without a GPU, leave out the tests that need one."""
-    for item in items:
-        if {"book", "corpora", "data", "models", "paper", "runs", "test_plots.py"} & set(item.path.parts[-2:]):
-            item.add_marker("no_cover")  # tracing takes a third longer
+    """Without a GPU, leave out the tests that need one."""
     marked = [item for item in items if item.get_closest_marker("cuda")]
     if not marked:
         return
