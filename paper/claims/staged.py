@@ -95,12 +95,6 @@ def checks(stages: Mapping[str, Stage]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns).sort_values("case", ignore_index=True)
 
 
-def confident(results: Results) -> float:
-    """The share of all training examples that the runs have right with p(gold) of at least `CONFIDENT` at their end."""
-    ends = [run.dynamics(dataset) for run in results.runs for dataset in run.setting]
-    return float(np.mean([(one.correct[-1] & (one.p_gold[-1] >= rules.CONFIDENT)).mean() for one in ends]))
-
-
 def levels(stages: Mapping[str, Stage], split: str) -> pd.DataFrame:
     """The deciding score on one set of the run and after each of its stages, means over seeds, a row a case."""
     rows = []
@@ -108,7 +102,7 @@ def levels(stages: Mapping[str, Stage], split: str) -> pd.DataFrame:
         if split in stage.evaluations:
             one = stage.evaluations[split]
             scores = {name: float(one.values(name).mean()) for name in (RUN, SUBSET, RANDOM, MORE)}
-            rows.append({"case": case, "score": rules.NAMES[one.scores[0]], "check": stage.manipulated} | scores)
+            rows.append({"case": case, "score": rules.NAMES[one.scores[0]]} | scores)
     return pd.DataFrame(rows)
 
 
