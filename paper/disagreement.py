@@ -52,7 +52,8 @@ def disagreement(ratings: pd.DataFrame) -> pd.DataFrame:
         counts = np.unique(values, return_counts=True)[1]
         bits = float(-(counts / n) @ np.log2(counts / n) + (len(counts) - 1) / (2 * n * np.log(2)))
         opposed = float((np.sign(values) == -np.sign(mean)).mean()) if mean else 0.5
-        rows.append({"id": key, "raters": n, "distance": abs(mean), "entropy": bits, "opposed": opposed})
+        # equal ratings are ties on every processor, whatever its logarithms round to
+        rows.append({"id": key, "raters": n, "distance": abs(mean), "entropy": round(bits, 9), "opposed": opposed})
     return pd.DataFrame(rows)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import permutations
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -34,6 +36,12 @@ def test_disagreement_is_counted_per_example() -> None:
     assert table["entropy"].tolist() == pytest.approx([0, 0.8113 + 0.1803, 2 + 0.5410], abs=1e-4)
     assert table["opposed"].tolist() == [0, 0.25, 0.5]
     assert table["distance"].tolist() == [2, 2, 0]
+
+
+def test_ratings_that_disagree_alike_are_ties() -> None:
+    """Their logarithms and sums round differently on other processors, and ties decided which ones are contested."""
+    same = [[v for v, n in enumerate(counts) for _ in range(n)] for counts in permutations((1, 1, 3, 5))]
+    assert disagreement(pd.DataFrame({"id": range(len(same)), "ratings": same}))["entropy"].nunique() == 1
 
 
 def confounded(n: int = 2000, seeds: int = 5, own: float = 0.0, seed: int = 0):
