@@ -115,6 +115,7 @@ def test_device_and_precision_are_part_of_the_key(made):
 
 
 def test_the_plan_resolves_device_and_precision_once(made, monkeypatch):
+    monkeypatch.delenv("SOI_PRECISION", raising=False)
     _, profile, _ = made
     auto = profile.model_copy(update={"training": profile.training.model_copy(update={"precision": "auto"})})
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
