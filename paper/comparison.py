@@ -21,7 +21,7 @@ from paper.tables import listing, texts
 from soi_lib.analysis.datamap import confidence_variability
 from soi_lib.analysis.soi import SOI, categorize, history_string
 from soi_lib.analysis.statistics import mean_effect
-from soi_lib.analysis.transition_test import transition_test
+from soi_lib.analysis.transitions import transition_test
 from soi_lib.data.baselines import BagOfWords
 from soi_lib.dynamics import TrainingDynamics, align
 from soi_lib.plots import Moves

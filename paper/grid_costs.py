@@ -9,8 +9,18 @@ from __future__ import annotations
 import pandas as pd
 
 from soi_lib.runs.config import Profile
-from soi_lib.runs.costs import BERT_BASE, ENCODERS, core_seconds, flop, tokens
-from soi_lib.runs.spec import Job, RunSpec, StageSpec, staged, stages_of
+from soi_lib.runs.spec import (
+    BERT_BASE,
+    ENCODERS,
+    Job,
+    RunSpec,
+    StageSpec,
+    core_seconds,
+    flop,
+    staged,
+    stages_of,
+    tokens,
+)
 
 GPU_RATE = 150e12
 """FLOP a second of an H100: assumed, between a third and a quarter of what its bf16 matrix products reach."""

@@ -19,7 +19,7 @@ from paper.claims import rules
 from paper.claims.rules import Judgement, Outcome
 from soi_lib.analysis.soi import SOI
 from soi_lib.analysis.statistics import Effect, Score, contributions, mean_effect
-from soi_lib.analysis.transition_test import transition_test
+from soi_lib.analysis.transitions import transition_test
 
 Array = npt.NDArray[Any]
 SINGLE, ALL, EQUAL = "single", "all", "equal budget"

@@ -23,7 +23,7 @@ from paper.claims import rules
 from paper.claims.judge import difference
 from soi_lib import files
 from soi_lib.analysis.statistics import Effect, Score, gain, mean_effect
-from soi_lib.analysis.transition_test import transition_test
+from soi_lib.analysis.transitions import transition_test
 
 Array = npt.NDArray[np.float64]
 SEED = 0

@@ -13,7 +13,7 @@ from typing import Literal, TypeVar, get_args
 import numpy as np
 
 from soi_lib.analysis.statistics import Effect, Score, benjamini_hochberg
-from soi_lib.analysis.transition_test import OFF_DIAGONAL, TransitionTest
+from soi_lib.analysis.transitions import OFF_DIAGONAL, TransitionTest
 
 T = TypeVar("T", str, int)
 Outcome = Literal["gain", "loss", "negligible", "open"]

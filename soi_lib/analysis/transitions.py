@@ -1,12 +1,19 @@
-"""Transitions: how examples move between categories from one run to another, and how much of that is noise.
+"""Transitions: how examples move between categories from one run to another, and which moves are more than noise.
 
-Nothing is said about a move before it has been held against the noise floor, which is the
-transition between two seeds of the same setting.
+Nothing is said about a move before it has been held against the noise floor, the transition between two seeds of the
+same setting. The null hypothesis of `transition_test` is that the setting changes nothing, so the names of the two
+settings may be swapped. The test takes runs of the same seeds in both settings, three at least, and draws nothing at
+random. Runs of one seed share their heads and their order of examples, so they agree more; a floor has no such pairs,
+and the transition must not have them either: both sides use pairs of different seeds only. A transition minus its floor
+is a mean over pairs of seeds, so removing one seed at a time (the jackknife) turns it into one value per seed and
+example, and from there on it is an `Effect` like any other. A z test takes the examples as the source of chance; what a
+whole run has in common is held against all ways to swap the two settings within seeds, which are enumerated.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import permutations
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,14 +21,18 @@ import numpy as np
 import numpy.typing as npt
 
 from soi_lib.analysis.soi import SOI, categorize
+from soi_lib.analysis.statistics import Effect, benjamini_hochberg, mean_effect
 from soi_lib.dynamics import TrainingDynamics, shared_rows
 from soi_lib.errors import AlignmentError
 
 if TYPE_CHECKING:
     import pandas as pd
 
+Array = npt.NDArray[Any]
 Normalize = Literal["row", "all"] | None
 _NAMES = [soi.name for soi in SOI]
+_SIZE = len(SOI)
+OFF_DIAGONAL = ~np.eye(_SIZE, dtype=bool)
 
 
 def transition_matrix(
@@ -78,3 +89,118 @@ def as_frame(counts: npt.NDArray[Any], normalize: Normalize = None) -> pd.DataFr
     if normalize == "row":
         return table.div(table.sum(axis=1).replace(0, np.nan), axis=0)
     return table
+
+
+# --- held against noise -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TransitionTest:
+    """A transition beside its noise floor; arrays are 6x6, rows from, columns to, as shares of all examples.
+
+    difference is transition minus floor. p is two-sided, NaN on the diagonal and where nothing varies; it takes
+    examples as the only source of chance. swap_p is the run-level answer to that: the share of the ways to swap the
+    two settings within seeds that show as large a difference. effects: the difference of every cell as an `Effect`.
+    """
+
+    transition: Array
+    floor: Array
+    p: Array
+    swap_p: Array
+    effects: tuple[tuple[Effect, ...], ...]
+    n: int
+    seeds: int
+
+    @property
+    def difference(self) -> Array:
+        """Transition minus floor."""
+        return self.transition - self.floor
+
+    def beyond_chance(self, level: float = 0.05) -> npt.NDArray[np.bool_]:
+        """The moves (6x6 bool) whose p, adjusted over all of them, and swap_p are at most `level`.
+
+        With few seeds no swap_p is that small (three seeds have 7 swaps); then no swap may show as large a difference.
+        """
+        least = 1 / (2**self.seeds - 1)
+        found: npt.NDArray[np.bool_] = np.nan_to_num(benjamini_hochberg(self.p), nan=1.0) <= level
+        return found & (self.swap_p <= max(level, least + 1e-9))
+
+
+def transition_test(single: npt.ArrayLike, multi: npt.ArrayLike) -> TransitionTest:
+    """Hold the transition from `single` to `multi` against the floor between the seeds of `single`.
+
+    Args:
+        single, multi: category codes (S, N), a row a seed (row s of both from the same seed), a column an example.
+
+    Raises:
+        AlignmentError: the shapes differ, or there are fewer than three seeds.
+    """
+    from scipy.special import ndtr  # type: ignore[import-untyped]
+
+    a, b = np.asarray(single, dtype=np.int8), np.asarray(multi, dtype=np.int8)
+    if a.shape != b.shape or a.ndim != 2 or len(a) < 3:
+        raise AlignmentError(
+            "the two settings do not fit",
+            found=f"{a.shape} and {b.shape}",
+            expected="codes (S, N) of the same seeds and examples, at least 3 seeds",
+        )
+    seeds, n = a.shape
+    hot = [_one_hot(side) for side in (a, b)]
+    values = _pseudo_values(*hot)
+    effects = tuple(tuple(mean_effect(values[:, i, j]) for j in range(_SIZE)) for i in range(_SIZE))
+    pairs = _pair_shares(np.concatenate(hot))
+    transition, floor = _sides(pairs, np.arange(seeds), np.arange(seeds, 2 * seeds))
+    spread = np.array([[effect.by_examples for effect in row] for row in effects]) ** 0.5
+    value = np.array([[effect.value for effect in row] for row in effects])
+    known = OFF_DIAGONAL & (spread > 0)
+    p = np.where(known, 2 * ndtr(-np.abs(np.divide(value, spread, where=known, out=np.zeros_like(value)))), np.nan)
+    swap_p = _swap_p(pairs, seeds, transition - floor)
+    return TransitionTest(transition, floor, p, swap_p, effects, n, seeds)
+
+
+def _one_hot(codes: Array) -> Array:
+    """Codes (R, N) as (R, 6, N) zeros and ones."""
+    return (codes[:, None, :] == np.arange(_SIZE)[:, None]).astype(np.float32)
+
+
+def _pseudo_values(single: Array, multi: Array) -> Array:
+    """Jackknife pseudo-values (S, 6, 6, N) of transition minus floor: their mean over seeds and examples is it."""
+    seeds = len(single)
+
+    def difference(leave: int | None) -> Array:
+        keep = [s for s in range(seeds) if s != leave]
+        a, b = single[keep], multi[keep]
+        from_, to = a.sum(axis=0), b.sum(axis=0)
+        across = from_[:, None] * to[None] - np.einsum("sin,sjn->ijn", a, b)
+        within = from_[:, None] * from_[None]
+        within[range(_SIZE), range(_SIZE)] -= from_
+        return (across - within) / (len(keep) * (len(keep) - 1))
+
+    every = difference(None)
+    return np.stack([seeds * every - (seeds - 1) * difference(s) for s in range(seeds)])
+
+
+def _pair_shares(hot: Array) -> Array:
+    """Shares (R, R, 6, 6) of the examples that are in category i in one run and j in the other."""
+    return np.einsum("rin,qjn->rqij", hot, hot, optimize=True) / hot.shape[2]
+
+
+def _sides(pairs: Array, single: npt.NDArray[np.int64], multi: npt.NDArray[np.int64]) -> tuple[Array, Array]:
+    """Mean transition and floor over pairs of different seeds; run numbers by seed."""
+    different = ~np.eye(len(single), dtype=bool)
+    return (
+        pairs[np.ix_(single, multi)][different].mean(axis=0, dtype=np.float64),
+        pairs[np.ix_(single, single)][different].mean(axis=0, dtype=np.float64),
+    )
+
+
+def _swap_p(pairs: Array, seeds: int, observed: Array) -> Array:
+    """Share of the swaps within seeds (this one included) whose absolute difference is as large as `observed` (6x6)."""
+    seed = np.tile(np.arange(seeds), 2)
+    different = np.where((seed[:, None] != seed)[:, :, None, None], pairs, 0.0)
+    swap = (np.arange(2**seeds - 1)[:, None] >> np.arange(seeds)) & 1  # not all of them: that is only the other name
+    is_single = np.concatenate([1 - swap, swap], axis=1).astype(np.float64)
+    from_single = (is_single @ different.reshape(2 * seeds, -1)).reshape(len(swap), 2 * seeds, -1)
+    difference = (from_single * (1 - 2 * is_single)[:, :, None]).sum(axis=1) / (seeds * (seeds - 1))
+    larger: Array = (np.abs(difference) >= np.abs(observed).ravel() - 1e-6).mean(axis=0)
+    return larger.reshape(_SIZE, _SIZE)

@@ -5,9 +5,14 @@ Every function returns the figure; `caption` gives the text that belongs to it a
 caption (profile, seeds, device), and `sides` are the names of the two settings.
 """
 
-from soi_lib.plots.bars import interval_plot, soi_bars
-from soi_lib.plots.curves import gain_curves, reliability_curves, training_curves
-from soi_lib.plots.maps import data_map_plot
+from soi_lib.plots.charts import (
+    data_map_plot,
+    gain_curves,
+    interval_plot,
+    reliability_curves,
+    soi_bars,
+    training_curves,
+)
 from soi_lib.plots.style import ORDER, SOI_COLORS, SOI_HATCHES, caption, show, show_table, values
 from soi_lib.plots.transition_plots import (
     Moves,

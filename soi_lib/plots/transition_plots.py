@@ -19,8 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import PathPatch, Rectangle
 from matplotlib.path import Path
 
-from soi_lib.analysis.transition_test import transition_test
-from soi_lib.analysis.transitions import as_frame, common_codes, mean_transition, noise_floor
+from soi_lib.analysis.transitions import as_frame, common_codes, mean_transition, noise_floor, transition_test
 from soi_lib.dynamics import TrainingDynamics
 from soi_lib.errors import FormatError
 from soi_lib.plots.style import (

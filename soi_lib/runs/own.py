@@ -33,7 +33,6 @@ from soi_lib.errors import (
 )
 from soi_lib.models.encoder import encoder_card, find_encoder, fingerprint
 from soi_lib.runs.config import NAME, ComparisonPlan, DataSizes, Profile, Setting, Training
-from soi_lib.runs.costs import BYTES_A_PARAMETER, CORE_RATE, flop
 from soi_lib.runs.own_folder import (
     INDEX,
     PROFILE,
@@ -48,7 +47,7 @@ from soi_lib.runs.own_folder import (
     time_words,
 )
 from soi_lib.runs.scheduler import run_all
-from soi_lib.runs.spec import RunSpec, plan
+from soi_lib.runs.spec import BYTES_A_PARAMETER, CORE_RATE, RunSpec, flop, plan
 from soi_lib.runs.store import RunStore, StoredRun
 from soi_lib.training.device import cards, default_jobs, is_writer, kind_of, resolve_device, resolve_precision
 

@@ -28,11 +28,10 @@ from tqdm.auto import tqdm
 
 from soi_lib.errors import StoreError
 from soi_lib.runs.config import Profile
-from soi_lib.runs.costs import core_seconds
 from soi_lib.runs.progress import Display
 from soi_lib.runs.run import do_run
 from soi_lib.runs.second_stage import do_stage
-from soi_lib.runs.spec import Job, Progress, RunSpec, StageSpec, plan, plan_stages, staged
+from soi_lib.runs.spec import Job, Progress, RunSpec, StageSpec, core_seconds, plan, plan_stages, staged
 from soi_lib.runs.store import RunStore, StoredRun, open_run
 from soi_lib.training.device import (
     CUBLAS_WORKSPACE,

@@ -16,7 +16,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -26,8 +26,9 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from soi_lib import distributed as processes
+from soi_lib.dynamics import TrainingDynamics
 from soi_lib.models.multitask import Heads, MultiTaskModel, derived_seed
-from soi_lib.recorder import DynamicsRecorder
+from soi_lib.recorder import DynamicsRecorder, RecordingReport
 from soi_lib.training import cpu
 from soi_lib.training.batching import Batches, Encoded, epoch_batches, join, sorted_batches
 from soi_lib.training.checkpoint import Checkpoint
@@ -41,7 +42,6 @@ from soi_lib.training.device import (
     torch_device,
 )
 from soi_lib.training.optimizer import FlatParameters, moments, restore_moments
-from soi_lib.training.outcome import EVALUATED, Predictions, TrainResult, curves_of, predict
 
 
 @dataclass(frozen=True)
@@ -367,3 +367,89 @@ class _Run:
         start = time.monotonic()
         yield
         self.seconds[what] += time.monotonic() - start
+
+
+# --- what a training gives --------------------------------------------------------------------------------------------
+
+EVALUATED = 64
+"""Examples in a batch of evaluation; it changes nothing but the speed."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Predictions on one split at the end of a run: probabilities (N, C) float32 and gold (N,) int64."""
+
+    probabilities: np.ndarray
+    gold: np.ndarray
+
+    @property
+    def predicted(self) -> np.ndarray:
+        """The most probable class, (N,) int64."""
+        return self.probabilities.argmax(1)
+
+    @property
+    def accuracy(self) -> float:
+        """The share of right predictions."""
+        return float((self.predicted == self.gold).mean())
+
+    @property
+    def loss(self) -> float:
+        """Mean negative log-likelihood of the gold labels, in nats."""
+        p = self.probabilities[np.arange(len(self.gold)), self.gold].astype(np.float64)
+        return float(-np.log(np.maximum(p, 1e-30)).mean())
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a run leaves: dynamics and predictions by member, mean training loss by epoch, times, weights.
+
+    `dynamics` are those of evaluation mode if it was recorded; `dynamics_train` are those of the training forward pass
+    if both were. `curves` are those of `curves_of`. Each of the `processes` that trained gets the same result, except
+    for the times.
+    """
+
+    dynamics: dict[str, TrainingDynamics]
+    dynamics_train: dict[str, TrainingDynamics]
+    predictions: dict[str, dict[str, Predictions]]
+    reports: dict[str, RecordingReport]
+    losses: list[float]
+    curves: dict[str, dict[str, np.ndarray]]
+    updates: int
+    seconds: dict[str, float]
+    device: dict[str, str]
+    precision: str
+    weights: dict[str, Tensor] = field(repr=False)
+    processes: int = 1
+
+
+def curves_of(
+    dynamics: dict[str, TrainingDynamics], validation: list[list[tuple[float, float]]]
+) -> dict[str, dict[str, np.ndarray]]:
+    """Mean loss (nats) and accuracy of every member after each epoch, (E,) each.
+
+    `train_loss` and `train_accuracy` are of the training forward pass, over the epoch, from its `dynamics`;
+    `validation_loss` and `validation_accuracy` are of evaluation mode at its end, from `validation` (E, members, 2).
+    A member without validation examples has NaN there, and does not get the latter two.
+    """
+    held = np.array(validation)
+    curves = {}
+    for i, (name, dyn) in enumerate(dynamics.items()):
+        losses = -np.log(np.maximum(dyn.p_gold.astype(np.float64), 1e-30))
+        curves[name] = {"train_loss": losses.mean(1), "train_accuracy": dyn.correct.mean(1)}
+        if not np.isnan(held[:, i]).any():
+            curves[name] |= {"validation_loss": held[:, i, 0], "validation_accuracy": held[:, i, 1]}
+    return curves
+
+
+@torch.no_grad()
+def predict(model: nn.Module, data: Encoded, columns: slice, *, pad: int, device: torch.device) -> Predictions:
+    """Predictions of one member's head on `data`, in evaluation mode; several processes call it together."""
+    model.eval()
+    batches = Batches(data, device, pad=pad)
+    shard = processes.shard_batches(sorted_batches(data.lengths, EVALUATED))
+    probabilities = torch.zeros(len(data), columns.stop - columns.start, device=device)
+    for index, rows in zip(shard, batches.upload(shard), strict=True):
+        batch = batches.make(index, rows)
+        probabilities[rows] = model(batch, batch["member"])[:, columns].softmax(1)
+    processes.sum_processes(probabilities)
+    return Predictions(probabilities.cpu().numpy(), data.gold)

@@ -15,8 +15,7 @@ from soi_lib.models.encoder import encoder_dir
 from soi_lib.models.vocabulary import load_trimmed, tokenize
 from soi_lib.training.batching import encode
 from soi_lib.training.classifier import load_classifier, save_classifier
-from soi_lib.training.engine import TrainConfig, TrainMember, train
-from soi_lib.training.outcome import TrainResult
+from soi_lib.training.engine import TrainConfig, TrainMember, TrainResult, train
 
 TEXTS = ["the lights are on", "what a sad and very long film that never wanted to end", "fine", "not good at all, no"]
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}

@@ -19,7 +19,7 @@ from transformers import BloomConfig, BloomModel, GPT2Config, GPT2Model
 
 from soi_lib.errors import EncoderError, SoiError
 from soi_lib.models.multitask import Heads, MultiTaskModel
-from soi_lib.runs.costs import BYTES_A_PARAMETER
+from soi_lib.runs.spec import BYTES_A_PARAMETER
 from soi_lib.training import cpu, engine
 from soi_lib.training.batching import collate
 from soi_lib.training.device import reproducibly

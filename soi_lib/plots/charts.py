@@ -1,0 +1,330 @@
+"""Charts of shares, differences, curves and data maps.
+
+Every bar, point or line is a row of a table that the caller has anyway. A point is filled where its interval excludes
+zero and empty where it does not, lines differ by dash and mark as well as by colour, and a band or a bar says what it
+spans (smallest to largest seed, or a 95 % interval): colour is never needed to tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from textwrap import wrap
+from typing import Any, Literal
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from soi_lib.analysis.datamap import data_map
+from soi_lib.analysis.soi import SOI
+from soi_lib.dynamics import TrainingDynamics
+from soi_lib.errors import FormatError
+from soi_lib.plots.style import (
+    DOWN,
+    INK,
+    MUTED,
+    NAMES,
+    OPEN,
+    ORDER,
+    SOI_COLORS,
+    SOI_HATCHES,
+    SOI_MARKERS,
+    UP,
+    WIDTH,
+    category_legend,
+    finish,
+    ink,
+    need,
+    percent_axis,
+    span,
+    style,
+)
+
+LINES = ("#0072B2", "#D55E00", "#009E73", "#7A4EA3", "#56B4E9", "#8C6D1F", "#3B3B3B", "#CC79A7")
+MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
+ENOUGH = 0.8  # agreement that is called reliable
+MOST_POINTS = 4000  # of a data map; more would hide one another
+
+
+def soi_bars(table: pd.DataFrame, *, title: str = "", note: str = "") -> Figure:
+    """Stacked bars of the six shares, a bar a row; the rows of a dataset stand together under its name.
+
+    Args:
+        table: columns are the names of SOI, counts or shares; the index is the setting, or (dataset, setting).
+
+    Returns:
+        the figure; its values are the shares.
+
+    Raises:
+        FormatError: a category is missing, or a row is empty.
+    """
+    need(table, NAMES)
+    counts = table[NAMES].astype(float)
+    totals = counts.sum(axis=1)
+    if (totals <= 0).any() or (counts < 0).to_numpy().any():
+        raise FormatError("a row of the table of categories is empty or negative", found=str(totals.idxmin()))
+    shares = counts.div(totals, axis=0)
+    nested = shares.index.nlevels > 1
+    groups: list[Any] = list(shares.groupby(level=0, sort=False)) if nested else [("", shares)]
+    rows = [len(part) for _, part in groups]
+    size = (WIDTH, 0.28 * sum(rows) + 0.4 * len(groups) + 1.1)
+    with style():
+        figure, axes = plt.subplots(len(groups), 1, figsize=size, sharex=True, squeeze=False, height_ratios=rows)
+        for ax, (name, part) in zip(axes.flat, groups, strict=True):
+            _stack(ax, part.droplevel(0) if nested else part)
+            ax.set(title=name, xlim=(0, 1), ylabel="")
+        percent_axis(axes[-1, 0])
+        category_legend(figure)
+    text = "Stacked bars of the shares of training examples in the six categories, by setting."
+    if not np.allclose(totals, 1, atol=0.01):  # shares may have been rounded
+        text += f" A bar is {span(round(n) for n in totals)} examples."
+    return finish(figure, shares, text, title=title, note=note)
+
+
+def interval_plot(table: pd.DataFrame, *, title: str = "", note: str = "") -> Figure:
+    """Values with their 95 % intervals around zero, a row a case, a panel a measure.
+
+    Args:
+        table: columns case, measure, value, low, high; rows without a value are left out. beyond, where there is
+            such a column: whether the value is beyond chance when all cases are corrected for together.
+
+    Returns:
+        the figure; its values are the rows that are drawn. Raises FormatError when there is none.
+    """
+    columns = ["case", "measure", "value", "low", "high"]
+    need(table, columns)
+    known = table.dropna(subset=columns[2:])
+    need(known, columns)
+    corrected = "beyond" in known
+    beyond = known["beyond"] if corrected else (known["low"] > 0) | (known["high"] < 0)
+    up, down = beyond & (known["value"] > 0), beyond & (known["value"] < 0)
+    cases, measures = list(dict.fromkeys(known["case"])), list(dict.fromkeys(known["measure"]))
+    beside = len(measures) <= 3
+    shape = (1, len(measures)) if beside else (len(measures), 1)
+    size = (WIDTH, (0.26 * len(cases) + 0.75) * shape[0] + 0.2)
+    with style():
+        figure, axes = plt.subplots(*shape, figsize=size, sharey=beside, squeeze=False)
+        for ax, measure in zip(axes.flat, measures, strict=True):
+            here = known["measure"] == measure
+            part = known[here]
+            y = part["case"].map(cases.index)
+            spread = np.array([part["value"] - part["low"], part["high"] - part["value"]])
+            for color, face, rows in [(UP, UP, up), (DOWN, DOWN, down), (OPEN, "white", ~(up | down))]:
+                at, look = rows[here].to_numpy(), {"fmt": "o", "ms": 6, "lw": 1.6, "color": color, "mfc": face}
+                ax.errorbar(part["value"][at], y[at], xerr=spread[:, at], **look)
+            ax.axvline(0, color=INK, lw=1.1, zorder=1.5)
+            ax.set_xlabel("\n".join(wrap(measure, 44 // shape[1])))
+            ax.set_yticks(range(len(cases)), cases)
+            ax.set_ylim(len(cases) - 0.4, -0.6)
+            ax.xaxis.set_major_formatter(lambda v, _: f"{v:g}".replace("-", "−"))
+            ax.locator_params(axis="x", nbins=(7, 4, 2)[shape[1] - 1])
+            ax.grid(axis="x")
+            ax.tick_params(axis="y", length=0)
+    filled = "it is beyond chance, corrected over all cases" if corrected else "the interval excludes zero"
+    text = f"""Points with 95 % intervals, by case; filled where {filled} (blue above, orange below).
+        Of {len(known)} intervals {up.sum()} are above zero and {down.sum()} below{", in this sense" * corrected}."""
+    return finish(figure, known, text, title=title, note=note)
+
+
+def _stack(ax: Axes, shares: pd.DataFrame) -> None:
+    """Stacked bars of one dataset, with the shares written where there is room."""
+    colors: Any = [SOI_COLORS[soi] for soi in ORDER]
+    shares.plot.barh(stacked=True, ax=ax, legend=False, width=0.82, color=colors, ec="white", lw=0.5)
+    containers: list[Any] = ax.containers
+    for soi, bars in zip(ORDER, containers, strict=True):
+        for bar in bars:
+            bar.set_hatch(SOI_HATCHES[soi])
+        written = [f"{share * 100:.0f}" if share >= 0.06 else "" for share in shares[soi.name]]
+        box = {"fc": SOI_COLORS[soi], "ec": "none", "pad": 1.2}
+        ax.bar_label(bars, written, label_type="center", fontsize=8.5, color=ink(SOI_COLORS[soi]), bbox=box)
+    ax.invert_yaxis()
+    ax.tick_params(axis="y", length=0)
+    ax.spines["left"].set_visible(False)
+
+
+def training_curves(table: pd.DataFrame, measure: str = "accuracy", *, title: str = "", note: str = "") -> Figure:
+    """A score per epoch, a panel a dataset: the mean over seeds, in a band from the smallest to the largest.
+
+    Args:
+        table: columns dataset, setting, split ("train", "validation"), seed, epoch (from 1) and `measure`.
+        measure: the column that is drawn.
+
+    Returns:
+        the figure; its values are the mean, the smallest and the largest over seeds. Raises FormatError when a column
+        is missing.
+    """
+    import seaborn as sns  # brings scipy.stats, which takes more than a second
+
+    by = ["dataset", "setting", "split", "epoch"]
+    need(table, [*by, "seed", measure])
+    datasets = list(dict.fromkeys(table["dataset"]))
+    rows = -(-len(datasets) // 2)
+    look: dict[str, Any] = {"hue": "setting", "palette": LINES[: table["setting"].nunique()]}
+    if table["split"].nunique() > 1:
+        look |= {"style": "split"}
+    with style():
+        figure, axes = plt.subplots(rows, min(2, len(datasets)), figsize=(WIDTH, 2.1 * rows + 0.7), sharex=True,
+                                    sharey=True, squeeze=False)  # fmt: skip
+        for ax, name in zip(axes.flat, datasets, strict=False):
+            part = table[table["dataset"] == name]
+            sns.lineplot(part, x="epoch", y=measure, errorbar=("pi", 100), ax=ax, **look)
+            ax.set_title(name)
+            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+            ax.grid(True)
+        _one_legend(figure, list(axes.flat), len(datasets))
+    values = table.groupby(by, sort=False)[measure].agg(["mean", "min", "max", "count"]).reset_index()
+    seeds = table["seed"].nunique()
+    text = f"Curves of the {measure} after each epoch; bands: smallest to largest of {seeds} seed{'s' * (seeds > 1)}."
+    return finish(figure, values, text, title=title, note=note)
+
+
+def gain_curves(
+    table: pd.DataFrame, x: str = "examples", *, measure: str = "accuracy", title: str = "", note: str = ""
+) -> Figure:
+    """A score with its 95 % interval against the amount of data or the setting, a line a dataset.
+
+    With numbers in `x` it shows gain against amount; with names (single, equal budget, all) it parts diversity (the
+    first step, as many examples of more datasets) from quantity (the second, more examples).
+
+    Args:
+        table: columns dataset, `x`, value, low, high, in the order in which names shall stand.
+        x: the column of the amount, or of the names.
+        measure: what `value` is, for the axis.
+
+    Returns:
+        the figure; its values are `table`. Raises FormatError when a column is missing.
+    """
+    with style():
+        figure, ax = plt.subplots(figsize=(WIDTH, 3.2))
+        _lines(ax, table, x, "dataset")
+        ax.set_ylabel(measure)
+        if pd.api.types.is_numeric_dtype(table[x]):
+            ax.set(xlabel=x, xticks=sorted(set(table[x])))
+        if (table["low"] < 0).any():  # a gain, not a score
+            ax.axhline(0, color=INK, lw=1)
+        _one_legend(figure, [ax], 1)
+    text = f"Points with 95 % intervals of the {measure} by {x}, a line a dataset."
+    return finish(figure, table, text, title=title, note=note)
+
+
+def reliability_curves(table: pd.DataFrame, *, title: str = "", note: str = "") -> Figure:
+    """How well a score agrees with itself when it is averaged over more seeds, a line a score.
+
+    Args:
+        table: columns score, seeds (how many are averaged), agreement; low and high (an interval) where known.
+
+    Returns:
+        the figure; its values are `table`. Raises FormatError when a column is missing.
+    """
+    need(table, ["score", "seeds", "agreement"])
+    with style():
+        figure, ax = plt.subplots(figsize=(WIDTH, 3.2))
+        _lines(ax, table.rename(columns={"agreement": "value"}), "seeds", "score")
+        ax.axhline(ENOUGH, color=INK, lw=1, ls=":")
+        ax.set(xlabel="seeds averaged", ylabel="agreement of two groups", ylim=(min(0, ax.get_ylim()[0]), 1))
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        _one_legend(figure, [ax], 1)
+    text = f"Curves of the agreement of each score between two groups of seeds, by their size; dotted: {ENOUGH}."
+    return finish(figure, table, text, title=title, note=note)
+
+
+def _lines(ax: Axes, table: pd.DataFrame, x: str, by: str) -> None:
+    """A line for each value of `by`, a little apart where x are names so that intervals do not hide one another."""
+    need(table, [by, x, "value"])
+    groups = list(table.groupby(by, sort=False))
+    names = [] if pd.api.types.is_numeric_dtype(table[x]) else list(dict.fromkeys(table[x]))
+    for k, (name, part) in enumerate(groups):
+        at = part[x].map(names.index) + (k - (len(groups) - 1) / 2) * 0.05 if names else part[x]
+        spread = np.array([part["value"] - part["low"], part["high"] - part["value"]]) if "low" in part else None
+        look: dict[str, Any] = {"color": LINES[k % len(LINES)], "marker": MARKS[k % len(MARKS)], "ms": 5, "capsize": 2}
+        ax.errorbar(at, part["value"], yerr=spread, label=str(name), lw=1.4, elinewidth=1, **look)
+    if names:
+        ax.set_xticks(range(len(names)), names)
+    ax.grid(axis="y")
+
+
+def _one_legend(figure: Figure, axes: list[Axes], used: int) -> None:
+    """The legend of the first axes, below the figure; the axes that are not used go."""
+    known = dict(zip(*axes[0].get_legend_handles_labels()[::-1], strict=True))
+    known = {name: handle for name, handle in known.items() if name not in ("setting", "split")}  # seaborn's headings
+    for k, ax in enumerate(axes):
+        if legend := ax.get_legend():
+            legend.remove()
+        ax.set_visible(k < used)
+    ncols = min(len(known), 2 if max(map(len, known)) > 16 else 4)
+    figure.legend(list(known.values()), list(known), loc="outside lower center", ncols=ncols)
+
+
+def data_map_plot(
+    runs: Mapping[str, TrainingDynamics | pd.DataFrame],
+    *,
+    color: Literal["correctness", "soi"] = "correctness",
+    early: float = 0.5,
+    title: str = "",
+    note: str = "",
+) -> Figure:
+    """Data maps side by side on shared axes: x variability, y confidence.
+
+    Args:
+        runs: dynamics, or what `data_map` made of them, by the name of the panel.
+        color: what the colour shows; "soi" adds a mark for each category.
+        early: as in `categorize`.
+
+    Returns:
+        the figure; its values are the rows that are drawn, an even sample of 4,000 where there are more. Raises
+        FormatError when there is no run.
+    """
+    import seaborn as sns  # brings scipy.stats, which takes more than a second
+
+    if not runs:
+        raise FormatError("there is no data map to draw", expected="at least one run")
+    maps = {name: run if not isinstance(run, TrainingDynamics) else data_map(run, early) for name, run in runs.items()}
+    rows = pd.concat([table.iloc[_sample(len(table))].assign(run=name) for name, table in maps.items()])
+    rows = rows.assign(soi=[SOI(code).name for code in rows["soi"]]).reset_index(drop=True)
+    look: dict[str, Any] = {"hue": "correctness", "palette": "cividis"}
+    if color == "soi":
+        look = {"hue": "soi", "hue_order": NAMES, "palette": {s.name: SOI_COLORS[s] for s in ORDER}}
+        look |= {"style": "soi", "style_order": NAMES, "markers": {s.name: SOI_MARKERS[s] for s in ORDER}}
+    right = max(0.3, float(rows["variability"].max()) * 1.14)
+    wide = 1 if len(maps) == 1 else 2
+    high = -(-len(maps) // wide)
+    with style():
+        size = (WIDTH, 3.0 * high + 0.6)
+        figure, axes = plt.subplots(high, wide, figsize=size, sharex=True, sharey=True, squeeze=False)
+        for ax, name in zip(axes.flat, maps, strict=False):
+            part = rows[rows["run"] == name]
+            sns.scatterplot(part, x="variability", y="confidence", s=16, lw=0, alpha=0.8, ax=ax, **look)
+            ax.set(title=f"{name} (n = {len(maps[name]):,})", xlim=(-0.015, right), ylim=(-0.03, 1.03))
+            ax.set(xlabel="variability of p(gold)", ylabel="confidence, mean p(gold)")
+            _regions(ax)
+            handles, labels = ax.get_legend_handles_labels()
+            ax.get_legend().remove()
+        for ax in axes.flat[len(maps) :]:
+            ax.axis("off")
+        head = "fraction of epochs that were right" if color == "correctness" else ""
+        look = {"ncols": 6, "handletextpad": 0.1, "columnspacing": 0.8, "title": head}
+        figure.legend(handles, labels, loc="outside lower center", **look)
+    thinned = [f"of {len(table):,} examples of {name} {MOST_POINTS:,} are drawn"
+               for name, table in maps.items() if len(table) > MOST_POINTS]  # fmt: skip
+    text = f"""Data maps of training examples: variability across epochs (x), confidence (y) and
+        {"the fraction of epochs that were right" if color == "correctness" else "category"} (colour).
+        Top left is easy, right is ambiguous, bottom left is hard. {"; ".join(thinned).capitalize()}"""
+    return finish(figure, rows, text, title=title, note=note)
+
+
+def _regions(ax: Axes) -> None:
+    """The names of the regions, where they are."""
+    look: dict[str, Any] = {"ha": "center", "va": "center", "color": MUTED, "fontsize": 8.5, "style": "italic"}
+    look |= {"bbox": {"fc": "white", "ec": "none", "alpha": 0.75, "pad": 1}, "transform": ax.transAxes}
+    ax.text(0.55, 0.97, "easy to learn", **look)
+    ax.text(0.96, 0.5, "ambiguous", rotation=90, **look)
+    ax.text(0.55, 0.03, "hard to learn", **look)
+
+
+def _sample(n: int) -> np.ndarray:
+    """Rows to draw: all, or an even sample; shuffled by a fixed seed so that no group is drawn on top."""
+    rows = np.arange(n) if n <= MOST_POINTS else np.linspace(0, n - 1, MOST_POINTS).round().astype(int)
+    return np.random.default_rng(0).permutation(rows)
