@@ -46,7 +46,7 @@ class Walk:
 
     def _called(self, frame: FrameType, event: str, _: Any) -> None:
         name = frame.f_globals.get("__name__", "")
-        if event != "call" or not name.startswith("soi_lib.") or frame.f_code.co_name == "<module>":
+        if event != "call" or not name.startswith("soi_lib.") or _importing(frame):
             return
         self.modules.setdefault(name)
         caller = frame.f_back.f_globals.get("__name__", "") if frame.f_back else ""
@@ -69,14 +69,24 @@ class InProcess(ThreadPoolExecutor):
     def __init__(self, **_: object) -> None:
         super().__init__(max_workers=1)
 
-    def submit(self, work: Callable[..., Any], spec: Any, root: Path) -> Future[Any]:  # type: ignore[override]
-        """Do the run at once, in this thread; `work` would report to the parent."""
+    def submit(self, work: Callable[..., Any], spec: Any, root: Path, then: Any) -> Future[Any]:  # type: ignore[override]
+        """Do the run, and what follows it, at once and in this thread; `work` would report to the parent."""
         from soi_lib.runs.scheduler import do
         from soi_lib.runs.store import RunStore
 
         done: Future[Any] = Future()
         done.set_result(do(spec, RunStore(root)))
+        then(spec)
         return done
+
+
+def _importing(frame: FrameType | None) -> bool:
+    """Whether a call only happens because a module of the library is being imported."""
+    while frame is not None:
+        if frame.f_code.co_name == "<module>" and frame.f_globals.get("__name__", "").startswith("soi_lib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _layer(module: str) -> int:
