@@ -37,6 +37,7 @@ from soi_lib.plots.style import (
     category_legend,
     finish,
     ink,
+    label_lowest,
     need,
     percent_axis,
     span,
@@ -168,6 +169,7 @@ def training_curves(table: pd.DataFrame, measure: str = "accuracy", *, title: st
     with style():
         figure, axes = plt.subplots(rows, min(2, len(datasets)), figsize=(WIDTH, 2.1 * rows + 0.7), sharex=True,
                                     sharey=True, squeeze=False)  # fmt: skip
+        label_lowest(axes, len(datasets))
         for ax, name in zip(axes.flat, datasets, strict=False):
             part = table[table["dataset"] == name]
             sns.lineplot(part, x="epoch", y=measure, errorbar=("pi", 100), ax=ax, **look)
@@ -294,6 +296,7 @@ def data_map_plot(
     with style():
         size = (WIDTH, 3.0 * high + 0.6)
         figure, axes = plt.subplots(high, wide, figsize=size, sharex=True, sharey=True, squeeze=False)
+        label_lowest(axes, len(maps))
         for ax, name in zip(axes.flat, maps, strict=False):
             part = rows[rows["run"] == name]
             sns.scatterplot(part, x="variability", y="confidence", s=16, lw=0, alpha=0.8, ax=ax, **look)

@@ -26,6 +26,7 @@ from soi_lib.analysis.soi import SOI
 from soi_lib.errors import FormatError
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     import pandas as pd
 
 _CATEGORIES = {  # colour, hatch, marker; from easy to hard, in every figure
@@ -192,6 +193,13 @@ def category_legend(figure: Figure) -> None:
     """The six categories with their plain labels, below the figure."""
     handles = [Patch(fc=SOI_COLORS[s], hatch=SOI_HATCHES[s], ec="white", label=LONG_NAMES[s]) for s in ORDER]
     figure.legend(handles=handles, loc="outside lower center", ncols=2, handlelength=1.4)
+
+
+def label_lowest(axes: npt.NDArray[Any], used: int) -> None:
+    """Number the x axis below the lowest panel of each column, also where the last row of `axes` is not full."""
+    for k, ax in enumerate(axes.flat):
+        if k < used <= k + axes.shape[1]:
+            ax.tick_params(labelbottom=True)
 
 
 def percent_axis(ax: Axes, label: str = "share of training examples (%)") -> None:

@@ -32,6 +32,7 @@ from soi_lib.plots.style import (
     UP,
     WIDTH,
     finish,
+    label_lowest,
     percent,
     span,
     style,
@@ -156,6 +157,7 @@ def transition_panels(panels: Mapping[str, Moves], *, title: str = "", note: str
     rows = -(-len(panels) // 2)
     with style():
         figure, axes = plt.subplots(rows, 2, figsize=(WIDTH, 2.4 * rows + 0.5), sharex=True, sharey=True, squeeze=False)
+        label_lowest(axes, len(panels))
         for ax, (name, moves) in zip(axes.flat, panels.items(), strict=False):
             shift = (moves.table("transition") - moves.table("floor")) * 100
             words = shift.map(lambda v: f"{v:+.{abs(v) < 9.95:d}f}".replace("-", "−") if abs(v) >= 0.05 else "")
