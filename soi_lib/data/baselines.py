@@ -1,8 +1,8 @@
-"""What a number has to beat: the majority class, and a bag of words that knows no word before training.
+"""Baselines that a score should beat: the majority class, and a bag of words without pretraining.
 
-A corpus on which counting words does as well as a pretrained model shows nothing about the model. The bag of words is
-given its best chance: tf-idf of one- and two-word sequences, and for pairs also which words the two sides share, which
-only one has, and how many.
+If counting words does as well as a pretrained model, the corpus shows nothing about the model. The bag of words is made
+as strong as possible: tf-idf of unigrams and bigrams and, for pairs, which words the two sides share, which words only
+one side has, and how large the overlap is.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from soi_lib.data.dataset import Split, normalise
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix  # type: ignore[import-untyped]
 
-TOKENS = r"(?u)[^\s.,;:!?\"()\[\]{}]+"  # digits, percent signs and one-letter words count in commands
+TOKENS = r"(?u)[^\s.,;:!?\"()\[\]{}]+"  # digits, percent signs and one-letter words matter in commands
 
 
 def scores(gold: np.ndarray, predicted: np.ndarray, n_classes: int) -> dict[str, float]:
-    """n, accuracy and macro-F1 (mean of the per-class F1 over all classes that occur in either) of (N,) labels."""
+    """Return n, accuracy and macro-F1 (mean F1 of the classes that occur in either array) for (N,) labels."""
     counts = np.zeros((n_classes, n_classes))
     np.add.at(counts, (gold, predicted), 1)
     hits, occurring = counts.diagonal(), counts.sum(0) + counts.sum(1)
@@ -30,13 +30,13 @@ def scores(gold: np.ndarray, predicted: np.ndarray, n_classes: int) -> dict[str,
 
 
 def majority(train: Split, other: Split, n_classes: int) -> dict[str, float]:
-    """Scores on `other` of always answering the most frequent label of `train` (the smallest on a tie)."""
+    """Return the scores on `other` of always predicting the most frequent label of `train` (the smallest if tied)."""
     label = int(np.bincount(train.label, minlength=n_classes).argmax())
     return scores(other.label, np.full(len(other), label), n_classes)
 
 
 class BagOfWords:
-    """Logistic regression on tf-idf features; deterministic, fitted on one split."""
+    """Logistic regression on tf-idf features, fitted on one split; deterministic."""
 
     def __init__(self, train: Split) -> None:
         from sklearn.feature_extraction.text import TfidfVectorizer
@@ -48,7 +48,7 @@ class BagOfWords:
         self.model.fit(self.features(train), train.label)
 
     def features(self, split: Split) -> csr_matrix:
-        """(N, F) sparse: for pairs the sum of both sides, their product, their absolute difference, and overlap."""
+        """Return (N, F) sparse features; for pairs, the sum, product, absolute difference and overlap of both sides."""
         from scipy.sparse import csr_matrix, hstack
 
         left = self.vectorizer.transform(split.text)
@@ -59,21 +59,21 @@ class BagOfWords:
         return hstack([left + right, left.multiply(right), abs(left - right), csr_matrix(np.array(shared))]).tocsr()
 
     def evaluate(self, split: Split, n_classes: int) -> dict[str, float]:
-        """Scores on a split."""
+        """Return the scores on a split."""
         return scores(split.label, self.model.predict(self.features(split)), n_classes)
 
 
 def _overlap(a: str, b: str) -> tuple[float, float, float]:
-    """Shares of common words: of all words, of the words of each side."""
+    """Return the shared words as a fraction of all words and of the words on each side."""
     x, y = set(normalise(a).split()), set(normalise(b).split())
     both = len(x & y)
     return both / len(x | y), both / len(x), both / len(y)
 
 
 def baselines(labels: Sequence[str], splits: Mapping[str, Split]) -> dict[str, dict[str, Any]]:
-    """`{"majority": {"test": {n, accuracy, macro_f1}, "ood": ...}, "bag_of_words": {...}}` of a corpus with `labels`.
+    """Return `{"majority": {"test": {n, accuracy, macro_f1}, "ood": ...}, "bag_of_words": {...}}`.
 
-    Both learn from the split `train` and are scored on all others but validation.
+    Both are fitted on the split `train` and scored on all others except `validation`. `labels` are the label names.
     """
     train, n = splits["train"], len(labels)
     held = {name: split for name, split in splits.items() if name not in ("train", "validation")}

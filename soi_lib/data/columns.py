@@ -1,8 +1,8 @@
-"""Which column holds what, and what its values mean: texts, ids and labels.
+"""Choose the columns of texts, ids and labels, and interpret their values.
 
-A column that is not named is guessed by its name, and the guess is reported. Numbers that are equal
-are one class however they are written, and whatever a person may not have meant as a class is a caution with the option
-that settles it.
+Columns that the user does not name are guessed from their names, and the guesses are reported. Equal numbers are one
+class, however they are written. Labels that may not be meant as classes give a caution, with the option that settles
+the question.
 """
 
 from __future__ import annotations
@@ -38,21 +38,21 @@ LABELS = (
 OTHER_LABELS = (
     "entailment_judgment", "is_duplicate", "target", "emotion", "polarity", "stance", "class index",
 )  # fmt: skip
-"""Taken where no column is called one of LABELS or ends with "label"."""
+"""Used if no column has one of the names in LABELS or a name that ends with "label"."""
 IDS = ("id", "idx", "guid", "pair_id", "pairid")
 NO_LABEL = (
     "-", "--", "-1", "?", "n/a", "#n/a", "na", "<na>", "nan", "null", "none", "unlabeled", "unlabelled",
 )  # fmt: skip
-"""How files say "no label"; a split in which every row has one of them has hidden labels."""
+"""How files write "no label"; a split in which every row has one of these has hidden labels."""
 _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 _SCORE = re.compile(r"[+-]?\d+([.,]\d+)?")
-_INVISIBLE = "\u200b\u200e\u200f\u2060\ufeff"  # characters that a label may have at its ends unseen
+_INVISIBLE = "\u200b\u200e\u200f\u2060\ufeff"  # invisible characters that may surround a label
 OPTIONS = {"text": "--text", "text_pair": "--text-pair", "label": "--label", "id": "--id", "group": "--group"}
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The column of each part; None where there is none (ids are row numbers then)."""
+    """The column of each part; None if there is none (ids are then row numbers)."""
 
     text: str
     label: str
@@ -65,7 +65,7 @@ class Columns:
 
 
 def choose_columns(table: Table, spec: DatasetSpec) -> tuple[Columns, list[str]]:
-    """The columns of the training rows, and how each was found. Raises CorpusError for all that cannot serve."""
+    """Return the columns of the training rows, and how each was chosen. Raises CorpusError for unusable columns."""
     where, have = table.where, [str(name) for name in table.frame.columns]
     named = {part: name for part in OPTIONS if (name := getattr(spec, part)) is not None}
     raise_all(
@@ -92,7 +92,7 @@ def choose_columns(table: Table, spec: DatasetSpec) -> tuple[Columns, list[str]]
     columns = Columns(**found)
     parts = [name for name in (columns.text, columns.text_pair, columns.label) if name is not None]
     if len(set(parts)) < len(parts):
-        raise CorpusError("one column cannot be two things", where=where, found=str(columns), hint="name others")
+        raise CorpusError("one column has two roles", where=where, found=str(columns), hint="name other columns")
     decisions = [
         f'{part.replace("_", " ")} column: "{found[part]}" '
         + ("(as given)" if part in named else f"(guessed; give {OPTIONS[part]} to choose)")
@@ -106,54 +106,54 @@ def choose_columns(table: Table, spec: DatasetSpec) -> tuple[Columns, list[str]]
     if name is None:
         decisions.append("ids: row numbers from 0 (give --id to choose a column)")
     elif problem is not None:
-        decisions.append(f'ids: row numbers from 0, because column "{name}" cannot serve ({problem.what})')
+        decisions.append(f'ids: row numbers from 0, because column "{name}" cannot be used ({problem.what})')
     else:
         how = "as given" if columns.id is not None else "guessed; give --id to choose"
         decisions.append(f'id column: "{name}" ({how})')
     columns = replace(columns, id=None if problem is not None else name)
     if unused := [name for name in have if name not in asdict(columns).values()]:
-        decisions.append(f"columns that are not used: {some(unused)}")
+        decisions.append(f"unused columns: {some(unused)}")
     return columns, decisions
 
 
 def text_columns(have: Sequence[str]) -> list[str]:
-    """The columns that have the usual name of a text: both of a pair, one, or none."""
+    """Return the columns with the usual name of a text: both of a pair, one, or none."""
     lower = {name.lower(): name for name in reversed(have)}
     pair = next(([lower[a], lower[b]] for a, b in PAIRS if a in lower and b in lower), None)
     return pair or [name for name in (_first(have, TEXTS),) if name is not None]
 
 
 def _first(have: Sequence[str], names: Sequence[str]) -> str | None:
-    """The column that has the first of these names, in whatever case."""
+    """Return the column with the first of these names that occurs, ignoring case."""
     lower = {name.lower(): name for name in reversed(have)}
     return next((lower[name] for name in names if name in lower), None)
 
 
 def _missing(table: Table, part: str, free: Sequence[str]) -> CorpusError:
-    """No column has a usual name; the hint names the column with the longest texts, or with the fewest labels."""
+    """Return the error if no column has a usual name; it suggests the one with the longest texts or fewest labels."""
     hint = "give --separator if the file has several columns"
     if len(table.frame.columns) > 1 and (
         columns := {name: table.frame.loc[:, [name]].iloc[:, 0].astype(str) for name in free}
     ):
         if part == "text":
             best = longest_column(table, free)
-        else:  # few values, but two at least, and mostly filled
+        else:  # few values, but at least two, and mostly filled
             counts = {name: values[~values.isin(["", "nan", "None"])] for name, values in columns.items()}
             unfit = {name: len(c) * 2 < len(columns[name]) or c.nunique() < 2 for name, c in counts.items()}
             best = min(columns, key=lambda name: (unfit[name], counts[name].nunique(), counts[name].str.len().mean()))
-        hint = f"name it, such as {OPTIONS[part]} {json.dumps(best, ensure_ascii=False)}"
-        hint += "; give --no-header if the first line is a row already" if table.separator and table.header else ""
+        hint = f"name it, for example {OPTIONS[part]} {json.dumps(best, ensure_ascii=False)}"
+        hint += "; give --no-header if the first line is already a row" if table.separator and table.header else ""
     found = some(list(table.frame.columns))
     return CorpusError(f"no column looks like the {part}", where=table.where, found=found, hint=hint)
 
 
 def longest_column(table: Table, names: Sequence[str]) -> str:
-    """The column with the longest values on average: the likeliest text."""
+    """Return the column with the longest values on average: the likeliest text."""
     return max(names, key=lambda name: table.frame.loc[:, [name]].iloc[:, 0].astype(str).str.len().mean())
 
 
 def text_of(value: Any) -> Any:
-    """A text as it is, and None where there is none. A number as text: 12.0 as "12", which some formats make of 12."""
+    """Return a text as it is, None if missing, a number as text: 12.0 as "12", since some formats turn 12 into 12.0."""
     if value is None or value != value:
         return None
     value = int(value) if isinstance(value, float) and value.is_integer() else value
@@ -161,13 +161,13 @@ def text_of(value: Any) -> Any:
 
 
 def ids_of(column: Iterable[Any]) -> list[str | None]:
-    """Ids as text, as they are in the file; None where there is none."""
+    """Return ids as text, as they are in the file; None where one is missing."""
     texts = [text_of(value) for value in column]
     return [None if text is None or not str(text).strip() else str(text) for text in texts]
 
 
 def id_problem(table: Table, name: str, *, gaps: bool = False) -> CorpusError | None:
-    """Why a column cannot hold the ids: it does not exist once, has gaps (unless they may occur), or repeats."""
+    """Return why a column cannot hold the ids (missing, appears twice, gaps unless `gaps`, repeated ids), or None."""
     if (n := list(table.frame.columns).count(name)) != 1:
         what = f"the column {name!r} appears twice" if n else f"there is no column {name!r}"
         return CorpusError(what, where=table.where, hint="choose another with --id")
@@ -176,7 +176,7 @@ def id_problem(table: Table, name: str, *, gaps: bool = False) -> CorpusError | 
         if value is None and gaps:
             continue
         if value is None:
-            return CorpusError(f"{table.row(row)} has no id", where=table.where, hint="fill it, or leave out --id")
+            return CorpusError(f"{table.row(row)} has no id", where=table.where, hint="fill it in, or leave out --id")
         if (first := seen.setdefault(value, row)) != row:
             what, found = f"the id {value!r} is used twice", f"it in {table.row(first)} and {table.row(row)}"
             hint = "make them unique, or leave out --id"
@@ -188,13 +188,13 @@ def id_problem(table: Table, name: str, *, gaps: bool = False) -> CorpusError | 
 
 
 def label_order(names: Iterable[str]) -> tuple[str, ...]:
-    """Label names in order: as numbers when all are whole numbers, else by the alphabet."""
+    """Return label names in order: numeric if all are integers, else alphabetical."""
     words = set(names)
     return tuple(sorted(words, key=int) if all(w.lstrip("-").isdecimal() for w in words) else sorted(words))
 
 
 def label_lists(values: Iterable[Any]) -> list[list[Any]]:
-    """The labels of each row as a list, also where the list is written as text: one, none, or several."""
+    """Return the labels of each row as a list of none, one or several; a list written as text is parsed."""
     out = []
     for value in values:
         if isinstance(value, str) and value.startswith("[") and value.endswith("]"):
@@ -206,14 +206,14 @@ def label_lists(values: Iterable[Any]) -> list[list[Any]]:
 
 
 def are_nested(values: Iterable[Any], *, lists: bool) -> bool:
-    """Whether every value that there is is an object, or a list unless `lists` may occur."""
+    """Return whether every value present is an object, or a list unless `lists` are allowed."""
     there = [v.tolist() if hasattr(v, "tolist") else v for v in values]
     there = [v for v in there if v is not None and v == v]
     return bool(there) and all(isinstance(v, dict) or (not lists and isinstance(v, list)) for v in there)
 
 
 def label_texts(lists: Iterable[Sequence[Any]], names: Sequence[str] = ()) -> list[str | None]:
-    """The first label of each row as text, None where there is none.
+    """Return the first label of each row as text, None if there is none.
 
     `names` are the names that the file itself gives to the numbers 0, 1, ...; -1 then means "no label".
     """
@@ -228,7 +228,7 @@ def label_texts(lists: Iterable[Sequence[Any]], names: Sequence[str] = ()) -> li
 
 
 def equal_numbers(names: Iterable[str]) -> dict[str, str]:
-    """The name of each label that is a number: one for all that are equal (1, 1.0 and 01), and 1 for 1.0."""
+    """Return the name of each numeric label: one name for equal numbers (1, 1.0 and 01), and 1 for 1.0."""
     groups: dict[Decimal, list[str]] = defaultdict(list)
     for name in sorted(set(names)):
         if _NUMBER.fullmatch(name):
@@ -241,9 +241,9 @@ def equal_numbers(names: Iterable[str]) -> dict[str, str]:
 
 
 def cautions(counts: Mapping[str, int], written: Mapping[str, str]) -> list[str]:
-    """What about the training labels may be unintended, each with the option that settles it.
+    """Return what may be unintended about the training labels, each with the option that settles it.
 
-    counts: rows of each label name; written: the name of each label as the file writes it, but for those that the user
+    counts: rows per label name; written: the name of each label as the file writes it, except those that the user
     named.
     """
     found = []
@@ -253,20 +253,20 @@ def cautions(counts: Mapping[str, int], written: Mapping[str, str]) -> list[str]
     for name, same in forms.items():
         if name and len(same := sorted(same)) > 1:
             option = f'--label-names "{same[-1]}=NAME" separates one of them'
-            found.append(f'the labels {_quoted(same)} are equal numbers and one class, "{name}"; {option}')
+            found.append(f'the labels {_quoted(same)} are equal numbers and form one class, "{name}"; {option}')
     for name in counts:
         cases[" ".join(unicodedata.normalize("NFKC", name).casefold().split())].append(name)
     for same in [same for same in cases.values() if len(same) > 1]:
         first = max(same, key=lambda name: counts[name])
         options = " ".join(f'--label-names "{name}={first}"' for name in same if name != first)
-        found.append(f"the labels {_quoted(same)} differ in case or spelling only; {options} makes them one")
+        found.append(f"the labels {_quoted(same)} differ only in case or spelling; {options} merges them")
     for name in [n for n in counts if n.casefold() in NO_LABEL and not set(counts) <= {"-1", "1"}]:
         out = f'--label-names "{name}=" --drop empty leaves these rows out'
         found.append(f'the label "{name}" of {counts[name]} rows often means "no label"; {out}')
     scores = [name for name in counts if _SCORE.fullmatch(name) and Decimal(name.replace(",", ".")) % 1]
     if scores and sum(_SCORE.fullmatch(name) is not None for name in counts) * 2 > len(counts):
-        options = f'give another --label, or names: --label-names "{scores[0]}=low"'
-        found.append(f"labels such as {_quoted(scores[:3])} look like scores, each a class of its own; {options}")
+        options = f'choose another --label, or name groups: --label-names "{scores[0]}=low"'
+        found.append(f"labels such as {_quoted(scores[:3])} look like scores, but each is a class; {options}")
     if single := [name for name, n in counts.items() if n == 1]:
         out = f'--label-names "{single[0]}=" --drop empty leaves such a row out'
         found.append(f"labels that only one row has: {_quoted(single[:3])}; {out}")

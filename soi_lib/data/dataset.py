@@ -1,7 +1,7 @@
-"""What a corpus is: the splits of one dataset of a comparison, and the card that says where it comes from.
+"""A corpus: the splits of one dataset of a comparison, and a card that describes its origin.
 
-Nothing here is drawn at random. A subset is drawn by the hash of the ids, so that the first 100 examples are always
-among the first 300, whatever order the rows came in; `assign` divides rows by the hash of their group.
+Nothing here is random. A subset is chosen by the hash of the ids, so the first 100 examples are always among the first
+300, whatever the order of the rows; `assign` divides rows by the hash of their group.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ SPLITS = ("train", "validation", "test", "ood")
 
 
 def normalise(text: str) -> str:
-    """The form in which two texts count as the same: case folded, runs of white space made one space."""
+    """Return the form in which two texts count as equal: case-folded, with runs of white space as single spaces."""
     return " ".join(text.casefold().split())
 
 
 def is_text(value: object) -> bool:
-    """Whether a value is a string that can be encoded: half a surrogate pair cannot."""
+    """Return whether a value is a string that can be encoded, without lone surrogates."""
     try:
         return isinstance(value, str) and (value.isascii() or bool(value.encode()))
     except UnicodeEncodeError:
@@ -37,7 +37,7 @@ def is_text(value: object) -> bool:
 
 
 def id_order(ids: Iterable[str]) -> np.ndarray:
-    """Positions of `ids` in the order of the sha256 of each id, int64 (N,): a shuffle that needs no seed."""
+    """Return the positions of `ids` in the order of their sha256, int64 (N,): a shuffle that needs no seed."""
     digests = [hashlib.sha256(str(i).encode("utf-8")).digest() for i in ids]
     return np.array(sorted(range(len(digests)), key=digests.__getitem__), dtype=np.int64)
 
@@ -47,7 +47,7 @@ class Split:
     """Examples of one split, sorted by id.
 
     ids: (N,) str in an object array; text: N strings; text_pair: N strings for pairs, else None;
-    label: (N,) int16 index into the corpus' label names; group: (N,) str in an object array, the unit that is
+    label: (N,) int16 index into the corpus's label names; group: (N,) str in an object array, the unit that is
     never divided between splits.
     """
 
@@ -62,7 +62,7 @@ class Split:
 
     @cached_property
     def keys(self) -> list[str]:
-        """The normalised text of each example (both sides of a pair), by which repetitions are found."""
+        """The normalised text of each example (both sides of a pair), used to find duplicates."""
         left = [normalise(t) for t in self.text]
         if self.text_pair is None:
             return left
@@ -70,19 +70,19 @@ class Split:
 
     @property
     def mean_words(self) -> float:
-        """Words of an example on average, those of both texts of a pair."""
+        """The mean number of words per example, counting both texts of a pair."""
         return sum(len(key.split()) for key in self.keys) / len(self)
 
     def rows(self, index: np.ndarray) -> Split:
-        """The examples at positions `index`, in id order."""
+        """Return the examples at positions `index`, in id order."""
         index = np.asarray(sorted(index, key=lambda i: self.ids[i]), dtype=np.int64)
         pair = None if self.text_pair is None else [self.text_pair[i] for i in index]
         return Split(self.ids[index], [self.text[i] for i in index], pair, self.label[index], self.group[index])
 
     def take(self, n: int | None) -> Split:
-        """A subset of n examples that depends on their ids only; nested: take(100) is inside take(300).
+        """Return a subset of n examples that depends only on their ids; nested: take(100) is part of take(300).
 
-        n None, or not below N, returns all. The result is sorted by id.
+        If n is None or at least N, all examples are returned. The result is sorted by id.
         """
         if n is None or n >= len(self):
             return self if list(self.ids) == sorted(self.ids) else self.rows(np.arange(len(self)))
@@ -92,7 +92,7 @@ class Split:
 
     @staticmethod
     def from_frame(frame: pd.DataFrame) -> Split:
-        """A split from columns id, text, label, group and, for pairs, text_pair; sorted by id."""
+        """Make a split, sorted by id, from the columns id, text, label, group and, for pairs, text_pair."""
         frame = frame.sort_values("id", kind="stable")
         pair = frame["text_pair"].astype(object).tolist() if "text_pair" in frame else None
         if pair is not None and any(p is None or p != p for p in pair):
@@ -108,7 +108,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Card:
-    """What a reader must know of a corpus before believing a number made from it."""
+    """What a reader must know about a corpus to interpret results on it."""
 
     title: str
     question: str
@@ -140,7 +140,7 @@ class Corpus:
 
 
 def all_splits(splits: Mapping[str, Split], extra_ood: Mapping[str, Split]) -> dict[str, Split]:
-    """The splits in their usual order, then the further out-of-distribution sets as `ood:NAME`."""
+    """Return the splits in their usual order, then the further out-of-distribution sets as `ood:NAME`."""
     ordered = {name: splits[name] for name in SPLITS if name in splits}
     return ordered | {f"ood:{name}": extra_ood[name] for name in sorted(extra_ood)}
 
@@ -148,9 +148,9 @@ def all_splits(splits: Mapping[str, Split], extra_ood: Mapping[str, Split]) -> d
 def fingerprint(
     labels: tuple[str, ...], splits: Mapping[str, Split], extra_ood: Mapping[str, Split], comparison: str = ""
 ) -> str:
-    """sha256 hex over the label names, the names of the splits and all rows sorted by id.
+    """Return the sha256, in hex, over the label names, the split names and all rows sorted by id.
 
-    The ids of a user's rows are unique in their split only, so for the comparison `user` each is hashed with its split.
+    Ids of a user's rows are unique only within a split, so for the comparison `user` each is hashed with its split.
     """
     digest = hashlib.sha256(json.dumps(list(labels)).encode())
     for name, split in sorted(all_splits(splits, extra_ood).items()):
@@ -166,15 +166,15 @@ def fingerprint(
 
 
 def hashed(text: str, salt: str) -> str:
-    """sha256 hex of the text with a salt: the order in which groups are assigned."""
+    """Return the sha256, in hex, of a text with a salt: the order in which groups are assigned."""
     return hashlib.sha256(f"{salt}\n{text}".encode()).hexdigest()
 
 
 def assign(groups: np.ndarray, label: np.ndarray, shares: Mapping[str, float], salt: str) -> np.ndarray:
-    """The split name of each row, object (N,): no group is divided, shares hold by rows, classes stay balanced.
+    """Return the split name of each row, object (N,): no group is divided, shares count rows, classes stay balanced.
 
-    Groups come in the order of their size and then of their hash; each goes to the split that lacks its classes most.
-    groups: (N,) str; label: (N,) int. Raises CorpusError when there are fewer groups than splits.
+    Groups are assigned in order of size, then of hash, each to the split that lacks its classes most.
+    groups: (N,) str; label: (N,) int. Raises CorpusError if there are fewer groups than splits.
     """
     names, member = np.unique(groups.astype(str), return_inverse=True)
     if len(names) < len(shares):

@@ -1,8 +1,8 @@
-"""The one loader: rows of a file, a folder or the hub become a checked corpus.
+"""Load a corpus: read rows from a file, a folder or the hub, and check them.
 
-Whatever was guessed, chosen or left out is a sentence in `LoadedDataset.decisions`, to be printed
-before anything is trained. Whatever cannot be right is refused in one list, with file and row. The same rows are the
-same corpus, with the same fingerprint, wherever they come from.
+Everything that was guessed, chosen or left out is a sentence in `LoadedDataset.decisions`, to be printed before
+training. All problems are raised as one list, with file and row. The same rows give the same corpus, with the same
+fingerprint, wherever they come from.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
 HELD_OUT = 0.2
-"""The share of the rows that is held out for testing where no test rows are given."""
+"""The share of the training rows that is held out for testing if no test rows are given."""
 FEWEST = 10
-"""Fewer training rows than this are refused."""
+"""The minimum number of training rows."""
 
 
 @dataclass(frozen=True)
 class LoadedDataset:
-    """A dataset that was read: its corpus, what was asked for (with the commit of a hub dataset), what was decided."""
+    """A loaded dataset: its corpus, its spec (with the commit of a hub dataset), and the decisions made."""
 
     corpus: Corpus
     spec: DatasetSpec
@@ -57,21 +57,21 @@ def load_dataset(name: str, spec: DatasetSpec) -> LoadedDataset:
     """Read and check a dataset.
 
     Args:
-        name: what it is called in a comparison, in files and in messages.
-        spec: where it is and how to read it; whatever it does not name is guessed.
+        name: its name in a comparison, in files and in messages.
+        spec: where it is and how to read it; everything that it does not name is guessed.
 
     Returns:
         The dataset with the splits `train`, `test` and, if there are such rows, `validation` and `ood`. Without test
-        rows the validation rows are the test split; without these a fifth of the training rows is held out.
+        rows, the validation rows are the test split; without either, a fifth of the training rows is held out.
 
     Raises:
-        CorpusError: lists all that is wrong, where it is, and the options that help.
+        CorpusError: lists everything that is wrong, where it is, and the options that help.
     """
     return _Loading(name, spec).load()
 
 
 class _Loading:
-    """One dataset while it is read: the decisions, the problems, and why rows of each split were left out, counted."""
+    """The state while a dataset is read: decisions, problems, and how many rows of each split were left out and why."""
 
     def __init__(self, name: str, spec: DatasetSpec) -> None:
         self.name = name
@@ -83,10 +83,10 @@ class _Loading:
         self.label_counts: Counter[str] = Counter()
 
     def load(self) -> LoadedDataset:
-        """All steps, in order; each adds to the decisions and the problems."""
+        """Run all steps in order; each adds to the decisions and the problems."""
         for split, table in self.tables.items():
             if not len(table.frame):
-                found = "a header only" if len(table.frame.columns) else "an empty file"
+                found = "only a header" if len(table.frame.columns) else "an empty file"
                 self.refuse(split, "there are no rows", found=found)
         raise_all(self.problems)
         self.columns, decisions = choose_columns(self.tables["train"], self.spec)
@@ -112,13 +112,13 @@ class _Loading:
         self.problems.append(CorpusError(what, where=self.tables.get(split, self.tables["train"]).where, **parts))
 
     def is_given(self, split: str) -> bool:
-        """Whether a split must have labels: the training rows, and what the spec names."""
+        """Return whether a split must have labels: the training split, and those that the spec names."""
         return split == "train" or split in self.spec.splits or getattr(self.spec, split, None) is not None
 
     def leave_out(self, split: str, rows: pd.DataFrame, bad: Any, kind: Drop, why: str, expected: str) -> pd.DataFrame:
-        """The rows without the `bad` ones, which are counted; a problem unless the spec says to drop this kind."""
+        """Return the rows without the `bad` ones, and count those; add a problem unless the spec drops this kind."""
         n = int(bad.sum())
-        source = split if split in self.tables else "train"  # rows that were held out come from the training rows
+        source = split if split in self.tables else "train"  # held-out rows come from the training rows
         if n and kind not in self.spec.drop:
             found = f"{n}: {some([self.tables[source].row(i) for i in rows['row'][bad].head(6)], n)}"
             hint = f"correct them, or leave them out with --drop {kind} (in a profile drop: [{kind}])"
@@ -129,10 +129,10 @@ class _Loading:
         return rows[~bad] if n else rows
 
     def rows_of(self, split: str) -> pd.DataFrame:
-        """Columns row (from 0), id, text, [text_pair], label and written (None where there is none), [group].
+        """Return the columns row (from 0), id, text, [text_pair], label and written (None if missing), [group].
 
-        `label` has the name that the file gives to a number, `written` the number itself. A missing column is a
-        problem, except for the labels of rows that were not named as test rows: they count as hidden.
+        `label` is the name that the file gives to a number, `written` the number itself. A missing column is a
+        problem, except for the labels of rows that were not named as test rows: these count as hidden.
         """
         import pandas as pd
 
@@ -150,11 +150,11 @@ class _Loading:
                 values[part] = list(frame[name])
             elif name is not None and (part != "label" or self.is_given(split)):
                 what, found = f"the {split} rows lack a column of the training rows", some(list(frame.columns))
-                self.refuse(split, what, found=found, expected=repr(name), hint="rename it there")
+                self.refuse(split, what, found=found, expected=repr(name), hint="rename the column")
         for part, cells in values.items():
-            if are_nested(cells, lists=part == "label"):  # several labels are judged below
+            if are_nested(cells, lists=part == "label"):  # several labels are handled below
                 what, found = f"column {getattr(columns, part)!r} does not hold plain values", str(cells[0])[:60]
-                hint = "save one text or label a row, or choose another column"
+                hint = "save one text or label per row, or choose another column"
                 self.refuse(split, what, found=f"{found} in {table.row(0)}", hint=hint)
                 raise_all(self.problems)
         parts |= {part: [text_of(value) for value in values[part]] for part in ("text", "text_pair") if part in values}
@@ -162,13 +162,13 @@ class _Loading:
             parts["group"] = [str(text_of(value)) for value in values["group"]]
         lists = label_lists(values["label"])
         for row in [row for row, labels in enumerate(lists) if len(labels) > 1][:1]:
-            what, found = f"column {columns.label!r} has several labels a row", f"{lists[row]} in {table.row(row)}"
-            self.refuse(split, what, found=found, expected="one label a row", hint="give another --label")
+            what, found = f"column {columns.label!r} has several labels per row", f"{lists[row]} in {table.row(row)}"
+            self.refuse(split, what, found=found, expected="one label per row", hint="give another --label")
         written, label = label_texts(lists), label_texts(lists, table.names.get(columns.label, ()))
         return pd.DataFrame(parts | {"written": written, "label": label}, dtype=object)
 
     def choose_test(self, rows: dict[str, pd.DataFrame]) -> None:
-        """Leave out splits whose labels are all hidden; without test rows, test on the validation rows."""
+        """Leave out splits whose labels are all hidden; without test rows, use the validation rows for testing."""
         known = set(rows["train"]["label"])
         for split in [s for s in rows if not self.is_given(s)]:
             labels = set(rows[split]["label"])
@@ -201,7 +201,7 @@ class _Loading:
             self.refuse("train", "labels have no name", found=found_in, expected=some(list(names)), hint=hint)
 
     def drop_incomplete_rows(self, split: str, rows: pd.DataFrame) -> pd.DataFrame:
-        """Rows with texts and a label, and with a `key` (equal for equal texts) and a `group`."""
+        """Return the rows that have texts and a label, and add a `key` (equal for equal texts) and a `group`."""
         for part in [p for p in ("text", "text_pair", "label") if p in rows]:
             bad = ~rows[part].map(lambda value: is_text(value) and bool(value.strip())).astype(bool)
             expected = f"a value in column {getattr(self.columns, part)!r}"
@@ -213,7 +213,7 @@ class _Loading:
         return rows if "group" in rows else rows.assign(group=[hashed(key, "file")[:16] for key in rows["key"]])
 
     def check_training(self, rows: pd.DataFrame) -> None:
-        """Refuse what cannot be trained on: too few rows, one class, a different label for nearly every row."""
+        """Add a problem if the rows cannot be trained on: too few, only one class, or nearly as many labels as rows."""
         self.label_counts = Counter(rows["label"])
         classes, column = len(self.label_counts), f"column {self.columns.label!r}"
         if len(rows) < FEWEST and not self.problems:
@@ -227,15 +227,15 @@ class _Loading:
             self.refuse("train", what, found=found, expected="labels that several rows share", hint=hint)
 
     def take_rows(self, rows: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
-        """At most `rows` rows of each split, by a hash of the text: the same rows in any order of the file."""
+        """Keep at most `rows` rows of each split, chosen by a hash of the text, whatever the order of the file."""
         n = self.spec.rows
         for split in [s for s in rows if n is not None and n < len(rows[s])]:
-            self.decisions.append(f"{n} of {len(rows[split])} {split} rows are used, by a hash of their text (--rows)")
+            self.decisions.append(f"{n} of {len(rows[split])} {split} rows are used, chosen by text hash (--rows)")
             rows[split] = rows[split].iloc[sorted(id_order(rows[split]["key"])[:n])]
         return rows
 
     def hold_out(self, train: pd.DataFrame) -> dict[str, pd.DataFrame]:
-        """Divide the training rows into train and test by a hash of text or group; equal texts stay together."""
+        """Split the training rows into train and test by a hash of text or group; equal texts stay together."""
         codes = {label: i for i, label in enumerate(label_order(train["label"]))}
         groups = train["group"] if self.columns.group else train["key"].map(lambda key: hashed(key, "held out"))
         shares = {"train": 1 - HELD_OUT, "test": HELD_OUT}
@@ -248,7 +248,7 @@ class _Loading:
         return {name: train[split == name] for name in shares}
 
     def drop_unknown_labels(self, split: str, rows: pd.DataFrame, labels: tuple[str, ...]) -> pd.DataFrame:
-        """Rows whose label the training data contain. Labels that --rows removed from them are no problem."""
+        """Return the rows whose label the training data contain. Labels that --rows removed are no problem."""
         bad = ~rows["label"].isin(labels)
         lost = bad & rows["label"].isin(list(self.label_counts))
         self.left_out[split if split in self.tables else "train"] += Counter(
@@ -260,7 +260,7 @@ class _Loading:
         return self.leave_out(split, rows[~lost], bad[~lost], "unknown-labels", why, expected)
 
     def drop_cross_split_duplicates(self, rows: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
-        """Keep a text or a group that occurs in several splits in the first of them only."""
+        """Keep a text or a group that occurs in several splits only in the first of them."""
         texts, groups, out = set[str](), set[str](), {}
         for split in [s for s in SPLITS if s in rows]:
             bad = rows[split]["key"].isin(texts) | rows[split]["group"].isin(groups)
@@ -271,7 +271,7 @@ class _Loading:
         return out
 
     def count_rows(self, rows: dict[str, pd.DataFrame]) -> None:
-        """Report how many rows were read, used and left out, and what about them may be unintended."""
+        """Report how many rows were read, used and left out, and what may be unintended about them."""
         for split, table in self.tables.items():
             n = len(rows[split]) + (len(rows["test"]) if split == "train" and "test" not in self.tables else 0)
             why = "".join(f"; left out: {count} {why}" for why, count in self.left_out[split].items() if count)
@@ -285,7 +285,7 @@ class _Loading:
         self.decisions += cautions(self.label_counts, written)
 
     def corpus(self, rows: dict[str, pd.DataFrame], labels: tuple[str, ...]) -> Corpus:
-        """The rows as a corpus."""
+        """Make a corpus from the rows."""
         codes = {label: i for i, label in enumerate(labels)}
         splits = {s: Split.from_frame(part.assign(label=part["label"].map(codes))) for s, part in rows.items()}
         options = {name: getattr(self.spec, name) for name in ("separator", "encoding", "header")}

@@ -1,8 +1,8 @@
-"""A user's own file after a training: find the rows that were trained on, check that they are unchanged, copy them.
+"""Match a user's file to a run: find the rows that were trained on, check that they are unchanged, and copy them.
 
-A run keeps how its ids were made, and the label and a fingerprint of the text of every row. So a file
-that was sorted since is matched by its texts, and one that was edited is refused. A copy has the file's format and
-columns, and its labels may be those that a person has reviewed.
+A run stores how its ids were made, and the label and a text fingerprint of every row. So a file that has been sorted
+since training is matched by its texts, and one that has been edited raises an error. A copy keeps the file's format and
+columns, and can have reviewed labels.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _READING = b"soi_reading"
 
 @dataclass(frozen=True)
 class TrainedRows:
-    """What a run keeps of its rows: (fingerprint of the text, label name) by id, and how the rows were read."""
+    """What a run stores of its rows: (text fingerprint, label name) by id, and how the rows were read."""
 
     rows: dict[str, tuple[int, str]]
     reading: dict[str, Any]
@@ -44,10 +44,10 @@ class TrainedRows:
 
 @dataclass(frozen=True)
 class Matched:
-    """Where the examples of dynamics are in a file.
+    """The rows of a file that hold the examples of dynamics.
 
-    rows (n,) int64: the row (from 0) of each id asked for; by: how the rows were found; keys: the ids as the file has
-    them; text: the columns of text (both of a pair).
+    rows (n,) int64: the row (from 0) of each requested id; by: how the rows were found; keys: the ids as the file has
+    them; text: the text columns (both of a pair).
     """
 
     table: Table
@@ -57,7 +57,7 @@ class Matched:
     text: tuple[str, ...]
 
     def values(self, columns: Iterable[str]) -> pd.DataFrame:
-        """These columns of the matched rows, in the order of the ids asked for. Raises CorpusError."""
+        """Return these columns of the matched rows, in the order of the requested ids. Raises CorpusError."""
         wanted, have = list(columns), [str(c) for c in self.table.frame.columns]
         for name in wanted:
             if name not in have:
@@ -70,11 +70,11 @@ def match(
 ) -> Matched:
     """Find the rows of a file that hold `ids`.
 
-    `trained` says how ids were made and what their rows were: rows that have moved are found by text and label.
-    Without it `column` names the file's ids, or a column that is called so is taken if it has a value in every row and
-    none twice; else ids are row numbers from 0. Ids are compared as text (7 is "7"; "007" is not). Raises CorpusError
-    (no such file or column, a damaged file, ids that cannot serve) and AlignmentError (ids that are not in the file, or
-    whose rows are not as they were trained on).
+    `trained` describes how ids were made and what their rows were, so rows that have moved are found by text and label.
+    `column` names the id column. With neither, a column with a usual id name is used if every row has a value and none
+    is repeated; otherwise ids are row numbers from 0. Ids are compared as text (7 is "7"; "007" is not). Raises
+    CorpusError (no such file or column, a damaged file, unusable ids) and AlignmentError (ids that are not in the file,
+    or rows that have changed since training).
     """
     source, wanted = Path(path), [str(i) for i in ids]
     reading = trained.reading if trained is not None else {}
@@ -94,7 +94,7 @@ def match(
     rows = [row_of.get(key) for key in keys]
     texts = [name for part in ("text", "text_pair") if (name := known.get(part)) in have] or _texts(table)
     if trained is not None and (moved := _moved(table, texts, trained, wanted, rows)):
-        by = "text and label, because the order of the rows has changed since the training"
+        by = "text and label, because the order of the rows has changed since training"
         rows = [moved.get(i, row) for i, row in enumerate(rows)]
     missing = [i for i, row in enumerate(rows) if row is None]
     if missing:
@@ -102,29 +102,29 @@ def match(
         if len(missing) == len(wanted) and row_of:
             found = f"{wanted[0]!r} in the dynamics and {next(iter(row_of))!r} in the file, for example"
         what = f"{len(missing)} of the {len(wanted)} ids are not in the file ({by})"
-        hint = "give the file that was trained on, and with --id the column of its ids"
+        hint = "give the file that was trained on, and name its id column with --id"
         raise AlignmentError(what, where=path, found=found, hint=hint)
     return Matched(table, np.array(rows, dtype=np.int64), by, tuple(keys), tuple(texts))
 
 
 def _texts(table: Table) -> list[str]:
-    """The columns that have the usual name of a text, else the one with the longest texts of two words or more."""
+    """Return the columns with the usual name of a text, else the one with the most words, if it has two on average."""
     frame = table.frame.loc[:, ~table.frame.columns.duplicated()]
     words = {str(name): frame[name].astype(str).str.count(r"\S+").mean() for name in frame if len(frame)}
     longest = max(words, key=words.__getitem__, default="")
     return text_columns(list(words)) or ([longest] if words.get(longest, 0) >= 2 else [])
 
 
-# --- what a run keeps of its rows -----------------------------------------------------------------------------------
+# --- what a run stores of its rows ----------------------------------------------------------------------------------
 
 
 def _fingerprint(*texts: str) -> int:
-    """64 bits of a text, or of both of a pair."""
+    """Return a 64-bit hash of a text, or of both texts of a pair."""
     return int.from_bytes(hashlib.blake2b(json.dumps(texts).encode(), digest_size=8).digest(), "little")
 
 
 def save_trained_rows(path: Path, corpus: Corpus, split: Split) -> None:
-    """Write what a run keeps of the rows that it trains on: Parquet with columns id, text (uint64), label (name)."""
+    """Write what a run stores of its training rows: Parquet with columns id, text (uint64), label (name)."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -138,7 +138,7 @@ def save_trained_rows(path: Path, corpus: Corpus, split: Split) -> None:
 
 
 def trained_rows(dynamics: Path) -> TrainedRows | None:
-    """What the run of a dynamics file keeps of its rows; None for dynamics from elsewhere."""
+    """Return what the run of a dynamics file stores of its rows; None for dynamics from elsewhere."""
     import pyarrow.parquet as pq
 
     path = dynamics.parent.parent / "rows" / dynamics.name
@@ -151,7 +151,7 @@ def trained_rows(dynamics: Path) -> TrainedRows | None:
 
 
 def check_same_rows(first: Path, second: Path) -> None:
-    """Raise AlignmentError when the same ids are different rows in two runs; dynamics from elsewhere always pass."""
+    """Raise AlignmentError if the same ids are different rows in two runs; dynamics from elsewhere always pass."""
     one, two = trained_rows(first), trained_rows(second)
     common = [i for i in one.rows if i in two.rows] if one is not None and two is not None else []
     other = [i for i in common if one.rows[i] != two.rows[i]]  # type: ignore[union-attr]
@@ -162,7 +162,7 @@ def check_same_rows(first: Path, second: Path) -> None:
 
 
 def labels_of(table: Table, trained: TrainedRows) -> list[str | None] | None:
-    """The label of every row as the run names it; None where the file has no such column."""
+    """Return the label of every row as the run names it; None if the file has no label column."""
     column, names = trained.reading["columns"]["label"], trained.reading["labels"]
     if column not in table.frame:
         return None
@@ -175,7 +175,7 @@ def labels_of(table: Table, trained: TrainedRows) -> list[str | None] | None:
 def _moved(
     table: Table, texts: Sequence[str], trained: TrainedRows, ids: Sequence[str], rows: Sequence[int | None]
 ) -> dict[int, int]:
-    """The new rows of examples (by position in `ids`) whose row is not as it was trained on. Raises AlignmentError."""
+    """Return the new rows of examples (by position in `ids`) whose row has changed. Raises AlignmentError."""
     frame = table.frame
     sides = [[str(text_of(value)) for value in frame[name]] for name in texts]
     prints = [_fingerprint(*row) for row in zip(*sides, strict=True)] if sides else [0] * len(frame)
@@ -193,10 +193,10 @@ def _moved(
     moved = {i: others[wanted[i]].pop() for i in changed if others.get(wanted[i])}
     if lost := [i for i in changed if i not in moved]:
         (text, name), key = then[lost[0]], ids[lost[0]]
-        what = f"{len(lost)} of the {len(ids)} rows are not as they were trained on"
+        what = f"{len(lost)} of the {len(ids)} rows have changed since training"
         other = next((new for found, new in now if found == text), None)
         found = f"no row with the text of id {key!r}"
-        found = found if other is None else f"the label {other!r} for id {key!r}, which was trained as {name!r}"
+        found = found if other is None else f"the label {other!r} for id {key!r}, which was trained with {name!r}"
         hint = "give the file that was trained on, or train on this one"
         raise AlignmentError(what, where=table.where, found=found, hint=hint)
     return moved
@@ -219,24 +219,24 @@ def copy_rows(
 
     Args:
         path: the file.
-        table: its rows, as `read_table` gives them.
-        out: the copy; its name ends as that of the file.
+        table: its rows, as returned by `read_table`.
+        out: the copy; its name must have the same suffix as the file.
         rows: (n,) positions of the rows to write.
-        column: a column in which the rows get other values.
-        values: (n,) the position of the row that has the value of each, for `column`.
-        overwrite: replace a file that is there.
+        column: a column whose values are replaced.
+        values: (n,) for each row, the position of the row that has its new value of `column`.
+        overwrite: replace an existing file.
 
     Raises:
-        SoiError: `out` is of another format or is the file itself, or cannot be written.
+        SoiError: `out` has another format, is the file itself, or cannot be written.
     """
     import pyarrow.parquet as pq
 
     target, kind = Path(out), kind_of(path)
     if kind_of(target) != kind:
-        what = "a copy keeps the format of the file that it is made from"
+        what = "a copy must have the format of the original file"
         raise SoiError(what, where=target, found=repr(kind_of(target)), expected=repr(kind))
     if target.exists() and target.resolve() == path.resolve():
-        raise SoiError("the copy would replace the file that it is made from", where=target, hint="name another")
+        raise SoiError("the copy would replace the original file", where=target, hint="choose another name")
     with files.replacing(target, overwrite=overwrite) as tmp:
         if kind == ".parquet":
             whole = pq.ParquetFile(path).read()
@@ -254,9 +254,9 @@ def copy_rows(
 
 
 def _text_of(table: Table, frame: pd.DataFrame) -> str:
-    """Rows of a text file, written as the file is."""
+    """Return rows of a text file as text, written in the same way as the file."""
     if table.separator:
-        # the csv module of Python 3.11 does not quote a carriage return that a text contains
+        # the csv module of Python 3.11 does not quote texts that contain a carriage return
         quoting: Literal[0, 1] = 1 if frame.map(lambda value: "\r" in value).any(axis=None) else 0  # all, or minimal
         made = io.StringIO()
         writer = csv.writer(made, delimiter=table.separator, quoting=quoting, lineterminator=table.line_end)
@@ -264,17 +264,17 @@ def _text_of(table: Table, frame: pd.DataFrame) -> str:
             writer.writerow(frame.columns)
         writer.writerows(frame.to_numpy().tolist())
         return made.getvalue()
-    # a part that a row of a JSON file lacks is NaN in the frame
+    # keys that a row of a JSON file lacks are NaN in the frame
     rows = [{str(k): v for k, v in row.items() if v == v} for row in frame.to_dict("records")]
     if table.lines:
         return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     return json.dumps(rows, ensure_ascii=False, indent=1) + "\n"
 
 
-# --- labels that a person has reviewed -------------------------------------------------------------------------------
+# --- reviewed labels -------------------------------------------------------------------------------------------------
 
 COLUMN = "corrected"
-"""The column of a reviewed list that has the label that the reviewer decided on."""
+"""The column of a reviewed list that holds the reviewer's label."""
 
 
 def write_corrected(
@@ -288,14 +288,14 @@ def write_corrected(
 ) -> tuple[int, int]:
     """Write a copy of the file `source` with the labels of a reviewed list.
 
-    `reviewed` is a file with the columns id and `COLUMN`, as `soi label-issues --out` writes it with the last one
-    added; `dynamics` is of the run that was trained on `source`. Returns how many rows were reviewed, and how many of
-    these have another label now. Raises SoiError for dynamics from elsewhere, for ids and labels that are unknown, for
+    `reviewed` is a file written by `soi label-issues --out`, to which the reviewer has added `COLUMN`; only this column
+    and id are read. `dynamics` is from the run that was trained on `source`. Returns how many rows were reviewed, and
+    how many of these now have another label. Raises SoiError for dynamics from elsewhere, unknown ids or labels and
     rows without a corrected label, and as `match` and `copy_rows` do.
     """
     trained = trained_rows(dynamics)
     if trained is None:
-        what = "it is not known which column these dynamics have their labels from"
+        what = "the label column of these dynamics is not known"
         raise SoiError(what, where=dynamics, expected="dynamics in a folder that soi train made")
     table = read_table(reviewed)
     have = [str(name) for name in table.frame.columns]
@@ -331,15 +331,15 @@ def write_corrected(
 def _problems(
     table: Table, trained: TrainedRows, names: set[str], ids: Sequence[str | None], labels: Sequence[str | None]
 ) -> Iterator[CorpusError]:
-    """Whatever keeps a reviewed list from being used, each kind once."""
+    """Yield what prevents a reviewed list from being used, each kind of problem once."""
     if not ids:
         yield CorpusError("there are no rows", where=table.where)
     if open_rows := [row for row, label in enumerate(labels) if label is None]:
         found = f"none in {some([table.row(row) for row in open_rows[:6]], len(open_rows))}"
-        hint = "fill them (with the given label where it is right), or delete the rows"
+        hint = "fill them in (with the given label if it is right), or delete the rows"
         yield CorpusError(f"not every row has a {COLUMN} label", where=table.where, found=found, hint=hint)
     if unknown := [str(shown) for shown, key in zip(table.frame["id"], ids, strict=True) if key not in trained.rows]:
-        hint = "give the list that soi label-issues made of this run"
+        hint = "give the list that soi label-issues made for this run"
         yield CorpusError("ids were not trained on", where=table.where, found=some(unknown), hint=hint)
     if repeated := [str(key) for key, n in Counter(ids).items() if n > 1]:
         yield CorpusError("ids appear twice", where=table.where, found=some(repeated), expected="every id once")

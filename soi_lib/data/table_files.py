@@ -1,8 +1,8 @@
-"""Rows out of files (separated text, JSON, Parquet, each possibly packed with gzip), saved datasets and the hub.
+"""Read rows from files (separated text, JSON, Parquet, each optionally gzipped), saved datasets and the hub.
 
-No row is lost silently. Encoding and separator are guessed only where they are certain (a byte-order
-mark; the one separator that fits every line), a quote that does not pair is a character, and what could be read in two
-ways is refused with its lines. Each row knows its line, so that messages name it.
+No row is lost silently. Encoding and separator are guessed only if they are certain (a byte-order mark; the only
+separator that fits every line). Unpaired quotes are ordinary characters. Anything that can be read in two ways raises
+an error with its lines. Line numbers are kept, so that messages can name them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SUFFIXES = (".csv", ".tsv", ".tab", ".txt", ".json", ".jsonl", ".ndjson", ".parq
 _SEPARATORS = {",": "a comma", "\t": "a tab", ";": "a semicolon", "|": "a bar"}
 _BYTE_ORDER_MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
-    codecs.BOM_UTF32_LE: "utf-32",  # starts like that of UTF-16, so it comes first
+    codecs.BOM_UTF32_LE: "utf-32",  # begins with the UTF-16 mark, so it comes first
     codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
@@ -41,11 +41,11 @@ _BYTE_ORDER_MARKS = {
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of one file or split, as they are in it.
+    """The rows of one file or split, unchanged.
 
-    frame: values of any type; where: for messages; names: the label names that the file itself gives to numbers, by
-    column; notes: what was recognised; lines: where each row of a text file begins, from line 1. encoding, separator,
-    header and line_end: how a text file is written.
+    frame: values of any type; where: the source, for messages; names: the label names that the file itself gives to
+    numbers, by column; notes: what was detected; lines: the line, from 1, where each row of a text file begins.
+    encoding, separator, header and line_end: how a text file is written.
     """
 
     frame: pd.DataFrame
@@ -59,23 +59,23 @@ class Table:
     line_end: str = "\n"
 
     def row(self, number: int) -> str:
-        """The row at a position from 0 as a message names it: `row 3`, in a text file with its first line."""
+        """Return the name of a row (a position from 0) in messages: `row 3`, in a text file with its first line."""
         return f"row {number + 1} (line {self.lines[number]})" if self.lines else f"row {number + 1}"
 
 
 def kind_of(path: Path) -> str:
-    """The lower-case suffix that says what a file holds, without `.gz`."""
+    """Return the lower-case suffix that gives a file's format, without `.gz`."""
     return (path.with_suffix("") if path.suffix.lower() == ".gz" else path).suffix.lower()
 
 
 def some(values: Sequence[object], n: int | None = None) -> str:
-    """The first few of `n` values, for a message."""
+    """Return the first few of `n` values as text, for a message."""
     rest = (n or len(values)) - 6
     return ", ".join(map(str, values[:6])) + (f" and {rest} more" if rest > 0 else "")
 
 
 def read_table(path: Path, separator: str | None = None, encoding: str | None = None, header: bool = True) -> Table:
-    """The rows of one file. Raises CorpusError, with the line, for whatever cannot be read in exactly one way."""
+    """Read the rows of one file. Raises CorpusError, with the line, for what cannot be read in exactly one way."""
     kind = kind_of(path)
     if not path.exists():
         raise CorpusError("no such file or folder", where=path, hint="check the path")
@@ -98,13 +98,13 @@ def read_table(path: Path, separator: str | None = None, encoding: str | None = 
         return _json(path, text, encoding)
     separator = {"tab": "\t", "\\t": "\t"}.get(separator or "", separator)
     if separator is not None and (len(separator) != 1 or separator in '"\r\n'):
-        what = "a separator is one character"
-        raise CorpusError(what, where="--separator", found=repr(separator), expected="such as ; or tab")
+        what = "a separator must be one character"
+        raise CorpusError(what, where="--separator", found=repr(separator), expected="for example ; or tab")
     return _separated(path, text, encoding, separator, "," if kind == ".csv" else "\t", header)
 
 
 def _text(path: Path, encoding: str | None) -> tuple[str, str]:
-    """The characters of a file without its byte-order mark, and their encoding."""
+    """Return the text of a file without its byte-order mark, and its encoding."""
     data = path.read_bytes()
     data = gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data
     marked = next((name for mark, name in _BYTE_ORDER_MARKS.items() if data.startswith(mark)), "utf-8")
@@ -114,12 +114,11 @@ def _text(path: Path, encoding: str | None) -> tuple[str, str]:
     try:
         text = data.decode(encoding or marked)
     except LookupError:
-        raise CorpusError("unknown encoding", where="--encoding", found=repr(encoding), hint="utf-8, cp1252") from None
+        hint = "try utf-8 or cp1252"
+        raise CorpusError("unknown encoding", where="--encoding", found=repr(encoding), hint=hint) from None
     except UnicodeDecodeError as error:
         where = f"{path} line {error.object[: error.start].count(10) + 1}"
-        hint = (
-            "name the encoding, such as --encoding cp1252 (Windows, Western Europe), cp1251 (Cyrillic), cp1256 (Arabic)"
-        )
+        hint = "try --encoding cp1252 (Windows, Western Europe), cp1251 (Cyrillic) or cp1256 (Arabic)"
         what, found = f"the file is not {error.encoding.upper()}", f"byte 0x{error.object[error.start]:02x}"
         raise CorpusError(what, where=where, found=found, hint=hint) from None
     return text.removeprefix("\ufeff"), encoding or marked
@@ -127,20 +126,20 @@ def _text(path: Path, encoding: str | None) -> tuple[str, str]:
 
 @dataclass
 class _Records:
-    """The fields of records, their lines (first, end), and the lines with a quote that does not pair, from 0."""
+    """The fields of records, their lines (first, end), and the lines with an unpaired quote, all from 0."""
 
     fields: list[list[str]] = field(default_factory=list)
     lines: list[tuple[int, int]] = field(default_factory=list)
     unpaired: list[int] = field(default_factory=list)
 
     def fit(self) -> bool:
-        """Whether all records have the same number of fields, and more than one."""
+        """Return whether all records have the same number of fields, and more than one."""
         return len({len(fields) for fields in self.fields}) == 1 and len(self.fields[0]) > 1
 
 
 def _cut(lines: Sequence[str], separator: str, *, quotes: bool = True) -> _Records:
-    """Lines as records. Where a quote does not pair, its line is one record and quotes are characters; without `quotes`
-    every line is."""
+    """Divide lines into records. A line with an unpaired quote becomes one record whose quotes are ordinary characters;
+    without `quotes`, every line does."""
     out, at = _Records(), 0
     head = next((line for line in lines if line.strip()), "")
     spaced = separator in head and head.count(separator) == head.count(f"{separator} ")
@@ -161,7 +160,7 @@ def _cut(lines: Sequence[str], separator: str, *, quotes: bool = True) -> _Recor
             at += 1
     for fields in out.fields:
         width = len(out.fields[0])
-        if not "".join(fields[width:]).strip():  # a separator too many at the end
+        if not "".join(fields[width:]).strip():  # extra separators at the end
             del fields[width:]
     return out
 
@@ -172,7 +171,7 @@ def _separated(path: Path, text: str, encoding: str, separator: str | None, defa
     csv.field_size_limit(1 << 30)
     rows = list(io.StringIO(text, newline=""))
     notes = [] if encoding in ("utf-8", "utf-8-sig") else [f"encoding: {encoding}"]
-    if named := re.fullmatch(r"sep=(.)\s*", rows[0]):  # the line with which spreadsheets name the separator
+    if named := re.fullmatch(r"sep=(.)\s*", rows[0]):  # the line in which spreadsheets name the separator
         separator, rows[0] = separator or named[1], ""
     chosen = separator or default
     records = _cut(rows, chosen)
@@ -184,7 +183,7 @@ def _separated(path: Path, text: str, encoding: str, separator: str | None, defa
     if not records.fields:
         return Table(pd.DataFrame(), str(path))
     if records.unpaired:
-        notes.append(f"quotes that do not pair are characters (line {some([i + 1 for i in records.unpaired])})")
+        notes.append(f"unpaired quotes are read as characters (line {some([i + 1 for i in records.unpaired])})")
         plain = _cut(rows, chosen, quotes=False)
         records = plain if plain.fit() else records
     width = len(records.fields[0])
@@ -193,7 +192,7 @@ def _separated(path: Path, text: str, encoding: str, separator: str | None, defa
     names = [name.strip() for name in records.fields[0]] if header else [str(i + 1) for i in range(width)]
     used = [i for i, name in enumerate(names) if name or any(row[i].strip() for row in values)]
     if len(used) < width:
-        notes.append(f"columns without a name and without values: {width - len(used)}, ignored")
+        notes.append(f"columns without name and values are ignored: {width - len(used)}")
     names = [name or f"column {i + 1}" for i, name in enumerate(names)]
     frame = pd.DataFrame(values, columns=names, dtype=object).iloc[:, used]
     lines = [first + 1 for first, _ in records.lines[int(header) :]]
@@ -202,27 +201,27 @@ def _separated(path: Path, text: str, encoding: str, separator: str | None, defa
 
 
 def _faults(path: Path, lines: Sequence[str], records: _Records, separator: str) -> Iterable[CorpusError]:
-    """Why these records cannot be the rows: a different number of fields, or a quote that swallows rows."""
+    """Yield why these records cannot be the rows: unequal numbers of fields, or a quote that swallows rows."""
     width = len(records.fields[0])
     wrong = {first + 1: len(f) for f, (first, _) in zip(records.fields, records.lines, strict=True) if len(f) != width}
     if wrong:
         what, sep = "rows do not have as many fields as the header", _SEPARATORS.get(separator, repr(separator))
         found = f"{some(sorted(set(wrong.values())))} in line {some(list(wrong))}"
-        hint = "put texts that contain the separator between quotes (and double quotes in them), or give --separator"
-        yield CorpusError(what, where=path, found=found, expected=f"{width}, with {sep} between them", hint=hint)
+        hint = "quote texts that contain the separator (and double the quotes inside them), or give --separator"
+        yield CorpusError(what, where=path, found=found, expected=f"{width}, separated by {sep}", hint=hint)
     several = [(first, end) for first, end in records.lines if end - first > 1]
     single = _cut(lines, separator, quotes=False) if several else _Records()
     row_of = {first: f for f, (first, _) in zip(single.fields, single.lines, strict=True) if len(f) == width}
     seen = Counter((i, value) for row in row_of.values() for i, value in enumerate(row) if value.strip())
     for first, end in several:
-        # each line would be a row by itself, with a value (its label) that other rows have as well
+        # each line would be a row of its own, with a value (its label) that other rows share
         if all(any(seen[i, v] > 1 for i, v in enumerate(row_of.get(line, ()))) for line in range(first, end)):
             what = f"a quote opens in line {first + 1} and closes in line {end}, and the lines look like rows"
-            yield CorpusError(what, where=path, hint='write a quote that belongs to a text "like ""this"" one"')
+            yield CorpusError(what, where=path, hint='write quotes inside a text "like ""this"" one"')
 
 
 def _json(path: Path, text: str, encoding: str) -> Table:
-    """Rows of JSON lines, of one array, or (then without lines) of one object that holds them."""
+    """Read rows from JSON lines, from one array, or (then without line numbers) from one object that holds them."""
     import pandas as pd
 
     array = text.lstrip().startswith("[")
@@ -241,14 +240,14 @@ def _json(path: Path, text: str, encoding: str) -> Table:
     if (bad or len(rows) == 1) and (frame := _frame_of_object(text)) is not None:
         return Table(frame, str(path), {}, ("the file is one object that holds the rows",), (), encoding)
     if bad:
-        expected = 'one array [{"text": ..., "label": ...}, ...]' if array else "an object a line, or one array of them"
+        expected = 'one array [{"text": ..., "label": ...}, ...]' if array else "objects, one per line or in one array"
         where, what = f"{path} line {some(bad)}", "not every row is a JSON object"
         raise CorpusError(what, where=where, expected=expected, hint="correct these lines, or save the file again")
     return Table(pd.DataFrame(rows, dtype=object), str(path), {}, (), () if array else lines, encoding)
 
 
 def _frame_of_object(text: str) -> pd.DataFrame | None:
-    """The rows of an object that holds one array of them, or values by column; None for any other text."""
+    """Return the rows of an object that holds one array of them, or values by column; None for any other text."""
     import pandas as pd
 
     with suppress(ValueError, RecursionError):
@@ -258,7 +257,7 @@ def _frame_of_object(text: str) -> pd.DataFrame | None:
         if len(arrays) == 1:
             return pd.DataFrame(arrays[0], dtype=object)
         if len(parts) > 1 and not arrays and all(isinstance(part, list | dict) for part in parts):
-            return pd.DataFrame(value, dtype=object).reset_index(drop=True)  # refuses columns of unequal length
+            return pd.DataFrame(value, dtype=object).reset_index(drop=True)  # raises for columns of unequal length
     return None
 
 
@@ -285,9 +284,9 @@ T = TypeVar("T")
 
 
 def tables_of(name: str, spec: DatasetSpec) -> tuple[dict[str, Table], str, DatasetSpec]:
-    """The rows of each split, a description of their origin, and the spec with the commit of a hub dataset.
+    """Return the rows of each split, a description of their origin, and the spec with the commit of a hub dataset.
 
-    Raises CorpusError, for all files at once.
+    Raises one CorpusError for all files.
     """
     check_place(name, spec)
     tables: dict[str, Table] = {}
@@ -316,19 +315,19 @@ def tables_of(name: str, spec: DatasetSpec) -> tuple[dict[str, Table], str, Data
 
 
 def files_of(spec: DatasetSpec) -> list[Path]:
-    """The files on this machine that rows may come from; a dataset is read again when one of them changes."""
+    """Return the local files that rows may come from; a dataset is read again if one of them changes."""
     places = [Path(place).expanduser() for place in (spec.path, spec.test, spec.ood) if place is not None]
     return [f for place in places for f in (_visible(place, (*SUFFIXES, ".arrow")) if place.is_dir() else [place])]
 
 
 def _visible(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
-    """Files of these kinds in a folder and below, hidden ones left out, sorted."""
+    """Return the files with these suffixes in a folder and below, sorted, without hidden ones."""
     files = (f for f in folder.rglob("*") if f.is_file() and kind_of(f) in suffixes)
     return sorted(f for f in files if not any(part.startswith(".") for part in f.relative_to(folder).parts))
 
 
 def _in_folder(folder: Path, spec: DatasetSpec) -> dict[str, list[Path]]:
-    """The files of a folder by split: one each, or shards (`train-00000-of-00002.parquet`)."""
+    """Return the files of a folder by split: one each, or shards (`train-00000-of-00002.parquet`)."""
     found: dict[str, list[Path]] = {}
     for file in _visible(folder, SUFFIXES):
         found.setdefault(_SHARD.sub("", file.name[: file.name.lower().rindex(kind_of(file))]), []).append(file)
@@ -341,7 +340,7 @@ def _in_folder(folder: Path, spec: DatasetSpec) -> dict[str, list[Path]]:
 
 
 def _joined(tables: list[Table]) -> Table:
-    """The shards of a split as one table."""
+    """Join the shards of a split into one table."""
     import pandas as pd
 
     if len(tables) == 1:
@@ -351,14 +350,14 @@ def _joined(tables: list[Table]) -> Table:
 
 
 def _from_datasets(spec: DatasetSpec) -> dict[str, Table]:
-    """Splits that `datasets` reads, from disk or the hub; columns of the kind ClassLabel bring their names."""
+    """Read the splits with `datasets`, from disk or the hub; ClassLabel columns include their label names."""
     try:
         from datasets import load_dataset, load_from_disk
 
         found: Any = (
             load_dataset(spec.hub, spec.config, revision=spec.revision) if spec.hub else load_from_disk(spec.path)
         )
-    except Exception as failure:  # datasets passes on whatever its own libraries raise
+    except Exception as failure:  # datasets passes on whatever its dependencies raise
         if spec.hub:
             raise unreachable(spec, failure, CorpusError) from failure
         what, hint = "cannot be read as a saved dataset", "save it again"
@@ -371,7 +370,7 @@ def _from_datasets(spec: DatasetSpec) -> dict[str, Table]:
 
 
 def _matching(found: Mapping[str, T], where: str, spec: DatasetSpec) -> dict[str, T]:
-    """The item of each split, by the usual names or those that the spec gives, in whatever case."""
+    """Return the item of each split, by the usual names or those that the spec gives, ignoring case."""
     known_as = {name.casefold(): name for name in found}
     out: dict[str, T] = {}
     problems = []

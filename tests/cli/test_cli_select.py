@@ -105,7 +105,7 @@ def test_a_file_is_never_replaced_by_its_own_copy(soi, dynamics, tmp_path):
     before = source.read_bytes()
     code, _, err = soi("select", path, "UNE", "--from", source, "--out", source, "--force")
     assert code == 2
-    assert "would replace the file that it is made from" in err
+    assert "would replace the original file" in err
     assert source.read_bytes() == before
 
 
@@ -147,7 +147,7 @@ def test_faults_are_named_and_nothing_is_written(soi, dynamics, tmp_path):
         (("--from", some, "--out", out), "column 'id'"),
         (("--from", latin, "--out", out), "latin.csv line 2"),
         (("--from", some), "--out"),
-        (("--from", full, "--out", tmp_path / "part.jsonl"), "a copy keeps the format"),
+        (("--from", full, "--out", tmp_path / "part.jsonl"), "a copy must have the format"),
         (("--id", "key"), "--from"),
         (("--out", tmp_path / "ids.xlsx"), "or .txt"),
         (("--n", 10_000), "too few examples"),

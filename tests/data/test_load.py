@@ -80,12 +80,12 @@ def test_a_column_that_nothing_calls_so_is_asked_for_and_the_hints_lead_to_it(tm
     assert {name: json.loads(value) for name, value in options.items()} == {"text": "said of it", "label": "mood"}
     named = load(path, text="said of it", label="mood")
     assert named.corpus.labels == ("0", "4")
-    assert "columns that are not used: day" in named.decisions
+    assert "unused columns: day" in named.decisions
     (tmp_path / "c.csv").write_text("text~label\n" + "a~b\n" * 20)
     with pytest.raises(CorpusError, match="--separator if the file has several columns"):
         load(tmp_path / "c.csv")
     (tmp_path / "b.csv").write_text(path.read_text().partition("\n")[2])
-    with pytest.raises(CorpusError, match="--no-header if the first line is a row"):
+    with pytest.raises(CorpusError, match="--no-header if the first line is already a row"):
         load(tmp_path / "b.csv")
     assert sum(sizes(load(tmp_path / "b.csv", header=False, text="1", label="2")).values()) == 30
 
@@ -107,7 +107,7 @@ def test_ids_are_those_of_the_file_where_they_can_serve(tmp_path):
         with pytest.raises(CorpusError, match=message):
             load(write(ids), id="id")
         found = load(path)  # not named: row numbers, and said
-        assert any('column "id" cannot serve' in s for s in found.decisions)
+        assert any('column "id" cannot be used' in s for s in found.decisions)
         assert set(found.corpus.splits["train"].ids) <= {f"{i:06d}" for i in range(20)}
         assert found.corpus.card.reading["columns"]["id"] is None
 
@@ -230,7 +230,7 @@ def test_labels_that_look_alike(tmp_path):
     names = option(found, '"positive"') | option(found, '"negative"')
     assert load(path, labels=names).corpus.labels == ("negative", "neutral", "positive")
     composed = csv(tmp_path / "b.csv", labelled(42, ("caf\u00e9", "cafe\u0301", "bar")))
-    assert len(load(composed, labels=option(load(composed), "spelling only")).corpus.labels) == 2
+    assert len(load(composed, labels=option(load(composed), "case or spelling")).corpus.labels) == 2
 
 
 @pytest.mark.parametrize("value", ["-", -1, "#N/A"])

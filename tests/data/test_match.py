@@ -92,9 +92,9 @@ def test_a_file_that_was_edited_is_refused_and_the_first_row_is_named(tmp_path):
         texts(dynamics, csv(tmp_path / "b.csv", edited))
     edited = table()
     edited.loc[row, "label"] = "never"
-    with pytest.raises(AlignmentError, match=rf"the label 'never' for id '{row:06d}', which was trained as"):
+    with pytest.raises(AlignmentError, match=rf"the label 'never' for id '{row:06d}', which was trained with"):
         texts(dynamics, csv(tmp_path / "b.csv", edited))
-    with pytest.raises(AlignmentError, match="24 of the 24 rows are not as they were trained on"):
+    with pytest.raises(AlignmentError, match="24 of the 24 rows have changed since training"):
         texts(dynamics, csv(tmp_path / "b.csv", table().assign(text="other")))
 
 
@@ -217,7 +217,7 @@ def test_a_corrected_copy_differs_in_the_labels_only(tmp_path, monkeypatch, caps
     assert run_main(monkeypatch, capsys, *words)[0] == 2  # it is there now
     code, _, err = run_main(monkeypatch, capsys, *words[:-1], path, "--force")
     assert code == 2
-    assert "the file that it is made from" in err
+    assert "the original file" in err
 
 
 def type_of(value: object) -> str:

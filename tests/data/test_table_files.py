@@ -201,5 +201,5 @@ def test_the_hint_on_a_separator_leads_to_the_rows(tmp_path):
         read_table(path)
     assert read_table(path, separator="~").frame["text"].tolist() == ["a, b", "d"]
     assert read_table(written(path, "text\tlabel\na,b\tc\n"), separator="tab").frame["text"].tolist() == ["a,b"]
-    with pytest.raises(CorpusError, match=r"--separator: a separator is one character; found '::'"):
+    with pytest.raises(CorpusError, match=r"--separator: a separator must be one character; found '::'"):
         read_table(path, separator="::")
