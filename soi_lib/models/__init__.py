@@ -1,1 +1,1 @@
-"""Pretrained encoders: brought from packages, dequantised, trimmed, and given heads."""
+"""Pretrained encoders: read from packages, dequantised, trimmed and given heads."""

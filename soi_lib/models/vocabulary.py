@@ -1,9 +1,9 @@
-"""Texts to token ids, and encoders with only the token rows that those texts can touch.
+"""Tokenize texts, and load encoders with only the token rows that those texts use.
 
-A split becomes one flat int32 array with offsets, not a list of lists, so batching is slicing and
-a million tokens cost four megabytes. And a token that occurs in no split gets no gradient and is never read, so its
-embedding row can stay on disk: `load_trimmed` reads the used rows straight out of the memory-mapped file, and the
-forward pass is bit for bit that of the full model, because a lookup copies rows.
+A split becomes one flat int32 array with offsets, not a list of lists, so batching is slicing and a million tokens take
+four megabytes. A token that occurs in no split gets no gradient and is never read, so its embedding row can stay on
+disk: `load_trimmed` reads only the used rows from the memory-mapped file, and the forward pass matches that of the full
+model bit for bit, because a lookup copies rows.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ if TYPE_CHECKING:
     from torch import nn
 
 _CHUNK = 10_000
-_CHARACTERS = 32  # of a text that are read for each token it may have; the overflow of long pairs grows as a square
-# Encoders of the RoBERTa kind count positions from the padding id, so a small padding id must keep its number.
+_CHARACTERS = 32  # of a text that are read per token of max_length; the overflow of long pairs grows quadratically
+# RoBERTa-like encoders count positions from the padding id, so a small padding id must keep its number.
 _FIXED_PADDING = 16
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """A split as token ids, special tokens included. Text i is `ids[offsets[i]:offsets[i + 1]]`."""
+    """A split as token ids, including special tokens. Text i is `ids[offsets[i]:offsets[i + 1]]`."""
 
     ids: np.ndarray  # (T,) int32
     offsets: np.ndarray  # (N + 1,) int64
-    segments: np.ndarray | None  # (T,) uint8, 1 in the second text of a pair; None where the tokenizer gives only 0
+    segments: np.ndarray | None  # (T,) uint8, 1 in the second text of a pair; None if the tokenizer gives only 0
     truncated: int  # how many of the N texts were longer than max_length
 
     def __len__(self) -> int:
@@ -47,7 +47,7 @@ class Tokens:
 
     @property
     def lengths(self) -> np.ndarray:
-        """Tokens in each text, (N,) int64."""
+        """The number of tokens in each text, (N,) int64."""
         return np.diff(self.offsets)
 
 
@@ -60,10 +60,10 @@ def tokenize(
     prefix: str = "",
     progress: bool = True,
 ) -> Tokens:
-    """Token ids of texts, or of pairs of texts, with the tokenizer of an encoder (a name or a folder).
+    """Tokenize texts, or pairs of texts, with the tokenizer of an encoder (a name or a folder).
 
-    `prefix` (the encoder card's) is put before every first text. A text longer than `max_length` tokens is truncated,
-    in a pair the longer one first, and counted; so is a text of more than 32 characters a token. Raises EncoderError
+    `prefix` (from the encoder card) is put before every first text. A text longer than `max_length` tokens is truncated
+    (the longer one of a pair first) and counted, as is a text of more than 32 characters per token. Raises EncoderError
     for a value that is not text, for `pairs` of another length, and for a tokenizer.json that cannot be read.
     """
     from tqdm.auto import tqdm
@@ -72,7 +72,7 @@ def tokenize(
         raise EncoderError("every text needs its pair", found=f"{len(pairs)} pairs", expected=len(texts))
     for row, text in chain(enumerate(texts), enumerate(pairs or [])):
         if not is_text(text):
-            what, found, hint = "not a text of valid Unicode", repr(text)[:60], "drop or fill the row"
+            what, found, hint = "not a valid Unicode text", repr(text)[:60], "drop the row or fill it in"
             raise EncoderError(what, where=f"row {row}", found=found, expected="a string", hint=hint)
     tokenizer = _tokenizer(directory)
     tokenizer.no_padding()
@@ -98,7 +98,7 @@ def tokenize(
 
 
 def _tokenizer(directory: str | Path) -> Tokenizer:
-    """The tokenizer of an encoder, read again only when its file changes (the large one takes a second)."""
+    """Return the tokenizer of an encoder; its file is read again only if it changes (the large one takes a second)."""
     path = encoder_dir(directory) / "tokenizer.json"
     stat = path.stat()
     return _load(path, stat.st_size, stat.st_mtime_ns)
@@ -115,7 +115,7 @@ def _load(path: Path, size: int, modified: int) -> Tokenizer:
 
 
 def remap(ids: np.ndarray, id_map: np.ndarray) -> np.ndarray:
-    """Token ids of the full vocabulary as ids of the trimmed one: any shape, int64.
+    """Map token ids of the full vocabulary to ids of the trimmed one: any shape, int64.
 
     Raises EncoderError for a token that was trimmed away.
     """
@@ -127,7 +127,7 @@ def remap(ids: np.ndarray, id_map: np.ndarray) -> np.ndarray:
 
 
 def shell_of(folder: Path) -> tuple[Any, nn.Module]:
-    """The configuration of an encoder folder, and its model without weights. Raises EncoderError."""
+    """Return the configuration of an encoder folder, and its model without weights. Raises EncoderError."""
     import torch
     from transformers import AutoConfig, AutoModel
 
@@ -143,7 +143,7 @@ def shell_of(folder: Path) -> tuple[Any, nn.Module]:
 def load_trimmed(
     directory: str | Path, token_ids: Iterable[np.ndarray] | None, *, pooler: bool = False
 ) -> tuple[nn.Module, np.ndarray]:
-    """Load an encoder with only the rows of the tokens that some texts have, and of the special ones.
+    """Load an encoder with only the rows of the tokens in `token_ids`, and of the special ones.
 
     Args:
         directory: name or folder of the encoder.
@@ -152,7 +152,7 @@ def load_trimmed(
 
     Returns:
         The model, float32 in evaluation mode, whose `config` (vocab_size, pad_token_id) refers to the new ids; and the
-        map from old ids to new ones, (old vocabulary,) int64, -1 for rows left out, which are never read.
+        map from old ids to new ones, (old vocabulary,) int64, -1 for omitted rows, which are never read.
 
     Raises:
         EncoderError: the folder is damaged or lacks weights, or the encoder has no pooler.
@@ -169,7 +169,7 @@ def load_trimmed(
         weights = {name: tensor for file in weight_files(folder) for name, tensor in load_file(file).items()}
         key = next(name for name, parameter in shell.named_parameters() if parameter is embedding.weight)
         kept, id_map, padding = _kept(folder, token_ids, embedding, config)
-        # Copies, so that training does not depend on the memory-mapped file. A name in it may have a prefix.
+        # Copies, so that training does not depend on the memory-mapped file. Names in the file may have a prefix.
         weights = {
             name: tensor[torch.from_numpy(kept)] if f".{name}".endswith(f".{key}") else tensor.clone()
             for name, tensor in weights.items()
@@ -194,7 +194,7 @@ def load_trimmed(
 def _kept(
     folder: Path, token_ids: Iterable[np.ndarray] | None, embedding: Any, config: Any
 ) -> tuple[np.ndarray, np.ndarray, int | None]:
-    """The rows to keep, sorted, the map from old to new ids (-1 where a row is left out), the new padding id."""
+    """Return the rows to keep, sorted, the map from old to new ids (-1 for omitted rows), and the new padding id."""
     size = embedding.num_embeddings
     padding = embedding.padding_idx if embedding.padding_idx is not None else config.pad_token_id
     kept = np.arange(size)
@@ -215,7 +215,7 @@ def _kept(
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Keep transformers from drawing its own progress bars and load reports: missing weights are an error here."""
+    """Turn off the progress bars and load reports of transformers: missing weights raise an error here."""
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

@@ -86,7 +86,7 @@ def test_a_damaged_folder_of_the_cache_is_made_again(fresh_cache: Path, caplog: 
             path.write_bytes(damage(body))
         caplog.clear()
         assert fingerprint(encoder_dir("minilm")) == good
-        assert f"{path}: missing, or not the file that was written; making the encoder again" in caplog.text
+        assert f"{path}: missing or changed since it was written; making the encoder again" in caplog.text
         assert folder.with_name(f"{folder.name}.damaged").is_dir()
 
 
