@@ -1,7 +1,6 @@
 """Record training dynamics and sort examples into Subsets of Interest.
 
-The names below are brought in when they are first used (PEP 562), so that `import soi_lib` costs no more than this
-file: neither pandas nor torch is loaded for somebody who only wants to know the version.
+Public names are imported on first use (PEP 562), so `import soi_lib` alone loads neither pandas nor torch.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ _HOME = {
     "SoiError": "soi_lib.errors",
 }
 
-__all__ = [  # noqa: RUF022 - in the order in which one meets them
+__all__ = [  # noqa: RUF022 - in the order in which users meet them
     "TrainingDynamics",
     "Meta",
     "align",
@@ -52,7 +51,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    """Bring in a public name on its first use."""
+    """Import a public name on first use."""
     if name not in _HOME:
         raise AttributeError(f"module 'soi_lib' has no attribute {name!r}; it has {', '.join(sorted(__all__))}")
     value = getattr(import_module(_HOME[name]), name)
@@ -61,5 +60,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """The public names, those not brought in yet included."""
+    """Return the public names, including those not imported yet."""
     return sorted({*globals(), *__all__})

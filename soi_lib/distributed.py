@@ -1,13 +1,12 @@
-"""What several processes do together: take shards of the data, add what they found, and hold the same afterwards.
+"""Training with several processes: shard the data, sum the results, and give every process the same state.
 
-Every function does nothing in a process that trains alone, so the code that calls it is the same for
-one process and for many. What is joined (recorded values, predictions) is held by exactly one process each, so adding
-the zeros of the others rounds nothing, and nobody gathers as many copies as there are processes. Only gradients and
-losses are real sums.
+Every function does nothing in a process that trains alone, so callers are the same for one process and for many. Each
+recorded value or prediction comes from exactly one process; adding the zeros of the others is exact, and no process
+needs to gather the others' copies. Only gradients and losses are real sums.
 
-All processes must call every function from `start_together` on, in the same order. When one of them ends early, the
-others raise SoiError under gloo. Under NCCL a call returns before the others have answered, and NCCL's watchdog ends
-the whole process when its time is up; the log holds what it says.
+All processes must call the functions from `start_together` on, all of them and in the same order. If one process ends
+early, the others raise SoiError under gloo. Under NCCL a call returns before the others have answered, and NCCL's
+watchdog ends the whole process after its timeout; its message is in the log.
 """
 
 from __future__ import annotations
@@ -27,43 +26,43 @@ from soi_lib.errors import AlignmentError, SoiError
 T = TypeVar("T")
 
 _GONE = re.compile("gloo|connection|timed out", re.IGNORECASE)
-"""In what gloo says, as a plain RuntimeError, when another process does not answer."""
+"""Matches what gloo reports, as a plain RuntimeError, when another process does not answer."""
 
 
 def is_distributed() -> bool:
-    """Whether other processes take part."""
+    """Return whether several processes take part."""
     return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
 
 
 def rank() -> int:
-    """The number of this process, from 0."""
+    """Return the number of this process, from 0."""
     return distributed.get_rank() if is_distributed() else 0
 
 
 def world_size() -> int:
-    """How many processes take part."""
+    """Return the number of processes."""
     return distributed.get_world_size() if is_distributed() else 1
 
 
 def is_main_process() -> bool:
-    """Whether this is the process that writes."""
+    """Return whether this is the process that writes."""
     return rank() == 0
 
 
 def shard(index: np.ndarray) -> np.ndarray:
-    """The rows of a batch that this process takes: neighbours, since those are of similar length. May be none."""
+    """Return this process's rows of a batch: neighbours, since they have similar lengths. May be empty."""
     return index if world_size() == 1 else np.array_split(index, world_size())[rank()]
 
 
 def shard_batches(batches: Sequence[T]) -> Sequence[T]:
-    """Every n-th batch, for n processes."""
+    """Return the batches of this process: every n-th one, for n processes."""
     return batches[rank() :: world_size()]
 
 
 def start_together(master: Tensor, **settings: object) -> None:
-    """Copy the weights `master` of process 0 to all, after a check that all processes were given the same settings.
+    """Check that all processes were given the same settings, then copy the weights `master` of process 0 to all.
 
-    Raises AlignmentError in every process, with the names of the settings that print differently.
+    If not, raises AlignmentError in every process and names the settings whose `repr` differs.
     """
     if not is_distributed():
         return
@@ -74,8 +73,8 @@ def start_together(master: Tensor, **settings: object) -> None:
         raise AlignmentError(
             f"the processes were not given the same {' and '.join(wrong)}",
             where=f"process {rank()}",
-            expected="the same call in every process, and a checkpoint where all of them see it",
-            hint="give all the whole data: each takes its share of a batch by itself",
+            expected="the same call in every process, and a checkpoint that all of them can read",
+            hint="give every process all the data: each takes its own share of a batch",
         )
     sent = master.to(_wire(master.device))
     with _others_needed():
@@ -93,21 +92,21 @@ def sum_processes(held: Tensor) -> None:
 
 
 def average_gradient(gradient: Tensor, weight: float) -> None:
-    """Make `gradient`, a mean over this process's share of a batch, the mean over all of it, in place.
+    """Turn `gradient`, the mean over this process's share of a batch, into the mean over the whole batch, in place.
 
-    `weight` is the share of the batch that is this process's, from 0 to 1.
+    `weight` is this process's share of the batch, from 0 to 1.
     """
     if is_distributed():
         sum_processes(gradient.mul_(weight))
 
 
 def main_process_says(yes: bool, device: torch.device) -> bool:
-    """What process 0 answers, in every process: for what depends on a clock."""
+    """Return the answer of process 0 in every process, for decisions that depend on a clock."""
     return _highest([int(yes and is_main_process())], device) == [1] if is_distributed() else yes
 
 
 def wait_for_all() -> None:
-    """Go on when all processes are here."""
+    """Wait until all processes have called this function."""
     if is_distributed():
         _highest([0], torch.device("cpu"))
 
@@ -115,7 +114,7 @@ def wait_for_all() -> None:
 def agree_on_classes(fingerprint: int, classes: int | None, device: torch.device) -> int | None:
     """Check that `fingerprint` is the same in all processes; return the number of classes that any of them knows.
 
-    Raises AlignmentError in every process when the fingerprints differ.
+    Raises AlignmentError in every process if the fingerprints differ.
     """
     highest, lowest, known = _highest([fingerprint, -fingerprint, classes or 0], device)
     if highest != -lowest:
@@ -123,17 +122,17 @@ def agree_on_classes(fingerprint: int, classes: int | None, device: torch.device
             "the processes did not announce the same examples",
             where=f"process {rank()}",
             expected="the same ids and gold, in the same order, in every process",
-            hint="give the recorder the whole training set, not the process's share",
+            hint="give the recorder the whole training set, not this process's share",
         )
     return known or None
 
 
 def join_buffers(buffers: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    """The recorded buffers of all processes as one; every process gets the same.
+    """Merge the recorded buffers of all processes; every process gets the same result.
 
-    `seen` (N,) counts presentations and is summed, `turn` (N,) is the update of the last one; of `turn` and all other
-    buffers (N, ...), float32 or whole numbers up to 32 bits, the values of the last presentation stand: of the highest
-    (update, process).
+    `seen` (N,) counts presentations and is summed; `turn` (N,) is the update of the last one. `turn` and all other
+    buffers (N, ...), float32 or integers of up to 32 bits, keep the values of the last presentation, the one with the
+    highest (update, process).
     """
     now = {name: held.to(_wire(device)) for name, held in buffers.items()}
     turn = now["turn"].long() * world_size() + rank()
@@ -141,7 +140,7 @@ def join_buffers(buffers: dict[str, Tensor], device: torch.device) -> dict[str, 
     best = _reduce(turn.clone(), distributed.ReduceOp.MAX)
     mine = (turn == best) & (turn >= 0)
     for name, held in now.items():
-        bits = held.view(torch.int32) if held.is_floating_point() else held.int()  # -0.0 has a bit to lose
+        bits = held.view(torch.int32) if held.is_floating_point() else held.int()  # a float sum would lose -0.0
         if name != "seen":
             bits = torch.where(mine.view(-1, *[1] * (bits.ndim - 1)), bits, 0)
         bits = _reduce(bits.clone(), distributed.ReduceOp.SUM)
@@ -150,14 +149,14 @@ def join_buffers(buffers: dict[str, Tensor], device: torch.device) -> dict[str, 
 
 
 def _wire(device: torch.device) -> torch.device:
-    """Where tensors must lie to be sent: `device` if the backend serves it, else one that it serves."""
+    """Return the device from which tensors can be sent: `device` if the backend supports it, else one that it does."""
     served = [pair.split(":")[0] for pair in distributed.get_backend_config().split(",")]
     return device if device.type in served else torch.device(served[0])
 
 
 @contextmanager
 def _others_needed() -> Iterator[None]:
-    """Say it in one line when another process is not there any more."""
+    """Raise a one-line SoiError if another process has stopped."""
     try:
         yield
     except RuntimeError as error:
@@ -167,18 +166,18 @@ def _others_needed() -> Iterator[None]:
             "another process has stopped, so this one cannot go on",
             where=f"process {rank()}",
             found=str(error).splitlines()[0][-200:],
-            hint="see what that process said; the same command goes on from the last checkpoint",
+            hint="see the output of that process; the same command resumes from the last checkpoint",
         ) from error
 
 
 def _reduce(sent: Tensor, how: Any) -> Tensor:
-    """The sum or maximum over the processes, in place of a tensor that can be sent."""
+    """Replace a tensor that can be sent by its sum or maximum over the processes, in place; return it."""
     with _others_needed():
         distributed.all_reduce(sent, how)
     return sent
 
 
 def _highest(values: list[int], device: torch.device) -> list[int]:
-    """The highest of each of `values` in any process."""
+    """Return the maximum of each of `values` over the processes."""
     found: list[int] = _reduce(torch.tensor(values, device=_wire(device)), distributed.ReduceOp.MAX).tolist()
     return found

@@ -1,8 +1,7 @@
-"""Every error that a user can cause or meet, as one line that says what happened and what to do next.
+"""Errors for users: each is one line that says what happened and what to do next.
 
-All of them derive from `SoiError`; the command line prints the line and exits with 2. A message names the
-file (or row, or id), what was found, what was expected, and the next step, in that order, so that nobody has to
-read a traceback to continue.
+All of them derive from `SoiError`; the command line prints the line and exits with status 2. A message names the file
+(or row, or id), what was found, what was expected and the next step, in that order, so that no traceback is needed.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from difflib import get_close_matches
 
 
 class SoiError(Exception):
-    """One line for a person: `where: what; found ..., expected .... Next: ...`."""
+    """A one-line message: `where: what; found ..., expected .... Next: ...`."""
 
     def __init__(
         self,
@@ -36,23 +35,23 @@ class SoiError(Exception):
 
 
 class FormatError(SoiError):
-    """A dynamics file or an array does not hold what schema 1 says it holds."""
+    """A dynamics file or an array does not follow schema 1."""
 
 
 class SchemaError(FormatError):
-    """The file is of another schema version, or not a dynamics file at all."""
+    """The file has another schema version, or is not a dynamics file."""
 
 
 class ChecksumError(FormatError):
-    """The bytes of a stored file are not those that were written."""
+    """A stored file has changed since it was written."""
 
 
 class DuplicateIdError(FormatError):
-    """Two examples carry the same id."""
+    """Two examples have the same id."""
 
 
 class RangeError(FormatError):
-    """A stored value lies outside the range that its meaning allows."""
+    """A stored value is outside its valid range."""
 
 
 class AlignmentError(SoiError):
@@ -60,15 +59,15 @@ class AlignmentError(SoiError):
 
 
 class SelectionError(SoiError):
-    """A subset that was asked for cannot be drawn."""
+    """A requested subset cannot be drawn."""
 
 
 class FetchError(SoiError):
-    """A package of data or weights could not be brought, or is not the one that was pinned."""
+    """A package of data or weights could not be downloaded, or does not match its pinned hash."""
 
 
 class CorpusError(SoiError):
-    """A corpus cannot be built or split as asked."""
+    """A corpus cannot be built or split as requested."""
 
 
 class EncoderError(SoiError):
@@ -76,7 +75,7 @@ class EncoderError(SoiError):
 
 
 class ProfileError(SoiError):
-    """A profile, or one of its fields, is not what it should be."""
+    """A profile, or one of its fields, is invalid."""
 
 
 class StoreError(SoiError):
@@ -84,12 +83,12 @@ class StoreError(SoiError):
 
 
 class OutputExistsError(SoiError):
-    """Writing would replace something that is already there."""
+    """Writing would replace an existing file or folder."""
 
 
 @contextmanager
 def located(where: object) -> Iterator[None]:
-    """Put the place in front of every SoiError that is raised inside; its class and the rest of it stay."""
+    """Set the location of every SoiError raised inside; keep its class and its other parts."""
     try:
         yield
     except SoiError as error:
@@ -99,7 +98,7 @@ def located(where: object) -> Iterator[None]:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The hint for a misspelt name: the closest known one, and the whole list."""
+    """Return the hint for a misspelt name: the closest known name and the full list."""
     known = sorted(known)
     close = get_close_matches(name, known, n=1, cutoff=0.5)
     listing = ", ".join(known)
@@ -107,7 +106,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def raise_all(problems: Sequence[SoiError]) -> None:
-    """Raise the one problem there is, or one error that lists all of them; nothing when there are none."""
+    """Raise the only problem, or one error that lists them all; do nothing if there are none."""
     if len(problems) == 1:
         raise problems[0]
     if problems:

@@ -1,9 +1,9 @@
-"""Files: written so that a reader never meets half of one, and known to be the ones that were written.
+"""Write files atomically, so that readers never see a partial one, and hash them to detect changes.
 
-The only place that knows where things are, how to write in one step, replace a folder, hold a lock and hash.
-Everything the library leaves on disk goes through here: written beside, synced, renamed. A killed process leaves at
-most a name that starts with `.tmp-` and carries its number, which no reader opens. Whoever writes into that folder next
-removes it, once that process is gone; `sweep` does so in all folders below.
+Only this module knows where files live and how to write, replace folders, lock and hash. Everything that the library
+keeps on disk is written next to its target, synced and renamed. A killed process leaves at most a file or folder whose
+name starts with `.tmp-` and contains the process number; no reader opens it. The next writer to that folder removes it
+if its process has ended; `sweep` does the same for a folder and everything below it.
 """
 
 from __future__ import annotations
@@ -33,42 +33,42 @@ _PACKAGE = Path(__file__).resolve().parent
 
 
 def cache_dir() -> Path:
-    """The root of the cache, `$SOI_CACHE` or the platform's user cache (not created here).
+    """Return the root of the cache: `$SOI_CACHE`, or the platform's user cache (not created here).
 
-    It holds fetched packages, built corpora and converted encoders, each under a name that contains its hash, so that
-    nothing in it ever has to be invalidated.
+    It holds fetched packages, built corpora and converted encoders. Their names contain their hashes, so nothing ever
+    needs to be invalidated.
     """
     return Path(os.environ["SOI_CACHE"]).expanduser() if os.environ.get("SOI_CACHE") else user_cache_path("soi_lib")
 
 
 def resource(name: str) -> Path:
-    """A file that ships with the library, such as `packages.txt`: inside the wheel, or in `data` of a checkout."""
+    """Return the path of a shipped file, such as `packages.txt`: inside the wheel, or in `data` of a checkout."""
     inside = _PACKAGE / "resources" / name
     return inside if inside.exists() else _PACKAGE.parent / "data" / name
 
 
 def temporary() -> str:
-    """How a temporary name of this process begins: a hash of the host's name, and the process number."""
+    """Return the prefix of this process's temporary names: a hash of the host name, and the process number."""
     return f"{PREFIX}{zlib.crc32(platform.node().encode()):08x}.{os.getpid()}-"
 
 
 def _left_over(path: Path) -> bool:
-    """Whether nobody is writing `path` any more: its process was on this machine and is gone."""
+    """Return whether `path` is a leftover: its process ran on this machine and has ended."""
     host, _, rest = path.name.removeprefix(PREFIX).partition(".")
     number = rest.partition("-")[0]
     if not number.isdigit() or not temporary().startswith(f"{PREFIX}{host}."):
-        return False  # not one of ours, or of another machine that shares the disk: not ours to judge
+        return False  # not our kind of name, or from another machine that shares the disk: it may be in use
     try:
         os.kill(int(number), 0)
     except ProcessLookupError:
         return True
     except PermissionError:
-        pass  # it lives, and is another user's
+        pass  # it is running, as another user
     return False
 
 
 def _fsync_dir(folder: Path) -> None:
-    """Make a rename in `folder` durable (a no-op where directories cannot be opened)."""
+    """Make a rename in `folder` durable (does nothing where directories cannot be opened)."""
     try:
         fd = os.open(folder, os.O_RDONLY)
     except OSError:
@@ -80,12 +80,12 @@ def _fsync_dir(folder: Path) -> None:
 
 
 def _refused(target: Path, error: OSError) -> SoiError:
-    """What to tell a person when the disk or the permissions do not allow the write."""
+    """Return the error for a write that the disk or the permissions do not allow."""
     return SoiError(
         "could not write",
         where=target,
         found=error.strerror or error,
-        hint="a part of this path is a file: choose another"
+        hint="part of this path is a file: choose another path"
         if isinstance(error, (NotADirectoryError, FileExistsError))
         else "free some space, or choose a folder that you may write to",
     )
@@ -93,10 +93,10 @@ def _refused(target: Path, error: OSError) -> SoiError:
 
 @contextmanager
 def replacing(path: str | os.PathLike[str], *, overwrite: bool = True) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it becomes `path`, on any error it is removed.
+    """Yield a temporary path next to `path`; on success it becomes `path`, on any error it is removed.
 
-    Raises OutputExistsError when `path` exists and `overwrite` is false, and SoiError when the disk or the
-    permissions do not allow the write.
+    Raises OutputExistsError if `path` exists and `overwrite` is false, and SoiError if the disk or the permissions do
+    not allow the write.
     """
     target = Path(path)
     if target.is_dir():
@@ -124,7 +124,7 @@ def replacing(path: str | os.PathLike[str], *, overwrite: bool = True) -> Iterat
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes, *, overwrite: bool = True) -> None:
-    """Write `data` to `path` in one step that a reader sees whole or not at all."""
+    """Write `data` to `path` atomically: readers see all of it or none."""
     with replacing(path, overwrite=overwrite) as tmp:
         tmp.write_bytes(data)
 
@@ -135,7 +135,7 @@ def write_text(path: str | os.PathLike[str], text: str, *, overwrite: bool = Tru
 
 
 def json_text(value: Any) -> str:
-    """Indented JSON with sorted keys: equal values are equal bytes."""
+    """Return indented JSON with sorted keys, so that equal values give equal bytes."""
     return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
 
@@ -146,12 +146,12 @@ def write_json(path: str | os.PathLike[str], value: Any, *, overwrite: bool = Tr
 
 @contextmanager
 def building(folder: str | os.PathLike[str], *, replace: bool = False) -> Iterator[Path]:
-    """Yield a temporary folder that becomes `folder` when the block ends without an error.
+    """Yield a temporary folder that becomes `folder` if the block ends without an error.
 
-    When `folder` already exists (another process was quicker) the new one is dropped: whoever builds into a
-    content-addressed place builds the same thing. With `replace` the new one takes its place, in one step where the
-    file system can swap two names. Where it cannot, a process that is killed between two renames leaves the old
-    folder under a temporary name, and the next one brings it back.
+    If `folder` already exists (another process was faster), the new one is discarded: for a content-addressed name,
+    every process builds the same folder. With `replace`, the new folder replaces the existing one, atomically where the
+    file system can swap two names. Elsewhere, a process killed between two renames leaves the old folder under a
+    temporary name, and the next process restores it.
     """
     target = Path(folder)
     try:
@@ -179,8 +179,8 @@ def building(folder: str | os.PathLike[str], *, replace: bool = False) -> Iterat
 
 
 def _swap(tmp: Path, target: Path) -> None:
-    """Exchange the names of two folders."""
-    with suppress(OSError, AttributeError):  # not Linux, or an old one
+    """Swap the names of two folders."""
+    with suppress(OSError, AttributeError):  # not Linux, or an old kernel
         at_cwd, exchange = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of renameat2(2)
         if ctypes.CDLL(None).renameat2(at_cwd, os.fsencode(tmp), at_cwd, os.fsencode(target), exchange) == 0:
             return
@@ -191,17 +191,17 @@ def _swap(tmp: Path, target: Path) -> None:
 
 
 def sweep(folder: str | os.PathLike[str]) -> list[Path]:
-    """Remove what killed processes left under `folder`, not what living ones are writing; return what was removed."""
+    """Remove what ended processes left under `folder`, not what running ones are writing; return what was removed."""
     return _remove(Path(folder).rglob(f"{PREFIX}*"))
 
 
 def _remove(found: Iterable[Path]) -> list[Path]:
-    """Remove those temporary files and folders that nobody is writing any more; return them."""
+    """Remove the temporary files and folders whose process has ended; return them."""
     removed = [left for left in sorted(found) if _left_over(left)]
     for left in removed:
         _, old, name = left.name.partition(f"-{_OLD}")
-        with suppress(OSError):  # not ours to remove; no reader opens it
-            if old and not left.with_name(name).exists():  # killed when the old was away and the new not yet there
+        with suppress(OSError):  # we may not be allowed to remove it; no reader opens it
+            if old and not left.with_name(name).exists():  # killed between the first two renames of `_swap`
                 os.rename(left, left.with_name(name))
             elif left.is_dir():
                 shutil.rmtree(left)
@@ -215,7 +215,7 @@ def _remove(found: Iterable[Path]) -> list[Path]:
 
 @contextmanager
 def locked(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Hold the lock file `path`, one process at a time. The operating system frees it when its owner is gone."""
+    """Hold the lock file `path`, one process at a time. The operating system releases it if its owner dies."""
     from filelock import FileLock
 
     Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -224,15 +224,15 @@ def locked(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def sha256_file(path: str | os.PathLike[str]) -> str:
-    """The sha256 of a file's bytes, in hex."""
+    """Return the sha256 of a file's bytes, in hex."""
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def stamped_sha256(path: Path, *, verify: bool = False) -> str:
-    """The hex sha256 of `path`: from its stamp in the cache when size and time still agree, else computed and stamped.
+    """Return the hex sha256 of `path`: from its stamp in the cache if size and time match, else computed and stamped.
 
-    `verify` computes it anyway. A stamp that cannot be written (a read-only cache) only costs time.
+    `verify` always computes it. If the stamp cannot be written (a read-only cache), this only costs time.
     """
     stat = path.stat()
     name = hashlib.sha256(str(path.resolve()).encode("utf-8", "surrogateescape")).hexdigest()[:20]
@@ -252,24 +252,24 @@ def stamped_sha256(path: Path, *, verify: bool = False) -> str:
 
 
 def _stamp(size: object, mtime_ns: object, digest: str) -> str:
-    """A stamp's one line: size, time and sha256 of a file, and the sha256 of these."""
+    """Return the line of a stamp: size, time and sha256 of a file, and the sha256 of these three."""
     body = f"{size} {mtime_ns} {digest}"
     return f"{body} {hashlib.sha256(body.encode()).hexdigest()}\n"
 
 
 def checksums(folder: Path) -> dict[str, str]:
-    """The sha256 of every file below `folder` by its relative path, sorted."""
+    """Return the sha256 of every file below `folder`, by relative path, sorted."""
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     return {file.relative_to(folder).as_posix(): sha256_file(file) for file in files}
 
 
 def write_checksums(folder: Path, name: str) -> None:
-    """Write the file `name` into `folder`: the sha256 of every other file, in the format of sha256sum."""
+    """Write the sha256 of every file in `folder` to its new file `name`, in the format of sha256sum."""
     write_text(folder / name, "".join(f"{digest}  {file}\n" for file, digest in checksums(folder).items()))
 
 
 def read_checksums(path: Path) -> dict[str, str]:
-    """What `write_checksums` wrote, sha256 by name. Raises ValueError for other lines, OSError."""
+    """Read a file of `write_checksums`: sha256 by name. Raises ValueError for invalid lines, and OSError."""
     *lines, end = path.read_bytes().decode().split("\n")
     listed = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
     if end or not listed or len(listed) != len(lines):

