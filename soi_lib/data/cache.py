@@ -1,8 +1,8 @@
-"""Datasets by name or by description: built or read once, and kept under their fingerprint for every later run.
+"""Datasets by name or by description: built or read once, then cached under their fingerprint for later runs.
 
-The library brings no data. A program that does, such as the reproduction in `paper`, registers its builders here. A
-dataset that is kept needs no network and no source; a file or a folder is read again when its bytes have changed. What
-was kept is checked against its fingerprint each time it is read.
+The library contains no data. A program that does, such as the reproduction in `paper`, registers its builders here. A
+cached dataset needs neither the network nor its source; a file or folder is read again if its bytes have changed.
+Cached datasets are checked against their fingerprint each time they are read.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ log = logging.getLogger("soi_lib")
 
 COLUMNS = ("split", "id", "text", "text_pair", "label", "group")
 Build = Callable[[], Corpus]
-_VERSION = 2  # part of the name under which a dataset is kept: raise it when what the loader makes of a spec changes
+_VERSION = 2  # part of the name of a cached dataset: raise it when the loader reads a spec differently
 _builders: dict[str, Build] = {}
 
 
 def register(name: str, build: Build) -> None:
-    """Make the dataset `name` known; `build` is called when it is asked for."""
+    """Register the dataset `name`; `build` is called when it is loaded."""
     _builders[name] = build
 
 
 def load(name: str, fingerprint: str | None = None) -> Corpus:
-    """A dataset by name; with a `fingerprint`, the one that has it.
+    """Return the dataset `name`; with a `fingerprint`, the version that has it.
 
-    Raises CorpusError for an unknown name, and when there is no dataset of this name with this fingerprint.
+    Raises CorpusError for an unknown name, or if no dataset of this name has this fingerprint.
     """
     if fingerprint is not None and _place(name, fingerprint).exists():
         return _kept(name, fingerprint)
@@ -53,10 +53,10 @@ def load(name: str, fingerprint: str | None = None) -> Corpus:
 
 
 def load_spec(name: str, spec: DatasetSpec) -> Corpus:
-    """The dataset that a spec describes, from the cache where the same was read before; a corpus file as it is.
+    """Return the dataset that a spec describes, from the cache if it was read before; a corpus file is read as it is.
 
-    The environment variable SOI_DATA may name a folder that has a folder `name` with the rows of a hub dataset. Raises
-    CorpusError for a source that cannot be reached or read, and for all that `load_dataset` refuses.
+    The environment variable SOI_DATA may name a folder with a subfolder `name` that contains the rows of a hub dataset.
+    Raises CorpusError for a source that cannot be reached or read, and wherever `load_dataset` does.
     """
     check_place(name, spec)
     spec = local(name, spec)
@@ -82,7 +82,7 @@ def load_spec(name: str, spec: DatasetSpec) -> Corpus:
 
 
 def keep(corpus: Corpus) -> Corpus:
-    """Keep `corpus` for `load`, unless it is there already and intact; return it."""
+    """Cache `corpus` for `load`, unless an intact copy is already there; return it."""
     try:
         _kept(corpus.name, corpus.fingerprint)
     except CorpusError:
@@ -91,14 +91,14 @@ def keep(corpus: Corpus) -> Corpus:
 
 
 def _kept(name: str, fingerprint: str) -> Corpus:
-    """The corpus that was kept under this fingerprint. Raises CorpusError when it is not there, or damaged."""
+    """Return the corpus cached under this fingerprint. Raises CorpusError if it is missing or damaged."""
     path = _place(name, fingerprint)
     if not path.exists():
-        hint = "plan the profile that names its source again"
+        hint = "plan the profile that defines it again"
         raise CorpusError("the corpus is not in the cache", where=name, found=f"no {path.name}", hint=hint)
     corpus = read(path)
     if corpus.fingerprint != fingerprint:
-        what, found = "the file holds another corpus", corpus.fingerprint[:12]
+        what, found = "the file contains another corpus", corpus.fingerprint[:12]
         raise CorpusError(what, where=path, found=found, expected=fingerprint[:12])
     return corpus
 
@@ -108,24 +108,24 @@ def _folder() -> Path:
 
 
 def _place(name: str, fingerprint: str) -> Path:
-    """The file under which a corpus with this fingerprint is kept."""
+    """Return the cache file of a corpus with this fingerprint."""
     return _folder() / f"{name}-{fingerprint[:32]}.parquet"
 
 
 def _key(spec: DatasetSpec) -> str:
-    """What identifies a spec: its description, and the content of its files."""
+    """Return a hash of what identifies a spec: its description, and the content of its files."""
     digest = hashlib.sha256(f"{_VERSION} {spec.identity()}".encode())
     for file in files_of(spec):
-        if file.is_file():  # the loader reports what is wrong with a file that is not there
+        if file.is_file():  # the loader reports missing files
             digest.update(f"\n{file.name} {files.stamped_sha256(file)}".encode())
     return digest.hexdigest()[:20]
 
 
-# --- the file of a corpus --------------------------------------------------------------------------------------------
+# --- corpus files ----------------------------------------------------------------------------------------------------
 
 
 def is_corpus_file(path: Path) -> bool:
-    """Whether `write` made this file."""
+    """Return whether `write` made this file."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -156,18 +156,18 @@ def write(path: Path, corpus: Corpus) -> None:
 
 
 def read(path: Path) -> Corpus:
-    """Read what `write` wrote. Raises CorpusError when anything in the file is not what was written."""
+    """Read a file made by `write`. Raises CorpusError if anything in it has changed since."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         table = pq.read_table(path)
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise CorpusError("the file is not a Parquet file that can be read", where=path, found=error) from error
+        raise CorpusError("the file cannot be read as Parquet", where=path, found=error) from error
     metadata = table.schema.metadata or {}
     head = metadata.get(b"soi_corpus", b"")
     if hashlib.sha256(head).hexdigest().encode() != metadata.get(b"soi_sha256"):
-        raise CorpusError("the description of the corpus is missing or not the one that was written", where=path)
+        raise CorpusError("the description of the corpus is missing, or was changed after it was written", where=path)
     about = json.loads(head)
     labels = tuple(about["labels"])
     try:
@@ -178,6 +178,6 @@ def read(path: Path) -> Corpus:
     except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
         raise CorpusError("a column is missing or damaged", where=path, found=error) from error
     if found != about["fingerprint"]:
-        what, expected = "the rows are not those that were written", about["fingerprint"][:12]
+        what, expected = "the rows were changed after they were written", about["fingerprint"][:12]
         raise CorpusError(what, where=path, found=f"fingerprint {found[:12]}", expected=expected)
     return Corpus(about["name"], about["comparison"], labels, splits, Card(**about["card"]), found, extra)

@@ -1,7 +1,7 @@
-"""Where a dataset or a model is, and how to read its rows: plain values, as a profile or a command has them.
+"""Where a dataset or a model is, and how to read its rows: plain values, as given in a profile or command.
 
-Whatever goes wrong between here and the hub (no network, a wrong commit, a missing configuration)
-becomes one line that says what to do. No code of a repository is run.
+Any failure to download from the hub (no network, a wrong commit, a missing configuration) becomes a one-line error that
+says what to do. Code from a repository is never run.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Place(BaseModel):
     @field_validator("revision", mode="before")
     @classmethod
     def _commit(cls, value: Any) -> str | None:
-        # without quotes YAML reads a commit that has only digits as a number
+        # without quotes, YAML reads a commit of digits only as a number
         if value is not None and not (isinstance(value, str) and _COMMIT.fullmatch(value)):
             raise ValueError("a revision is a commit of 7 to 40 hex digits, in quotes")
         return value
@@ -53,15 +53,15 @@ class Place(BaseModel):
 class DatasetSpec(Place):
     """Where a dataset is, and how to read it.
 
-    `path` is a file or a folder; `test` and `ood` are further files. `splits` names the splits there (of several
-    candidates the first that exists); the usual names need not be given. A split that is named must exist, and one
-    that is given as an empty list is left out. `text`, `text_pair`, `label`, `id` and `group` are columns, guessed if
-    they are not named; ids are row numbers from 0 if there is no such column. `labels` gives names to the values of the
-    label column (several values may share a name, and an empty name means "no label"). `strict` is for profiles: ids
-    are not guessed, and if labels have names every value must have one. `drop` leaves rows out instead of refusing
-    them: texts that occur in an earlier split, rows without text or label, labels that the training data do not
-    contain. `rows` takes at most so many rows of each split. `separator`, `encoding` and `header` are for text files,
-    `config` is the configuration of a hub dataset, and `note` says why a place is missing.
+    `path` is a file or a folder; `test` and `ood` are further files. `splits` gives the names of the splits there (of
+    several candidates, the first that exists is used); the usual names can be omitted. A named split must exist; an
+    empty list leaves a split out. `text`, `text_pair`, `label`, `id` and `group` are columns, guessed if they are not
+    named; ids are row numbers from 0 if there is no such column. `labels` gives names to the values of the label column
+    (several values may share a name, and an empty name means "no label"). `strict` is for profiles: ids are not
+    guessed, and if labels have names, every value must have one. `drop` leaves rows out instead of raising an error:
+    texts that occur in an earlier split, rows without text or label, labels that the training data do not contain.
+    `rows` is the maximum number of rows per split. `separator`, `encoding` and `header` are for text files, `config` is
+    the configuration of a hub dataset, and `note` says why a place is missing.
     """
 
     test: str | None = None
@@ -93,7 +93,7 @@ class DatasetSpec(Place):
         return {str(k): v if v is None else str(v) for k, v in value.items()} if isinstance(value, dict) else value
 
     def identity(self) -> str:
-        """Canonical JSON of all that decides which rows are read, without paths."""
+        """Return the canonical JSON of everything that decides which rows are read, without paths."""
         return json.dumps(self.model_dump(exclude={"path", "test", "ood", "note"}), sort_keys=True)
 
 
@@ -109,7 +109,7 @@ def check_place(name: str, spec: DatasetSpec) -> None:
 
 
 def local(name: str, spec: DatasetSpec) -> DatasetSpec:
-    """`spec`, or for a hub dataset the folder `name` in the folder SOI_DATA, if there is one."""
+    """Return `spec`, or for a hub dataset the folder `name` in the folder SOI_DATA, if there is one."""
     folder = Path(os.environ.get("SOI_DATA") or os.devnull) / name
     if spec.hub is None or not folder.is_dir():
         return spec
@@ -117,7 +117,7 @@ def local(name: str, spec: DatasetSpec) -> DatasetSpec:
 
 
 def hub_name(text: str) -> tuple[str, str | None] | None:
-    """(name, commit or None) if `text` is of the form `owner/name` or `owner/name@commit` and not a path; else None."""
+    """Return (name, commit or None) if `text` is `owner/name` or `owner/name@commit` and not a path, otherwise None."""
     path, found = Path(text).expanduser(), _HUB.fullmatch(text)
     looks_like_a_file = re.search(r"\.(csv|tsv|tab|txt|jsonl?|ndjson|parquet|xlsx|gz)$", text, re.IGNORECASE)
     if found is None or text.startswith(".") or path.exists() or path.parent.is_dir() or looks_like_a_file:
@@ -126,14 +126,14 @@ def hub_name(text: str) -> tuple[str, str | None] | None:
 
 
 def commit_of(hub: str, revision: str | None, kind: Literal["dataset", "model"], error: type[SoiError]) -> str:
-    """The full hash of a commit that may be abbreviated; of the newest for None. Asks the hub; raises `error`."""
+    """Return the full hash of an (abbreviated) commit, or of the newest for None. Asks the hub; raises `error`."""
     if revision is not None and len(revision) == 40:
         return revision
     try:
         from huggingface_hub import HfApi
 
         found = str(HfApi().repo_info(hub, repo_type=kind, revision=revision).sha)
-    except Exception as failure:  # huggingface_hub passes on whatever its own libraries raise
+    except Exception as failure:  # huggingface_hub passes on anything that its libraries raise
         raise unreachable(Place(hub=hub, revision=revision), failure, error) from failure
     if not found.startswith(revision or ""):
         raise error("there is no such commit", where=hub, found=found[:12], expected=revision)
@@ -141,7 +141,7 @@ def commit_of(hub: str, revision: str | None, kind: Literal["dataset", "model"],
 
 
 def unreachable(place: Place, failure: Exception, error: type[SoiError]) -> SoiError:
-    """The one-line error for anything that went wrong between here and the hub."""
+    """Return the one-line error for any failure to download from the hub."""
     from huggingface_hub import constants
 
     found = (str(failure).strip() or type(failure).__name__).splitlines()[0][:160].rstrip(".")
@@ -150,6 +150,6 @@ def unreachable(place: Place, failure: Exception, error: type[SoiError]) -> SoiE
         hint = "choose a configuration with --config (in a profile: config)"
         found = " ".join(str(failure).split())[:300]
     elif constants.HF_HUB_OFFLINE:
-        found = "no network allowed (HF_HUB_OFFLINE)"
-        hint = "on a machine with a network set HF_HUB_OFFLINE=0, or give the `path` of a folder with the same content"
+        found = "network access turned off (HF_HUB_OFFLINE)"
+        hint = "on a machine with a network, set HF_HUB_OFFLINE=0, or give the `path` of a folder with the same content"
     return error("cannot be downloaded from the hub", where=str(place), found=found, hint=hint)

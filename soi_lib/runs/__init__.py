@@ -1,1 +1,1 @@
-"""Profiles, the list of runs, where runs live, doing one, doing all."""
+"""Profiles, run keys, the store of runs, and training one run or all of them."""

@@ -1,8 +1,8 @@
-"""A profile: one YAML file that holds everything that sizes a reproduction.
+"""A profile: one YAML file that defines the data, models and hyperparameters of a reproduction.
 
-Training values may be overridden a comparison, never a setting: runs that are compared differ in their setting only,
-and there is no field with which to break that. Members are those that a program registered, encoders those that ship
-with the library, or, under the same names or others, those that the profile itself says where to find.
+Training values can be overridden per comparison but not per setting, so that compared runs differ only in their
+setting. Members are datasets that a program registered, and encoders ship with the library. A profile can also define
+datasets and encoders of its own, under new names or the same ones.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from soi_lib.errors import ProfileError, nearest
 from soi_lib.models.encoder import EncoderSource
 
 NAME = r"\w[\w.-]*"
-"""What the name of a dataset or an encoder may be, in any script: it becomes the name of files."""
+"""Valid names of datasets and encoders, in any script; they become file names."""
 Comparison = Literal["task", "source", "lingual", "user"]
-"""What the members of a setting differ in; "user" for members of your own, which may differ in anything."""
+"""How the members of a setting differ; "user" is for your own members, which may differ in any way."""
 Budget = Literal["full", "equal"]
-"""How many examples each dataset of a setting gives; see `Setting`."""
+"""How many examples each dataset of a setting contributes; see `Setting`."""
 
 
 class _Strict(BaseModel):
@@ -46,24 +46,24 @@ class _Strict(BaseModel):
 
 
 class Setting(tuple[str, ...]):
-    """The datasets that are trained together, and how much of each.
+    """The datasets that are trained together, and how much of each is used.
 
-    With the budget "full" it is equal to the plain tuple of names. With "equal" each of k datasets gives a k-th of its
-    training examples, so that all of them together are as many as those of one single run on average; such a setting
-    is not equal to a plain tuple.
+    With the budget "full", a setting equals the plain tuple of names. With "equal", each of k datasets contributes 1/k
+    of its training examples, so that together they have as many as a run on one dataset has on average; such a setting
+    does not equal a plain tuple.
     """
 
     budget: Budget
 
     def __new__(cls, names: Iterable[str], budget: Budget = "full") -> Setting:
-        """The datasets `names` with their budget."""
+        """Create the setting of the datasets `names`."""
         made = super().__new__(cls, names)
         made.budget = budget
         return made
 
     @classmethod
     def of(cls, names: Iterable[str]) -> Setting:
-        """`names` as a setting: itself, or one with the full budget."""
+        """Return `names` if it is a setting, otherwise a setting of these names with the full budget."""
         return names if isinstance(names, Setting) else cls(names)
 
     def __eq__(self, other: object) -> bool:
@@ -79,7 +79,7 @@ class Setting(tuple[str, ...]):
         return Setting, (tuple(self), self.budget)
 
     def __str__(self) -> str:
-        """For people: `entailment+sentiment`, or `entailment+sentiment at equal budget`."""
+        """Return a readable name: `entailment+sentiment`, or `entailment+sentiment at equal budget`."""
         return "+".join(self) + ("" if self.budget == "full" else " at equal budget")
 
 
@@ -91,11 +91,11 @@ def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 Seeds = Annotated[tuple[NonNegativeInt, ...], Field(min_length=1), AfterValidator(_distinct)]
-"""Seeds of runs: at least one, none negative, none twice."""
+"""Seeds of runs: at least one, none negative, no duplicates."""
 
 
 def parts_of(subset: str) -> tuple[str, ...]:
-    """The categories or map regions that a subset unites: `UNE+FRGE` is UNE, FRGE_1 and FRGE_2."""
+    """Return the categories or map regions in a subset: `UNE+FRGE` is UNE, FRGE_1 and FRGE_2."""
     both = ("FRGE_1", "FRGE_2")
     return tuple(name for part in subset.split("+") for name in (both if part == "FRGE" else (part,)))
 
@@ -109,10 +109,10 @@ def _subset(name: str) -> str:
 
 
 class DataSizes(_Strict):
-    """Examples a dataset; the whole split where it is smaller.
+    """Numbers of examples per dataset; a smaller split is used whole.
 
-    `train` to train on, `evaluate` in the test set, `ood` in every OOD set (None for every row there is), `validation`
-    to follow the training curves with (none by default).
+    `train`: for training; `evaluate`: in the test set; `ood`: in each OOD set (None for all rows); `validation`: for
+    the training curves (none by default).
     """
 
     train: PositiveInt
@@ -140,10 +140,10 @@ class Training(_Strict):
 
 
 class ComparisonPlan(_Strict):
-    """Which members are trained from which encoder, alone and together.
+    """The encoder and members of a comparison, and the settings in which they are trained.
 
-    `training`, `data` and `seeds` replace the profile's values for this comparison, in all of its settings. Of the
-    `settings`, "equal" is all of them at equal budget: as many examples and updates as one of them alone.
+    `training`, `data` and `seeds` override the profile's values for this comparison, in all its settings. In
+    `settings`, "equal" means all members at equal budget: as many examples and updates as one member alone.
     """
 
     encoder: str
@@ -163,7 +163,7 @@ class ComparisonPlan(_Strict):
         return values
 
     def member_sets(self) -> list[Setting]:
-        """The settings in the order of the profile: singles, pairs, all at equal budget, all; none twice."""
+        """Return the settings without duplicates, in this order: singles, pairs, all at equal budget, all."""
         every = len(self.members)
         sizes: dict[str, tuple[int, Budget]] = {
             "single": (1, "full"),
@@ -176,13 +176,13 @@ class ComparisonPlan(_Strict):
 
 
 class Stages(_Strict):
-    """Further training on subsets of finished runs, of every member alone and of all members together.
+    """Further training on subsets of finished runs, for every member alone and for all members together.
 
-    `subsets` unite categories or map regions (`UNE+FRGE`, where FRGE is both kinds of forgotten; `ambiguous`). A second
-    stage continues on each of them from a run's final weights for `epochs` epochs with `learning_rate_factor` times the
-    run's learning rate, linear decay and no warm-up. `balance` evens out the classes of a subset. `controls` are those
-    trained beside every subset: "random" has as many random examples of the same classes, "all" as many updates on
-    examples of all data.
+    `subsets` are unions of categories or map regions (`UNE+FRGE`, where FRGE is both kinds of forgotten; `ambiguous`).
+    For each subset, a second stage continues from a run's final weights for `epochs` epochs with `learning_rate_factor`
+    times the run's learning rate, linear decay and no warm-up. `balance` balances the classes of a subset. `controls`
+    are trained for every subset: "random" uses as many random examples of the same classes, "all" makes as many updates
+    on examples of all data.
     """
 
     subsets: Annotated[tuple[Annotated[str, AfterValidator(_subset)], ...], AfterValidator(_distinct)] = ("UNE+FRGE",)
@@ -190,13 +190,13 @@ class Stages(_Strict):
     epochs: int = Field(ge=1, le=64, default=4)
     learning_rate_factor: float = Field(gt=0, default=0.1)
     balance: bool = True
-    batch_size: None = None  # recorded profiles have this and the next two
+    batch_size: None = None  # recorded profiles contain this field and the next two
     limit: None = None
     seeds: None = None
 
 
 class Profile(_Strict):
-    """Everything that sizes a reproduction: data, models, seeds, epochs, hyperparameters."""
+    """The definition of a reproduction: data, models, seeds, epochs, hyperparameters."""
 
     name: str
     description: str = ""
@@ -213,9 +213,9 @@ class Profile(_Strict):
     def _names(cls, given: dict[str, Any]) -> dict[str, Any]:
         for name, place in given.items():
             if not re.fullmatch(NAME, name):
-                raise ValueError(f"{name!r} cannot be the name of a file; letters, digits, '-', '_' and '.' can")
+                raise ValueError(f"{name!r} cannot be used as a file name; use letters, digits, '-', '_' and '.'")
             if place.hub and not place.revision:
-                raise ValueError(f"hub {place.hub} needs its revision, the commit to take, so that it never changes")
+                raise ValueError(f"hub {place.hub} needs a revision (a commit), so that its content never changes")
         return given
 
     @model_validator(mode="after")
@@ -226,18 +226,18 @@ class Profile(_Strict):
         return self
 
     def training_of(self, comparison: Comparison) -> Training:
-        """The hyperparameters of one comparison, its overrides applied."""
+        """Return the hyperparameters of a comparison, with its overrides applied."""
         part = self.comparisons[comparison]
         encoder = self.encoders.get(part.encoder)
         pooling = {"pooling": encoder.pooling} if encoder is not None and encoder.pooling is not None else {}
         return Training(**(self.training.model_dump() | pooling | part.training))
 
     def data_of(self, comparison: Comparison) -> DataSizes:
-        """The sizes of one comparison, its overrides applied."""
+        """Return the data sizes of a comparison, with its overrides applied."""
         return DataSizes(**(self.data.model_dump(exclude_unset=True) | self.comparisons[comparison].data))
 
     def seeds_of(self, comparison: Comparison) -> tuple[int, ...]:
-        """The seeds of one comparison: its own, or the profile's."""
+        """Return the seeds of a comparison: its own, or the profile's."""
         return self.comparisons[comparison].seeds or self.seeds
 
 
@@ -251,7 +251,7 @@ def add_profiles(folder: Path) -> None:
 
 
 def profile_names() -> list[str]:
-    """The profiles that can be given by name."""
+    """Return the names that `load_profile` finds."""
     return sorted(path.stem for folder in _folders for path in folder.glob("*.yaml"))
 
 
@@ -270,7 +270,7 @@ def load_profile(name: str | Path) -> Profile:
         found, hint = str(error).splitlines()[0], "compare it with paper/profiles/quick.yaml"
         raise ProfileError("cannot be read as YAML in UTF-8", where=path, found=found, hint=hint) from error
     if not isinstance(values, dict):
-        raise ProfileError("holds no fields", where=path, expected="name: value lines")
+        raise ProfileError("contains no fields", where=path, expected="lines of the form `name: value`")
     try:
         return Profile(**values)
     except ValidationError as error:
@@ -278,9 +278,9 @@ def load_profile(name: str | Path) -> Profile:
 
 
 def _explain(error: ValidationError, path: Path) -> ProfileError:
-    """The first complaint of pydantic, as one line with the field's name and, for a misspelling, the nearest one."""
+    """Turn pydantic's first error into one line with the field's name and, if it is misspelled, the nearest name."""
     errors = error.errors()
-    first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])  # a misspelling explains the rest
+    first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])  # a misspelling may cause the others
     place = [str(part) for part in first["loc"]]
     where = f"{path}, field {'.'.join(place)}" if place else str(path)
     if first["type"] == "extra_forbidden":

@@ -1,9 +1,9 @@
-"""Training on rows of one's own: a folder that holds its profile, its rows, its runs, and an index of them.
+"""Training on the user's own data: a folder that contains a profile, the rows, the runs, and an index of them.
 
-What is special: nothing about it is. A person's files become a profile with corpora of its own and the comparison
-`user`, and everything after that (plan, keys, store, workers) is what the paper's comparisons use. The folder holds
-each dataset as it was read, one Parquet file, so runs can be continued and reported when the original files have moved;
-with other rows or other settings it is refused rather than mixed.
+The user's files become a profile with its own corpora and the comparison `user`; everything after that (plan, keys,
+store, workers) is the code that the paper's comparisons use. The folder contains a copy of each dataset as one Parquet
+file, so that runs can be continued and reported after the original files have moved. Using the folder with other rows
+or settings raises an error, so that runs are never mixed.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _START = 8.0  # seconds before a run's first update
 
 @dataclass(frozen=True)
 class TrainRequest:
-    """What a person asks `soi train` for: where each dataset is and how to read it, by name, and how to train."""
+    """The arguments of `soi train`: the location and format of each dataset, by name, and how to train."""
 
     datasets: dict[str, DatasetSpec]
     model: str = "minilm"
@@ -73,7 +73,7 @@ class TrainRequest:
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """All that is needed to train: the folder, its profile, its datasets, what was decided, whether it was begun."""
+    """What training needs: the folder, its profile, its datasets, the decisions made, and whether it has begun."""
 
     folder: Path
     profile: Profile
@@ -85,36 +85,36 @@ class TrainingJob:
 
     @property
     def store(self) -> RunStore:
-        """Where the runs are."""
+        """The store of the folder's runs."""
         return RunStore(self.folder / RUNS)
 
     def specs(self) -> list[RunSpec]:
-        """The runs; the folder must hold the rows."""
+        """Return the runs; the folder must already contain the rows."""
         return plan(self.profile, device=self.device)
 
     def finished(self) -> int:
-        """How many of the runs are done already."""
+        """Return how many of the runs are done."""
         try:
             return sum(spec.found(self.store) is not None for spec in self.specs()) if self.begun else 0
-        except SoiError:  # the rows are not all there yet
+        except SoiError:  # some rows are not written yet
             return 0
 
     @property
     def settings(self) -> list[Setting]:
-        """The member sets that are trained."""
+        """The settings that are trained."""
         return self.profile.comparisons["user"].member_sets()
 
 
 def prepare(request: TrainRequest, folder: str | Path, *, force: bool = False) -> TrainingJob:
-    """Read and check everything that was asked for, and the folder it would go to; writes nothing there.
+    """Read and check everything that was requested, and the output folder, without writing to it.
 
-    Raises a SoiError for whatever cannot be trained, OutputExistsError when the folder holds something else and `force`
-    is not given.
+    Raises SoiError for anything that cannot be trained, and OutputExistsError if the folder contains something else and
+    `force` is False.
     """
     folder = Path(folder).expanduser()
     _check_sizes(request)
     device = resolve_device(request.device)
-    cards(device)  # a GPU that is not there is told before anything is read
+    cards(device)  # report a missing GPU before reading any data
     precision = resolve_precision(request.precision or "auto", kind_of(device))
     begun = _begun(folder, force)
     old = own_profile(folder) if begun else None
@@ -157,12 +157,12 @@ def prepare(request: TrainRequest, folder: str | Path, *, force: bool = False) -
 def train(
     todo: TrainingJob, *, command: str = "", models: bool = True, jobs: int | None = None, quiet: bool = False
 ) -> list[StoredRun]:
-    """Write the folder and do the runs that are missing; all runs in the order of the plan. Raises SoiError.
+    """Write the folder, train the missing runs, and return all runs in the order of the plan. Raises SoiError.
 
-    Stopped at any time, the same call continues. `command` is what to type to do so, for the folder's README; `models`
-    keeps the trained model of every run that is done now.
+    If it is interrupted, the same call continues. `command` is the command line that does so, for the folder's README;
+    `models` keeps the trained model of every run that this call trains.
     """
-    if not todo.begun and (todo.folder / PROFILE).is_file():  # another command was quicker
+    if not todo.begun and (todo.folder / PROFILE).is_file():  # another process created it first
         _refuse_other(todo, own_profile(todo.folder))
     profile = yaml.safe_dump(json.loads(todo.profile.model_dump_json()), sort_keys=False, allow_unicode=True)
     _write(todo.folder / PROFILE, f"# Made by soi train; the runs in {RUNS}/ depend on it.\n{profile}".encode())
@@ -175,14 +175,14 @@ def train(
     then = partial(keep_model, todo.folder) if models else None
     runs = run_all(specs, todo.store, jobs=jobs, quiet=quiet, then=then)
     if models and is_writer():
-        for spec in specs:  # of runs that were done before, models that were lost
+        for spec in specs:  # write lost models of earlier runs again
             keep_model(todo.folder, spec)
     _write_index(todo, specs, command)
     return runs
 
 
 def _holds(path: Path, dataset: LoadedDataset) -> bool:
-    """Whether a file has this dataset already."""
+    """Return whether a file already contains this dataset."""
     try:
         there = cache.read(path)
     except SoiError:
@@ -191,7 +191,7 @@ def _holds(path: Path, dataset: LoadedDataset) -> bool:
 
 
 def summary(todo: TrainingJob) -> dict[str, Any]:
-    """What is trained on, as JSON values: rows of each split, labels, what was decided, and where each dataset is."""
+    """Return the rows of each split, the labels, the decisions made, and the dataset sources, as JSON values."""
     decided = [f"{d.name}: {sentence}" for d in todo.datasets for sentence in d.decisions]
     return {
         "rows": {d.name: {split: len(rows) for split, rows in d.corpus.splits.items()} for d in todo.datasets},
@@ -201,11 +201,11 @@ def summary(todo: TrainingJob) -> dict[str, Any]:
     }
 
 
-# --- what it costs, said before it starts -----------------------------------------------------------------------------
+# --- the cost, printed before training starts -------------------------------------------------------------------------
 
 
 def cost_lines(todo: TrainingJob, *, finished: int, jobs: int | None, models: bool) -> list[str]:
-    """The runs that are to do, and what they take; `models` says whether the trained models are kept."""
+    """Return lines on the remaining runs and their cost; `models` says whether the trained models are kept."""
     seeds, encoder = todo.profile.seeds, todo.profile.comparisons["user"].encoder
     total = len(todo.settings) * len(seeds)
     what = f"runs: {total} run{'s' if total > 1 else ''} of {todo.profile.training.epochs} epochs with {encoder}, "
@@ -215,17 +215,17 @@ def cost_lines(todo: TrainingJob, *, finished: int, jobs: int | None, models: bo
     if finished:
         what += f"; {finished} done already"
     time, parameters = _time(todo, finished / total, jobs), encoder_card(todo.encoder).parameters
-    lines = [f"{what}; {time if todo.device == 'cpu' else 'how long a GPU takes is not estimated'}"]
-    # an upper bound: rows of the vocabulary that no text uses are left out of the training
+    lines = [f"{what}; {time if todo.device == 'cpu' else 'the time on a GPU is not estimated'}"]
+    # an upper bound: vocabulary rows that no text uses are left out of training
     gigabytes = BYTES_A_PARAMETER * parameters / 1e9
-    lines.append(f"memory: up to {gigabytes:.1f} GB a run for its parameters, and what its batches take")
-    if models:  # the model with its whole vocabulary, and the weights that a second stage starts from
-        lines.append(f"disk: up to {2 * 4 * parameters / 1e6:.0f} MB a run for its model (--no-model keeps none)")
+    lines.append(f"memory: up to {gigabytes:.1f} GB per run for its parameters, plus memory for its batches")
+    if models:  # the model with its full vocabulary, and the weights that a second stage starts from
+        lines.append(f"disk: up to {2 * 4 * parameters / 1e6:.0f} MB per run for its model (none with --no-model)")
     return lines
 
 
 def _time(todo: TrainingJob, done: float, jobs: int | None) -> str:
-    """About how long the runs take on this machine's cores."""
+    """Return about how long the runs take on this machine's cores, in words."""
     card, longest = encoder_card(todo.encoder), todo.profile.training.max_length
     seconds = {}
     for dataset in todo.datasets:
@@ -241,30 +241,30 @@ def _time(todo: TrainingJob, done: float, jobs: int | None) -> str:
     return f"{time_words(minutes)} on {cores} core{'s' if cores > 1 else ''} (a rough estimate)"
 
 
-# --- what a request means -------------------------------------------------------------------------------------------
+# --- checking a request ---------------------------------------------------------------------------------------------
 
 
 def _check_sizes(request: TrainRequest) -> None:
     if not 2 <= request.epochs <= 64:
-        what, hint = "dynamics have from 2 to 64 epochs", "10 is a good start"
+        what, hint = "training dynamics need 2 to 64 epochs", "start with 10"
         raise ProfileError(what, where="--epochs", found=request.epochs, expected="2 to 64", hint=hint)
     seeds = {seed for seed in request.seeds if isinstance(seed, int) and seed >= 0}
     if not seeds or len(seeds) < len(request.seeds):
         found = ", ".join(map(str, request.seeds)) or "none"
-        expected = "whole numbers from 0, each once"
-        raise ProfileError("the seeds are not as they should be", where="--seed", found=found, expected=expected)
+        expected = "whole numbers from 0, without duplicates"
+        raise ProfileError("these seeds are not valid", where="--seed", found=found, expected=expected)
     for name in request.datasets:
         if not re.fullmatch(NAME, name):
             raise ProfileError(
-                "this cannot be the name of a dataset",
+                "this cannot be used as a dataset name",
                 found=repr(name),
                 expected="letters, digits, '-', '_' and '.'",
-                hint="name it: --dataset NAME=FILE",
+                hint="choose a name: --dataset NAME=FILE",
             )
 
 
 def _sources(folder: Path) -> dict[str, Any]:
-    """Where the datasets of a folder came from, with the commits that were taken."""
+    """Return the sources of a folder's datasets, with the commits that were used."""
     try:
         return dict(read_index(folder)["sources"])
     except StoreError:
@@ -272,7 +272,7 @@ def _sources(folder: Path) -> dict[str, Any]:
 
 
 def _load(request: TrainRequest, sources: dict[str, Any]) -> tuple[LoadedDataset, ...]:
-    """The datasets, those of the hub at the commit that was taken before. Raises one SoiError for all of them."""
+    """Load the datasets, those of the hub at the commit that was used before. Raises one SoiError for all problems."""
     loaded: list[LoadedDataset] = []
     problems: list[SoiError] = []
     for name, spec in request.datasets.items():
@@ -288,28 +288,28 @@ def _load(request: TrainRequest, sources: dict[str, Any]) -> tuple[LoadedDataset
 
 
 def _begun(folder: Path, force: bool) -> bool:
-    """Whether `soi train` was here before; refuses a file, and a folder of other things unless forced."""
+    """Return whether `soi train` created this folder; raise if it is a file, or (unless `force`) has other content."""
     if folder.exists() and not folder.is_dir():
-        raise SoiError("a file stands where a folder should be written", where=folder, hint="choose another --out")
+        raise SoiError("the output folder is a file", where=folder, hint="choose another --out")
     if (folder / PROFILE).is_file():
         return True
     there = sorted(p.name for p in folder.iterdir() if not p.name.startswith(files.PREFIX)) if folder.is_dir() else []
     if there and not force:
         raise OutputExistsError(
-            "the folder holds something else",
+            "the folder contains something else",
             where=folder,
             found=", ".join(there[:4]) + (" ..." if len(there) > 4 else ""),
-            expected="a new or an empty folder",
-            hint="choose another --out, or pass --force to write beside it",
+            expected="a new or empty folder",
+            hint="choose another --out, or pass --force to write into it anyway",
         )
     return False
 
 
 def _decisions(profile: Profile, datasets: Sequence[LoadedDataset]) -> tuple[str, ...]:
-    """What a person should know of the whole before it starts."""
+    """Return what the user should know before training starts."""
     values, encoder = profile.training, profile.comparisons["user"].encoder
     said = [
-        f"batches of {values.batch_size}, learning rate {values.learning_rate:g}, {values.max_length} tokens at most, "
+        f"batches of {values.batch_size}, learning rate {values.learning_rate:g}, at most {values.max_length} tokens, "
         f"{values.pooling} pooling"
     ]
     first: dict[tuple[str, ...], str] = {}
@@ -318,35 +318,35 @@ def _decisions(profile: Profile, datasets: Sequence[LoadedDataset]) -> tuple[str
         if other != dataset.name:
             said.append(f"{other} and {dataset.name} have the same labels, so they share a head when trained together")
         if len(dataset.corpus.labels) > 2 and not values.keep_logits:
-            said.append(f"without --keep-logits soi label-issues will suggest no labels for {dataset.name}")
+            said.append(f"without --keep-logits, soi label-issues cannot suggest labels for {dataset.name}")
         if encoder == "minilm" and (share := _foreign_share(dataset.corpus.splits["train"])) > 0.2:
             said.append(
-                f"caution: {share:.0%} of the letters of {dataset.name} are of another script than English, of which "
-                f"alone {encoder} was trained; the multilingual model is --model e5"
+                f"caution: {share:.0%} of the letters in {dataset.name} are not Latin, and {encoder} was trained on "
+                "English only; the multilingual model is --model e5"
             )
     return tuple(said)
 
 
 def _foreign_share(split: Split) -> float:
-    """The share of letters that are not of the Latin script (it ends at U+024F, with its additions at U+1EFF)."""
+    """Return the share of letters that are not Latin: neither below U+0250 nor from U+1E00 to U+1EFF."""
     letters = [c for text in islice(split.text, 1000) for c in text[:1000] if c.isalpha()]
     foreign = sum(c > "\u024f" and not "\u1e00" <= c <= "\u1eff" for c in letters)
     return foreign / max(1, len(letters))
 
 
 def _refuse_other(new: TrainingJob, old: Profile) -> None:
-    """Raise OutputExistsError when the folder was made with other settings or rows than those asked for."""
+    """Raise OutputExistsError if the folder was made with other settings or rows than those requested."""
     if differences := _differences(new, old):
         raise OutputExistsError(
             "the folder was made with other settings",
             where=new.folder,
             found="; ".join(differences),
-            hint="choose another --out, or pass --force (finished runs stay in it)",
+            hint="choose another --out, or pass --force (finished runs are kept)",
         )
 
 
 def _differences(new: TrainingJob, old: Profile) -> list[str]:
-    """In what the folder's profile and rows differ from what is asked for; more seeds are no difference."""
+    """Return how the folder's profile and rows differ from those requested; additional seeds are allowed."""
     out = []
     if not set(old.seeds) <= set(new.profile.seeds):
         out.append(f"seeds {_words(old.seeds)}, now {_words(new.profile.seeds)}")
@@ -358,7 +358,7 @@ def _differences(new: TrainingJob, old: Profile) -> list[str]:
     out += [f"{name.replace('_', ' ')} {before[name]}, now {now[name]}" for name in before if before[name] != now[name]]
     try:
         index = read_index(new.folder)
-    except StoreError:  # killed before it was written: the keys of the runs tell old rows from new ones
+    except StoreError:  # interrupted before it was written: run keys distinguish old rows from new ones
         return out
     for dataset in new.datasets:
         if index.get("corpora", {}).get(dataset.name, dataset.corpus.fingerprint) != dataset.corpus.fingerprint:
@@ -374,11 +374,11 @@ def _words(values: Any) -> str:
     return values if isinstance(values, str) else ", ".join(map(str, values))
 
 
-# --- what is written ------------------------------------------------------------------------------------------------
+# --- writing the folder ---------------------------------------------------------------------------------------------
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Write unless these very bytes are there."""
+    """Write the file unless it already has this content."""
     try:
         same = path.read_bytes() == data
     except OSError:
@@ -388,7 +388,7 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _write_index(todo: TrainingJob, specs: Sequence[RunSpec], command: str) -> None:
-    """runs.json for programs and README.md for people."""
+    """Write runs.json for programs and README.md for people."""
     value = index_of(todo.profile, specs, todo.store, fingerprint(todo.encoder), command)
     value |= {"device": kind_of(todo.device), "precision": todo.profile.training.precision} | summary(todo)
     _write(todo.folder / INDEX, files.json_text(value).encode())

@@ -1,4 +1,4 @@
-"""A folder that `soi train` made: how to open it, and its index, as JSON for programs and Markdown for people."""
+"""A folder made by `soi train`: how to open it, and its index, as JSON for programs and Markdown for people."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ SPLITS = ("test", "ood")
 
 
 def own_profile(folder: str | Path) -> Profile:
-    """The profile of a folder that `soi train` made, its rows looked for in the folder, wherever it lies now.
+    """Return the profile of a folder made by `soi train`, with its rows at the folder's current location.
 
-    Raises ProfileError when there is none or it is damaged.
+    Raises ProfileError if the profile is missing or damaged.
     """
     folder = Path(folder)
     profile = load_profile(folder / PROFILE)
     if "user" not in profile.comparisons:
-        raise ProfileError("is no profile of soi train", where=folder / PROFILE, hint="give a folder that it made")
+        raise ProfileError("was not made by soi train", where=folder / PROFILE, hint="give a folder made by soi train")
     corpora = {
         name: spec.model_copy(update={"path": str(data_file(folder, name).resolve())})
         for name, spec in profile.corpora.items()
@@ -38,12 +38,12 @@ def own_profile(folder: str | Path) -> Profile:
 
 
 def is_own(folder: str | Path) -> bool:
-    """Whether `soi train` made this folder."""
+    """Return whether `soi train` made this folder."""
     return (Path(folder) / PROFILE).is_file() and (Path(folder) / INDEX).is_file()
 
 
 def open_own(folder: str | Path) -> tuple[Results, dict[str, Any]]:
-    """The finished runs of a folder and its index. Seeds that lack a run are left out. Raises StoreError."""
+    """Return the finished runs of a folder and its index. Seeds with a missing run are left out. Raises StoreError."""
     folder = Path(folder)
     index, profile = read_index(folder), own_profile(folder)
     runs = [open_run(folder / row["folder"]) for row in index["runs"] if (folder / row["folder"]).is_dir()]
@@ -54,13 +54,13 @@ def open_own(folder: str | Path) -> tuple[Results, dict[str, Any]]:
             "the runs are not finished",
             where=folder,
             found=f"{len(runs)} of {len(index['runs'])}",
-            hint=index.get("command") or "give the soi train command again",
+            hint=index.get("command") or "run the soi train command again",
         )
     return Results("user", profile, tuple(run for run in runs if run.seed in whole)), index
 
 
 def read_index(folder: str | Path) -> dict[str, Any]:
-    """The index of a folder: its runs by setting and seed. Raises StoreError."""
+    """Return the index of a folder: its runs by setting and seed. Raises StoreError."""
     path = Path(folder) / INDEX
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -68,29 +68,29 @@ def read_index(folder: str | Path) -> dict[str, Any]:
             row["folder"], row["setting"], row["dynamics"]
         value.setdefault("sources", {})
     except FileNotFoundError:
-        raise StoreError("soi train did not make this folder", where=folder, expected=f"{PROFILE}, {INDEX}") from None
+        raise StoreError("was not made by soi train", where=folder, expected=f"{PROFILE}, {INDEX}") from None
     except (ValueError, KeyError, TypeError, OSError) as error:
-        raise StoreError("cannot be read", where=path, found=error, hint="give the soi train command again") from error
+        raise StoreError("cannot be read", where=path, found=error, hint="run the soi train command again") from error
     return dict(value)
 
 
 def training_rows(folder: str | Path, member: str) -> Split:
-    """The training rows of a dataset of a folder. Raises StoreError."""
+    """Return the training rows of a dataset in a folder. Raises StoreError."""
     path = data_file(Path(folder), member)
     try:
         return cache.read(path).splits["train"]
     except (SoiError, OSError) as error:
-        hint = "give the soi train command again"
+        hint = "run the soi train command again"
         raise StoreError("the training rows cannot be read", where=path, found=error, hint=hint) from error
 
 
 def data_file(folder: Path, name: str) -> Path:
-    """Where a folder has a dataset as it was read."""
+    """Return the path of a folder's copy of a dataset."""
     return folder / DATA / f"{name}.parquet"
 
 
 def index_of(profile: Profile, specs: Sequence[RunSpec], store: RunStore, encoder: str, command: str) -> dict[str, Any]:
-    """runs.json: every run by setting and seed, whether it is done, where its dynamics are, how it scored."""
+    """Return the content of runs.json: each run's setting and seed, whether it is done, its dynamics and scores."""
     rows = []
     for spec in specs:
         run = spec.found(store)
@@ -135,28 +135,28 @@ Datasets: {datasets}. Model: {model}. Epochs: {epochs}.
 |---|---|---|---|
 {runs}
 
-What lies here:
+This folder contains:
 
 - `runs.json`: this table for programs, with the scores;
 - `runs/KEY/`: one run: `dynamics/`, `predictions/`, `rows/`, `metrics.json`, `manifest.json`;
-- `models/SETTING-seedN/`: the trained models, for `soi predict` and `soi_lib.load_classifier`; those of a second stage
-  have its name at the end. `transformers.pipeline` opens those that were trained with `--pooling pooler`, on one
-  dataset;
-- `data/DATASET.parquet`: the rows that were trained and tested on, with the ids that dynamics have: those of the file's
-  column of ids, or row numbers from 0;
-- `profile.yaml`: every setting; `python -m paper plan --profile profile.yaml --runs runs` reads it.
+- `models/SETTING-seedN/`: the trained models, for `soi predict` and `soi_lib.load_classifier`; after a second stage,
+  the folder name ends in the stage's name. `transformers.pipeline` can load models trained on one dataset with
+  `--pooling pooler`;
+- `data/DATASET.parquet`: the training and test rows, with the same ids as in the dynamics: those of the file's id
+  column, or row numbers from 0;
+- `profile.yaml`: the configuration; `python -m paper plan --profile profile.yaml --runs runs` reads it.
 
-What was decided on the way:
+Notes on the data and the training:
 
 {decisions}
 
-Next: `soi report` with this folder makes a page to read in a browser; `soi categorize` and `soi compare` read the
-dynamics files above.
+Next: `soi report` with this folder writes a page for the browser; `soi categorize` and `soi compare` read the dynamics
+files above.
 """
 
 
 def readme(index: dict[str, Any]) -> str:
-    """README.md: what lies here and how to go on."""
+    """Return README.md: what the folder contains and how to continue."""
     runs = []
     for row in index["runs"]:
         files = ", ".join(f"[{dataset}]({path})" for dataset, path in row["dynamics"].items())
@@ -169,16 +169,16 @@ def readme(index: dict[str, Any]) -> str:
         decisions="\n".join(f"- {_plain(sentence)}" for sentence in index["decided"]),
     )
     command = " ".join(index["command"].split())
-    return text + (f"\nMade by, and continued by:\n\n    {command}\n" if command else "")
+    return text + (f"\nMade with this command, which also continues it:\n\n    {command}\n" if command else "")
 
 
 def model_folder(setting: Sequence[str], seed: int, stage: str = "") -> str:
-    """Where the model of a run is kept, in the folder; `stage` is the name of a second stage."""
+    """Return the path of a run's model, relative to the folder; `stage` is the name of a second stage."""
     return f"models/{'+'.join(setting)}-seed{seed}" + (f"-{stage}" if stage else "")
 
 
 def keep_model(folder: Path, spec: Job) -> None:
-    """Write the model of a run or a second stage whose weights were kept, in the place of one of another run."""
+    """Write the model of a run or second stage whose weights were kept, replacing that of another run."""
     base = spec.base if isinstance(spec, StageSpec) else spec
     stage = stage_name(spec.identity()["stage"], base.training.learning_rate) if isinstance(spec, StageSpec) else ""
     target = folder / model_folder(spec.setting, base.seed, stage)
@@ -205,7 +205,7 @@ def keep_model(folder: Path, spec: Job) -> None:
 
 
 def run_of(model: Path) -> str | None:
-    """The key of the run that a kept model is of; None where there is none."""
+    """Return the key of the run that a kept model belongs to, or None if there is no model."""
     try:
         return str(json.loads((model / "soi.json").read_text(encoding="utf-8"))["run"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -213,9 +213,9 @@ def run_of(model: Path) -> str | None:
 
 
 def stage_name(stage: Mapping[str, Any], first_rate: float) -> str:
-    """The name of a second stage, from its identity and the learning rate of the run that it continues.
+    """Return the name of a second stage, from its identity and the learning rate of the run that it continues.
 
-    It is the subset (for ids a hash of them), with the epochs and the learning rate where they are not the usual ones.
+    It is the subset (for ids, with a hash of them), plus the epochs and learning rate if they are not the defaults.
     """
     name, training, usual = str(stage["subset"]), stage["training"], Stages()
     if stage.get("ids"):
@@ -228,24 +228,24 @@ def stage_name(stage: Mapping[str, Any], first_rate: float) -> str:
 
 
 def time_words(minutes: float) -> str:
-    """About how long something takes."""
+    """Return an approximate duration in words."""
     if minutes < 1.5:
         return "a minute or two"
     return f"about {minutes:.0f} minutes" if minutes < 90 else f"about {minutes / 60:.1f} hours"
 
 
 def setting_words(setting: Sequence[str]) -> str:
-    """`tweets alone`, or `tweets + amazon together`."""
+    """Return `tweets alone`, or `tweets + amazon together`."""
     return f"{' + '.join(setting)} {company(setting)}"
 
 
 def company(setting: Sequence[str]) -> str:
-    """`alone`, or `together`."""
+    """Return `alone` or `together`."""
     return "alone" if len(setting) == 1 else "together"
 
 
 def below_words(index: dict[str, Any]) -> list[str]:
-    """A sentence for each dataset and setting whose models know less than a bag of words does."""
+    """Return a sentence for each dataset and setting whose models are less accurate than a bag of words."""
     accuracies: dict[str, list[tuple[float, float]]] = {}
     for row in index["runs"]:
         for dataset, scores in row["scores"].items():
@@ -258,13 +258,13 @@ def below_words(index: dict[str, Any]) -> list[str]:
         own, words = (sum(values) / len(pairs) for values in zip(*pairs, strict=True))
         if round(own, 3) < round(words, 3):
             found.append(
-                f"caution: {name} reaches an accuracy of {own:.3f}, and counting words {words:.3f}; train longer "
-                "before you read much into categories or labels"
+                f"caution: {name} reaches an accuracy of {own:.3f}, but a bag of words {words:.3f}; train longer "
+                "before you rely on categories or labels"
             )
     return found
 
 
 def _plain(text: str) -> str:
-    """Text of the user's in Markdown: no markup of its own, one line."""
+    """Return the user's text for Markdown: on one line, without markup."""
     one = " ".join(text.split())
     return one.replace("<", "&lt;").replace("|", "\\|").replace("`", "'")

@@ -1,8 +1,8 @@
-"""A second stage on a person's own runs: continue each model on a subset, and say whether that helped.
+"""A second stage on the user's own runs: continue each model on a subset, and report whether that helped.
 
-Special about it: a gain over the first model is no reason to believe in the subset. So the same model is also continued
-on as many random examples of the same labels, and on all examples for as many updates, and the gain over these is
-given with its interval over seeds and test examples.
+A gain over the first model alone is no evidence for the subset. So the same model is also continued on as many random
+examples of the same labels, and on all examples for as many updates. Gains over these controls are reported with their
+intervals over seeds and test examples.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from soi_lib.runs.store import RunStore, StoredRun
 from soi_lib.training.device import is_writer
 
 SIDES = {None: "second stage", "random": "random examples", "all": "all examples"}
-"""What continues the first model, by the control of a stage."""
+"""Names of the trainings that continue the first model, by the control of a stage."""
 AGAINST = ("first model", "random examples", "all examples")
 """What a second stage is compared with."""
 
@@ -39,10 +39,10 @@ AGAINST = ("first model", "random examples", "all examples")
 class StageJob:
     """A second stage that is about to be trained on the runs of a folder.
 
-    name: that of the subset and, where it is not the usual one, of the recipe.
-    left: for every run and dataset the setting, seed, size of the subset, how many of its examples are trained on once
-    its classes are made even, and the share of these that has something left to learn; `reason` says why a run cannot
-    have this stage. unknown: ids that no training example has.
+    name: the subset, and the recipe if it is not the default.
+    left: one row per run and dataset: the setting, seed, size of the subset, number of its examples used after its
+    classes are balanced, and the share of these with something left to learn; `reason` says why a run cannot have this
+    stage. unknown: ids that no training example has.
     """
 
     folder: Path
@@ -53,24 +53,24 @@ class StageJob:
 
     @property
     def store(self) -> RunStore:
-        """Where runs and stages are."""
+        """The store of runs and stages."""
         return RunStore(self.folder / RUNS)
 
     @property
     def models(self) -> list[str]:
-        """The folders of the continued models that are there, relative to `folder`."""
+        """The existing folders of continued models, relative to `folder`."""
         names = [model_folder(s.setting, s.base.seed, self.name) for s in self.stages if s.control is None]
-        return [name for name in names if (self.folder / name).is_dir()]  # not of runs with too little to train on
+        return [name for name in names if (self.folder / name).is_dir()]  # runs with too small a subset have none
 
     @property
     def recipe(self) -> str:
-        """Name, epochs and learning rate, for people."""
+        """Name, epochs and learning rate, as text."""
         training = self.stages[0].training
         return f"{self.name}: {training.epochs} epochs, learning rate {training.learning_rate:g}"
 
 
 def cost_words(job: StageJob) -> str:
-    """About what the trainings of a second stage take, judged by the runs that they continue."""
+    """Return about what training a second stage takes, estimated from the runs that it continues."""
     minutes = size = 0.0
     for stage in job.stages:
         base = job.store.get(stage.base.key)
@@ -81,7 +81,7 @@ def cost_words(job: StageJob) -> str:
         minutes += base.manifest["seconds"]["total"] * share / 60
         size += 2 * job.store.weights_path(base.key).stat().st_size if stage.control is None else 0
     time, disk = time_words(minutes), f"disk: about {size / 1e6:.0f} MB"
-    return f"{len(job.stages)} trainings, controls included: {time} of one core; {disk}"
+    return f"{len(job.stages)} trainings, including controls: {time} on one core; {disk}"
 
 
 def prepare_stage(
@@ -93,18 +93,18 @@ def prepare_stage(
     learning_rate_factor: float = 0.1,
     device: str = "auto",
 ) -> StageJob:
-    """Plan a second stage on every finished run of a folder that `soi train` made; trains nothing.
+    """Plan a second stage on every finished run of a folder made by `soi train`; nothing is trained.
 
     Args:
         folder: the folder.
-        subset: categories or map regions, united.
-        ids: ids of examples instead of a subset.
+        subset: the categories or map regions whose union is the subset.
+        ids: ids of examples, instead of `subset`.
         epochs: passes over the subset.
-        learning_rate_factor: how the learning rate compares to that of the first training.
-        device: auto, cpu, cuda or cuda:N; the kind that the runs were trained on.
+        learning_rate_factor: the learning rate as a multiple of that of the first training.
+        device: auto, cpu, cuda or cuda:N; of the same kind as the runs were trained on.
 
     Raises:
-        StoreError: no run is finished, or a run's weights were not kept.
+        StoreError: no run is finished, or the weights of a run were not kept.
         SelectionError: no run has enough examples in the subset.
     """
     folder = Path(folder)
@@ -112,7 +112,7 @@ def prepare_stage(
     for part in subset if not ids else ():
         if part not in known:
             raise SelectionError(f"unknown category {part!r}", hint=nearest(part, known))
-    subset = [name for name in known if name in subset]  # in whatever order they were given it is one subset
+    subset = [name for name in known if name in subset]  # the order in which they are given does not matter
     store = RunStore(folder / RUNS)
     bases = _bases(folder, store, device)
     wanted = Stages(subsets=("FRGE",), epochs=epochs, learning_rate_factor=learning_rate_factor)
@@ -128,7 +128,7 @@ def prepare_stage(
     if ids and len(unknown) == len(ids):
         what, expected = (
             "none of these is the id of a training example",
-            "an id a line, as in a .txt of soi select",
+            "one id per line, as in a .txt file from soi select",
         )
         raise SelectionError(what, where=folder, found=unknown[0], expected=expected)
     rows = [row for stage in stages if stage.control is None for row in _left(stage, store)]
@@ -137,7 +137,7 @@ def prepare_stage(
             "no run has enough examples in this subset",
             where=folder,
             found=rows[0]["reason"],
-            expected=f"at least {SMALLEST} examples, and two labels",
+            expected=f"at least {SMALLEST} examples and two labels",
             hint=_larger(stages[0], _dynamics(bases[0], store)),
         )
     name = stage_name(stages[0].identity()["stage"], stages[0].base.training.learning_rate)
@@ -145,18 +145,18 @@ def prepare_stage(
 
 
 def _larger(stage: StageSpec, dynamics: dict[str, TrainingDynamics]) -> str:
-    """What to ask for instead of a subset that is too small: the map regions that are large enough."""
+    """Return the hint for a subset that is too small: the map regions that are large enough."""
     sizes = {name: sum(choose(replace(stage, subset=name, ids=()), dynamics).n.values()) for name in REGIONS}
     enough = [f"--subset {name} ({n} examples)" for name, n in sizes.items() if n >= SMALLEST]
-    return f"unite more categories, or take {' or '.join(enough)}" if enough else "train on more rows"
+    return f"combine more categories, or use {' or '.join(enough)}" if enough else "train on more rows"
 
 
 def _bases(folder: Path, store: RunStore, device: str) -> list[RunSpec]:
-    """The finished runs of a folder, which can be continued. Raises StoreError."""
+    """Return the finished runs of a folder. Raises StoreError if there are none, or one cannot be continued."""
     read_index(folder)
     bases = [spec for spec in plan(own_profile(folder), device=device) if store.get(spec.key) is not None]
     if not bases:
-        hint = "give the soi train command again"
+        hint = "run the soi train command again"
         raise StoreError("no run of this folder is finished", where=folder, hint=hint)
     for base in bases:
         if not store.weights_path(base.key).exists():
@@ -193,10 +193,10 @@ def _left(stage: StageSpec, store: RunStore) -> list[dict[str, Any]]:
 
 
 def train_stage(job: StageJob, *, jobs: int | None = None, quiet: bool = False) -> pd.DataFrame:
-    """Do what is missing of a second stage, keep its models, and return `gains`. Raises SoiError."""
+    """Train the missing parts of a second stage, keep its models, and return `gains`. Raises SoiError."""
     done = run_all(job.stages, job.store, jobs=jobs, quiet=quiet, then=partial(_keep, job.folder))
     if is_writer():
-        for stage in job.stages:  # those that were done before
+        for stage in job.stages:  # stages that were trained earlier
             _keep(job.folder, stage)
     return gains(job.folder, done)
 
@@ -208,13 +208,13 @@ def _keep(folder: Path, stage: Job) -> None:
 
 
 def gains(folder: str | Path, stages: Sequence[StoredRun] | None = None) -> pd.DataFrame:
-    """What second stages gained, from the stages of a folder (all that continue its runs by default).
+    """Return the gains of second stages in a folder (by default, of all stages that continue its runs).
 
     Returns:
-        A row a stage (by name), setting, dataset and set of test examples: `examples` of the subset, the share of them
-        that had something left to learn before and after, accuracy of the first model, after the second stage and after
-        both controls, means over seeds; gains over each with low and high ends of 95 % intervals; `seeds`, `n`, and
-        `advice`. No rows where there are no stages.
+        One row per stage (by name), setting, dataset and set of test examples: the number of `examples` in the subset,
+        the share of them with something left to learn before and after, the accuracies of the first model, the second
+        stage and both controls (means over seeds); gains over each with the low and high ends of 95 % intervals;
+        `seeds`, `n`, and `advice`. No rows if there are no stages.
     """
     store = RunStore(Path(folder) / RUNS)
     bases = {row["key"] for row in read_index(folder)["runs"]}
@@ -266,45 +266,45 @@ def _right(frame: pd.DataFrame) -> np.ndarray:
     return (ordered["predicted"] == ordered["gold"]).to_numpy()
 
 
-# --- for people: the command and the page say the same ---------------------------------------------------------------
+# --- texts and tables for people, the same in the command and on the page --------------------------------------------
 
 
 def advice(over_first: Effect, over_random: Effect, over_all: Effect) -> str:
-    """What the gains say a person may do: one sentence."""
+    """Return one sentence of advice that follows from the gains."""
     first = over_first.interval(0.95)
     seeds = f"{over_first.seeds} seed{'' if over_first.seeds == 1 else 's'}"
     if first.high < 0:
         return "It made the model worse: keep the first model."
     if first.low <= 0:
         known = f"{over_first.n} test examples and {seeds}"
-        return f"No gain can be told from chance with {known}: keep the first model, or add test rows or seeds."
+        return f"No gain is distinguishable from chance with {known}: keep the first model, or add test rows or seeds."
     if min(over_random.interval(0.95).low, over_all.interval(0.95).low) <= 0:
-        return "It helped, but other examples may help as much: train longer, and do not credit the subset."
+        return "It helped, but other examples may help just as much: train longer, and do not credit the subset."
     if over_first.seeds < 3:
         return f"The subset itself helped with {seeds}: repeat it with three or more before you rely on it."
     return "The subset itself helped: use the model of the second stage."
 
 
 def left_words(share: float) -> str:
-    """Whether a subset has anything left to learn, from the share of its examples that have: one sentence."""
-    few = "; little can change, whatever the subset is worth" if share < 0.2 else ""
-    return f"{share:.0%} of these examples are wrong, or right with a probability below {CONFIDENT}{few}"
+    """Return one sentence on the share of a subset's examples with something left to learn."""
+    few = "; training on them can change little" if share < 0.2 else ""
+    return f"{share:.0%} of these examples are misclassified, or correct with a probability below {CONFIDENT}{few}"
 
 
 def cut_words(left: pd.DataFrame) -> str:
-    """How many examples of a subset are not trained on because its classes are made even: one sentence, or nothing."""
+    """Return one sentence on how many examples of a subset are used if balancing leaves some out, otherwise ""."""
     there, used = left["in the subset"].sum(), left["examples"].sum()
-    cut = f"{used} of {there} examples are used: more frequent labels are cut, so that none outweighs the others"
+    cut = f"{used} of {there} examples are used: more frequent labels are cut back to balance the subset"
     return "" if there == used else cut
 
 
 def case(row: pd.Series) -> str:
-    """What a row of `gains` is about: `reviews alone, test`."""
+    """Return what a row of `gains` is about: `reviews alone, test`."""
     return f"{row['dataset']} {'alone' if row['dataset'] == row['setting'] else 'together'}, {row['set']}"
 
 
 def gain_table(frame: pd.DataFrame) -> list[dict[str, str]]:
-    """The rows of `gains` as a table for people: accuracies, and gains with their intervals."""
+    """Return the rows of `gains` as a table for people: accuracies, and gains with their intervals."""
 
     def gain(row: pd.Series, against: str) -> str:
         low, high = row[f"low over {against}"], row[f"high over {against}"]

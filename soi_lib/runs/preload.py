@@ -1,7 +1,7 @@
-"""What the workers of the CPU import, done once for all of them.
+"""Imports for the CPU workers, done once for all of them.
 
-Importing torch and transformers takes longer than a small training. `soi_lib.runs.scheduler` forks its workers from a
-process that has imported this module. Nothing in it starts a thread, but for Arrow's allocator, which bears a fork.
+Importing torch and transformers takes longer than a small training run. `soi_lib.runs.scheduler` forks its workers from
+a process that has imported this module. Nothing here starts a thread except Arrow's allocator, which is fork-safe.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import importlib
 
 from soi_lib.training.device import one_thread_no_hub
 
-one_thread_no_hub()  # before the imports, which read it
+one_thread_no_hub()  # before the imports, which read these settings
 for name in (
     "pandas",
     "pyarrow.dataset",

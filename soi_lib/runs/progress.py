@@ -1,11 +1,11 @@
-"""The progress of several runs: what is done, what is in hand, and about how long the rest takes.
+"""The progress of several runs: what is done, what is running, and about how long the rest takes.
 
-In a terminal it is one bar. In a log file it is a line every half a minute, and one for every run that is finished; a
-few runs also have a line an epoch.
+In a terminal this is one bar. In a log file it is one line every half minute and one per finished run; if there are few
+runs, also one line per epoch.
 
-The time left comes from the cost of what was trained (examples weighted by how long they take) over the time that it
-took. Not counted are the start of the workers, their first steps, which are slow, and what others had done already. It
-is shown once it rests on some seconds of steady work.
+The time left is estimated from the cost of the examples trained so far (weighted by how long each takes) and the time
+that they took. The start of the workers, their slow first steps, and work done elsewhere are not counted. The estimate
+is shown after some seconds of steady work.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from tqdm.notebook import tqdm_notebook
 from soi_lib.runs.spec import Job
 
 _SLOW = 5.0
-"""Seconds after the first training step that say nothing of those to come."""
+"""Seconds after the first training step that are left out of the estimate."""
 _STEADY = 10.0
-"""Seconds of training after that, from which on the time left is estimated."""
+"""Seconds of training after that before the time left is estimated."""
 _LINE = 30.0
 """Seconds between two lines in a log file."""
 _FEW = 8
-"""Up to so many runs have a line an epoch."""
+"""With at most this many runs, a log file has one line per epoch."""
 
 
 class _Lines:
-    """A log file, in which every state of a bar is a line of its own."""
+    """A log file, in which every state of a bar is a separate line."""
 
     def __init__(self, file: TextIO) -> None:
         self.file = file
 
     def write(self, text: str) -> None:
-        """Write a state; the carriage return before it and the blanks behind it are for terminals."""
+        """Write a state without the carriage return and trailing blanks, which are for terminals."""
         if text.strip():
             self.file.write(text.strip() + "\n")
 
@@ -47,12 +47,12 @@ class _Lines:
 
 
 def in_lines() -> bool:
-    """Whether standard error is a log file: neither a terminal nor a notebook, where a bar can be drawn."""
+    """Return whether standard error is a log file: neither a terminal nor a notebook, which can draw a bar."""
     return not (sys.stderr.isatty() or issubclass(tqdm, tqdm_notebook))
 
 
 def error_stream() -> Any:
-    """Where a bar writes: standard error, in lines if it is a log file."""
+    """Return the stream that a bar writes to: standard error, line by line if it is a log file."""
     return _Lines(sys.stderr) if in_lines() else sys.stderr
 
 
@@ -60,10 +60,10 @@ class Display:
     """One bar, or lines, over all runs.
 
     Args:
-        jobs: the runs that are to do, by key.
+        jobs: the runs to do, by key.
         costs: how long each of them takes, in any unit.
         finished: how many runs were done before.
-        workers: how many are done side by side.
+        workers: how many runs are done side by side.
     """
 
     def __init__(
@@ -74,11 +74,11 @@ class Display:
         self.seen = dict.fromkeys(jobs, 0)
         self.epoch: dict[str, int] = {}
         self.cost = {key: costs[key] / job.examples for key, job in jobs.items()}
-        """Of one example."""
+        """Cost of one example, by key."""
         self.left = {key: costs[key] for key in jobs}
         self.steady_from = math.inf
         self.trained = self.examples = 0.0
-        """Cost and number of examples since then."""
+        """Cost and number of examples since `steady_from`."""
         self.lines, self.last_line = in_lines(), time.monotonic()
         self.bar = tqdm(
             desc=f"runs {finished}/{self.total}: ",
@@ -96,22 +96,22 @@ class Display:
         )
 
     def listen(self, reports: Any) -> None:
-        """Take reports (key, epoch, examples) until None comes; an epoch of None says that the run is done."""
+        """Process reports (key, epoch, examples) until None arrives; an epoch of None means that the run is done."""
         while (report := reports.get()) is not None:
             self.report(*report)
 
     def report(self, key: str, epoch: int | None, n: int) -> None:
-        """Count `n` more examples of a run in its `epoch`, or the run as done."""
+        """Count `n` more examples of a run in its `epoch`, or count the run as done."""
         now = time.monotonic()
         news = epoch is None or (len(self.jobs) <= _FEW and epoch != self.epoch.get(key))
         if epoch is None:
             self.epoch.pop(key, None)
             self.left.pop(key)
-            n = self.jobs[key].examples - self.seen[key]  # smaller splits and runs done elsewhere: no work of ours
+            n = self.jobs[key].examples - self.seen[key]  # smaller splits and runs done elsewhere: not our work
             self.finished += 1
         else:
             self.epoch[key] = epoch
-            n = min(n, self.jobs[key].examples - self.seen[key])  # their number is about right for a stage
+            n = min(n, self.jobs[key].examples - self.seen[key])  # for a stage the total is an estimate
             self.left[key] = max(0.0, self.left[key] - n * self.cost[key])
             if now >= self.steady_from:
                 self.trained += n * self.cost[key]
@@ -125,7 +125,7 @@ class Display:
             self.last_line = now
 
     def close(self) -> None:
-        """The end of the bar."""
+        """Close the bar."""
         self.bar.close()
 
     def _describe(self) -> None:
@@ -138,7 +138,7 @@ class Display:
         self.bar.set_postfix_str(", ".join(parts), refresh=False)
 
     def _time_left(self) -> str:
-        """In words, with the speed; no run is quicker than one worker, so the longest one decides in the end."""
+        """Return the time left and the speed, in words; a run has one worker, so the longest run is a lower bound."""
         taken = time.monotonic() - self.steady_from
         if taken < _STEADY or not self.trained:
             return "estimating"
@@ -147,7 +147,7 @@ class Display:
 
 
 def _duration(seconds: float) -> str:
-    """About how long, in words."""
+    """Return an approximate duration in words."""
     if seconds < 90:
         return f"about {math.ceil(seconds / 5) * 5} s"
     minutes = round(seconds / 60)

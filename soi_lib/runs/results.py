@@ -18,7 +18,7 @@ from soi_lib.runs.store import StoredRun
 
 
 class Evaluated(NamedTuple):
-    """Examples of one split, sorted by id: ids (N,), gold labels (N,), predictions and p(gold) (S, N), a row a seed."""
+    """Examples of one split by id: ids (N,), gold labels (N,), predictions and p(gold) (S, N), one row per seed."""
 
     ids: np.ndarray
     gold: np.ndarray
@@ -27,7 +27,7 @@ class Evaluated(NamedTuple):
 
     @property
     def positive(self) -> np.ndarray:
-        """For two classes, the probability of class 1 (S, N)."""
+        """The probability of class 1 (S, N), for two classes."""
         return np.where(self.gold == 1, self.p_gold, 1 - self.p_gold)
 
 
@@ -57,7 +57,7 @@ class Results:
         return tuple(sorted({run.seed for run in self.runs}))
 
     def run(self, setting: Sequence[str], seed: int | None = None) -> StoredRun:
-        """The run of a setting and seed (the first seed by default). Raises StoreError when there is none.
+        """Return the run of a setting and seed (by default the first seed). Raises StoreError if there is none.
 
         Plain names mean the full budget; see `soi_lib.runs.config.Setting`.
         """
@@ -74,22 +74,22 @@ class Results:
         )
 
     def settings_with(self, member: str) -> list[Setting]:
-        """The settings that train `member`, alone first."""
+        """Return the settings that train `member`, alone first."""
         return [s for s in self.settings if member in s]
 
     def splits(self, member: str) -> list[str]:
-        """The sets that `member` is evaluated on: test, and ood where its corpus has one."""
+        """Return the sets that `member` is evaluated on: test, and ood if its corpus has one."""
         metrics = self.run(self.settings_with(member)[0]).metrics[member]
         return [split for split in ("test", "ood") if split in metrics]
 
     def classes(self, member: str) -> int:
-        """How many classes `member` has, as its runs recorded it: its corpus need not be here."""
+        """Return the number of classes of `member` that its runs recorded; the corpus is not needed."""
         return self.run(self.settings_with(member)[0]).dynamics(member).meta.classes
 
     def evaluated(self, member: str, setting: Sequence[str], split: str) -> Evaluated:
-        """What the runs of a setting predicted on a member's `split` at their end; its files are read once.
+        """Return the final predictions of a setting's runs on a member's `split`; files are read once.
 
-        Every seed was evaluated on the same rows in the same order, so the first one's ids and labels are all of them.
+        All seeds were evaluated on the same rows in the same order, so ids and labels are read from the first one.
         """
         key = (member, Setting.of(setting))
         if key not in self._evaluated:
@@ -111,7 +111,7 @@ class Results:
         return {}
 
     def corpus(self, member: str) -> Corpus:
-        """The corpus that the runs of `member` were trained on, by its fingerprint; read once. Raises CorpusError."""
+        """Return the corpus that `member` was trained on, by its fingerprint; it is read once. Raises CorpusError."""
         from soi_lib.data.cache import load
 
         if member not in self._corpora:
@@ -125,7 +125,7 @@ class Results:
 
     @property
     def note(self) -> str:
-        """What to say under a table: profile, seeds, device."""
+        """The note under a table: profile, seeds, device."""
         seeds = len(self.seeds)
         devices = ", ".join(sorted({str(r.manifest["machine"]["device"]) for r in self.runs}))
         precision = ", ".join(sorted({r.manifest["precision"] for r in self.runs}))
@@ -133,7 +133,7 @@ class Results:
 
 
 def setting_name(setting: Sequence[str], members: tuple[str, ...] = ()) -> str:
-    """For people: `alone`, `all three`, `all three at equal budget`, or the members joined by +."""
+    """Return a readable name: `alone`, `all three`, `all three at equal budget`, or the members joined by +."""
     if len(setting) == 1:
         return "alone"
     if len(setting) == len(members) > 2:
@@ -143,9 +143,9 @@ def setting_name(setting: Sequence[str], members: tuple[str, ...] = ()) -> str:
 
 
 def score_table(results: Results) -> pd.DataFrame:
-    """A row a member, setting and split (test, ood): accuracy with its 95 % interval, macro-F1, loss, baselines.
+    """Return one row per member, setting and split (test, ood), with accuracy, macro-F1, loss and baselines.
 
-    Scores are means over seeds; the interval is over examples and seeds (`Effect.reach`).
+    Scores are means over seeds; the 95 % interval of the accuracy is over examples and seeds (`Effect.reach`).
     """
     rows: list[dict[str, Any]] = []
     for member in results.members:

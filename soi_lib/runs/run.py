@@ -1,8 +1,8 @@
-"""Doing one run: corpora and encoder in, a sealed folder of dynamics, predictions and metrics out.
+"""Train one run: read the corpora and the encoder, write a sealed folder of dynamics, predictions and metrics.
 
-Runs are trained on one thread each, so that their bits depend on the machine's kind and not on how many cores it
-has; several runs share a machine side by side (see `soi_lib.runs.scheduler`). On two cores that is a third faster than
-one run on two threads.
+Each run is trained on one thread, so that its bits depend on the kind of machine and not on the number of cores;
+several runs share a machine side by side (see `soi_lib.runs.scheduler`). On two cores this is a third faster than one
+run on two threads.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ if TYPE_CHECKING:
 
 
 def do_run(spec: RunSpec, store: RunStore, *, progress: Progress | None = None) -> StoredRun:
-    """Train `spec` unless `store` has it, and return the stored run. One process at a time does a given run, or
-    several that `accelerate launch` started to train it together.
+    """Train `spec` unless `store` has it, and return the stored run.
 
-    With `spec.keep_weights` the final weights (float32, trimmed vocabulary) are kept beside the store's runs, for a
-    second stage to start from. Where the run is in the store and its weights are not, it is trained again; raises
-    StoreError when that does not give the stored dynamics bit for bit.
+    A run is trained by one process at a time, or by several that `accelerate launch` started to train it together. With
+    `spec.keep_weights`, the final weights (float32, trimmed vocabulary) are kept beside the store's runs, for a second
+    stage to start from. If the store has the run but not its weights, it is trained again; raises StoreError if that
+    does not reproduce the stored dynamics bit for bit.
     """
     with held(store.lock(spec.key)):
         run = store.get(spec.key)
@@ -62,9 +62,9 @@ def do_run(spec: RunSpec, store: RunStore, *, progress: Progress | None = None) 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a run trains: the taken splits as tokens of a trimmed encoder. The same spec gives the same, always.
+    """What a run trains on: its splits, as tokens of a trimmed encoder. The same spec always gives the same result.
 
-    vocabulary (K,) int64 holds the token that each row of the encoder's embedding stands for.
+    vocabulary (K,) int64 holds the token of each row of the encoder's embedding.
     """
 
     corpora: dict[str, Corpus]
@@ -76,9 +76,9 @@ class Prepared:
 
 
 def taken_splits(corpus: Corpus, spec: RunSpec) -> dict[str, Split]:
-    """The part of a corpus that a run uses: train, validation, test, ood (and further OOD sets as `ood:<name>`).
+    """Return the parts of a corpus that a run uses: train, validation, test, ood (further OOD sets as `ood:<name>`).
 
-    Only a corpus that a profile brought may have no `ood`; metrics and predictions of the run then have none either.
+    Only a corpus defined by a profile may lack `ood`; the run's metrics and predictions then lack it too.
     """
     train = corpus.splits["train"].take(spec.data.train)
     if spec.budget == "equal":
@@ -90,7 +90,7 @@ def taken_splits(corpus: Corpus, spec: RunSpec) -> dict[str, Split]:
 
 
 def prepare(spec: RunSpec) -> Prepared:
-    """Read the corpora of `spec`, and load its encoder with the tokens that they use."""
+    """Read the corpora of `spec`, and load its encoder with only the tokens that they use."""
     from soi_lib.models.encoder import encoder_card, encoder_dir
     from soi_lib.models.vocabulary import load_trimmed, tokenize
     from soi_lib.training.batching import encode
@@ -125,9 +125,9 @@ def prepare(spec: RunSpec) -> Prepared:
 def train_prepared(
     job: Job, ready: Prepared, store: RunStore, progress: Progress | None, **changed: Any
 ) -> TrainResult:
-    """Train what was prepared for the run or stage `job`, whose state is kept in `store` until it is done.
+    """Train the prepared run or stage `job`; its state is kept in `store` until it is done.
 
-    Of a stage `changed` replaces `members` (all of the run's), `initial` (weights to start from), `seed`, `epochs`.
+    For a stage, `changed` replaces `members` (all of the run's), `initial` (weights to start from), `seed`, `epochs`.
     """
     from soi_lib.training.checkpoint import Checkpoint
     from soi_lib.training.engine import TrainConfig, train
@@ -152,18 +152,18 @@ def train_prepared(
 def _train_again(
     spec: RunSpec, run: StoredRun, stored: dict[str, str], store: RunStore, progress: Progress | None
 ) -> None:
-    """Make the weights of a run again; check that they come with its `stored` dynamics, given as fingerprints."""
+    """Recreate the weights of a run; check that training gives its `stored` dynamics, given as fingerprints."""
     ready = prepare(spec)
     result = train_prepared(spec, ready, store, progress)
     store.checkpoint_path(spec.key).unlink(missing_ok=True)
     for member, dynamics in result.dynamics.items():
         if (made := dynamics.fingerprint()) != stored[member]:
             raise StoreError(
-                "training the run again gives other dynamics than those stored, so its weights cannot be had",
+                "training the run again gives other dynamics than those stored, so its weights cannot be recreated",
                 where=run.folder / "dynamics" / f"{member}.parquet",
                 found=made[:12],
                 expected=stored[member][:12],
-                hint="use the machine that made the run, or do all runs anew in another folder with --runs",
+                hint="use the machine that made the run, or train all runs again in another folder with --runs",
             )
     keep_weights(store, spec.key, ready, result)
 
@@ -215,7 +215,7 @@ def _train_and_store(spec: RunSpec, store: RunStore, progress: Progress | None) 
 
 
 def _described(spec: RunSpec, profile: str) -> dict[str, Any]:
-    """What the dynamics of a run say about it; `profile` is the hash of all that determines them."""
+    """Return the metadata of a run's dynamics; `profile` is the hash of everything that determines them."""
     return {
         "comparison": spec.comparison,
         "setting": list(spec.setting),
@@ -228,7 +228,7 @@ def _described(spec: RunSpec, profile: str) -> dict[str, Any]:
 
 
 def version(package: str) -> str:
-    """The version of an installed package, or "unknown"."""
+    """Return the version of an installed package, or "unknown"."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -236,16 +236,16 @@ def version(package: str) -> str:
 
 
 def machine(device: dict[str, str]) -> dict[str, Any]:
-    """What a run was done on: processor, `device` (its name and versions), Python, system. No host names, no paths."""
+    """Return what a run was trained on: processor, `device` (name and versions), Python, system; no hosts or paths."""
     about = {"threads": 1, "python": platform.python_version(), "system": sys.platform}
     return {"cpu": processor(), **device, **about}
 
 
 @cache
 def commit() -> str:
-    """The commit of the checkout that the library runs from, with `+` when files differ from it; else empty.
+    """Return the commit of the checkout that the library runs from, with `+` if files differ from it, or "".
 
-    A machine that has the files but not their history says it in `$SOI_COMMIT`.
+    On a machine that has the files but not their history, `$SOI_COMMIT` gives the commit.
     """
     if given := os.environ.get("SOI_COMMIT"):
         return given
@@ -263,7 +263,7 @@ def commit() -> str:
 
 
 def provenance(started: str, clock: float, result: TrainResult) -> dict[str, Any]:
-    """The part of a manifest that says when, how long and on what: `clock` is time.monotonic() at the start."""
+    """Return the part of a manifest on when, how long and where; `clock` is time.monotonic() at the start."""
     return {
         "commit": commit(),
         "started": started,
@@ -276,12 +276,12 @@ def provenance(started: str, clock: float, result: TrainResult) -> dict[str, Any
 
 
 def save_result(out: Path, splits: dict[str, dict[str, Split]], result: TrainResult, metrics: dict[str, Any]) -> None:
-    """Write the files of a run into `out`: dynamics and predictions of each member, metrics.json, log.jsonl.
+    """Write the files of a run to `out`: dynamics and predictions of each member, metrics.json, log.jsonl.
 
-    `dynamics/` holds those of evaluation mode where it was recorded; `dynamics-train/` those of the training forward
-    pass where both were. A line of log.jsonl is an epoch: its number from 0, the mean training loss of all examples
-    (`loss`), and under `datasets` for each one train_loss, train_accuracy and, with validation examples,
-    validation_loss and validation_accuracy; losses in nats.
+    `dynamics/` holds evaluation mode if it was recorded, otherwise the training forward pass; if both were recorded,
+    `dynamics-train/` holds the latter. log.jsonl has one line per epoch: its number from 0, the mean training loss of
+    all examples (`loss`), and under `datasets`, for each dataset, train_loss, train_accuracy and, with validation
+    examples, validation_loss and validation_accuracy; losses in nats.
     """
     for name, found in (("dynamics", result.dynamics), ("dynamics-train", result.dynamics_train)):
         for member, dynamics in found.items():
@@ -303,10 +303,10 @@ def save_result(out: Path, splits: dict[str, dict[str, Split]], result: TrainRes
 
 
 def scores(predictions: Predictions) -> dict[str, float | int]:
-    """Size, accuracy, macro-F1 and loss (nats) of predictions, as metrics.json holds them.
+    """Return the size, accuracy, macro-F1 and loss (nats) of predictions, as in metrics.json.
 
-    For two classes also the AUC of the probability of class 1 (unless all examples are of one class) and the balanced
-    accuracy.
+    For two classes, also the AUC of the probability of class 1 and the balanced accuracy, unless all examples are of
+    one class.
     """
     from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, roc_auc_score
 
@@ -324,7 +324,7 @@ def scores(predictions: Predictions) -> dict[str, float | int]:
 
 
 def _save_predictions(path: Path, splits: dict[str, Split], predictions: dict[str, Any]) -> None:
-    """A row per evaluated example: what intervals over examples need. No texts."""
+    """Save one row per evaluated example, as intervals over examples need; no texts."""
     import pandas as pd
 
     parts = []

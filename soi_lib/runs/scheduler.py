@@ -1,8 +1,8 @@
-"""Doing all runs of a profile, several at a time, with one progress display.
+"""Train all runs of a profile, several at a time, with one progress display.
 
-A worker process does one run after another on one thread and one device; `soi_lib.training.device` says how many there
-are. The longest runs go first, so that no core waits for the last one. A reproduction that was stopped continues with
-the runs that are not in the store. Workers end with their parent, however it ends.
+Each worker process trains one run after another on one thread and one device; `soi_lib.training.device` decides how
+many there are. The longest runs go first, so that no core waits for the last one. An interrupted reproduction continues
+with the runs that are not in the store. Workers exit when their parent does, however it ends.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from soi_lib.training.device import (
 
 
 def describe_job(job: Job, store: RunStore) -> dict[str, Any]:
-    """A row of the plan, for tables and for programs that do it elsewhere."""
+    """Return a row of the plan, for tables and for programs that train it elsewhere."""
     base = job.base if isinstance(job, StageSpec) else job
     stage = f"{job.subset}, {job.control or 'subset'}" if isinstance(job, StageSpec) else ""
     return {
@@ -71,16 +71,16 @@ def describe_job(job: Job, store: RunStore) -> dict[str, Any]:
 def reproduce(
     profile: Profile, store: RunStore, *, jobs: int | None = None, quiet: bool = False, **which: Any
 ) -> list[StoredRun]:
-    """All runs of `profile`, in the order of the plan; missing ones are trained. `which` is as for `plan`.
+    """Train the missing runs of `profile`, and return all runs in the order of the plan. `which` is as for `plan`.
 
-    The weights of new runs are kept where stages of the profile start from them; the stages themselves are done by
+    The weights of new runs are kept if stages of the profile start from them; the stages themselves are trained by
     `reproduce_stages`.
     """
     return run_all(runs_of(profile, store, **which), store, jobs=jobs, quiet=quiet)
 
 
 def runs_of(profile: Profile, store: RunStore, **which: Any) -> list[Job]:
-    """The runs of `profile`; those that are to do, and that second stages start from, with their weights."""
+    """Return the runs of `profile`; missing runs that second stages start from are to keep their weights."""
     continued = profile.stages is not None and bool(profile.stages.subsets)
     return [
         replace(spec, keep_weights=continued and staged(profile, spec) and store.get(spec.key) is None)
@@ -91,9 +91,9 @@ def runs_of(profile: Profile, store: RunStore, **which: Any) -> list[Job]:
 def reproduce_stages(
     profile: Profile, store: RunStore, *, jobs: int | None = None, quiet: bool = False, **which: Any
 ) -> list[StoredRun]:
-    """All stages of `profile`, in the order of `plan_stages`; missing ones are trained, and the runs they start from.
+    """Train the missing stages of `profile` and the runs they start from; return all in the order of `plan_stages`.
 
-    Weights of stored runs that were not kept are made again first. `which` is as for `plan`. Raises StoreError.
+    Weights of stored runs that were not kept are recreated first. `which` is as for `plan`. Raises StoreError.
     """
     stages = plan_stages(profile, **which)
     bases: dict[str, RunSpec] = {}
@@ -119,9 +119,9 @@ def run_all(
     quiet: bool = False,
     then: Callable[[Job], None] | None = None,
 ) -> list[StoredRun]:
-    """These runs or stages, in order; those that `store` does not have are trained. Raises StoreError.
+    """Train those of `specs` that `store` does not have, and return all of them, in order. Raises StoreError.
 
-    `then` is called with each that was trained, in the process that trained it and so has all that takes long to load.
+    `then` is called with each one that was trained, in the process that trained it and so has loaded what it needs.
     Under `accelerate launch` all processes train every run together, one run after another.
     """
     if launched_together():
@@ -165,7 +165,7 @@ def _train(
         initargs=(reports, dict(os.environ), device, slots),
     )
     try:
-        with _deaf():  # workers are started here, and inherit it: an interrupt is for the parent to handle
+        with _deaf():  # workers start here and inherit it, so that only the parent handles interrupts
             futures: dict[Future[None], Job] = {pool.submit(_work, spec, store.root, then): spec for spec in queue}
         for future in as_completed(futures):
             future.result()
@@ -174,10 +174,10 @@ def _train(
         raise StoreError(
             "a worker process was killed",
             where=store.root,
-            hint="see that there is enough memory, or use --jobs 1; the same command continues",
+            hint="make sure there is enough memory, or use --jobs 1; the same command continues",
         ) from error
     except KeyboardInterrupt:
-        for process in set(multiprocessing.active_children()) - others:  # else leaving would wait for the runs in hand
+        for process in set(multiprocessing.active_children()) - others:  # otherwise exiting would wait for them
             process.terminate()
         raise
     finally:
@@ -188,9 +188,9 @@ def _train(
 
 
 def _context(device: str) -> BaseContext:
-    """How workers are started: on the CPU they are forked from a process that has imported for all of them.
+    """Return how workers are started: on the CPU, forked from a process that has imported what they need.
 
-    That process stays for the next runs. CUDA does not bear a fork; elsewhere than on Linux threads may not.
+    That process stays for later runs. CUDA does not survive a fork, and outside Linux threads may not either.
     """
     if device != "cpu" or sys.platform != "linux":
         return multiprocessing.get_context("spawn")
@@ -200,7 +200,7 @@ def _context(device: str) -> BaseContext:
 
 
 def _placed(specs: Sequence[Job], jobs: int) -> str:
-    """Where these runs are trained, for people."""
+    """Return where these runs are trained, as a line for people."""
     device = specs[0].device
     where = {"cpu": "the CPU", "cuda": "the GPU"}.get(device, f"GPU {device.partition(':')[2]}")
     if device == "cuda" and len(cards(device)) > 1:
@@ -211,7 +211,7 @@ def _placed(specs: Sequence[Job], jobs: int) -> str:
 
 @contextmanager
 def _deaf() -> Iterator[None]:
-    """Hold back interrupts (Ctrl-C) while the block runs; what is started in it never gets any."""
+    """Block interrupts (Ctrl-C) while the block runs; processes started in it never receive any."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -226,18 +226,18 @@ _reports: Any = None
 
 
 def _start_worker(reports: Any, environment: dict[str, str], device: str, slots: Any) -> None:
-    """In a worker: its device, one thread, no hub, the queue for progress, an end when the parent is gone."""
+    """Set up a worker: its device, one thread, no hub, the progress queue, and an exit when the parent is gone."""
     global _reports
     _reports = reports
     os.environ.clear()
-    os.environ |= environment  # the parent's of now: it may be another than when the first worker started
+    os.environ |= environment  # the parent's current one, which may have changed since the first worker
     if device == "cpu":
-        os.environ["ACCELERATE_USE_CPU"] = "true"  # for the processes of one run, which find one another by accelerate
+        os.environ["ACCELERATE_USE_CPU"] = "true"  # for the processes of one run, which connect through accelerate
     if (card := slots.get()) is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = card  # these two before CUDA starts here
+        os.environ["CUDA_VISIBLE_DEVICES"] = card  # this and the next before CUDA starts here
     os.environ.setdefault(*CUBLAS_WORKSPACE)
     one_thread_no_hub()
-    tqdm.set_lock(threading.RLock())  # its own lock is a semaphore of the system, which outlives a worker that is ended
+    tqdm.set_lock(threading.RLock())  # its own lock is a system semaphore, which outlives a terminated worker
 
     def watch() -> None:
         if parent := multiprocessing.parent_process():
@@ -248,7 +248,7 @@ def _start_worker(reports: Any, environment: dict[str, str], device: str, slots:
 
 
 def _work(spec: Job, root: Path, then: Callable[[Job], None] | None) -> None:
-    """In a worker: do one run, reporting at most five times a second."""
+    """Train one run in a worker, reporting progress at most five times per second."""
     warnings.filterwarnings("ignore", category=FutureWarning)
     logging.getLogger("transformers").setLevel(logging.ERROR)
     pending, last = 0, time.monotonic()

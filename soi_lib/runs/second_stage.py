@@ -1,10 +1,10 @@
 """Further training on subsets of finished runs: a second stage from the final weights.
 
 The second stage follows Yaghoobzadeh et al. (2021): after training on everything, continue on the examples that were
-forgotten or never learned, classes balanced, at a tenth of the learning rate, for 4 epochs with linear decay and no
-warm-up; the optimizer starts fresh. Here the subset is a choice. Subsets come from the dynamics of the very run whose
-weights are continued, and nothing is believed without its controls: as many random examples with the same classes,
-and as many updates on all data. Each of them is a run in the same store, under a key of its own.
+forgotten or never learned, with balanced classes, at a tenth of the learning rate, for 4 epochs with linear decay and
+no warm-up; the optimizer starts fresh. Here the subset can be chosen. Subsets come from the dynamics of the same run
+whose weights are continued. Each subset is compared with two controls: as many random examples with the same classes,
+and as many updates on all data. Each of these is a run in the same store, under its own key.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ if TYPE_CHECKING:
     from soi_lib.training.engine import TrainMember
 
 SMALLEST = 8
-"""A subset of fewer examples is not tested; nor is one with fewer than two classes of a member."""
+"""A subset with fewer examples is not tested, nor is one with fewer than two classes of a member."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What a stage trains on: ids of each member (sorted) and passes over them, or why it is not tested.
+    """What a stage trains on: the ids of each member (sorted) and the passes over them, or why it is not tested.
 
-    `there` is how many examples of each member are in the subset, `n` how many once its classes are made even, also
-    where these are too few or where a control is trained instead.
+    `there` is the number of examples of each member in the subset, `n` the number after its classes are balanced. Both
+    are also given if the subset is too small or a control is trained instead.
     """
 
     ids: dict[str, np.ndarray]
@@ -52,13 +52,13 @@ class Choice:
 
 
 def choose(spec: StageSpec, dynamics: dict[str, TrainingDynamics]) -> Choice:
-    """The examples of a stage, from the dynamics of its run; each member's subset comes from its own dynamics.
+    """Choose the examples of a stage, from the dynamics of its run; each member's subset comes from its own dynamics.
 
-    Balanced means that no class gives more examples than the median class of the subset (the lower one of two), so
-    with two classes both give as many. The random control has as many examples of each class of each member, drawn
-    from all data. The control "all" is a random part of all data, each member in proportion to its size, of such a
-    size that the fewest possible passes over it have exactly as many updates as the subset's epochs: 4 epochs of 100
-    examples are 4 x 7 updates with batches of 16, and so is one pass over 433 examples.
+    Balanced means that no class has more examples than the median class of the subset (the lower median), so two
+    classes have equally many. The random control has as many examples of each class of each member, drawn from all
+    data. The control "all" is a random part of all data, with each member in proportion to its size. Its size is chosen
+    so that the fewest possible passes over it have exactly as many updates as the subset's epochs: with batches of 16,
+    4 epochs of 100 examples are 4 x 7 updates, and so is one pass over 433 examples.
     """
     found = {member: _found(spec, dyn) for member, dyn in dynamics.items()}
     there = {member: len(ids) for member, ids in found.items()}
@@ -85,8 +85,8 @@ def choose(spec: StageSpec, dynamics: dict[str, TrainingDynamics]) -> Choice:
 
 
 def _found(spec: StageSpec, dynamics: TrainingDynamics) -> np.ndarray:
-    """The ids of all examples that are in the subset; none where there is none."""
-    if spec.ids:  # of several datasets perhaps
+    """Return the ids of all examples in the subset; empty if there are none."""
+    if spec.ids:  # possibly of several datasets
         wanted = set(spec.ids)
         return dynamics.ids[np.array([str(i) in wanted for i in dynamics.ids], dtype=bool)]
     try:
@@ -96,7 +96,7 @@ def _found(spec: StageSpec, dynamics: TrainingDynamics) -> np.ndarray:
 
 
 def _even(spec: StageSpec, member: str, dynamics: TrainingDynamics, there: np.ndarray) -> dict[int, np.ndarray]:
-    """The ids of each class of the subset, made even as `spec` says; the same for its controls."""
+    """Return the ids of each class of the subset, balanced if `spec` says so; the same for its controls."""
     from soi_lib.models.multitask import derived_seed
 
     if not len(there):
@@ -114,12 +114,12 @@ def _of_class(dynamics: TrainingDynamics, gold: int) -> TrainingDynamics:
 
 
 def _draw(dynamics: TrainingDynamics, n: int, seed: int) -> np.ndarray:
-    """`n` ids at random, of whatever category."""
+    """Draw `n` ids at random, from any category."""
     return select(dynamics, tuple(SOI), n=int(n), seed=seed)
 
 
 def _shares(sizes: np.ndarray, total: int) -> np.ndarray:
-    """`total` (at most the sum) divided in proportion to `sizes` by largest remainders, at least one for each."""
+    """Divide `total` (at most the sum) in proportion to `sizes` by largest remainders, with at least one for each."""
     exact = sizes * (total / sizes.sum())
     out = np.maximum(np.floor(exact).astype(np.int64), 1)
     while out.sum() != total:
@@ -132,14 +132,14 @@ def _shares(sizes: np.ndarray, total: int) -> np.ndarray:
 
 
 def _of_all(spec: StageSpec, dynamics: dict[str, TrainingDynamics], size: int) -> tuple[dict[str, np.ndarray], int]:
-    """The ids of the control "all" of a subset with `size` examples, and the passes over them."""
+    """Return the ids of the control "all" for a subset of `size` examples, and the number of passes over them."""
     epochs, batch = spec.training.epochs, spec.training.batch_size
     everything = np.array([len(dyn) for dyn in dynamics.values()])
     updates = epochs * -(-size // batch)
     most = -(-int(everything.sum()) // batch)
     passes = next(p for p in range(1, epochs + 1) if epochs % p == 0 and updates // p <= most)
     steps = updates // passes
-    # as many presentations as the subset has, if so many examples fill neither fewer batches nor more
+    # as many presentations as the subset has, if that leaves the number of batches unchanged
     wanted = min(max(epochs // passes * size, (steps - 1) * batch + 1), int(everything.sum()))
     shares = dict(zip(dynamics, _shares(everything, wanted), strict=True))
     return {member: _draw(dyn, shares[member], spec.seed_for(member)) for member, dyn in dynamics.items()}, passes
@@ -149,10 +149,10 @@ def _of_all(spec: StageSpec, dynamics: dict[str, TrainingDynamics], size: int) -
 
 
 def do_stage(spec: StageSpec, store: RunStore, *, progress: Progress | None = None) -> StoredRun:
-    """Train a stage unless `store` has it, and the run that it starts from before, and return the stored stage.
+    """Train a stage unless `store` has it, after the run that it starts from, and return the stored stage.
 
-    A subset that is too small is stored as not tested, with its size. Raises StoreError when the run's weights are
-    missing and training it again does not give the stored dynamics bit for bit.
+    A subset that is too small is stored as not tested, with its size. Raises StoreError if the run's weights are
+    missing and training it again does not reproduce the stored dynamics bit for bit.
     """
     with held(store.lock(spec.key)):
         done = store.get(spec.key)
@@ -163,7 +163,7 @@ def do_stage(spec: StageSpec, store: RunStore, *, progress: Progress | None = No
 
 
 def _stage(spec: StageSpec, base: StoredRun, store: RunStore, progress: Progress | None) -> StoredRun:
-    """Choose the examples; train the stage, or store that it cannot be tested."""
+    """Choose the examples, then train the stage or store that it cannot be tested."""
     from soi_lib.training.checkpoint import load_weights
 
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
@@ -212,25 +212,25 @@ def _stage(spec: StageSpec, base: StoredRun, store: RunStore, progress: Progress
 
 
 CONFIDENT = 0.9
-"""From this probability of its label on, an example that is predicted right has nothing left to teach."""
+"""An example classified correctly with at least this probability of its label has nothing left to learn."""
 
 
 def left_to_learn(dynamics: TrainingDynamics, ids: np.ndarray) -> float:
-    """The share of the examples `ids` (n,) that the last epoch has wrong, or right with less than `CONFIDENT`.
+    """Return the share of `ids` (n,) misclassified in the last epoch, or correct with less than `CONFIDENT`.
 
-    A second stage on a subset with nothing left to learn cannot change much, whatever the subset is worth.
+    A second stage on a subset with nothing left to learn can change little, whatever the subset is.
     """
     chosen = dynamics.subset(ids)
     return float((~chosen.correct[-1] | (chosen.p_gold[-1] < CONFIDENT)).mean())
 
 
 def _left(before: TrainingDynamics, after: TrainingDynamics) -> list[float]:
-    """The share of a stage's examples that had something left to learn before it, and after it."""
+    """Return the shares of a stage's examples with something left to learn before and after it."""
     return [round(left_to_learn(d, after.ids), 6) for d in (before, after)]
 
 
 def _members(members: list[TrainMember], rows: dict[str, np.ndarray]) -> list[TrainMember]:
-    """The examples at places `rows` of each dataset, and the sets that gains are measured on."""
+    """Return the examples at positions `rows` of each dataset, and the sets that gains are measured on."""
     return [
         replace(
             m,
@@ -243,7 +243,7 @@ def _members(members: list[TrainMember], rows: dict[str, np.ndarray]) -> list[Tr
 
 
 def _rows(data: Encoded, index: np.ndarray) -> Encoded:
-    """The examples at places `index`."""
+    """Return the examples at positions `index`."""
     from soi_lib.training.batching import Encoded
 
     lengths = data.lengths[index]

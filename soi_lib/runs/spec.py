@@ -1,8 +1,8 @@
-"""The list of runs of a profile, each under a key that is a hash of all that determines it, and about what each costs.
+"""The runs of a profile, each with a key (a hash of everything that determines it) and an estimate of its cost.
 
 The key is the sha256 of a canonical JSON of the run's hyperparameters, setting and seed, the number of examples, the
-fingerprints of its corpora and of its encoder, and the engine's version. Names of profiles are not in it: two profiles
-that ask for the same run share it.
+fingerprints of its corpora and encoder, and the engine's version. Profile names are not part of it: two profiles that
+define the same run share it.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
     from soi_lib.runs.store import RunStore, StoredRun
 
 Progress = Callable[[str, int, int], None]
-"""Called with the run's key, the epoch (from 0) and the number of training examples done since the last call."""
+"""Called with the run's key, the epoch (from 0) and the number of examples trained on since the last call."""
 Control = Literal["random", "all"]
 STAGE_VERSION = 2
-"""Part of every stage's key: raised whenever a change in `soi_lib.runs.second_stage` changes what a stage computes."""
-_SHARE = 0.12  # the usual size of a subset; only the progress bar and the order of the work depend on it
+"""Part of every stage's key; raise it when a change in `soi_lib.runs.second_stage` changes what a stage computes."""
+_SHARE = 0.12  # the typical size of a subset; only the progress bar and the order of the work depend on it
 
 
 @dataclass(frozen=True)
 class RunSpec:
-    """One run: its comparison, the datasets trained together, its seed, and all that sizes it.
+    """One run: its comparison, the datasets trained together, its seed, and everything else that determines it.
 
-    The precision in `training` is one that `device` computes in, never "auto".
+    The precision in `training` is one that `device` supports, never "auto".
     """
 
     comparison: Comparison
@@ -48,17 +48,17 @@ class RunSpec:
     device: str = "cpu"
     """Where it is trained: "cpu", "cuda" or "cuda:N". Its kind is part of the identity."""
     encoder_folder: str = ""
-    """Where the encoder is that the profile brought; no part of the identity, as its fingerprint is."""
+    """The folder of an encoder defined by the profile; not part of the identity, which has its fingerprint."""
     keep_weights: bool = False
-    """Whether the final weights are wanted too, for second stages to start from; no part of the identity."""
+    """Whether to keep the final weights, for second stages to start from; not part of the identity."""
 
     @property
     def budget(self) -> Budget:
-        """Whether each dataset gives all its training examples, or its part of those of one run."""
+        """Whether each dataset contributes all its training examples, or a share of them; see `Setting`."""
         return self.setting.budget
 
     def identity(self) -> dict[str, Any]:
-        """Everything that determines the run, as JSON values."""
+        """Return everything that determines the run, as JSON values."""
         return {
             "comparison": self.comparison,
             "setting": list(self.setting),
@@ -73,7 +73,7 @@ class RunSpec:
         }
 
     def fingerprint(self, what: str) -> str:
-        """The fingerprint of `corpus/<member>` or of the `encoder`."""
+        """Return the fingerprint of `corpus/<member>` or of the `encoder`."""
         return dict(self.fingerprints)[what]
 
     @property
@@ -83,27 +83,27 @@ class RunSpec:
 
     @property
     def name(self) -> str:
-        """For people: `task entailment+sentiment seed 0`, `source tweets+amazon at equal budget seed 1`."""
+        """A readable name: `task entailment+sentiment seed 0`, `source tweets+amazon at equal budget seed 1`."""
         return f"{self.comparison} {self.setting} seed {self.seed}"
 
     @property
     def examples(self) -> int:
-        """How many examples are trained on, counted once an epoch (fewer where a split is smaller)."""
+        """How many examples are trained on, counted once per epoch (fewer if a split is smaller)."""
         whole = self.data.train * self.training.epochs
         return whole if self.budget == "equal" else whole * len(self.setting)
 
     def found(self, store: RunStore) -> StoredRun | None:
-        """The finished run in `store`; None where its weights are to be kept and are not there."""
+        """Return the finished run in `store`, or None if it or weights that are to be kept are missing."""
         missing = self.keep_weights and not store.weights_path(self.key).exists()
         return None if missing else store.get(self.key)
 
 
 @dataclass(frozen=True)
 class StageSpec:
-    """One stage: the run whose final weights it starts from, its subset, which side it is, and its recipe.
+    """One stage: the run whose final weights it starts from, its subset, its control, and its recipe.
 
-    `subset` is a union such as "UNE+LLE", or a name of your own for `ids`. `control` None trains on the subset,
-    "random" on its matched random control, "all" on examples of all data for as many updates.
+    `subset` is a union such as "UNE+LLE", or any name for `ids`. With `control` None it trains on the subset, with
+    "random" on a matched random control, with "all" on examples of all data for as many updates.
     """
 
     base: RunSpec
@@ -112,12 +112,12 @@ class StageSpec:
     balance: bool
     training: Training
     ids: tuple[str, ...] = ()
-    """The examples of a subset that no category describes."""
+    """The examples of a subset that is not defined by categories or regions."""
     keep_weights: bool = False
-    """Whether the final weights are wanted too; no part of the identity."""
+    """Whether to keep the final weights; not part of the identity."""
 
     def identity(self) -> dict[str, Any]:
-        """Everything that determines the stage, as JSON values; the run it starts from by its key."""
+        """Return everything that determines the stage, as JSON values, with the key of the run it starts from."""
         return {
             "comparison": self.base.comparison,
             "setting": list(self.base.setting),
@@ -129,7 +129,7 @@ class StageSpec:
                 "subset": self.subset,
                 "control": self.control,
                 "balance": self.balance,
-                "limit": None,  # keys have it
+                "limit": None,  # part of existing keys
                 "training": _values(self.training),
                 **({"ids": list(self.ids)} if self.ids else {}),
             },
@@ -147,28 +147,28 @@ class StageSpec:
 
     @property
     def device(self) -> str:
-        """Where it is trained, as the run."""
+        """Where it is trained: the device of its run."""
         return self.base.device
 
     @property
     def name(self) -> str:
-        """For people: `source tweets seed 0, FRGE, random control`."""
+        """A readable name: `source tweets seed 0, FRGE, random control`."""
         side = {None: "", "random": ", random control", "all": ", equal updates on all data"}[self.control]
         return f"{self.base.name}, {self.subset}{side}"
 
     @property
     def examples(self) -> int:
-        """About how many examples are trained on, counted once an epoch; the run decides how many there are."""
+        """About how many examples are trained on, counted once per epoch; the exact number depends on the run."""
         return round(self.base.examples / self.base.training.epochs * self.training.epochs * _SHARE)
 
     def found(self, store: RunStore) -> StoredRun | None:
-        """The finished stage in `store`."""
+        """Return the finished stage in `store`, or None."""
         return store.get(self.key)
 
     def seed_for(self, use: str) -> int:
-        """The seed of one use of randomness, from the run's seed and the subset, or the kind of control for any subset.
+        """Return the seed for one use of randomness, from the run's seed and the subset or, for controls, their kind.
 
-        So a control depends on its subset by the number of examples of each class only.
+        So a control depends on its subset only through the number of examples of each class.
         """
         from soi_lib.models.multitask import derived_seed
 
@@ -180,12 +180,12 @@ Job = RunSpec | StageSpec
 
 
 def _values(training: Training) -> dict[str, Any]:
-    """What is part of an identity: `keep_logits` only where it is set, so that keys are those from before it."""
+    """Return what is part of an identity: `keep_logits` only if it is set, so that older keys stay the same."""
     return training.model_dump(exclude=None if training.keep_logits else {"keep_logits"})
 
 
 def key_of(identity: dict[str, Any]) -> str:
-    """Twenty hex digits of the sha256 of the canonical JSON of `identity`."""
+    """Return twenty hex digits of the sha256 of the canonical JSON of `identity`."""
     text = json.dumps(identity, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 
@@ -193,13 +193,13 @@ def key_of(identity: dict[str, Any]) -> str:
 def plan(
     profile: Profile, *, only: Iterable[str] = (), device: str = "auto", precision: str | None = None
 ) -> list[RunSpec]:
-    """The runs of `profile`, in the order of its comparisons, settings and seeds; `only` keeps some comparisons.
+    """Return the runs of `profile`, in the order of its comparisons, settings and seeds; `only` selects comparisons.
 
-    `device` and `precision` (by default `$SOI_PRECISION`, or as the profile says) are resolved here, once, for all
-    that follows; see `soi_lib.training.device`. A GPU need not be there to plan for it.
+    `device` and `precision` (by default `$SOI_PRECISION`, or the profile's) are resolved here, once for everything that
+    follows; see `soi_lib.training.device`. Planning for a GPU does not require one.
 
-    Builds the corpora and the encoders' directories if the cache does not have them, since keys contain their
-    fingerprints; those that the profile itself names are downloaded from where it says.
+    Builds the corpora and encoder folders that are not in the cache, since keys contain their fingerprints; those that
+    the profile defines are downloaded from their sources.
     """
     from soi_lib.data.places import check_place
 
@@ -217,7 +217,7 @@ def plan(
 
 
 def _runs_of(profile: Profile, comparison: Comparison, device: str, precision: str | None) -> list[RunSpec]:
-    """The runs of one comparison."""
+    """Return the runs of one comparison."""
     from soi_lib.data.cache import keep, load, load_spec
     from soi_lib.models.encoder import download, encoder_dir, fingerprint
     from soi_lib.training import ENGINE_VERSION
@@ -250,13 +250,13 @@ def _runs_of(profile: Profile, comparison: Comparison, device: str, precision: s
 
 
 def _heads_apart(corpora: dict[str, Corpus]) -> None:
-    """Refuse tasks whose labels are the same numbers: equal labels share a head, and these mean different things."""
+    """Raise ProfileError if tasks use the same numbers as labels: they would share a head but mean different things."""
     seen: dict[tuple[str, ...], str] = {}
     for member, corpus in corpora.items():
         other = seen.setdefault(corpus.labels, member)
         if other != member and all(label.lstrip("-").isdigit() for label in corpus.labels):
             raise ProfileError(
-                f"the tasks {other} and {member} call their labels by the same numbers, so they would share a head",
+                f"the tasks {other} and {member} use the same numbers as labels, so they would share a head",
                 where="corpora",
                 found=", ".join(corpus.labels[:8]),
                 hint="give the labels names, e.g. labels: {0: different, 1: paraphrase}",
@@ -264,7 +264,7 @@ def _heads_apart(corpora: dict[str, Corpus]) -> None:
 
 
 def staged(profile: Profile, spec: RunSpec) -> bool:
-    """Whether stages of `profile` start from this run: datasets alone, and all together at full budget."""
+    """Return whether stages of `profile` start from this run: datasets alone, and all together at full budget."""
     if profile.stages is None:
         return False
     sizes = (1, len(profile.comparisons[spec.comparison].members))
@@ -274,7 +274,7 @@ def staged(profile: Profile, spec: RunSpec) -> bool:
 def plan_stages(
     profile: Profile, *, only: Iterable[str] = (), device: str = "auto", precision: str | None = None
 ) -> list[StageSpec]:
-    """The stages of `profile`, in the order of its runs; empty when it has none. Further arguments as for `plan`."""
+    """Return the stages of `profile`, in the order of its runs; empty if it has none. Other arguments as for `plan`."""
     if profile.stages is None:
         return []
     specs = plan(profile, only=only, device=device, precision=precision)
@@ -283,7 +283,7 @@ def plan_stages(
 
 
 def stages_of(base: RunSpec, wanted: Stages) -> list[StageSpec]:
-    """The stages that start from one run: each subset, then its controls."""
+    """Return the stages that start from one run: each subset, then its controls."""
     second = base.training.model_copy(
         update={
             "epochs": wanted.epochs,
@@ -299,30 +299,30 @@ def stages_of(base: RunSpec, wanted: Stages) -> list[StageSpec]:
     ]
 
 
-# --- about how long it takes, from sizes alone: nothing is read and nothing is measured ------------------------------
+# --- estimates of time and memory, from sizes alone ------------------------------------------------------------------
 
 CORE_RATE = 68e9
-"""FLOP a second of one core with AVX2 only in fp32, read off whole runs of the profile `quick`, evaluation and start
-included; with bf16 it is more."""
+"""FLOP per second of one core with only AVX2, in fp32, measured on whole runs of the profile `quick`, including
+evaluation and start-up; with bf16 it is more."""
 BYTES_A_PARAMETER = 20
-"""Memory of one parameter while it is trained, in either precision: its value, its gradient and both moments of AdamW
-with 4 bytes each, and 4 of the backward pass. What a batch takes comes on top."""
+"""Memory per parameter during training, in either precision: its value, its gradient and both moments of AdamW with
+4 bytes each, and 4 for the backward pass. The memory of a batch is extra."""
 ENCODERS = {"minilm": (10_650_000, 6), "e5": (21_300_000, 12)}
-"""Parameters without embeddings, and layers; every other encoder is counted as BERT-base."""
+"""Parameters without embeddings, and layers; all other encoders count as BERT-base."""
 BERT_BASE = (85_100_000, 12)
 OOD = 2_000
-"""Rows of an OOD set where a profile takes every one: as many as the largest of the project has."""
+"""Rows of an OOD set if a profile uses all of them: as many as the largest in the project has."""
 DATASETS = {
     "entailment": (46, 23_097), "paraphrase": (17, 3_668), "sentiment": (30, 8_078),
     "tweets": (22, None), "amazon": (23, None), "movie": (27, None), "en": (12, 7_600), "fr": (14, 11_500),
     "fa": (13, 11_514), "twitter": (22, 40_000), "yelp": (115, 40_000), "imdb": (127, 40_000),
 }  # fmt: skip
-"""Mean tokens of an example (recorded for the datasets of the project, guessed for the others, cut at 128),
-and the largest training split that the authors' data or ours have; None where it is larger than any profile asks."""
+"""Mean tokens per example (recorded for the project's datasets, guessed for others, cut at 128), and the size of the
+largest training split in the authors' data or ours; None if it is larger than any profile uses."""
 
 
 def tokens(job: Job) -> tuple[float, float, float]:
-    """Examples and tokens to train on, counted once an epoch, and tokens to evaluate on."""
+    """Return the examples and tokens to train on, counted once per epoch, and the tokens to evaluate on."""
     base = job.base if isinstance(job, StageSpec) else job
     examples = trained = evaluated = 0.0
     for dataset in base.setting:
@@ -343,16 +343,16 @@ def tokens(job: Job) -> tuple[float, float, float]:
 
 
 def flop(parameters: float, trained: float, evaluated: float) -> float:
-    """Floating-point operations of so many tokens in a model with so many parameters beside its embeddings.
+    """Return the floating-point operations for these tokens in a model with `parameters` parameters besides embeddings.
 
-    Training costs 6 a token and parameter (Kaplan et al. 2020: 2 forward, 4 backward), an evaluation 2; embeddings are
-    looked up and cost none.
+    Training costs 6 per token and parameter (Kaplan et al. 2020: 2 forward, 4 backward), evaluation 2; embeddings are
+    looked up and cost nothing.
     """
     return parameters * (6 * trained + 2 * evaluated)
 
 
 def core_seconds(job: Job) -> float:
-    """About how long a run or a stage takes on one core."""
+    """Return about how long a run or a stage takes on one core."""
     base = job.base if isinstance(job, StageSpec) else job
     parameters, _ = ENCODERS.get(base.encoder, BERT_BASE)
     _, trained, evaluated = tokens(job)

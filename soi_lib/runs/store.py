@@ -1,9 +1,9 @@
-"""Where runs live: a folder a run, named by its key, that is either whole or not there.
+"""The store of runs: one folder per run, named by its key, that is either complete or absent.
 
-`<root>/<key>/` holds manifest.json, metrics.json, dynamics/<member>.parquet (and dynamics-train/ where both modes were
-recorded), predictions/<member>.parquet and log.jsonl. The folder is built beside and renamed when it is complete; the
-manifest carries the sha256 of every other file and of itself. A run whose files do not match is reported and never
-used. It stays where it is until it is done again; then it is moved to `<root>/quarantine/`.
+`<root>/<key>/` contains manifest.json, metrics.json, dynamics/<member>.parquet (and dynamics-train/ if both modes were
+recorded), predictions/<member>.parquet and log.jsonl. The folder is built under a temporary name and renamed when it is
+complete; the manifest has the sha256 of every other file and of itself. A run whose files do not match is reported and
+never used. It stays in place until it is trained again; then it is moved to `<root>/quarantine/`.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ MANIFEST = "manifest.json"
 
 
 def _seal(manifest: dict[str, Any]) -> str:
-    """The sha256 of a manifest without its own seal."""
+    """Return the sha256 of a manifest without its own sha256."""
     body = {k: v for k, v in manifest.items() if k != "sha256"}
     return hashlib.sha256(json.dumps(body, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class StoredRun:
-    """A finished run on disk; what it holds is read when asked for."""
+    """A finished run on disk; its files are read when they are needed."""
 
     folder: Path
     manifest: dict[str, Any]
@@ -56,18 +56,18 @@ class StoredRun:
 
     @property
     def comparison(self) -> str:
-        """task, source or lingual."""
+        """The comparison: task, source, lingual or user."""
         return str(self.manifest["identity"]["comparison"])
 
     @property
     def setting(self) -> Setting:
-        """The datasets that were trained together, and their budget (full in runs that do not say it)."""
+        """The datasets that were trained together, and their budget (full if the run does not state one)."""
         identity = self.manifest["identity"]
         return Setting(identity["setting"], identity.get("budget", "full"))
 
     @property
     def record(self) -> Literal["train", "eval", "both"]:
-        """Which modes were recorded; of both the evaluation mode is the primary one."""
+        """Which modes were recorded; with both, evaluation mode is the primary one."""
         identity = self.manifest["identity"]
         training: dict[str, Any] = (self.stage or identity).get("training") or {}
         return training.get("record", "train")
@@ -79,20 +79,20 @@ class StoredRun:
 
     @property
     def stage(self) -> dict[str, Any] | None:
-        """What of a stage it is (start, subset, control, training); None for a run of its own."""
+        """The start, subset, control and training of a second stage; None for other runs."""
         return self.manifest["identity"].get("stage")
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
-        """metrics.json: per member its size, category counts, test and OOD metrics, baselines."""
+        """metrics.json: for each member its size, category counts, test and OOD metrics, and baselines."""
         values: dict[str, Any] = json.loads((self.folder / "metrics.json").read_text(encoding="utf-8"))
         return values
 
     def dynamics(self, member: str, mode: Literal["train", "eval"] | None = None) -> TrainingDynamics:
-        """The dynamics of one dataset, by default in the run's primary mode; a file is read once.
+        """Return the dynamics of one dataset, by default in the run's primary mode; each file is read once.
 
         Raises:
-            StoreError: when the dataset was not part of the run, or `mode` was not recorded.
+            StoreError: the dataset was not part of the run, or `mode` was not recorded.
         """
         if mode is not None and self.record not in (mode, "both"):
             raise StoreError(f"{mode} mode was not recorded", where=self.folder, found=f"record: {self.record}")
@@ -111,9 +111,9 @@ class StoredRun:
         return {}
 
     def curves(self) -> pd.DataFrame:
-        """A row per epoch (from 0) and dataset: train_loss, train_accuracy, validation_loss, validation_accuracy.
+        """Return train_loss, train_accuracy, validation_loss and validation_accuracy per epoch (from 0) and dataset.
 
-        Losses in nats. NaN where there were no validation examples; no rows for runs made before curves were kept.
+        Losses in nats. NaN if there were no validation examples; no rows for runs made before curves were recorded.
         """
         import pandas as pd
 
@@ -127,41 +127,41 @@ class StoredRun:
         return pd.DataFrame(rows, columns=["epoch", "dataset", *scores]).astype(dict.fromkeys(scores, float))
 
     def predictions(self, member: str, columns: list[str] | None = None) -> Any:
-        """Predictions at the end of the run: a DataFrame with split, id, gold, predicted, p_gold, or some of them."""
+        """Return the final predictions: a DataFrame with split, id, gold, predicted, p_gold, or some `columns`."""
         import pyarrow.parquet as pq
 
         with pq.ParquetFile(self.folder / "predictions" / f"{member}.parquet") as file:
-            return file.read(columns, use_threads=False).to_pandas(use_threads=False)  # small: threads would cost more
+            return file.read(columns, use_threads=False).to_pandas(use_threads=False)  # too small for threads
 
 
 class RunStore:
-    """A folder of runs by key. Several processes may use it at once; `lock` keeps two from doing the same run."""
+    """A folder of runs by key. Several processes may use it at once; `lock` keeps two from training the same run."""
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.root = Path(root)
 
     def path(self, key: str) -> Path:
-        """Where the run `key` is or will be."""
+        """Return the folder of the run `key`, which need not exist."""
         return self.root / key
 
     def checkpoint_path(self, key: str) -> Path:
-        """Where an unfinished run keeps its state."""
+        """Return the file with the state of an unfinished run."""
         return self.root / "unfinished" / f"{key}.safetensors"
 
     def weights_path(self, key: str) -> Path:
-        """Where a run's final weights are kept if asked for: outside its folder, since they can be made again."""
+        """Return the file of a run's final weights, if kept: outside its folder, since they can be recreated."""
         return self.root / "weights" / f"{key}.safetensors"
 
     @contextmanager
     def lock(self, key: str, timeout: float = -1) -> Iterator[None]:
-        """Hold the run `key`. The lock is the operating system's, so it is gone when its owner is."""
+        """Lock the run `key`. The operating system releases the lock when its owner exits."""
         lock = FileLock(self.root / "locks" / f"{key}.lock", timeout=timeout)
         try:
             (self.root / "locks").mkdir(parents=True, exist_ok=True)
             lock.acquire()
         except Timeout as error:
             raise StoreError(
-                "the run is being done by another process",
+                "the run is being trained by another process",
                 where=self.path(key),
                 hint="wait for it, or stop that process",
             ) from error
@@ -178,14 +178,14 @@ class RunStore:
             lock.release()
 
     def get(self, key: str) -> StoredRun | None:
-        """The finished run `key`, verified; None when there is none, or a damaged one, of which a warning says what.
+        """Return the finished run `key`, verified; None if it is missing or damaged (a warning says how).
 
-        Raises StoreError for a link in the place of a run: what it points to may change without the store.
+        Raises StoreError if the run's folder is a link: its target may change without the store.
         """
         folder = self.path(key)
         if folder.is_symlink():
             raise StoreError(
-                "a link stands where a run should be",
+                "the run is a link, not a folder",
                 where=folder,
                 hint="copy the run itself there, or remove the link",
             )
@@ -194,17 +194,17 @@ class RunStore:
         try:
             return self._open(key)
         except StoreError as error:
-            _warn_once(f"{error} The run counts as not done.")
+            _warn_once(f"{error} The run is treated as not done.")
             return None
 
     def _open(self, key: str) -> StoredRun:
         run = open_run(self.path(key))
         if run.key != key:
-            raise StoreError("the run has another key", where=run.folder, found=run.key, expected=key)
+            raise StoreError("the manifest has another key", where=run.folder, found=run.key, expected=key)
         return run
 
     def __iter__(self) -> Iterator[StoredRun]:
-        """All finished runs that verify, in the order of their keys."""
+        """Yield all finished runs that verify, in the order of their keys."""
         for folder in sorted(self.root.glob("*/")):
             if (folder / MANIFEST).exists():
                 run = self.get(folder.name)
@@ -212,10 +212,10 @@ class RunStore:
                     yield run
 
     def write(self, key: str, manifest: dict[str, Any], fill: Callable[[Path], None]) -> StoredRun:
-        """Make the folder of the run `key`: `fill` puts its files into a temporary folder that is then sealed.
+        """Write the folder of the run `key`: `fill` writes its files to a temporary folder, which is then sealed.
 
-        A damaged run in its place is moved away. Of several processes that trained it together the first one does
-        this, and all of them open the run.
+        A damaged run in its place is moved away. If several processes trained it together, the first one does this,
+        and all of them open the run.
         """
 
         if is_writer():
@@ -228,15 +228,15 @@ class RunStore:
         return open_run(self.path(key))
 
     def tidy(self) -> None:
-        """Remove what killed processes left: temporary files, and states of runs that were finished afterwards."""
+        """Remove what killed processes left behind: temporary files, and states of runs that were finished later."""
         sweep(self.root)
         for state in sorted((self.root / "unfinished").glob("*.safetensors")):
-            with suppress(OSError):  # no such run yet; a newer state is of weights that are being made again
+            with suppress(OSError):  # no such run yet; a newer state is of weights being recreated
                 if state.stat().st_mtime_ns <= (self.path(state.stem) / MANIFEST).stat().st_mtime_ns:
                     state.unlink()
 
     def put_aside(self, key: str) -> None:
-        """Move the run `key` to `quarantine/` if it is damaged. For whoever does it again. Raises StoreError."""
+        """Move the run `key` to `quarantine/` if it is damaged, before it is trained again. Raises StoreError."""
         folder = self.path(key)
         if not folder.exists():
             return
@@ -257,12 +257,12 @@ class RunStore:
 
 @cache
 def _warn_once(text: str) -> None:
-    """One warning of a damage in a process, however often it is met."""
+    """Warn of each damage only once per process."""
     logger.warning(text)
 
 
 def seal(folder: Path, manifest: dict[str, Any]) -> None:
-    """Write the manifest of a complete run folder: its values, the sha256 of every file, its own seal."""
+    """Write the manifest of a complete run folder: its values, the sha256 of every file, its own sha256."""
     files = checksums(folder)
     files.pop(MANIFEST, None)
     sealed = {**manifest, "files": files}
@@ -271,7 +271,7 @@ def seal(folder: Path, manifest: dict[str, Any]) -> None:
 
 
 def open_run(folder: str | os.PathLike[str]) -> StoredRun:
-    """Open and verify one run folder, wherever it is. Raises StoreError that names the damaged file."""
+    """Open and verify a run folder in any location. Raises StoreError with the name of a damaged file."""
     folder = Path(folder)
     path = folder / MANIFEST
     try:
@@ -282,30 +282,30 @@ def open_run(folder: str | os.PathLike[str]) -> StoredRun:
         raise StoreError(
             "is not a finished run: it has no manifest",
             where=folder,
-            hint="give a folder that `python -m paper run` or `python -m paper reproduce` made",
+            hint="give a folder made by `python -m paper run` or `python -m paper reproduce`",
         ) from None
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise StoreError("the manifest cannot be read", where=path, found=str(error) or type(error).__name__) from error
     if not known:
-        raise StoreError("the manifest is not the one that was written", where=path, hint="do the run again")
+        raise StoreError("the manifest was changed after it was written", where=path, hint="train the run again")
     expected, home = manifest["files"], folder.resolve()
     for name, digest in expected.items():
         file = folder / name
         if file.resolve() != home / name or not file.is_file():  # missing, or a link to another place
-            raise StoreError("a file of the run is missing", where=file, hint="do the run again")
+            raise StoreError("a file of the run is missing", where=file, hint="train the run again")
         try:
             found = sha256_file(file)
         except OSError as error:
             raise StoreError("a file of the run cannot be read", where=file, found=error.strerror) from error
         if found != digest:
             raise StoreError(
-                "a file of the run is not the one that was written",
+                "a file of the run was changed after it was written",
                 where=file,
                 found="another sha256",
                 expected=digest[:12],
-                hint="do the run again",
+                hint="train the run again",
             )
     extra = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()} - set(expected) - {MANIFEST}
     if extra:
-        raise StoreError("a file that the run did not write", where=folder / min(extra), hint="remove it")
+        raise StoreError("this file was not written by the run", where=folder / min(extra), hint="remove it")
     return StoredRun(folder, manifest)

@@ -53,7 +53,7 @@ def test_the_preview_says_everything_before_training(soi, place):
         "good.csv: 64 rows read, 64 used",
         "1 run of 30 epochs with tiny, seed 0; a minute or two",
         "yes 25, no 25",
-        "memory: up to 0.0 GB a run for its parameters",
+        "memory: up to 0.0 GB per run for its parameters",
         "nothing was written (--dry-run)",
     ):
         assert line in " ".join(err.split()), line

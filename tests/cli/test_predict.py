@@ -37,7 +37,7 @@ TRAIN = ("train", "--train", "train.csv", "--test", "test.csv", "--model", "tiny
 def test_the_kept_model_predicts_what_the_run_recorded(soi, place):
     code, _, err = soi(*TRAIN, "--out", "one")
     assert code == 0
-    assert "MB a run for its model" in err
+    assert "MB per run for its model" in err
     (row,) = own_folder.read_index(place / "one")["runs"]
     assert row["model"] == "models/own-seed0"
     code, out, _ = soi("predict", "one", "test.csv")

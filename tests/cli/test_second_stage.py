@@ -82,7 +82,7 @@ def test_dry_run_trains_nothing(soi, folder):
     code, _, err = soi(*STAGE, "--epochs", 2, "--dry-run")
     assert code == 0
     assert "nothing was trained" in err
-    assert "6 trainings, controls included: a minute or two of one core; disk: about 0 MB" in err
+    assert "6 trainings, including controls: a minute or two on one core; disk: about 0 MB" in err
     assert re.search(r"\d+ of \d+ examples are used: more frequent labels are cut", err)
     assert snapshot(folder) == before
 

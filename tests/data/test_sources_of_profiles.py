@@ -91,7 +91,7 @@ def test_a_corpus_is_kept_for_the_runs_and_read_again_when_a_file_changes(tmp_pa
 
     (file,) = cache.rglob("yelp-*.parquet")
     file.write_bytes(file.read_bytes()[:-9])
-    with pytest.raises(CorpusError, match="Parquet file that can be read"):
+    with pytest.raises(CorpusError, match="the file cannot be read as Parquet"):
         load("yelp", first.fingerprint)
     assert load_spec("yelp", at("yelp", folder)).fingerprint == first.fingerprint
     assert "again" in caplog.text

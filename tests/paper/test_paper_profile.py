@@ -96,7 +96,7 @@ def test_tasks_whose_labels_are_the_same_numbers_are_refused(place):
         for member in ("paraphrase", "sentiment"):
             values["corpora"][member]["labels"] = {0: 0, 1: 1, "negative": 0, "positive": 1}
 
-    with pytest.raises(ProfileError, match=r"the tasks paraphrase and sentiment call their labels by the same numbers"):
+    with pytest.raises(ProfileError, match=r"the tasks paraphrase and sentiment use the same numbers as labels"):
         plan(local(place, "numbers", unnamed), only=["task"])
 
 

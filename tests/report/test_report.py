@@ -68,7 +68,7 @@ def test_a_second_stage_says_first_what_was_left_then_gains_then_what_to_do(fold
     part = soup.find(id="second-stage")
     left, advice = part.find_all("ul")
     assert len(left.find_all("li")) == len(advice.find_all("li")) == 4  # two datasets, alone and together
-    assert "tweets alone: 40 examples. 60% of these examples are wrong" in left.text
+    assert "tweets alone: 40 examples. 60% of these examples are misclassified" in left.text
     told = [f"{row['subset']}, {case(row)}: {row['advice']}" for _, row in gains(folder).iterrows()]
     assert [li.text for li in advice.find_all("li")] == told
     assert "Points with 95 % intervals" in part.img["alt"]

@@ -184,9 +184,9 @@ def test_a_folder_can_be_moved_and_an_unfinished_one_is_told_from_a_finished_one
 def test_folders_that_cannot_be_written_to(place, tmp_path):
     todo = again(place)
     (tmp_path / "file").write_text("mine", encoding="utf-8")
-    with pytest.raises(SoiError, match="a file stands where a folder should be written"):
+    with pytest.raises(SoiError, match="the output folder is a file"):
         own.prepare(todo, tmp_path / "file")
-    with pytest.raises(OutputExistsError, match=r"the folder holds something else; found file"):
+    with pytest.raises(OutputExistsError, match=r"the folder contains something else; found file"):
         own.prepare(todo, tmp_path)
     with pytest.raises(SoiError, match=r"could not write; found Not a directory"):
         own.train(own.prepare(todo, tmp_path / "file" / "below"))

@@ -64,7 +64,7 @@ def test_strays_links_and_runs_under_another_key_are_refused(stored, tmp_path):
     shutil.copytree(run, stored.path("another"))
     assert stored.get("another") is None
     (run / "extra").write_text("x", encoding="utf-8")
-    with pytest.raises(StoreError, match=r"extra: a file that the run did not write"):
+    with pytest.raises(StoreError, match=r"extra: this file was not written by the run"):
         open_run(run)
     (run / "extra").unlink()
     (run / "metrics.json").rename(tmp_path / "elsewhere.json")
@@ -73,7 +73,7 @@ def test_strays_links_and_runs_under_another_key_are_refused(stored, tmp_path):
         open_run(run)
     run.rename(tmp_path / "elsewhere")
     run.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(StoreError, match=r"runs/abc: a link stands where a run should be"):
+    with pytest.raises(StoreError, match=r"runs/abc: the run is a link, not a folder"):
         stored.get("abc")
 
 
@@ -86,7 +86,7 @@ def test_the_lock_of_a_dead_process_is_free(tmp_path):
     )
     other = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdin=-1, stdout=-1, text=True)
     assert other.stdout.readline() == "held\n"
-    with pytest.raises(StoreError, match="being done by another process"), store.lock("k", timeout=0.1):
+    with pytest.raises(StoreError, match="being trained by another process"), store.lock("k", timeout=0.1):
         pass
     other.kill()
     other.wait()
