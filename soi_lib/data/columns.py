@@ -136,12 +136,13 @@ def _missing(table: Table, part: str, free: Sequence[str]) -> CorpusError:
         columns := {name: table.frame.loc[:, [name]].iloc[:, 0].astype(str) for name in free}
     ):
         if part == "text":
-            best = longest_column(table, free)
+            best, also = longest_column(table, free), ", and --text-pair for the second text of a pair"
         else:  # few values, but at least two, and mostly filled
             counts = {name: values[~values.isin(["", "nan", "None"])] for name, values in columns.items()}
             unfit = {name: len(c) * 2 < len(columns[name]) or c.nunique() < 2 for name, c in counts.items()}
             best = min(columns, key=lambda name: (unfit[name], counts[name].nunique(), counts[name].str.len().mean()))
-        hint = f"name it, for example {OPTIONS[part]} {json.dumps(best, ensure_ascii=False)}"
+            also = ""
+        hint = f"name it, for example {OPTIONS[part]} {json.dumps(best, ensure_ascii=False)}{also}"
         hint += "; give --no-header if the first line is already a row" if table.separator and table.header else ""
     found = some(list(table.frame.columns))
     return CorpusError(f"no column looks like the {part}", where=table.where, found=found, hint=hint)
@@ -179,7 +180,7 @@ def id_problem(table: Table, name: str, *, gaps: bool = False) -> CorpusError | 
             return CorpusError(f"{table.row(row)} has no id", where=table.where, hint="fill it in, or leave out --id")
         if (first := seen.setdefault(value, row)) != row:
             what, found = f"the id {value!r} is used twice", f"it in {table.row(first)} and {table.row(row)}"
-            hint = "make them unique, or leave out --id"
+            hint = "make them unique, or choose another column with --id"
             return CorpusError(what, where=table.where, found=found, expected="every id once", hint=hint)
     return None
 
@@ -247,6 +248,7 @@ def cautions(counts: Mapping[str, int], written: Mapping[str, str]) -> list[str]
     named.
     """
     found = []
+    settled = set[str]()
     forms, cases = defaultdict[str, list[str]](list), defaultdict[str, list[str]](list)
     for form, name in written.items():
         forms[name if _NUMBER.fullmatch(form) else ""].append(form)
@@ -260,14 +262,16 @@ def cautions(counts: Mapping[str, int], written: Mapping[str, str]) -> list[str]
         first = max(same, key=lambda name: counts[name])
         options = " ".join(f'--label-names "{name}={first}"' for name in same if name != first)
         found.append(f"the labels {_quoted(same)} differ only in case or spelling; {options} merges them")
+        settled |= set(same)
     for name in [n for n in counts if n.casefold() in NO_LABEL and not set(counts) <= {"-1", "1"}]:
         out = f'--label-names "{name}=" --drop empty leaves these rows out'
-        found.append(f'the label "{name}" of {counts[name]} rows often means "no label"; {out}')
+        found.append(f'the label "{name}" ({counts[name]} row{"s" * (counts[name] > 1)}) often means "no label"; {out}')
+        settled.add(name)
     scores = [name for name in counts if _SCORE.fullmatch(name) and Decimal(name.replace(",", ".")) % 1]
     if scores and sum(_SCORE.fullmatch(name) is not None for name in counts) * 2 > len(counts):
         options = f'choose another --label, or name groups: --label-names "{scores[0]}=low"'
         found.append(f"labels such as {_quoted(scores[:3])} look like scores, but each is a class; {options}")
-    if single := [name for name, n in counts.items() if n == 1]:
+    if single := [name for name, n in counts.items() if n == 1 and name not in settled]:
         out = f'--label-names "{single[0]}=" --drop empty leaves such a row out'
         found.append(f"labels that only one row has: {_quoted(single[:3])}; {out}")
     return [f"caution: {sentence}" for sentence in found]

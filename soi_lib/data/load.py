@@ -121,7 +121,7 @@ class _Loading:
         source = split if split in self.tables else "train"  # held-out rows come from the training rows
         if n and kind not in self.spec.drop:
             found = f"{n}: {some([self.tables[source].row(i) for i in rows['row'][bad].head(6)], n)}"
-            hint = f"correct them, or leave them out with --drop {kind} (in a profile drop: [{kind}])"
+            hint = f"correct them, or leave them out with --drop {kind}"
             self.refuse(split, f"rows {why}", found=found, expected=expected, hint=hint)
         elif n and n == len(rows):
             self.refuse(split, f"no row is left: {n} rows {why}", expected=expected, hint="give other rows")
@@ -184,18 +184,23 @@ class _Loading:
     def name_labels(self, rows: dict[str, pd.DataFrame]) -> None:
         """Name every label: equal numbers get one name, then the spec may rename the value or the name."""
         equal = equal_numbers(name for part in rows.values() for name in part["label"].dropna())
-        names, unnamed = self.spec.labels, set()
+        names, unnamed, known = self.spec.labels, set(), set()
         for split, part in rows.items():
             found: dict[Any, str | None] = {}
             for written, label in part[["written", "label"]].dropna().drop_duplicates().itertuples(index=False):
                 label = equal.get(label, label)
                 form = next((form for form in (written, label) if form in names), None)
+                known.add(form)
                 if names and form is None and self.spec.strict:
                     unnamed.add(label)
                 found[written] = (label if form is None else names[form]) or None
             part["label"] = part["written"].map(found).astype(object).where(part["label"].notna(), None)
             if split == "train":
                 self.label_names = {written: name or "" for written, name in found.items()}
+        if unused := [form for form in names if form not in known]:
+            self.decisions.append(
+                f"caution: no row has the label {some([repr(one) for one in unused])} (--label-names)"
+            )
         if unnamed:
             found_in, hint = some(label_order(unnamed)), "add them to the labels of the dataset"
             self.refuse("train", "labels have no name", found=found_in, expected=some(list(names)), hint=hint)

@@ -195,6 +195,7 @@ def _moved(
         (text, name), key = then[lost[0]], ids[lost[0]]
         what = f"{len(lost)} of the {len(ids)} rows have changed since training"
         other = next((new for found, new in now if found == text), None)
+        what = "none of these examples is in the file" if len(lost) == len(ids) > 1 and other is None else what
         found = f"no row with the text of id {key!r}"
         found = found if other is None else f"the label {other!r} for id {key!r}, which was trained with {name!r}"
         hint = "give the file that was trained on, or train on this one"
