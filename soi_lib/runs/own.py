@@ -115,9 +115,10 @@ def prepare(request: TrainRequest, folder: str | Path, *, force: bool = False) -
     _check_sizes(request)
     device = resolve_device(request.device)
     cards(device)  # report a missing GPU before reading any data
-    precision = resolve_precision(request.precision or "auto", kind_of(device))
     begun = _begun(folder, force)
     old = own_profile(folder) if begun else None
+    precision = request.precision or (old.training.precision if old else "auto")  # a folder keeps its precision
+    precision = resolve_precision(precision, kind_of(device))
     taken = {s.hub: s.revision for s in old.encoders.values()} if old else {}
     name, source, path = find_encoder(request.model, taken)
     if source is not None or request.pooling == "pooler":
@@ -209,7 +210,8 @@ def cost_lines(todo: TrainingJob, *, finished: int, jobs: int | None, models: bo
     seeds, encoder = todo.profile.seeds, todo.profile.comparisons["user"].encoder
     total = len(todo.settings) * len(seeds)
     what = f"runs: {total} run{'s' if total > 1 else ''} of {todo.profile.training.epochs} epochs with {encoder}, "
-    what += f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+    what += f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}, "
+    what += f"on {'the CPU' if todo.device == 'cpu' else 'a GPU'} in {todo.profile.training.precision}"
     if finished == total:
         return [f"{what}; all done"]
     if finished:
@@ -341,7 +343,7 @@ def _refuse_other(new: TrainingJob, old: Profile) -> None:
             "the folder was made with other settings",
             where=new.folder,
             found="; ".join(differences),
-            hint="choose another --out, or pass --force (finished runs are kept)",
+            hint="choose another --out, or pass --force (finished runs are kept, models are replaced)",
         )
 
 

@@ -68,7 +68,8 @@ def read_index(folder: str | Path) -> dict[str, Any]:
             row["folder"], row["setting"], row["dynamics"]
         value.setdefault("sources", {})
     except FileNotFoundError:
-        raise StoreError("was not made by soi train", where=folder, expected=f"{PROFILE}, {INDEX}") from None
+        hint = "give a folder that soi train made"
+        raise StoreError("was not made by soi train", where=folder, expected=f"{PROFILE}, {INDEX}", hint=hint) from None
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise StoreError("cannot be read", where=path, found=error, hint="run the soi train command again") from error
     return dict(value)
@@ -258,8 +259,8 @@ def below_words(index: dict[str, Any]) -> list[str]:
         own, words = (sum(values) / len(pairs) for values in zip(*pairs, strict=True))
         if round(own, 3) < round(words, 3):
             found.append(
-                f"caution: {name} reaches an accuracy of {own:.3f}, but a bag of words {words:.3f}; train longer "
-                "before you rely on categories or labels"
+                f"caution: {name} reaches an accuracy of {own:.3f}, but a bag of words {words:.3f}; do not rely "
+                "on the categories or label issues of such a model"
             )
     return found
 

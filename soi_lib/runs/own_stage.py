@@ -72,7 +72,10 @@ class StageJob:
 def cost_words(job: StageJob) -> str:
     """Return about what training a second stage takes, estimated from the runs that it continues."""
     minutes = size = 0.0
-    for stage in job.stages:
+    todo = [stage for stage in job.stages if stage.found(job.store) is None]
+    if not todo:
+        return f"all {len(job.stages)} trainings, including controls, are done already"
+    for stage in todo:
         base = job.store.get(stage.base.key)
         assert base is not None
         same = (job.left["setting"] == str(stage.setting)) & (job.left["seed"] == base.seed)
@@ -81,7 +84,7 @@ def cost_words(job: StageJob) -> str:
         minutes += base.manifest["seconds"]["total"] * share / 60
         size += 2 * job.store.weights_path(base.key).stat().st_size if stage.control is None else 0
     time, disk = time_words(minutes), f"disk: about {size / 1e6:.0f} MB"
-    return f"{len(job.stages)} trainings, including controls: {time} on one core; {disk}"
+    return f"{len(todo)} trainings, including controls: {time} on one core; {disk}"
 
 
 def prepare_stage(
@@ -141,13 +144,15 @@ def prepare_stage(
             hint=_larger(stages[0], _dynamics(bases[0], store)),
         )
     name = stage_name(stages[0].identity()["stage"], stages[0].base.training.learning_rate)
+    usable = {(row["setting"], row["seed"]) for row in rows if not row["reason"]}
+    stages = [stage for stage in stages if (str(stage.setting), stage.base.seed) in usable]
     return StageJob(folder, name, tuple(stages), pd.DataFrame(rows), unknown)
 
 
 def _larger(stage: StageSpec, dynamics: dict[str, TrainingDynamics]) -> str:
     """Return the hint for a subset that is too small: the map regions that are large enough."""
-    sizes = {name: sum(choose(replace(stage, subset=name, ids=()), dynamics).n.values()) for name in REGIONS}
-    enough = [f"--subset {name} ({n} examples)" for name, n in sizes.items() if n >= SMALLEST]
+    choices = {name: choose(replace(stage, subset=name, ids=()), dynamics) for name in REGIONS}
+    enough = [f"--subset {name} ({sum(c.n.values())} examples)" for name, c in choices.items() if not c.reason]
     return f"combine more categories, or use {' or '.join(enough)}" if enough else "train on more rows"
 
 
@@ -293,7 +298,8 @@ def left_words(share: float) -> str:
 
 def cut_words(left: pd.DataFrame) -> str:
     """Return one sentence on how many examples of a subset are used if balancing leaves some out, otherwise ""."""
-    there, used = left["in the subset"].sum(), left["examples"].sum()
+    usable = left[left["reason"] == ""]
+    there, used = usable["in the subset"].sum(), usable["examples"].sum()
     cut = f"{used} of {there} examples are used: more frequent labels are cut back to balance the subset"
     return "" if there == used else cut
 

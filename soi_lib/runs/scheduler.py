@@ -206,7 +206,7 @@ def _placed(specs: Sequence[Job], jobs: int) -> str:
     if device == "cuda" and len(cards(device)) > 1:
         where = f"{len(cards(device))} GPUs"
     precision = " and ".join(sorted({spec.training.precision for spec in specs}))
-    return f"training on {where} in {precision}, {jobs} run{'s' if jobs > 1 else ''} side by side"
+    return f"training on {where} in {precision}, {f'{jobs} runs side by side' if jobs > 1 else '1 run at a time'}"
 
 
 @contextmanager

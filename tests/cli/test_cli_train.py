@@ -51,7 +51,7 @@ def test_the_preview_says_everything_before_training(soi, place):
         "ids: row numbers from 0 (give --id to choose a column)",
         "no test rows: 14 of 64 rows (22%) are held out for testing",
         "good.csv: 64 rows read, 64 used",
-        "1 run of 30 epochs with tiny, seed 0; a minute or two",
+        "1 run of 30 epochs with tiny, seed 0, on the CPU in ",
         "yes 25, no 25",
         "memory: up to 0.0 GB per run for its parameters",
         "nothing was written (--dry-run)",

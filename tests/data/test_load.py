@@ -229,6 +229,7 @@ def test_labels_that_look_alike(tmp_path):
     assert len(found.corpus.labels) == 5
     names = option(found, '"positive"') | option(found, '"negative"')
     assert load(path, labels=names).corpus.labels == ("negative", "neutral", "positive")
+    assert "caution: no row has the label 'postive' (--label-names)" in load(path, labels={"postive": "good"}).decisions
     composed = csv(tmp_path / "b.csv", labelled(42, ("caf\u00e9", "cafe\u0301", "bar")))
     assert len(load(composed, labels=option(load(composed), "case or spelling")).corpus.labels) == 2
 

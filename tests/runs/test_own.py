@@ -10,6 +10,7 @@ import sys
 
 import pandas as pd
 import pytest
+import torch
 from authors_data import as_parquet, tiny_bert
 from fake_hub import COMMIT, serve
 from own_data import csv, rows
@@ -130,6 +131,15 @@ def test_the_same_again_is_done_and_more_seeds_are_an_addition(place, folder):
     more = own.prepare(again(place, seeds=(0, 1, 2)), folder)
     assert more.finished() == 6
     assert len(more.settings) * len(more.profile.seeds) == 9
+
+
+def test_a_folder_keeps_its_precision_on_another_processor(place, folder, monkeypatch):
+    kept = own_folder.own_profile(folder).training.precision
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda: kept == "fp32")
+    assert own.prepare(again(place), folder).finished() == 6
+    with pytest.raises(OutputExistsError, match=f"precision {kept}, now"):
+        own.prepare(again(place, precision={"fp32": "bf16", "bf16": "fp32"}[kept]), folder)
 
 
 @pytest.mark.parametrize(
