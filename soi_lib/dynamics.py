@@ -1,8 +1,8 @@
-"""TrainingDynamics: what every training example did in every epoch. The one data structure of the library.
+"""TrainingDynamics: how every training example was predicted in every epoch. The library's only data structure.
 
-Correctness over up to 64 epochs is also one 64-bit word an example (`history`), so that
-categories and counts are a few bit operations on a million examples at once. Everything is checked when it is
-built, so nothing later asks whether ids are unique or probabilities in range. `io` keeps it on disk.
+Correctness over up to 64 epochs is also available as one 64-bit word per example (`history`), so that categories and
+counts take a few bit operations on a million examples at once. Everything is checked on construction, so later code
+need not check that ids are unique or probabilities in range. `io` reads and writes the file.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import numpy.typing as npt
 import soi_lib
 from soi_lib import io
 from soi_lib.errors import AlignmentError, DuplicateIdError, FormatError, RangeError, located
-from soi_lib.io import MAX_EPOCHS as MAX_EPOCHS  # callers know it from here
+from soi_lib.io import MAX_EPOCHS as MAX_EPOCHS  # callers import it from here
 from soi_lib.io import SCHEMA
 
 Array = npt.NDArray[Any]
@@ -32,12 +32,12 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Meta:
-    """Where dynamics came from; stored as the JSON value `soi` of a dynamics file.
+    """The origin of dynamics; stored as the JSON value `soi` of a dynamics file.
 
-    `epochs` and `classes` are filled in from the arrays when left at 0; `created` (UTC, ISO 8601) and
-    `library_version` when a file is saved. `setting` holds the members that were trained together, `record` says in
-    which mode predictions were taken, `profile` is the hash of the profile. Fields that this version does not know
-    are kept in `extra`.
+    `epochs` and `classes` are filled in from the arrays if left at 0; `created` (UTC, ISO 8601) and `library_version`
+    are filled in when a file is saved. `setting` lists the members that were trained together, `record` is the mode in
+    which predictions were recorded, `profile` is the hash of the profile. Fields that this version does not know are
+    kept in `extra`.
     """
 
     comparison: str = ""
@@ -58,7 +58,7 @@ class Meta:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Meta:
-        """Build from a flat mapping; keys that are not fields go to `extra`. Raises FormatError on a wrong type."""
+        """Build from a flat mapping; keys that are not fields go to `extra`. Raises FormatError for a wrong type."""
         known = {f.name for f in fields(cls)} - {"extra"}
         given = {k: v for k, v in values.items() if k in known}
         extra = {k: v for k, v in values.items() if k not in known and k not in ("schema", "sha256")}
@@ -71,7 +71,7 @@ class Meta:
         return cls(**given, extra=extra)
 
     def to_dict(self) -> dict[str, Any]:
-        """The flat mapping that is stored: schema first, then all fields, then the extras."""
+        """Return the flat mapping to store: schema first, then all fields, then the extras."""
         own = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "extra"}
         own["setting"], own["label_names"] = list(self.setting), list(self.label_names)
         return {"schema": SCHEMA, **own, **{k: self.extra[k] for k in sorted(self.extra) if k not in own}}
@@ -79,11 +79,11 @@ class Meta:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class TrainingDynamics:
-    """Per example and epoch: the gold label's probability, and whether the prediction was right.
+    """The gold label's probability and the correctness of the prediction, per example and epoch.
 
     ids (N,) int64 or str objects, unique; gold (N,) int16; p_gold (E, N) float32 in 0..1; correct (E, N) bool;
-    logits (E, N, C) float32 or None; 1 <= E <= 64. Arrays are taken without a copy where their dtype allows and are
-    read-only here. Raises DuplicateIdError, RangeError or FormatError.
+    logits (E, N, C) float32 or None; 1 <= E <= 64. Arrays are not copied if their dtype allows, and are read-only
+    here. Raises DuplicateIdError, RangeError or FormatError.
     """
 
     ids: Array
@@ -109,7 +109,7 @@ class TrainingDynamics:
             object.__setattr__(self, "meta", self._checked(meta))
 
     def _checked(self, meta: Meta) -> Meta:
-        """Check shapes, ranges and ids against one another; return the meta with epochs and classes filled in."""
+        """Check shapes, ranges and ids against each other; return the meta with epochs and classes filled in."""
         epochs, n = len(self.p_gold), len(self.ids)
         if n == 0:
             raise FormatError("there are no examples", hint="give at least one")
@@ -118,7 +118,7 @@ class TrainingDynamics:
         for name, shape in shapes.items():
             array = getattr(self, name)
             if array is not None and array.shape != shape:
-                raise FormatError(f"{name} has a wrong shape", found=array.shape, expected=shape)
+                raise FormatError(f"{name} has the wrong shape", found=array.shape, expected=shape)
         if not 1 <= epochs <= MAX_EPOCHS:
             raise RangeError("the number of epochs is out of range", found=epochs, expected=f"1 to {MAX_EPOCHS}")
         if meta.epochs not in (0, epochs):
@@ -140,12 +140,12 @@ class TrainingDynamics:
                 expected=f"0 to {classes - 1}",
             )
         if self.logits is not None and not np.isfinite(self.logits).all():
-            raise RangeError("logits hold values that are not finite")
+            raise RangeError("logits contain values that are not finite")
         _refuse_duplicates(self.ids)
         return replace(meta, epochs=epochs, classes=classes)
 
     def _classes(self) -> int:
-        """The number of classes where it is not given."""
+        """Return the number of classes if it is not given."""
         if self.logits is not None and self.logits.ndim == 3:
             return int(self.logits.shape[2])
         return max(2, int(self.gold.max(initial=1)) + 1)
@@ -165,11 +165,11 @@ class TrainingDynamics:
 
     @cached_property
     def history(self) -> npt.NDArray[np.uint64]:
-        """Correctness as one word an example: (N,) uint64, bit e is set when epoch e was correct."""
+        """Correctness as one word per example: (N,) uint64; bit e is set if epoch e was correct."""
         return pack_history(self.correct)
 
     def fingerprint(self) -> str:
-        """Sha256 (hex) of ids, gold, p_gold, correct and logits: equal exactly when the recorded content is."""
+        """Return the sha256 (hex) of ids, gold, p_gold, correct and logits: equal if and only if the content is."""
         digest = hashlib.sha256(f"{len(self)} {self.epochs} {self.ids.dtype.kind}".encode())
         ids = self.ids if self.ids.dtype.kind == "i" else np.frombuffer(json.dumps(list(self.ids)).encode(), np.uint8)
         for array in (ids, self.gold, self.p_gold, self.history, self.logits):
@@ -178,14 +178,14 @@ class TrainingDynamics:
         return digest.hexdigest()
 
     def subset(self, which: npt.ArrayLike) -> TrainingDynamics:
-        """The examples of a bool mask (N,), in their order here, or of a list of ids, in the order of that list.
+        """Return the examples of a bool mask (N,), in their present order, or of a list of ids, in that order.
 
-        Raises AlignmentError for an id that is not here, FormatError for an empty selection or a wrong mask.
+        Raises AlignmentError for an unknown id, FormatError for an empty selection or a mask of the wrong shape.
         """
         mask = np.asarray(which)
         if mask.dtype == bool:
             if mask.shape != self.ids.shape:
-                raise FormatError("the mask has a wrong shape", found=mask.shape, expected=self.ids.shape)
+                raise FormatError("the mask has the wrong shape", found=mask.shape, expected=self.ids.shape)
             return self._take(np.flatnonzero(mask))
         if not mask.size:
             raise FormatError("the selection is empty", hint="choose at least one example")
@@ -209,7 +209,7 @@ class TrainingDynamics:
         )
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
-        """Write schema 1 to `path`, whole or not at all; return it. Raises OutputExistsError or SoiError."""
+        """Write schema 1 to `path` atomically; return it. Raises OutputExistsError or SoiError."""
         columns = {"id": self.ids, "gold": self.gold, "p_gold": self.p_gold, "history": self.history}
         if self.logits is not None:
             columns["logits"] = self.logits
@@ -224,8 +224,8 @@ class TrainingDynamics:
     def load(cls, path: str | os.PathLike[str]) -> TrainingDynamics:
         """Read a file of schema 1 and check all of it.
 
-        Raises SoiError (no such file), SchemaError (no dynamics file, or another schema), ChecksumError (changed
-        or truncated bytes), DuplicateIdError, RangeError (history beyond E, p outside 0..1, gold no class) or
+        Raises SoiError (no such file), SchemaError (not a dynamics file, or another schema), ChecksumError (changed or
+        truncated bytes), DuplicateIdError, RangeError (history beyond E, p outside 0..1, gold not a class) or
         FormatError.
         """
         columns, values = io.read(Path(path))
@@ -241,27 +241,27 @@ class TrainingDynamics:
                     expected=f"bits 0 to {meta.epochs - 1}",
                 )
             dyn = cls(ids, correct=unpack_history(history, meta.epochs), meta=meta, **columns)
-        dyn.__dict__["history"] = _read_only(history)  # it is at hand: spare the packing
+        dyn.__dict__["history"] = _read_only(history)  # already packed in the file
         return dyn
 
 
 def align(a: TrainingDynamics, b: TrainingDynamics) -> tuple[TrainingDynamics, TrainingDynamics]:
-    """Both restricted to their common ids, in sorted order. Raises AlignmentError: none common, or other golds."""
+    """Restrict both to their common ids, sorted. Raises AlignmentError if there are none or gold labels differ."""
     left, right = shared_rows((a, b))
     return a._take(left), b._take(right)
 
 
 def shared_rows(runs: Sequence[TrainingDynamics], *, ordered: bool = True) -> list[Array | slice]:
-    """For each of `runs` the rows of the ids that all of them have, in one order: that of the ids if `ordered`.
+    """Return the rows of the common ids in each of `runs`, in one order for all: sorted by id if `ordered`.
 
-    A slice stands for all rows as they are, the usual and quickest case. Raises AlignmentError when the runs have no
+    A slice stands for all rows in their order, the usual and fastest case. Raises AlignmentError if the runs have no
     common id or different gold labels for one.
     """
     first = runs[0]
     for other in runs[1:]:
         if first.ids.dtype.kind != other.ids.dtype.kind:
             raise AlignmentError(
-                "one side has whole-number ids and the other has text ids",
+                "one side has integer ids and the other has text ids",
                 found=f"{first.ids[0]!r} and {other.ids[0]!r}",
                 hint="record both with the same ids",
             )
@@ -290,7 +290,7 @@ def shared_rows(runs: Sequence[TrainingDynamics], *, ordered: bool = True) -> li
 
 
 def pack_history(correct: npt.ArrayLike) -> npt.NDArray[np.uint64]:
-    """Pack bool (E, N) into (N,) uint64: bit e is set where epoch e was correct. E is 1 to 64."""
+    """Pack bool (E, N) into (N,) uint64: bit e is set if epoch e was correct. E is 1 to 64."""
     rows = np.packbits(np.asarray(correct, dtype=bool), axis=0, bitorder="little")
     history = rows[0].astype(np.uint64)
     for byte in range(1, len(rows)):
@@ -299,7 +299,7 @@ def pack_history(correct: npt.ArrayLike) -> npt.NDArray[np.uint64]:
 
 
 def unpack_history(history: npt.NDArray[np.uint64], epochs: int) -> npt.NDArray[np.bool_]:
-    """The inverse of `pack_history`: (N,) uint64 to bool (E, N)."""
+    """Invert `pack_history`: (N,) uint64 to bool (E, N)."""
     out = np.empty((epochs, len(history)), dtype=bool)
     for first in range(0, epochs, 8):
         byte = (history >> np.uint64(first)).astype(np.uint8)
@@ -318,14 +318,14 @@ def _read_only(array: Array) -> Array:
 
 
 def as_ids(ids: Any) -> Array:
-    """Ids as (N,) int64, or as str objects; a mixture is refused rather than turned into text."""
-    if not isinstance(ids, np.ndarray):  # a column knows its array; numpy would turn [1, "a"] into text
+    """Return ids as (N,) int64 or str objects; a mixture raises an error rather than being converted to text."""
+    if not isinstance(ids, np.ndarray):  # a column has to_numpy; NumPy would turn [1, "a"] into text
         ids = ids.to_numpy() if hasattr(ids, "to_numpy") else np.fromiter(ids, dtype=object)
     if ids.ndim != 1:
-        raise FormatError("ids are not a flat list", found=f"shape {ids.shape}", expected="(N,)")
+        raise FormatError("ids are not one-dimensional", found=f"shape {ids.shape}", expected="(N,)")
     if ids.dtype.kind == "i":
         return ids.astype(np.int64, copy=False)
-    array: Array = ids.astype(object) if ids.dtype.kind in "uU" else ids  # as objects, too large a number is noticed
+    array: Array = ids.astype(object) if ids.dtype.kind in "uU" else ids  # objects reveal integers that are too large
     kinds = {type(key) for key in array.tolist()}
     if kinds and all(issubclass(kind, str) for kind in kinds):
         return array if kinds == {str} else np.array([str(key) for key in array], dtype=object)
@@ -333,9 +333,9 @@ def as_ids(ids: Any) -> Array:
         try:
             return array.astype(np.int64)
         except OverflowError as error:
-            raise RangeError("an id does not fit into 64 bits with a sign", found=error) from error
+            raise RangeError("an id does not fit into a signed 64-bit integer", found=error) from error
     names = ", ".join(sorted(kind.__name__ for kind in kinds))
-    raise FormatError("ids are neither all whole numbers nor all text", found=names, hint="use str(id) for every one")
+    raise FormatError("ids are neither all integers nor all text", found=names, hint="use str(id) for every id")
 
 
 def _as_float(values: Any, name: str) -> Array:
@@ -357,7 +357,7 @@ def _as_bool(values: Any) -> Array:
 def _as_gold(values: Any) -> Array:
     array = np.asarray(values)
     if array.dtype.kind not in "iu":
-        raise FormatError("gold is not a list of class numbers", found=array.dtype, expected="whole numbers")
+        raise FormatError("gold is not a list of class numbers", found=array.dtype, expected="integers")
     if array.size and (int(array.min()) < -1 or int(array.max()) > np.iinfo(np.int16).max):
         raise RangeError("a gold label does not fit into 16 bits", found=f"{array.min()} to {array.max()}")
     return np.ascontiguousarray(array, dtype=np.int16)

@@ -1,11 +1,11 @@
-"""The dynamics file, schema 1: Parquet, zstd, and a seal over every byte.
+"""The dynamics file, schema 1: Parquet, zstd, and a checksum (the seal) over every byte.
 
-The metadata ends with the sha256 of the whole file, computed with its own 64 digits as zeros. So
-a changed byte is found wherever it is, in a value, in a page header or in the footer, and before it is decoded.
-Columns, a row per example: `id` string or int64; `gold` int16; `p_gold` fixed-size list float32[E], split by byte
-before zstd (3.2 bytes a value instead of 4); `history` uint64, bit e = correct at epoch e; optional `logits`
-fixed-size list float32[E*C]. Key-value metadata `soi`: a JSON object with `schema`, `epochs`, `classes`, `sha256`.
-This module knows arrays and that object; `TrainingDynamics.save` and `load` are its public face.
+The metadata ends with the sha256 of the whole file, computed with its own 64 digits set to zero. So a changed byte
+is detected anywhere, in a value, a page header or the footer, before it is decoded. Columns, with one row per
+example: `id` string or int64; `gold` int16; `p_gold` fixed-size list float32[E], byte-stream split before zstd
+(3.2 bytes per value instead of 4); `history` uint64, bit e = correct at epoch e; optional `logits` fixed-size list
+float32[E*C]. Key-value metadata `soi`: a JSON object with `schema`, `epochs`, `classes`, `sha256`. This module
+handles only arrays and that object; `TrainingDynamics.save` and `load` are its public interface.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ Array = npt.NDArray[Any]
 
 
 def write(path: Path, columns: Mapping[str, Array], meta: Mapping[str, Any], *, overwrite: bool = False) -> Path:
-    """Write a dynamics file, whole or not at all.
+    """Write a dynamics file atomically.
 
     Args:
         path: The file.
@@ -53,7 +53,7 @@ def write(path: Path, columns: Mapping[str, Array], meta: Mapping[str, Any], *, 
         `path`.
 
     Raises:
-        FormatError: An id is not UTF-8, or `meta` is not JSON.
+        FormatError: An id is not UTF-8, or `meta` cannot be written as JSON.
         OutputExistsError: `path` exists.
     """
     import pyarrow.parquet as pq
@@ -61,7 +61,7 @@ def write(path: Path, columns: Mapping[str, Array], meta: Mapping[str, Any], *, 
     try:
         text = json.dumps(meta, ensure_ascii=True)
     except (TypeError, ValueError) as error:
-        raise FormatError("the meta cannot be written as JSON", where=path, found=error) from error
+        raise FormatError("meta cannot be written as JSON", where=path, found=error) from error
     table = _table(columns, path)
     with replacing(path, overwrite=overwrite) as tmp:
         with pq.ParquetWriter(
@@ -74,7 +74,7 @@ def write(path: Path, columns: Mapping[str, Array], meta: Mapping[str, Any], *, 
             use_byte_stream_split=[f"{name}.list.element" for name in ("p_gold", "logits") if name in columns],
         ) as writer:
             writer.write_table(table, row_group_size=_ROW_GROUP)
-            # added to the footer only: Arrow's own copy of the schema would repeat it and the seal with it
+            # added to the footer only: Arrow's own copy of the schema would repeat it, including the seal
             writer.add_key_value_metadata({_KEY.decode(): text[:-1] + ", " + (_SEAL + _BLANK).decode() + '"}'})
         with open(tmp, "rb+") as handle:
             place = _seal_place(handle)
@@ -90,20 +90,20 @@ def read(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
 
     Raises:
         SoiError: There is no such file.
-        SchemaError: It is not a dynamics file, or one of another schema.
+        SchemaError: It is not a dynamics file, or it has another schema.
         ChecksumError: Its bytes have changed since it was written.
-        FormatError, RangeError: Its metadata or a column cannot be what was written.
+        FormatError, RangeError: Its metadata or a column is invalid.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    # Memory of Arrow's own: its threads may let go of a buffer while Python ends, and one of Python's would abort then.
+    # Arrow's own memory: its threads may release a buffer while Python exits, and a Python buffer would then abort.
     with _opened(path), pa.OSFile(str(path)) as source:
         held = source.read_buffer()
     _check_seal(pa.BufferReader(held), path)
     file, meta = _parse(pa.BufferReader(held), path)
     try:
-        # unlike ParquetFile.read, read_table decodes row groups side by side
+        # unlike ParquetFile.read, read_table decodes row groups in parallel
         table = file.read() if file.num_row_groups == 1 else pq.read_table(pa.BufferReader(held))
         columns: dict[str, Array] = {name: _values(table[name]) for name in ("id", "gold", "history")}
         n, epochs = table.num_rows, meta["epochs"]
@@ -117,9 +117,9 @@ def read(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
 
 
 def check(path: Path) -> tuple[pa.Schema, dict[str, Any]]:
-    """Check the seal and the schema of a file of any length; return its columns' types and its metadata.
+    """Check the seal and the schema of a file of any size; return its column types and its metadata.
 
-    Raises what `read` raises for the seal, the schema and the metadata.
+    Raises the same errors as `read` for the seal, the schema and the metadata.
     """
     with _opened(path) as handle:
         _check_seal(handle, path)
@@ -129,14 +129,14 @@ def check(path: Path) -> tuple[pa.Schema, dict[str, Any]]:
 
 
 def _values(column: pa.ChunkedArray) -> Array:
-    """The values of a column one behind the other, lists flattened; copied only if need be."""
+    """Return the values of a column as one array, with lists flattened; copy only if necessary."""
     whole = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
     lists = hasattr(whole, "flatten") and hasattr(whole.type, "list_size")
     return (whole.flatten() if lists else whole).to_numpy(zero_copy_only=False)
 
 
 def _parse(source: Any, path: Path) -> tuple[pq.ParquetFile, dict[str, Any]]:
-    """The Parquet file of `source` and its metadata, both checked to be those of schema 1."""
+    """Return the Parquet file of `source` and its metadata, after checking both against schema 1."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -149,7 +149,7 @@ def _parse(source: Any, path: Path) -> tuple[pq.ParquetFile, dict[str, Any]]:
         ) from error
     if not isinstance(meta, dict) or meta.get("schema") != SCHEMA:
         raise SchemaError(
-            "the file is of another schema",
+            "the file has another schema",
             where=path,
             found=meta.get("schema") if isinstance(meta, dict) else type(meta).__name__,
             expected=SCHEMA,
@@ -174,7 +174,7 @@ def _parse(source: Any, path: Path) -> tuple[pq.ParquetFile, dict[str, Any]]:
 
 
 def _table(columns: Mapping[str, Array], path: Path) -> pa.Table:
-    """The columns of schema 1 as an Arrow table."""
+    """Return the columns of schema 1 as an Arrow table."""
     import pyarrow as pa
 
     p_gold, logits = columns["p_gold"], columns.get("logits")
@@ -192,7 +192,7 @@ def _table(columns: Mapping[str, Array], path: Path) -> pa.Table:
 
 
 def _arrow_schema(text_ids: bool, epochs: int, classes: int | None) -> pa.Schema:
-    """Schema 1; `classes` is None when logits are not stored."""
+    """Return schema 1; `classes` is None if logits are not stored."""
     import pyarrow as pa
 
     number = pa.field("element", pa.float32(), nullable=False)
@@ -211,7 +211,7 @@ def _arrow_schema(text_ids: bool, epochs: int, classes: int | None) -> pa.Schema
 
 
 def _seal_place(handle: BinaryIO) -> int | None:
-    """The position of the 64 hex digits of the seal, searched in the footer only; None when there is none."""
+    """Return the position of the 64 hex digits of the seal, searching only the footer; None if there is no seal."""
     size = handle.seek(0, os.SEEK_END)
     handle.seek(size - 8)
     length = int.from_bytes(handle.read(4), "little") + 8
@@ -222,7 +222,7 @@ def _seal_place(handle: BinaryIO) -> int | None:
 
 
 def _digest(handle: BinaryIO, place: int) -> str:
-    """Sha256 (hex) of the whole file with the seal's digits at `place` taken as zeros."""
+    """Return the sha256 (hex) of the whole file with the seal's digits at `place` taken as zeros."""
     digest = hashlib.sha256()
     handle.seek(0)
     left = place
@@ -238,7 +238,7 @@ def _digest(handle: BinaryIO, place: int) -> str:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
-    """The file, open for reading."""
+    """Open the file for reading."""
     try:
         with open(path, "rb") as handle:
             yield handle
@@ -247,8 +247,8 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
 
 
 def _check_seal(handle: BinaryIO, path: Path) -> None:
-    """Raise unless `handle` holds a dynamics file whose seal is whole."""
-    again = "fetch the file again, or repeat the run that wrote it"
+    """Raise unless `handle` is a dynamics file with an intact seal."""
+    again = "download or copy the file again, or repeat the run that wrote it"
     size = handle.seek(0, os.SEEK_END)
     handle.seek(0)
     head = handle.read(4)
@@ -256,11 +256,11 @@ def _check_seal(handle: BinaryIO, path: Path) -> None:
         raise SchemaError("this is not a dynamics file", where=path, found=repr(head), expected="b'PAR1'", hint=again)
     handle.seek(size - 4)
     if handle.read(4) != b"PAR1":
-        raise ChecksumError("the file is truncated or its end is changed", where=path, hint=again)
+        raise ChecksumError("the file is truncated or its end has changed", where=path, hint=again)
     place = _seal_place(handle)
     if place is None:
         raise SchemaError(
-            "the file has no seal, so it is another program's Parquet file or it is damaged",
+            "the file has no checksum: another program wrote it, or it is damaged",
             where=path,
             expected="the sha256 that TrainingDynamics.save writes",
             hint=again,
@@ -270,7 +270,7 @@ def _check_seal(handle: BinaryIO, path: Path) -> None:
     actual = _digest(handle, place)
     if stored != actual:
         raise ChecksumError(
-            "bytes of the file have changed since it was written",
+            "the file has changed since it was written",
             where=path,
             found=f"sha256 {actual[:12]}",
             expected=stored[:12],

@@ -1,4 +1,4 @@
-"""What every example did in every epoch, kept on the device until the epoch ends.
+"""Record the predictions for every example in every epoch, on the device until the epoch ends.
 
     from soi_lib import DynamicsRecorder
     rec = DynamicsRecorder(ids, gold)        # before training: all ids and labels
@@ -6,14 +6,14 @@
     rec.end_epoch()                          # after every epoch
     dyn = rec.finish()                       # after training
 
-`update` costs one softmax and a few scattered writes into buffers of N places; nothing leaves the device before
-`end_epoch`, which moves N numbers once. The rule for examples that do not come exactly once an epoch is stated here
-and reported by `report`: of several presentations in an epoch the last one counts, and an example that misses an
-epoch (a sampler that skips, `drop_last`) is left out of the result, by name.
+`update` costs one softmax and a few scattered writes into buffers of N entries; nothing leaves the device before
+`end_epoch`, which transfers N numbers once. Examples that are not presented exactly once per epoch are covered by
+`report`: of several presentations in an epoch only the last one counts, and an example that misses an epoch (a sampler
+that skips, `drop_last`) is left out of the result.
 
-Under several processes (`torch.distributed`) nothing changes for the caller: every process announces all ids, gives
-`update` its own batches and calls `end_epoch`, which joins them; then all hold what one process would hold that was
-given the batches of process 0, 1, ... one behind the other, update by update.
+With several processes (`torch.distributed`) nothing changes for the caller: every process gives all ids, passes its own
+batches to `update` and calls `end_epoch`, which joins them. All processes then have the result of a single process that
+was given the batches of process 0, 1, ... one after another, update by update.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ from soi_lib.errors import AlignmentError, DuplicateIdError, FormatError, RangeE
 
 logger = logging.getLogger("soi_lib")
 
-_OPEN = "open_"  # in a state, before the names of the buffers of an epoch that has begun
+_OPEN = "open_"  # in a state, the prefix of the buffers of an open epoch
 
 
 @dataclass(frozen=True)
 class RecordingReport:
-    """What the recorder met.
+    """How completely the examples were recorded.
 
-    Closed epochs; examples kept; ids that missed an epoch; presentations beyond the first of an epoch; and the
-    examples seen in an epoch that was begun and not closed, which is not part of the result.
+    Closed epochs; examples kept; ids that missed an epoch; repeated presentations within an epoch; and the number of
+    examples seen in an open epoch, which is not part of the result.
     """
 
     epochs: int
@@ -58,17 +58,17 @@ class DynamicsRecorder:
     """Records the gold label's probability and the correctness of every example, epoch by epoch.
 
     Args:
-        ids: (N,) unique strings, whole numbers, or tuples of these (kept as their JSON text).
-        gold: (N,) whole numbers from 0 to `n_classes` - 1.
-        n_classes: The number of classes; without it, the width of the first logits.
-        device: Where the buffers lie; without it, where the logits are.
-        keep_logits: Keep the logits of every epoch too (N x classes float32 each).
-        meta: Goes into the metadata of the dynamics.
+        ids: (N,) unique strings, integers, or tuples of these (stored as their JSON text).
+        gold: (N,) integers from 0 to `n_classes` - 1.
+        n_classes: The number of classes; by default, the width of the first logits.
+        device: The device of the buffers; by default, that of the logits.
+        keep_logits: Also keep the logits of every epoch (N x classes float32 each).
+        meta: Added to the metadata of the dynamics.
 
     Raises:
         DuplicateIdError: An id appears twice.
         RangeError: A gold label is not one of the classes, or there are too few or too many classes.
-        FormatError: `ids` or `gold` are of another type or length.
+        FormatError: `ids` or `gold` have the wrong type or length.
     """
 
     def __init__(
@@ -90,23 +90,23 @@ class DynamicsRecorder:
                 "an id appears twice",
                 found=repr(first),
                 expected="each id once",
-                hint="number the rows, or drop the repeated ones",
+                hint="number the rows, or drop the duplicates",
             )
         golds = np.asarray(gold.cpu() if isinstance(gold, Tensor) else gold)
         if golds.shape != (len(self.ids),):
-            raise FormatError("gold has another length than ids", found=golds.shape, expected=(len(self.ids),))
+            raise FormatError("gold and ids differ in length", found=golds.shape, expected=(len(self.ids),))
         if golds.dtype.kind not in "iub" and len(golds):
             raise FormatError(
-                "gold does not hold class numbers",
+                "gold does not contain class numbers",
                 found=repr(golds[0].item() if isinstance(golds[0], np.generic) else golds[0]),
-                expected="whole numbers from 0",
+                expected="integers from 0",
                 hint="number the classes, e.g. sorted(set(labels)).index(label)",
             )
         self._gold_cpu = golds.astype(np.int64)
         self.n_classes: int | None = None
         self.keep_logits, self.meta = keep_logits, dict(meta or {})
         self._device, self._follow = torch.device(device or "cpu"), device is None
-        # of the epoch that is open: a place an example, and one more for what a later presentation overrules
+        # of the open epoch: one entry per example, and one more for presentations that a later one overrides
         n = len(self.ids) + 1
         self._gold = torch.from_numpy(np.append(self._gold_cpu, 0)).to(self._device)
         self._buffers = {
@@ -124,15 +124,15 @@ class DynamicsRecorder:
         self._repeated = 0
 
     def _set_classes(self, n: int | None) -> None:
-        """Take the number of classes as soon as it is known, check gold against it, and make a place for logits."""
+        """Set the number of classes once it is known, check gold against it, and allocate the buffer for logits."""
         if n is not None and not 2 <= n <= np.iinfo(np.int16).max:
-            hint = "give a sigmoid's score z as torch.stack([torch.zeros_like(z), z], 1)" if n == 1 else None
+            hint = "pass a sigmoid's logit z as torch.stack([torch.zeros_like(z), z], 1)" if n == 1 else None
             raise RangeError("the number of classes is out of range", found=n, expected="2 to 32767", hint=hint)
         wrong = (self._gold_cpu < 0) if n is None else (self._gold_cpu < 0) | (self._gold_cpu >= n)
         if wrong.any():
             row = int(np.flatnonzero(wrong)[0])
             raise RangeError(
-                "a gold label is outside the classes",
+                "a gold label is not one of the classes",
                 where=f"id {self.ids[row]!r}",
                 found=int(self._gold_cpu[row]),
                 expected="0 or more" if n is None else f"0 to {n - 1}",
@@ -144,34 +144,34 @@ class DynamicsRecorder:
 
     @property
     def epochs(self) -> int:
-        """Epochs recorded so far."""
+        """Number of epochs recorded so far."""
         return len(self._p)
 
     @property
     def begun(self) -> bool:
-        """Whether anything was seen since the last epoch was closed."""
+        """Whether any example has been seen since the last epoch was closed."""
         return self._updates > 0
 
     def update(self, ids: Iterable[Any], logits: Tensor) -> None:
-        """Take the `logits` (B, C) of the examples `ids` (B,), as they are in the training forward pass.
+        """Record the `logits` (B, C) of the examples `ids` (B,), as computed in the training forward pass.
 
-        Raises FormatError for an id that was never announced and for logits of another shape.
+        Raises FormatError for an id that the recorder was not given and for logits of the wrong shape.
         """
         try:
             index = np.fromiter((self._row_of[e] for e in _as_python(ids)), dtype=np.int64)
         except (KeyError, TypeError) as error:
             raise FormatError(
-                "an id was never announced to the recorder",
+                "the recorder was not given this id",
                 found=repr(error.args[0]),
-                hint="give all ids when the recorder is made",
+                hint="give all ids when creating the recorder",
             ) from None
         self.update_at(torch.from_numpy(last_of(index, len(self.ids))).to(logits.device, non_blocking=True), logits)
 
     @torch.no_grad()
     def update_at(self, index: Tensor, logits: Tensor) -> None:
-        """As `update`, for places (B,) int64 in the order of `ids` that are already on the device.
+        """Like `update`, for positions (B,) int64 in the order of `ids` that are already on the device.
 
-        No place may come twice, except N (see `last_of`), which stands for none.
+        No position may occur twice, except N (see `last_of`), which stands for no example.
         """
         if self.n_classes is None and logits.ndim == 2:
             self._set_classes(logits.shape[1])
@@ -190,23 +190,23 @@ class DynamicsRecorder:
         now["p"][index] = logits.softmax(1).gather(1, gold[:, None])[:, 0]
         now["correct"][index] = logits.argmax(1) == gold
         now["seen"].index_add_(0, index, torch.ones_like(index, dtype=torch.int32))
-        now["turn"].index_fill_(0, index, self._updates)  # an assigned number becomes a tensor first
+        now["turn"].index_fill_(0, index, self._updates)  # assignment would create a tensor first
         if self.keep_logits:
             now["logits"][index] = logits
         self._updates += 1
 
     def end_epoch(self) -> None:
-        """Close the epoch: join the processes, if there are several, and move what was recorded to memory, once.
+        """Close the epoch: join the processes, if there are several, and copy the recording to host memory, once.
 
-        Raises RangeError for logits that are not numbers and for a 65th epoch, FormatError for an epoch without any
-        update, AlignmentError when the processes announced different ids. What was recorded before stays.
+        Raises RangeError for non-finite logits and for a 65th epoch, FormatError for an epoch without any update, and
+        AlignmentError if the processes were given different ids. Earlier epochs are kept.
         """
         if self.epochs == MAX_EPOCHS:
             raise RangeError(
-                "there are more epochs than a history holds",
+                "there are more epochs than a history can hold",
                 found=MAX_EPOCHS + 1,
                 expected=f"at most {MAX_EPOCHS}",
-                hint=f"finish() gives the first {MAX_EPOCHS}; close an epoch less often",
+                hint=f"finish() returns the first {MAX_EPOCHS}; call end_epoch() less often",
             )
         n = len(self.ids)
         now = {name: held.cpu().numpy().copy() for name, held in self._joined_buffers().items()}
@@ -215,9 +215,9 @@ class DynamicsRecorder:
         seen = now["seen"]
         if not seen.any():
             raise FormatError(
-                "an epoch was closed in which no example was seen",
+                "no example was seen in this epoch",
                 where=f"epoch {self.epochs}",
-                hint="call update() after every forward pass and end_epoch() once an epoch",
+                hint="call update() after every forward pass and end_epoch() once per epoch",
             )
         self._refuse_non_finite(now)
         self._missing |= seen == 0
@@ -229,13 +229,13 @@ class DynamicsRecorder:
         self.discard()
 
     def discard(self) -> None:
-        """Forget what was seen since the last `end_epoch`."""
+        """Discard everything seen since the last `end_epoch`."""
         for held in self._buffers.values():
             held.zero_()
         self._updates = 0
 
     def _refuse_non_finite(self, now: dict[str, np.ndarray]) -> None:
-        """Raise if a softmax failed (NaN or +inf among the logits), or if a logit that is kept is not finite."""
+        """Raise if a softmax failed (NaN or +inf among the logits), or if logits are kept and one is not finite."""
         bad = np.isnan(now["p"])
         if self.keep_logits:
             bad |= ~np.isfinite(now["logits"]).all(1)
@@ -244,11 +244,11 @@ class DynamicsRecorder:
             raise RangeError(
                 f"the logits of id {self.ids[row]!r} at epoch {self.epochs} are not finite",
                 found=f"NaN or infinity for {int(bad.sum())} of {len(bad)} examples",
-                hint="lower the learning rate, clip gradients, or train in a wider precision",
+                hint="lower the learning rate, clip gradients, or train in a higher precision",
             )
 
     def _joined_buffers(self) -> dict[str, Tensor]:
-        """The buffers of the open epoch, those of all processes made one; every process gets the same."""
+        """Return the buffers of the open epoch, joined over all processes; every process gets the same."""
         if not is_distributed():
             return self._buffers
         self._set_classes(agree_on_classes(self.fingerprint, self.n_classes, self._device))
@@ -256,26 +256,26 @@ class DynamicsRecorder:
 
     @cached_property
     def fingerprint(self) -> int:
-        """A number below 2^56 from ids, gold and options: equal for recorders that can take one another's state."""
+        """A number below 2^56 from ids, gold and options: equal for recorders that can restore each other's state."""
         digest = hashlib.sha256(json.dumps([self.ids, self.keep_logits]).encode())
         digest.update(self._gold_cpu.tobytes())
         return int.from_bytes(digest.digest()[:7], "little")
 
     @property
     def report(self) -> RecordingReport:
-        """How many examples came, and which did not."""
+        """How many examples were recorded, and which ones were not."""
         missing = tuple(self.ids[i] for i in np.flatnonzero(self._missing))
         unfinished = int((self._buffers["seen"][:-1] > 0).sum()) if self.begun else 0
         return RecordingReport(self.epochs, len(self.ids) - len(missing), missing, self._repeated, unfinished)
 
     def so_far(self) -> tuple[list[np.ndarray], list[np.ndarray], np.ndarray]:
-        """Of every closed epoch p_gold (N,) and correct (N,), and which examples (N,) bool were seen in all of them."""
+        """Return p_gold (N,) and correct (N,) of each closed epoch, and a bool mask (N,) of examples seen in all."""
         return self._p, self._correct, ~self._missing
 
     def state(self) -> dict[str, np.ndarray]:
-        """What was recorded, as arrays for a checkpoint; an epoch that is open too.
+        """Return the recording, including an open epoch, as arrays for a checkpoint.
 
-        Under several processes all of them call this together and get the same.
+        With several processes, all of them call this together and get the same arrays.
         """
         state = {
             "p": np.array(self._p),
@@ -293,22 +293,22 @@ class DynamicsRecorder:
         return state
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
-        """Continue after a `state`, in the middle of its open epoch if it has one.
+        """Continue from a `state`, in the middle of its open epoch if it has one.
 
-        Under several processes (as many as before, or others) each gives the same state. Raises AlignmentError for a
-        state of other examples.
+        With several processes (their number may change), all pass the same state. Raises AlignmentError for a state of
+        other examples.
         """
         n = len(self.ids)
         if state["missing"].shape != (n,) or (self.keep_logits and "logits" not in state):
             raise AlignmentError(
-                "the state is not one of this recorder",
+                "the state belongs to another recorder",
                 found=f"{len(state['missing'])} examples{'' if 'logits' in state else ' without logits'}",
                 expected=f"{n} examples{' with logits' if self.keep_logits else ''}",
-                hint="give the recorder the ids and options that it had when the state was kept",
+                hint="give the recorder the ids and options that it had when the state was saved",
             )
         classes = int(state["classes"]) if "classes" in state else self.n_classes
         if self.n_classes not in (None, classes):
-            raise AlignmentError("the state has another number of classes", found=classes, expected=self.n_classes)
+            raise AlignmentError("the state has a different number of classes", found=classes, expected=self.n_classes)
         self._set_classes(classes)
         self.discard()
         self._p, self._correct = list(state["p"]), list(state["correct"])
@@ -317,15 +317,15 @@ class DynamicsRecorder:
         begun = {name.removeprefix(_OPEN): held for name, held in state.items() if name.startswith(_OPEN)}
         if begun:
             self._updates = int(begun["turn"].max()) + 1
-            if is_main_process():  # one process holds it, or it would count several times
+            if is_main_process():  # only one process holds it; otherwise it would count several times
                 for name, held in self._buffers.items():
                     held.copy_(torch.from_numpy(begun[name]))
 
     def finish(self) -> TrainingDynamics:
-        """The dynamics of every example that was there in every closed epoch; under several processes, in each.
+        """Return the dynamics of all examples seen in every closed epoch; with several processes, in each process.
 
-        How many were left out or repeated is logged and kept in the metadata (`recorded_missing`,
-        `recorded_repeated`) when it is not 0. Raises FormatError if no epoch was closed or no example remains.
+        The numbers of examples left out and of repeated presentations, if not 0, are logged and stored in the metadata
+        (`recorded_missing`, `recorded_repeated`). Raises FormatError if no epoch was closed or no example remains.
         """
         if not self._p:
             raise FormatError("nothing was recorded", expected="at least one epoch", hint="call end_epoch()")
@@ -335,7 +335,7 @@ class DynamicsRecorder:
             raise FormatError(
                 "no example was seen in every epoch",
                 found=f"{len(left)} examples, each missing at least once",
-                hint="call end_epoch() only when all examples were shown",
+                hint="call end_epoch() only after all examples have been seen",
             )
         met: dict[str, Any] = {}
         if len(left):
@@ -344,7 +344,7 @@ class DynamicsRecorder:
             logger.warning("%d of %d examples missed an epoch and are left out: %s", len(left), len(keep), some)
         if self._repeated:
             met["recorded_repeated"] = self._repeated
-            logger.warning("%d presentations came again in an epoch; the last one of each counts", self._repeated)
+            logger.warning("%d presentations were repeats within an epoch; only the last one counts", self._repeated)
         return TrainingDynamics(
             ids=self._ids[keep],
             gold=self._gold_cpu[keep].astype(np.int16),
@@ -356,7 +356,7 @@ class DynamicsRecorder:
 
 
 def last_of(index: np.ndarray, n: int) -> np.ndarray:
-    """Places (B,) of one batch, with `n` for those that come again later in it: only the last one counts."""
+    """Return positions (B,) of one batch, with `n` for those that occur again later in it: only the last one counts."""
     last = len(index) - 1 - np.unique(index[::-1], return_index=True)[1]
     if len(last) == len(index):
         return index
@@ -366,14 +366,14 @@ def last_of(index: np.ndarray, n: int) -> np.ndarray:
 
 
 def _as_python(ids: Iterable[Any]) -> list[Any]:
-    """Ids as Python values: tensors, arrays and numpy's own numbers and texts become ints and strings."""
+    """Return ids as Python values: tensors, arrays and NumPy scalars become ints and strings."""
     if isinstance(ids, Tensor | np.ndarray):
         return ids.tolist()
     return [e.item() if isinstance(e, Tensor | np.generic) else e for e in ids]
 
 
 def _id_array(ids: list[Any]) -> np.ndarray:
-    """Ids as they are in the dynamics: (N,) int64, or text (tuples as JSON). Raises FormatError, RangeError."""
+    """Return ids as stored in the dynamics: (N,) int64, or text (tuples as JSON). Raises FormatError or RangeError."""
     if {type(e) for e in ids} == {tuple} and all(type(part) in (str, int) for e in ids for part in e):
         ids = [json.dumps(e, ensure_ascii=False, separators=(",", ":")) for e in ids]
     return as_ids(ids)

@@ -1,1 +1,1 @@
-"""Numbers from dynamics: categories, data maps, transitions, subsets, intervals. Never imports torch."""
+"""Analysis of dynamics: categories, data maps, transitions, subsets and intervals. Never imports torch."""

@@ -1,7 +1,7 @@
-"""Data maps: where every example lies between easy, ambiguous and hard to learn (Swayamdipta et al. 2020).
+"""Data maps: which examples are easy, ambiguous or hard to learn (Swayamdipta et al. 2020).
 
-Computed in blocks that stay in the processor's cache, on all cores, in double precision, so that a
-million examples take some ten milliseconds and agree with the direct formulas to 1e-7.
+Computed in double precision, on all cores, in blocks that fit into the processor's cache, so that a million examples
+take about ten milliseconds and agree with the direct formulas to 1e-7.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _BLOCK = 8192  # columns: E = 10 in double precision is 640 KB
-_SHARE = 16 * _BLOCK  # columns that a thread takes at once
+_SHARE = 16 * _BLOCK  # columns per task of a thread
 REGIONS = ("easy", "ambiguous", "hard")
 
 
 def data_map(dynamics: TrainingDynamics, early: float = 0.5) -> pd.DataFrame:
-    """The data map of all examples, a row each, in the order of `dynamics`.
+    """Return the data map of all examples, one row each, in the order of `dynamics`.
 
     Columns: id; confidence (mean over epochs of p_gold) and variability (population standard deviation of the
-    same), float64; correctness (fraction of epochs that were right) float64; forgetfulness (number of forgetting
+    same), float64; correctness (fraction of correct epochs) float64; forgetfulness (number of forgetting
     events, Toneva et al. 2019) int16; never_learned bool; soi int8 (codes of SOI, with `early`).
     """
     import pandas as pd
@@ -49,12 +49,13 @@ def data_map(dynamics: TrainingDynamics, early: float = 0.5) -> pd.DataFrame:
 
 
 def confidence_variability(p_gold: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Mean and population standard deviation over epochs of (E, N) probabilities: two (N,) float64.
+    """Return the mean and population standard deviation over epochs of (E, N) probabilities: two (N,) float64.
 
-    Large arrays are divided among the cores; the bits do not depend on how many. Raises FormatError for another shape.
+    Large arrays are divided among the cores, whose number does not affect the bits of the result. Raises FormatError
+    for any other shape.
     """
     if p_gold.ndim != 2 or not len(p_gold):
-        raise FormatError("probabilities have a wrong shape", found=p_gold.shape, expected="(E, N) with E >= 1")
+        raise FormatError("probabilities have the wrong shape", found=p_gold.shape, expected="(E, N) with E >= 1")
     n = p_gold.shape[1]
     mean, spread = np.empty(n), np.empty(n)
 
@@ -72,7 +73,7 @@ def confidence_variability(p_gold: npt.NDArray[Any]) -> tuple[npt.NDArray[np.flo
 
 
 def _mean_spread(p_gold: npt.NDArray[Any], mean: npt.NDArray[np.float64], spread: npt.NDArray[np.float64]) -> None:
-    """Mean and deviation of every column of (E, N), into two (N,). Numpy lets go of the interpreter meanwhile."""
+    """Write the mean and deviation of every column of (E, N) into two (N,). NumPy releases the GIL meanwhile."""
     epochs, n = p_gold.shape
     for start in range(0, n, _BLOCK):
         block = p_gold[:, start : start + _BLOCK].astype(np.float64)
@@ -87,12 +88,11 @@ def _mean_spread(p_gold: npt.NDArray[Any], mean: npt.NDArray[np.float64], spread
 
 
 def regions(data: pd.DataFrame, fraction: float = 1 / 3) -> dict[str, npt.NDArray[np.bool_]]:
-    """Masks (N,) of the three regions of a data map; each holds round(fraction * N) examples, at least one.
+    """Return masks (N,) of the three regions of a data map; each has round(fraction * N) examples, at least one.
 
-    ambiguous: highest variability. easy: highest confidence, hard: lowest confidence, both by low variability
-    among equal confidence. As in Swayamdipta et al. each is ranked by itself, so regions may overlap. Ties go by
-    position.
-    Raises RangeError when `fraction` is not in (0, 1].
+    ambiguous: highest variability. easy: highest confidence; hard: lowest confidence; for both, equal confidence is
+    ordered by variability, lowest first. As in Swayamdipta et al., each region is ranked separately, so regions may
+    overlap. Ties are broken by position. Raises RangeError if `fraction` is not in (0, 1].
     """
     if not 0 < fraction <= 1:
         raise RangeError("fraction is out of range", found=fraction, expected="more than 0 and at most 1")

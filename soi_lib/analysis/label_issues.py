@@ -1,9 +1,9 @@
-"""Labels that may be wrong, from how a model learned them.
+"""Find labels that may be wrong, from how a model learned them.
 
-In training-mode recording, what a model says of an example in epoch e comes before its e-th update
-on that example, so the first epochs are nearly predictions on unseen data. A label that the rest of the data speaks
-against is learned late, or never, and is doubted on average over training. Which average is best is a matter of
-measurement: benchmarks/wrong_labels.py compares those in `RULES` on labels that were flipped on purpose.
+In training-mode recording, the model's prediction for an example in epoch e comes before its e-th update on that
+example, so the first epochs are nearly predictions on unseen data. A label that contradicts the rest of the data is
+learned late or never, and its probability is low on average over training. Which average works best is measured:
+benchmarks/wrong_labels.py compares those in `RULES` on labels that were flipped on purpose.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 DEFAULT_RULE = "confidence"
 TINY = 1e-7
-"""A float32 probability that is this near to 0 or 1 says no more."""
+"""Closer than this to 0 or 1, a float32 probability carries no further information."""
 
 
 def label_issues(dynamics: TrainingDynamics, rule: str = DEFAULT_RULE) -> pd.DataFrame:
-    """All examples, the most suspect label first: a DataFrame with N rows.
+    """Return all examples, the most suspect label first: a DataFrame with N rows.
 
     Columns: id; gold int16 and given (the label's name); suggested (the name of the label that the model favoured
-    over training where it is another; None where it agrees or where that is not recorded: more than two classes
-    without logits); score float64, larger is more suspect; confidence and variability float64 as in `data_map`;
-    correctness float64; soi int8. `rule` is a name of `RULES`. Equal scores are ordered by id, so the same dynamics
-    give the same ranking in whatever order their examples are.
-    Raises RangeError for an unknown rule, FormatError for a rule that needs logits which were not recorded.
+    over training if it differs; None if it agrees or was not recorded: more than two classes without logits); score
+    float64, larger is more suspect; confidence and variability float64 as in `data_map`; correctness float64; soi
+    int8. `rule` is a name from `RULES`. Equal scores are ordered by id, so the same dynamics give the same ranking
+    whatever the order of their examples. Raises RangeError for an unknown rule, FormatError for a rule that needs
+    logits that were not recorded.
     """
     import pandas as pd
 
@@ -68,17 +68,17 @@ def label_issues(dynamics: TrainingDynamics, rule: str = DEFAULT_RULE) -> pd.Dat
 
 
 def margins(dynamics: TrainingDynamics) -> Array:
-    """The logit of the given label minus the largest other logit: (E, N) float64.
+    """Return the logit of the given label minus the largest other logit: (E, N) float64.
 
-    From recorded logits; for two classes from p_gold alone, whose log odds are this margin. Raises FormatError for
-    more classes without logits. Its mean over epochs is the area under the margin of Pleiss et al. (2020).
+    Computed from recorded logits or, with two classes, from p_gold alone, whose log odds are this margin. Raises
+    FormatError for more classes without logits. Its mean over epochs is the area under the margin (Pleiss et al. 2020).
     """
     if dynamics.logits is None:
         if dynamics.meta.classes != 2:
             raise FormatError(
                 "margins need the logits of all classes",
                 found=f"{dynamics.meta.classes} classes and no logits",
-                hint="record with keep_logits=True (soi train --keep-logits), or use the rule confidence",
+                hint="record with keep_logits=True (soi train --keep-logits), or use the rule 'confidence'",
             )
         p = np.clip(dynamics.p_gold.astype(np.float64), TINY, 1 - TINY)
         return np.log(p / (1 - p))
@@ -91,7 +91,7 @@ def margins(dynamics: TrainingDynamics) -> Array:
 
 
 def _favoured(dynamics: TrainingDynamics) -> Array | None:
-    """The class with the highest mean probability over epochs, (N,) int64; None when the file cannot tell."""
+    """Return the class with the highest mean probability over epochs, (N,) int64; None if that was not recorded."""
     if dynamics.logits is not None:
         logits = dynamics.logits.astype(np.float64)
         odds = np.exp(logits - logits.max(2, keepdims=True))
@@ -123,12 +123,12 @@ def _last(dynamics: TrainingDynamics) -> Array:
 
 
 def _wrong(dynamics: TrainingDynamics) -> Array:
-    """How many epochs were wrong; among equals, the doubted ones first."""
+    """Count the wrong epochs; ties are ordered by confidence, lowest first."""
     return dynamics.epochs - dynamics.correct.sum(0) + _confidence(dynamics) / 2
 
 
 def _forgetting(dynamics: TrainingDynamics) -> Array:
-    """Forgetting events, with an example that was never right counted above all (Toneva et al. 2019)."""
+    """Count forgetting events; an example that was never right ranks above all others (Toneva et al. 2019)."""
     events = forgetting_events(dynamics.history, dynamics.epochs).astype(np.float64)
     return np.where(dynamics.history == 0, dynamics.epochs, events)
 
@@ -142,4 +142,4 @@ RULES: dict[str, Callable[[TrainingDynamics], Array]] = {
     "last epoch": _last,
     "forgetting": _forgetting,
 }
-"""Scores (N,) of an example by name, larger for a more suspect label."""
+"""Rules by name: each returns scores (N,), larger for more suspect labels."""

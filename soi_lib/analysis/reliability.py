@@ -1,9 +1,9 @@
-"""How far the scores of single examples agree between runs that differ in the seed only, and how many runs they need.
+"""How well the scores of examples agree between runs that differ only in the seed, and how many runs they need.
 
-Every score is treated alike. The values of a run are standardised (ranks for numbers, an indicator
-per category for categories), so agreement is a mean product over examples: Spearman's correlation for numbers, and for
-categories a number that is Cohen's kappa for two runs and extends to shares of runs. It is measured between disjoint
-groups of k runs, and predicted for any k from pairs of single runs (Spearman and Brown 1910).
+All scores are treated alike. The values of a run are standardised (ranks for numbers, one indicator per category for
+categories), so agreement is a mean product over examples: Spearman's correlation for numbers and, for categories, a
+number that equals Cohen's kappa for two runs and extends to shares of runs. It is measured between disjoint groups of
+k runs, and predicted for any k from pairs of single runs (Spearman and Brown 1910).
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[np.float64]
 _SPLITS = 50
-"""So many ways to choose two groups of k runs are measured at most; they overlap so much that more add nothing."""
+"""Maximum number of ways to choose two groups of k runs; they overlap so much that more add nothing."""
 
 
 @dataclass(frozen=True)
 class Reliability:
-    """What `reliability` finds.
+    """The result of `reliability`.
 
-    table: a row per score. agreement (between two runs) with low and high; runs_needed with runs_low and runs_high: how
-    many runs to average until two such averages agree by `target` (inf where runs do not agree at all); early and late:
-    agreement of the score over the first and over the last half of the epochs. NaN where a score is constant.
-    curve: a row per score and number of runs averaged: measured and predicted agreement.
-    n examples, `runs` runs, `epochs` epochs.
+    table: one row per score. agreement (between two runs) with low and high; runs_needed with runs_low and runs_high:
+    how many runs to average until two such averages agree by `target` (inf if runs do not agree at all); early and
+    late: agreement of the score over the first and the last half of the epochs. NaN if a score is constant.
+    curve: one row per score and number of runs averaged, with measured and predicted agreement.
+    n, runs, epochs: the number of each.
     """
 
     table: pd.DataFrame
@@ -51,18 +51,18 @@ class Reliability:
 
     @property
     def advice(self) -> str:
-        """What these runs allow, in a sentence."""
+        """A sentence on what these runs are sufficient for."""
         known = self.table.dropna(subset=["agreement"]).sort_values("runs_needed", kind="stable")
         enough = known[known["runs_needed"] <= self.runs]
         more = known[known["runs_needed"] > self.runs]
         words = [f"{row.score} ({_runs(row.runs_needed)})" for row in more.itertuples()]  # type: ignore[arg-type]
         if known.empty:
-            return "No score varies between the examples, so there is nothing to rank them by."
+            return "No score varies between the examples, so they cannot be ranked."
         if enough.empty:
             best: Any = more.iloc[0]
             return (
-                f"Do not select or remove examples by these {self.runs} runs: averaged, no score reaches an agreement "
-                f"of {self.target:g}. {best['score'].capitalize()} comes closest and needs "
+                f"Do not select or remove examples by these {self.runs} runs: even averaged, no score reaches an "
+                f"agreement of {self.target:g}. {best['score'].capitalize()} comes closest and needs "
                 f"{_runs(best['runs_needed'])} ({_runs(best['runs_low'])} to {_runs(best['runs_high'])})."
             )
         text = f"Averaged over these {self.runs} runs, examples may be selected or removed by "
@@ -73,14 +73,14 @@ class Reliability:
 def reliability(
     runs: Sequence[TrainingDynamics], *, early: float = 0.5, target: float = 0.8, level: float = 0.95
 ) -> Reliability:
-    """Agreement of every score between runs of the same examples, and how many runs it needs.
+    """Measure how well every score agrees between runs of the same examples, and how many runs it needs.
 
     Scores: category, confidence, variability, forgetfulness, correctness, and area under the margin (aum; Pleiss et al.
-    2020) where the margins are known. Intervals combine the spread between runs with that between examples; with two
-    runs they are over examples only.
+    2020) if the margins are known. Intervals combine the spread between runs with that between examples; with two runs
+    they include only the latter.
 
     Args:
-        runs: two or more dynamics of one setting that differ in the seed.
+        runs: two or more dynamics of one setting that differ only in the seed.
         early: as in `categorize`.
         target: the agreement that counts as reliable, in (0, 1).
         level: level of the intervals.
@@ -112,12 +112,12 @@ def reliability(
 
 
 def spearman_brown(agreement: float, k: float) -> float:
-    """The agreement of means over `k` runs, when single runs agree by `agreement`."""
+    """Return the agreement of means over `k` runs if single runs agree by `agreement`."""
     return k * agreement / (1 + (k - 1) * agreement)
 
 
 def runs_needed(agreement: float, target: float) -> float:
-    """The smallest number of runs whose mean reaches `target` by `spearman_brown`; inf where there is no agreement."""
+    """Return the smallest number of runs whose mean reaches `target` by `spearman_brown`; inf without agreement."""
     if np.isnan(agreement) or agreement >= 1:
         return agreement
     if agreement <= 0:
@@ -126,9 +126,9 @@ def runs_needed(agreement: float, target: float) -> float:
 
 
 def _checked(runs: Sequence[TrainingDynamics]) -> list[npt.NDArray[Any] | slice]:
-    """The rows of the common ids in every run, in one order; refuses what cannot be compared."""
+    """Return the rows of the common ids in every run, in one order; raise if the runs cannot be compared."""
     if len(runs) < 2:
-        raise AlignmentError("one run agrees with nothing", found=len(runs), expected="two runs or more")
+        raise AlignmentError("agreement needs several runs", found=len(runs), expected="at least 2")
     first, seen = runs[0], set[str]()
     for run in runs:
         if run.epochs != first.epochs:
@@ -144,7 +144,7 @@ def _checked(runs: Sequence[TrainingDynamics]) -> list[npt.NDArray[Any] | slice]
 
 
 def _pairs_agree(kinds: Array, weights: Array) -> tuple[Array, Array]:
-    """Observed and chance agreement (B,) over pairs of runs; kinds (S, K) codes, weights (B, K) that add up to 1."""
+    """Return observed and chance agreement (B,) of pairs of runs; kinds (S, K) codes, weights (B, K) that sum to 1."""
     seeds = len(kinds)
     pairs = seeds * (seeds - 1)
     hot = (kinds[:, None, :] == np.unique(kinds)[:, None]).astype(np.float64)  # (S, C, K)
@@ -158,7 +158,7 @@ def _pairs_agree(kinds: Array, weights: Array) -> tuple[Array, Array]:
 def _scores(
     runs: Sequence[TrainingDynamics], rows: list[npt.NDArray[Any] | slice], part: slice, early: float
 ) -> dict[str, Array]:
-    """The values of all scores over a part of the epochs: (S, C, N), C is 6 for the category and else 1."""
+    """Return the values of all scores over a part of the epochs: (S, C, N); C is 6 for the category, otherwise 1."""
     has_margins = runs[0].meta.classes == 2 or all(run.logits is not None for run in runs)
     out: dict[str, list[Array]] = {}
     for run, row in zip(runs, rows, strict=True):
@@ -176,9 +176,9 @@ def _scores(
 
 
 def _standardised(values: Array) -> Array:
-    """(G, C, N) with means 0 and, in each of the G, a total variance of 1 over the C rows; NaN where that is 0.
+    """Return (G, C, N) with means 0 and, in each of the G, a total variance of 1 over the C rows; NaN if it is 0.
 
-    Numbers (C = 1) become ranks first.
+    Numbers (C = 1) are replaced by ranks first.
     """
     x = ranks(values) if values.shape[1] == 1 else values
     x = x - x.mean(axis=2, keepdims=True)
@@ -187,7 +187,7 @@ def _standardised(values: Array) -> Array:
 
 
 def _agreement(values: Array, level: float) -> tuple[float, float, float]:
-    """Agreement over all pairs of single runs, with its interval: a jackknife over runs, on Fisher's scale."""
+    """Return agreement over all pairs of single runs, with its interval: a jackknife over runs, on Fisher's scale."""
     z = _standardised(values)
     runs, n = len(z), z.shape[2]
     if np.isnan(z).any():
@@ -196,7 +196,7 @@ def _agreement(values: Array, level: float) -> tuple[float, float, float]:
     square = (z**2).sum(axis=1)
     for i, j in combinations(range(runs), 2):
         product = (z[i] * z[j]).sum(axis=0)
-        # the first-order share of an example in a correlation; its mean is the correlation
+        # the first-order contribution of each example; the mean is the correlation
         pair = product - product.mean() * ((square[i] + square[j]) / 2 - 1)
         by_run[i] += pair
         by_run[j] += pair
@@ -213,7 +213,7 @@ def _agreement(values: Array, level: float) -> tuple[float, float, float]:
 
 
 def _measured(values: Array, k: int) -> float:
-    """Mean agreement between the means of two disjoint groups of `k` runs."""
+    """Return the mean agreement between the means of two disjoint groups of `k` runs."""
     numbers = range(len(values))
     splits = [
         (first, second)

@@ -1,6 +1,6 @@
-"""Subsets of examples by category or map region, and the random subset to hold beside each of them.
+"""Subsets of examples by category or map region, and a random subset to compare with each of them.
 
-What is drawn depends on ids and the seed alone, not on the order in which examples are stored.
+The draw depends only on the ids and the seed, not on the order in which examples are stored.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ def select(
     early: float = 0.5,
     fraction: float = 1 / 3,
 ) -> npt.NDArray[Any]:
-    """Ids (n,) of the examples in the union of categories or regions, sorted; int64 or str objects, as in `dynamics`.
+    """Return the sorted ids (n,) of the examples in the union of categories or regions; their type is as in `dynamics`.
 
-    `which` holds SOI codes or names ("UNE"), or map regions ("easy", "ambiguous", "hard"; each the top `fraction`).
-    `n` draws that many of them at random; `balance` takes equally many of every gold class that `dynamics` has (as
-    many as the rarest allows, or n / classes with the rest going to the first classes). `control="random"` returns
-    not these but its matched control: as many examples of each gold class, drawn from all of `dynamics`, those of
-    the subset included: the question is whether choosing matters, not whether the complement differs.
-    The same arguments give the same ids. Raises SelectionError when fewer examples are there than asked for.
+    `which` lists SOI codes or names ("UNE"), or map regions ("easy", "ambiguous", "hard"; each the top `fraction`).
+    `n` draws that many examples at random; `balance` takes the same number from every gold class in `dynamics` (as
+    many as the rarest allows, or n / classes with the remainder going to the first classes). `control="random"`
+    returns the matched control instead: as many examples of each gold class, drawn from all of `dynamics`, including
+    the subset, because the question is whether choosing matters, not whether the complement differs.
+    The same arguments give the same ids. Raises SelectionError if there are fewer examples than requested.
     """
     if control not in (None, "random"):
         raise SelectionError("unknown control", found=repr(control), expected="None or 'random'")
@@ -44,11 +44,11 @@ def select(
     name, mask = _mask(dynamics, which, early, fraction)
     candidates = np.flatnonzero(mask[order])
     if n is not None and n < 1:
-        raise SelectionError("no example was asked for", found=n, expected="at least 1")
+        raise SelectionError("no examples were requested", found=n, expected="at least 1")
     if not len(candidates):
-        raise SelectionError(f"no example is in {name}", hint="choose other categories")
+        raise SelectionError(f"there are no examples in {name}", hint="choose other categories")
     if n is not None and n > len(candidates):
-        raise SelectionError(f"too few examples are in {name}", found=len(candidates), expected=n, hint="ask for fewer")
+        raise SelectionError(f"too few examples in {name}", found=len(candidates), expected=n, hint="ask for fewer")
     # two streams, so that the subset and its control are independent
     draw, draw_control = (np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(2))
     if balance:
@@ -65,7 +65,7 @@ def select(
 def _mask(
     dynamics: TrainingDynamics, which: SOI | str | Iterable[SOI | str], early: float, fraction: float
 ) -> tuple[str, npt.NDArray[np.bool_]]:
-    """The name of the union and its mask (N,)."""
+    """Return the name of the union and its mask (N,)."""
     wanted = [which] if isinstance(which, SOI | str | int) else list(which)
     mask = np.zeros(len(dynamics), dtype=bool)
     names = []
@@ -92,7 +92,7 @@ def _mask(
 def _balanced(
     candidates: npt.NDArray[Any], gold: npt.NDArray[Any], n: int | None, draw: np.random.Generator, name: str
 ) -> npt.NDArray[Any]:
-    """Equally many candidates of every class; rows into the sorted order."""
+    """Return equally many candidates of every class, as rows of the sorted order."""
     classes = np.unique(gold)
     groups = [candidates[gold[candidates] == c] for c in classes]
     rarest = min(len(g) for g in groups)
@@ -103,7 +103,7 @@ def _balanced(
     for c, group, size in zip(classes, groups, sizes, strict=True):
         if len(group) < size or not rarest:
             raise SelectionError(
-                f"too few examples of class {c} are in {name} to balance classes",
+                f"too few examples of class {c} in {name} to balance the classes",
                 found=len(group),
                 expected=max(1, int(size)),
                 hint="ask for fewer, or leave balance out",
@@ -112,7 +112,7 @@ def _balanced(
 
 
 def _matched(chosen: npt.NDArray[Any], gold: npt.NDArray[Any], draw: np.random.Generator) -> npt.NDArray[Any]:
-    """As many rows of each class as `chosen` has, from all rows."""
+    """Return as many rows of each class as `chosen` has, drawn from all rows."""
     classes, sizes = np.unique(gold[chosen], return_counts=True)
     picks = [draw.choice(np.flatnonzero(gold == c), s, replace=False) for c, s in zip(classes, sizes, strict=True)]
     return np.concatenate(picks)

@@ -1,8 +1,8 @@
-"""The six Subsets of Interest, from correctness histories alone.
+"""The six Subsets of Interest, computed from correctness histories alone.
 
-A history is one 64-bit word, so a forgetting event is a set bit whose next bit is clear, and
-without forgetting the epoch of first success is E minus the number of correct epochs. No loop over examples or
-epochs. The rule is the one on the book's method page; forgetting events are those of Toneva et al. (2019).
+A history is one 64-bit word, so a forgetting event is a set bit whose next bit is clear, and without forgetting, the
+epoch of first success is E minus the number of correct epochs. There is no loop over examples or epochs. The rule is
+the one on the book's method page; forgetting events are those of Toneva et al. (2019).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from soi_lib.errors import FormatError, RangeError
 if TYPE_CHECKING:
     import pandas as pd
 
-_TABLE_EPOCHS = 16  # up to here one look-up in a table of all 2^E histories is quicker than the arithmetic
+_TABLE_EPOCHS = 16  # up to here, a lookup in a table of all 2^E histories is faster than the arithmetic
 _DESCRIPTIONS = (
     "unlearned: wrong at every epoch",
     "always correct: right at every epoch",
@@ -33,7 +33,7 @@ _DESCRIPTIONS = (
 
 
 class SOI(IntEnum):
-    """A Subset of Interest: the code that `categorize` gives to an example."""
+    """A Subset of Interest: the code that `categorize` assigns to an example."""
 
     UNE = 0
     ACE = 1
@@ -49,18 +49,18 @@ class SOI(IntEnum):
 
 
 def categorize(dynamics: TrainingDynamics | npt.ArrayLike, early: float = 0.5) -> npt.NDArray[np.int8]:
-    """The SOI code of every example: (N,) int8.
+    """Return the SOI code of every example: (N,) int8.
 
     `dynamics` is a TrainingDynamics or a bool array (E, N) of correctness, E from 1 to 64. An example that is never
-    forgotten and first correct at epoch k (from 0) is early learned when 0 < k < early * E, late learned when k is
-    larger. Raises RangeError when `early` is not in (0, 1] or E is not in 1..64, FormatError on a wrong shape.
+    forgotten and first correct at epoch k (from 0) is early learned if 0 < k < early * E, and late learned if k is
+    larger. Raises RangeError if `early` is not in (0, 1] or E is not in 1..64, FormatError for a wrong shape.
     """
     history, epochs = _history(dynamics)
     return categorize_history(history, epochs, early)
 
 
 def categorize_history(history: npt.NDArray[np.uint64], epochs: int, early: float = 0.5) -> npt.NDArray[np.int8]:
-    """As `categorize`, from packed histories (N,) uint64 of `epochs` epochs. Raises RangeError as it does."""
+    """Like `categorize`, from packed histories (N,) uint64 of `epochs` epochs. Raises RangeError as it does."""
     if not 0 < early <= 1:
         raise RangeError("early is out of range", found=early, expected="more than 0 and at most 1")
     if epochs <= _TABLE_EPOCHS and len(history) > 1 << epochs:
@@ -70,15 +70,15 @@ def categorize_history(history: npt.NDArray[np.uint64], epochs: int, early: floa
 
 @lru_cache(maxsize=8)
 def _table(epochs: int, early: float) -> npt.NDArray[np.int8]:
-    """The categories of all histories of `epochs` epochs."""
+    """Return the categories of all histories of `epochs` epochs."""
     return _codes(np.arange(1 << epochs, dtype=np.uint64), epochs, early)
 
 
 def _codes(history: npt.NDArray[np.uint64], epochs: int, early: float) -> npt.NDArray[np.int8]:
     correct = np.bitwise_count(history)
     events = forgetting_events(history, epochs)
-    # never forgotten means 0...01...1, so the first correct epoch is E - correct; the small number undoes rounding
-    # in early * E (0.07 * 100 is a little more than 7)
+    # never forgotten means 0...01...1, so the first correct epoch is E - correct; the small number corrects
+    # rounding in early * E (0.07 * 100 is slightly more than 7)
     late = epochs - correct.astype(np.int16) >= math.ceil(early * epochs - 1e-9)
     codes = np.where(late, np.int8(SOI.LLE), np.int8(SOI.ELE))
     codes[correct == epochs] = SOI.ACE
@@ -89,26 +89,26 @@ def _codes(history: npt.NDArray[np.uint64], epochs: int, early: float) -> npt.ND
 
 
 def forgetting_events(history: npt.NDArray[np.uint64], epochs: int) -> npt.NDArray[np.uint8]:
-    """How often a correct epoch is followed by a wrong one: (N,) uint8, from packed histories (N,) uint64."""
+    """Count how often a correct epoch is followed by a wrong one: (N,) uint8, from packed histories (N,) uint64."""
     followed = np.uint64((1 << (epochs - 1)) - 1)  # the last epoch has no successor
     return np.bitwise_count(history & ~(history >> np.uint64(1)) & followed)
 
 
 def soi_counts(codes: npt.ArrayLike) -> dict[str, int]:
-    """The number of examples in each category, by name in the order of the codes; all six are always there."""
+    """Return the number of examples in each category, by name in the order of the codes; all six are always present."""
     counted = np.bincount(np.asarray(codes, dtype=np.int64), minlength=len(SOI))
     return {soi.name: int(counted[soi]) for soi in SOI}
 
 
 def soi_shares(codes: npt.ArrayLike) -> dict[str, float]:
-    """`soi_counts` of codes (N,) as fractions of all examples (they add up to 1; all 0 where there is no example)."""
+    """Return `soi_counts` of codes (N,) as fractions of all examples (they add up to 1, or are all 0 if N is 0)."""
     counts = soi_counts(codes)
     total = max(1, sum(counts.values()))
     return {name: count / total for name, count in counts.items()}
 
 
 def soi_table(runs: dict[str, TrainingDynamics], early: float = 0.5, *, shares: bool = True) -> pd.DataFrame:
-    """A row per name of `runs`, a column per category: shares (or counts), as `plots.soi_bars` takes them."""
+    """Return one row per name in `runs` and one column per category: shares (or counts), for `plots.soi_bars`."""
     import pandas as pd
 
     count = soi_shares if shares else soi_counts
@@ -116,7 +116,7 @@ def soi_table(runs: dict[str, TrainingDynamics], early: float = 0.5, *, shares: 
 
 
 def history_string(history: int | np.uint64, epochs: int, right: str = "■", wrong: str = "□") -> str:
-    """A history as text, first epoch first: `□□■■■□■■■■`."""
+    """Return a history as text, first epoch first: `□□■■■□■■■■`."""
     return "".join(right if int(history) >> epoch & 1 else wrong for epoch in range(epochs))
 
 

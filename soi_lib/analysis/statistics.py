@@ -1,10 +1,10 @@
-"""Scores, intervals and tests: how sure a number is, over examples and over seeds.
+"""Scores, intervals and tests: how certain a number is, over examples and over seeds.
 
 Three or five seeds are few. A bootstrap over so few numbers gives intervals that are far too short, so the spread
 between seeds enters through Student's t, everywhere by the same formula (`Effect.reach`), and simulations in the tests
-hold the coverage. Nothing is resampled, so nothing depends on a random seed: a score is written as a mean of one
-contribution per example (for AUC DeLong's placement values, for balanced accuracy and macro-F1 the first term of the
-expansion in the weights of the examples), and a difference of scores is then a table of seeds by examples.
+check the coverage. Nothing is resampled, so nothing depends on a random seed: a score is written as a mean of one
+contribution per example (DeLong's placement values for AUC; the first-order term of the expansion in the weights of
+the examples for balanced accuracy and macro-F1), and a difference of scores is then a table of seeds by examples.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ class Interval:
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether zero lies outside, which for a difference means that it is more than chance at this level."""
+        """Whether zero lies outside the interval; a difference then exceeds chance at this level."""
         return self.low > 0 or self.high < 0
 
 
 def benjamini_hochberg(p: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """False-discovery-rate adjusted p-values (Benjamini and Hochberg 1995), same shape; NaN stays, uncounted."""
+    """Adjust p-values for the false discovery rate (Benjamini and Hochberg 1995), same shape; NaN stays, uncounted."""
     from scipy.stats import false_discovery_control  # type: ignore[import-untyped]
 
     values = np.array(p, dtype=np.float64)
@@ -51,10 +51,10 @@ def benjamini_hochberg(p: npt.ArrayLike) -> npt.NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class Effect:
-    """A mean over seeds and examples, with the parts of its variance.
+    """A mean over seeds and examples, with the components of its variance.
 
-    value: the mean. by_seeds, by_examples: variance of the mean as the spread between seeds, and that between
-    examples, show it; both contain `interaction`. seeds, n: how many of each.
+    value: the mean. by_seeds, by_examples: the variance of the mean, estimated from the spread between seeds and
+    between examples; both contain `interaction`. seeds, n: the number of seeds and examples.
     """
 
     value: float
@@ -65,12 +65,12 @@ class Effect:
     n: int
 
     def reach(self, level: float = 0.95) -> float:
-        """Half the width of the interval at `level`.
+        """Return half the width of the interval at `level`.
 
-        Each part of the variance gets its own quantile (Cochran's solution of the Behrens-Fisher problem): normal for
-        examples, Student's t with seeds - 1 degrees of freedom for seeds. The interaction is in both parts, so a
-        quarter is taken off the one and the rest off the other: in simulations with 3 and 5 seeds 95 % intervals then
-        covered 95 to 96 % where seeds matter, and up to 98 % where they do not. With one seed only the examples count.
+        Each component gets its own quantile (Cochran's solution of the Behrens-Fisher problem): normal for examples,
+        Student's t with seeds - 1 degrees of freedom for seeds. The interaction is in both components, so a quarter
+        of it is subtracted from the seeds and the rest from the examples: in simulations with 3 and 5 seeds, 95 %
+        intervals then covered 95 to 96 % if seeds matter, and up to 98 % if not. With one seed, only examples count.
         """
         from scipy.special import ndtri, stdtrit  # type: ignore[import-untyped]
 
@@ -84,13 +84,13 @@ class Effect:
         return float(max(square, normal * self.by_examples) ** 0.5)
 
     def interval(self, level: float = 0.95) -> Interval:
-        """The symmetric interval at `level`."""
+        """Return the symmetric interval at `level`."""
         reach = self.reach(level)
         return Interval(self.value, self.value - reach, self.value + reach)
 
     @cached_property
     def p(self) -> float:
-        """Two-sided p-value: 1 minus the level at which the interval just reaches zero; 1 where nothing varies."""
+        """Two-sided p-value: 1 minus the level at which the interval just reaches zero; 1 if nothing varies."""
         from scipy.optimize import brentq  # type: ignore[import-untyped]
 
         size = abs(self.value)
@@ -102,9 +102,9 @@ class Effect:
 
 
 def mean_effect(values: npt.ArrayLike | Sequence[npt.ArrayLike]) -> Effect:
-    """The mean of numbers (S, N), a row a seed and a column an example; or of several such tables with the same seeds.
+    """Average numbers (S, N), one row per seed and one column per example, or several such tables with the same seeds.
 
-    Several tables (one a dataset, different examples) count equally, however many examples each has.
+    Several tables (one per dataset, with different examples) count equally, however many examples each has.
 
     Raises:
         FormatError: a table is not two-dimensional and finite, or the tables have different numbers of seeds.
@@ -128,15 +128,15 @@ def mean_effect(values: npt.ArrayLike | Sequence[npt.ArrayLike]) -> Effect:
 
 
 def contributions(score: Score, gold: npt.ArrayLike, given: npt.ArrayLike) -> Array:
-    """A number per seed and example whose mean over the examples is the score of that seed: (S, N).
+    """Return one number per seed and example whose mean over the examples is the score of that seed: (S, N).
 
     Args:
         score: the name of the score.
         gold: class codes (N,). For AUC they are 0 and 1.
-        given: (S, N), a row a seed: predicted class codes, or for AUC the scores of class 1.
+        given: (S, N), one row per seed: predicted class codes or, for AUC, the scores of class 1.
 
     Raises:
-        FormatError: the shapes do not fit, the score is unknown, or AUC has not exactly the classes 0 and 1.
+        FormatError: the shapes do not match, the score is unknown, or the classes for AUC are not exactly 0 and 1.
     """
     g, x = _labels(gold, given)
     match score:
@@ -152,14 +152,14 @@ def contributions(score: Score, gold: npt.ArrayLike, given: npt.ArrayLike) -> Ar
 
 
 def gain(score: Score, gold: npt.ArrayLike, before: npt.ArrayLike, after: npt.ArrayLike) -> Array:
-    """Contributions (S, N) to the score of `after` minus that of `before`, paired by seed and by example."""
+    """Return contributions (S, N) to the score of `after` minus that of `before`, paired by seed and by example."""
     return contributions(score, gold, after) - contributions(score, gold, before)
 
 
 def ranks(values: Array) -> Array:
-    """Ranks along the last axis, from 1; equal values have the mean of their ranks.
+    """Return ranks along the last axis, from 1; equal values get the mean of their ranks.
 
-    Those of pandas: scipy.stats takes more than a second to import.
+    They come from pandas, because scipy.stats takes more than a second to import.
     """
     import pandas as pd
 
@@ -168,7 +168,7 @@ def ranks(values: Array) -> Array:
 
 
 def _auc(gold: Array, scores: Array) -> Array:
-    """Placement values (DeLong et al. 1988): the share of the other class that lies on the right side of an example."""
+    """Return placement values (DeLong et al. 1988): the share of the other class on the right side of each example."""
     positive = gold == 1
     if not positive.any() or positive.all() or not np.isin(gold, (0, 1)).all():
         raise FormatError("AUC needs both of two classes", found=np.unique(gold).tolist(), expected="0 and 1")
@@ -205,9 +205,9 @@ def _macro_f1(gold: Array, predicted: Array) -> Array:
 
 
 def _labels(gold: npt.ArrayLike, given: npt.ArrayLike) -> tuple[Array, Array]:
-    """Gold labels (N,) and what was predicted of them, as (S, N)."""
+    """Return gold labels (N,) and predictions as (S, N)."""
     g, x = np.asarray(gold), np.atleast_2d(np.asarray(given))
     if g.ndim != 1 or not len(g) or x.ndim != 2 or x.shape[1] != len(g):
         found = f"{g.shape} and {x.shape}"
-        raise FormatError("gold and predictions do not fit", found=found, expected="(N,) and (S, N)")
+        raise FormatError("gold and predictions differ in shape", found=found, expected="(N,) and (S, N)")
     return g, x

@@ -1,9 +1,9 @@
 """The data map of dynamics that are larger than memory: a folder of dynamics files, through DuckDB.
 
-Files are the shards. Each is checked like any dynamics file; then one query reads them all and writes
-the map, within DuckDB's memory limit whatever their number. The rules are not written a second time in SQL: the query
-calls `categorize_history` and `forgetting_events`. On a cluster each machine maps the files it holds: the maps lie side
-by side, the counts add up, and only the cuts need one more pass over the confidence and variability of all maps.
+The files are the shards. Each is checked like any dynamics file; then one query reads them all and writes the map,
+within DuckDB's memory limit whatever their number. The rules are not repeated in SQL: the query calls
+`categorize_history` and `forgetting_events`. On a cluster, each machine maps its own files: together their maps form
+the whole map, the counts add up, and only the cuts need another pass over the confidence and variability of all maps.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from soi_lib.errors import FormatError, RangeError, SoiError
 from soi_lib.files import replacing
 from soi_lib.io import check
 
-_MEMORY = "640MB"  # for DuckDB; Python and Arrow need about 150 MB beside it
+_MEMORY = "640MB"  # for DuckDB; Python and Arrow need about 150 MB in addition
 
 
 @dataclass(frozen=True)
 class StreamedMap:
-    """What `stream_data_map` found in all files together.
+    """The result of `stream_data_map` over all files.
 
-    `soi` counts the examples of each category by name. `cuts` bounds the regions of the map: easy examples have at
-    least this confidence, hard ones at most, ambiguous ones at least this variability. The cuts are estimates (a
-    t-digest): a region may hold about 0.1 % of all examples more or less than asked for.
+    `soi` counts the examples of each category by name. `cuts` are the bounds of the map's regions: easy examples have
+    at least this confidence, hard ones at most this confidence, ambiguous ones at least this variability. The cuts are
+    estimates (a t-digest): a region may have about 0.1 % of all examples more or fewer than requested.
     """
 
     examples: int
@@ -48,25 +48,25 @@ def stream_data_map(
     *,
     overwrite: bool = False,
 ) -> StreamedMap:
-    """Write the data map of all dynamics files of a folder to one Parquet file.
+    """Write the data map of all dynamics files in a folder to one Parquet file.
 
     Args:
-        folder: Holds `*.parquet` files that `TrainingDynamics.save` wrote, all with equally many epochs.
-        out: The file to write. Its columns are those of `data_map`, a row an example, in the order of the file names.
+        folder: Contains `*.parquet` files that `TrainingDynamics.save` wrote, all with the same number of epochs.
+        out: The file to write. Its columns are those of `data_map`, one row per example, in order of the file names.
         early: As in `categorize`.
-        fraction: The share of all examples that each region of the map holds.
+        fraction: The share of all examples in each region of the map.
         overwrite: Replace `out` if it exists.
 
     Returns:
         The number of examples, the counts of the categories, and where the regions end.
 
     Raises:
-        SoiError, SchemaError, ChecksumError: As `TrainingDynamics.load`, for any of the files, or if there are none.
+        SoiError, SchemaError, ChecksumError: As in `TrainingDynamics.load`, for any file, or if there are none.
         FormatError: The files differ in the number of epochs or the kind of id.
         RangeError: `early` or `fraction` is not in (0, 1].
         OutputExistsError: `out` exists.
 
-    That an id occurs in two files is not checked.
+    Ids that occur in more than one file are not detected.
     """
     import duckdb
 
@@ -93,10 +93,10 @@ def stream_data_map(
 
 
 def _checked(folder: Path) -> tuple[list[Path], int]:
-    """The dynamics files of a folder, each checked, and the number of epochs that all of them have."""
+    """Return the checked dynamics files of a folder and the number of epochs in each."""
     files = sorted(folder.glob("*.parquet"))
     if not files:
-        raise SoiError("the folder holds no dynamics files", where=folder, expected="*.parquet")
+        raise SoiError("the folder contains no dynamics files", where=folder, expected="*.parquet")
     columns = [check(file)[0] for file in files]
     for file, other in zip(files, columns, strict=True):
         if other != columns[0]:
@@ -111,7 +111,7 @@ def _checked(folder: Path) -> tuple[list[Path], int]:
 
 
 def _register(engine: Any, name: str, kind: str, rule: Callable[[npt.NDArray[np.uint64]], npt.NDArray[Any]]) -> None:
-    """Make `rule`, from histories (n,) to numbers (n,), a function of the SQL that `engine` runs."""
+    """Register `rule`, from histories (n,) to numbers (n,), as an SQL function of `engine`."""
     import pyarrow as pa
 
     engine.create_function(name, lambda history: pa.array(rule(history.to_numpy())), ["UBIGINT"], kind, type="arrow")

@@ -1,13 +1,13 @@
 """Transitions: how examples move between categories from one run to another, and which moves are more than noise.
 
-Nothing is said about a move before it has been held against the noise floor, the transition between two seeds of the
-same setting. The null hypothesis of `transition_test` is that the setting changes nothing, so the names of the two
-settings may be swapped. The test takes runs of the same seeds in both settings, three at least, and draws nothing at
-random. Runs of one seed share their heads and their order of examples, so they agree more; a floor has no such pairs,
-and the transition must not have them either: both sides use pairs of different seeds only. A transition minus its floor
-is a mean over pairs of seeds, so removing one seed at a time (the jackknife) turns it into one value per seed and
-example, and from there on it is an `Effect` like any other. A z test takes the examples as the source of chance; what a
-whole run has in common is held against all ways to swap the two settings within seeds, which are enumerated.
+Moves are always compared with the noise floor, the transition between two seeds of the same setting. The null
+hypothesis of `transition_test` is that the setting changes nothing, so the names of the two settings may be swapped.
+The test takes runs of the same seeds in both settings, at least three, and draws nothing at random. Runs of one seed
+share their heads and their order of examples, so they agree more; a floor has no such pairs, and the transition must
+not have them either: both sides use only pairs of different seeds. A transition minus its floor is a mean over pairs of
+seeds, so removing one seed at a time (the jackknife) turns it into one value per seed and example, and from there on it
+is an `Effect` like any other. A z test treats the examples as the source of chance; effects shared by a whole run are
+compared with all ways to swap the two settings within seeds, which are enumerated.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ OFF_DIAGONAL = ~np.eye(_SIZE, dtype=bool)
 def transition_matrix(
     single: TrainingDynamics, multi: TrainingDynamics, normalize: Normalize = None, early: float = 0.5
 ) -> pd.DataFrame:
-    """Counts of examples by category in `single` (rows: from) and in `multi` (columns: to), over their common ids.
+    """Count examples by category in `single` (rows: from) and in `multi` (columns: to), over their common ids.
 
-    A 6x6 DataFrame named by SOI; int64 counts, or with `normalize` "row" (each row adds up to 1; NaN where a row is
-    empty) or "all" (everything adds up to 1) float64. Raises AlignmentError on no common ids or other gold labels.
+    A 6x6 DataFrame labelled by SOI: int64 counts or, with `normalize`, float64: "row" (each row adds up to 1, or is NaN
+    if empty) or "all" (everything adds up to 1). Raises AlignmentError if no ids are common or gold labels differ.
     """
     rows = shared_rows((single, multi), ordered=False)
     before, after = (categorize(run, early)[row] for run, row in zip((single, multi), rows, strict=True))
@@ -49,16 +49,16 @@ def transition_matrix(
 
 
 def common_codes(runs: Sequence[TrainingDynamics], early: float = 0.5) -> npt.NDArray[np.int8]:
-    """Categories (R, N) of the examples that all `runs` share, sorted by id. Raises AlignmentError as `align` does."""
+    """Return categories (R, N) of the examples in all `runs`, sorted by id. Raises AlignmentError as `align` does."""
     return np.stack([categorize(run, early)[rows] for run, rows in zip(runs, shared_rows(runs), strict=True)])
 
 
 def mean_transition(
     pairs: Iterable[tuple[TrainingDynamics, TrainingDynamics]], normalize: Normalize = None, early: float = 0.5
 ) -> pd.DataFrame:
-    """The 6x6 transition averaged over pairs of runs: the mean of their counts, normalised afterwards (float64).
+    """Return the 6x6 transition averaged over pairs of runs: the mean of their counts, then normalised (float64).
 
-    Raises AlignmentError when there is no pair, and as `transition_matrix` does.
+    Raises AlignmentError if there is no pair, and as `transition_matrix` does.
     """
     counts = [transition_matrix(a, b, early=early).to_numpy() for a, b in pairs]
     if not counts:
@@ -67,20 +67,20 @@ def mean_transition(
 
 
 def noise_floor(runs: Sequence[TrainingDynamics], normalize: Normalize = None, early: float = 0.5) -> pd.DataFrame:
-    """The mean 6x6 transition over all ordered pairs of runs of one setting with other seeds (float64, symmetric
-    as counts): what moves without any change of setting. Raises AlignmentError with fewer than two runs.
+    """Return the mean 6x6 transition over all ordered pairs of runs of one setting with different seeds (float64,
+    symmetric as counts): the moves without a change of setting. Raises AlignmentError for fewer than two runs.
     """
     if len(runs) < 2:
         raise AlignmentError(
-            "a noise floor needs two seeds of the setting",
+            "a noise floor needs at least two seeds of the setting",
             found=len(runs),
-            hint="run the setting with another seed",
+            hint="train the setting with another seed",
         )
     return mean_transition(permutations(runs, 2), normalize, early)
 
 
 def as_frame(counts: npt.NDArray[Any], normalize: Normalize = None) -> pd.DataFrame:
-    """A 6x6 array as a DataFrame with the categories' names, rows "single" and columns "multi"."""
+    """Return a 6x6 array as a DataFrame with the categories' names, rows "single" and columns "multi"."""
     import pandas as pd
 
     table = pd.DataFrame(counts, index=pd.Index(_NAMES, name="single"), columns=pd.Index(_NAMES, name="multi"))
@@ -91,16 +91,16 @@ def as_frame(counts: npt.NDArray[Any], normalize: Normalize = None) -> pd.DataFr
     return table
 
 
-# --- held against noise -----------------------------------------------------------------------------------------------
+# --- comparison with noise --------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class TransitionTest:
-    """A transition beside its noise floor; arrays are 6x6, rows from, columns to, as shares of all examples.
+    """A transition and its noise floor; arrays are 6x6, rows from, columns to, as shares of all examples.
 
-    difference is transition minus floor. p is two-sided, NaN on the diagonal and where nothing varies; it takes
-    examples as the only source of chance. swap_p is the run-level answer to that: the share of the ways to swap the
-    two settings within seeds that show as large a difference. effects: the difference of every cell as an `Effect`.
+    difference is transition minus floor. p is two-sided, NaN on the diagonal and where nothing varies; it treats
+    examples as the only source of chance. swap_p treats whole runs as that source: the share of the ways to swap the
+    two settings within seeds that give as large a difference. effects: the difference of every cell as an `Effect`.
     """
 
     transition: Array
@@ -117,9 +117,9 @@ class TransitionTest:
         return self.transition - self.floor
 
     def beyond_chance(self, level: float = 0.05) -> npt.NDArray[np.bool_]:
-        """The moves (6x6 bool) whose p, adjusted over all of them, and swap_p are at most `level`.
+        """Return the moves (6x6 bool) whose p, adjusted over all of them, and swap_p are at most `level`.
 
-        With few seeds no swap_p is that small (three seeds have 7 swaps); then no swap may show as large a difference.
+        With few seeds swap_p cannot be that small (three seeds: 7 swaps); then no other swap may differ as much.
         """
         least = 1 / (2**self.seeds - 1)
         found: npt.NDArray[np.bool_] = np.nan_to_num(benjamini_hochberg(self.p), nan=1.0) <= level
@@ -127,10 +127,10 @@ class TransitionTest:
 
 
 def transition_test(single: npt.ArrayLike, multi: npt.ArrayLike) -> TransitionTest:
-    """Hold the transition from `single` to `multi` against the floor between the seeds of `single`.
+    """Compare the transition from `single` to `multi` with the floor between the seeds of `single`.
 
     Args:
-        single, multi: category codes (S, N), a row a seed (row s of both from the same seed), a column an example.
+        single, multi: category codes (S, N), one row per seed (the same seed in both) and one column per example.
 
     Raises:
         AlignmentError: the shapes differ, or there are fewer than three seeds.
@@ -140,7 +140,7 @@ def transition_test(single: npt.ArrayLike, multi: npt.ArrayLike) -> TransitionTe
     a, b = np.asarray(single, dtype=np.int8), np.asarray(multi, dtype=np.int8)
     if a.shape != b.shape or a.ndim != 2 or len(a) < 3:
         raise AlignmentError(
-            "the two settings do not fit",
+            "the two settings do not match",
             found=f"{a.shape} and {b.shape}",
             expected="codes (S, N) of the same seeds and examples, at least 3 seeds",
         )
@@ -159,12 +159,12 @@ def transition_test(single: npt.ArrayLike, multi: npt.ArrayLike) -> TransitionTe
 
 
 def _one_hot(codes: Array) -> Array:
-    """Codes (R, N) as (R, 6, N) zeros and ones."""
+    """Return codes (R, N) as (R, 6, N) zeros and ones."""
     return (codes[:, None, :] == np.arange(_SIZE)[:, None]).astype(np.float32)
 
 
 def _pseudo_values(single: Array, multi: Array) -> Array:
-    """Jackknife pseudo-values (S, 6, 6, N) of transition minus floor: their mean over seeds and examples is it."""
+    """Return jackknife pseudo-values (S, 6, 6, N) of transition minus floor, which is their mean over S and N."""
     seeds = len(single)
 
     def difference(leave: int | None) -> Array:
@@ -181,12 +181,12 @@ def _pseudo_values(single: Array, multi: Array) -> Array:
 
 
 def _pair_shares(hot: Array) -> Array:
-    """Shares (R, R, 6, 6) of the examples that are in category i in one run and j in the other."""
+    """Return shares (R, R, 6, 6) of the examples that are in category i in one run and j in the other."""
     return np.einsum("rin,qjn->rqij", hot, hot, optimize=True) / hot.shape[2]
 
 
 def _sides(pairs: Array, single: npt.NDArray[np.int64], multi: npt.NDArray[np.int64]) -> tuple[Array, Array]:
-    """Mean transition and floor over pairs of different seeds; run numbers by seed."""
+    """Return the mean transition and floor over pairs of different seeds; runs are given by number, in seed order."""
     different = ~np.eye(len(single), dtype=bool)
     return (
         pairs[np.ix_(single, multi)][different].mean(axis=0, dtype=np.float64),
@@ -195,10 +195,10 @@ def _sides(pairs: Array, single: npt.NDArray[np.int64], multi: npt.NDArray[np.in
 
 
 def _swap_p(pairs: Array, seeds: int, observed: Array) -> Array:
-    """Share of the swaps within seeds (this one included) whose absolute difference is as large as `observed` (6x6)."""
+    """Return the share of swaps within seeds, including none, whose absolute difference reaches `observed` (6x6)."""
     seed = np.tile(np.arange(seeds), 2)
     different = np.where((seed[:, None] != seed)[:, :, None, None], pairs, 0.0)
-    swap = (np.arange(2**seeds - 1)[:, None] >> np.arange(seeds)) & 1  # not all of them: that is only the other name
+    swap = (np.arange(2**seeds - 1)[:, None] >> np.arange(seeds)) & 1  # not all swapped: that only exchanges the names
     is_single = np.concatenate([1 - swap, swap], axis=1).astype(np.float64)
     from_single = (is_single @ different.reshape(2 * seeds, -1)).reshape(len(swap), 2 * seeds, -1)
     difference = (from_single * (1 - 2 * is_single)[:, :, None]).sum(axis=1) / (seeds * (seeds - 1))

@@ -1,11 +1,11 @@
-"""Training dynamics out of plain arrays and tables that another program left.
+"""Training dynamics from plain arrays and from tables written by other programs.
 
     dyn = from_arrays(probabilities, gold, ids)      # (E, N, C), in memory or np.load("run.npy", mmap_mode="r")
-    dyn = read_table("log.csv")                      # a row per example and epoch
+    dyn = read_table("log.csv")                      # one row per example and epoch
 
-Nothing is repaired. A value that is not a probability, an id that appears twice, an epoch that lacks
-examples, a label that changes: each is an error that names the file and the id or row. The text
-of a CSV is taken as it is, so no id loses its leading zeros.
+Nothing is repaired. A value that is not a probability, an id that appears twice, an epoch that lacks examples or a
+label that changes raises an error that names the file and the id or row. The text of a CSV is not converted, so ids
+keep their leading zeros.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from soi_lib.errors import DuplicateIdError, FormatError, RangeError, SoiError, 
 Array = npt.NDArray[Any]
 Kind = Literal["probabilities", "logits"]
 
-_SUM = 1e-3  # how far the probabilities of an example may be from 1 together: half precision passes
-_SLACK = 1e-6  # how far p may be above 1/2 where `correct` says wrong: rounding
-_WHOLE = r"0|-?[1-9]\d{0,17}"  # a whole number as Python writes it, within 64 bits
+_SUM = 1e-3  # how far an example's probabilities may sum from 1: loose enough for half precision
+_SLACK = 1e-6  # how far p may be above 1/2 for a wrong prediction: rounding
+_WHOLE = r"0|-?[1-9]\d{0,17}"  # an integer as Python writes it, within 64 bits
 _TRUTH = {"1": True, "true": True, "1.0": True, "0": False, "false": False, "0.0": False}
 
 
 def _hint(row: Array, kind: Kind) -> str:
-    """What to do about the values (C,) of an example that are not what `kind` says."""
+    """Return a hint for the values (C,) of an example that are not `kind`."""
     if kind == "logits" or not np.isfinite(row).all():
-        return "find out where the training gave values that are not numbers"
-    if row.min() >= 0 and abs(row.sum() - 1) <= 0.006 * len(row):  # what two digits leave
-        return "they look rounded: save all digits, or divide those of each example by their sum"
-    return 'say kind="logits" if they are scores'
+        return "find out where training produced NaN or infinity"
+    if row.min() >= 0 and abs(row.sum() - 1) <= 0.006 * len(row):  # the error of two digits
+        return "they look rounded: save all digits, or divide each example's probabilities by their sum"
+    return 'pass kind="logits" if they are scores'
 
 
 def from_arrays(
@@ -53,30 +53,30 @@ def from_arrays(
     meta: Meta | Mapping[str, Any] | None = None,
     where: object = None,
 ) -> TrainingDynamics:
-    """Dynamics from class probabilities or logits (E, N, C) and gold labels (N,); ids are row numbers unless given.
+    """Return dynamics from class probabilities or logits (E, N, C) and gold labels (N,); ids default to row numbers.
 
-    The prediction is the class with the highest value, the first of equal ones. Logits are kept as float32 unless
-    `keep_logits` is false. `where` is named in errors. Epochs are taken one by one, so a memory-mapped array is never
-    in memory as a whole. Raises FormatError, RangeError or DuplicateIdError.
+    The prediction is the class with the highest value, the first one if there is a tie. Logits are kept as float32
+    unless `keep_logits` is false. Errors name `where`. Epochs are processed one by one, so a memory-mapped array is
+    never in memory as a whole. Raises FormatError, RangeError or DuplicateIdError.
     """
     array, golds = np.asanyarray(values), np.asarray(gold)
     if array.ndim != 3 or array.dtype.kind not in "fiu" or array.shape[2] < 2:
         found = f"shape {array.shape} of {array.dtype}"
-        raise FormatError(f"the {kind} have a wrong shape", where=where, found=found, expected="numbers (E, N, C)")
+        raise FormatError(f"the {kind} have the wrong shape", where=where, found=found, expected="numbers (E, N, C)")
     epochs, n, classes = array.shape
     keys: Any = np.arange(n) if ids is None else ids
     for name, shape in (("gold", golds.shape), ("ids", (len(keys),))):
         if shape != (n,):
-            raise FormatError(f"{name} have another length", where=where, found=shape, expected=(n,))
+            raise FormatError(f"the length of {name} is wrong", where=where, found=shape, expected=(n,))
     p = np.empty((epochs, n), dtype=np.float32)
     correct = np.empty((epochs, n), dtype=bool)
     kept = np.empty(array.shape, dtype=np.float32) if kind == "logits" and keep_logits else None
-    own = np.clip(golds, 0, classes - 1).astype(np.int64)  # a label that is not a class is refused below, by its id
+    own = np.clip(golds, 0, classes - 1).astype(np.int64)  # a label that is not a class raises below, with its id
     for epoch in range(epochs):
         block = np.asarray(array[epoch], dtype=np.float64)
         if kind == "logits":
             with np.errstate(over="ignore"):
-                block = block.astype(np.float32).astype(np.float64)  # as they are kept, so that p follows from them
+                block = block.astype(np.float32).astype(np.float64)  # as stored, so that p agrees with them
         bad = ~np.isfinite(block).all(1)
         if kind == "probabilities":
             with np.errstate(invalid="ignore"):
@@ -84,7 +84,7 @@ def from_arrays(
         if bad.any():
             row = int(np.flatnonzero(bad)[0])
             raise RangeError(
-                f"the {kind} of id {shown(keys[row])} at epoch {epoch} are not {kind}",
+                f"the {kind} of id {shown(keys[row])} at epoch {epoch} are not valid",
                 where=where,
                 found=array[epoch, row].tolist(),
                 expected="numbers" if kind == "logits" else "numbers from 0 to 1 that sum to 1",
@@ -107,19 +107,19 @@ def read_table(
     gold: str = "gold",
     meta: Meta | Mapping[str, Any] | None = None,
 ) -> TrainingDynamics:
-    """Dynamics from a CSV, TSV or Parquet file with a row per example and epoch, rows in any order.
+    """Read dynamics from a CSV, TSV or Parquet file with one row per example and epoch, in any order.
 
-    Columns: `id`; `epoch` (0, 1, ... or 1, 2, ...); `gold` (class number); and the fullest that is there of
+    Columns: `id`; `epoch` (0, 1, ... or 1, 2, ...); `gold` (class number); and the first of these that is present:
 
     - `logits_0`, `logits_1`, ..., or in Parquet a list `logits`;
     - `p_0`, `p_1`, ..., or in Parquet a list `probabilities`;
     - `p` or `p_gold`, the gold label's probability, and `correct` (0/1, true/false). With two classes `correct` may be
-      left out: an example is right when p > 1/2;
-    - `correct` alone: p is then 1 where right and 0 where wrong, and the metadata says so (`p_gold_from`).
+      omitted: an example is correct if p > 1/2;
+    - `correct` alone: p is then 1 if correct and 0 if wrong, which the metadata records (`p_gold_from`).
 
-    Examples keep the order of their first rows. Ids of a CSV become integers if all are written as Python writes
+    Examples keep the order of their first rows. Ids from a CSV become integers if all are written as Python writes
     integers ("7", not "07"). Raises FormatError, RangeError or DuplicateIdError with the file and the row (the first
-    one after the header is row 1).
+    row after the header is row 1).
     """
     file = Path(path)
     if file.suffix.lower() not in (".csv", ".tsv", ".parquet"):
@@ -137,12 +137,12 @@ def read_table(
     name = next((n for n in ("p", "p_gold") if n in table.frame), None)
     if name is not None:
         p = table.number(name)
-        table.refuse(~((p >= 0) & (p <= 1)), name, "does not hold a probability", "0 to 1", RangeError)
+        table.refuse(~((p >= 0) & (p <= 1)), name, "does not contain a probability", "0 to 1", RangeError)
         if right is None:
             if max(golds.max() + 1, known.classes) > 2:
-                raise FormatError(f"column 'correct' is missing beside {name!r}", where=file, expected="0 or 1 a row")
+                raise FormatError(f"column 'correct' is missing next to {name!r}", where=file, expected="0 or 1")
             right = p > 0.5
-        table.refuse(~right & (p > 0.5 + _SLACK), name, "contradicts column 'correct'", "at most 1/2 where wrong")
+        table.refuse(~right & (p > 0.5 + _SLACK), name, "contradicts column 'correct'", "at most 1/2 if wrong")
     elif right is not None:
         p, known = right.astype(np.float64), replace(known, extra={**known.extra, "p_gold_from": "correct"})
     else:
@@ -157,7 +157,7 @@ def read_table(
 
 
 def _frame(file: Path) -> pd.DataFrame:
-    """The columns of a file; the text of a CSV is left as it is."""
+    """Return the columns of a file; the text of a CSV is not converted."""
     try:
         if file.suffix.lower() == ".parquet":
             return pd.read_parquet(file)
@@ -167,27 +167,27 @@ def _frame(file: Path) -> pd.DataFrame:
         hint = "convert it, e.g. iconv -f latin1 -t utf-8"
         raise FormatError("the file is not UTF-8", where=file, found=error, hint=hint) from None
     except (OSError, ValueError) as error:  # pandas' and Arrow's own errors are ValueErrors
-        hint = "mend or remove what is damaged"
+        hint = "repair the file, or remove the damaged part"
         raise FormatError("the table cannot be read", where=file, found=error, hint=hint) from error
 
 
 class Table:
-    """A row per example and epoch, its columns read as numbers by name; every error names the file and the row.
+    """A table with one row per example and epoch, with typed access to its columns; errors name the file and the row.
 
     Args:
         frame: The columns.
-        file: Where they come from.
-        where: How errors name a row, from its number; without it, "FILE row 1" is the first.
+        file: The file they come from.
+        where: Names a row in errors, given its number; by default, the first row is "FILE row 1".
     """
 
     def __init__(self, frame: pd.DataFrame, file: Path, where: Callable[[int], str] | None = None) -> None:
         self.frame, self.file, self.names = frame, file, [str(name) for name in frame]
         self.where = where or (lambda row: f"{file} row {row + 1}")
         if frame.empty:
-            raise FormatError("the table is empty", where=file, expected="a row an example and epoch")
+            raise FormatError("the table is empty", where=file, expected="one row per example and epoch")
 
     def column(self, name: str) -> pd.Series[Any]:
-        """A column that must be there."""
+        """Return a required column."""
         if name not in self.frame:
             raise FormatError(f"there is no column {name!r}", where=self.file, found=", ".join(self.names))
         return self.frame[name]
@@ -195,7 +195,7 @@ class Table:
     def refuse(
         self, wrong: npt.ArrayLike, name: str, what: str, expected: Any = None, kind: type[SoiError] = FormatError
     ) -> None:
-        """Raise for the first row of the mask `wrong`, if there is one, with the value of its column `name`."""
+        """Raise for the first row of the mask `wrong`, if there is one, with its value in column `name`."""
         mask = np.asarray(wrong, dtype=bool)
         if mask.any():
             row = int(mask.argmax())
@@ -203,31 +203,31 @@ class Table:
             raise kind(f"column {name!r} {what}", where=self.where(row), found=found, expected=expected)
 
     def number(self, name: str) -> npt.NDArray[np.float64]:
-        """A column as (rows,) float64, all finite."""
+        """Return a column as (rows,) float64, all finite."""
         column = self.column(name)
         try:
             numbers = column.to_numpy(dtype=object).astype(np.float64)
-        except (TypeError, ValueError):  # find the row
+        except (TypeError, ValueError):  # NaN marks the row
             numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-        self.refuse(~np.isfinite(numbers), name, "does not hold a number")
+        self.refuse(~np.isfinite(numbers), name, "does not contain a number")
         return numbers
 
     def whole(self, name: str) -> npt.NDArray[np.int64]:
-        """A column as (rows,) int64."""
+        """Return a column as (rows,) int64."""
         numbers = self.number(name)
-        self.refuse((numbers % 1 != 0) | (np.abs(numbers) > 2**31), name, "does not hold a whole number")
+        self.refuse((numbers % 1 != 0) | (np.abs(numbers) > 2**31), name, "does not contain an integer")
         return numbers.astype(np.int64)
 
     def truth(self, name: str) -> npt.NDArray[np.bool_]:
-        """A column of 0/1 or true/false as (rows,) bool."""
+        """Return a column of 0/1 or true/false as (rows,) bool."""
         values = self.column(name).astype(str).str.strip().str.lower().map(_TRUTH)
-        self.refuse(values.isna(), name, "does not hold 0 or 1")
+        self.refuse(values.isna(), name, "does not contain 0 or 1")
         return values.to_numpy(dtype=bool)
 
     def examples(self, id: str, epoch: str, gold: str) -> tuple[Array, Array, npt.NDArray[np.int64]]:
-        """Ids (N,) in the order of their first rows, gold labels (N,), and the row of each epoch and example (E, N)."""
+        """Return ids (N,) in the order of their first rows, gold labels (N,), and rows by epoch and example (E, N)."""
         column, epochs, golds = self.column(id), self.whole(epoch), self.whole(gold)
-        self.refuse([not isinstance(key, int | str) or key == "" for key in column.tolist()], id, "does not hold an id")
+        self.refuse([not isinstance(key, int | str) or key == "" for key in column.tolist()], id, "has no valid id")
         order, keys = pd.factorize(column)
         first = int(epochs.min())
         if first not in (0, 1):
@@ -241,7 +241,7 @@ class Table:
                 f"id {shown(keys[order[row]])} appears twice at epoch {epochs[row]}",
                 where=self.where(row),
                 found=f"already in {self.where(int((cell == cell[row]).argmax()))}",
-                hint="keep one row an example and epoch",
+                hint="keep one row per example and epoch",
             )
         if len(cell) != count * n:
             size = pd.Series(epochs).value_counts().reindex(range(first, first + count), fill_value=0)
@@ -250,15 +250,15 @@ class Table:
             raise FormatError(
                 f"epoch {part} is partial or missing",
                 where=self.file,
-                found=f"{size[part]} of {n} examples; {shown(keys[min(lacking)])} is not there",
-                hint="leave the epoch out and renumber the later ones, or record it whole",
+                found=f"{size[part]} of {n} examples; {shown(keys[min(lacking)])} is missing",
+                hint="leave the epoch out and renumber the later ones, or record all of it",
             )
         place = np.argsort(cell).reshape(count, n)
         self.refuse(golds != golds[place[0]][order], gold, "differs from the label in the first epoch")
         return np.asarray(keys), golds[place[0]], place
 
     def scores(self, whole: str, prefix: str) -> npt.NDArray[np.float64] | None:
-        """Logits or class probabilities (rows, C), from a column a class or a column of lists; None without either."""
+        """Return scores (rows, C) from one column per class or from a column of lists; None if there is neither."""
         names = [name for name in self.names if re.fullmatch(prefix + r"\d+", name)]
         if names:
             wanted = [f"{prefix}{c}" for c in range(max(2, len(names)))]
@@ -270,22 +270,22 @@ class Table:
         return self.lists(whole) if whole in self.frame else None
 
     def lists(self, name: str) -> npt.NDArray[np.float64]:
-        """A column of equally long lists of numbers as (rows, C)."""
+        """Return a column of equally long lists of numbers as (rows, C)."""
         lists = [value if isinstance(value, list | np.ndarray) else [] for value in self.column(name)]
         wrong = [len(values) != (len(lists[0]) or -1) for values in lists]
-        self.refuse(wrong, name, "does not hold a list of numbers, one per class")
+        self.refuse(wrong, name, "does not contain a list of numbers, one per class")
         try:
             return np.array(lists, dtype=np.float64)
         except (TypeError, ValueError) as error:
-            raise FormatError(f"column {name!r} does not hold numbers", where=self.file, found=error) from error
+            raise FormatError(f"column {name!r} does not contain numbers", where=self.file, found=error) from error
 
 
 def meta_of(meta: Meta | Mapping[str, Any] | None, classes: int) -> Meta:
-    """What a caller gave as metadata, with the number of classes where it is known (not 0)."""
+    """Return the caller's metadata, with the number of classes if it is known (not 0)."""
     known = Meta.from_dict(meta) if isinstance(meta, Mapping) else meta or Meta()
     return replace(known, epochs=0, classes=classes or known.classes)
 
 
 def shown(key: Any) -> str:
-    """An id as it is written in messages."""
+    """Return an id as written in messages."""
     return repr(key.item() if isinstance(key, np.generic) else key)

@@ -1,18 +1,18 @@
-"""Training dynamics from an unmodified Hugging Face Trainer, in two lines.
+"""Record training dynamics with an unmodified Hugging Face Trainer, in two lines.
 
     from soi_lib.integrations.huggingface import record
     rec = record(trainer, id_column="id")    # before trainer.train()
-    dyn = rec.finish()                       # after it
+    dyn = rec.finish()                       # after trainer.train()
 
-The Trainer, its data set, its collator and its model stay as they are, and so do the weights that
-it computes, bit for bit. Row numbers travel with the batches beside the user's collator (see `trainer_data`), the
-training step takes them out again, and a forward hook sees the logits of the training forward pass (dropout on,
-before the update). What is recorded is saved inside each of the Trainer's checkpoints and comes back with
-`resume_from_checkpoint`; under several processes all of them get the same dynamics. At the end of every epoch a summary
-goes through `Trainer.log`, so every tracker that the Trainer reports to shows it.
+The Trainer, its dataset, its collator and its model stay unchanged, and the weights it computes are bit-identical. Row
+numbers are added to the batches after the user's collator (see `trainer_data`), the training step removes them, and a
+forward hook reads the logits of the training forward pass (with dropout, before the update). The recording is saved in
+each of the Trainer's checkpoints and restored by `resume_from_checkpoint`; with several processes, all of them get the
+same dynamics. At the end of every epoch a summary is passed to `Trainer.log`, so every tracker that the Trainer reports
+to shows it.
 
-Lightning needs no callback of ours: call `rec.update(ids, logits)` at the end of `training_step` and `rec.end_epoch()`
-in `on_train_epoch_end`, with a `DynamicsRecorder`.
+Lightning needs no callback: with a `DynamicsRecorder`, call `rec.update(ids, logits)` at the end of `training_step` and
+`rec.end_epoch()` in `on_train_epoch_end`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from soi_lib.recorder import DynamicsRecorder, RecordingReport
 logger = logging.getLogger("soi_lib")
 
 FILE = "soi_recorder.safetensors"
-"""What a checkpoint folder holds of the recording."""
+"""Name of the file with the recording in a checkpoint folder."""
 
 
 def record(
@@ -56,24 +56,24 @@ def record(
     keep_logits: bool = False,
     meta: dict[str, Any] | None = None,
 ) -> TrainerRecording:
-    """Record what every training example does while `trainer` trains; returns what gives the dynamics afterwards.
+    """Attach a recording to `trainer` and return it; its `finish()` gives the dynamics after training.
 
-    `id_column` names the ids in the training set, or `ids` (N,) gives them; without either, rows are numbered from 0.
-    `gold` (N,) are class numbers; without it they are the training set's "labels", "label" or "label_ids". `logits`
-    takes the scores (B, C) out of a model's output; without it they are its "logits", or the first (B, C) tensor in
-    it. `keep_logits` and `meta` are those of DynamicsRecorder, whose rules for repeated and missing examples hold.
-    A new `train()` starts a new recording unless it resumes from a checkpoint. An epoch that training leaves before
-    its end is not recorded.
+    `id_column` names the column of ids in the training set, or `ids` (N,) gives them; by default, rows are numbered
+    from 0. `gold` (N,) are class numbers; by default, the training set's "labels", "label" or "label_ids". `logits`
+    extracts the scores (B, C) from a model's output; by default, they are its "logits" or its first (B, C) tensor.
+    `keep_logits` and `meta` are those of DynamicsRecorder, whose rules for repeated and missing examples apply. A new
+    `train()` starts a new recording unless it resumes from a checkpoint. An epoch that training leaves before its end
+    is not recorded.
 
-    After every epoch `trainer.log` gets, under "soi/", the share of each category as if training had ended there
-    ("soi/UNE"), "confidence" (mean of p_gold over examples and epochs so far), and of this epoch alone "accuracy",
-    "loss" (mean cross-entropy) and "newly_forgotten" (how many examples were right in the epoch before and are wrong
-    in this one). `dataset_column` names the column of the training set that says which dataset a row is from: the same
-    values are then also logged for each ("soi/NAME/accuracy"), and `by_dataset()` gives the dynamics of each.
-    Raises FormatError, DuplicateIdError and RangeError, here or in training.
+    After every epoch `trainer.log` receives, under "soi/", the share of each category as if training had ended there
+    ("soi/UNE"), "confidence" (mean of p_gold over examples and epochs so far) and, for this epoch alone, "accuracy",
+    "loss" (mean cross-entropy) and "newly_forgotten" (how many examples were right in the previous epoch and are wrong
+    in this one). `dataset_column` names the column of the training set that holds each row's dataset: the same values
+    are then also logged per dataset ("soi/NAME/accuracy"), and `by_dataset()` returns the dynamics of each.
+    Raises FormatError, DuplicateIdError and RangeError, here or during training.
     """
     if isinstance(getattr(trainer.training_step, "__self__", None), TrainerRecording):
-        raise FormatError("this Trainer is recorded already", hint="use the first recording, or detach() it")
+        raise FormatError("this Trainer is already being recorded", hint="use the first recording, or detach() it")
     labels = list(trainer.label_names or ["labels"])
     examples = examples_of(trainer.train_dataset, id_column, ids, gold, labels, dataset_column)
     return TrainerRecording(trainer, examples, labels, logits, keep_logits, meta)
@@ -95,9 +95,9 @@ class TrainerRecording(TrainerCallback):
         self._choose, self._keep_logits = logits, keep_logits
         self._meta = {"seed": trainer.args.seed, "record": "train", **(meta or {})}
         self.recorder = self._fresh()
-        self._checkpoint: str | None = None  # that the running train() resumes from
-        self.resumed = False  # until the first epoch after it
-        self._rows: Tensor | None = None  # of the step that is running, until its logits have come
+        self._checkpoint: str | None = None  # the one that the current train() resumes from
+        self.resumed = False  # until the first epoch after resuming
+        self._rows: Tensor | None = None  # of the current step, until its logits have been recorded
         self._originals = {name: getattr(trainer, name) for name in ("train", "training_step", "get_train_dataloader")}
         self._before = {name: vars(trainer)[name] for name in self._originals if name in vars(trainer)}
         trainer.train, trainer.training_step = self._train, self._training_step
@@ -114,9 +114,9 @@ class TrainerRecording(TrainerCallback):
         return self.recorder.report
 
     def finish(self) -> TrainingDynamics:
-        """The dynamics of every example that was there in every epoch; in every process, if there are several.
+        """Return the dynamics of all examples seen in every epoch; in every process, if there are several.
 
-        Raises FormatError if no epoch was trained to its end or no example remains.
+        Raises FormatError if no epoch was completed or no example remains.
         """
         names = self._examples.names or _names(self.trainer.model)
         if len(names) == self.recorder.n_classes:
@@ -124,24 +124,24 @@ class TrainerRecording(TrainerCallback):
         return self.recorder.finish()
 
     def by_dataset(self) -> dict[str, TrainingDynamics]:
-        """The dynamics of `finish()` for each dataset that `dataset_column` names; its name is `meta.member`.
+        """Return the dynamics of `finish()` for each dataset in `dataset_column`; its name is `meta.member`.
 
-        Raises FormatError as `finish` does, if there is no `dataset_column`, or if nothing remains of a dataset.
+        Raises FormatError as `finish` does, if there is no `dataset_column`, or if no example of a dataset remains.
         """
         if self._examples.datasets is None:
-            raise FormatError("no column names the dataset", hint='say which: record(trainer, dataset_column="source")')
+            raise FormatError("no column names the dataset", hint='name one: record(trainer, dataset_column="source")')
         whole, source = self.finish(), self._examples.datasets[self.recorder.so_far()[2]]
         parts = {name: whole.subset(source == name) for name in self._examples.dataset_names}
         return {name: replace(dyn, meta=replace(dyn.meta, member=name)) for name, dyn in parts.items()}
 
     def detach(self) -> None:
-        """Leave the Trainer as it was before `record`; what was recorded stays."""
+        """Restore the Trainer to its state before `record`; the recording is kept."""
         for name in self._originals:
             del vars(self.trainer)[name]
         vars(self.trainer).update(self._before)
         self.trainer.remove_callback(self)
 
-    # --- what stands in for the Trainer's own methods, and calls them -------------------------------------------------
+    # --- wrappers around the Trainer's own methods --------------------------------------------------------------------
 
     def _train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         self._checkpoint = str(resume_from_checkpoint) if resume_from_checkpoint else None
@@ -156,15 +156,15 @@ class TrainerRecording(TrainerCallback):
     def _training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         self._rows = inputs.pop(KEY, None)
         if self._rows is None:
-            raise FormatError("a batch carries no row numbers", hint="leave the loader's collate_fn as it is")
-        hook = model.register_forward_hook(self._forward)  # on the model as it is wrapped: compiled, distributed
+            raise FormatError("a batch contains no row numbers", hint="do not replace the loader's collate_fn")
+        hook = model.register_forward_hook(self._forward)  # on the wrapped model: compiled, distributed
         try:
             loss = self._originals["training_step"](model, inputs, *args, **kwargs)
             if self._rows is not None:
                 raise FormatError(
                     "no logits were seen in a training step",
                     expected=f"a ({len(self._rows)}, classes) tensor in the model's output",
-                    hint="say which part it is: record(trainer, logits=lambda output: ...)",
+                    hint="name that part: record(trainer, logits=lambda output: ...)",
                 )
         finally:
             self._rows = None
@@ -172,7 +172,7 @@ class TrainerRecording(TrainerCallback):
         return loss
 
     def _forward(self, model: Any, inputs: Any, output: Any) -> None:
-        """The hook: the first forward pass of a training step that gives logits is recorded, as soon as it is done."""
+        """Forward hook: record the first forward pass of a training step that returns logits, as soon as it is done."""
         if self._rows is None:
             return
         logits = self._choose(output) if self._choose else _logits(output, len(self._rows))
@@ -183,41 +183,41 @@ class TrainerRecording(TrainerCallback):
     # --- events of the Trainer ----------------------------------------------------------------------------------------
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Training begins, anew or from a checkpoint."""
+        """Start a new recording, or restore the one in the checkpoint."""
         if state.num_train_epochs > MAX_EPOCHS:
             found, expected = state.num_train_epochs, f"at most {MAX_EPOCHS}"
-            raise RangeError("more epochs are planned than a history holds", found=found, expected=expected)
+            raise RangeError("more epochs are planned than a history can hold", found=found, expected=expected)
         self.recorder = self._fresh()
         self.resumed = self._checkpoint is not None
         if self._checkpoint is not None:
             self.recorder.restore(_load(Path(self._checkpoint) / FILE, self.recorder.fingerprint))
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """An epoch begins, or all of training is over."""
+        """Close or discard an epoch left open when the next one begins or training is over."""
         epoch = float(state.epoch or 0)
         if self.resumed:
-            # saved after the last step of an epoch and before its end, which the Trainer does not come back to
+            # saved between the last step of an epoch and its end, to which the Trainer does not return
             if self.recorder.begun and epoch.is_integer() and self.recorder.epochs < epoch:
                 self.recorder.end_epoch()
                 self._log()
         elif self.recorder.begun:
-            logger.warning("epoch %d was left before its end and is not recorded", self.recorder.epochs)
+            logger.warning("training left epoch %d before its end; it is not recorded", self.recorder.epochs)
             self.recorder.discard()
         self.resumed = False
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """An epoch ends, or training stops in the middle of it."""
+        """Close the epoch, unless training stopped in the middle of it."""
         if float(state.epoch).is_integer():
             self.recorder.end_epoch()
             self._log()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Training is over, perhaps as soon as it was resumed."""
+        """Close the open epoch if training ends as soon as it is resumed."""
         if self.resumed:
             self.on_epoch_begin(args, state, control)
 
     def _log(self) -> None:
-        """Send a summary of the epochs so far to the Trainer's log."""
+        """Log a summary of the epochs so far through the Trainer."""
         p, correct, kept = self.recorder.so_far()
         source, values = self._examples.datasets, _summary(p, correct, kept, "soi/")
         if source is not None:
@@ -225,10 +225,10 @@ class TrainerRecording(TrainerCallback):
                 values |= _summary(p, correct, kept & (source == name), f"soi/{name}/")
         due = self.trainer.control.should_log
         self.trainer.log(values)
-        self.trainer.control.should_log = due  # the Trainer's own values of this epoch are still to come
+        self.trainer.control.should_log = due  # the Trainer has yet to log its own values for this epoch
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """The Trainer saved a checkpoint; all processes come here, one writes."""
+        """Add the recording to the checkpoint; all processes call this, one writes."""
         folder, recorded = Path(args.output_dir) / f"checkpoint-{state.global_step}", self.recorder.state()
         if args.should_save and folder.is_dir():
             with replacing(folder / FILE) as tmp:
@@ -236,7 +236,7 @@ class TrainerRecording(TrainerCallback):
 
 
 def _summary(p: list[np.ndarray], correct: list[np.ndarray], chosen: np.ndarray, prefix: str) -> dict[str, float]:
-    """What `record` logs of the examples `chosen` (N,) bool after an epoch, from (N,) arrays of the epochs so far."""
+    """Return what `record` logs for the examples `chosen` (N,) bool, from (N,) arrays of the epochs so far."""
     if not chosen.any():
         return {}
     right = np.array([epoch[chosen] for epoch in correct])
@@ -251,19 +251,19 @@ def _summary(p: list[np.ndarray], correct: list[np.ndarray], chosen: np.ndarray,
 
 
 def _load(path: Path, mark: int) -> dict[str, np.ndarray]:
-    """The state that `TrainerRecording.save` left, if it is one of the same examples."""
+    """Return the state that `TrainerRecording.on_save` wrote, if it is for the same examples."""
     if not path.is_file():
         raise FormatError(
-            "the checkpoint holds no recording, so its epochs are lost",
+            "the checkpoint contains no recording, so its epochs are lost",
             where=path.parent,
             expected=path.name,
-            hint="train from the start, or resume from a checkpoint that was recorded",
+            hint="train from the start, or resume from a checkpoint with a recording",
         )
     try:
         with safe_open(path, framework="np") as file:
             if (file.metadata() or {}).get("mark") != str(mark):
                 raise AlignmentError(
-                    "the recording is one of other examples or options",
+                    "the recording has other examples or options",
                     where=path,
                     hint="resume with the training set, ids and keep_logits of the first run",
                 )
@@ -275,7 +275,7 @@ def _load(path: Path, mark: int) -> dict[str, np.ndarray]:
 
 
 def _logits(output: Any, rows: int) -> Tensor | None:
-    """The class scores in a model's output: its "logits", else the first (rows, C) tensor of numbers in it."""
+    """Return the class scores in a model's output: its "logits", else its first floating-point (rows, C) tensor."""
     logits = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
     if isinstance(logits, Tensor):
         return logits
@@ -285,7 +285,7 @@ def _logits(output: Any, rows: int) -> Tensor | None:
 
 
 def _names(model: Any) -> tuple[str, ...]:
-    """Class names out of a model's config, unless they are the ones that transformers makes up."""
+    """Return the class names in a model's config, unless they are the defaults of transformers."""
     known = getattr(getattr(model, "config", None), "id2label", None) or {}
     names = tuple(str(known[i]) for i in sorted(known))
     return () if names == tuple(f"LABEL_{i}" for i in range(len(names))) else names

@@ -1,8 +1,8 @@
-"""What a Trainer's training set says about its examples, and row numbers that travel with them.
+"""Read the ids and labels of a Trainer's training set, and add row numbers to its batches.
 
-Nothing is added to the data set, which stays the user's own, transforms and columns and all. The
-loader's fetch is asked which rows it fetches, and their numbers are put into the batch after the user's collator has
-made it; so no collator, column removal or padding can lose them.
+The user's dataset is not modified; its transforms and columns stay as they are. The loader reads it through a wrapper
+that returns each item with its row number, and the numbers are added to the batch after the user's collator has made
+it, so no collator, column removal or padding can lose them.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from soi_lib.errors import FormatError
 from soi_lib.recorder import last_of
 
 KEY = "soi_rows"
-"""The name under which a batch carries its row numbers, from the collator to the training step."""
+"""The key of the row numbers in a batch, from the collator to the training step."""
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Ids (N,), gold labels (N,) int64, class names (empty when unknown) and datasets (N,) str of a training set."""
+    """Ids (N,), gold labels (N,) int64, class names (empty if unknown) and datasets (N,) str of a training set."""
 
     ids: list[Any]
     gold: np.ndarray
@@ -36,7 +36,7 @@ class Examples:
 
     @cached_property
     def dataset_names(self) -> list[str]:
-        """The names of its datasets, sorted."""
+        """The names of the datasets, sorted."""
         return [] if self.datasets is None else sorted(set(self.datasets.tolist()))
 
 
@@ -48,16 +48,16 @@ def examples_of(
     label_names: Sequence[str],
     dataset_column: str | None = None,
 ) -> Examples:
-    """Read ids and labels of a `datasets.Dataset` (single columns) or of any other sized data set (one pass over it).
+    """Read ids and labels of a `datasets.Dataset` (single columns) or of any other sized dataset (in one pass).
 
-    The label is the first there is of `label_names`, "label" and "label_ids". Raises FormatError when there is no such
+    The label is the first that exists of `label_names`, "label" and "label_ids". Raises FormatError if there is no such
     column, or no length.
     """
     if dataset is None or isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
         raise FormatError(
             "the rows of the training set cannot be distinguished",
             found=type(dataset).__name__,
-            expected="a data set with a length",
+            expected="a dataset with a length",
             hint="give the Trainer a train_dataset that is not iterable-only",
         )
     if id_column is not None and ids is not None:
@@ -77,38 +77,38 @@ def examples_of(
 
 
 def _class_names(dataset: Any, column: str) -> tuple[str, ...]:
-    """The names that a ClassLabel column has for its numbers; empty for any other column."""
+    """Return the class names of a ClassLabel column; empty for any other column."""
     return tuple(getattr((getattr(dataset, "features", None) or {}).get(column), "names", None) or ())
 
 
 def _sources(dataset: Any, column: str, values: list[Any]) -> np.ndarray:
-    """The dataset of every row by name: (N,) str."""
+    """Return the name of every row's dataset: (N,) str."""
     names = _class_names(dataset, column)
     without = [row for row, value in enumerate(values) if value is None or (names and value < 0)]
     if without:
         where = f"row {without[0]}"
-        raise FormatError(f"the column {column!r} names no dataset", where=where, expected="a name in every row")
+        raise FormatError(f"column {column!r} does not name a dataset", where=where, expected="a name in every row")
     return np.array([names[value] if names else str(value) for value in values], dtype=object)
 
 
 def _columns(dataset: Any, wanted: list[tuple[str, ...]]) -> list[tuple[str, list[Any]]]:
-    """For each choice of names the first column of a `datasets.Dataset` that is there: its name and values."""
+    """Return the name and values of the first existing column of a `datasets.Dataset`, for each choice of names."""
     plain = dataset.with_format(None)  # no transform, no tensors
     chosen = [_first(names, dataset.column_names) for names in wanted]
     return [(name, list(plain[name][:])) for name in chosen]
 
 
 def _items(dataset: Any, wanted: list[tuple[str, ...]]) -> list[tuple[str, list[Any]]]:
-    """As `_columns`, from the items of a data set, which must be mappings."""
+    """Like `_columns`, from the items of a dataset, which must be mappings."""
     if not wanted:
         return []
     columns: list[tuple[str, list[Any]]] = []
-    with torch.random.fork_rng(devices=[]):  # looking must not change what training draws
+    with torch.random.fork_rng(devices=[]):  # reading must not change the random numbers of training
         for row in tqdm(range(len(dataset)), desc="reading labels", delay=2, leave=False):
             item = dataset[row]
             if not isinstance(item, Mapping):
                 raise FormatError(
-                    "the items of the training set have no named parts",
+                    "the items of the training set have no named fields",
                     where=f"row {row}",
                     found=type(item).__name__,
                     expected="a mapping",
@@ -137,24 +137,24 @@ def _whole(values: list[Any], name: str) -> np.ndarray:
     wrong = [i for i, v in enumerate(values) if not isinstance(v, int) or isinstance(v, bool)]
     if wrong:
         raise FormatError(
-            f"the label column {name!r} does not hold class numbers",
+            f"the label column {name!r} does not contain class numbers",
             where=f"row {wrong[0]}",
             found=repr(values[wrong[0]]),
-            expected="a whole number from 0",
+            expected="an integer from 0",
             hint="number the classes, e.g. dataset.class_encode_column(...)",
         )
     return np.array(values, dtype=np.int64)
 
 
 class Row(NamedTuple):
-    """An item of a data set and its place in it."""
+    """An item of a dataset and its row number."""
 
     row: int
     item: Any
 
 
 class Numbered(Dataset[Row]):
-    """A data set whose items come with their row numbers; everything else about it is that of `inner`."""
+    """A dataset whose items come with their row numbers; everything else is delegated to `inner`."""
 
     def __init__(self, inner: Any) -> None:
         self.inner = inner
@@ -171,19 +171,19 @@ class Numbered(Dataset[Row]):
         return [Row(int(row), item) for row, item in zip(rows, items, strict=True)]
 
     def __getattr__(self, name: str) -> Any:
-        if name == "inner":  # while it is being unpickled in a worker
+        if name == "inner":  # during unpickling in a worker
             raise AttributeError(name)
         return getattr(self.inner, name)
 
 
 class NumberedCollator:
-    """Calls the user's collator and adds the row numbers to the batch; checks the batch's labels against gold."""
+    """Call the user's collator and add the row numbers to the batch; check the batch's labels against gold."""
 
     def __init__(self, inner: Callable[[list[Any]], Any], examples: Examples, label_names: Sequence[str]) -> None:
         self.inner, self.examples, self.label_names = inner, examples, tuple(label_names)
 
     def __call__(self, features: list[Row]) -> MutableMapping[str, Any]:
-        """The batch of `features`, with `KEY`: int64 (B,)."""
+        """Return the batch of `features`, with `KEY`: int64 (B,)."""
         rows = np.array([f.row for f in features], dtype=np.int64)
         batch = self.inner([f.item for f in features])
         if not isinstance(batch, MutableMapping):
@@ -195,31 +195,31 @@ class NumberedCollator:
             if len(wrong):
                 row = int(rows[wrong[0]])
                 raise FormatError(
-                    "a batch carries another label than the training set",
+                    "a label in a batch differs from the training set",
                     where=f"id {self.examples.ids[row]!r}",
                     found=int(labels[int(wrong[0])]),
                     expected=int(self.examples.gold[row]),
-                    hint="give the labels that are trained on as gold=..., in the order of the training set",
+                    hint="give the labels used in training as gold=..., in the order of the training set",
                 )
         batch[KEY] = torch.from_numpy(last_of(rows, len(self.examples.ids)))
         return batch
 
 
 def number(loader: Any, examples: Examples, label_names: Sequence[str]) -> Any:
-    """Make a (prepared) DataLoader tell row numbers; its sampling, workers and collator stay as they are."""
-    base = getattr(loader, "base_dataloader", loader)  # accelerate keeps the real one inside
+    """Make a (prepared) DataLoader return row numbers; its sampling, workers and collator are unchanged."""
+    base = getattr(loader, "base_dataloader", loader)  # accelerate wraps the real one
     if not isinstance(base, DataLoader) or isinstance(base.dataset, IterableDataset):
         raise FormatError(
-            "the training loader cannot tell its rows", found=type(base).__name__, expected="a DataLoader"
+            "the training loader does not reveal its rows", found=type(base).__name__, expected="a DataLoader"
         )
     if not isinstance(base.dataset, Numbered):
         if len(base.dataset) != len(examples.ids):  # type: ignore[arg-type]
             raise FormatError(
-                "the Trainer has another training set than when it was recorded",
+                "the Trainer's training set has changed since record(trainer)",
                 found=f"{len(base.dataset)} rows",  # type: ignore[arg-type]
                 expected=f"{len(examples.ids)}",
                 hint="call record(trainer) after the training set is chosen",
             )
-        vars(base)["dataset"] = Numbered(base.dataset)  # a plain assignment is refused once samplers are made
+        vars(base)["dataset"] = Numbered(base.dataset)  # DataLoader does not allow a plain assignment
         base.collate_fn = NumberedCollator(base.collate_fn, examples, label_names)
     return loader

@@ -1,9 +1,9 @@
-"""Which examples share a batch: every example once an epoch, members mixed by their size, similar lengths together.
+"""Group examples into batches: every example once per epoch, members mixed by size, similar lengths together.
 
 An epoch is one permutation of all members' examples, drawn from the seed and the epoch. It is cut into windows of
-`WINDOW` batches; inside a window the examples are sorted by length and cut into batches, and the batches of all
+`WINDOW` batches. Within each window the examples are sorted by length and cut into batches; the batches of all
 windows are then shuffled. A window is a uniform sample of the union, so members appear in proportion to their
-sizes throughout the epoch, and padding stays small without tying the order of the epoch to length.
+sizes throughout the epoch, and padding stays small without making the order of the epoch depend on length.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ def _generator(seed: int, *names: int) -> np.random.Generator:
 
 
 def epoch_batches(lengths: np.ndarray, batch_size: int, *, seed: int, epoch: int) -> list[np.ndarray]:
-    """Index arrays of the batches of one epoch; together they hold every index of `lengths` (N,) once.
+    """Return the index arrays of the batches of one epoch; together they contain every index of `lengths` (N,) once.
 
-    All batches but one hold `batch_size` examples, so the number of updates depends on N alone.
+    All batches except possibly one contain `batch_size` examples, so the number of updates depends only on N.
     """
     rng = _generator(seed, epoch)
     order = rng.permutation(len(lengths))
@@ -42,17 +42,17 @@ def epoch_batches(lengths: np.ndarray, batch_size: int, *, seed: int, epoch: int
 
 
 def sorted_batches(lengths: np.ndarray, batch_size: int) -> list[np.ndarray]:
-    """Index arrays in order of length, for evaluation, where the order does not matter."""
+    """Return index arrays in order of length, for evaluation, where the order does not matter."""
     order = np.argsort(lengths, kind="stable")
     return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """Token ids of N examples of one or several members, without padding.
+    """Token ids of N examples from one or several members, without padding.
 
-    token (total tokens,) int64 and segment (same) int64 or None, offset (N+1,) int64; gold (N,) int64 within the
-    member's own labels; member (N,) int64.
+    token (total tokens,) int64 and segment (same shape) int64 or None, offset (N+1,) int64; gold (N,) int64, numbered
+    within the member's own labels; member (N,) int64.
     """
 
     token: np.ndarray
@@ -66,12 +66,12 @@ class Encoded:
 
     @cached_property
     def lengths(self) -> np.ndarray:
-        """Tokens of each example, (N,) int64."""
+        """Number of tokens in each example, (N,) int64."""
         return np.diff(self.offset)
 
 
 def join(parts: Sequence[Encoded]) -> Encoded:
-    """The examples of several members after one another."""
+    """Concatenate the examples of several members."""
     lengths = np.concatenate([p.lengths for p in parts])
     segments = [p.segment for p in parts]
     joined = None
@@ -87,11 +87,11 @@ def join(parts: Sequence[Encoded]) -> Encoded:
 
 
 class Batches:
-    """Makes batches of `data` on `device`, where all of its tokens lie.
+    """Make batches of `data` on `device`, which holds all of its tokens.
 
-    A batch is as wide as its longest text. On a GPU widths are multiples of 16, so that few shapes occur and matrix
-    products are fast, but none exceeds the longest text of `data`: the model may have no more positions. Rows that were
-    uploaded beforehand (`upload`, once an epoch) make a batch without any transfer.
+    A batch is as wide as its longest text. On a GPU, widths are multiples of 16, so that few shapes occur and matrix
+    products are fast, but none exceeds the longest text of `data`: the model may have no more positions. If the rows
+    are uploaded beforehand (`upload`, once per epoch), making a batch requires no transfer.
     """
 
     def __init__(self, data: Encoded, device: torch.device, *, pad: int) -> None:
@@ -102,17 +102,17 @@ class Batches:
         self._on = {name: torch.from_numpy(array).to(device) for name, array in arrays.items() if array is not None}
 
     def upload(self, parts: Sequence[np.ndarray]) -> list[Tensor]:
-        """Whole numbers (any lengths) on the device, by one transfer."""
+        """Copy integer arrays of any lengths to the device in one transfer."""
         if not parts:
             return []
         sizes = [len(part) for part in parts]
         return list(torch.from_numpy(np.concatenate(parts)).to(self.device).split(sizes))
 
     def make(self, index: np.ndarray, rows: Tensor) -> dict[str, Tensor]:
-        """Tensors of the batch `index` (B,), of which `rows` is the upload.
+        """Return the tensors of the batch `index` (B,); `rows` is the same index on the device.
 
-        token, segment (B, T) int64, keep (B, T) float32, gold, member (B,) int64. `padded` (in memory) says whether any
-        place is padding, so that a batch of equal lengths needs no attention mask.
+        token, segment (B, T) int64, keep (B, T) float32, gold, member (B,) int64. `padded` (in host memory) is true if
+        any position is padding; a batch of equal lengths needs no attention mask.
         """
         longest = self.data.lengths[index].max()
         width = int(min(-(-longest // self._multiple) * self._multiple, self._longest))
@@ -133,12 +133,12 @@ class Batches:
 
 
 def collate(data: Encoded, index: np.ndarray, *, pad: int) -> dict[str, Tensor]:
-    """One batch in memory; see `Batches.make`."""
+    """Make one batch in host memory; see `Batches.make`."""
     return Batches(data, torch.device("cpu"), pad=pad).make(index, torch.from_numpy(index))
 
 
 def encode(tokens: Tokens, id_map: np.ndarray, gold: np.ndarray, *, member: int) -> Encoded:
-    """Examples of member number `member` in the trimmed vocabulary of `id_map`."""
+    """Encode the examples of member number `member` in the trimmed vocabulary of `id_map`."""
     return Encoded(
         token=remap(tokens.ids, id_map),
         segment=None if tokens.segments is None else tokens.segments.astype(np.int64),

@@ -1,14 +1,14 @@
-"""Tensors on disk that are checked when they are read: the state of a run at the end of an epoch, and final weights.
+"""Tensors on disk, verified on every read: the state of a run at the end of an epoch, and final weights.
 
 Safetensors checks the layout of a file, not its values: a flipped bit in a weight loads without an error. So a sha256
-of all tensors (names, types, shapes, values) travels in the metadata and is compared at every reading.
+of all tensors (names, types, shapes, values) is stored in the metadata and compared on every read.
 
 All randomness is derived from the seed and the epoch, so the state of a run is small: the master vector, the two
-moments of AdamW, and what the recorders hold. A file of another run is ignored, and a damaged one is renamed.
+moments of AdamW, and the state of the recorders. A file from another run is ignored, and a damaged one is renamed.
 
-Final weights are kept so that further training can start from them. Rows of a trimmed embedding mean tokens only
-together with the list of tokens that were kept, and weights of another machine's run are not those of the run in the
-store. So the file carries the tokens and the fingerprints of the dynamics that came with the weights.
+Final weights are saved so that further training can start from them. The rows of a trimmed embedding are meaningless
+without the list of tokens that were kept, and weights from a run on another machine are not those of the run in the
+store. So the file also contains the tokens and the fingerprints of the dynamics recorded with the weights.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _VOCABULARY = "soi.vocabulary"
 
 
 def digest(tensors: dict[str, Tensor]) -> str:
-    """The sha256 in hex over names, types, shapes and values, in the order of the names."""
+    """Return the sha256 (hex) of names, types, shapes and values, in the order of the names."""
     found = hashlib.sha256()
     for name in sorted(tensors):
         array = tensors[name].contiguous().numpy()
@@ -48,7 +48,7 @@ def digest(tensors: dict[str, Tensor]) -> str:
 
 @contextmanager
 def full_disk_as_os_error() -> Iterator[None]:
-    """Report a full disk as the system does; safetensors has an error of its own."""
+    """Report a full disk as an OSError, as the system does; safetensors raises an error of its own."""
     try:
         yield
     except SafetensorError as error:
@@ -56,14 +56,14 @@ def full_disk_as_os_error() -> Iterator[None]:
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, str]) -> None:
-    """Write `tensors` (on the CPU, contiguous) and `about` in one step. Raises SoiError when the disk refuses it."""
+    """Write `tensors` (on the CPU, contiguous) and `about` atomically. Raises SoiError if the write fails."""
     with replacing(path) as tmp, full_disk_as_os_error():
         save_file(tensors, tmp, about | {"sha256": digest(tensors)})
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors by name, and `about` with their `sha256`. Raises StoreError for any damage."""
-    hint = "they will be made again"
+    """Return the tensors by name, and `about` with their `sha256`. Raises StoreError for any damage."""
+    hint = "they will be recreated"
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
@@ -71,16 +71,16 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     except (SafetensorError, OSError, ValueError) as error:
         raise StoreError("the tensors cannot be read", where=path, found=error, hint=hint) from error
     if about.get("sha256") != (actual := digest(tensors)):
-        what, found, expected = "the tensors are not those that were written", actual[:12], about.get("sha256")
+        what, found, expected = "the tensors have changed since they were written", actual[:12], about.get("sha256")
         raise StoreError(what, where=path, found=f"sha256 {found}", expected=str(expected)[:12], hint=hint)
     return tensors, about
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where the state of the run `identity` is kept: after every epoch, if that costs little.
+    """Where the state of the run `identity` is stored, after every epoch if that costs little.
 
-    It is written at the end of the first epoch after `every` times as long as the last writing took.
+    The state is written at the end of an epoch once `every` times the duration of the last write has passed.
     """
 
     path: Path
@@ -88,12 +88,12 @@ class Checkpoint:
     every: ClassVar[float] = 20.0
 
     def save(self, state: Mapping[str, Tensor]) -> None:
-        """Write `state`, replacing that of an earlier epoch in one step."""
+        """Write `state`, atomically replacing that of an earlier epoch."""
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
         save_tensors(self.path, tensors, {"identity": self.identity})
 
     def load(self) -> dict[str, Tensor] | None:
-        """The stored state; None when there is none that can be continued."""
+        """Return the stored state, or None if there is none to continue from."""
         if not self.path.exists():
             return None
         try:
@@ -101,7 +101,7 @@ class Checkpoint:
         except StoreError as error:
             with suppress(OSError):
                 os.replace(self.path, self.path.with_name(f"{self.path.name}.damaged"))
-            logger.warning("%s It was renamed to *.damaged; starting from the first epoch", error)
+            logger.warning("%s The file was renamed to *.damaged; starting from the first epoch", error)
             return None
         if about.get("identity") != self.identity:
             logger.warning("%s: belongs to another run; starting from the first epoch", self.path)
@@ -112,14 +112,14 @@ class Checkpoint:
 def save_weights(
     path: Path, weights: Mapping[str, Tensor], *, key: str, vocabulary: np.ndarray, dynamics: dict[str, str]
 ) -> None:
-    """Keep the final weights of a run.
+    """Save the final weights of a run.
 
     Args:
-        path: the file.
-        weights: the weights by name, as `TrainResult.weights` has them.
+        path: the file to write.
+        weights: the weights by name, as in `TrainResult.weights`.
         key: the key of the run.
         vocabulary: the token of each row of the embedding, (K,) int64.
-        dynamics: the fingerprint of the dynamics of every dataset.
+        dynamics: the fingerprint of each dataset's dynamics.
     """
     tensors = {name: value.detach().cpu().clone() for name, value in weights.items()}
     tensors[_VOCABULARY] = torch.from_numpy(vocabulary.astype(np.int64))
@@ -127,7 +127,7 @@ def save_weights(
 
 
 def has_weights(path: Path, *, key: str, dynamics: dict[str, str]) -> bool:
-    """Whether `path` holds the weights of this run, undamaged; the log says what does not fit."""
+    """Return whether `path` holds the weights of this run, undamaged; log the reason if it does not."""
     if not path.exists():
         return False
     try:
@@ -136,16 +136,16 @@ def has_weights(path: Path, *, key: str, dynamics: dict[str, str]) -> bool:
         logger.warning("%s", error)
         return False
     if (about.get("key"), about.get("dynamics")) != (key, json.dumps(dynamics, sort_keys=True)):
-        logger.warning("%s: the weights are not those of the run; they will be made again", path)
+        logger.warning("%s: the weights are not those of this run; they will be recreated", path)
         return False
     return True
 
 
 def load_weights(path: Path, vocabulary: np.ndarray | None = None) -> tuple[dict[str, Tensor], np.ndarray, str]:
-    """Final weights by name (as `train(initial=...)` takes them), the token of each row of their embedding, sha256.
+    """Return the final weights by name (as for `train(initial=...)`), the token of each embedding row, and the sha256.
 
-    Raises StoreError for damage, and where the tokens are not those of `vocabulary` (K,): the rows of the embedding of
-    the model that is to take them would mean other words.
+    Raises StoreError if the file is damaged or if its tokens are not those of `vocabulary` (K,): the embedding rows of
+    the model to be initialised would then stand for other tokens.
     """
     tensors, about = read_tensors(path)
     tokens = tensors.pop(_VOCABULARY).numpy()
@@ -154,6 +154,6 @@ def load_weights(path: Path, vocabulary: np.ndarray | None = None) -> tuple[dict
             "the weights belong to another vocabulary",
             where=path,
             expected=f"the {len(vocabulary)} tokens of the run's texts",
-            hint="delete the file; it will be made again",
+            hint="delete the file; it will be recreated",
         )
     return tensors, tokens, about["sha256"]

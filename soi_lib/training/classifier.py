@@ -1,9 +1,9 @@
-"""A trained model as a folder that is complete in itself, and its predictions on new texts.
+"""A trained model saved as a self-contained folder, and its predictions on new texts.
 
-Special about it: training reads only the token rows that its texts use, and the folder has all of them again: rows that
-training never saw are those of the pretrained encoder. Where transformers has a class of the same shape (BERT with its
-pooler and one set of labels), the folder is one of that class and `AutoModelForSequenceClassification` opens it too.
-Any other model lies in `encoder/`, where no such class finds half of a model and makes up the rest.
+Training reads only the token rows that its texts use, but the folder contains all of them: rows that training never
+used are those of the pretrained encoder. If transformers has a class of the same shape (BERT with its pooler and one
+set of labels), the folder is saved for that class and `AutoModelForSequenceClassification` can load it too. The encoder
+of any other model is saved in `encoder/`, so that no such class loads half of a model and initialises the rest.
 """
 
 from __future__ import annotations
@@ -56,16 +56,16 @@ def save_classifier(
     pairs: Sequence[str] = (),
     run: str = "",
 ) -> Path:
-    """Write a trained model as a folder, in the place of what is there.
+    """Write a trained model as a folder, replacing an existing one.
 
     Args:
-        folder: where it goes.
-        weights: the trained weights by name, as `TrainResult.weights` has them.
+        folder: the folder to write.
+        weights: the trained weights by name, as in `TrainResult.weights`.
         encoder: name or folder of the encoder that was trained.
         vocabulary: the token of each row of the trained embedding, (K,) int64.
         datasets: the label names of every dataset, in the order of training.
         pooling: mean, cls or pooler.
-        max_length: tokens of a text, the rest is cut.
+        max_length: the maximum number of tokens per text; the rest is truncated.
         pairs: the datasets whose examples are pairs of texts.
         run: the key of the run that trained it.
     """
@@ -106,7 +106,7 @@ def save_classifier(
 
 
 def _as_bert(model: MultiTaskModel, labels: tuple[str, ...]) -> Any:
-    """The same weights in transformers' own class."""
+    """Return the model as an instance of transformers' own class."""
     from transformers import BertForSequenceClassification
 
     config: Any = model.encoder.config
@@ -120,9 +120,9 @@ def _as_bert(model: MultiTaskModel, labels: tuple[str, ...]) -> Any:
 
 @dataclass(frozen=True)
 class Classifier:
-    """A trained model that predicts; see `load_classifier`.
+    """A trained model for prediction; see `load_classifier`.
 
-    datasets: the label names of every dataset that it was trained on; pairs: those whose examples are pairs of texts.
+    datasets: the label names of every dataset it was trained on; pairs: the datasets whose examples are pairs of texts.
     """
 
     model: MultiTaskModel
@@ -136,25 +136,25 @@ class Classifier:
     def predict(
         self, texts: Sequence[str], pairs: Sequence[str] | None = None, *, dataset: str | None = None
     ) -> pd.DataFrame:
-        """Predicted labels of texts, or of pairs of texts.
+        """Predict the labels of texts, or of pairs of texts.
 
         Args:
             texts: N texts.
             pairs: the second texts of N pairs.
-            dataset: whose labels to predict; may be left out where there is only one.
+            dataset: the dataset whose labels to predict; may be omitted if there is only one.
 
         Returns:
-            A row a text: label (the most probable one), p (its probability), and a column of probabilities a label.
+            One row per text: label (the most probable one), p (its probability), and the probability of every label.
 
         Raises:
-            FormatError: the dataset is not one of the model's, or its examples are pairs and these are not.
-            EncoderError: a value is not text, or there are not as many pairs as texts.
+            FormatError: the dataset is not one of the model's, or `pairs` is missing or not expected.
+            EncoderError: a value is not text, or `texts` and `pairs` differ in length.
         """
         import pandas as pd
 
         dataset = self._known(dataset)
         if (pairs is not None) != (dataset in self.pairs):
-            what, given, hint = "pairs of texts", "one text a row", "give both texts: --text COLUMN --text-pair COLUMN"
+            what, given, hint = "pairs of texts", "single texts", "give both texts: --text COLUMN --text-pair COLUMN"
             if pairs is not None:
                 what, given, hint = "single texts", "pairs", "give one text: --text COLUMN"
             raise FormatError(f"the model was trained on {what}", where=self.folder, found=given, hint=hint)
@@ -180,26 +180,26 @@ class Classifier:
                 where=self.folder,
                 found=dataset,
                 expected=" or ".join(self.datasets),
-                hint=nearest(dataset, self.datasets) if dataset else "say whose labels to predict",
+                hint=nearest(dataset, self.datasets) if dataset else "name the dataset whose labels to predict",
             )
         return dataset
 
 
 def load_classifier(folder: str | Path, *, device: str = "auto") -> Classifier:
-    """Open a model that `soi train` or `soi second-stage` kept.
+    """Load a model saved by `soi train` or `soi second-stage`.
 
     Args:
-        folder: the folder of the model, or one that `soi train` made with a single model.
+        folder: the folder of the model, or a folder from `soi train` that contains a single model.
         device: auto, cpu, cuda or cuda:N.
 
     Raises:
-        EncoderError: the folder holds no such model, or it is damaged.
+        EncoderError: the folder contains no such model, or the model is damaged.
     """
     folder = Path(folder)
     kept = sorted(path.parent for path in folder.glob(f"models/*/{ABOUT}"))
     if len(kept) > 1:
         names = ", ".join(path.relative_to(folder).as_posix() for path in kept[:6])
-        raise EncoderError("there are several models here", where=folder, found=names, hint="give one of these folders")
+        raise EncoderError("there are several models", where=folder, found=names, hint="give one of these folders")
     folder = kept[0] if kept else folder
     try:
         about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
@@ -211,7 +211,7 @@ def load_classifier(folder: str | Path, *, device: str = "auto") -> Classifier:
             "there is no model here",
             where=folder,
             expected=ABOUT,
-            hint="give a folder that soi train made, without --no-model",
+            hint="give a folder that soi train wrote without --no-model",
         ) from None
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise EncoderError("cannot be read", where=folder / ABOUT, found=error, hint="train the model again") from error
@@ -221,7 +221,7 @@ def load_classifier(folder: str | Path, *, device: str = "auto") -> Classifier:
     heads = Heads(shape.hidden_size, list(datasets.values()), dropout=0.0, seed=0)
     head = read_tensors(folder / HEADS)[0] if own else _bert_head(folder)
     if (outputs := len(head["bias"])) != heads.linear.out_features:
-        what, expected = "the head has another number of labels", f"{heads.linear.out_features}, as {ABOUT} says"
+        what, expected = "the head has the wrong number of labels", f"{heads.linear.out_features}, as {ABOUT} says"
         raise EncoderError(what, where=folder, found=outputs, expected=expected, hint="train the model again")
     heads.linear.load_state_dict(head)
     model = MultiTaskModel(network, heads, pooling=pooling).eval()

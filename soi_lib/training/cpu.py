@@ -1,9 +1,9 @@
-"""What makes a transformer's training step cheap on a CPU without changing what it computes.
+"""Make a transformer's training step cheap on a CPU without changing what it computes.
 
-Two things cost more than they should there: dropout, whose masks come from a slow Bernoulli sampler (a tenth of
-the step), and attention with dropout, which leaves the fused path. Both are replaced: masks are cut from 64-bit
-random words, four to a word (the probability is kept to 1/65536), and attention is written out. The masks come from
-a generator of their own, seeded for every epoch, so that a resumed run draws the same ones.
+Two operations are slower than they need to be: dropout, whose masks come from a slow Bernoulli sampler (a tenth of
+the step), and attention with dropout, which cannot use the fused kernel. Both are replaced: masks are cut from 64-bit
+random words, four per word (the probability is accurate to 1/65536), and attention is written out. The masks come
+from their own generator, seeded for every epoch, so a resumed run draws the same masks.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _generator = torch.Generator()
 
 
 def seed_dropout(seed: int) -> None:
-    """Start the sequence of dropout masks anew."""
+    """Restart the sequence of dropout masks from `seed`."""
     _generator.manual_seed(seed)
 
 
 def keep_mask(shape: torch.Size, p: float) -> Tensor:
-    """A bool tensor that is True with probability 1 - p (to 1/65536), from four masks a random word."""
+    """Return a bool tensor that is True with probability 1 - p (to 1/65536), with four entries per random word."""
     n = shape.numel()
     words = torch.empty((n + 3) // 4, dtype=torch.int64).random_(-(2**63), None, generator=_generator)
     return words.view(torch.int16)[:n].view(shape) >= round(p * 65536) - 32768
@@ -54,7 +54,7 @@ class FastDropout(nn.Module):
         self.p = p
 
     def forward(self, x: Tensor) -> Tensor:
-        """Drop in training, pass through in evaluation."""
+        """Apply dropout in training; return `x` unchanged in evaluation."""
         return _Dropout.apply(x, self.p) if self.training and self.p > 0 else x  # type: ignore[no-untyped-call]
 
 
@@ -69,9 +69,9 @@ def attention(
     is_causal: bool | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Scaled dot-product attention, written out; the mask is additive or bool (True: look), (B, 1, T, T), or None.
+    """Compute scaled dot-product attention; the mask is additive or bool (True: attend), (B, 1, T, T), or None.
 
-    Raises EncoderError where a token may only look back, which would take a mask.
+    Raises EncoderError for causal attention without a mask.
     """
     causal = getattr(module, "is_causal", False) if is_causal is None else is_causal
     if causal and attention_mask is None and query.shape[2] > 1:
@@ -93,7 +93,7 @@ ALL_MASK_ATTENTION_FUNCTIONS.register(ATTENTION, ALL_MASK_ATTENTION_FUNCTIONS["s
 
 
 def make_fast(model: nn.Module) -> nn.Module:
-    """Replace the dropout modules of `model`, and its attention where the model lets it be chosen."""
+    """Replace the dropout modules of `model`, and its attention if the model allows it."""
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
             if type(child) is nn.Dropout:

@@ -1,9 +1,9 @@
-"""Where a training computes: its device, its precision, and the processes that train together.
+"""Where training runs: the device, the precision, and the processes that train together.
 
-Device and precision are decided once, before anything is planned. Both change the bits of a result, so the kind of
-device and the precision are part of a run's identity. Where `$SOI_DEVICE` is set, "auto" means what it says.
-`accelerate launch` gives every process the same command; the environment says how many there are and which one this is.
-torch is loaded only when it must be asked.
+Device and precision are chosen once, before anything is planned. Both affect the exact result, so the kind of device
+and the precision are part of a run's identity. If `$SOI_DEVICE` is set, "auto" means its value. `accelerate launch`
+gives every process the same command; the environment says how many processes there are and which one this is.
+torch is imported only when it is needed.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ Kind = Literal["cpu", "cuda"]
 Precision = Literal["fp32", "bf16"]
 
 CUBLAS_WORKSPACE = ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-"""The variable, and its value, without which cuBLAS may give other bits the next time."""
+"""The environment variable and value without which cuBLAS results may differ between runs."""
 _NAMES = ("auto", "cpu", "cuda", "cuda:N")
 _GIB = 2**30
 RUN_MEMORY = 8 * _GIB
-"""Memory of a GPU that one of several runs side by side may need, in bytes: a BERT-base with batches of 32 x 128."""
+"""GPU memory in bytes that each of several parallel runs may need: a BERT-base with batches of 32 x 128."""
 RUNS_A_CARD = 4
-"""Runs side by side on one GPU at most: more of them only take turns."""
+"""Maximum number of parallel runs on one GPU: more would only take turns."""
 
 
 def resolve_device(name: str = "auto") -> str:
-    """The device that `name` means: "cpu", "cuda" (any GPU), or "cuda:N".
+    """Return the device that `name` means: "cpu", "cuda" (any GPU), or "cuda:N".
 
     Args:
-        name: "auto" (a GPU where there is one, unless `ACCELERATE_USE_CPU` is set), "cpu", "cuda" or "cuda:N".
+        name: "auto" (a GPU if there is one, unless `ACCELERATE_USE_CPU` is set), "cpu", "cuda" or "cuda:N".
 
     Raises:
-        SoiError: for any other name. Whether the GPU is there is checked by `cards`.
+        SoiError: for any other name. `cards` checks whether the GPU exists.
     """
     if name == "auto":
         name = os.environ.get("SOI_DEVICE") or "auto"
@@ -59,15 +59,15 @@ def resolve_device(name: str = "auto") -> str:
 
 
 def kind_of(device: str) -> Kind:
-    """The kind of a resolved device, without its number."""
+    """Return the kind of a resolved device, without its number."""
     return "cpu" if device == "cpu" else "cuda"
 
 
 def cards(device: str) -> tuple[int, ...]:
-    """The numbers of the GPUs that a resolved device may use, as CUDA counts the visible ones; none for "cpu".
+    """Return the numbers of the GPUs that a resolved device may use, as CUDA numbers the visible ones; none for "cpu".
 
     Raises:
-        SoiError: when there is no such GPU.
+        SoiError: if there is no such GPU.
     """
     if device == "cpu":
         return ()
@@ -77,19 +77,19 @@ def cards(device: str) -> tuple[int, ...]:
         return wanted
     import torch
 
-    built = "this torch is built for CPUs only" if torch.version.cuda is None else "torch sees no such GPU"
+    built = "this build of torch supports only CPUs" if torch.version.cuda is None else "torch sees no such GPU"
     there = f"{count} GPU{'s' if count > 1 else ''}" if count else f"no GPU ({built})"
     raise SoiError(
-        "this device is not there",
+        "this device is not available",
         where=f"--device {device}",
         found=there,
         expected="a GPU that torch can use" if device == "cuda" else f"more than {wanted[0]} GPUs",
-        hint="use --device cpu, or see `soi doctor` for what is missing",
+        hint="use --device cpu, or run `soi doctor` to see what is missing",
     )
 
 
 def torch_device(device: str) -> torch.device:
-    """The resolved `device` for torch: its first GPU, or the CPU. Raises SoiError when there is no such GPU."""
+    """Return the resolved `device` for torch: its first GPU, or the CPU. Raises SoiError if there is no such GPU."""
     import torch
 
     found = cards(device)
@@ -97,14 +97,14 @@ def torch_device(device: str) -> torch.device:
 
 
 def resolve_precision(precision: str, kind: str) -> Precision:
-    """The precision that is computed in on a `kind` of device.
+    """Return the precision to compute in on this `kind` of device.
 
     Args:
-        precision: "fp32", "bf16", or "auto": bf16 where the device computes in it natively, else fp32.
+        precision: "fp32", "bf16", or "auto": bf16 if the device supports it natively, otherwise fp32.
         kind: "cpu" or "cuda".
 
     Raises:
-        SoiError: for another precision, and for "auto" on a GPU where there is none to ask.
+        SoiError: for any other precision, and for "auto" on "cuda" if there is no GPU.
     """
     if precision in ("fp32", "bf16"):
         return precision  # type: ignore[return-value]
@@ -125,15 +125,15 @@ def resolve_precision(precision: str, kind: str) -> Precision:
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
         raise SoiError(
-            "the precision of a GPU cannot be chosen where there is none",
+            "the precision for a GPU cannot be chosen without a GPU",
             where="--precision auto",
-            hint="give --precision bf16 or fp32, or plan on the machine that has the GPU",
+            hint="give --precision bf16 or fp32, or plan on a machine that has the GPU",
         )
     return "bf16" if native else "fp32"
 
 
 def processor() -> str:
-    """The name of the processor, as the system knows it."""
+    """Return the name of the processor, as the system reports it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
@@ -142,9 +142,9 @@ def processor() -> str:
 
 
 def nvidia_gpus() -> list[dict[str, str]]:
-    """The NVIDIA GPUs of this machine, whether or not torch can use them: `name`, and where known `memory`, `driver`.
+    """Return this machine's NVIDIA GPUs, whether or not torch can use them: `name` and, if known, `memory`, `driver`.
 
-    `nvidia-smi` is asked; where it does not answer, the device files at least tell how many there are.
+    They come from `nvidia-smi`; if it fails, the device files at least show how many there are.
     """
     query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
     try:
@@ -156,7 +156,7 @@ def nvidia_gpus() -> list[dict[str, str]]:
 
 
 def describe_device(device: torch.device) -> dict[str, str]:
-    """What a manifest says of a device: its name, and on a GPU the versions of CUDA and of the driver."""
+    """Describe a device for a manifest: its name and, on a GPU, the versions of CUDA and the driver."""
     if device.type != "cuda":
         return {"device": device.type}
     import torch
@@ -167,10 +167,10 @@ def describe_device(device: torch.device) -> dict[str, str]:
 
 
 def default_jobs(device: str) -> int:
-    """Runs side by side on a resolved device; `$SOI_JOBS` overrides.
+    """Return the number of parallel runs on a resolved device; `$SOI_JOBS` overrides it.
 
-    On the CPU one a core, each with one thread. On GPUs one for every 8 GiB of a card's memory, at most four a card and
-    at most one a core, but at least one a card.
+    On the CPU: one per core, each with one thread. On GPUs: one for every 8 GiB of a card's memory, at most four per
+    card and at most one per core, but at least one per card.
     """
     if os.environ.get("SOI_JOBS", "").isdigit():
         return max(1, int(os.environ["SOI_JOBS"]))
@@ -186,9 +186,9 @@ def default_jobs(device: str) -> int:
 
 
 def visible_cards(device: str, jobs: int) -> list[str | None]:
-    """For each of `jobs` workers the value of CUDA_VISIBLE_DEVICES, so that they share several GPUs evenly.
+    """Return the value of CUDA_VISIBLE_DEVICES for each of `jobs` workers, so that they share several GPUs evenly.
 
-    None leaves it as it is: on the CPU, and for a GPU that was named by its number.
+    None leaves it unchanged: on the CPU, and for a GPU given by its number.
     """
     found = cards(device)
     if device != "cuda":
@@ -199,17 +199,17 @@ def visible_cards(device: str, jobs: int) -> list[str | None]:
 
 
 def one_thread_no_hub() -> None:
-    """Tell the libraries that a worker will import to use one thread and not to ask the hub."""
+    """Make the libraries that a worker will import use one thread and not contact the Hub."""
     os.environ |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
 @contextmanager
 def reproducibly(device: str) -> Iterator[None]:
-    """Compute in the block such that the same machine gives the same bits again.
+    """Make results in the block bit-identical on the same machine.
 
-    On the CPU torch uses one thread, so that bits do not depend on how many cores there are. On a GPU it also uses
-    deterministic algorithms only. cuBLAS wants a workspace of fixed size for that, which it looks for when CUDA starts.
+    On the CPU, torch uses one thread, so that results do not depend on the number of cores. On a GPU it also uses only
+    deterministic algorithms. For that cuBLAS needs a workspace of fixed size, which it reads when CUDA starts.
 
     Args:
         device: a resolved device; see `resolve_device`.
@@ -223,7 +223,7 @@ def reproducibly(device: str) -> Iterator[None]:
     if kind_of(device) == "cuda":
         os.environ.setdefault(*CUBLAS_WORKSPACE)
         torch.use_deterministic_algorithms(True)
-        deterministic.fill_uninitialized_memory = False  # for finding bugs; it costs time
+        deterministic.fill_uninitialized_memory = False  # a debugging aid that costs time
     try:
         yield
     finally:
@@ -234,7 +234,7 @@ def reproducibly(device: str) -> Iterator[None]:
 
 @contextmanager
 def enough_memory() -> Iterator[None]:
-    """Say it in one line when memory runs out in the block, on a GPU or on the CPU."""
+    """Raise a one-line error if memory runs out in the block, on a GPU or on the CPU."""
     import torch
 
     try:
@@ -245,33 +245,33 @@ def enough_memory() -> Iterator[None]:
         raise SoiError(
             "there is not enough memory to train",
             found=str(error).splitlines()[0][-200:],
-            hint="use smaller batches (--batch-size, or training.batch_size in a profile) or fewer runs side by side "
+            hint="use smaller batches (--batch-size, or training.batch_size in a profile) or fewer parallel runs "
             "(--jobs)",
         ) from error
 
 
 def _count() -> int:
-    """How many GPUs torch can use."""
+    """Return how many GPUs torch can use."""
     import torch
 
     return torch.cuda.device_count()
 
 
-# --- processes that were launched together ---------------------------------------------------------------------------
+# --- processes launched together -------------------------------------------------------------------------------------
 
 
 def launched_together() -> bool:
-    """Whether `accelerate launch` started this process together with others."""
+    """Return whether `accelerate launch` started this process together with others."""
     return os.environ.get("WORLD_SIZE", "1") not in ("", "0", "1")
 
 
 def is_writer() -> bool:
-    """Whether this process is the one that writes: the only one, or the first of several."""
+    """Return whether this process is the one that writes: the only one, or the first of several."""
     return not launched_together() or os.environ.get("RANK", "0") == "0"
 
 
 def meet() -> None:
-    """Go on when all processes are here, at once where there is only one; the first call brings them together."""
+    """Wait for all processes, or return at once if there is only one; the first call connects them."""
     if not launched_together():
         return
     from accelerate import Accelerator
@@ -284,10 +284,10 @@ def meet() -> None:
 
 @contextmanager
 def held(lock: AbstractContextManager[object]) -> Iterator[None]:
-    """Hold `lock`, the first process for all: they enter together, and leave when all have finished the block.
+    """Hold `lock` for all processes: the first one acquires it, all enter together and leave when all have finished.
 
-    The others wait as long as their backend allows: gloo raises SoiError after 30 minutes, NCCL ends the process after
-    10.
+    The others wait as long as their backend allows: gloo raises SoiError after 30 minutes, NCCL terminates the process
+    after 10.
     """
     with lock if is_writer() else nullcontext():
         meet()

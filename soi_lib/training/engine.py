@@ -1,12 +1,12 @@
 """The training loop.
 
-It trains a shared encoder on the examples of one or several datasets ("members") and records what each example does.
-Nothing in it depends on the number of members: batches mix them by size, the heads are one matrix (see
-`soi_lib.models.multitask`), every recorder sees its own rows. So a single- and a multi-member run differ only in their
-data. All randomness (heads, order, dropout) is derived from `seed` and the epoch.
+It trains a shared encoder on the examples of one or several datasets ("members") and records how each example is
+learned. Nothing in it depends on the number of members: batches mix them by size, the heads are one matrix (see
+`soi_lib.models.multitask`), and every recorder sees only its own rows. So single- and multi-member runs differ only in
+their data. All randomness (heads, order, dropout) is derived from `seed` and the epoch.
 
-Several processes (`accelerate launch`) each take a shard of every batch and add their gradients, so that an update is
-that of a single process, up to rounding and dropout masks. `soi_lib.distributed` has what they do together.
+Several processes (`accelerate launch`) each take a shard of every batch and add up their gradients, so an update equals
+that of a single process, up to rounding and dropout masks. `soi_lib.distributed` handles their communication.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ from soi_lib.training.optimizer import FlatParameters, moments, restore_moments
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Hyperparameters of a run; equal between the settings of a comparison.
+    """Hyperparameters of a run; the same in all settings of a comparison.
 
-    `warmup` is the share of updates with a rising learning rate, `clip` the largest gradient norm, `dropout` that of
-    the heads (the encoder keeps its own). The heads learn `head_learning_rate_factor` times as fast as the encoder: a
-    new head at the encoder's rate learns so slowly that confidence measures the number of updates more than the
-    example. `record` says when predictions are taken: "train" in the training forward pass (free), "eval" in an extra
-    pass in evaluation mode after each epoch, "both" in both. `precision` "auto" is bf16 where the device computes in it
-    natively. With `keep_logits` the dynamics also hold the logits of every example and epoch.
+    `warmup` is the share of updates with a rising learning rate, `clip` the maximum gradient norm, `dropout` that of
+    the heads (the encoder keeps its own). The heads' learning rate is `head_learning_rate_factor` times the encoder's:
+    at the encoder's rate, a new head learns so slowly that confidence reflects the number of updates more than the
+    example. `record` says when predictions are recorded: "train" in the training forward pass (free), "eval" in an
+    extra pass in evaluation mode after each epoch, "both" in both. `precision` "auto" is bf16 if the device supports it
+    natively. With `keep_logits`, the dynamics also contain the logits of every example at every epoch.
     """
 
     epochs: int = 6
@@ -75,7 +75,7 @@ class TrainConfig:
 class TrainMember:
     """The data of one member: label names, ids of its training examples, and token ids per split.
 
-    `splits` holds "train" and any splits to evaluate at the end; "validation" also after every epoch.
+    `splits` contains "train" and any splits to evaluate at the end; "validation" is also evaluated after every epoch.
     """
 
     name: str
@@ -85,7 +85,7 @@ class TrainMember:
 
 
 Progress = Callable[[int, int], None]
-"""Called after every batch with the epoch (from 0) and the number of training examples done, by all processes."""
+"""Called after every batch with the epoch (from 0) and the number of training examples in it, over all processes."""
 
 
 def _rate(step: int, total: int, warmup: float) -> float:
@@ -107,31 +107,31 @@ def train(
     progress: Progress | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> TrainResult:
-    """Train `encoder` with a head for each member on all `members` together, recording every training example.
+    """Train `encoder` with one head per member on all `members` together, recording every training example.
 
-    Several processes all make the same call; the first one writes the checkpoint, all read it.
+    With several processes, all make the same call; the first one writes the checkpoint, and all read it.
 
     Args:
-        encoder: changed in place. Token ids in `members` must be those of its (trimmed) vocabulary.
+        encoder: modified in place. Token ids in `members` must be those of its (trimmed) vocabulary.
         members: the datasets, as token ids.
         config: the hyperparameters.
-        device: a name for `soi_lib.training.device.resolve_device`.
-        meta: goes into the metadata of the dynamics.
+        device: a name that `soi_lib.training.device.resolve_device` accepts.
+        meta: added to the metadata of the dynamics.
         initial: the weights to start from, as in `TrainResult.weights`.
         progress: called after every batch.
-        checkpoint: where the state is kept. A later call with the same identity and machine continues to the same bits.
+        checkpoint: where to store the state. A later call with the same identity and machine continues bit-identically.
 
     Raises:
-        AlignmentError: when the calls of several processes differ.
-        SoiError: when one of them stops, or memory runs out.
-        EncoderError: for a decoder.
+        AlignmentError: if the calls of several processes differ.
+        SoiError: if one of the processes stops, or memory runs out.
+        EncoderError: if `encoder` is a decoder.
     """
     target = _target(device)
     precision, count = resolve_precision(config.precision, target.type), processes.world_size()
     if checkpoint is not None:
         place = f"on {target.type} in {precision}" + (f" by {count} processes" if count > 1 else "")
         checkpoint = Checkpoint(checkpoint.path, f"{checkpoint.identity} {place}")
-    # cuDNN's attention plans every shape anew
+    # without cuDNN's attention, which makes a new plan for every shape
     kernels = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
     with enough_memory(), sdpa_kernel(kernels) if target.type == "cuda" else nullcontext():
         run = _Run(encoder, members, config, target, precision, initial=initial, meta=meta or {})
@@ -154,7 +154,7 @@ def train(
 
 
 def _target(name: str) -> torch.device:
-    """The device to train on. Each of several processes that were launched together has its own."""
+    """Return the device to train on. Each of several processes launched together has its own."""
     device = resolve_device(name)
     if not launched_together():
         return torch_device(device)
@@ -167,8 +167,8 @@ def _target(name: str) -> torch.device:
 class _Part:
     """This process's part of a batch, on the device: its rows, and which of them belong to each member.
 
-    `own` holds the number of a member, the positions of its rows in the part (None for all), and their positions among
-    the member's examples. `size` is that of the whole batch.
+    An entry of `own` is the number of a member, the positions of its rows in the part (None for all), and their
+    positions among the member's examples. `size` is the size of the whole batch.
     """
 
     index: np.ndarray
@@ -178,7 +178,7 @@ class _Part:
 
 
 class _Run:
-    """One training: model, optimizer, data on the device, recorders, and what was measured so far."""
+    """One run: model, optimizer, data on the device, recorders, and the measurements so far."""
 
     def __init__(
         self,
@@ -223,7 +223,7 @@ class _Run:
         return DynamicsRecorder(ids, gold, classes, device=self.target, keep_logits=self.config.keep_logits, meta=about)
 
     def restore(self, state: dict[str, Tensor] | None) -> int:
-        """Continue from `state`; return the first epoch that is left to do."""
+        """Continue from `state`; return the first epoch that remains to be trained."""
         if state is None:
             return 0
         epoch = int(state["epoch"])
@@ -236,7 +236,7 @@ class _Run:
         return epoch
 
     def save(self, checkpoint: Checkpoint, epoch: int) -> None:
-        """Keep the state after `epoch` epochs; the first process writes it."""
+        """Save the state after `epoch` epochs; the first process writes it."""
         with self._clock("checkpoint"):
             state = {"epoch": torch.tensor(epoch), "tensor/master": self.flat.master, **moments(self.optimizer)}
             for name, values in (("losses", self.losses), ("validation", self.validation)):
@@ -247,7 +247,7 @@ class _Run:
                 checkpoint.save(state)
 
     def align(self, first: int, *, kept: bool) -> None:
-        """Start all processes from one state, after a check that they were given the same."""
+        """Start all processes from the same state, after checking that they were given the same inputs."""
         processes.start_together(
             self.flat.master,
             configuration=(self.config, self.precision, self.pad),
@@ -257,7 +257,7 @@ class _Run:
         )
 
     def train_epoch(self, epoch: int, progress: Progress | None) -> None:
-        """Train on every example once. Nothing in the loop waits for the device, or sends anything to it."""
+        """Train on every example once. The loop neither waits for the device nor sends anything to it."""
         config, rank = self.config, processes.rank()
         with self._clock("train"):
             self.model.train()
@@ -288,7 +288,7 @@ class _Run:
             self.losses.append(float(summed) / len(self.data))
 
     def close_epoch(self) -> None:
-        """Record in evaluation mode if asked for, close the recorders, and evaluate the validation examples."""
+        """Record in evaluation mode if requested, close the recorders, and evaluate the validation examples."""
         if "eval" in self.recorders:
             with self._clock("record"), torch.no_grad():
                 self.model.eval()
@@ -302,7 +302,7 @@ class _Run:
             self.validation.append([self._validated(i) for i in range(len(self.members))])
 
     def result(self) -> TrainResult:
-        """What the run leaves."""
+        """Return the result of the run."""
         with self._clock("evaluate"):
             predictions = {
                 m.name: {split: self._predicted(i, split) for split in m.splits if split != "train"}
@@ -325,7 +325,7 @@ class _Run:
         )
 
     def _parts(self, batches: Sequence[np.ndarray], *, shared: bool = True) -> list[_Part]:
-        """This process's part of each batch (all of it if not `shared`), by one transfer to the device."""
+        """Return this process's part of each batch (all of it if not `shared`), with one transfer to the device."""
         taken = [processes.shard(index) if shared else index for index in batches]
         owned: list[list[tuple[int, np.ndarray]]] = []
         for index in taken:
@@ -346,7 +346,7 @@ class _Run:
         return parts
 
     def _record(self, mode: str, part: _Part, logits: Tensor) -> None:
-        """Give every recorder of `mode` its own rows of the batch, in the columns of its head."""
+        """Pass every recorder of `mode` its own rows of the batch, in the columns of its head."""
         for i, rows, positions in part.own:
             own = logits.detach() if rows is None else logits.detach()[rows]
             self.recorders[mode][self.members[i].name].update_at(positions, own[:, self.heads.columns[i]])
@@ -356,7 +356,7 @@ class _Run:
         return predict(self.model, data, columns, pad=self.pad, device=self.target)
 
     def _validated(self, member: int) -> tuple[float, float]:
-        """Loss and accuracy on the validation examples of a member; NaN where it has none."""
+        """Return the loss and accuracy on the validation examples of a member; NaN if it has none."""
         if "validation" not in self.members[member].splits:
             return math.nan, math.nan
         found = self._predicted(member, "validation")
@@ -369,10 +369,10 @@ class _Run:
         self.seconds[what] += time.monotonic() - start
 
 
-# --- what a training gives --------------------------------------------------------------------------------------------
+# --- the result of training -------------------------------------------------------------------------------------------
 
 EVALUATED = 64
-"""Examples in a batch of evaluation; it changes nothing but the speed."""
+"""Batch size in evaluation; it affects only the speed."""
 
 
 @dataclass(frozen=True)
@@ -389,7 +389,7 @@ class Predictions:
 
     @property
     def accuracy(self) -> float:
-        """The share of right predictions."""
+        """The share of correct predictions."""
         return float((self.predicted == self.gold).mean())
 
     @property
@@ -401,10 +401,10 @@ class Predictions:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a run leaves: dynamics and predictions by member, mean training loss by epoch, times, weights.
+    """The result of a run: dynamics and predictions by member, mean training loss by epoch, times, weights.
 
     `dynamics` are those of evaluation mode if it was recorded; `dynamics_train` are those of the training forward pass
-    if both were. `curves` are those of `curves_of`. Each of the `processes` that trained gets the same result, except
+    if both were recorded. `curves` are those of `curves_of`. All `processes` that trained get the same result, except
     for the times.
     """
 
@@ -425,11 +425,11 @@ class TrainResult:
 def curves_of(
     dynamics: dict[str, TrainingDynamics], validation: list[list[tuple[float, float]]]
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Mean loss (nats) and accuracy of every member after each epoch, (E,) each.
+    """Return the mean loss (nats) and accuracy of every member after each epoch, (E,) each.
 
-    `train_loss` and `train_accuracy` are of the training forward pass, over the epoch, from its `dynamics`;
-    `validation_loss` and `validation_accuracy` are of evaluation mode at its end, from `validation` (E, members, 2).
-    A member without validation examples has NaN there, and does not get the latter two.
+    `train_loss` and `train_accuracy` come from the `dynamics` of the training forward pass, over the epoch;
+    `validation_loss` and `validation_accuracy` come from `validation` (E, members, 2), in evaluation mode at its end.
+    A member without validation examples has NaN there and gets no validation curves.
     """
     held = np.array(validation)
     curves = {}
@@ -443,7 +443,7 @@ def curves_of(
 
 @torch.no_grad()
 def predict(model: nn.Module, data: Encoded, columns: slice, *, pad: int, device: torch.device) -> Predictions:
-    """Predictions of one member's head on `data`, in evaluation mode; several processes call it together."""
+    """Return the predictions of one member's head on `data`, in evaluation mode; several processes call it together."""
     model.eval()
     batches = Batches(data, device, pad=pad)
     shard = processes.shard_batches(sorted_batches(data.lengths, EVALUATED))

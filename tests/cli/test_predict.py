@@ -153,7 +153,7 @@ def another_label(model):
     ("spoil", "what"),
     [
         (changed_byte, r"heads\.safetensors"),
-        (another_label, "another number of labels; found 2, expected 3"),
+        (another_label, "wrong number of labels; found 2, expected 3"),
         (lambda model: (model / "encoder/tokenizer.json").unlink(), r"has no tokenizer\.json"),
         (
             lambda model: (model / "encoder/model.safetensors").rename(model / "encoder/pytorch_model.bin"),

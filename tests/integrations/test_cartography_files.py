@@ -140,7 +140,7 @@ def test_the_edges_of_what_logits_can_say(tmp_path):
     dyn = dynamics([third, third, 0.499, 0.34], [True, False, False, True], [2, 0, 2, 1], 3)
     assert read_dynamics(write_dynamics(dyn, tmp_path / "three")).fingerprint() == dyn.fingerprint()
     for p0, right, classes in ((0.6, False, 2), (0.4, True, 2), (0.3, True, 3), (0.0, True, 5), (1.0, False, 2)):
-        with pytest.raises(FormatError, match=r"no logits give what was recorded of id 0 at epoch 0; found p_gold"):
+        with pytest.raises(FormatError, match=r"no logits give what was recorded for id 0 at epoch 0; found p_gold"):
             write_dynamics(dynamics([p0], [right], [0], classes), tmp_path / "none")
     assert not (tmp_path / "none").exists()
 
@@ -148,14 +148,14 @@ def test_the_edges_of_what_logits_can_say(tmp_path):
 def test_writing_whole_or_not_at_all(rng, tmp_path):
     dyn = recorded(rng)
     folder = write_dynamics(dyn, tmp_path / "deep" / "td")
-    with pytest.raises(OutputExistsError, match="already there"):
+    with pytest.raises(OutputExistsError, match="already exists"):
         write_dynamics(dyn, folder)
     short = TrainingDynamics(dyn.ids, dyn.gold, dyn.p_gold[:2], dyn.correct[:2], {"classes": 3}, dyn.logits[:2])
     write_dynamics(short, folder, overwrite=True)
     assert sorted(f.name for f in folder.iterdir()) == ["dynamics_epoch_0.jsonl", "dynamics_epoch_1.jsonl"]
     assert read_dynamics(folder).fingerprint() == short.fingerprint()
     lying = TrainingDynamics(dyn.ids, dyn.gold, dyn.p_gold, ~dyn.correct, {"classes": 3}, dyn.logits)
-    with pytest.raises(FormatError, match="contradict what was recorded"):
+    with pytest.raises(FormatError, match="contradict p_gold or correct"):
         write_dynamics(lying, folder, overwrite=True)
     assert read_dynamics(folder).fingerprint() == short.fingerprint()  # nothing lost
     (folder / "notes.txt").write_text("mine")

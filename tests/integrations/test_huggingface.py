@@ -212,7 +212,7 @@ def test_detached_trainers_are_what_they_were(tmp_path):
     trainer = trainer_of(tmp_path, num_train_epochs=1)
     before, callbacks = dict(vars(trainer)), list(trainer.callback_handler.callbacks)
     rec = record(trainer)
-    with pytest.raises(FormatError, match=r"recorded already"):
+    with pytest.raises(FormatError, match=r"already being recorded"):
         record(trainer)
     trainer.train()
     copy.deepcopy(trainer.model)  # no hook of ours is left on it
