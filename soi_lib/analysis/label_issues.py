@@ -8,7 +8,7 @@ benchmarks/wrong_labels.py compares those in `RULES` on labels that were flipped
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from soi_lib.analysis.datamap import confidence_variability
 from soi_lib.analysis.soi import SOI, categorize, forgetting_events
-from soi_lib.dynamics import TrainingDynamics
+from soi_lib.dynamics import TrainingDynamics, shared_rows
 from soi_lib.errors import FormatError, RangeError, nearest
 
 if TYPE_CHECKING:
@@ -28,42 +28,52 @@ TINY = 1e-7
 """Closer than this to 0 or 1, a float32 probability carries no further information."""
 
 
-def label_issues(dynamics: TrainingDynamics, rule: str = DEFAULT_RULE) -> pd.DataFrame:
+def label_issues(dynamics: TrainingDynamics | Sequence[TrainingDynamics], rule: str = DEFAULT_RULE) -> pd.DataFrame:
     """Return all examples, the most suspect label first: a DataFrame with N rows.
 
     Columns: id; gold int16 and given (the label's name); suggested (the name of the label that the model favoured
     over training if it differs; None if it agrees or was not recorded: more than two classes without logits); score
     float64, larger is more suspect; confidence and variability float64 as in `data_map`; correctness float64; soi
-    int8. `rule` is a name from `RULES`. Equal scores are ordered by id, so the same dynamics give the same ranking
-    whatever the order of their examples. Raises RangeError for an unknown rule, FormatError for a rule that needs
-    logits that were not recorded.
+    int8. Given several runs that differ in the seed, the numbers are means over the runs, the category is the most
+    frequent one, and only examples that all runs share are ranked. `rule` is a name from `RULES`. Equal scores are
+    ordered by id, so the same dynamics give the same ranking whatever the order of their examples. Raises RangeError
+    for an unknown rule, FormatError for a rule that needs logits that were not recorded, AlignmentError for runs of
+    other examples.
     """
     import pandas as pd
 
     if rule not in RULES:
         raise RangeError("there is no such rule", found=repr(rule), hint=nearest(rule, RULES))
-    score = RULES[rule](dynamics).astype(np.float64)
-    confidence, variability = confidence_variability(dynamics.p_gold)
-    names = np.array(dynamics.meta.label_names or [str(c) for c in range(dynamics.meta.classes)], dtype=object)
-    favoured = _favoured(dynamics)
-    suggested = np.full(len(dynamics), None, dtype=object)
-    if favoured is not None:
-        other = favoured != dynamics.gold
-        suggested[other] = names[favoured[other]]
+    runs = [dynamics] if isinstance(dynamics, TrainingDynamics) else list(dynamics)
+    rows, first = shared_rows(runs), runs[0]
+
+    def mean(values: Callable[[TrainingDynamics], Array]) -> Array:
+        return np.stack([values(run)[row] for run, row in zip(runs, rows, strict=True)]).mean(axis=0, dtype=np.float64)
+
+    ids, gold = first.ids[rows[0]], first.gold[rows[0]]
+    names = np.array(first.meta.label_names or [str(c) for c in range(first.meta.classes)], dtype=object)
+    suggested = np.full(len(ids), None, dtype=object)
+    if first.meta.classes == 2 or all(run.logits is not None for run in runs):
+        chances = mean(_chances)
+        best = chances.argmax(1)
+        other = chances.max(1) > chances[np.arange(len(ids)), gold]
+        suggested[other] = names[best[other]]
+    codes = np.stack([categorize(run)[row] for run, row in zip(runs, rows, strict=True)])
     frame = pd.DataFrame(
         {
-            "id": dynamics.ids,
-            "gold": dynamics.gold,
-            "given": names[dynamics.gold],
+            "id": ids,
+            "gold": gold,
+            "given": names[gold],
             "suggested": pd.Series(suggested, dtype=object),
-            "score": score,
-            "confidence": confidence,
-            "variability": variability,
-            "correctness": dynamics.correct.mean(0),
-            "soi": categorize(dynamics),
+            "score": mean(RULES[rule]),
+            "confidence": mean(lambda run: confidence_variability(run.p_gold)[0]),
+            "variability": mean(lambda run: confidence_variability(run.p_gold)[1]),
+            "correctness": mean(lambda run: run.correct.mean(0)),
+            "soi": (codes == np.arange(len(SOI))[:, None, None]).sum(1).argmax(0).astype(np.int8),
         }
     )
-    by_id = np.argsort(dynamics.ids, kind="stable")
+    by_id = np.argsort(ids, kind="stable")
+    score = frame["score"].to_numpy()
     return frame.iloc[by_id[np.argsort(-score[by_id], kind="stable")]].reset_index(drop=True)
 
 
@@ -90,16 +100,14 @@ def margins(dynamics: TrainingDynamics) -> Array:
     return own - logits.max(2)
 
 
-def _favoured(dynamics: TrainingDynamics) -> Array | None:
-    """Return the class with the highest mean probability over epochs, (N,) int64; None if that was not recorded."""
+def _chances(dynamics: TrainingDynamics) -> Array:
+    """Return the mean probability of each class over epochs, (N, C) float64, from logits or for two classes."""
     if dynamics.logits is not None:
         logits = dynamics.logits.astype(np.float64)
         odds = np.exp(logits - logits.max(2, keepdims=True))
-        return (odds / odds.sum(2, keepdims=True)).mean(0).argmax(1)
-    if dynamics.meta.classes != 2:
-        return None
-    gold = dynamics.gold.astype(np.int64)
-    return np.where(dynamics.p_gold.mean(0, dtype=np.float64) < 0.5, 1 - gold, gold)
+        return np.asarray((odds / odds.sum(2, keepdims=True)).mean(0))
+    p = dynamics.p_gold.mean(0, dtype=np.float64)
+    return np.where(dynamics.gold[:, None] == np.arange(2), p[:, None], 1 - p[:, None])
 
 
 def _confidence(dynamics: TrainingDynamics) -> Array:

@@ -86,7 +86,7 @@ def reliability(
         level: level of the intervals.
 
     Raises:
-        AlignmentError: fewer than two runs, the same run twice, or runs whose examples, epochs or recording differ.
+        AlignmentError: fewer than two runs, two runs of one seed, or runs whose examples, epochs or recording differ.
         RangeError: `target` is not in (0, 1).
     """
     import pandas as pd
@@ -129,30 +129,18 @@ def _checked(runs: Sequence[TrainingDynamics]) -> list[npt.NDArray[Any] | slice]
     """Return the rows of the common ids in every run, in one order; raise if the runs cannot be compared."""
     if len(runs) < 2:
         raise AlignmentError("agreement needs several runs", found=len(runs), expected="at least 2")
-    first, seen = runs[0], set[str]()
+    first, seen = runs[0], set[str | int]()
     for run in runs:
         if run.epochs != first.epochs:
             raise AlignmentError("the runs have different numbers of epochs", found=f"{first.epochs} and {run.epochs}")
         if run.meta.record != first.meta.record:
             found = f"{first.meta.record} and {run.meta.record}"
             raise AlignmentError("the runs were recorded in different modes", found=found)
-        fingerprint = run.fingerprint()
-        if fingerprint in seen:
-            raise AlignmentError("the same run is given twice", hint="give runs with different seeds")
-        seen.add(fingerprint)
+        same = {run.fingerprint()} | ({run.meta.seed} if run.meta.seed is not None else set())
+        if same & seen:
+            raise AlignmentError("two runs are the same or have the same seed", hint="give runs with different seeds")
+        seen |= same
     return shared_rows(runs)
-
-
-def _pairs_agree(kinds: Array, weights: Array) -> tuple[Array, Array]:
-    """Return observed and chance agreement (B,) of pairs of runs; kinds (S, K) codes, weights (B, K) that sum to 1."""
-    seeds = len(kinds)
-    pairs = seeds * (seeds - 1)
-    hot = (kinds[:, None, :] == np.unique(kinds)[:, None]).astype(np.float64)  # (S, C, K)
-    together = hot.sum(axis=0)  # (C, K): in how many runs this kind of example is in category c
-    same = (together * (together - 1)).sum(axis=0) / pairs
-    shares = np.einsum("bk,sck->bsc", weights, hot)
-    chance = ((shares.sum(axis=1) ** 2 - (shares**2).sum(axis=1)).sum(axis=1)) / pairs
-    return weights @ same, chance
 
 
 def _scores(

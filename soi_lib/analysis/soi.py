@@ -52,8 +52,8 @@ def categorize(dynamics: TrainingDynamics | npt.ArrayLike, early: float = 0.5) -
     """Return the SOI code of every example: (N,) int8.
 
     `dynamics` is a TrainingDynamics or a bool array (E, N) of correctness, E from 1 to 64. An example that is never
-    forgotten and first correct at epoch k (from 0) is early learned if 0 < k < early * E, and late learned if k is
-    larger. Raises RangeError if `early` is not in (0, 1] or E is not in 1..64, FormatError for a wrong shape.
+    forgotten and first correct at epoch k (from 0) is early learned if 0 < k < early * E, and late learned if
+    k >= early * E. Raises RangeError if `early` is not in (0, 1] or E is not in 1..64, FormatError for a wrong shape.
     """
     history, epochs = _history(dynamics)
     return categorize_history(history, epochs, early)

@@ -90,7 +90,7 @@ class Effect:
 
     @cached_property
     def p(self) -> float:
-        """Two-sided p-value: 1 minus the level at which the interval just reaches zero; 1 if nothing varies."""
+        """Two-sided p-value: 1 minus the level at which the interval just reaches zero, at least 1e-12."""
         from scipy.optimize import brentq  # type: ignore[import-untyped]
 
         size = abs(self.value)

@@ -63,7 +63,7 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, str]) 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return the tensors by name, and `about` with their `sha256`. Raises StoreError for any damage."""
-    hint = "they will be recreated"
+    hint = "train the model or the run again"
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
