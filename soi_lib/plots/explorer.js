@@ -1,4 +1,4 @@
-/* The explorer of training examples, used by the book and by the report of `soi report`.
+/* The explorer of training examples, used by the book and by `soi report`.
 
    Its data come from explorer.py. Files that are not embedded in the page are loaded on demand from the folder of this
    script, on disk or on a server. Texts enter the page only as text nodes, so markup in them is never interpreted. */

@@ -136,8 +136,8 @@ def transition_beside_floor(moves: Moves, *, title: str = "", note: str = "", si
         _frames(axes[1], transition - floor, moves.table("beyond"))
         axes[1].set_title(f"{sides[0]} to {sides[1]}")
         axes[1].set_ylabel("")
-    text = f"""Heatmaps of the moves between categories in % of each row, between seeds of {sides[0]} (the noise floor)
-        and from {sides[0]} to {sides[1]}. {_READING} {_DASH} {_evidence([moves])}"""
+    text = f"""Heatmaps of the moves between categories in % of each row, between seeds ({sides[0]}; noise floor) and
+        from {sides[0]} to {sides[1]}. {_READING} {_DASH} {_evidence([moves])}"""
     return finish(figure, moves.cells(), text, title=title, note=note)
 
 
@@ -168,8 +168,8 @@ def transition_panels(panels: Mapping[str, Moves], *, title: str = "", note: str
             ax.axis("off")
         figure.supylabel(f"{sides[0]} (from)", fontsize=10)
         figure.supxlabel(f"{sides[1]} (to)", fontsize=10)
-    text = f"""Heatmaps of how much more often each move happens from {sides[0]} to {sides[1]} than between seeds of
-        {sides[0]}, in % of all examples. {_READING} {_evidence(list(panels.values()))}"""
+    text = f"""Heatmaps of how much more often each move happens from {sides[0]} to {sides[1]} than between two seeds
+        ({sides[0]}), in % of all examples. {_READING} {_evidence(list(panels.values()))}"""
     cells = pd.concat([moves.cells().assign(panel=name) for name, moves in panels.items()], ignore_index=True)
     return finish(figure, cells, text, title=title, note=note)
 
@@ -207,8 +207,8 @@ def flow_beside_floor(moves: Moves, *, title: str = "", note: str = "", sides: S
         figure, axes = plt.subplots(2, 1, figsize=(WIDTH, 7.0))
         _flow(axes[0], floor, (f"{sides[0]}, one seed", f"{sides[0]}, another seed"))
         _flow(axes[1], transition, sides, beyond)
-    text = f"""Bands from the category of each example in one training to its category in another: between seeds of
-        {sides[0]} (above), and from {sides[0]} to {sides[1]} (below). Between seeds, {_summary(floor)}; from {sides[0]}
+    text = f"""Bands from the category of each example in one training to its category in another: between two seeds
+        ({sides[0]}, above) and from {sides[0]} to {sides[1]} (below). Between seeds, {_summary(floor)}; from {sides[0]}
         to {sides[1]}, {_summary(transition)}. {_count(int(beyond.to_numpy().sum()))} beyond chance, drawn in colour."""
     return finish(figure, moves.cells(), text, title=title, note=note)
 
