@@ -1,12 +1,12 @@
-"""From a dynamics file of 1,000,000 examples x 10 epochs to all metrics and categories, against a copy of the bytes.
+"""Time from a dynamics file of 1,000,000 examples x 10 epochs to all metrics and categories, and compare with a copy.
 
     .venv/bin/python benchmarks/analysis.py
     .venv/bin/python benchmarks/analysis.py --quick
 
-Warm: the file is in the page cache and everything is imported. `all` is what a user does, data_map of a loaded file,
-with the seal over all bytes checked; `metrics` are the same columns from arrays in memory; `copy` copies the arrays
-that they read (p_gold, history) into memory that is there already. The plain formulas over (E, N), without blocks,
-threads or tables, are the oracle of the tests and are timed beside.
+All timings are warm: the file is in the page cache and everything is imported. `all` is what a user does: load the
+file, verify its checksum, compute data_map. `metrics` computes the same columns from arrays in memory; `copy` copies
+the arrays that it reads (p_gold, history) to allocated memory. The plain formulas over (E, N), without blocks, threads
+or tables, verify the results and are timed for comparison.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def main() -> int:
 
 
 def made(n: int, epochs: int, classes: int, seed: int) -> TrainingDynamics:
-    """Dynamics that look like learning: an ease an example, progress, noise."""
+    """Make dynamics that look like learning: an ease per example, progress over epochs, and noise."""
     rng = np.random.default_rng(seed)
     ease = np.random.default_rng(7).normal(1.0, 1.8, n).astype(np.float32)
     score = ease - 1 + 1.5 * np.log1p(np.arange(epochs, dtype=np.float32))[:, None]
@@ -48,7 +48,7 @@ def made(n: int, epochs: int, classes: int, seed: int) -> TrainingDynamics:
 
 
 def plain(dyn: TrainingDynamics) -> dict[str, np.ndarray]:
-    """The metrics by their formulas over whole arrays."""
+    """Compute the metrics by their formulas over whole arrays."""
     p, correct = dyn.p_gold.astype(np.float64), dyn.correct
     return {
         "confidence": p.mean(0),
@@ -66,7 +66,7 @@ def measure(record: bench.Record, given: object, classes: int, folder: Path) -> 
     path = dyn.save(folder / f"{classes}.parquet")
     dyn, history = TrainingDynamics.load(path), dyn.history
     p, h = np.empty_like(dyn.p_gold), np.empty_like(history)
-    other.history  # noqa: B018 - as it is after loading
+    other.history  # noqa: B018 - computed and cached, as after loading
 
     def copy() -> None:
         np.copyto(p, dyn.p_gold)

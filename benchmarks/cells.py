@@ -1,12 +1,12 @@
-"""One training in a process of its own: ours, or the Hugging Face Trainer's, on the same numbers. Used by training.py.
+"""One training in its own process, with our engine or the Hugging Face Trainer on the same inputs; for training.py.
 
-    python cells.py '{"pack": DIR, "method": "ours", ...}'       # says `ready`, waits for a line, trains, prints JSON
+    python cells.py '{"pack": DIR, "method": "ours", ...}'   # prints `ready`, waits for a line, trains, prints JSON
 
-Both sides get the same encoder weights, head, token ids, batch size, schedule, clipping and dropout. What differs is
-what a user of each gets: ours has the used rows of the vocabulary, length buckets and recording in the training pass;
-the Trainer has the whole vocabulary, dynamic padding, and a callback that predicts the training set after every epoch
-(in batches of 64, more than its default of 8), or our `record(trainer)`. Loading and tokenising are outside the clock
-on both sides, and so are a short warm-up training and the prediction of the test set.
+Both sides get the same encoder weights, head, token ids, batch size, schedule, clipping and dropout. Each side also has
+what its users get: ours uses a trimmed vocabulary, length buckets and recording in the training pass; the Trainer uses
+the full vocabulary, dynamic padding, and a callback that predicts the training set after every epoch (in batches of 64,
+more than its default of 8), or our `record(trainer)`. Loading, tokenising, a short warm-up training and the prediction
+of the test set are not timed on either side.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import numpy as np
 
 SHAPES = {"base128": (128, 128), "basemixed": (12, 128)}
-"""Random weights of bert-base, with the smallest and the largest length of a text."""
+"""Minimum and maximum text length of the corpora for bert-base with random weights."""
 RECIPE = {"learning_rate": 1e-4, "warmup": 0.1, "clip": 1.0, "dropout": 0.1}
 
 
 def make_pack(name: str, examples: int, folder: Path) -> Path:
-    """Everything that a training needs, without texts: token ids, labels, the encoder's used rows and other weights."""
+    """Save all inputs of a training except the texts: token ids, labels, and the weights of the trimmed encoder."""
     from safetensors.torch import save_file
 
     from paper.datasets import load
@@ -67,7 +67,7 @@ def make_pack(name: str, examples: int, folder: Path) -> Path:
 
 
 class Data:
-    """The examples of a pack (or random ones of a bert-base shape), and encoders for either side."""
+    """The examples of a pack (or random ones for a bert-base shape), and the encoders for both sides."""
 
     def __init__(self, pack: str, examples: int) -> None:
         from transformers import BertConfig
@@ -96,7 +96,7 @@ class Data:
         }
 
     def encoder(self, *, trimmed: bool) -> Any:
-        """A fresh encoder with the used rows only, or with the whole vocabulary (unused rows are random)."""
+        """Return a new encoder with a trimmed or the full vocabulary (unused rows are random)."""
         import torch
         from transformers import BertConfig, BertModel
 
@@ -115,7 +115,7 @@ class Data:
         return model
 
     def work(self, epochs: int) -> dict[str, float]:
-        """Tokens and floating-point operations of a training, forward and backward, without padding."""
+        """Count the tokens and floating-point operations of a training, forward and backward, without padding."""
         lengths = np.diff(self.splits["train"][1])
         layers, hidden, inner = (
             getattr(self.config, k) for k in ("num_hidden_layers", "hidden_size", "intermediate_size")
@@ -126,7 +126,7 @@ class Data:
 
 
 def ours(data: Data, given: dict[str, Any], epochs: int, n: int | None = None) -> tuple[float, float]:
-    """Train with our engine; seconds without the evaluation, and test accuracy."""
+    """Train with our engine; return the seconds without evaluation, and the test accuracy."""
     from soi_lib.models.vocabulary import remap
     from soi_lib.training.batching import Encoded
     from soi_lib.training.device import reproducibly
@@ -149,7 +149,7 @@ def ours(data: Data, given: dict[str, Any], epochs: int, n: int | None = None) -
         **RECIPE,
     )
     encoder, device = data.encoder(trimmed=True), given.get("device", "cpu")
-    with reproducibly(device) if device == "cuda" else nullcontext():  # as runs are trained there
+    with reproducibly(device) if device == "cuda" else nullcontext():  # as in real runs
         start = time.monotonic()
         result = train(encoder, [member], config, device=device)
         seconds = time.monotonic() - start - result.seconds["evaluate"]
@@ -158,7 +158,7 @@ def ours(data: Data, given: dict[str, Any], epochs: int, n: int | None = None) -
 
 
 def trainer(data: Data, given: dict[str, Any], epochs: int, n: int | None = None) -> tuple[float, float]:
-    """Train with the Hugging Face Trainer, which records every epoch; seconds, and test accuracy."""
+    """Train with the Hugging Face Trainer and record every epoch; return seconds and test accuracy."""
     import torch
     from torch import nn
     from torch.nn import functional
@@ -251,10 +251,10 @@ def trainer(data: Data, given: dict[str, Any], epochs: int, n: int | None = None
 
 
 def matmul_rate(device: str, size: int) -> tuple[str, float]:
-    """The precision that ours trains in, and floating-point operations a second of a large product in it.
+    """Return the precision that our engine uses, and the floating-point operations per second of a matmul in it.
 
-    The rate is the median of ten products of `size` x `size` matrices. A processor without bf16 instructions emulates
-    them, a hundred times slower: there the precision is fp32.
+    The rate is the median of ten products of `size` x `size` matrices. Processors without bf16 instructions emulate
+    bf16, a hundred times slower, so the precision is fp32 there.
     """
     import torch
 

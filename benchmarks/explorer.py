@@ -1,11 +1,11 @@
-"""The explorer on a data set of 20,000 examples, in headless Chromium: time to load, to draw, and to filter.
+"""Time the explorer on 20,000 examples in headless Chromium: loading, first drawing, and filtering.
 
     .venv/bin/python benchmarks/explorer.py
-    .venv/bin/python benchmarks/explorer.py --most 20000    # without the limit on how many marks a map has
+    .venv/bin/python benchmarks/explorer.py --most 20000    # without the limit on the number of marks
 
-The page is that of `soi report`: two runs of 10 epochs, texts of 15 words, all scripts in the page. Loading is until
-these were read (plotly alone is 4.8 MB), first drawing from then to a map and a flow that are settled, and a filter is
-a click on a category until both are again.
+The page is like that of `soi report`: two runs of 10 epochs, texts of 15 words, and all scripts embedded. Loading ends
+when the scripts have been read (plotly alone is 4.8 MB), the first drawing when map and flow are complete, and a filter
+when both are redrawn after a click on a category.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SETTLED = (
 def main() -> int:
     parser = bench.parser(__doc__)
     parser.add_argument("--examples", type=int, default=20_000)
-    parser.add_argument("--most", type=int, default=explorer.MOST_EXAMPLES, help="marks of a map at most")
+    parser.add_argument("--most", type=int, default=explorer.MOST_EXAMPLES, help="maximum number of marks on a map")
     given = parser.parse_args()
     explorer.MOST_EXAMPLES = given.most
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -51,7 +51,7 @@ def main() -> int:
 
 
 def made(n: int) -> str:
-    """A page with one explorer, of two runs of `n` examples."""
+    """Return a page with one explorer for two runs of `n` examples."""
     draw = np.random.default_rng(0)
     ids, gold, words = np.arange(n), np.arange(n) % 2, np.array(["forgotten", "example", "of", "a", "text"])
     runs = {}
@@ -71,7 +71,7 @@ def made(n: int) -> str:
 
 
 def measured(page: Page, path: Path) -> list[float]:
-    """Seconds as the page itself sees them: to the scripts being there, from then to the first drawing, to filter."""
+    """Return the seconds measured by the page itself: for loading, the first drawing, and a filter."""
     page.goto(path.as_uri())
     page.wait_for_function(SETTLED, timeout=120_000)
     loaded, drawn = page.evaluate("[window.loaded, window.drawn]")

@@ -1,12 +1,12 @@
-"""What recording costs: in the training pass as a share of training, in evaluation mode on top of training.
+"""Measure the cost of recording, in the training pass and in evaluation mode, relative to training time.
 
     .venv/bin/python benchmarks/recording.py
     .venv/bin/python benchmarks/recording.py --device cuda
 
-In the training pass it is the time inside the calls that record and that close the epochs, over the time of training.
-On a GPU the device finishes its work before and after each of these calls, so the share is an upper bound. In
-evaluation mode it is the time of the extra passes over the time of training, as the engine counts them. English
-(MiniLM-L6, tweets, batch 16), on one thread as runs are trained.
+In the training pass, it is the time spent in the calls that record and that end the epochs, divided by training time.
+On a GPU, the device is synchronised before and after each of these calls, so the share is an upper bound. In evaluation
+mode, it is the time of the extra passes divided by training time, both as counted by the engine. The corpus is English
+(MiniLM-L6, tweets, batch 16), on one thread as in real runs.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import cells
 def main() -> int:
     parser = bench.parser(__doc__)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--threads", type=int, default=1, help="on a CPU (1)")
+    parser.add_argument("--threads", type=int, default=1, help="threads on a CPU (1)")
     parser.add_argument("--examples", type=int, default=400)
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--packs", type=Path, default=bench.TRIED / "packs")
@@ -37,7 +37,7 @@ def main() -> int:
     if given.device == "cpu":
         torch.set_num_threads(given.threads)
     elif not torch.cuda.is_available():
-        parser.error("torch sees no GPU here")
+        parser.error("torch cannot use a GPU on this machine")
     data = cells.Data(str(cells.make_pack("english", given.examples, given.packs)), given.examples)
     record = bench.Record("recording", given)
     call = {"batch": 16, "seed": 0, "precision": "auto", "device": given.device}
@@ -55,7 +55,7 @@ def main() -> int:
 
 
 def train(data: cells.Data, call: dict[str, Any], epochs: int) -> tuple[dict[str, float], float]:
-    """Seconds of a training by part, and those inside the calls that record."""
+    """Return the seconds of a training by part, and those spent in the calls that record."""
     import torch
 
     from soi_lib.training import engine

@@ -1,12 +1,12 @@
-"""Dynamics of 100,000 to 100,000,000 examples x 10 epochs, from disk to a data map on disk: time and memory.
+"""Measure time and memory from dynamics of 100,000 to 100,000,000 examples x 10 epochs to a data map, disk to disk.
 
-    .venv/bin/python benchmarks/streaming.py                     # needs 8 GB of disk in --folder; some ten minutes
+    .venv/bin/python benchmarks/streaming.py                     # needs 8 GB of disk in --folder; about ten minutes
     .venv/bin/python benchmarks/streaming.py --largest 10000000
 
-Every size is written as a folder of files of about a million examples, read, and removed again, each step in a process
-of its own whose largest resident memory is taken (VmHWM of Linux). `map` is `stream_data_map`: seals checked, the whole
-data map written, categories counted, regions cut. The largest size is mapped once: it is a hundred repetitions in a
-row.
+For each size, a folder of files with about a million examples each is written, read, and removed. Each step runs in its
+own process, whose peak resident memory is measured (VmHWM on Linux). `map` is `stream_data_map`: it verifies the
+checksums, writes the data map, counts categories and finds the regions. The largest size is mapped only once, since it
+amounts to a hundred repetitions.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def main() -> int:
     parser = bench.parser(__doc__)
     parser.add_argument("--largest", type=int, default=100_000_000)
     parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--folder", type=Path, help="where the files lie meanwhile (the system's temporary folder)")
+    parser.add_argument("--folder", type=Path, help="folder for the temporary files (the system's temporary folder)")
     parser.add_argument("--child", help=bench.argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:
@@ -66,8 +66,8 @@ def main() -> int:
         "said",
         [
             f"10,000,000,000 examples x {given.epochs} would take {hours:.1f} hours and {size:.2f} TiB at this rate on "
-            "one such machine (an estimate). Files are the shards: K machines with a K-th of the files each need a "
-            "K-th of the time, their maps lie side by side and their counts add up."
+            "one such machine (an estimate). The files are shards: K machines with a K-th of the files each take a "
+            "K-th of the time; their maps are separate files, and their counts add up."
         ],
     )
     print(record.save())
@@ -75,7 +75,7 @@ def main() -> int:
 
 
 def run(call: dict[str, Any]) -> dict[str, float]:
-    """A step in a process of its own: seconds, and the most memory that it had."""
+    """Run a step in its own process; return its seconds and peak memory."""
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(bench.ROOT), os.environ.get("PYTHONPATH", "")])}
     done = subprocess.run(
         [sys.executable, __file__, "--child", json.dumps(call)], capture_output=True, text=True, env=env
@@ -87,8 +87,8 @@ def run(call: dict[str, Any]) -> dict[str, float]:
 
 
 def child(call: dict[str, Any]) -> dict[str, float]:
-    """Do one step; only the step itself is timed."""
-    import duckdb  # noqa: F401 - imported before the clock runs
+    """Run one step; only the step itself is timed."""
+    import duckdb  # noqa: F401 - imported before timing starts
     import pyarrow.parquet  # noqa: F401
 
     from soi_lib.analysis.stream import stream_data_map
@@ -106,7 +106,7 @@ def child(call: dict[str, Any]) -> dict[str, float]:
 
 
 def made(n: int, epochs: int) -> Iterator[Any]:
-    """Dynamics that look like learning, in parts; every part has a seed of its own."""
+    """Yield dynamics that look like learning in parts, each with its own seed."""
     from soi_lib import TrainingDynamics
 
     for start in range(0, n, PART):

@@ -1,16 +1,15 @@
-"""Our training loop beside the Hugging Face Trainer: same model, data, batch size, epochs and seeds, both recording.
+"""Compare our training loop with the Hugging Face Trainer: same model, data, batch size, epochs, seeds; both record.
 
-    .venv/bin/python benchmarks/training.py                             # CPU; about an hour of two quiet cores
+    .venv/bin/python benchmarks/training.py                             # CPU; about an hour on two idle cores
     .venv/bin/python benchmarks/training.py --corpora english --repeats 5
     .venv/bin/python benchmarks/training.py --device cuda --corpora english intents base128 basemixed   # see gpu.sh
-    .venv/bin/python benchmarks/training.py --pack-only     # packs to carry to a machine without corpora
+    .venv/bin/python benchmarks/training.py --pack-only     # packs for a machine without corpora
 
 `trainer` is the Trainer with a callback that predicts the training set after every epoch, in its default precision
-(fp32) and, where the processor has it, in bf16; `record` is the Trainer with our two lines instead. Ours is measured as
-a user gets it: `one` is a single run on all threads, `beside` is as many runs of one thread as there are cores, started
-together, and counted together (what a reproduction and `soi train` do). Each training has a process of its own; a
-repetition does all of them one after another with one seed; so repetitions are seeds, and the accuracies are compared
-over them.
+(fp32) and, if the processor supports it, in bf16; `record` is the Trainer with our two lines instead. Ours is measured
+as users run it: `one` is a single run on all threads, `beside` is one single-threaded run per core, started at the same
+time and counted together (as in a reproduction and `soi train`). Each training has its own process. A repetition runs
+all methods one after another with one seed, so repetitions are seeds, and accuracies are compared over seeds.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ def main() -> int:
     parser.add_argument("--examples", type=int, default=400)
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--shape-examples", type=int, default=4096, help="examples of the bert-base shapes")
+    parser.add_argument("--shape-examples", type=int, default=4096, help="examples for the bert-base shapes")
     parser.add_argument("--shape-batch", type=int, default=64)
     parser.add_argument("--packs", type=Path, default=bench.TRIED / "packs")
     parser.add_argument("--pack-only", action="store_true", help="make the packs and stop")
@@ -63,7 +62,7 @@ def main() -> int:
     import torch
 
     if given.device == "cuda" and not torch.cuda.is_available():
-        parser.error("torch sees no GPU here")
+        parser.error("torch cannot use a GPU on this machine")
     record = bench.Record("training", given)
     for name in corpora:
         measure(record, given, name, packs[name])
@@ -72,7 +71,7 @@ def main() -> int:
 
 
 def measure(record: bench.Record, given: Any, name: str, pack: str) -> None:
-    """All methods on one corpus, as often as repetitions were asked for; the record is kept after each."""
+    """Measure all methods on one corpus, `repeats` times; the record is saved after each repetition."""
     shape = name in cells.SHAPES
     common = {
         "pack": pack,
@@ -101,7 +100,7 @@ def measure(record: bench.Record, given: Any, name: str, pack: str) -> None:
 
 
 def methods(device: str) -> list[str]:
-    """What is measured on `device`: bf16 only where it is native, since emulated it takes hours."""
+    """Return the methods measured on `device`: bf16 only if it is native, since emulation takes hours."""
     import torch
 
     from soi_lib.training.device import resolve_precision
@@ -113,7 +112,7 @@ def methods(device: str) -> list[str]:
 
 
 def report(record: bench.Record, name: str, device: str, rows: dict[str, list[dict[str, Any]]]) -> None:
-    """The figures of what was measured so far."""
+    """Record the figures of everything measured so far."""
     seconds = {method: [run["seconds"] for run in runs] for method, runs in rows.items()}
     for key in bench.FIGURES:
         corpus, place, *rest = key.split(".")
@@ -137,13 +136,13 @@ def report(record: bench.Record, name: str, device: str, rows: dict[str, list[di
     for method, done in rows.items():
         rate = mean(done[0]["tokens"] / run["seconds"] for run in done)
         score = mean(run["accuracy"] for run in done)
-        line = f"{name}, {method}: {mean(seconds[method]):.2f} s a training, {rate:,.0f} tokens/s without padding"
+        line = f"{name}, {method}: {mean(seconds[method]):.2f} s per training, {rate:,.0f} tokens/s without padding"
         said.append(f"{line}, test accuracy {score:.3f} (means of {runs}).")
     record.detail("said", said)
 
 
 def run(calls: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Trainings in processes of their own, which begin together; what each of them found."""
+    """Start trainings at the same time, each in its own process; return their results."""
     command = [sys.executable, str(Path(cells.__file__))]
     children = []
     for call in calls:
@@ -155,7 +154,7 @@ def run(calls: list[dict[str, Any]]) -> list[dict[str, Any]]:
         assert child.stdout is not None
         while (line := child.stdout.readline()).strip() != "ready":
             if not line:
-                raise SystemExit(f"a training ended before it began: {calls[0]}")
+                raise SystemExit(f"a training process exited before training: {calls[0]}")
     for child in children:
         assert child.stdin is not None
         child.stdin.write("go\n")
@@ -164,7 +163,7 @@ def run(calls: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for child in children:
         said, _ = child.communicate()
         if child.returncode:
-            raise SystemExit(f"a training failed with {child.returncode}")
+            raise SystemExit(f"a training failed with exit code {child.returncode}")
         out.append(json.loads(said.strip().splitlines()[-1]))
     return out
 

@@ -1,8 +1,8 @@
-"""Which modules a batch of logits passes on its way to a heatmap, and a CSV file on its way to the page of a report.
+"""List the modules involved in getting from logits to a heatmap, and from a CSV file to the HTML report.
 
     .venv/bin/python benchmarks/walk.py
 
-Prints the modules of soi_lib in the order in which they are first called, and the calls that go up a layer. The second
+Prints the modules of soi_lib in the order of their first call, and the calls from a layer to a higher one. The second
 walk trains for half a minute.
 """
 
@@ -38,7 +38,7 @@ LAYERS = [
 
 
 class Walk:
-    """The modules of soi_lib that are called while it is active, and the calls from a layer to one above."""
+    """Collect the modules of soi_lib that are called while active, and calls from a layer to a higher one."""
 
     def __init__(self) -> None:
         self.modules: dict[str, None] = {}
@@ -64,13 +64,13 @@ class Walk:
 
 
 class InProcess(ThreadPoolExecutor):
-    """The pool of the scheduler without processes, whose calls could not be seen."""
+    """The scheduler's pool without processes, since calls in other processes cannot be observed."""
 
     def __init__(self, **_: object) -> None:
         super().__init__(max_workers=1)
 
     def submit(self, work: Callable[..., Any], spec: Any, root: Path, then: Any) -> Future[Any]:  # type: ignore[override]
-        """Do the run, and what follows it, at once and in this thread; `work` would report to the parent."""
+        """Execute the run, and what follows it, immediately in this thread; `work` would report to the parent."""
         from soi_lib.runs.scheduler import do
         from soi_lib.runs.store import RunStore
 
@@ -81,7 +81,7 @@ class InProcess(ThreadPoolExecutor):
 
 
 def _importing(frame: FrameType | None) -> bool:
-    """Whether a call only happens because a module of the library is being imported."""
+    """Return whether a call is part of importing a module of the library."""
     while frame is not None:
         if frame.f_code.co_name == "<module>" and frame.f_globals.get("__name__", "").startswith("soi_lib"):
             return True
@@ -94,7 +94,7 @@ def _layer(module: str) -> int:
 
 
 def heatmap(folder: Path) -> None:
-    """Logits through the recorder, a file, categories and their transitions to a figure."""
+    """Go from logits to a figure: recorder, file, categories, transitions."""
     import torch
 
     from soi_lib import DynamicsRecorder, TrainingDynamics, transition_matrix
@@ -111,11 +111,11 @@ def heatmap(folder: Path) -> None:
 
 
 def report(folder: Path) -> None:
-    """A CSV file through `soi train` to the page of `soi report`."""
+    """Go from a CSV file to the HTML report: `soi train`, `soi report`."""
     from soi_lib.cli import app
     from soi_lib.runs import scheduler
 
-    scheduler.ProcessPoolExecutor = InProcess  # type: ignore[misc, assignment]  # a worker's calls count as well
+    scheduler.ProcessPoolExecutor = InProcess  # type: ignore[misc, assignment]  # count the calls of workers, too
     rows = [f"{'good' if i % 2 else 'bad'} film number {i},{'pos' if i % 2 else 'neg'}" for i in range(60)]
     (folder / "films.csv").write_text("\n".join(["text,label", *rows]) + "\n", encoding="utf-8")
     train = ["train", "--train", str(folder / "films.csv"), "--out", str(folder / "out"), "--epochs", "2"]
@@ -124,7 +124,7 @@ def report(folder: Path) -> None:
 
 
 def main() -> None:
-    """Walk both ways and print them."""
+    """Take both walks and print them."""
     for title, walk in {"logits to heatmap": heatmap, "CSV file to report": report}.items():
         with tempfile.TemporaryDirectory() as name, Walk() as seen:
             walk(Path(name))

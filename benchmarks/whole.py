@@ -1,11 +1,11 @@
-"""The whole: how long `make book` takes, again, and after a changed sentence; start-up times; size of files.
+"""Time `make book` from scratch, unchanged, and after a change of prose; measure start-up times and file sizes.
 
-    .venv/bin/python benchmarks/whole.py                # about a quarter of an hour of two quiet cores
+    .venv/bin/python benchmarks/whole.py                # about a quarter of an hour on two idle cores
     .venv/bin/python benchmarks/whole.py --parts start bytes
 
-The book is made in a fresh clone of this checkout's commit, with this environment and the data that are in the cache:
-what `make book` does after its environment and data are there. It is made once from nothing (the spread of trainings
-is in training.py); the rest as often as asked.
+The book is built in a fresh clone of this checkout's commit, with this environment and the cached data, which is what
+`make book` does once environment and data are in place. It is built once from scratch (training.py measures the spread
+of trainings); everything else is repeated `--repeats` times.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def main() -> int:
 
 
 def start(record: bench.Record, given: Any) -> None:
-    """Seconds from the shell to the end of the process, after one that is not counted."""
+    """Measure the seconds from start to exit of a process, after one uncounted call."""
     soi = Path(sys.executable).with_name("soi")
     for key, command in (
         ("whole.import", [sys.executable, "-c", "import soi_lib"]),
@@ -48,7 +48,7 @@ def start(record: bench.Record, given: Any) -> None:
 
 
 def sizes(record: bench.Record, given: Any) -> None:
-    """Bytes an example and epoch, of a long file and of those of the recorded runs."""
+    """Measure bytes per example per epoch, for a large file and for the files of the recorded runs."""
     from analysis import made
 
     from soi_lib import TrainingDynamics
@@ -66,7 +66,7 @@ def sizes(record: bench.Record, given: Any) -> None:
 
 
 def book(record: bench.Record, given: Any) -> None:
-    """`python -m paper book` in a clone: everything, then nothing changed, then a sentence changed."""
+    """Time `python -m paper book` in a clone: from scratch, unchanged, and after a change of one sentence."""
     with tempfile.TemporaryDirectory() as folder:
         clone = Path(folder) / "clone"
         said(["git", "clone", "--quiet", "--local", str(bench.ROOT), str(clone)])
@@ -88,7 +88,7 @@ def book(record: bench.Record, given: Any) -> None:
 
 
 def change(notebook: Path, turn: int) -> None:
-    """Add a sentence to the first cell of prose."""
+    """Add a sentence to the first Markdown cell."""
     value = json.loads(notebook.read_text(encoding="utf-8"))
     cell = next(cell for cell in value["cells"] if cell["cell_type"] == "markdown")
     cell["source"] = "".join(cell["source"]) + f"\n\nThis sentence was added by a benchmark, {turn + 1} times so far."

@@ -1,16 +1,16 @@
-"""How well are wrong labels found? Flip some on purpose, train, rank, and see where the flipped ones stand.
+"""Measure how well wrong labels are found: flip some labels, train, rank the examples, and score the ranking.
 
-    .venv/bin/python benchmarks/wrong_labels.py                  # all of it; stops and continues at will
+    .venv/bin/python benchmarks/wrong_labels.py                  # everything; can be interrupted and continued
     .venv/bin/python benchmarks/wrong_labels.py --examples 100 --epochs 2 --seeds 0 --folds 2 --out try.json
 
-For each corpus, rate of flipped labels and seed there is one training with recording, for every rule of
+For each corpus, rate of flipped labels and seed, there is one training with recording for all rules of
 `soi_lib.analysis.label_issues` (the area under the margin of Pleiss et al. 2020 is the rule "margin"), and K trainings
-on all but a K-th of the examples, whose predictions on the rest are what cleanlab judges. Same encoder, examples and
-hyperparameters. What a training gives is kept under `--work` by a key of all that determines it, so nothing is trained
-twice; calls with different --corpora or --seeds may run side by side, and a last call with all of them sums up. Average
-precision, and the recall among the first K, K being the number of flipped labels, both of the ranking that a person
-would see; means over seeds with 95 % intervals of Student's t. Our default rule was chosen on flips that are no part of
-the report: --seeds 100 --rates 0.1 --examples 400 --folds 0.
+on all but a K-th of the examples; their predictions on the held-out K-th are the input of cleanlab. All use the same
+encoder, examples and hyperparameters. Results are kept under `--work` by a key of everything that determines them, so
+nothing is trained twice; calls with different --corpora or --seeds can run in parallel, followed by one call with all
+of them. The scores are average precision, and the recall among as many top examples as labels were flipped, as means
+over seeds with 95 % intervals (Student's t). Our default rule was chosen on flips that are not part of the report:
+--seeds 100 --rates 0.1 --examples 400 --folds 0.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ENCODER = {"en": "e5", "fr": "e5", "fa": "e5"}
 TRAINING = {"batch_size": 16, "learning_rate": 1e-4}
 OURS = DEFAULT_RULE
-"""What the others are compared with."""
+"""The rule that the other methods are compared with."""
 
 
 def options() -> argparse.Namespace:
@@ -52,7 +52,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--examples", type=int, default=500)
     parser.add_argument("--epochs", type=int, default=6)
-    parser.add_argument("--folds", type=int, default=3, help="0 leaves cleanlab out")
+    parser.add_argument("--folds", type=int, default=3, help="cross-validation folds; 0 omits cleanlab")
     parser.add_argument("--work", type=Path, default=ROOT / "_build" / "wrong_labels")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "wrong_labels.json")
     return parser.parse_args()
@@ -87,20 +87,20 @@ def main() -> int:
 
 
 def jobs(given: argparse.Namespace, corpus: str, rate: float, seed: int) -> list[dict[str, Any]]:
-    """The trainings of one cell: one on everything, and one a fold."""
+    """Return the trainings of one cell: one on all examples, and one per fold."""
     common = {"corpus": corpus, "rate": rate, "seed": seed, "examples": given.examples, "epochs": given.epochs}
     parts = ["all", *(f"fold {k + 1} of {given.folds}" for k in range(given.folds))]
     return [common | {"part": part, "folds": given.folds if part != "all" else 0, **TRAINING} for part in parts]
 
 
 def examples_of(job: dict[str, Any]) -> int:
-    """About how many examples are trained on, counted once an epoch."""
+    """Return about how many examples a training processes, summed over epochs."""
     share = 1.0 if job["part"] == "all" else 1 - 1 / job["folds"]
     return round(job["examples"] * job["epochs"] * share)
 
 
 def path_of(given: argparse.Namespace, job: dict[str, Any]) -> Path:
-    """Where the result of a training is kept: dynamics with logits, or probabilities of a fold's held-out examples."""
+    """Return the file of a training's result: dynamics with logits, or probabilities of a fold's held-out examples."""
     from soi_lib.models.encoder import encoder_dir, fingerprint
     from soi_lib.training import ENGINE_VERSION
 
@@ -133,7 +133,7 @@ def folds_of(labels: np.ndarray, folds: int, seed: int) -> list[tuple[np.ndarray
 
 
 def do(given: argparse.Namespace, job: dict[str, Any], progress: Callable[[int], Any]) -> None:
-    """Train, and keep what the comparison needs."""
+    """Train, and save what the comparison needs."""
     split = corpus_of(job["corpus"]).splits["train"].take(job["examples"])
     classes = len(corpus_of(job["corpus"]).labels)
     labels, _ = flip(split.label.astype(np.int64), classes, job["rate"], job["seed"])
@@ -182,7 +182,7 @@ def train(
 
 
 def ranked(given: argparse.Namespace, corpus: str, rate: float, seed: int) -> dict[str, Any]:
-    """The flipped examples of one cell, and every method's ranking of all: rows, the most suspect first."""
+    """Return the flipped examples of one cell, and each method's ranking of all rows, most suspicious first."""
     split = corpus_of(corpus).splits["train"].take(given.examples)
     labels, wrong = flip(split.label.astype(np.int64), len(corpus_of(corpus).labels), rate, seed)
     whole, *parts = jobs(given, corpus, rate, seed)
@@ -199,7 +199,7 @@ def ranked(given: argparse.Namespace, corpus: str, rate: float, seed: int) -> di
 
 
 def by_cleanlab(labels: np.ndarray, held_out: np.ndarray) -> dict[str, np.ndarray]:
-    """cleanlab's rankings from out-of-fold probabilities: of all examples by quality, and with its issues in front."""
+    """Return cleanlab's rankings from out-of-fold probabilities: by quality, and with its label issues first."""
     from cleanlab.filter import find_label_issues
     from cleanlab.rank import get_label_quality_scores
 
@@ -215,13 +215,13 @@ def by_cleanlab(labels: np.ndarray, held_out: np.ndarray) -> dict[str, np.ndarra
 
 
 def scores(order: np.ndarray, wrong: np.ndarray) -> tuple[float, float]:
-    """Average precision of a ranking, and its recall among as many as there are wrong labels."""
+    """Return the average precision of a ranking, and its recall at the number of wrong labels."""
     hits = wrong[order]
     return float(average_precision_score(hits, -np.arange(len(hits)))), float(hits[: hits.sum()].mean())
 
 
 def interval(values: list[float]) -> dict[str, Any]:
-    """Mean over seeds with its 95 % interval (Student's t); no interval for one seed."""
+    """Return the mean over seeds with its 95 % interval (Student's t); no interval for one seed."""
     mean, n = float(np.mean(values)), len(values)
     half = float(stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n)) if n > 1 else None
     low, high = (None, None) if half is None else (round(mean - half, 4), round(mean + half, 4))
@@ -229,7 +229,7 @@ def interval(values: list[float]) -> dict[str, Any]:
 
 
 def summary(given: argparse.Namespace, rankings: dict[Any, Any]) -> dict[str, Any]:
-    """What is written: every cell, the means over cells, and the differences from our rule, by seed."""
+    """Return the report: every cell, the means over cells, and the differences from our rule by seed."""
     from soi_lib.runs.run import commit, machine, version
 
     methods = list(next(iter(rankings.values()))["orders"])
@@ -273,7 +273,7 @@ def summary(given: argparse.Namespace, rankings: dict[Any, Any]) -> dict[str, An
 
 
 def show(report: dict[str, Any]) -> None:
-    """The means as a table, for a person who waits."""
+    """Print the means as a table."""
 
     def cell(value: dict[str, Any]) -> str:
         return f"{value['mean']:.3f}" + ("" if value["low"] is None else f" [{value['low']:.3f}, {value['high']:.3f}]")

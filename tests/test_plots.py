@@ -262,8 +262,8 @@ def test_points_are_filled_where_the_interval_excludes_zero() -> None:
     filled = {line.get_xdata()[0]: line.get_markerfacecolor() for ax in figure.axes for line in ax.lines
               if line.get_marker() == "o" and len(line.get_xdata())}  # fmt: skip
     assert filled == {0.1: "#0072B2", 0.01: "white", -0.1: "#D55E00"}
-    assert "Of 3 intervals 1 are above zero and 1 below." in caption(figure)
-    with pytest.raises(FormatError, match="no row"):
+    assert "Of 3 intervals, 1 are above zero and 1 below." in caption(figure)
+    with pytest.raises(FormatError, match="no rows"):
         interval_plot(intervals().assign(low=np.nan))
 
 
@@ -290,7 +290,7 @@ def test_heatmap_writes_per_cent_of_rows_and_how_many_they_are(counts: pd.DataFr
     assert [t.get_text() for t in figure.axes[0].get_xticklabels()] == NAMES
     assert figure.axes[0].get_yticklabels()[0].get_text() == f"ACE ({totals['ACE']})"
     assert figure.axes[0].get_ylabel() == "alone (from)"
-    assert f"Of 300 examples {np.trace(counts.to_numpy()) / 3:.0f} % stay" in caption(figure)
+    assert f"Of 300 examples, {np.trace(counts.to_numpy()) / 3:.0f} % stay" in caption(figure)
     pd.testing.assert_frame_equal(values(figure), ordered)
 
 
@@ -303,7 +303,7 @@ def test_frames_are_for_moves_beyond_floor_between_three_seeds(runs: Runs, panel
     assert f"{len(expected)} moves are beyond chance" in caption(figure)
     two = transition_beside_floor(Moves.of(*(side[:2] for side in runs["tweets"])))
     assert frames(two, 1) == set()
-    assert "Only 3 seeds a setting can show a move beyond chance" in caption(two)
+    assert "Detecting moves beyond chance takes 3 seeds per setting" in caption(two)
 
 
 def test_flow_bands_are_as_wide_as_moves_and_grey_unless_beyond(counts: pd.DataFrame) -> None:

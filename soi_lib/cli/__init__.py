@@ -1,8 +1,8 @@
-"""The `soi` command: parses, calls, prints.
+"""The `soi` command: parse the arguments, call the library, print the result.
 
-Everything is imported inside the commands, so that `soi --help` answers at once. What a person asked for goes to
-standard output, progress and messages to standard error. Exit codes: 0 done, 2 an error with its one-line reason,
-130 interrupted. What Typer says in a box of five lines is one line here too.
+Heavy modules are imported inside the commands, so that `soi --help` answers at once. Results go to standard output,
+progress and messages to standard error. Exit codes: 0 success, 2 error (with its reason in one line), 130 interrupted.
+Usage errors are printed in one line, too, instead of Typer's box of five lines.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from typing import Any, NoReturn
 
 import typer
 
-# each adds its commands, in the order of `soi --help`
+# each module registers its commands, in the order of `soi --help`
 from soi_lib.cli import training, trained, reading, selecting, doctor  # noqa: F401  isort:skip
 from soi_lib.cli.shared import app, console, printable
 from soi_lib.errors import OutputExistsError, SoiError
 
 _INTERRUPTED = 130
-_Click: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")  # Typer may carry its own
+_Click: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")  # Typer may vendor Click
 
 
 def main() -> None:
-    """Entry point of `soi`."""
+    """Run `soi`."""
     run(app, "soi")
 
 
 def run(app: typer.Typer, name: str) -> None:
-    """Run a command line; turn errors into one line and exit code 2."""
+    """Run a command-line application; print errors in one line and exit with code 2."""
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     try:
         code = app(prog_name=name, standalone_mode=False)
@@ -46,24 +46,22 @@ def run(app: typer.Typer, name: str) -> None:
     except (KeyboardInterrupt, typer.Abort):
         code = _INTERRUPTED
     if code == _INTERRUPTED:
-        typer.echo("interrupted; the same command continues", err=True)
+        typer.echo("interrupted; run the same command again to continue", err=True)
     sys.exit(code if isinstance(code, int) else 0)
 
 
 def _usage(error: Any) -> str:
-    """What was wrong with the words of a command, and where to read about it."""
+    """Describe a usage error and point to the help of the command."""
     message = " ".join(error.format_message().split()).replace("Value error, ", "").removesuffix(".")
     context = getattr(error, "ctx", None)
     if not message or context is None:
         return message
     end = "" if message.endswith("?") else "."
-    return (
-        f"{context.command_path}: {message[0].lower()}{message[1:]}{end} Next: `{context.command_path} --help` explains"
-    )
+    return f"{context.command_path}: {message[0].lower()}{message[1:]}{end} Next: see `{context.command_path} --help`"
 
 
 def _stop(message: str) -> NoReturn:
-    """Say what went wrong, if it has not been said, and end with 2."""
+    """Print the error, unless it has been printed already, and exit with code 2."""
     if message:
         from rich.text import Text
 

@@ -1,4 +1,4 @@
-"""`python -m soi_lib.cli` is `soi`."""
+"""Run `soi` as `python -m soi_lib.cli`."""
 
 from soi_lib.cli import main
 

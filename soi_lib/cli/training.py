@@ -1,4 +1,4 @@
-"""`soi train`: options in, a request to `runs.own`, and what is printed before and after. Then `soi report`."""
+"""`soi train` turns options into a request to `runs.own` and prints its progress; `soi report` makes the HTML page."""
 
 from __future__ import annotations
 
@@ -33,64 +33,64 @@ if TYPE_CHECKING:
     from soi_lib.data.places import DatasetSpec
     from soi_lib.runs.own import TrainingJob
 
-_EACH = "With several datasets DATASET=VALUE, once for each."
-_ROWS = "Training rows: CSV, TSV, TXT, JSON, JSONL, Parquet (also .gz), a folder, or OWNER/NAME on the hub."
-_POOLING = """How a text becomes one vector: the mean of its tokens, the first one, or BERT's pooler. With that last one
-`transformers.pipeline` opens the kept model, too."""
-_LOGITS = """Record all classes' logits, for label-issues with more than two classes. Disk: 4 bytes x classes x epochs
-an example."""
+_EACH = "With several datasets: DATASET=VALUE, once per dataset."
+_ROWS = "Training rows: a CSV, TSV, TXT, JSON, JSONL or Parquet file (also .gz), a folder, or OWNER/NAME on the Hub."
+_POOLING = """How token vectors become one text vector: their mean, the first token, or BERT's pooler. Models trained
+with pooler can also be loaded by `transformers.pipeline`."""
+_LOGITS = """Record the logits of all classes, which label-issues needs to suggest labels if there are more than two
+classes. Takes 4 bytes x classes x epochs per example."""
 
 
-# A command's parameters are its options: that is how Typer reads them, and why these functions have so many.
+# Typer turns the parameters of a function into options, which is why these functions have so many.
 @app.command(rich_help_panel=OWN_DATA)
 def train(
-    out: Annotated[Path, Option("--out", "-o", help="The folder for runs, rows, profile and index.")],
+    out: Annotated[Path, Option("--out", "-o", help="The output folder: runs, models, rows, profile and index.")],
     train_rows: Annotated[str | None, Option("--train", metavar="FILE", help=_ROWS)] = None,
     dataset: Annotated[
-        Texts, Option(metavar="NAME=FILE", help="A further dataset, trained alone and together; repeatable.")
+        Texts, Option(metavar="NAME=FILE", help="A further dataset, trained alone and with the others; repeatable.")
     ] = None,
-    text: Annotated[Texts, Option(metavar="COLUMN", help=f"Column of texts. {_EACH}")] = None,
-    text_pair: Annotated[Texts, Option(metavar="COLUMN", help="Column of second texts, for pairs.")] = None,
-    label: Annotated[Texts, Option(metavar="COLUMN", help="Column of labels.")] = None,
+    text: Annotated[Texts, Option(metavar="COLUMN", help=f"Column with the texts. {_EACH}")] = None,
+    text_pair: Annotated[Texts, Option(metavar="COLUMN", help="Column with the second texts, for pairs.")] = None,
+    label: Annotated[Texts, Option(metavar="COLUMN", help="Column with the labels.")] = None,
     id_column: Annotated[
-        Texts, Option("--id", metavar="COLUMN", help="Column of ids [default: id, idx, guid, or row numbers].")
+        Texts, Option("--id", metavar="COLUMN", help="Column with the ids [default: id, idx, guid, or row numbers].")
     ] = None,
-    test: Annotated[Texts, Option(metavar="FILE", help="Rows to test on [default: a fifth of the rows].")] = None,
-    ood: Annotated[Texts, Option(metavar="FILE", help="Rows from elsewhere, to test on out of distribution.")] = None,
-    drop: Annotated[Texts, Option(help="Leave out: empty, duplicates (between splits), unknown-labels.")] = None,
+    test: Annotated[Texts, Option(metavar="FILE", help="Test rows [default: a fifth of the training rows].")] = None,
+    ood: Annotated[Texts, Option(metavar="FILE", help="Test rows from another source (out of distribution).")] = None,
+    drop: Annotated[Texts, Option(help="Rows to drop: empty, duplicates (between splits), unknown-labels.")] = None,
     label_names: Annotated[
-        Texts, Option(metavar="VALUE=NAME", help="What a label is called; without NAME it is none.")
+        Texts, Option(metavar="VALUE=NAME", help="Name of a label; VALUE= means that VALUE is no label.")
     ] = None,
-    rows: Annotated[int | None, Option(min=1, help="At most that many rows of each split.")] = None,
-    separator: Annotated[Texts, Option(help="What divides columns, if not found: ; or tab.")] = None,
-    encoding: Annotated[Texts, Option(help="Of text files, if not UTF-8: cp1252, utf-16.")] = None,
+    rows: Annotated[int | None, Option(min=1, help="Use at most this many rows of each split.")] = None,
+    separator: Annotated[Texts, Option(help="Column separator, if it is not detected: ; or tab.")] = None,
+    encoding: Annotated[Texts, Option(help="Encoding of text files, if not UTF-8: cp1252, utf-16.")] = None,
     header: HeaderOption = True,
-    config: Annotated[Texts, Option(metavar="NAME", help="Configuration of a hub dataset.")] = None,
-    split: Annotated[Texts, Option(metavar="SPLIT=NAME", help="What train, validation, test or ood is called.")] = None,
-    model: Annotated[str, Option("--model", "-m", help="minilm, e5, a folder, or a name on the hub.")] = "minilm",
-    epochs: Annotated[int, Option(help="Times through the data, 2 to 64.")] = 10,
-    seed: Annotated[list[int] | None, Option(help="A seed [default: 0]; repeat for a noise floor.")] = None,
-    batch_size: Annotated[int, Option(min=1, help="Examples in an update.")] = 16,
-    learning_rate: Annotated[float | None, Option(min=1e-9, help="[default: 1e-4; 5e-5 for your own model]")] = None,
-    max_length: Annotated[int, Option(min=8, max=512, help="Tokens of a text that are read.")] = 128,
+    config: Annotated[Texts, Option(metavar="NAME", help="Configuration of a dataset on the Hub.")] = None,
+    split: Annotated[Texts, Option(metavar="SPLIT=NAME", help="Split name for train, validation, test or ood.")] = None,
+    model: Annotated[str, Option("--model", "-m", help="minilm, e5, a folder, or a model name on the Hub.")] = "minilm",
+    epochs: Annotated[int, Option(help="Passes over the training rows, 2 to 64.")] = 10,
+    seed: Annotated[list[int] | None, Option(help="Random seed [default: 0]; repeat for a noise floor.")] = None,
+    batch_size: Annotated[int, Option(min=1, help="Examples per update.")] = 16,
+    learning_rate: Annotated[float | None, Option(min=1e-9, help="[default: 1e-4 for minilm, e5; else 5e-5]")] = None,
+    max_length: Annotated[int, Option(min=8, max=512, help="Maximum number of tokens per text.")] = 128,
     pooling: Annotated[Literal["mean", "cls", "pooler"], Option(help=_POOLING)] = "mean",
-    no_model: Annotated[bool, Option("--no-model", help="Do not keep the trained models: saves disk.")] = False,
+    no_model: Annotated[bool, Option("--no-model", help="Do not keep the trained models; saves disk space.")] = False,
     keep_logits: Annotated[bool, Option("--keep-logits", help=_LOGITS)] = False,
     jobs: JobsOption = None,
     device: DeviceOption = "auto",
     precision: PrecisionOption = None,
-    dry_run: Annotated[bool, Option("--dry-run", help="Only show what would be done; write nothing.")] = False,
-    force: Annotated[bool, Option("--force", help="Use a folder of other settings; its runs stay.")] = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="Show what would be done, and write nothing.")] = False,
+    force: Annotated[bool, Option("--force", help="Use a folder made with other settings; its runs are kept.")] = False,
     quiet: QuietOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Train on your own files, and record what every example does in every epoch.
+    """Train a classifier on your own files, and record how it learns every example in every epoch.
 
-    One dataset is trained alone; with several (`--dataset`) each is trained alone and all are trained together. Columns
-    are guessed where you do not name them, and every guess is said before training starts. Stop it at any time: the
-    same command continues from the last epoch that it kept.
+    With several datasets (`--dataset`), each is trained alone and all are trained together. Columns that you do not
+    name are guessed, and every guess is printed before training starts. You can stop at any time: the same command
+    resumes from the last saved epoch.
 
-    `soi train --train reviews.csv --out reviews` ... then `soi report reviews`.
+    Example: `soi train --train reviews.csv --out reviews`, then `soi report reviews`.
     """
     from soi_lib.runs import own
     from soi_lib.runs.own_folder import below_words, read_index
@@ -125,7 +125,7 @@ def train(
     own.train(todo, command=shlex.join(["soi", *sys.argv[1:]]), models=not no_model, jobs=jobs, quiet=quiet)
     index = read_index(out)
     if not quiet:
-        done = f"all {total} runs were done already" if total > 1 else "the run was done already"
+        done = f"all {total} runs were already done" if total > 1 else "the run was already done"
         typer.echo(f"{done}: nothing was trained" if finished == total else f"done: {out}", err=True)
     if as_json:
         print_json({"folder": str(out), "trained": total - finished, **index})
@@ -140,15 +140,15 @@ def train(
 @app.command(rich_help_panel=OWN_DATA)
 def report(
     place: Annotated[
-        Path, typer.Argument(help="A folder that soi train made, a run's folder, or a dynamics file.", metavar="DIR")
+        Path, typer.Argument(help="An output folder of soi train, a run folder, or a dynamics file.", metavar="DIR")
     ],
-    out: Annotated[Path | None, Option(help="The page [default: report.html in the folder].")] = None,
+    out: Annotated[Path | None, Option(help="The HTML file [default: report.html in the folder].")] = None,
     force: ForceOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Make one HTML page of a training: scores, categories, data maps, moves, and examples to look at.
+    """Write an HTML report on a training: scores, categories, data maps, moves, and examples to look at.
 
-    The page needs no network and no other file: open it in a browser, send it to somebody. It contains the texts.
+    The report is a single file that needs no network: open it in a browser, or share it. It contains your texts.
     """
     from soi_lib.report.report import write_report
 
@@ -159,7 +159,7 @@ def report(
 
 
 def _next(out: Path, index: dict[str, Any]) -> None:
-    """The commands that one gives after this one."""
+    """Print the commands to run next."""
     name, seed = index["members"][0], index["runs"][0]["seed"]
     rows = [row for row in index["runs"] if name in row["dynamics"] and row["seed"] == seed]  # alone, then together
     files = [shlex.quote(str(out / row["dynamics"][name])) for row in rows]
@@ -169,12 +169,12 @@ def _next(out: Path, index: dict[str, Any]) -> None:
         lines.append(f"soi label-issues {files[0]}  # labels that may be wrong")
         lines.append(f"soi second-stage {shlex.quote(str(out))} --dry-run")
     if len(files) > 1:
-        lines.append(f"soi compare {files[0]} {files[-1]}  # {name} alone and together, both of seed {seed}")
+        lines.append(f"soi compare {files[0]} {files[-1]}  # {name} alone and together, seed {seed}")
     typer.echo("next:\n" + "\n".join(f"  {line}" for line in lines), err=True)
 
 
 def _scores(index: dict[str, Any]) -> list[dict[str, Any]]:
-    """A row a dataset and run: its scores; a dash where there is none."""
+    """Return one row of scores per dataset and run, with dashes for missing scores."""
     from soi_lib.runs.own_folder import company
 
     splits = [s for s in ("test", "ood") if any(s in m for r in index["runs"] for m in r["scores"].values())]
@@ -193,7 +193,7 @@ def _scores(index: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _preview(todo: TrainingJob, costs: list[str]) -> None:
-    """What is about to be trained, on standard error."""
+    """Print what is about to be trained to standard error."""
     splits = [s for s in ("train", "test", "ood") if any(s in d.corpus.splits for d in todo.datasets)]
     rows = []
     for dataset in todo.datasets:
@@ -211,13 +211,13 @@ def _preview(todo: TrainingJob, costs: list[str]) -> None:
         typer.echo(printable(line, 400), err=True)
 
 
-# --- what the options say of each dataset ---------------------------------------------------------------------------
+# --- from options to datasets ---------------------------------------------------------------------------------------
 
 
 def _datasets(
     train_rows: str | None, dataset: Texts, each: dict[str, Texts], label_names: Texts, split: Texts, **shared: Any
 ) -> dict[str, DatasetSpec]:
-    """The datasets as the options describe them: `each` may be given for one dataset, `shared` is for all."""
+    """Return the datasets that the options describe; `each` holds options per dataset, `shared` those for all."""
     from pydantic import ValidationError
 
     from soi_lib.data.places import DatasetSpec, hub_name
@@ -228,10 +228,10 @@ def _datasets(
         if not name or not place:
             raise CorpusError("a dataset needs a name", where="--dataset", found=repr(value), expected="NAME=FILE")
         if name in places:
-            raise CorpusError("two datasets have one name", found=repr(name), hint="name them: --dataset NAME=FILE")
+            raise CorpusError("two datasets share a name", found=repr(name), hint="rename one: --dataset NAME=FILE")
         places[name] = place
     if not places:
-        raise CorpusError("there is nothing to train on", expected="--train FILE, or --dataset NAME=FILE")
+        raise CorpusError("no training data are given", expected="--train FILE, or --dataset NAME=FILE")
     names = list(places)
     options = {part: _each(f"--{part.replace('_', '-')}", values, names) for part, values in each.items()}
     labels, splits = _pairs("--label-names", label_names, names), _pairs("--split", split, names)
@@ -250,16 +250,16 @@ def _datasets(
 
 
 def _name(place: str) -> str:
-    """A dataset's name out of its file: `my reviews.csv` is `my-reviews`; plain `train.csv` is `own`."""
+    """Derive a dataset's name from its file: `my-reviews` from `my reviews.csv`, but `own` from `train.csv`."""
     stem = Path(place.partition("@")[0]).name.removesuffix(".gz")
     name = re.sub(r"[^\w.-]+", "-", Path(stem).stem).strip("-._")
     return "own" if name.lower() in ("", "train", "training") else name
 
 
 def _of_each(values: Texts, names: list[str], *, pairs: bool = False) -> dict[str, list[str]]:
-    """The values of an option for each dataset: `VALUE` is for all of them, `DATASET=VALUE` for one.
+    """Return the values of an option for each dataset: `VALUE` applies to all of them, `DATASET=VALUE` to one.
 
-    Where a value is a pair itself (`KEY=VALUE`), that for one dataset has two equals signs.
+    If values are themselves `pairs` (`KEY=VALUE`), the form for one dataset has two equals signs.
     """
     out: dict[str, list[str]] = {name: [] for name in names}
     for value in values or []:
@@ -271,25 +271,25 @@ def _of_each(values: Texts, names: list[str], *, pairs: bool = False) -> dict[st
 
 
 def _each(option: str, values: Texts, names: list[str]) -> dict[str, str]:
-    """The one value of an option for each dataset that has it."""
+    """Return the value of a single-valued option for each dataset that has one."""
     unnamed = [value for value in values or [] if value.partition("=")[0] not in names]
     if option == "--test" and unnamed and len(names) > 1:
-        what, expected = "with several datasets it must be said whose rows these are", f"{names[0]}={unnamed[0]}"
+        what, expected = "with several datasets, the dataset of these rows must be given", f"{names[0]}={unnamed[0]}"
         raise CorpusError(what, where=option, found=repr(unnamed[0]), expected=expected)
     given = _of_each(values, names)
     for found in given.values():
         if len(found) > 1:
-            raise CorpusError("this is given twice", where=option, found=" and ".join(map(repr, found)))
+            raise CorpusError("this option is given twice", where=option, found=" and ".join(map(repr, found)))
     return {name: found[0] for name, found in given.items() if found}
 
 
 def _pairs(option: str, values: Texts, names: list[str]) -> dict[str, dict[str, str]]:
-    """The `KEY=VALUE` of an option for each dataset; several may follow one another with commas."""
+    """Return the `KEY=VALUE` pairs of an option for each dataset; an argument can hold several, separated by commas."""
     out = {}
     for name, given in _of_each(values, names, pairs=True).items():
         parts = [part.partition("=") for value in given for part in re.split(r",(?=[^,=]+=)", value)]
         for key, is_pair, value in parts:
             if not is_pair or not key:
-                raise CorpusError("this names nothing", where=option, found=repr(key + value), expected="KEY=VALUE")
+                raise CorpusError("this is not a pair", where=option, found=repr(key + value), expected="KEY=VALUE")
         out[name] = {key.strip(): value.strip() for key, _, value in parts}
     return out

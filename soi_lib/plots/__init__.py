@@ -1,8 +1,8 @@
-"""Figures for print and for pages (matplotlib, seaborn), and an explorer of examples (plotly). Never torch.
+"""Static figures (matplotlib, seaborn) and an interactive explorer of examples (plotly). Never imports torch.
 
-Every function returns the figure; `caption` gives the text that belongs to it and `values` the numbers that it shows,
-`show` makes picture and caption one piece of HTML. In all of them `title` is what is above the figure, `note` ends the
-caption (profile, seeds, device), and `sides` are the names of the two settings.
+Every function returns a figure. `caption` returns its caption, `values` the numbers that it shows, and `show` combines
+picture and caption in one piece of HTML. In all of them, `title` is printed above the figure, `note` ends the caption
+(profile, seeds, device), and `sides` are the names of the two settings.
 """
 
 from soi_lib.plots.charts import (

@@ -1,8 +1,8 @@
 """Charts of shares, differences, curves and data maps.
 
-Every bar, point or line is a row of a table that the caller has anyway. A point is filled where its interval excludes
-zero and empty where it does not, lines differ by dash and mark as well as by colour, and a band or a bar says what it
-spans (smallest to largest seed, or a 95 % interval): colour is never needed to tell.
+Every bar, point or line shows a row of the table that the caller passes. No chart depends on colour alone: points are
+filled if their interval excludes zero and empty otherwise, and lines also differ by dash and marker. Captions say what
+bands and error bars span (smallest to largest seed, or a 95 % interval).
 """
 
 from __future__ import annotations
@@ -46,27 +46,27 @@ from soi_lib.plots.style import (
 
 LINES = ("#0072B2", "#D55E00", "#009E73", "#7A4EA3", "#56B4E9", "#8C6D1F", "#3B3B3B", "#CC79A7")
 MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
-ENOUGH = 0.8  # agreement that is called reliable
-MOST_POINTS = 4000  # of a data map; more would hide one another
+ENOUGH = 0.8  # agreement that counts as reliable
+MOST_POINTS = 4000  # per data map; more would overlap
 
 
 def soi_bars(table: pd.DataFrame, *, title: str = "", note: str = "") -> Figure:
-    """Stacked bars of the six shares, a bar a row; the rows of a dataset stand together under its name.
+    """Draw the shares of the six categories as stacked bars, one bar per row, grouped by dataset.
 
     Args:
-        table: columns are the names of SOI, counts or shares; the index is the setting, or (dataset, setting).
+        table: counts or shares; columns are the names of SOI, the index is the setting, or (dataset, setting).
 
     Returns:
         the figure; its values are the shares.
 
     Raises:
-        FormatError: a category is missing, or a row is empty.
+        FormatError: a category is missing, or a row is empty or negative.
     """
     need(table, NAMES)
     counts = table[NAMES].astype(float)
     totals = counts.sum(axis=1)
     if (totals <= 0).any() or (counts < 0).to_numpy().any():
-        raise FormatError("a row of the table of categories is empty or negative", found=str(totals.idxmin()))
+        raise FormatError("a row of the category table is empty or negative", found=str(totals.idxmin()))
     shares = counts.div(totals, axis=0)
     nested = shares.index.nlevels > 1
     groups: list[Any] = list(shares.groupby(level=0, sort=False)) if nested else [("", shares)]
@@ -79,21 +79,21 @@ def soi_bars(table: pd.DataFrame, *, title: str = "", note: str = "") -> Figure:
             ax.set(title=name, xlim=(0, 1), ylabel="")
         percent_axis(axes[-1, 0])
         category_legend(figure)
-    text = "Stacked bars of the shares of training examples in the six categories, by setting."
-    if not np.allclose(totals, 1, atol=0.01):  # shares may have been rounded
-        text += f" A bar is {span(round(n) for n in totals)} examples."
+    text = "Shares of training examples in the six categories, by setting, as stacked bars."
+    if not np.allclose(totals, 1, atol=0.01):  # shares, which may be rounded, sum to 1
+        text += f" Each bar represents {span(round(n) for n in totals)} examples."
     return finish(figure, shares, text, title=title, note=note)
 
 
 def interval_plot(table: pd.DataFrame, *, title: str = "", note: str = "") -> Figure:
-    """Values with their 95 % intervals around zero, a row a case, a panel a measure.
+    """Draw values with 95 % intervals relative to zero, with one row per case and one panel per measure.
 
     Args:
-        table: columns case, measure, value, low, high; rows without a value are left out. beyond, where there is
-            such a column: whether the value is beyond chance when all cases are corrected for together.
+        table: columns case, measure, value, low, high; rows without a value are left out. An optional column beyond
+            says whether the value is beyond chance after correction over all cases.
 
     Returns:
-        the figure; its values are the rows that are drawn. Raises FormatError when there is none.
+        the figure; its values are the drawn rows. Raises FormatError if there are none.
     """
     columns = ["case", "measure", "value", "low", "high"]
     need(table, columns)
@@ -125,13 +125,13 @@ def interval_plot(table: pd.DataFrame, *, title: str = "", note: str = "") -> Fi
             ax.grid(axis="x")
             ax.tick_params(axis="y", length=0)
     filled = "it is beyond chance, corrected over all cases" if corrected else "the interval excludes zero"
-    text = f"""Points with 95 % intervals, by case; filled where {filled} (blue above, orange below).
-        Of {len(known)} intervals {up.sum()} are above zero and {down.sum()} below{", in this sense" * corrected}."""
+    text = f"""Points with 95 % intervals, by case; a point is filled if {filled} (blue above zero, orange below).
+        Of {len(known)} intervals, {up.sum()} are above zero and {down.sum()} below{", corrected" * corrected}."""
     return finish(figure, known, text, title=title, note=note)
 
 
 def _stack(ax: Axes, shares: pd.DataFrame) -> None:
-    """Stacked bars of one dataset, with the shares written where there is room."""
+    """Draw the stacked bars of one dataset; bars that are wide enough show their share."""
     colors: Any = [SOI_COLORS[soi] for soi in ORDER]
     shares.plot.barh(stacked=True, ax=ax, legend=False, width=0.82, color=colors, ec="white", lw=0.5)
     containers: list[Any] = ax.containers
@@ -147,17 +147,17 @@ def _stack(ax: Axes, shares: pd.DataFrame) -> None:
 
 
 def training_curves(table: pd.DataFrame, measure: str = "accuracy", *, title: str = "", note: str = "") -> Figure:
-    """A score per epoch, a panel a dataset: the mean over seeds, in a band from the smallest to the largest.
+    """Draw a score per epoch, one panel per dataset: the mean over seeds, and a band from the smallest to the largest.
 
     Args:
         table: columns dataset, setting, split ("train", "validation"), seed, epoch (from 1) and `measure`.
-        measure: the column that is drawn.
+        measure: the column to draw.
 
     Returns:
-        the figure; its values are the mean, the smallest and the largest over seeds. Raises FormatError when a column
-        is missing.
+        the figure; its values are mean, minimum, maximum and count over seeds. Raises FormatError if a column is
+        missing.
     """
-    import seaborn as sns  # brings scipy.stats, which takes more than a second
+    import seaborn as sns  # imports scipy.stats, which takes more than a second
 
     by = ["dataset", "setting", "split", "epoch"]
     need(table, [*by, "seed", measure])
@@ -179,25 +179,25 @@ def training_curves(table: pd.DataFrame, measure: str = "accuracy", *, title: st
         _one_legend(figure, list(axes.flat), len(datasets))
     values = table.groupby(by, sort=False)[measure].agg(["mean", "min", "max", "count"]).reset_index()
     seeds = table["seed"].nunique()
-    text = f"Curves of the {measure} after each epoch; bands: smallest to largest of {seeds} seed{'s' * (seeds > 1)}."
+    text = f"Learning curves: {measure} per epoch; bands: smallest to largest of {seeds} seed{'s' * (seeds > 1)}."
     return finish(figure, values, text, title=title, note=note)
 
 
 def gain_curves(
     table: pd.DataFrame, x: str = "examples", *, measure: str = "accuracy", title: str = "", note: str = ""
 ) -> Figure:
-    """A score with its 95 % interval against the amount of data or the setting, a line a dataset.
+    """Draw a score with 95 % intervals against the amount of data or the setting, one line per dataset.
 
-    With numbers in `x` it shows gain against amount; with names (single, equal budget, all) it parts diversity (the
-    first step, as many examples of more datasets) from quantity (the second, more examples).
+    With numbers in `x`, it shows the gain against the amount. With names (single, equal budget, all), it separates
+    diversity (the first step: as many examples from more datasets) from quantity (the second step: more examples).
 
     Args:
-        table: columns dataset, `x`, value, low, high, in the order in which names shall stand.
-        x: the column of the amount, or of the names.
-        measure: what `value` is, for the axis.
+        table: columns dataset, `x`, value, low, high; names are drawn in their order in the table.
+        x: the column with the amount, or with the names.
+        measure: the label of the y axis.
 
     Returns:
-        the figure; its values are `table`. Raises FormatError when a column is missing.
+        the figure; its values are `table`. Raises FormatError if a column is missing.
     """
     with style():
         figure, ax = plt.subplots(figsize=(WIDTH, 3.2))
@@ -208,18 +208,18 @@ def gain_curves(
         if (table["low"] < 0).any():  # a gain, not a score
             ax.axhline(0, color=INK, lw=1)
         _one_legend(figure, [ax], 1)
-    text = f"Points with 95 % intervals of the {measure} by {x}, a line a dataset."
+    text = f"The {measure} by {x} with 95 % intervals, one line per dataset."
     return finish(figure, table, text, title=title, note=note)
 
 
 def reliability_curves(table: pd.DataFrame, *, title: str = "", note: str = "") -> Figure:
-    """How well a score agrees with itself when it is averaged over more seeds, a line a score.
+    """Draw how well scores agree between groups of seeds, against the number of seeds averaged; one line per score.
 
     Args:
-        table: columns score, seeds (how many are averaged), agreement; low and high (an interval) where known.
+        table: columns score, seeds (how many are averaged) and agreement; optionally low and high (an interval).
 
     Returns:
-        the figure; its values are `table`. Raises FormatError when a column is missing.
+        the figure; its values are `table`. Raises FormatError if a column is missing.
     """
     need(table, ["score", "seeds", "agreement"])
     with style():
@@ -229,12 +229,12 @@ def reliability_curves(table: pd.DataFrame, *, title: str = "", note: str = "") 
         ax.set(xlabel="seeds averaged", ylabel="agreement of two groups", ylim=(min(0, ax.get_ylim()[0]), 1))
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         _one_legend(figure, [ax], 1)
-    text = f"Curves of the agreement of each score between two groups of seeds, by their size; dotted: {ENOUGH}."
+    text = f"Agreement of each score between two groups of seeds, by group size; dotted line: {ENOUGH}."
     return finish(figure, table, text, title=title, note=note)
 
 
 def _lines(ax: Axes, table: pd.DataFrame, x: str, by: str) -> None:
-    """A line for each value of `by`, a little apart where x are names so that intervals do not hide one another."""
+    """Draw one line per value of `by`, shifted slightly if x holds names so that the intervals do not overlap."""
     need(table, [by, x, "value"])
     groups = list(table.groupby(by, sort=False))
     names = [] if pd.api.types.is_numeric_dtype(table[x]) else list(dict.fromkeys(table[x]))
@@ -249,9 +249,9 @@ def _lines(ax: Axes, table: pd.DataFrame, x: str, by: str) -> None:
 
 
 def _one_legend(figure: Figure, axes: list[Axes], used: int) -> None:
-    """The legend of the first axes, below the figure; the axes that are not used go."""
+    """Move the legend of the first axes below the figure, and hide unused axes."""
     known = dict(zip(*axes[0].get_legend_handles_labels()[::-1], strict=True))
-    known = {name: handle for name, handle in known.items() if name not in ("setting", "split")}  # seaborn's headings
+    known = {name: handle for name, handle in known.items() if name not in ("setting", "split")}  # seaborn's titles
     for k, ax in enumerate(axes):
         if legend := ax.get_legend():
             legend.remove()
@@ -268,18 +268,18 @@ def data_map_plot(
     title: str = "",
     note: str = "",
 ) -> Figure:
-    """Data maps side by side on shared axes: x variability, y confidence.
+    """Draw data maps side by side on shared axes: variability (x) against confidence (y).
 
     Args:
-        runs: dynamics, or what `data_map` made of them, by the name of the panel.
-        color: what the colour shows; "soi" adds a mark for each category.
+        runs: dynamics, or tables made by `data_map`, by the name of the panel.
+        color: what the colour shows; "soi" also gives each category its own marker.
         early: as in `categorize`.
 
     Returns:
-        the figure; its values are the rows that are drawn, an even sample of 4,000 where there are more. Raises
-        FormatError when there is no run.
+        the figure; its values are the drawn rows, an even sample of 4,000 per panel if there are more. Raises
+        FormatError if there are no runs.
     """
-    import seaborn as sns  # brings scipy.stats, which takes more than a second
+    import seaborn as sns  # imports scipy.stats, which takes more than a second
 
     if not runs:
         raise FormatError("there is no data map to draw", expected="at least one run")
@@ -307,19 +307,19 @@ def data_map_plot(
             ax.get_legend().remove()
         for ax in axes.flat[len(maps) :]:
             ax.axis("off")
-        head = "fraction of epochs that were right" if color == "correctness" else ""
+        head = "fraction of epochs with a correct prediction" if color == "correctness" else ""
         look = {"ncols": 6, "handletextpad": 0.1, "columnspacing": 0.8, "title": head}
         figure.legend(handles, labels, loc="outside lower center", **look)
-    thinned = [f"of {len(table):,} examples of {name} {MOST_POINTS:,} are drawn"
+    thinned = [f"of {len(table):,} examples of {name}, {MOST_POINTS:,} are drawn"
                for name, table in maps.items() if len(table) > MOST_POINTS]  # fmt: skip
     text = f"""Data maps of training examples: variability across epochs (x), confidence (y) and
-        {"the fraction of epochs that were right" if color == "correctness" else "category"} (colour).
-        Top left is easy, right is ambiguous, bottom left is hard. {"; ".join(thinned).capitalize()}"""
+        {"fraction of epochs with a correct prediction" if color == "correctness" else "category"} (colour).
+        Top left: easy to learn; right: ambiguous; bottom left: hard to learn. {"; ".join(thinned).capitalize()}"""
     return finish(figure, rows, text, title=title, note=note)
 
 
 def _regions(ax: Axes) -> None:
-    """The names of the regions, where they are."""
+    """Label the regions of the map."""
     look: dict[str, Any] = {"ha": "center", "va": "center", "color": MUTED, "fontsize": 8.5, "style": "italic"}
     look |= {"bbox": {"fc": "white", "ec": "none", "alpha": 0.75, "pad": 1}, "transform": ax.transAxes}
     ax.text(0.55, 0.97, "easy to learn", **look)
@@ -328,6 +328,6 @@ def _regions(ax: Axes) -> None:
 
 
 def _sample(n: int) -> np.ndarray:
-    """Rows to draw: all, or an even sample; shuffled by a fixed seed so that no group is drawn on top."""
+    """Return the rows to draw: all, or an even sample; shuffled with a fixed seed so that no group lies on top."""
     rows = np.arange(n) if n <= MOST_POINTS else np.linspace(0, n - 1, MOST_POINTS).round().astype(int)
     return np.random.default_rng(0).permutation(rows)

@@ -1,15 +1,15 @@
-/* The explorer of training examples, on a page of the book and on the page of `soi report`.
+/* The explorer of training examples, used by the book and by `soi report`.
 
-   explorer.py says what it shows. What the page itself does not hold is loaded from beside this file when it is needed,
-   from a folder or from a server alike. Texts enter the page as text nodes only, so markup in them stays text. */
+   Its data come from explorer.py. Files that are not embedded in the page are loaded on demand from the folder of this
+   script, on disk or on a server. Texts enter the page only as text nodes, so markup in them is never interpreted. */
 (() => {
   "use strict";
   const look = window.soiLook;
   if (!look) return;
   const base = document.currentScript.src || location.href;
-  const SHORT = 240; // characters of a text beside the pointer
+  const SHORT = 240; // maximum number of characters of a text in the tooltip
   const MARKS = { symbols: ["x", "circle", "circle", "square", "triangle-up", "diamond"], signs: "✖●●■▲◆" };
-  const PICTURES = ".tag_look-pictures"; // static pictures of the page, which stand in for the explorers on paper
+  const PICTURES = ".tag_look-pictures"; // static pictures that replace the explorers in print
   const INK = "#202124";
   const FONT = { family: "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif", size: 13, color: INK };
   const coarse = matchMedia("(pointer: coarse)").matches;
@@ -29,7 +29,7 @@
     return loading[file];
   }
 
-  /* An element with its attributes, listeners (functions) and children. */
+  /* Create an element with attributes, listeners (attributes that are functions) and children. */
   function make(tag, attributes = {}, ...children) {
     const element = document.createElement(tag);
     for (const [name, value] of Object.entries(attributes)) {
@@ -60,10 +60,10 @@
       this.filters = make("div", { class: "look-filters" });
       this.count = make("output", { "aria-live": "polite" });
       const search = (event) => { this.words = event.target.value.trim().toLowerCase(); this.refresh(); };
-      this.search = make("input", { type: "search", placeholder: "find in texts", "aria-label": "Find in texts", input: search });
+      this.search = make("input", { type: "search", placeholder: "search texts", "aria-label": "Search texts", input: search });
       const all = make("button", { type: "button", class: "look-all", click: () => this.clear() }, "show all");
       this.status = make("div", { class: "look-status" }, this.count, all, this.search);
-      this.sides = make("div", { class: "look-sides", role: "group", "aria-label": "Whose positions and colours" });
+      this.sides = make("div", { class: "look-sides", role: "group", "aria-label": "Run shown on the map" });
       this.map = make("div", { class: "look-plot" });
       this.ring = make("div", { class: "look-ring", hidden: "" });
       this.mapText = make("figcaption");
@@ -75,7 +75,7 @@
         make("div", { class: "look-steps" }, steps[0], this.position, steps[1]), this.text);
       this.tip = make("div", { class: "look-tip", "aria-hidden": "true", hidden: "" });
       addEventListener("scroll", () => { this.tip.hidden = true; }, { passive: true, capture: true });
-      document.body.append(this.tip); // not inside: there `fixed` would not be the window's
+      document.body.append(this.tip); // inside the explorer, `fixed` would not refer to the window
       this.flow = make("div", { class: "look-plot" });
       this.flowText = make("figcaption");
       this.place.append(
@@ -87,7 +87,7 @@
       this.open(members[0]);
     }
 
-    /* The button that brings back the static pictures of the page. */
+    /* Create the button that shows the static pictures of the page. */
     pictures() {
       const root = document.documentElement;
       const flip = (event) => {
@@ -97,7 +97,7 @@
           button.setAttribute("aria-pressed", root.classList.contains("soi-look-pictures"));
         }
       };
-      return make("button", { type: "button", class: "look-pictures", "aria-pressed": "false", click: flip }, "the same as pictures");
+      return make("button", { type: "button", class: "look-pictures", "aria-pressed": "false", click: flip }, "show as static pictures");
     }
 
     async open(member) {
@@ -110,7 +110,7 @@
         this.count.textContent = error.message;
         return;
       }
-      if (this.wanted !== member) return; // another one was chosen meanwhile
+      if (this.wanted !== member) return; // another dataset was chosen in the meantime
       this.data = look.data[name];
       this.found = this.data.text.map((text, i) => `${text}\n${this.data.pair ? this.data.pair[i] : ""}`.toLowerCase());
       this.place.classList.toggle("look-single", this.data.runs.length < 2); // nothing to compare
@@ -128,13 +128,13 @@
       return select;
     }
 
-    /* Two runs were chosen: new filters with their counts, all examples shown. */
+    /* After a choice of runs: reset the filters, update their counts, and show all examples. */
     reopen() {
       this.from.clear();
       this.to.clear();
       const rows = [[this.a, this.from], [this.b, this.to]];
       this.filters.replaceChildren(...rows.map(([at, set], k) => this.filterRow(at, set, k)));
-      this.sides.replaceChildren(make("span", {}, "Map as in "), ...[this.a, this.b].map((at, k) =>
+      this.sides.replaceChildren(make("span", {}, "Map of "), ...[this.a, this.b].map((at, k) =>
         make("button", { type: "button", "data-side": k, click: () => this.turn(k) }, this.run(at).name)));
       this.refresh();
     }
@@ -174,7 +174,7 @@
       this.refresh(true);
     }
 
-    /* Everything that depends on the filters. */
+    /* Update everything that depends on the filters. */
     refresh(moving = false) {
       const [a, b] = [this.run(this.a), this.run(this.b)];
       const shown = [];
@@ -185,7 +185,7 @@
       const { confidence, soi } = this.here;
       this.shown = shown.sort((i, j) => confidence[i] - confidence[j] || i - j);
       const rank = (i) => look.order.indexOf(+soi[i]);
-      this.drawn = [...shown].sort((i, j) => rank(i) - rank(j) || i - j); // the rarer and harder lie on top
+      this.drawn = [...shown].sort((i, j) => rank(i) - rank(j) || i - j); // draw harder, rarer categories on top
       this.count.textContent = `${format(shown.length)} of ${format(this.data.text.length)} examples shown`;
       this.place.classList.toggle("look-filtered", Boolean(this.from.size || this.to.size || this.words));
       for (const chip of this.filters.querySelectorAll(".look-chip")) {
@@ -234,21 +234,21 @@
       const first = !this.map.data;
       this.ring.hidden = true;
       if (moving && !first && !still) await this.walk();
-      if (this.round !== round) return; // something else was asked for meanwhile
+      if (this.round !== round) return; // a newer drawing was requested in the meantime
       await Plotly.react(this.map, traces, layout, {
         responsive: true, displaylogo: false, displayModeBar: coarse ? false : "hover",
         modeBarButtons: [["toImage"], ["zoomIn2d", "zoomOut2d", "resetScale2d"]],
       });
       const n = this.data.text.length;
-      const part = this.data.of > n ? ` An even sample of ${format(n)} of ${format(this.data.of)} examples.` : "";
-      this.mapText.textContent = `Data map of ${this.data.member}, ${this.here.name}: a mark for every training example. `
-        + `Point at one to read it, choose it to keep it.${part} ${this.note}.`;
+      const part = this.data.of > n ? ` A random sample of ${format(n)} of ${format(this.data.of)} examples.` : "";
+      this.mapText.textContent = `Data map of ${this.data.member}, ${this.here.name}: one mark per training example. `
+        + `Point at a mark to read the example, click to keep it in view.${part} ${this.note}.`;
       this.map.setAttribute("role", "group");
       this.map.setAttribute("aria-label", `${this.mapText.textContent} ${this.count.textContent}.`);
       this.settled = round;
       this.circle();
       if (first) {
-        this.map.on("plotly_afterplot", () => { if (this.round === this.settled) this.circle(); }); // zoomed, or resized
+        this.map.on("plotly_afterplot", () => { if (this.round === this.settled) this.circle(); }); // after zooming or resizing
         this.map.on("plotly_hover", (event) => this.showTip(event));
         this.map.on("plotly_unhover", () => { this.tip.hidden = true; });
         this.map.addEventListener("pointerleave", () => { this.tip.hidden = true; });
@@ -256,17 +256,17 @@
       }
     }
 
-    /* The marks that are drawn walk to where the other run has them, in the order in which they are drawn. */
+    /* Animate the marks to their positions in the other run. */
     walk() {
       const drawn = this.map.data[0].customdata;
       const { confidence, variability } = this.here;
       const data = [{ x: drawn.map((i) => variability[i] / 1000), y: drawn.map((i) => confidence[i] / 1000) }];
       const pace = { duration: 700, easing: "cubic-in-out" };
       const options = { transition: pace, frame: { duration: 700, redraw: false }, mode: "immediate" };
-      return Plotly.animate(this.map, { data, traces: [0] }, options).catch(() => null); // interrupted by another walk
+      return Plotly.animate(this.map, { data, traces: [0] }, options).catch(() => null); // interrupted by another animation
     }
 
-    /* The ring around the example that the card shows; an element of its own, so that stepping redraws nothing. */
+    /* Place the ring around the example on the card; it is a separate element, so stepping redraws nothing. */
     circle() {
       const { xaxis, yaxis, _size: size } = this.map._fullLayout;
       const i = this.pinned;
@@ -274,7 +274,7 @@
       if (i === null) return;
       const x = xaxis.d2p(this.here.variability[i] / 1000);
       const y = yaxis.d2p(this.here.confidence[i] / 1000);
-      this.ring.hidden = x < 0 || y < 0 || x > size.w || y > size.h; // out of sight when zoomed in
+      this.ring.hidden = x < 0 || y < 0 || x > size.w || y > size.h; // outside the zoomed area
       this.ring.style.left = `${size.l + x}px`;
       this.ring.style.top = `${size.t + y}px`;
     }
@@ -288,7 +288,7 @@
 
     showTip({ points, event }) {
       const i = points[0].customdata;
-      if (coarse || i === undefined || !this.map.matches(":hover")) return; // plotly tells late, the pointer may be gone
+      if (coarse || i === undefined || !this.map.matches(":hover")) return; // plotly's event is late: the pointer may have left
       this.tip.replaceChildren(...this.describe(i, SHORT));
       this.tip.hidden = false;
       const [width, height] = [this.tip.offsetWidth, this.tip.offsetHeight];
@@ -298,7 +298,7 @@
       this.tip.style.top = `${Math.max(8, top)}px`;
     }
 
-    /* What is known of example i: its texts, its gold label, its history and category in both runs. */
+    /* Describe example i: its texts, gold label, and its history and category in both runs. */
     describe(i, most) {
       const { text, pair, gold, labels } = this.data;
       const quotes = [text[i], ...(pair ? [pair[i]] : [])];
@@ -313,7 +313,7 @@
       const code = +run.soi[i];
       const history = run.history.slice(i * run.epochs, (i + 1) * run.epochs);
       const squares = make("span", { class: "look-history", role: "img", style: `--soi:${look.colors[code]}`,
-        "aria-label": `right at ${[...history].filter((c) => c === "1").length} of ${run.epochs} epochs`,
+        "aria-label": `correct in ${[...history].filter((c) => c === "1").length} of ${run.epochs} epochs`,
         "data-history": [...history].map((c) => (c === "1" ? "■" : "□")).join("") });
       for (const c of history) squares.append(make("i", { class: c === "1" ? "on" : "" }));
       const values = `confidence ${(run.confidence[i] / 1000).toFixed(2)}, variability ${(run.variability[i] / 1000).toFixed(2)}`;
@@ -326,7 +326,7 @@
       const at = this.shown.indexOf(this.pinned);
       this.card.classList.toggle("look-empty", at < 0);
       this.position.textContent = at < 0 ? "" : `${format(at + 1)} of ${format(this.shown.length)}, hardest first`;
-      this.text.replaceChildren(...(at < 0 ? [make("p", {}, "No example passes these filters.")] : this.describe(this.pinned, Infinity)));
+      this.text.replaceChildren(...(at < 0 ? [make("p", {}, "No examples match these filters.")] : this.describe(this.pinned, Infinity)));
     }
 
     step(by) {
@@ -334,7 +334,7 @@
       if (n) this.pin(this.shown[(this.shown.indexOf(this.pinned) + by + n) % n]);
     }
 
-    /* How many examples go from category i to category j, [i][j]. */
+    /* Count the moves from category i to category j: counts[i][j]. */
     moves() {
       const counts = look.order.map(() => new Array(6).fill(0));
       const [a, b] = [this.run(this.a).soi, this.run(this.b).soi];
@@ -351,7 +351,7 @@
       const lit = ({ i, j }) => (!this.from.size || this.from.has(look.order[i])) && (!this.to.size || this.to.has(look.order[j]));
       const faded = (color, alpha) => `rgba(${[1, 3, 5].map((k) => parseInt(color.slice(k, k + 2), 16)).join(",")},${alpha})`;
       const sums = [counts.map((row) => row.reduce((s, v) => s + v, 0)), look.order.map((_, j) => counts.reduce((s, row) => s + row[j], 0))];
-      // Bars of nothing are left out: plotly drops them itself, and then gives their places to others.
+      // Empty bars are left out: plotly drops them and would assign their positions to other bars.
       const bars = [0, 1].flatMap((side) => look.order.map((_, k) => ({ side, k, sum: sums[side][k] }))).filter(({ sum }) => sum);
       const bar = (side, k) => bars.findIndex((other) => other.side === side && other.k === k);
       const label = ({ k, sum }) => `${look.labels[look.order[k]]}  ${percent(sum / total)}`;
@@ -382,14 +382,14 @@
       const stay = counts.reduce((s, row, k) => s + row[k], 0);
       const part = (test) => percent(links.filter(test).reduce((s, { value }) => s + value, 0) / total);
       this.flowText.textContent = `Flow of the ${format(total)} examples of ${this.data.member} from their category in "${names[0]}" (left) `
-        + `to that in "${names[1]}" (right): ${percent(stay / total)} stay, ${part(({ i, j }) => j < i)} become easier, `
-        + `${part(({ i, j }) => j > i)} harder. Choose a band or a bar to see its examples on the map. ${this.note}.`;
+        + `to their category in "${names[1]}" (right): ${percent(stay / total)} stay, ${part(({ i, j }) => j < i)} become easier, `
+        + `${part(({ i, j }) => j > i)} harder. Click a band or a bar to show its examples on the map. ${this.note}.`;
       this.flow.setAttribute("role", "group");
       this.flow.setAttribute("aria-label", this.flowText.textContent);
       if (first) this.flow.on("plotly_click", (event) => this.follow(event.points[0]));
     }
 
-    /* A band or a bar of the flow was chosen: show its examples. */
+    /* Show the examples of the clicked band or bar; a second click shows all again. */
     follow({ source, customdata: [one, other] }) {
       const from = source ? [one] : one === 0 ? [other] : [];
       const to = source || one === 1 ? [other] : [];
@@ -405,7 +405,7 @@
     }
   }
 
-  /* Middles of stacked bars from top to bottom; plotly refuses 0 and 1. */
+  /* Return the centres of stacked bars from top to bottom; plotly does not accept 0 and 1. */
   function middles(sums) {
     const total = sums.reduce((s, v) => s + v, 0);
     const heights = sums.map((v) => Math.max(v / total, 0.05));
@@ -426,13 +426,13 @@
     for (const place of document.querySelectorAll(".soi-look")) {
       if (!look.comparisons[place.dataset.comparison]) continue;
       place.replaceChildren();
-      place.classList.add("look-ahead"); // keeps about the room that it will take, for links into the page
+      place.classList.add("look-ahead"); // reserves about the final height, so that links into the page hold
       near.observe(place);
     }
     stay();
   }
 
-  /* A link into the page keeps its place while the explorers above unfold, until the reader moves. */
+  /* Keep the target of a link in view while the explorers above it load, until the reader scrolls. */
   function stay() {
     const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
     if (!target) return;

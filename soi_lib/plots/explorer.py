@@ -1,8 +1,8 @@
-"""The explorer of training examples: maps that filter, the text of every example, and the flow between two runs.
+"""The interactive explorer of training examples: filterable data maps, texts, and the flow between two runs.
 
-One explorer for the book and for the page of `soi report`. This module says what it shows, as plain
-JSON; `explorer.js` beside it draws that with plotly. It needs no server, and texts enter a page as text only, so
-markup in them stays what it is.
+It is used by the book and by `soi report`. This module prepares its data as plain JSON; `explorer.js` in this folder
+draws them with plotly. The explorer needs no server. Texts enter a page only as text, so markup in them is not
+interpreted.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from soi_lib.analysis.soi import SOI
 from soi_lib.dynamics import TrainingDynamics
 from soi_lib.plots.style import ORDER, SOI_COLORS
 
-MOST_EXAMPLES = 1500  # of a dataset; more would hide one another, and weigh over a megabyte
-LONGEST = 500  # characters of a text; longer ones are cut, and end in "…"
+MOST_EXAMPLES = 1500  # per dataset; more would overlap and take more than a megabyte
+LONGEST = 500  # characters of a text; longer texts are cut and end in "…"
 
 
 @dataclass(frozen=True)
 class Explorer:
-    """One explorer: a choice of datasets, each as `explorer_data` gives it by its name, and what is said of all."""
+    """An explorer: the `explorer_data` of each dataset by name, and a note for all captions."""
 
     datasets: Mapping[str, Mapping[str, Any]]
     note: str = ""
@@ -36,18 +36,18 @@ class Explorer:
 def explorer_data(
     runs: Mapping[str, TrainingDynamics], texts: Mapping[Any, Sequence[str]], *, first: str, second: str
 ) -> dict[str, Any]:
-    """What the explorer shows of one dataset, as plain JSON values.
+    """Return the explorer's data for one dataset as plain JSON values.
 
     Args:
-        runs: the runs of the dataset by name; only ids that all of them hold are shown, at most 1,500 of them.
-        texts: one text, or the two of a pair, by id; an example without one shows its id.
-        first: name of the run that the explorer opens with.
-        second: name of the run that it is compared with.
+        runs: the runs of the dataset by name; shows only ids that occur in all of them, at most 1,500.
+        texts: one text, or the two texts of a pair, by id; an example without a text shows its id.
+        first: name of the run that is shown first.
+        second: name of the run to compare it with.
 
     Returns:
-        text and pair (N strings each, pair is None where there is none), gold (N), labels, of (how many ids there
-        are), first and second (positions in runs), and runs: a dictionary each with name, epochs, confidence and
-        variability (N integers, thousandths), history (N*E characters, 1 = right) and soi (N digits, codes of SOI).
+        text and pair (N strings each; pair is None without pairs), gold (N), labels, of (the number of ids before
+        sampling), first and second (positions in runs), and runs: one dictionary each with name, epochs, confidence and
+        variability (N integers, in thousandths), history (N*E characters, 1 if correct) and soi (N digits, SOI codes).
     """
     ids = reduce(np.intersect1d, [run.ids for run in runs.values()])
     kept = ids
@@ -70,11 +70,11 @@ def explorer_data(
 
 
 def explorer_files(explorers: Mapping[str, Explorer], version: str = "") -> dict[str, str]:
-    """The style and the scripts of a page's explorers, by file name, in the order in which a page takes them.
+    """Return the style and the scripts of a page's explorers, by file name, in the order in which a page needs them.
 
-    A page has `<div class="soi-look" data-comparison="NAME"></div>` where an explorer shall stand. It either holds all
-    of the files itself, or loads explorer.css, index.js and explorer.js and lets the last bring the others from beside
-    it when they are needed. `version` keeps old copies from use.
+    A page marks the place of an explorer with `<div class="soi-look" data-comparison="NAME"></div>`. It either embeds
+    all of the files, or loads explorer.css, index.js and explorer.js; the latter loads the others from its folder on
+    demand. `version` prevents the use of outdated cached copies.
     """
     from plotly.offline import get_plotlyjs
 
@@ -101,7 +101,7 @@ def explorer_files(explorers: Mapping[str, Explorer], version: str = "") -> dict
 
 
 def _track(dynamics: TrainingDynamics, ids: np.ndarray) -> dict[str, Any]:
-    """What one run did with `ids`, in their order."""
+    """Return the data of one run for `ids`, in their order."""
     table = data_map(dynamics).assign(row=np.arange(len(dynamics))).set_index("id").loc[ids]
     history = dynamics.correct[:, table["row"].to_numpy()].T
     return {
@@ -114,7 +114,7 @@ def _track(dynamics: TrainingDynamics, ids: np.ndarray) -> dict[str, Any]:
 
 
 def _script(value: Any) -> str:
-    """Compact JSON that cannot end the script it is in (a lone surrogate, which UTF-8 lacks, becomes a `?`)."""
+    """Return compact JSON that is safe inside a script (lone surrogates, invalid in UTF-8, become `?`)."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
     return text.encode("utf-8", "replace").decode("utf-8").replace("<", "\\u003c")
 

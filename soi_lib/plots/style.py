@@ -1,8 +1,8 @@
-"""One look for all figures; and what belongs to each of them: a caption, and the values that it shows.
+"""The common style of all figures, and the caption and values attached to each of them.
 
-Six colours that people with any colour vision can tell apart (after Okabe and Ito), each with a hatch
-for grey print, in one fixed order from easy to hard. Outside of the categories, colour means evidence: an interval
-that excludes zero, or a move beyond chance. A figure is as wide as is readable on a phone as well as in print.
+The six categories have colours that can be told apart with any colour vision (after Okabe and Ito), a hatch for grey
+print, and a fixed order from easy to hard. Elsewhere, colour marks evidence: an interval that excludes zero, or a move
+beyond chance. The width of the figures is readable both on a phone and in print.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pandas as pd
 
-_CATEGORIES = {  # colour, hatch, marker; from easy to hard, in every figure
+_CATEGORIES = {  # colour, hatch, marker; from easy to hard in every figure
     SOI.ACE: ("#0072B2", "", "o"),
     SOI.ELE: ("#7FC4EE", "", "o"),
     SOI.LLE: ("#009E73", "....", "s"),
@@ -39,7 +39,7 @@ _CATEGORIES = {  # colour, hatch, marker; from easy to hard, in every figure
 }
 ORDER = tuple(_CATEGORIES)
 NAMES = [soi.name for soi in ORDER]
-LONG_NAMES = {soi: f"{soi.name} {soi.description.partition(':')[0]}" for soi in ORDER}  # where there is room
+LONG_NAMES = {soi: f"{soi.name} {soi.description.partition(':')[0]}" for soi in ORDER}  # for legends
 SOI_COLORS = {soi: look[0] for soi, look in _CATEGORIES.items()}
 SOI_HATCHES = {soi: look[1] for soi, look in _CATEGORIES.items()}
 SOI_MARKERS = {soi: look[2] for soi, look in _CATEGORIES.items()}
@@ -73,19 +73,19 @@ _RC: dict[Any, Any] = {
 
 @contextmanager
 def style() -> Iterator[None]:
-    """The look of all figures, for the duration of the block; nothing global changes."""
+    """Apply the style of all figures inside the block, without changing global settings."""
     before = set(plt.get_fignums())
     with plt.rc_context(_RC):
         try:
             yield
-        except BaseException:  # a figure that was refused half-way is not shown by the next cell
+        except BaseException:  # do not let the next cell show an unfinished figure
             for number in set(plt.get_fignums()) - before:
                 plt.close(number)
             raise
 
 
 def finish(figure: Figure, values: pd.DataFrame, caption: str, *, title: str = "", note: str = "") -> Figure:
-    """Attach values and caption, and take the figure out of pyplot's hands so that a notebook shows it once."""
+    """Attach values and caption, and remove the figure from pyplot so that a notebook shows it only once."""
     if title:
         figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
     plt.close(figure)
@@ -97,25 +97,25 @@ def finish(figure: Figure, values: pd.DataFrame, caption: str, *, title: str = "
 
 
 def caption(figure: Figure) -> str:
-    """The caption of a figure made here; its first sentence says what is drawn."""
+    """Return the caption of a figure; its first sentence says what is drawn."""
     return str(getattr(figure, "soi_caption", ""))
 
 
 def values(figure: Figure) -> pd.DataFrame:
-    """What a figure made here shows: a table with a row a bar, point or cell, ready for `to_csv`."""
+    """Return the data that a figure shows: a table with one row per bar, point or cell."""
     return figure.soi_values  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A figure or a table as one piece of HTML, as plain text where there is no HTML, and its values as CSV."""
+    """A figure or table as HTML, with plain text as a fallback and its values as CSV."""
 
     markup: str
     text: str
     csv: str = ""
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict[str, str], dict[str, Any]]:
-        """HTML and text for a notebook, which keeps the values in the output's metadata."""
+        """Return HTML and text for a notebook, with the values in the output's metadata."""
         return {"text/html": self.markup, "text/plain": self.text}, {"soi": {"csv": self.csv}}
 
     def __repr__(self) -> str:
@@ -123,7 +123,7 @@ class Shown:
 
 
 def show(figure: Figure, *, dpi: int = 200) -> Shown:
-    """Make a figure ready for a notebook or page: `<figure>` with an embedded PNG, alternative text and caption."""
+    """Prepare a figure for a notebook or page: `<figure>` with an embedded PNG, alternative text and caption."""
     text = caption(figure)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight", pil_kwargs={"compress_level": 0})
@@ -131,7 +131,7 @@ def show(figure: Figure, *, dpi: int = 200) -> Shown:
     buffer = io.BytesIO()
     picture.save(buffer, format="png", optimize=True)
     data = base64.b64encode(buffer.getvalue()).decode()
-    width = round(figure.get_figwidth() * 120)  # pixels of the page
+    width = round(figure.get_figwidth() * 120)  # CSS pixels
     return Shown(
         f'<figure class="soi-figure"><img src="data:image/png;base64,{data}" alt="{html.escape(first_sentence(text))}" '
         f'width="{width}"><figcaption>{html.escape(text)}</figcaption></figure>',
@@ -141,13 +141,13 @@ def show(figure: Figure, *, dpi: int = 200) -> Shown:
 
 
 def show_table(frame: pd.DataFrame, caption: str = "", *, digits: int = 3, index: bool | None = None) -> Shown:
-    """Make a table ready for a notebook or page: nothing cut, numbers to the right, a caption below.
+    """Prepare a table for a notebook or page: complete, with numbers aligned right and a caption below.
 
     Args:
         frame: any table; floats get `digits` decimals, bools become yes and no.
-        caption: says n, seeds and device.
+        caption: the text below, with n, seeds and device.
         digits: decimals of floats.
-        index: show the row names; by default where they are named.
+        index: whether to show the row names; by default if the index has a name.
     """
     import pandas as pd
 
@@ -182,7 +182,7 @@ def show_table(frame: pd.DataFrame, caption: str = "", *, digits: int = 3, index
 
 
 def _csv(table: pd.DataFrame) -> str:
-    """A table as CSV, with its row names where they are more than numbers; floats get six digits."""
+    """Return a table as CSV, with the index unless it is a plain range; floats get six significant digits."""
     import pandas as pd
 
     named = not isinstance(table.index, pd.RangeIndex)
@@ -190,20 +190,20 @@ def _csv(table: pd.DataFrame) -> str:
 
 
 def category_legend(figure: Figure) -> None:
-    """The six categories with their plain labels, below the figure."""
+    """Add a legend of the six categories below the figure."""
     handles = [Patch(fc=SOI_COLORS[s], hatch=SOI_HATCHES[s], ec="white", label=LONG_NAMES[s]) for s in ORDER]
     figure.legend(handles=handles, loc="outside lower center", ncols=2, handlelength=1.4)
 
 
 def label_lowest(axes: npt.NDArray[Any], used: int) -> None:
-    """Number the x axis below the lowest panel of each column, also where the last row of `axes` is not full."""
+    """Label the x axis of the lowest panel in each column, even if the last row of `axes` is not full."""
     for k, ax in enumerate(axes.flat):
         if k < used <= k + axes.shape[1]:
             ax.tick_params(labelbottom=True)
 
 
 def percent_axis(ax: Axes, label: str = "share of training examples (%)") -> None:
-    """The x axis of `ax` counts in per cent of 1."""
+    """Show the x axis of `ax`, which holds shares, in per cent."""
     ax.set_xlabel(label)
     ax.xaxis.set_major_formatter(lambda share, _: f"{share * 100:g}")
 
@@ -212,30 +212,30 @@ def need(table: pd.DataFrame, columns: Iterable[str]) -> None:
     """Raise FormatError unless `table` has rows and all of `columns`."""
     missing = sorted(set(columns) - set(table.columns))
     if missing or table.empty:
-        found = f"no column {', '.join(missing)}" if missing else "no row"
+        found = f"no column {', '.join(missing)}" if missing else "no rows"
         raise FormatError("there is nothing to draw", found=found, expected=f"a table with {', '.join(columns)}")
 
 
 def first_sentence(text: str) -> str:
-    """The text up to its first full stop that is followed by a space."""
+    """Return the text up to the first full stop followed by a space."""
     head, dot, _ = text.partition(". ")
     return head + "." if dot else text
 
 
 def ink(color: Any) -> str:
-    """Black or white, whichever is easier to read on `color` (relative luminance of WCAG 2)."""
+    """Return black or white, whichever is easier to read on `color` (relative luminance of WCAG 2)."""
     r, g, b = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(color))
     return "black" if 0.2126 * r + 0.7152 * g + 0.0722 * b > 0.179 else "white"
 
 
 def percent(share: float) -> str:
-    """A share for reading: `42 %`, and `<1 %` rather than a 0 that is none."""
+    """Format a share: `42 %`, and `<1 %` for small shares above zero."""
     if 0 < share < 0.005:
         return "<1 %"
     return f"{share * 100:.0f} %"
 
 
 def span(counts: Iterable[int]) -> str:
-    """`1,000`, or `500 to 1,000` where counts differ."""
+    """Format counts: `1,000`, or `500 to 1,000` if they differ."""
     known = sorted(counts)
     return " to ".join(f"{count:,}" for count in dict.fromkeys((known[0], known[-1])))

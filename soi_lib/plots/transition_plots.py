@@ -1,8 +1,8 @@
-"""Moves between categories: heatmaps, and bands that run from one setting to the other.
+"""Moves between categories: heatmaps, and flow bands from one setting to the other.
 
-Rows and columns run from easy to hard, so that what lies below the diagonal became easier. Grey says
-how many examples move; colour and a frame are kept for moves beyond chance, which only a noise floor of at least
-three seeds on each side can show. Where there is none, nothing is coloured.
+Rows and columns are ordered from easy to hard, so examples below the diagonal became easier. Shades of grey show how
+many examples move; colours and frames mark moves beyond chance, which can be detected only with at least three seeds
+per setting. With fewer seeds, nothing is coloured.
 """
 
 from __future__ import annotations
@@ -46,18 +46,18 @@ if TYPE_CHECKING:
 
 Sides = tuple[str, str]
 SIDES: Sides = ("alone", "together")
-SEEDS = 3  # in each setting, before anything is called more than noise
-FEW = 5  # examples; a row of fewer has no percentages
+SEEDS = 3  # per setting, needed to call a move more than noise
+FEW = 5  # examples; rows with fewer show no percentages
 _GREYS = LinearSegmentedColormap.from_list("share", ["#FFFFFF", "#A8ADB3"])
-_READING = "Rows: from; columns: to; below the diagonal examples became easier, above it harder."
-_DASH = f"A dash: under {FEW} examples."
+_READING = "Rows: from; columns: to; examples below the diagonal became easier, above it harder."
+_DASH = f"A dash marks rows with fewer than {FEW} examples."
 
 
 def transition_heatmap(counts: pd.DataFrame, *, title: str = "", note: str = "", sides: Sides = SIDES) -> Figure:
-    """Where the examples of each category went: per cent of each row, which says how many examples it holds.
+    """Draw where the examples of each category went, in per cent of each row; row labels show the number of examples.
 
     Args:
-        counts: 6x6, not normalised, as `transition_matrix` or `mean_transition` gives it.
+        counts: 6x6, not normalised, as returned by `transition_matrix` or `mean_transition`.
 
     Returns:
         the figure; its values are the counts.
@@ -69,16 +69,16 @@ def transition_heatmap(counts: pd.DataFrame, *, title: str = "", note: str = "",
     text = (
         f"Heatmap of the moves between categories from {sides[0]} to {sides[1]}, in % of each row. {_READING} {_DASH}"
     )
-    text += f" Of {number(table.to_numpy().sum())} examples {_summary(table)}. No move is tested against chance here."
+    text += f" Of {number(table.to_numpy().sum())} examples, {_summary(table)}. Moves are not tested against chance."
     return finish(figure, table, text, title=title, note=note)
 
 
 @dataclass(frozen=True)
 class Moves:
-    """Where examples go from one setting to another, beside where they go between seeds of the first.
+    """The moves of examples from one setting to another, and between seeds of the first setting (the noise floor).
 
     transition, floor: 6x6 counts or shares, rows = from, columns = to, with the names of SOI (or arrays in the order of
-    its codes). beyond: 6x6 bool, the moves beyond chance. n examples; seeds a setting, the smaller number of the two.
+    its codes). beyond: 6x6 bool, the moves beyond chance. n: examples. seeds: seeds per setting, the smaller number.
     """
 
     transition: Table
@@ -89,9 +89,9 @@ class Moves:
 
     @classmethod
     def of(cls, single: Sequence[TrainingDynamics], multi: Sequence[TrainingDynamics]) -> Moves:
-        """The moves from `single` to `multi`: runs of the same seeds in the same order, at least two.
+        """Compute the moves from `single` to `multi`: runs of the same seeds in the same order, at least two.
 
-        With two seeds there is a floor, and no test (`transition_test` takes three).
+        Two seeds give a noise floor but no test (`transition_test` needs three).
         """
         seeds, codes = len(single), common_codes([*single, *multi])
         if seeds >= SEEDS:
@@ -101,9 +101,9 @@ class Moves:
         return cls(mean_transition(pairs), noise_floor(single), np.zeros((6, 6)), codes.shape[1], seeds)
 
     def cells(self) -> pd.DataFrame:
-        """A row a cell (36, easy to hard): from, to, floor and transition (shares of all examples), beyond (bool).
+        """Return one row per cell (36, easy to hard): from, to, floor and transition (shares of all), beyond (bool).
 
-        No move is beyond chance when a setting has fewer than three seeds.
+        beyond is False everywhere if a setting has fewer than three seeds.
         """
         import pandas as pd
 
@@ -111,7 +111,7 @@ class Moves:
         return table.reset_index()
 
     def table(self, column: Literal["floor", "transition", "beyond"]) -> pd.DataFrame:
-        """One column of `cells` as a 6x6 table."""
+        """Return one column of `cells` as a 6x6 table."""
         table = in_order(getattr(self, column)).rename_axis(index="from", columns="to")
         if column == "beyond":
             return table.astype(bool) & (self.seeds >= SEEDS)
@@ -119,10 +119,10 @@ class Moves:
 
 
 def transition_beside_floor(moves: Moves, *, title: str = "", note: str = "", sides: Sides = SIDES) -> Figure:
-    """Where examples go when only the seed differs, beside where they go when the setting differs, as heatmaps.
+    """Draw the moves between seeds of a setting (left) and from that setting to another (right) as heatmaps.
 
     Args:
-        moves: the transition and its floor.
+        moves: the transition and its noise floor.
 
     Returns:
         the figure; its values are `moves.cells()`.
@@ -136,24 +136,24 @@ def transition_beside_floor(moves: Moves, *, title: str = "", note: str = "", si
         _frames(axes[1], transition - floor, moves.table("beyond"))
         axes[1].set_title(f"{sides[0]} to {sides[1]}")
         axes[1].set_ylabel("")
-    text = f"""Heatmaps of the moves between categories in % of each row, between seeds of {sides[0]} (the noise floor)
-        and from {sides[0]} to {sides[1]}. {_READING} {_DASH} {_evidence([moves])}"""
+    text = f"""Heatmaps of the moves between categories in % of each row, between seeds ({sides[0]}; noise floor) and
+        from {sides[0]} to {sides[1]}. {_READING} {_DASH} {_evidence([moves])}"""
     return finish(figure, moves.cells(), text, title=title, note=note)
 
 
 def transition_panels(panels: Mapping[str, Moves], *, title: str = "", note: str = "", sides: Sides = SIDES) -> Figure:
-    """How far each move lies beyond the noise floor, a panel a dataset or pair, in % of its examples.
+    """Draw the difference between each move and its noise floor in % of all examples, one panel per dataset or pair.
 
     Args:
-        panels: a transition and its floor, by the name of the panel.
+        panels: a transition and its noise floor, by the name of the panel.
 
     Returns:
-        the figure; its values are the `cells()` of all panels. Raises FormatError without a panel.
+        the figure; its values are the `cells()` of all panels. Raises FormatError if there are no panels.
     """
     import pandas as pd
 
     if not panels:
-        raise FormatError("there is nothing to draw", found="no transition", expected="at least one")
+        raise FormatError("there is nothing to draw", found="no transitions", expected="at least one")
     rows = -(-len(panels) // 2)
     with style():
         figure, axes = plt.subplots(rows, 2, figsize=(WIDTH, 2.4 * rows + 0.5), sharex=True, sharey=True, squeeze=False)
@@ -168,24 +168,24 @@ def transition_panels(panels: Mapping[str, Moves], *, title: str = "", note: str
             ax.axis("off")
         figure.supylabel(f"{sides[0]} (from)", fontsize=10)
         figure.supxlabel(f"{sides[1]} (to)", fontsize=10)
-    text = f"""Heatmaps of how much more often each move happens from {sides[0]} to {sides[1]} than between seeds of
-        {sides[0]}, in % of all examples. {_READING} {_evidence(list(panels.values()))}"""
+    text = f"""Heatmaps of how much more often each move happens from {sides[0]} to {sides[1]} than between two seeds
+        ({sides[0]}), in % of all examples. {_READING} {_evidence(list(panels.values()))}"""
     cells = pd.concat([moves.cells().assign(panel=name) for name, moves in panels.items()], ignore_index=True)
     return finish(figure, cells, text, title=title, note=note)
 
 
 def flow_plot(counts: pd.DataFrame, *, title: str = "", note: str = "", sides: Sides = SIDES) -> Figure:
-    """Bands from the categories in one setting to those in the other, as wide as the moves are frequent.
+    """Draw bands from the categories in one setting to those in the other; their width shows how many examples move.
 
     Args:
-        counts: 6x6, not normalised, as `transition_matrix` or `mean_transition` gives it.
+        counts: 6x6, not normalised, as returned by `transition_matrix` or `mean_transition`.
 
     Returns:
         the figure; its values are the counts.
     """
     table = in_order(counts)
     text = f"""Bands from the category of each example when trained {sides[0]} (left) to its category {sides[1]}
-        (right). Of {number(table.to_numpy().sum())} examples {_summary(table)}."""
+        (right). Of {number(table.to_numpy().sum())} examples, {_summary(table)}."""
     with style():
         figure, ax = plt.subplots(figsize=(WIDTH, 4.2))
         _flow(ax, table, sides)
@@ -193,10 +193,10 @@ def flow_plot(counts: pd.DataFrame, *, title: str = "", note: str = "", sides: S
 
 
 def flow_beside_floor(moves: Moves, *, title: str = "", note: str = "", sides: Sides = SIDES) -> Figure:
-    """Where examples go between two seeds of a setting, above where they go from that setting to another, as bands.
+    """Draw the moves between two seeds of a setting (above) and from that setting to another (below) as bands.
 
     Args:
-        moves: the transition and its floor, of one dataset or summed over several.
+        moves: the transition and its noise floor, of one dataset or summed over several.
 
     Returns:
         the figure; its values are `moves.cells()`.
@@ -207,20 +207,20 @@ def flow_beside_floor(moves: Moves, *, title: str = "", note: str = "", sides: S
         figure, axes = plt.subplots(2, 1, figsize=(WIDTH, 7.0))
         _flow(axes[0], floor, (f"{sides[0]}, one seed", f"{sides[0]}, another seed"))
         _flow(axes[1], transition, sides, beyond)
-    text = f"""Bands from the category of each example in one training to its category in another: between seeds of
-        {sides[0]} (above), and from {sides[0]} to {sides[1]} (below). Between seeds {_summary(floor)}; from {sides[0]}
-        to {sides[1]} {_summary(transition)}. {_count(int(beyond.to_numpy().sum()))} beyond chance, drawn in colour."""
+    text = f"""Bands from the category of each example in one training to its category in another: between two seeds
+        ({sides[0]}, above) and from {sides[0]} to {sides[1]} (below). Between seeds, {_summary(floor)}; from {sides[0]}
+        to {sides[1]}, {_summary(transition)}. {_count(int(beyond.to_numpy().sum()))} beyond chance, drawn in colour."""
     return finish(figure, moves.cells(), text, title=title, note=note)
 
 
 def marked_heatmap(ax: Axes, values: pd.DataFrame, marked: pd.DataFrame, text: pd.DataFrame) -> None:
-    """Write `text` into the cells; those `marked` are framed, blue above zero and orange below. All of one shape."""
+    """Write `text` into the cells and frame the `marked` ones, blue above zero and orange below; all have one shape."""
     _cells(ax, np.zeros(values.shape), text)
     _frames(ax, values, marked)
 
 
 def in_order(table: Table) -> pd.DataFrame:
-    """A 6x6 table from easy to hard. Raises FormatError when it is none."""
+    """Return a 6x6 table ordered from easy to hard. Raises FormatError if `table` is not 6x6."""
     import pandas as pd
 
     table = as_frame(table) if isinstance(table, np.ndarray) and table.shape == (6, 6) else pd.DataFrame(table)
@@ -230,24 +230,24 @@ def in_order(table: Table) -> pd.DataFrame:
 
 
 def _summary(table: pd.DataFrame) -> str:
-    """How many examples of a transition stay, and which way the others go."""
+    """Describe how many examples of a transition stay, become easier, or become harder."""
     counts = table.to_numpy(dtype=float)
     total = float(counts.sum())
     if total <= 0:
-        raise FormatError("the transition holds no examples")
+        raise FormatError("the transition contains no examples")
     parts = [np.diag(counts).sum(), np.tril(counts, -1).sum(), np.triu(counts, 1).sum()]
     stay, easier, harder = (percent(float(part) / total) for part in parts)
     return f"{stay} stay in their category, {easier} move to an easier one and {harder} to a harder one"
 
 
 def _evidence(panels: Sequence[Moves]) -> str:
-    """What the colours of a figure rest on."""
+    """Describe the evidence behind the colours of a figure."""
     seeds = [moves.seeds for moves in panels]
     size = f"{span(moves.n for moves in panels)} examples, {span(seeds)} seeds"
     if min(seeds) < SEEDS:
-        return f"Only {SEEDS} seeds a setting can show a move beyond chance; with fewer nothing is framed ({size})."
+        return f"Detecting moves beyond chance takes {SEEDS} seeds per setting; with fewer, nothing is framed ({size})."
     found = _count(sum(int(moves.table("beyond").to_numpy().sum()) for moves in panels))
-    return f"{found} beyond chance ({size}): framed in blue where more, in orange where fewer examples move."
+    return f"{found} beyond chance ({size}): framed in blue if more examples move, in orange if fewer."
 
 
 def _count(moves: int) -> str:
@@ -255,12 +255,12 @@ def _count(moves: int) -> str:
 
 
 def number(value: float) -> str:
-    """A count, or a mean of counts with one decimal where it is small and not whole."""
+    """Format a count, or a mean of counts with one decimal if it is small and not an integer."""
     return f"{value:,.0f}" if value >= 99.5 or float(value).is_integer() else f"{value:.1f}"
 
 
 def _rows(ax: Axes, table: pd.DataFrame, sides: Sides) -> None:
-    """Per cent of each row in grey; a dash where a row holds too few examples to say."""
+    """Show per cent of each row in grey, with dashes for rows with too few examples."""
     totals = table.sum(axis=1)
     shares = table.div(totals.where(totals >= FEW), axis=0).astype(float)
     text = shares.map(lambda v: "–" if np.isnan(v) else f"{v * 100:.0f}")
@@ -269,7 +269,7 @@ def _rows(ax: Axes, table: pd.DataFrame, sides: Sides) -> None:
 
 
 def _cells(ax: Axes, shares: np.ndarray, text: pd.DataFrame) -> None:
-    """A cell for each of `shares`, the darker the larger it is, with its text."""
+    """Draw one cell per share, darker for larger shares, with its text."""
     ax.pcolormesh(shares, cmap=_GREYS, norm=PowerNorm(0.6, 0, 1), linewidth=1, edgecolor="#E3E5E8")
     ax.set(xlim=(0, shares.shape[1]), ylim=(shares.shape[0], 0))
     ax.spines[:].set_visible(False)
@@ -278,7 +278,7 @@ def _cells(ax: Axes, shares: np.ndarray, text: pd.DataFrame) -> None:
 
 
 def _frames(ax: Axes, values: pd.DataFrame, marked: pd.DataFrame) -> None:
-    """A frame around each cell that is marked, blue where its value is above zero and orange below."""
+    """Frame each marked cell, in blue if its value is above zero and in orange otherwise."""
     for i, j in zip(*np.nonzero(marked.to_numpy(dtype=bool)), strict=True):
         color = UP if values.to_numpy()[i, j] > 0 else DOWN
         ax.add_patch(Rectangle((j + 0.05, i + 0.05), 0.9, 0.9, fc=f"{color}33", lw=1.8, ec=color))
@@ -292,7 +292,7 @@ def _axes(ax: Axes, sides: Sides, rows: list[str]) -> None:
 
 
 def _flow(ax: Axes, table: pd.DataFrame, sides: Sides, beyond: pd.DataFrame | None = None) -> None:
-    """One alluvial picture; bands are grey, or in the colour of their category where they are `beyond` chance."""
+    """Draw one alluvial diagram; bands are grey, or in the colour of their category if they are `beyond` chance."""
     shares = table.to_numpy(dtype=float) / table.to_numpy(dtype=float).sum()
     tops: list[list[float]] = []
     for side, sums in enumerate((shares.sum(axis=1), shares.sum(axis=0))):
@@ -301,7 +301,7 @@ def _flow(ax: Axes, table: pd.DataFrame, sides: Sides, beyond: pd.DataFrame | No
             look: dict[str, Any] = {"fc": SOI_COLORS[soi], "hatch": SOI_HATCHES[soi], "ec": "white", "lw": 0.5}
             ax.add_patch(Rectangle((side if side else -0.03, y), 0.03, height, **look))
             edges.append(y)
-            label = max(label + 0.07, y + height / 2)  # small categories keep readable labels
+            label = max(label + 0.07, y + height / 2)  # keep the labels of small categories apart
             place: dict[str, Any] = {"x": 1.045 if side else -0.045, "ha": "left" if side else "right"}
             ax.text(y=label, s=f"{soi.name} {percent(height)}", va="center", fontsize=9, **place)
             y += max(height, 0.012) + 0.02

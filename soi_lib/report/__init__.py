@@ -1,1 +1,1 @@
-"""The report on a training of your own."""
+"""The HTML report on a training: `soi report`."""

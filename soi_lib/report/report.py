@@ -1,8 +1,8 @@
-"""One page of a training, for a browser and for somebody else: `soi report`.
+"""Build the HTML report on a training (`soi report`).
 
-What is special: the page is one file. Pictures, styles and the plotting script are inside, and a content policy in its
-head forbids it to load anything, so that it can be opened from a disk, mailed, and read in ten years. What it says
-is in `report.html.j2` beside this module. Texts are data from elsewhere: the template escapes every one of them.
+The report is a single file. It embeds pictures, styles and the plotting script, and a content security policy in its
+head forbids loading anything, so that it can be opened from disk, sent by mail, and still be read in ten years. Its
+wording is in `report.html.j2` in this folder. Texts come from outside: the template escapes every one of them.
 """
 
 from __future__ import annotations
@@ -33,28 +33,28 @@ if TYPE_CHECKING:
     from soi_lib.runs.results import Results
 
 Runs = Mapping[str, Sequence[TrainingDynamics]]
-"""The dynamics of one dataset by setting ("alone", "together"), a list over seeds."""
+"""The dynamics of one dataset: for each setting ("alone", "together"), one per seed."""
 LONGEST = 400
-"""Characters of a text in a table; longer ones are cut, and say so."""
+"""Maximum number of characters of a text in a table; longer texts are cut and end in an ellipsis."""
 EACH = 6
-"""Examples to look at in each category."""
+"""Number of examples shown for each category."""
 _WHY = {
-    SOI.UNE: "Never right, least sure first. Wrong labels, unclear rows and rare cases gather here.",
-    SOI.FRGE_2: "Learned and lost several times, least sure first: unclear cases, often between two labels.",
-    SOI.FRGE_1: "Learned and lost once, least sure first.",
-    SOI.LLE: "Right only in the second half of training: hard, but learnable.",
-    SOI.ELE: "Wrong at first, then right and kept.",
-    SOI.ACE: "Right from the first epoch on, surest first: what the model finds typical of the label.",
+    SOI.UNE: "Never correct; least confident first. Look here for wrong labels, unclear texts and rare cases.",
+    SOI.FRGE_2: "Learned and forgotten several times; least confident first. Often unclear cases between two labels.",
+    SOI.FRGE_1: "Learned and forgotten once; least confident first.",
+    SOI.LLE: "Correct only in the second half of training: hard, but learnable.",
+    SOI.ELE: "Wrong at first, then learned early and never forgotten.",
+    SOI.ACE: "Correct from the first epoch on; most confident first. The model finds these typical of their label.",
 }
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What a page is about: dynamics by dataset and setting, and around them whatever is known of them.
+    """The content of a report: the dynamics of each dataset and setting, and everything else known about them.
 
-    `texts` holds text by id for each dataset (nothing: ids are shown). `scores` has a row a dataset, setting and split,
-    `runs` a row a run, `stages` what second stages gained (`own_stage.gains`); `decisions` are sentences on how the
-    data were read.
+    `texts` maps ids to texts for each dataset (ids are shown if it is empty). `scores` has one row per dataset, setting
+    and split, `runs` one row per run and dataset, and `stages` the gains of second stages (`own_stage.gains`).
+    `decisions` are sentences on how the data were read.
     """
 
     title: str
@@ -70,10 +70,10 @@ class Subject:
 
 
 def write_report(place: str | Path, out: str | Path | None = None, *, force: bool = False) -> Path:
-    """Write the page of `place` (a folder of soi train, a run's folder, a dynamics file); return where it is.
+    """Write the report on `place` (a folder of soi train, the folder of a run, or a dynamics file); return its path.
 
-    `out` is report.html in a folder of soi train, else NAME-report.html in the working folder. Raises
-    OutputExistsError unless `force`, and a SoiError for whatever is damaged, unfinished, or no such thing.
+    `out` defaults to report.html in a folder of soi train, else to NAME-report.html in the working folder. Raises
+    OutputExistsError if the file exists, unless `force`, and SoiError if `place` is damaged, unfinished or unsuitable.
     """
     place = Path(place)
     default = place / "report.html" if is_own(place) else Path(f"{place.resolve().stem}-report.html")
@@ -82,22 +82,22 @@ def write_report(place: str | Path, out: str | Path | None = None, *, force: boo
         target = target / "report.html"
     if any((folder / MANIFEST).exists() for folder in target.resolve().parents):
         raise SoiError(
-            "this is inside a run, and nothing may be added to a run", where=target, hint="choose another --out"
+            "the output is inside a run, and runs must not be changed", where=target, hint="choose another --out"
         )
     if target.exists() and not force:
-        raise OutputExistsError("the file is already there", where=target, hint="pass --force to replace it")
+        raise OutputExistsError("the file already exists", where=target, hint="pass --force to replace it")
     files.write_text(target, _page(subject(place)), overwrite=force)
     return target
 
 
-# --- what the page is about ------------------------------------------------------------------------------------------
+# --- the content of a report -----------------------------------------------------------------------------------------
 
 
 def subject(place: str | Path) -> Subject:
-    """What is at `place`. Raises SoiError."""
+    """Read the content of the report on `place`. Raises SoiError."""
     place = Path(place)
     if not place.exists():
-        raise SoiError("no such file or folder", where=place, hint="give a folder that soi train made")
+        raise SoiError("no such file or folder", where=place, hint="give an output folder of soi train")
     if place.is_file():
         return _of_dynamics(place, TrainingDynamics.load(place))
     if is_own(place):
@@ -107,8 +107,8 @@ def subject(place: str | Path) -> Subject:
     raise SoiError(
         "there is nothing here to report on",
         where=place,
-        expected="a folder that soi train made, the folder of a run, or a dynamics file",
-        hint="`soi train --out` makes such a folder",
+        expected="an output folder of soi train, the folder of a run, or a dynamics file",
+        hint="create such a folder with `soi train --out`",
     )
 
 
@@ -123,7 +123,7 @@ def _of_own(folder: Path) -> Subject:
         for name in names
     }
     missing = len(index["runs"]) - len(results.runs)
-    some = f" {missing} of {len(index['runs'])} runs are not done, or belong to a seed that is not complete."
+    some = f" {missing} of {len(index['runs'])} runs are missing, or belong to an incomplete seed."
     warned = "".join(f" {sentence[0].upper()}{sentence[1:]}." for sentence in below_words(index))
     return Subject(
         title=f"Training dynamics: {', '.join(names)}",
@@ -149,7 +149,7 @@ def _of_run(run: StoredRun) -> Subject:
         try:
             fingerprint = run.manifest["identity"]["fingerprints"][f"corpus/{name}"]
             texts[name] = _texts(load(name, fingerprint).splits["train"])
-        except (SoiError, KeyError):  # a corpus of another version, or no longer in the cache: ids must do
+        except (SoiError, KeyError):  # the corpus has another version or left the cache: show ids
             continue
     return Subject(
         title=f"Training dynamics: {' + '.join(run.setting)}",
@@ -176,7 +176,7 @@ def _setting(setting: Sequence[str]) -> str:
 
 
 def _scores(results: Results) -> pd.DataFrame:
-    """`score_table` as the page calls things, with intervals that stay between 0 and 1."""
+    """Return `score_table` with the column names of the report, and intervals clipped to [0, 1]."""
     from soi_lib.runs.results import score_table
 
     table = score_table(results)
@@ -191,7 +191,7 @@ def _scores(results: Results) -> pd.DataFrame:
 
 
 def _texts(rows: Split) -> dict[Any, str]:
-    """The texts by id, both sides of a pair."""
+    """Return the texts by id; the two texts of a pair are joined."""
     if rows.text_pair is None:
         return dict(zip(rows.ids, rows.text, strict=True))
     return {i: f"{a}  |  {b}" for i, a, b in zip(rows.ids, rows.text, rows.text_pair, strict=True)}
@@ -204,7 +204,7 @@ def _count(things: Sequence[Any], word: str) -> str:
 
 
 def _run_table(runs: Sequence[StoredRun]) -> pd.DataFrame:
-    """A row a run and dataset: accuracy and macro-F1 of every split, minutes, folder."""
+    """Return one row per run and dataset: accuracy and macro-F1 of every split, minutes, and the run's key."""
     import pandas as pd
 
     rows = []
@@ -222,11 +222,11 @@ def _run_table(runs: Sequence[StoredRun]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-# --- what the template shows -----------------------------------------------------------------------------------------
+# --- the values of the template --------------------------------------------------------------------------------------
 
 
 def _page(about: Subject) -> str:
-    """The whole page as HTML: one file that loads nothing."""
+    """Render the report as a self-contained HTML page."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     from soi_lib.plots import SOI_COLORS, show, show_table, soi_bars
@@ -269,7 +269,7 @@ def _page(about: Subject) -> str:
 
 
 def _stages(found: pd.DataFrame, note: str) -> dict[str, Any]:
-    """What second stages gained: what was left to learn, gains and controls as a picture and a table, and advice."""
+    """Return the section on second stages: what was left to learn, gains over controls (figure, table), and advice."""
     import pandas as pd
 
     from soi_lib.plots import interval_plot, show, show_table
@@ -278,7 +278,7 @@ def _stages(found: pd.DataFrame, note: str) -> dict[str, Any]:
     varied = [names for names in zip(*cases, strict=True) if len(set(names)) > 1] or [tuple(name for name, _ in cases)]
     names = [fill(", ".join(parts), 24) for parts in zip(*varied, strict=True)]
     drawn = [
-        {"case": name, "measure": f"accuracy over {against}", "value": row[f"over {against}"]}
+        {"case": name, "measure": f"accuracy gain over {against}", "value": row[f"over {against}"]}
         | {end: row[f"{end} over {against}"] for end in ("low", "high")}
         for against in AGAINST
         for name, (_, row) in zip(names, found.iterrows(), strict=True)
@@ -298,7 +298,7 @@ def _stages(found: pd.DataFrame, note: str) -> dict[str, Any]:
 
 
 def _shares(datasets: Mapping[str, Runs]) -> pd.DataFrame:
-    """Counts of the six categories by (dataset, setting), mean over seeds, as `soi_lib.plots.soi_bars` takes them."""
+    """Return the counts of the six categories by (dataset, setting), averaged over seeds, for `soi_bars`."""
     import pandas as pd
 
     rows = {
@@ -312,7 +312,7 @@ def _shares(datasets: Mapping[str, Runs]) -> pd.DataFrame:
 
 
 def _explorer(about: Subject, name: str) -> Explorer:
-    """The explorer of one dataset: all of its runs by setting and seed."""
+    """Return the explorer of one dataset, with all of its runs."""
     from soi_lib.plots.explorer import Explorer, explorer_data
 
     settings = about.datasets[name]
@@ -324,7 +324,7 @@ def _explorer(about: Subject, name: str) -> Explorer:
 
 
 def _moves(settings: Runs, note: str) -> str:
-    """From alone to together, beside what moves between seeds; with one setting only the latter; empty with one run."""
+    """Draw the moves from alone to together beside those between seeds, as far as there are runs; "" for one run."""
     from soi_lib.plots import Moves, show, transition_beside_floor, transition_heatmap
 
     single, *others = settings.values()
@@ -340,7 +340,7 @@ def _moves(settings: Runs, note: str) -> str:
 
 
 def _examples(settings: Runs, texts: Mapping[Any, str]) -> list[dict[str, Any]]:
-    """For each category the examples that show it best: text, gold label, and history in the first seed."""
+    """Return the most typical examples of each category: text, gold label, and history in the first seed."""
     names, runs = list(settings), [of[0] for of in settings.values()]
     sides = {names[0]: runs[0], names[-1]: runs[-1]}
     table, labels = data_map(runs[0]), runs[0].meta.label_names
@@ -381,13 +381,13 @@ def _examples(settings: Runs, texts: Mapping[Any, str]) -> list[dict[str, Any]]:
 
 
 def _squares(history: Any, epochs: int, side: str) -> dict[str, str]:
-    """A history as small squares, and in words."""
+    """Describe a history as small squares and in words."""
     squares = history_string(history, epochs)
-    label = f"{side + ': ' if side else ''}right in {squares.count('■')} of {epochs} epochs"
+    label = f"{side + ': ' if side else ''}correct in {squares.count('■')} of {epochs} epochs"
     return {"squares": squares, "label": label, "side": side}
 
 
 def _cut(text: str) -> str:
-    """A text in one line, not too long."""
+    """Put a text on one line and cut it to `LONGEST` characters."""
     short = " ".join(text[: 4 * LONGEST].split())
     return short if len(text) <= LONGEST and len(short) <= LONGEST else short[: LONGEST - 1] + "…"

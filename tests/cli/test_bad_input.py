@@ -86,7 +86,7 @@ def test_an_interruption_while_writing_loses_nothing(
         patch.setattr(files.os, "fsync", strike)
         code, out, err = soi(command, "a.parquet", "--out", "mine.csv", "--force")
     assert (code, out) == (130, "")
-    assert err.endswith("interrupted; the same command continues\n")
+    assert err.endswith("interrupted; run the same command again to continue\n")
     assert snapshot(place) == before
 
 

@@ -26,7 +26,7 @@ def test_all_is_well_here(soi, wheels, tmp_path):
     assert found["cache"]["folder"] == str(cache_dir())
     assert found["data and weights"] == {p.name: "verified" for p in read_list()}
     assert not (tmp_path / "runs").exists()
-    assert soi("doctor")[1].strip().endswith("all is well")
+    assert soi("doctor")[1].strip().endswith("no problems found")
 
 
 def test_an_empty_cache_is_a_problem_with_its_remedy(soi, tmp_path, monkeypatch):

@@ -133,7 +133,7 @@ def test_an_interrupt_at_any_point_ends_with_130(soi, place, monkeypatch, phase,
             patch.setattr(own, "_write", lambda p, data: strike() if p.name == last else wrote(p, data))
         code, _, err = soi(*GOOD, "--out", tmp_path / "run")
     assert code == 130
-    assert "interrupted; the same command continues" in err
+    assert "interrupted; run the same command again to continue" in err
     assert (tmp_path / "run").exists() == (phase == "index")
     code, _, err = soi(*GOOD, "--out", tmp_path / "run", "--dry-run")  # the same again is not refused
     assert code == 0
@@ -173,7 +173,7 @@ def test_a_killed_run_continues_to_the_same_bits(soi, place, tmp_path, monkeypat
         assert own_folder.read_index(tmp_path / "run")["runs"][0]["state"] == "to do"
     assert ends == [130, -signal.SIGKILL]
     said = (tmp_path / f"{signal.SIGINT}.log").read_text(encoding="utf-8")
-    assert said.rstrip().endswith("interrupted; the same command continues")
+    assert said.rstrip().endswith("interrupted; run the same command again to continue")
     assert "Traceback" not in said
 
     code, out, err = soi(*LONG, "--out", tmp_path / "run", "--json")
@@ -196,7 +196,7 @@ def test_a_killed_run_continues_to_the_same_bits(soi, place, tmp_path, monkeypat
     before = snapshot(tmp_path / "run" / "runs")
     code, out, err = soi(*LONG, "--out", tmp_path / "run")
     assert code == 0
-    assert "the run was done already: nothing was trained" in err
+    assert "the run was already done: nothing was trained" in err
     assert f"soi report {tmp_path / 'run'}" in err
     assert f"{row['scores']['long']['test']['accuracy']:.3f}" in out
     assert snapshot(tmp_path / "run" / "runs") == before

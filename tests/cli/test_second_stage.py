@@ -71,7 +71,7 @@ def test_another_recipe_and_other_ids_stand_beside(soi, place):
         (place / "ids.txt").write_text("\n".join(f"{i:06d}" for i in [*ids, 999]), encoding="utf-8")
         code, out, err = soi("second-stage", "single", "--ids", "ids.txt", "--epochs", epochs, "--json")
         assert code == 0, err
-        assert re.search(r"caution: \d+ ids are not those of training examples: .*", err)
+        assert re.search(r"caution: \d+ ids do not belong to training examples: .*", err)
         names.append(json.loads(out)["subset"])
         assert names[-1] in err
         assert all((folder / model / "soi.json").is_file() for model in json.loads(out)["models"])
@@ -96,7 +96,7 @@ def test_the_seeds_of_a_folder_are_compared(soi, place, folder):
     shutil.copytree(folder / "runs", place / "bare" / "runs")  # no index says that they differ in the seed alone
     code, _, err = soi("reliability", "bare")
     assert code == 2
-    assert "there are several runs here" in err
+    assert "this folder holds several runs" in err
 
 
 def test_what_cannot_be_a_subset_is_refused(soi, place, folder):
@@ -110,7 +110,7 @@ def test_what_cannot_be_a_subset_is_refused(soi, place, folder):
         (("trained", "--subset", "HARD"), "HARD"),
         (("trained", "--subset", "hard", "--ids", "one"), "--ids"),
         (("trained", "--ids", "absent"), "absent"),
-        (("trained", "--ids", "empty"), "there are no ids"),
+        (("trained", "--ids", "empty"), "the file contains no ids"),
         (("trained", "--ids", "table"), "none of these is the id of a training example"),
         (("trained", "--ids", "one"), "at least 8"),
         (("without",), "was not kept"),

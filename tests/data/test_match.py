@@ -158,7 +158,7 @@ def test_label_issues_show_both_sides_of_a_pair_and_what_a_user_wrote(tmp_path, 
     sorted_file = csv(tmp_path / "b.csv", frame.sort_values("q1", ascending=False))
     code, again, err = run_main(monkeypatch, capsys, "label-issues", dynamics, "--from", sorted_file, "--top", 3)
     assert code == 0, err
-    assert "found by text and label" in err
+    assert "matched by text and label" in err
     assert [line.split("opinion")[1] for line in again.splitlines() if "opinion" in line] == [
         line.split("opinion")[1] for line in out.splitlines() if "opinion" in line
     ]

@@ -43,18 +43,18 @@ def test_the_page_is_one_file(html, soup):
 
 def test_every_part_is_there_and_says_how_to_read_it(folder, soup):
     assert [h.text for h in soup.find_all("h2")] == [
-        "Scores", "A second stage", "Categories", "tweets", "reviews", "Words", "How it was made",
+        "Scores", "Second stage", "Categories", "tweets", "reviews", "Glossary", "How this report was made",
     ]  # fmt: skip
     assert len(soup.find_all(class_="how")) == 3 + 2 * 2
     for member in ("tweets", "reviews"):
         part = soup.find(id=f"dataset-{member}")
         assert [h.text for h in part.find_all("h3")] == [
-            "Examples on a map",
+            "Data map",
             "From alone to together",
             "Examples to look at",
         ]
         assert "noise floor" in part.find_all("img")[0]["alt"]
-        assert "only 3 seeds" in part.text.lower()
+        assert "takes 3 seeds per setting" in part.text
         assert part.find(class_="soi-look")["data-comparison"] == member
     for image in soup.find_all("img"):
         assert len(image["alt"]) > 40
@@ -111,7 +111,7 @@ def test_an_output_is_not_replaced_and_runs_are_not_touched(folder, html):
     before = snapshot(folder)
     with pytest.raises(OutputExistsError, match="--force"):
         write_report(folder)
-    with pytest.raises(SoiError, match="nothing may be added to a run"):
+    with pytest.raises(SoiError, match="runs must not be changed"):
         write_report(folder, folder / "runs" / f"{0:020d}" / "page.html")
     assert snapshot(folder) == before
     assert write_report(folder, force=True).read_text(encoding="utf-8") == html  # the same bytes every time
@@ -121,10 +121,10 @@ def test_one_seed_says_that_it_is_one(tmp_path):
     one = BeautifulSoup(
         write_report(made_folder(tmp_path / "one", seeds=(0,))).read_text(encoding="utf-8"), "html.parser"
     )
-    assert "With one seed nothing says which of these moves are more than chance" in one.text
+    assert "One seed cannot show which of these moves go beyond chance" in one.text
     alone = write_report(made_folder(tmp_path / "alone", members=("tweets",)))
     text = BeautifulSoup(alone.read_text(encoding="utf-8"), "html.parser").text
-    assert "What moves between seeds" in text
+    assert "Moves between seeds" in text
     assert "From alone to together" not in text
 
 

@@ -1,6 +1,6 @@
-"""A stand-in for Slurm: `sbatch` starts the job at once on this machine; the other commands say what became of it.
+"""A mock of Slurm: `sbatch` starts jobs immediately on this machine; the other commands report on them.
 
-Called as `fake_slurm.py COMMAND ARGUMENTS...`; all it knows is in the folder $FAKE_SLURM.
+Called as `fake_slurm.py COMMAND ARGUMENTS...`; its state is in the folder $FAKE_SLURM.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ PLACE = Path(os.environ.get("FAKE_SLURM", "."))
 
 
 def install(folder: Path) -> None:
-    """Put a script for each command into `folder`, for PATH."""
+    """Write a script for each command to `folder`, for use in PATH."""
     folder.mkdir(parents=True)
     for name in COMMANDS:
         script = folder / name
@@ -26,7 +26,7 @@ def install(folder: Path) -> None:
 
 
 def value(words: list[str], *names: str) -> str:
-    """The value of an option, written `--name value`, `--name=value` or `-nvalue`."""
+    """Return the value of an option, written `--name value` or `--name=value`."""
     for word, following in zip(words, [*words[1:], ""], strict=True):
         for name in names:
             if word == name:
@@ -57,7 +57,7 @@ def sbatch(words: list[str]) -> None:
 
 
 def job(number: str, log: str, folder: str, command: str) -> None:
-    """The job itself, with its output in `log`, and how it ended."""
+    """Run a job with its output in `log`, and save its final state."""
     with open(log or os.devnull, "ab") as out:
         env = os.environ | {"SLURM_JOB_ID": number, "SLURM_CPUS_PER_TASK": "1"}
         done = subprocess.run(["bash", "-c", command], cwd=folder or None, env=env, stdout=out, stderr=out)
@@ -65,14 +65,14 @@ def job(number: str, log: str, folder: str, command: str) -> None:
 
 
 def srun(words: list[str]) -> None:
-    """Become the command behind the options."""
+    """Replace this process by the command after the options."""
     while words and words[0].startswith("-"):
         words = words[1:]
     os.execvp(words[0], words)
 
 
 def main(command: str, *words: str) -> None:
-    """Answer as the command would, as far as anybody asks here."""
+    """Imitate a command, as far as the tests need it."""
     if command in ("sbatch", "srun"):
         globals()[command](list(words))
     elif command == "job":

@@ -1,6 +1,6 @@
-"""The grid on Snakemake: here, killed and continued, and through Slurm's executor; always the results of the library.
+"""The grid on Snakemake, killed and continued locally, and with Slurm's executor, gives the results of the library.
 
-Snakemake is taken from $SOI_SNAKEMAKE or .venv-scale; `make test-scale` makes the latter.
+Snakemake is taken from $SOI_SNAKEMAKE or .venv-scale, which `make test-scale` creates.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ SMALL = {
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A checkout with both packages and a profile, and in `undisturbed` what `reproduce` makes of it."""
-    assert SNAKEMAKE.exists(), f"{SNAKEMAKE} is not there: make scale"
+    """A checkout with both packages and a profile, and the result of `reproduce` in `undisturbed`."""
+    assert SNAKEMAKE.exists(), f"{SNAKEMAKE} not found. Next: make scale"
     folder = tmp_path_factory.mktemp("grid")
     for part in ("soi_lib", "paper"):
         shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
@@ -51,7 +51,7 @@ def place(tmp_path_factory):
 
 
 def command(place: Path, name: str, *words: object, **config: object) -> tuple[list[str], dict[str, str]]:
-    """A call of Snakemake that keeps its store and its results in `name`, and its environment."""
+    """Return a call of Snakemake with its store and results in `name`, and its environment."""
     values = {"profile": "tiny.yaml", "runs": f"{name}/runs", "out": f"{name}/out"} | config
     values["soi"] = f"{sys.executable} -m paper"  # the copy of the library in this folder
     settings = [f"{key}={value}" for key, value in values.items()]
@@ -67,7 +67,7 @@ def command(place: Path, name: str, *words: object, **config: object) -> tuple[l
 
 
 def snakemake(place: Path, name: str, *words: object) -> str:
-    """Run Snakemake to its end; what it said."""
+    """Run Snakemake and return its output."""
     call, env = command(place, name, *words)
     done = subprocess.run(call, cwd=place, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -75,7 +75,7 @@ def snakemake(place: Path, name: str, *words: object) -> str:
 
 
 def same_results(place: Path, name: str) -> None:
-    """The results and the store are those of the library alone."""
+    """Assert that results and store equal those of the library alone."""
     found = json.loads((place / name / "out" / "results.json").read_text(encoding="utf-8"))
     expected = json.loads((place / "undisturbed.json").read_text(encoding="utf-8"))
     assert found["runs"] == expected["runs"]
@@ -104,10 +104,10 @@ def test_killed_and_continued_the_results_are_those_of_the_library(place):
     assert "Nothing to be done" in snakemake(place, "local", "--jobs", 2, "--dry-run")
     library = place / "soi_lib" / "training" / "__init__.py"
     library.write_text(library.read_text(encoding="utf-8") + "\n# edited\n", encoding="utf-8")
-    assert "Updated input files" in snakemake(place, "local", "--jobs", 2, "--dry-run")  # an edit does not go unnoticed
+    assert "Updated input files" in snakemake(place, "local", "--jobs", 2, "--dry-run")  # edits are noticed
     gone = next(markers.glob("*"))
     shutil.rmtree(place / "local" / "runs" / gone.name)
-    snakemake(place, "local", "--jobs", 2)  # nor does a run that was taken away; the others are found in the store
+    snakemake(place, "local", "--jobs", 2)  # deleted runs, too; the others are found in the store
     same_results(place, "local")
 
 
@@ -137,14 +137,14 @@ def test_through_the_executor_of_slurm(place):
 
 @pytest.mark.parametrize("name", ["slurm", "kubernetes"])
 def test_the_profiles_plan(place, name):
-    """A dry run reads a profile whole: executor, its settings, the store's."""
+    """A dry run reads the entire profile: the executor, its settings, and those of the store."""
     said = snakemake(place, f"dry-{name}", "--profile", place / "paper" / "cluster" / "profiles" / name, "--dry-run")
     assert "plan" in said
     assert "results" in said
 
 
 KUBECTL = """#!/bin/sh
-# create: run the container's command here; get: say how it ended
+# create: run the container's command here; get: report its final state
 case "$3" in
   create) cat > "$PLACE/job.json"
     if sh "$PLACE/job.sh"; then echo succeeded > "$PLACE/ended"; else echo failed > "$PLACE/ended"; fi
@@ -156,7 +156,7 @@ esac
 
 
 def test_a_job_through_kubectl(tmp_path):
-    """The plan's time and memory arrive in the Job; its script runs in this folder, and its end is told."""
+    """The Job has the time and memory of the plan; its script runs in this folder, and its final state is reported."""
     kubectl = tmp_path / "kubectl"
     kubectl.write_text(KUBECTL, encoding="utf-8")
     kubectl.chmod(0o755)
