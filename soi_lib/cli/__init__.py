@@ -8,6 +8,7 @@ Usage errors are printed in one line, too, instead of Typer's box of five lines.
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 from typing import Any, NoReturn
 
@@ -30,6 +31,7 @@ def main() -> None:
 def run(app: typer.Typer, name: str) -> None:
     """Run a command-line application; print errors in one line and exit with code 2."""
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # batch systems send it: handle it like Ctrl-C
     try:
         code = app(prog_name=name, standalone_mode=False)
     except OutputExistsError as error:

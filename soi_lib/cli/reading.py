@@ -105,7 +105,10 @@ def reliability(
     from soi_lib.analysis.reliability import reliability as measure
     from soi_lib.data.match import check_same_rows
 
-    runs = seeds_in(runs[0], dataset) if len(runs) == 1 else runs
+    given, runs = runs[0], seeds_in(runs[0], dataset) if len(runs) == 1 else runs
+    if len(runs) == 1:
+        hint = "give the folders or files of two or more: soi reliability RUN RUN"
+        raise SoiError("agreement needs several runs of one setting", where=given, hint=hint)
     sides = [_side(path, dataset) for path in runs]
     for file, _ in sides[1:]:
         check_same_rows(sides[0][0], file)
@@ -169,8 +172,8 @@ def data_map(
     if out is None:
         if not as_json:
             raise SoiError("no output is given for the map", where=file, hint="give --out map.png, or --json")
-        rows = map_of(dynamics, early).to_dict("records")
-        print_json(told | {"examples": [row | {"soi": SOI(row["soi"]).name} for row in rows]})
+        found = map_of(dynamics, early).to_dict("records")
+        print_json(told | {"examples": [row | {"soi": SOI(row["soi"]).name} for row in found]})
         return
     if out.suffix == ".png":
         from soi_lib.plots import data_map_plot
@@ -178,5 +181,6 @@ def data_map(
         with files.replacing(out, overwrite=force) as tmp:
             data_map_plot({file.stem: dynamics}, early=early).savefig(tmp, dpi=200)
     else:
-        write_table(out, map_of(dynamics, early), overwrite=force, more=" or .png")
+        rows = map_of(dynamics, early)
+        write_table(out, rows.assign(soi=[SOI(code).name for code in rows["soi"]]), overwrite=force, more=" or .png")
     print_json(told | {"out": str(out)}) if as_json else typer.echo(out)

@@ -21,6 +21,7 @@ from soi_lib.cli.shared import (
     dynamics_in,
     json_of,
     print_json,
+    seeds_in,
     table,
     write_table,
 )
@@ -150,11 +151,14 @@ def label_issues(
     from soi_lib.analysis.label_issues import label_issues as rank
     from soi_lib.analysis.soi import SOI
 
-    path, dynamics = dynamics_in(file, dataset)
+    runs = [dynamics_in(path, dataset) for path in seeds_in(file, dataset)]
+    path, dynamics = runs[0]
     if fix is not None:
         _fix(fix, source, path, out, id_column, force=force, quiet=quiet)
         return
-    ranking = rank(dynamics, rule or DEFAULT_RULE)
+    ranking = rank([found for _, found in runs], rule or DEFAULT_RULE)
+    if len(runs) > 1:
+        _say(quiet, f"scores are averaged over {len(runs)} runs")
     ranking.insert(0, "rank", range(1, len(ranking) + 1))
     ranking = ranking.head(top if top is not None else len(ranking) if out is not None else 20)
     ranking["soi"] = [SOI(code).name for code in ranking["soi"]]

@@ -38,7 +38,10 @@ JobsOption = Annotated[
     int | None, Option("-j", "--jobs", min=1, help="Number of parallel runs [default: one per core, or by GPU memory].")
 ]
 DeviceOption = Annotated[str, Option(help="Device: auto, cpu, cuda, or cuda:N.")]
-PrecisionOption = Annotated[str | None, Option(help="Precision: auto, fp32 or bf16 [default: from the profile].")]
+PrecisionOption = Annotated[
+    str | None,
+    Option(help="fp32, bf16, or auto: bf16 if the device computes in it [default: as the profile or folder has it]."),
+]
 JsonOption = Annotated[bool, Option("--json", help="Print JSON instead of a table.")]
 
 

@@ -22,6 +22,7 @@ from soi_lib.cli.shared import (
     app,
     print_json,
     table,
+    write_table,
 )
 from soi_lib.errors import CorpusError, SelectionError, nearest
 
@@ -119,7 +120,9 @@ def predict(
     separator: Annotated[str | None, Option(help="Column separator, if it is not detected: ; or tab.")] = None,
     encoding: Annotated[str | None, Option(help="Encoding of a text file, if not UTF-8: cp1252, utf-16.")] = None,
     header: HeaderOption = True,
-    out: Annotated[Path | None, Option("--out", "-o", help="A CSV file [default: print to standard output].")] = None,
+    out: Annotated[
+        Path | None, Option("--out", "-o", help="Output: .csv .tsv .jsonl .json .parquet [default: print CSV].")
+    ] = None,
     device: DeviceOption = "auto",
     force: ForceOption = False,
     quiet: QuietOption = False,
@@ -131,7 +134,6 @@ def predict(
     Example: `soi predict reviews/models/reviews-seed0 new.csv --out labelled.csv`
     """
     from soi_lib.data.table_files import read_table
-    from soi_lib.files import write_text
     from soi_lib.training.classifier import load_classifier
 
     table = read_table(rows, separator, encoding, header)
@@ -141,7 +143,7 @@ def predict(
     if out is None:
         typer.echo(made.to_csv(index=False), nl=False)
         return
-    write_text(out, made.to_csv(index=False), overwrite=force)
+    write_table(out, made, overwrite=force)
     if not quiet:
         typer.echo(f"{len(made)} rows of {rows}", err=True)
     typer.echo(out)
@@ -168,7 +170,7 @@ def _texts(table: Table, text: str | None, text_pair: str | None) -> tuple[list[
     empty = [n for n, values in enumerate(zip(*columns, strict=True)) if any(v is None or v == "" for v in values)]
     if empty:
         raise CorpusError(
-            f"{len(empty)} rows have no text",
+            "1 row has no text" if len(empty) == 1 else f"{len(empty)} rows have no text",
             where=table.where,
             found=table.row(empty[0]),
             hint="fill them in, or remove these rows",

@@ -163,7 +163,8 @@ def _next(out: Path, index: dict[str, Any]) -> None:
     name, seed = index["members"][0], index["runs"][0]["seed"]
     rows = [row for row in index["runs"] if name in row["dynamics"] and row["seed"] == seed]  # alone, then together
     files = [shlex.quote(str(out / row["dynamics"][name])) for row in rows]
-    lines = [f"soi report {shlex.quote(str(out))}", f"soi categorize {files[0]}"]
+    again = " --force" if (out / "report.html").exists() else ""
+    lines = [f"soi report {shlex.quote(str(out))}{again}", f"soi categorize {files[0]}"]
     if model := rows[0].get("model"):
         lines.append(f"soi predict {shlex.quote(str(out / model))} FILE")
         lines.append(f"soi label-issues {files[0]}  # labels that may be wrong")

@@ -22,7 +22,7 @@ from typing import Literal
 from soi_lib import packages
 from soi_lib.data.places import Place, commit_of, hub_name, unreachable
 from soi_lib.errors import EncoderError, SoiError, located, nearest
-from soi_lib.files import building, cache_dir, locked, read_checksums, stamped_sha256, write_checksums
+from soi_lib.files import PREFIX, building, cache_dir, locked, read_checksums, stamped_sha256, write_checksums
 from soi_lib.models.packaged import PACKAGED
 
 ENCODERS = tuple(PACKAGED)
@@ -142,7 +142,7 @@ def _complete(folder: Path) -> Path:
     there["model.safetensors"] = bool(weight_files(folder))
     for name in [name for name, found in there.items() if not found]:
         found = ", ".join(sorted(file.name for file in folder.iterdir())[:8]) or "an empty folder"
-        ours = folder.parent == cache_dir() / "encoders"
+        ours = folder.parent == cache_dir() / "encoders" and not folder.name.startswith(PREFIX)
         hint = "delete the folder; it is made again" if ours else "save model and tokenizer with save_pretrained"
         raise EncoderError(f"the encoder has no {name}", where=folder, found=found, hint=hint)
     return folder

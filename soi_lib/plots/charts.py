@@ -312,9 +312,10 @@ def data_map_plot(
         figure.legend(handles, labels, loc="outside lower center", **look)
     thinned = [f"of {len(table):,} examples of {name}, {MOST_POINTS:,} are drawn"
                for name, table in maps.items() if len(table) > MOST_POINTS]  # fmt: skip
+    cut = "; ".join(thinned)
     text = f"""Data maps of training examples: variability across epochs (x), confidence (y) and
         {"fraction of epochs with a correct prediction" if color == "correctness" else "category"} (colour).
-        Top left: easy to learn; right: ambiguous; bottom left: hard to learn. {"; ".join(thinned).capitalize()}"""
+        Top left: easy to learn; right: ambiguous; bottom left: hard to learn. {cut[:1].upper()}{cut[1:]}"""
     return finish(figure, rows, text, title=title, note=note)
 
 

@@ -151,10 +151,11 @@ def _of_run(run: StoredRun) -> Subject:
             texts[name] = _texts(load(name, fingerprint).splits["train"])
         except (SoiError, KeyError):  # the corpus has another version or left the cache: show ids
             continue
+    device, precision = run.manifest["machine"]["device"], run.manifest["precision"]
     return Subject(
         title=f"Training dynamics: {' + '.join(run.setting)}",
         lead=f"One run of {' + '.join(run.setting)}, seed {run.seed}.",
-        note=f"Run {run.key}, seed {run.seed}, device {run.manifest['machine']['device']}",
+        note=f"Run {run.key}, seed {run.seed}, device {device} ({precision})",
         datasets={name: {_setting(run.setting): [run.dynamics(name)]} for name in run.setting},
         texts=texts,
         runs=_run_table((run,)),
@@ -251,7 +252,7 @@ def _page(about: Subject) -> str:
             scripts=list(parts.values()),
             scores=None if about.scores is None else show_table(about.scores, f"Mean over seeds. {about.note}.").markup,
             runs=None if about.runs is None else show_table(about.runs, "").markup,
-            stages=None if about.stages is None or about.stages.empty else _stages(about.stages, about.note),
+            stages=None if about.stages is None or about.stages.empty else _stages(about.stages),
             shares=show(soi_bars(_shares(about.datasets), note=about.note), dpi=150).markup,
             datasets=[
                 {
@@ -268,12 +269,14 @@ def _page(about: Subject) -> str:
     )
 
 
-def _stages(found: pd.DataFrame, note: str) -> dict[str, Any]:
+def _stages(found: pd.DataFrame) -> dict[str, Any]:
     """Return the section on second stages: what was left to learn, gains over controls (figure, table), and advice."""
     import pandas as pd
 
     from soi_lib.plots import interval_plot, show, show_table
+    from soi_lib.plots.style import span
 
+    note = f"Seeds: {span(found['seeds'])}"
     cases = [(case(row), str(row["subset"])) for _, row in found.iterrows()]
     varied = [names for names in zip(*cases, strict=True) if len(set(names)) > 1] or [tuple(name for name, _ in cases)]
     names = [fill(", ".join(parts), 24) for parts in zip(*varied, strict=True)]

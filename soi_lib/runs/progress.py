@@ -83,7 +83,6 @@ class Display:
         self.bar = tqdm(
             desc=f"runs {finished}/{self.total}: ",
             total=sum(job.examples for job in jobs.values()),
-            unit_scale=True,
             disable=quiet,
             dynamic_ncols=not self.lines,
             file=error_stream(),

@@ -180,7 +180,9 @@ class Classifier:
                 where=self.folder,
                 found=dataset,
                 expected=" or ".join(self.datasets),
-                hint=nearest(dataset, self.datasets) if dataset else "name the dataset whose labels to predict",
+                hint=nearest(dataset, self.datasets)
+                if dataset
+                else f"name the dataset whose labels to predict: soi predict --dataset {next(iter(self.datasets))}",
             )
         return dataset
 
@@ -207,12 +209,9 @@ def load_classifier(folder: str | Path, *, device: str = "auto") -> Classifier:
         pooling, own, pairs = about["pooling"], not about["transformers"], tuple(about["pairs"])
         max_length, prefix = int(about["max_length"]), str(about["prefix"])
     except FileNotFoundError:
-        raise EncoderError(
-            "there is no model here",
-            where=folder,
-            expected=ABOUT,
-            hint="give a folder that soi train wrote without --no-model",
-        ) from None
+        beside = sorted(str(path.parent) for path in folder.parent.glob(f"*/{ABOUT}"))
+        hint = f"give one of {', '.join(beside[:6])}" if beside else "give a folder that soi train wrote"
+        raise EncoderError("there is no model here", where=folder, expected=ABOUT, hint=hint) from None
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise EncoderError("cannot be read", where=folder / ABOUT, found=error, hint="train the model again") from error
     inner = folder / ENCODER if own else folder

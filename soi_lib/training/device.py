@@ -48,9 +48,8 @@ def resolve_device(name: str = "auto") -> str:
     if name == "auto":
         name = os.environ.get("SOI_DEVICE") or "auto"
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
-        raise SoiError(
-            "unknown device", where="--device", found=repr(name), expected=", ".join(_NAMES), hint=nearest(name, _NAMES)
-        )
+        hint = "use cuda for a GPU" if name.startswith("gpu") else nearest(name, _NAMES)
+        raise SoiError("unknown device", where="--device", found=repr(name), expected=", ".join(_NAMES), hint=hint)
     if name != "auto":
         return name
     if os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes", "on"):
@@ -81,7 +80,7 @@ def cards(device: str) -> tuple[int, ...]:
     there = f"{count} GPU{'s' if count > 1 else ''}" if count else f"no GPU ({built})"
     raise SoiError(
         "this device is not available",
-        where=f"--device {device}",
+        where=f"device {device}",
         found=there,
         expected="a GPU that torch can use" if device == "cuda" else f"more than {wanted[0]} GPUs",
         hint="use --device cpu, or run `soi doctor` to see what is missing",

@@ -56,6 +56,19 @@ def test_flipped_labels_are_found_far_above_chance(rule, classes):
     assert average_precision(label_issues(dyn, rule), shuffled) < 1.6 * RATE  # the measure itself is not generous
 
 
+def test_several_seeds_are_averaged_over_the_examples_they_share():
+    runs = [with_flips(3, seed)[0] for seed in (0, 1)]
+    runs = [TrainingDynamics(r.ids, runs[0].gold, r.p_gold, r.correct, r.meta, r.logits) for r in runs]
+    both = label_issues([runs[0], runs[1].subset(runs[1].ids[:600])]).set_index("id")
+    assert len(both) == 600
+    single = [label_issues(run).set_index("id").loc[both.index] for run in runs]
+    for column in ("score", "confidence", "variability", "correctness"):
+        np.testing.assert_allclose(both[column], (single[0][column] + single[1][column]) / 2, rtol=1e-6)
+    assert both["score"].is_monotonic_decreasing
+    agreed = single[0]["soi"] == single[1]["soi"]
+    assert (both["soi"][agreed] == single[0]["soi"][agreed]).all()
+
+
 def test_columns_say_what_they_are():
     dyn, _ = with_flips(3)
     ranking = label_issues(dyn)

@@ -90,6 +90,7 @@ def test_what_cannot_be_compared_is_refused() -> None:
         [a, planted(0.5, runs=1, epochs=3)[0]],
         [a, TrainingDynamics(b.ids, b.gold, b.p_gold, b.correct, {"record": "eval"})],
         [a, TrainingDynamics(b.ids + 1000, b.gold, b.p_gold, b.correct)],
+        [TrainingDynamics(r.ids, r.gold, r.p_gold, r.correct, {"seed": 0}) for r in (a, b)],  # in two precisions, say
     ):
         with pytest.raises(AlignmentError):
             reliability(runs)

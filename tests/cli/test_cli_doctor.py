@@ -102,4 +102,4 @@ def test_a_device_that_is_asked_for_and_not_there_is_a_problem(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     found = examine()
     assert found["would train on"] == {}
-    assert any(line.startswith("--device cuda: this device is not available") for line in found["problems"])
+    assert any(line.startswith("device cuda: this device is not available") for line in found["problems"])

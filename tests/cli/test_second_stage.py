@@ -93,10 +93,13 @@ def test_the_seeds_of_a_folder_are_compared(soi, place, folder):
     code, out, _ = soi("reliability", folder)
     assert code == 0
     assert ", 2 runs, " in out
+    code, out, err = soi("label-issues", folder, "--from", "reviews.csv", "--top", 3)
+    assert code == 0, err
+    assert "scores are averaged over 2 runs" in err
     shutil.copytree(folder / "runs", place / "bare" / "runs")  # no index says that they differ in the seed alone
     code, _, err = soi("reliability", "bare")
     assert code == 2
-    assert "this folder holds several runs" in err
+    assert "agreement needs several runs of one setting" in err
 
 
 def test_what_cannot_be_a_subset_is_refused(soi, place, folder):

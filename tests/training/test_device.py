@@ -57,12 +57,12 @@ def test_another_name_is_refused_with_the_choices(machine, name):
 
 def test_a_gpu_that_is_not_there_is_refused_with_the_next_step(machine):
     machine(0)
-    with pytest.raises(SoiError, match=r"--device cuda: .*no GPU.*--device cpu"):
+    with pytest.raises(SoiError, match=r"device cuda: .*no GPU.*--device cpu"):
         torch_device("cuda")
     machine(2)
     assert cards("cuda") == (0, 1)
     assert torch_device("cuda:1") == torch.device("cuda", 1)
-    with pytest.raises(SoiError, match=r"--device cuda:2: .*2 GPUs"):
+    with pytest.raises(SoiError, match=r"device cuda:2: .*2 GPUs"):
         cards("cuda:2")
 
 
