@@ -1,6 +1,6 @@
-"""A job of the grid as a Job of a Kubernetes cluster: submit, status and cancel, for Snakemake, through kubectl.
+"""Submit, query and cancel jobs of the grid as Jobs of a Kubernetes cluster, for Snakemake, through kubectl.
 
-Standard library only: Snakemake calls it with whatever Python there is.
+Uses only the standard library, since Snakemake calls it with any Python.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import sys
 
 
 def kubectl(*words: str, given: str | None = None) -> str:
-    """What kubectl answers."""
+    """Return the output of kubectl."""
     command = ["kubectl", "--namespace", os.environ.get("SOI_NAMESPACE", "default"), *words]
     return subprocess.run(command, input=given, capture_output=True, text=True, check=True).stdout
 
 
 def manifest(minutes: int, megabytes: int, cores: int, script: str) -> dict:
-    """The Job that runs `script` once, in this folder, on the shared volume; no retry, since Snakemake has its own."""
+    """Return the Job that runs `script` once, in this folder, on the shared volume; Snakemake handles retries."""
     lacking = [name for name in ("SOI_IMAGE", "SOI_CLAIM", "SOI_MOUNT") if not os.environ.get(name)]
     if lacking:
         sys.exit(f"error: {', '.join(lacking)} not set. Next: see paper/cluster/profiles/kubernetes/config.yaml")
@@ -52,7 +52,7 @@ def manifest(minutes: int, megabytes: int, cores: int, script: str) -> dict:
 
 
 def main(what: str, *words: str) -> None:
-    """`submit MINUTES MEGABYTES CORES SCRIPT` prints the Job's name; `status` and `cancel` take names."""
+    """Run `submit MINUTES MEGABYTES CORES SCRIPT`, which prints the Job's name, or `status` or `cancel` with names."""
     if what == "submit":
         *sizes, script = words
         job = manifest(*map(int, sizes), script=os.path.abspath(script))
