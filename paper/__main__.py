@@ -1,4 +1,4 @@
-"""`python -m paper`."""
+"""Entry point of `python -m paper`."""
 
 from paper.cli import app
 from soi_lib.cli import run

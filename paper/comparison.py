@@ -1,8 +1,8 @@
-"""What the page of a comparison shows, as tables: scores, gains, moves between categories, shifts on the data map.
+"""The tables on a comparison's page: scores, gains, moves between categories, shifts on the data map.
 
-Every number is a mean over the seeds with an interval, and the settings differ in one thing at a
-time. From alone to together at equal budget only the other datasets are new (diversity); from there to all together
-each dataset has all its examples again (quantity).
+Every number is a mean over the seeds with an interval, and the settings differ in one thing at a time. From alone to
+together at equal budget, only the other datasets are new (diversity); from there to together, each dataset has all its
+examples again (quantity).
 """
 
 from __future__ import annotations
@@ -42,31 +42,31 @@ NAMES = {
     "movie": "film reviews",
 }
 WORDS = {"gain": "gain", "loss": "loss", "negligible": f"within ±{rules.BOUND}", "open": "open"}
-"""What the rules call an effect; open: its interval holds zero and reaches beyond the equivalence bounds."""
+"""Names of the outcomes; open: the interval contains zero and reaches beyond the equivalence bounds."""
 
 
 def facts(results: Results) -> str:
-    """What was trained, in a sentence: encoder, examples, epochs, seeds, device."""
+    """Describe what was trained: encoder, examples, epochs, learning rate, and the note on the runs."""
     about = results.runs[0].manifest["identity"]
     training = about["training"]
     examples = sorted({results.run((d,)).metrics[d]["n"] for d in results.members})
     few = (
-        "**One seed:** differences mix the effect of the setting with chance, and intervals cover the choice of test "
-        "examples only. Read this page as a demonstration. "
+        "**One seed:** differences mix the effect of the setting with chance, and intervals cover only the choice of "
+        "test examples. Treat this page as a demonstration. "
         if len(results.seeds) == 1
         else ""
     )
-    trained = f"{span(examples)} training examples a dataset, {training['epochs']} epochs"
+    trained = f"{span(examples)} training examples per dataset, {training['epochs']} epochs"
     return f"{few}Encoder {about['encoder']}; {trained}, learning rate {training['learning_rate']:g}. {results.note}."
 
 
 def score_of(results: Results, dataset: str) -> str:
-    """The name of the score that decides for a dataset: AUC for two classes, macro-F1 for more."""
+    """Return the name of the score that decides for a dataset: AUC for two classes, macro-F1 for more."""
     return SCORES[rules.scores_for(results.classes(dataset))[0]]
 
 
 def effects(results: Results) -> pd.DataFrame:
-    """A row per dataset, set, score and contrast: the difference, its 95 % interval, and what the rules call it."""
+    """Return one row per dataset, set, score and contrast: the difference, its 95 % interval, and its outcome."""
     rows = []
     for (dataset, split), one in _evaluations(results).items():
         for contrast, (before, after) in CONTRASTS.items():
@@ -83,7 +83,7 @@ def effects(results: Results) -> pd.DataFrame:
 
 
 def describe_parts(deciding: pd.DataFrame) -> str:
-    """Where diversity and quantity are a gain or a loss, from the rows of `effects` that decide."""
+    """Describe where diversity and quantity are a gain or a loss, from the deciding rows of `effects`."""
     lines = []
     for contrast in ("diversity", "quantity"):
         rows = deciding[deciding["contrast"] == contrast]
@@ -97,7 +97,7 @@ def describe_parts(deciding: pd.DataFrame) -> str:
 
 
 def levels(results: Results) -> pd.DataFrame:
-    """A row per dataset, set and setting: the deciding score and its 95 % interval, for curves and tables."""
+    """Return one row per dataset, set and setting: the deciding score and its 95 % interval, for curves and tables."""
     rows = []
     for (dataset, split), one in _evaluations(results).items():
         for setting, name in SETTINGS.items():
@@ -111,9 +111,9 @@ def levels(results: Results) -> pd.DataFrame:
 
 
 def results_table(results: Results) -> pd.DataFrame:
-    """The compact table: a row per dataset and set; the score in every setting, the gain, and the bag of words.
+    """Return one row per dataset and set: the score in every setting, the gain, and the bag of words.
 
-    The bag of words is scored by accuracy or macro-F1, which it has; for two classes the accuracy alone stands beside.
+    The bag of words is scored by accuracy or macro-F1; for two classes, the accuracy of training alone is added.
     """
     scored, gains = levels(results), effects(results)
     rows = []
@@ -136,9 +136,9 @@ def results_table(results: Results) -> pd.DataFrame:
 
 
 def pair_gains(results: Results) -> pd.DataFrame:
-    """The gain of each dataset from training in a pair, over alone: a row per pair, dataset and set.
+    """Return the gain of each dataset from training in a pair over training alone: one row per pair, dataset and set.
 
-    Gains and losses are corrected over all these rows, as claim C3 does it over all its cases.
+    Gains and losses are corrected over all these rows, as claim C3 corrects over all its cases.
     """
     rows, found = [], []
     for pair in [setting for setting in results.settings if len(setting) == 2 < len(results.members)]:
@@ -155,7 +155,7 @@ def pair_gains(results: Results) -> pd.DataFrame:
 
 
 def similarity_and_gain(similarities: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
-    """A row per pair of tasks: its similarity by each measure, and its gain on test and OOD (mean of both tasks)."""
+    """Return one row per pair of tasks: similarity by each measure, and gain on test and OOD (mean of both tasks)."""
     named = similarities.assign(pair=similarities["first"] + "+" + similarities["second"])
     values = pd.concat([named[["pair", "measure", "value"]], pairs[["pair", "measure", "value"]]])
     table = values.pivot_table(index="pair", columns="measure", values="value", sort=False)
@@ -163,10 +163,10 @@ def similarity_and_gain(similarities: pd.DataFrame, pairs: pd.DataFrame) -> pd.D
 
 
 def similar_tasks(results: Results, similarities: pd.DataFrame) -> str:
-    """What the second half of claim C3 finds in these runs, in two sentences."""
+    """Describe the result of the second half of claim C3 in these runs."""
     found = verdicts(Evidence({"task": results}, likeness(similarities)))["C3"]
     if found.parts["similar tasks"] == "not tested":
-        return "These runs do not have the pairs that the rule of claim C3 names."
+        return "These runs do not include the pairs named by the rule of claim C3."
     rho, p = found.numbers["rank correlation"], found.numbers["p"]
     named = found.table[found.table["setting"] == ""]
     gains = listing(
@@ -174,13 +174,13 @@ def similar_tasks(results: Results, similarities: pd.DataFrame) -> str:
     )
     return (
         f"Over all pairs, gain and similarity ({rules.SIMILARITY}) have a rank correlation of {rho:+.2f} (one-sided "
-        f"p {p:.2f} over all relabellings of the tasks; the rule asks for {rules.RELABELLING_P:g} or less). Gains that "
-        f"the rule names: {gains}. *Similar tasks gain more*: **{found.parts['similar tasks']}**."
+        f"p = {p:.2f} over all relabellings of the tasks; the rule requires {rules.RELABELLING_P:g} or less). Gains "
+        f"named by the rule: {gains}. *Similar tasks gain more*: **{found.parts['similar tasks']}**."
     )
 
 
 def curves(results: Results) -> pd.DataFrame:
-    """Accuracy per epoch on the training and the validation examples, by dataset, setting and seed."""
+    """Return the accuracy per epoch on the training and validation examples, by dataset, setting and seed."""
     tables = []
     for setting, name in settings(results).items():
         for seed in results.seeds:
@@ -194,17 +194,17 @@ def curves(results: Results) -> pd.DataFrame:
 
 
 def moves(results: Results) -> dict[str, Moves]:
-    """The moves of every dataset from alone to together beside their floor; empty with fewer than three seeds.
+    """Return the moves of every dataset from alone to together with their floor; empty with fewer than three seeds.
 
-    Beyond chance is what the rule of claim C4 says, here corrected over all cells of this comparison only.
+    Moves beyond chance follow the rule of claim C4, here corrected only over the cells of this comparison.
     """
     return _moves(results)
 
 
 def moves_otherwise(results: Results) -> pd.DataFrame:
-    """Whether the moves depend on how they are looked at: in evaluation mode, in train mode, without the first epoch.
+    """Compare the moves measured in evaluation mode, in train mode, and without the first epoch.
 
-    A row a dataset: how many moves are beyond chance, and by how much more often ELE to ACE happens than between
+    One row per dataset: how many moves are beyond chance, and how much more often ELE to ACE happens than between
     seeds, as a share of the examples. Empty with fewer than three seeds or one recording mode.
     """
     if {run.record for run in results.runs} != {"both"}:
@@ -226,7 +226,7 @@ def moves_otherwise(results: Results) -> pd.DataFrame:
 
 
 def _moves(results: Results, mode: Mode | None = None, skip: int = 0) -> dict[str, Moves]:
-    """The moves of every dataset, by the categories that `codes` gives with `mode` and `skip`."""
+    """Return the moves of every dataset, by the categories that `codes` returns for `mode` and `skip`."""
     if len(results.seeds) < SEEDS:
         return {}
     tests = {
@@ -241,9 +241,9 @@ def _moves(results: Results, mode: Mode | None = None, skip: int = 0) -> dict[st
 
 
 def map_shifts(results: Results) -> pd.DataFrame:
-    """How the data map shifts in each contrast: mean confidence, variability and share of ACE of the shared examples.
+    """Return the data map's shifts: changes in mean confidence, variability and share of ACE of the shared examples.
 
-    A row per dataset, contrast and measure; the 95 % interval is over seeds, and missing with one.
+    One row per dataset, contrast and measure; the 95 % interval is over seeds, and missing with one.
     """
     rows = []
     named = {SINGLE: None, ALL: Setting(results.members), EQUAL: Setting(results.members, "equal")}
@@ -266,10 +266,10 @@ def map_shifts(results: Results) -> pd.DataFrame:
 
 
 def contents(results: Results) -> pd.DataFrame:
-    """What each category holds when a dataset is trained alone: share, words, and how a bag of words does on it.
+    """Return what each category contains when a dataset is trained alone: share, words, and bag-of-words accuracy.
 
-    The bag of words predicts each training example from the other four fifths (five-fold cross-validation), so that
-    its share of right answers says how hard the examples of a category are without a language model.
+    The bag of words predicts each training example from the other four fifths (five-fold cross-validation), so its
+    accuracy shows how hard the examples of a category are without a language model.
     """
     rows = []
     for dataset in results.members:
@@ -294,9 +294,9 @@ def contents(results: Results) -> pd.DataFrame:
 
 
 def moved_furthest(results: Results, dataset: str, n: int = 8, width: int = 120) -> pd.DataFrame:
-    """The examples whose confidence changed most from alone to together, by the mean change against its spread.
+    """Return the examples whose confidence changed most from alone to together, relative to the spread over seeds.
 
-    Ranked by the mean over seeds divided by its standard error; by the change itself with one seed.
+    Ranked by the mean over seeds divided by its standard error; with one seed, by the change itself.
     """
     pairs = [
         [results.run(setting, seed).dynamics(dataset) for setting in ((dataset,), results.members)]
@@ -322,14 +322,14 @@ def moved_furthest(results: Results, dataset: str, n: int = 8, width: int = 120)
 
 
 def settings(results: Results) -> dict[Setting, str]:
-    """Every setting of the contrasts with its name: each dataset alone, all at equal budget, all together."""
+    """Return every setting of the contrasts with its name: each dataset alone, all at equal budget, all together."""
     named = {Setting((dataset,)): SETTINGS[SINGLE] for dataset in results.members}
     named |= {Setting(results.members, "equal"): SETTINGS[EQUAL], Setting(results.members): SETTINGS[ALL]}
     return {setting: name for setting, name in named.items() if setting in results.settings}
 
 
 def interval(row: Mapping[Any, Any] | pd.Series, *, sign: bool = False) -> str:
-    """Value and interval for a cell of a table: `.87 [.85, .89]`."""
+    """Format a value and its interval for a table cell: `0.87 [0.85, 0.89]`."""
     shape = "+.3f" if sign else ".2f"
     return f"{row['value']:{shape}} [{row['low']:{shape}}, {row['high']:{shape}}]"
 
@@ -340,7 +340,7 @@ def _evaluations(results: Results) -> dict[tuple[str, str], Evaluation]:
 
 
 def _shift(before: TrainingDynamics, after: TrainingDynamics) -> Array:
-    """Mean change (3,) of confidence, variability and share of ACE over the examples that both runs trained on."""
+    """Return the mean change (3,) of confidence, variability and share of ACE over examples that both runs share."""
     first, second = (
         np.array([*confidence_variability(side.p_gold), categorize(side) == SOI.ACE]) for side in align(before, after)
     )
@@ -348,7 +348,7 @@ def _shift(before: TrainingDynamics, after: TrainingDynamics) -> Array:
 
 
 def _bag_of_words(split: Any) -> Array:
-    """Whether a bag of words that was fitted on the other four fifths is right, (N,) bool."""
+    """Return whether a bag of words fitted on the other four fifths is right, (N,) bool."""
     fold = np.arange(len(split)) % 5
     right = np.zeros(len(split), dtype=bool)
     for k in range(5):

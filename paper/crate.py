@@ -1,7 +1,7 @@
-"""The recorded runs, the results and the book as an RO-Crate (1.2): one JSON file that says what each file is.
+"""Describe the recorded runs, the results and the book as an RO-Crate (1.2): one JSON file that lists every file.
 
 The crate is the folder `_build`. The recorded runs appear in it through a link to `data/recorded`, so that every path
-lies inside of the crate; `zip -r` or `cp -rL` makes a copy that stands alone.
+lies inside the crate; `zip -r` or `cp -rL` makes a self-contained copy.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ METADATA = "ro-crate-metadata.json"
 _TYPES = {".parquet": "application/vnd.apache.parquet", ".jsonl": "application/jsonl", ".yaml": "application/yaml"}
 _PARTS = {
     "html": "The rendered book; it starts at html/index.html.",
-    "recorded": "The recorded runs by profile: per training example and epoch what the model did, predictions on the"
-    " held-out sets, scores, and a manifest that says how each run was made. No texts.",
+    "recorded": "The recorded runs by profile: the training dynamics of every example, predictions on the held-out"
+    " sets, scores, and a manifest that describes how each run was made. No texts.",
 }
 _RESULTS = {
-    "results.json": "Scores and shares of the categories of every run.",
+    "results.json": "Scores and category shares of every run.",
     "claims.json": "Each claim of the paper with its rule, verdict, values, intervals and runs.",
-    "reproduced.json": "This machine's numbers beside those of the recorded runs.",
+    "reproduced.json": "This machine's numbers compared with those of the recorded runs.",
 }
 
 
 def write_crate(root: Path) -> Path:
-    """Write `_build/ro-crate-metadata.json`: every file of the book and of the recorded runs, its size and sha256.
+    """Write `_build/ro-crate-metadata.json`: every file of the book and the recorded runs, with its size and sha256.
 
-    Raises SoiError when no book was made here.
+    Raises SoiError if the book has not been made.
     """
     from rocrate.model.contextentity import ContextEntity
     from rocrate.rocrate import ROCrate
 
     build = root / "_build"
     if not (build / "html" / "index.html").is_file():
-        raise SoiError("there is no book here to describe", where=build / "html", hint="make it first: make book")
+        raise SoiError("there is no book here to describe", where=build / "html", hint="run `make book` first")
     link = build / "recorded"
     if not link.is_symlink():
         link.symlink_to(os.path.relpath(root / "data" / "recorded", build), target_is_directory=True)

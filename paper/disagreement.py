@@ -1,8 +1,8 @@
-"""Disagreement or error? Examples on which raters disagree, held against examples whose label was flipped.
+"""Disagreement or error? Compare examples on which raters disagree with examples whose label was flipped.
 
-The corpora were cut at a distance of the mean rating from zero, and raters agree more the further it is; the rarer
-class is harder and raters disagree on it more. So contested examples are chosen among those of one label and about one
-distance, and a correlation with disagreement is a partial one.
+The corpora leave out texts whose mean rating is close to zero. The further it is from zero, the more raters agree; the
+rarer class is harder, and raters disagree on it more. So contested examples are chosen among those with the same label
+and a similar distance from zero, and correlations with disagreement are partial correlations.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ ORDER = (SOI.ACE, SOI.ELE, SOI.LLE, SOI.FRGE_1, SOI.FRGE_2, SOI.UNE)
 MEASURES = {"entropy": "correlation with entropy", "opposed": "correlation with other side"}
 OVER_REST, FLIPPED_OVER_REST, APART = "AUROC, contested", "AUROC, flipped", "AUROC, flipped over contested"
 MEAN = "mean"
-"""The name of the row of all datasets, which count equally."""
+"""The name of the row for all datasets, which count equally."""
 
 
 def disagreement(ratings: pd.DataFrame) -> pd.DataFrame:
-    """How far raters disagree on each example, from the columns id and ratings (a list of whole numbers).
+    """Return how much raters disagree on each example, from the columns id and ratings (a list of integers).
 
-    Columns: id; raters, their number; distance, of the mean rating from zero; entropy of the ratings in bits, with the
-    correction of Miller and Madow, as few raters show less of it; opposed, the share of ratings with another sign than
-    the mean.
+    Columns: id; raters, their number; distance of the mean rating from zero; entropy of the ratings in bits, with the
+    Miller-Madow correction, since few ratings underestimate it; opposed, the share of ratings whose sign is opposite to
+    the mean's.
     """
     rows = []
     for key, given in zip(ratings["id"], ratings["ratings"], strict=True):
@@ -52,15 +52,15 @@ def disagreement(ratings: pd.DataFrame) -> pd.DataFrame:
         counts = np.unique(values, return_counts=True)[1]
         bits = float(-(counts / n) @ np.log2(counts / n) + (len(counts) - 1) / (2 * n * np.log(2)))
         opposed = float((np.sign(values) == -np.sign(mean)).mean()) if mean else 0.5
-        # equal ratings are ties on every processor, whatever its logarithms round to
+        # rounded so that equal ratings are ties on every processor, however it rounds logarithms
         rows.append({"id": key, "raters": n, "distance": abs(mean), "entropy": round(bits, 9), "opposed": opposed})
     return pd.DataFrame(rows)
 
 
 def contested(table: pd.DataFrame, share: float = 0.2, bins: int = 5) -> Mask:
-    """The `share` with the highest entropy among rows of the same `gold` and about the same distance: (N,).
+    """Return a mask (N,) of the `share` with the highest entropy among rows of the same `gold` and similar distance.
 
-    About the same: in one of `bins` equally large bins of the distance within a label.
+    Similar means: in the same of `bins` equally large bins of the distance within a label.
     """
     place = table.groupby("gold")["distance"].rank(method="first", pct=True).mul(bins).apply(np.ceil)
     height = table.groupby([table["gold"], place])["entropy"].rank(method="first", pct=True, ascending=False)
@@ -68,22 +68,22 @@ def contested(table: pd.DataFrame, share: float = 0.2, bins: int = 5) -> Mask:
 
 
 def rated(dataset: str, ids: Sequence[str], gold: npt.NDArray[Any]) -> pd.DataFrame:
-    """The examples `ids` in their order, a row each: the columns of `disagreement`, gold, and contested."""
+    """Return one row per example of `ids`, in their order: the columns of `disagreement`, gold, and contested."""
     given = ratings(dataset).set_index("id").loc[list(ids)].reset_index()
     table = disagreement(given).assign(gold=gold)
     return table.assign(contested=contested(table))
 
 
 def trained(results: Results, dataset: str) -> pd.DataFrame:
-    """The examples that `dataset` alone was trained on, as `rated` has them, in the order of the dynamics."""
+    """Return `rated` for the examples that `dataset` alone was trained on, in the order of the dynamics."""
     dynamics = results.run((dataset,)).dynamics(dataset)
     return rated(dataset, list(dynamics.ids), dynamics.gold)
 
 
 def what_raters_said(results: Results) -> pd.DataFrame:
-    """A row a dataset: the share of texts that the corpus leaves out, and how often a rating is on the other side.
+    """Return one row per dataset: the share of texts left out of the corpus, and how often a rating has the other sign.
 
-    That is the mean of `opposed` over the texts left out, those trained on, and the contested ones among these.
+    The latter is the mean of `opposed` over the texts left out, those trained on, and the contested ones among these.
     """
     rows = []
     for dataset in results.members:
@@ -98,7 +98,7 @@ def what_raters_said(results: Results) -> pd.DataFrame:
 
 
 def doubts(dynamics: TrainingDynamics) -> dict[str, Array]:
-    """Scores that are larger the more an example's label is in doubt: (N,) each, by name."""
+    """Return scores that are larger the more an example's label is in doubt: (N,) each, by name."""
     confidence, variability = confidence_variability(dynamics.p_gold)
     place = np.argsort(ORDER)
     return {
@@ -113,15 +113,15 @@ def doubts(dynamics: TrainingDynamics) -> dict[str, Array]:
 
 
 def doubts_by_seed(results: Results, dataset: str, mode: Mode = "eval") -> dict[str, Array]:
-    """`doubts` of a dataset trained alone: (S, N) each, a row a seed."""
+    """Return the `doubts` of a dataset trained alone: (S, N) each, one row per seed."""
     found = [doubts(results.run((dataset,), seed).dynamics(dataset, mode)) for seed in results.seeds]
     return {name: np.stack([one[name] for one in found]) for name in found[0]}
 
 
 def correlations(results: Results, mode: Mode = "eval") -> pd.DataFrame:
-    """How far each score follows disagreement, a row per measure, score and dataset, and `MEAN`: value, low, high.
+    """Return how closely each score follows disagreement: value, low, high per measure, score and dataset, and `MEAN`.
 
-    Partial rank correlations; the controls are distance, label and number of raters.
+    Values are partial rank correlations, controlling for distance, label and number of raters.
     """
     shares: Shares = {}
     for dataset in results.members:
@@ -135,7 +135,7 @@ def correlations(results: Results, mode: Mode = "eval") -> pd.DataFrame:
 
 
 def contested_auroc(results: Results) -> pd.DataFrame:
-    """AUROC of each score for contested examples against the rest: rows as of `correlations`."""
+    """Return the AUROC of each score for contested examples against the rest: rows as in `correlations`."""
     shares: Shares = {}
     for dataset in results.members:
         chosen = trained(results, dataset)["contested"].to_numpy()
@@ -145,10 +145,10 @@ def contested_auroc(results: Results) -> pd.DataFrame:
 
 
 def held_out_auroc(results: Results) -> pd.DataFrame:
-    """AUROC of cleanlab's self-confidence on test examples, of which a tenth is given the other label.
+    """Return the AUROC of cleanlab's self-confidence on test examples, a tenth of which are given the other label.
 
-    The self-confidence of an example is the probability that a model which was not trained on it gives to its label.
-    Rows as of `correlations`, with the three comparisons as measure.
+    The self-confidence of an example is the probability of its label under a model that was not trained on it.
+    Rows as in `correlations`, with the three comparisons as measure.
     """
     shares: Shares = {}
     for dataset in results.members:
@@ -162,9 +162,9 @@ def held_out_auroc(results: Results) -> pd.DataFrame:
 
 
 def flipped_auroc(flipped: Results, clean: Results) -> pd.DataFrame:
-    """AUROC of each score in runs that were trained on the examples of `clean` with some of their labels flipped.
+    """Return the AUROC of each score in runs that were trained on the examples of `clean` with some labels flipped.
 
-    Rows as of `correlations`, with the three comparisons as measure.
+    Rows as in `correlations`, with the three comparisons as measure.
     """
     shares: Shares = {}
     for name, dataset in zip(flipped.members, clean.members, strict=True):
@@ -176,9 +176,9 @@ def flipped_auroc(flipped: Results, clean: Results) -> pd.DataFrame:
 
 
 def comparisons(doubt: Array, disputed: Mask, wrong: Mask) -> dict[str, Array]:
-    """The AUROC of a score (S, N) for contested and for flipped examples, and for flipped against contested ones.
+    """Return the AUROC of a score (S, N) for contested and flipped examples, and for flipped against contested ones.
 
-    Contested examples (N,) whose label was flipped (N,) count as flipped. Contributions as of `separation`.
+    Contested examples (N,) whose label was flipped (N,) count as flipped. Contributions as in `separation`.
     """
     disputed = disputed & ~wrong
     rest = ~(disputed | wrong)
@@ -187,10 +187,10 @@ def comparisons(doubt: Array, disputed: Mask, wrong: Mask) -> dict[str, Array]:
 
 
 def suspects(results: Results, clean: Results, share: float = 0.1) -> pd.DataFrame:
-    """What the `share` of examples with the most suspect labels holds: shares of flipped and of contested ones.
+    """Return the shares of flipped and of contested examples among the `share` with the most suspect labels.
 
-    Rows as of `correlations`; beside them the shares of all examples. `results` may be `clean` itself, where no label
-    was flipped.
+    Rows as in `correlations`, followed by the shares among all examples. `results` may be `clean` itself, in which no
+    label was flipped.
     """
     shares: Shares = {}
     for name, dataset in zip(results.members, clean.members, strict=True):
@@ -205,20 +205,20 @@ def suspects(results: Results, clean: Results, share: float = 0.1) -> pd.DataFra
 
 
 def _kinds(results: Results, name: str, clean: Results, dataset: str) -> tuple[Mask, Mask]:
-    """Which training examples are contested, and which have another label in `results` than in `clean`: (N,) each."""
+    """Return which training examples are contested, and which have a different label in `clean`: (N,) each."""
     run, other = results.run((name,)).dynamics(name), clean.run((dataset,)).dynamics(dataset)
     gold = pd.Series(other.gold, index=other.ids).loc[run.ids].to_numpy()
     return rated(dataset, list(run.ids), gold)["contested"].to_numpy(), run.gold != gold
 
 
 def over_chance(table: pd.DataFrame) -> pd.DataFrame:
-    """A table of AUROC with what it is above .5, for `interval_plot`, whose line is zero."""
+    """Return a table of AUROC with .5 subtracted, for `interval_plot`, whose line is at zero."""
     ends = table[["value", "low", "high"]] - 0.5
     return table.assign(**ends, measure=table["measure"].str.replace("AUROC", "AUROC − 0.5"))
 
 
 def by_dataset(*tables: pd.DataFrame, score: str = "confidence") -> pd.DataFrame:
-    """A row a dataset, a column a measure: what `score` has there, with its interval, as text."""
+    """Return one row per dataset and one column per measure: the value of `score` with its interval, as text."""
     table = pd.concat(tables)
     table = table[table["score"] == score]
     shown = table.assign(text=[interval(row) for row in table.to_dict("records")])
@@ -228,19 +228,19 @@ def by_dataset(*tables: pd.DataFrame, score: str = "confidence") -> pd.DataFrame
 
 
 def separation(high: Array, low: Array) -> Array:
-    """AUROC by which a score tells examples (S, N) from others (S, M), a row a seed; .5 is chance.
+    """Compute the AUROC with which a score separates examples (S, N) from others (S, M), one row per seed.
 
-    Returns contributions (S, N + M), whose mean is the AUROC.
+    Returns contributions (S, N + M), whose mean is the AUROC; .5 is chance.
     """
     gold = np.repeat([1, 0], [high.shape[1], low.shape[1]])
     return contributions("auc", gold, np.concatenate([high, low], axis=1))
 
 
 def partial_correlation(first: Array, second: Array, controls: Array) -> Array:
-    """Rank correlation of `first` (N,) with `second` (S, N), a row a seed, without what both share with `controls`.
+    """Compute the rank correlation of `first` (N,) with `second` (S, N), one row per seed, controlling for `controls`.
 
-    Ranks of both are replaced by what a linear fit on the ranks of the controls (K, N) leaves of them. A score that
-    does not vary has no correlation. Returns contributions (S, N), whose mean is the correlation.
+    The ranks of both are replaced by their residuals from a linear fit on the ranks of the controls (K, N). A score
+    that does not vary has correlation zero. Returns contributions (S, N), whose mean is the correlation.
     """
     left, right = _residual_ranks(first[None], controls), _residual_ranks(second, controls)
     product = left * right
@@ -259,7 +259,7 @@ def _residual_ranks(values: Array, controls: Array) -> Array:
 
 
 def _summary(shares: Shares) -> pd.DataFrame:
-    """Effects with 95 % intervals from contributions by measure, score and dataset, and those of all datasets."""
+    """Return effects with 95 % intervals from contributions by measure, score and dataset, and over all datasets."""
     rows = []
     for (measure, score), parts in shares.items():
         effects: dict[str, Effect] = {name: mean_effect(part) for name, part in parts.items()}

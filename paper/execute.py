@@ -1,7 +1,7 @@
-"""Executing notebooks with papermill, each once for the same inputs.
+"""Execute notebooks with papermill, only once for the same inputs.
 
-An executed notebook is kept under a stamp: a hash of its source, the library, the runs that it reads and the values
-that it was given. With the same stamp it is not executed again.
+An executed notebook is stored with a stamp: a hash of its source, the library, the runs that it reads and its
+parameters. It is executed again only if the stamp changes.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from soi_lib.runs.progress import error_stream
 
 
 def source_of(path: Path) -> str:
-    """A notebook's cells and metadata without its outputs, as text: what its result depends on."""
+    """Return a notebook's cells and tags without its outputs, as text: what its result depends on."""
     notebook = json.loads(path.read_text(encoding="utf-8"))
     cells = [[c["cell_type"], "".join(c["source"]), c.get("metadata", {}).get("tags", [])] for c in notebook["cells"]]
     return json.dumps(cells, ensure_ascii=False)
 
 
 def library_hash() -> str:
-    """sha256 over all that the pages are made with: the library's own source files and those of `paper`."""
+    """Return the sha256 of all source files that make the pages: those of the library and of `paper`."""
     root = Path(__file__).resolve().parents[1]
     digest = hashlib.sha256()
     files = [path for name in ("soi_lib", "paper") for path in (root / name).rglob("*")]
@@ -42,13 +42,13 @@ def library_hash() -> str:
 
 
 def is_made(made: Path, stamp: str) -> bool:
-    """Whether a file or folder is there and was made from what `stamp` says."""
+    """Return whether a file or folder exists and was made from the inputs of `stamp`."""
     kept = made.with_suffix(".sha256")
     return made.exists() and kept.exists() and kept.read_text(encoding="utf-8").strip() == stamp
 
 
 def mark_made(made: Path, stamp: str) -> None:
-    """Say beside a file or folder what it was made from, for `is_made`."""
+    """Write the stamp of a file or folder beside it, for `is_made`."""
     write_text(made.with_suffix(".sha256"), stamp + "\n")
 
 
@@ -62,10 +62,10 @@ def execute(
     quiet: bool,
     environment: Mapping[str, str] | None = None,
 ) -> list[Path]:
-    """Execute the notebooks whose stamp under `out` is missing or old; return those that were executed.
+    """Execute the notebooks whose stamp under `out` is missing or outdated; return those that were executed.
 
-    `parameters` holds the values for each notebook; those that it does not declare are not given. A folder of runs is
-    given relative to the notebook. Raises SoiError that names the notebook, its failing cell's error, and the file
+    `parameters` holds the values for each notebook; those that it does not declare are not passed. A folder of runs is
+    passed relative to the notebook. Raises SoiError naming the notebook, the error of its failing cell, and the file
     with the partial output.
     """
     from papermill import inspect_notebook
@@ -111,7 +111,7 @@ def execute(
 def run_notebook(
     source: Path, target: Path, parameters: dict[str, Any], *, cwd: Path, environment: Mapping[str, str] | None = None
 ) -> None:
-    """Execute one notebook with papermill in a process of its own, from `source` to `target`."""
+    """Execute one notebook with papermill in a separate process, from `source` to `target`."""
     with replacing(target) as tmp:
         call = {"source": str(source.resolve()), "target": str(tmp.resolve()), "parameters": parameters}
         quieter = {"PYTHONWARNINGS": "ignore", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
@@ -134,7 +134,7 @@ def run_notebook(
 
 
 def _clean(path: Path) -> None:
-    """Take out of an executed notebook what differs from run to run without meaning: times, paths, versions."""
+    """Remove from an executed notebook what differs between executions without meaning: times, paths, versions."""
     notebook = json.loads(path.read_text(encoding="utf-8"))
     notebook["metadata"].pop("papermill", None)
     notebook["metadata"].pop("widgets", None)

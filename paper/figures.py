@@ -1,4 +1,4 @@
-"""Figures that only this paper's pages show; the general ones are in `soi_lib.plots`."""
+"""Figures specific to this paper's pages; general ones are in `soi_lib.plots`."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ VERDICTS = {  # colour and sign
 
 
 def verdict_strip(verdicts: Mapping[str, str], *, note: str = "") -> Figure:
-    """One box a claim with its verdict, which may say more in brackets: "not tested (one seed)".
+    """Draw one box per claim with its verdict, which may have a remark in brackets: "not tested (one seed)".
 
-    Raises FormatError when there is none, or one that is not a verdict.
+    Raises FormatError if there are no verdicts or one of them is unknown.
     """
     parts = {name: label.partition(" (") for name, label in verdicts.items()}
     unknown = [
@@ -47,7 +47,7 @@ def verdict_strip(verdicts: Mapping[str, str], *, note: str = "") -> Figure:
     ]
     if unknown or not verdicts:
         raise FormatError(
-            "there is no such verdict", found=repr(next(iter(unknown), "")), expected=" or ".join(VERDICTS)
+            "not one of the verdicts", found=repr(next(iter(unknown), "")), expected=" or ".join(VERDICTS)
         )
     with style():
         figure, ax = plt.subplots(figsize=(WIDTH, 0.42 * len(verdicts)))
@@ -66,9 +66,9 @@ def verdict_strip(verdicts: Mapping[str, str], *, note: str = "") -> Figure:
 
 
 def agreement_plot(table: pd.DataFrame, *, title: str = "", note: str = "") -> Figure:
-    """Numbers of this machine on the prediction intervals of the recorded seeds, a row a case, a panel a number.
+    """Plot this machine's numbers on the prediction intervals of the recorded seeds: rows are cases, panels numbers.
 
-    `table` has columns case, panel, here, recorded, low, high and inside. Raises FormatError when columns are missing.
+    `table` has columns case, panel, here, recorded, low, high and inside. Raises FormatError if columns are missing.
     """
     need(table, ["case", "panel", "here", "recorded", "low", "high", "inside"])
     cases, panels = list(dict.fromkeys(table["case"])), list(dict.fromkeys(table["panel"]))
@@ -95,13 +95,13 @@ def agreement_plot(table: pd.DataFrame, *, title: str = "", note: str = "") -> F
             ax.axis("off")
         handles, labels = axes[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=2)
-    text = f"""Numbers of this machine (marks) on the 95 % prediction intervals of the recorded seeds (bars; tick: their
-        mean). {int(table["inside"].sum())} of {len(table)} lie inside."""
+    text = f"""Numbers from this machine (marks) and the 95 % prediction intervals of the recorded seeds (bars, with a
+        tick at their mean). {int(table["inside"].sum())} of {len(table)} lie inside."""
     return finish(figure, table, text, title=title, note=note)
 
 
 def histories_figure(epochs: int = 10, early: float = 0.5, *, note: str = "") -> Figure:
-    """One drawn history of each category, a box an epoch. Raises FormatError for too few epochs."""
+    """Draw one example history per category, one box per epoch. Raises FormatError for too few epochs."""
     drawn = example_histories(epochs, early)
     with style():
         figure, ax = plt.subplots(figsize=(WIDTH, 4.2))
@@ -124,14 +124,14 @@ def histories_figure(epochs: int = 10, early: float = 0.5, *, note: str = "") ->
         ax.spines[["left", "bottom"]].set_visible(False)
         ax.tick_params(length=0)
     values = pd.DataFrame({soi.name: history.astype(int) for soi, history in drawn.items()}).rename_axis("epoch")
-    text = f"One drawn history of {epochs} epochs for each of the six categories, a filled box for every epoch that was"
+    text = f"One example history of {epochs} epochs per category, with a filled box for every epoch with a correct"
     return finish(
-        figure, values, f"{text} predicted right. The dashed line is early x E = {early * epochs:g}.", note=note
+        figure, values, f"{text} prediction. The dashed line is at early x E = {early * epochs:g}.", note=note
     )
 
 
 def example_histories(epochs: int, early: float = 0.5) -> dict[SOI, np.ndarray]:
-    """A telling history (E,) bool of each category; every one is checked by `categorize`."""
+    """Return a typical history (E,) bool of each category; `categorize` checks every one."""
     half = int(np.ceil(early * epochs - 1e-9))
     at = np.arange(epochs)
     drawn = {
@@ -144,6 +144,6 @@ def example_histories(epochs: int, early: float = 0.5) -> dict[SOI, np.ndarray]:
     }
     if categorize(np.stack(list(drawn.values()), axis=1), early).tolist() != [int(soi) for soi in drawn]:
         raise FormatError(
-            "no example of each category fits", found=f"{epochs} epochs, early {early}", hint="more epochs"
+            "too few epochs for every category", found=f"{epochs} epochs, early {early}", hint="use more epochs"
         )
     return drawn

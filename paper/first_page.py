@@ -1,4 +1,4 @@
-"""What the first page says, in numbers of the recorded runs, and the check that they still bear it."""
+"""The sentences of the first page with numbers from the recorded runs, and the check that these support them."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Numbers:
-    """What the page rests on, computed once.
+    """The results behind the page, computed once.
 
-    findings: of every claim, by its id. moves: of all datasets as one, see `all_moves`. always_correct: by how much the
-    share of ACE changes in every dataset and contrast, with its interval over seeds.
+    findings: of every claim, by its id. moves: of all datasets together, see `all_moves`. always_correct: the change in
+    the share of ACE in every dataset and contrast, with its interval over seeds.
     """
 
     evidence: Evidence
@@ -40,14 +40,14 @@ class Numbers:
 
 
 def measure(evidence: Evidence) -> Numbers:
-    """The numbers of recorded runs."""
+    """Compute the numbers of recorded runs."""
     shifts = pd.concat([comparison.map_shifts(results) for results in evidence.comparisons.values()])
     shares = shifts[shifts["measure"] == "share of ACE"]
     return Numbers(evidence, verdicts(evidence), all_moves(evidence), shares)
 
 
 def abstract(numbers: Numbers) -> str:
-    """What was found, in three sentences with sizes and intervals, as Markdown."""
+    """Summarise the findings in one paragraph with sizes and intervals, as Markdown."""
     sources, languages = (numbers.evidence.comparisons[name] for name in ("source", "lingual"))
     ranked = _effects(numbers.findings["C2"], "auc")["gain"].to_dict("records")
     better = {row["dataset"]: comparison.interval(row, sign=True) for row in ranked}
@@ -60,25 +60,25 @@ def abstract(numbers: Numbers) -> str:
     epochs = sources.runs[0].manifest["identity"]["training"]["epochs"]
     low, high = (comparison.interval(row, sign=True) for row in (rises[0], rises[-1]))
     return (
-        f"**In short.** Trained on several sources, a small encoder does as well on a new source as when it is trained "
-        f"on the best of them alone (AUC {better['amazon']} over Amazon reviews, {better['movie']} over film reviews, "
-        f"equivalent to tweets within ±{rules.BOUND}), and the two gains need no more data in all; a multilingual "
-        f"encoder that is trained on three languages, with three times the data, classifies new sentence templates "
-        f"better in each (macro-F1 {low} to {high}), though for English more updates alone do as much. Several tasks "
-        f"are inconclusive (of {len(cases)} changes of a score {gains} is a gain, {losses or 'none'} a loss, {small} "
-        f"are within ±{rules.BOUND} and {still} undecided), and a second stage on forgotten or never learned examples "
-        f"alone, with the one recipe that was tested, lowers scores ({against_random} compared with random examples). "
-        f"{moved:.0%} of the training examples are in another subset together than alone, but {floor:.0%} are also in "
-        f"another one when only the seed changes, and what lies beyond that is mostly gone with as many examples and "
-        f"updates in all as alone.\n\n"
-        f"*The main comparisons have {_examples(languages)} to {_examples(sources)} training examples a dataset, "
+        f"**In short.** A small encoder trained on several sources does as well on a new source as one trained on the "
+        f"best of them alone (AUC {better['amazon']} over Amazon reviews, {better['movie']} over film reviews, "
+        f"equivalent to tweets within ±{rules.BOUND}), and the two gains need no more data in total. A multilingual "
+        f"encoder trained on three languages, with three times the data, classifies new sentence templates better in "
+        f"each (macro-F1 {low} to {high}), although in English more updates alone do as well. Several tasks are "
+        f"inconclusive (of {len(cases)} score changes, {gains} is a gain, {losses or 'none'} a loss, {small} are "
+        f"within ±{rules.BOUND}, and {still} are undecided). A second stage on only the forgotten or never learned "
+        f"examples, with the one recipe tested, lowers scores ({against_random} compared with random examples). "
+        f"Between training alone and together, {moved:.0%} of the training examples change subset, but {floor:.0%} "
+        f"also do when only the seed changes, and most of the difference disappears if the total of examples and "
+        f"updates stays the same.\n\n"
+        f"*The main comparisons have {_examples(languages)} to {_examples(sources)} training examples per dataset, "
         f"{epochs} epochs and {len(languages.seeds)} to {len(sources.seeds)} seeds. Brackets are 95 % intervals over "
         f"seeds and test examples.*"
     )
 
 
 def details(numbers: Numbers, steps: pd.DataFrame, amounts: pd.DataFrame) -> str:
-    """What was found, a paragraph a comparison, as Markdown; `steps` and `amounts`: those of `more_updates`."""
+    """Describe the findings in Markdown, one paragraph per comparison; `more_updates` gives `steps` and `amounts`."""
     parts = [_sources(numbers, amounts), _languages(numbers, steps), _tasks(numbers.findings["C3"])]
     return "\n\n".join([*parts, _moves(numbers), _second_stage(numbers)])
 
@@ -89,20 +89,20 @@ def _sources(numbers: Numbers, amounts: pd.DataFrame) -> str:
     change = {row["dataset"]: comparison.interval(row, sign=True) for row in gain}
     accuracy = _effects(finding, "accuracy")["gain"].set_index("dataset").to_dict("index")["tweets"]
     gained = [row["dataset"] for row in gain if row["outcome"] == "gain"]
-    rises = listing([f"{change[dataset]} for {NAMES[dataset]}" for dataset in gained])
+    rises = listing([f"{change[dataset]} over {NAMES[dataset]}" for dataset in gained])
     parts = listing([comparison.interval(row, sign=True) for row in diversity if row["dataset"] in gained])
     budget = next(comparison.interval(row, sign=True) for row in diversity if row["dataset"] == "tweets")
     sizes = f"MiniLM, {_examples(results)} texts per source, {len(results.seeds)} seeds"
     return (
-        f"**Several sources: on a new source as good as the best of them alone.** A sentiment classifier ({sizes}) "
-        f"that is trained on tweets, Amazon reviews and film reviews instead of one of them ranks newspaper sentences "
-        f"better: AUC rises by {rises}. Compared with tweets alone it is equivalent ({change['tweets']}, within "
-        f"±{rules.BOUND}), but accuracy with the threshold at one half is higher by "
-        f"{comparison.interval(accuracy, sign=True)}. The gains do not need more data: with as many examples in all as "
-        f"one source has, they are {parts}, and the change from tweets is {budget}. With fewer examples of each "
-        f"source, and fewer updates, the other sources help more, over tweets alone too: there AUC changes by "
-        f"{more_updates.by_source(amounts)['tweets']} a source (exploratory). On the test sets of the sources "
-        f"themselves, with {_examples(results)} examples, all changes stay within ±{rules.BOUND}."
+        f"**Several sources: on a new source, as good as the best of them alone.** A sentiment classifier ({sizes}) "
+        f"trained on tweets, Amazon reviews and film reviews instead of one of them ranks newspaper sentences better: "
+        f"AUC rises by {rises}. Compared with tweets alone, it is equivalent ({change['tweets']}, within "
+        f"±{rules.BOUND}), but accuracy at a threshold of one half is higher by "
+        f"{comparison.interval(accuracy, sign=True)}. The gains do not need more data: with the total number of "
+        f"examples of a single source, they are {parts}, and the change from tweets is {budget}. With fewer examples "
+        f"per source, and fewer updates, the other sources help more, even over tweets alone: AUC then changes by "
+        f"{more_updates.by_source(amounts)['tweets']} per source (exploratory). On the sources' own test sets, with "
+        f"{_examples(results)} examples, all changes stay within ±{rules.BOUND}."
     )
 
 
@@ -115,16 +115,16 @@ def _languages(numbers: Numbers, steps: pd.DataFrame) -> str:
     budget = {row["dataset"]: comparison.interval(row, sign=True) for row in equal}
     sizes = f"multilingual-e5-small, {_examples(results)} commands per language, {len(results.seeds)} seeds"
     return (
-        f"**Several languages: better on new templates, in English by more updates alone.** An intent classifier "
-        f"({sizes}) that is trained on three languages instead of one classifies new sentence templates better: "
+        f"**Several languages: better on new templates, but in English more updates alone do as well.** An intent "
+        f"classifier ({sizes}) trained on three languages instead of one classifies new sentence templates better: "
         f"macro-F1 rises by {more_updates.by_language(found[more_updates.BOTH])} (Persian has only {templates['fa']} "
-        f"templates to test on; for accuracy English is inconclusive). With as many examples in all as one language "
-        f"has there is no gain: macro-F1 changes by {more_updates.by_language(budget)}. Together, a model is also "
-        f"updated three times as often. Compared with one language that is trained for as many updates (an exploratory "
-        f"comparison), together adds nothing in English ({together['en']}), perhaps something in French "
+        f"test templates; by accuracy, English is inconclusive). With the total number of examples of a single "
+        f"language, there is no gain: macro-F1 changes by {more_updates.by_language(budget)}. Training together also "
+        f"means three times as many updates. Compared with one language trained for as many updates (an exploratory "
+        f"comparison), training together adds nothing in English ({together['en']}), perhaps something in French "
         f"({together['fr']}), and most of the gain in Persian ({together['fa']}); on OOD sentences it adds "
-        f"{more_updates.by_language(more_updates.changes(steps, 'OOD')[more_updates.TOGETHER])}. Whether that comes "
-        f"from other languages or from other examples, these runs cannot tell."
+        f"{more_updates.by_language(more_updates.changes(steps, 'OOD')[more_updates.TOGETHER])}. These runs cannot "
+        f"tell whether that comes from other languages or from other examples."
     )
 
 
@@ -139,11 +139,11 @@ def _tasks(finding: Finding) -> str:
     ]
     return (
         f"**Several tasks: one gain, the rest small or undecided.** Five tasks (MiniLM, {finding.seeds} seeds), in "
-        f"pairs and all together, give {len(cases)} changes of a score. After the correction over all of them "
-        f"(Benjamini and Hochberg) {counts.get('gain', 0)} is a gain ({listing(gained)}) and "
-        f"{counts.get('loss', 'none')} a loss; {counts.get('negligible', 0)} stay within ±{rules.BOUND}, and "
-        f"{counts.get('open', 0)} are undecided. With only ten pairs, we find no evidence that tasks which are similar "
-        f"before training gain more (rank correlation {rho:+.2f}, one-sided p = {p:.2f})."
+        f"pairs and all together, give {len(cases)} score changes. After correction over all of them (Benjamini and "
+        f"Hochberg), {counts.get('gain', 0)} is a gain ({listing(gained)}) and {counts.get('loss', 'none')} a loss; "
+        f"{counts.get('negligible', 0)} stay within ±{rules.BOUND}, and {counts.get('open', 0)} are undecided. With "
+        f"only ten pairs, we find no evidence that tasks that are similar before training gain more (rank correlation "
+        f"{rho:+.2f}, one-sided p = {p:.2f})."
     )
 
 
@@ -155,24 +155,24 @@ def _moves(numbers: Numbers) -> str:
     seeds, agreement = repeated["seeds for 0.8, evaluation mode"], repeated["agreement, evaluation mode"]
     datasets = shares["dataset"].nunique()
     return (
-        f"**Examples move between the subsets beyond chance, but hardly at equal budget.** "
-        f"{_occurring(numbers.findings['C1'])} {moved:.0%} of the training examples are in another subset together "
-        f"than alone; between two seeds of the same training it is {floor:.0%}. In "
-        f"{finding.table['dataset'].nunique()} of {datasets} datasets some move is beyond chance, mostly the one from "
-        f"early learned to always correct. But the share of always correct rises in {rises['gain']} datasets when all "
-        f"examples are used, and in {rises['diversity']} with as many examples and updates in all as alone. Two runs "
-        f"rank examples by confidence with a correlation of {agreement['confidence']:.2f}, but agree on the subsets "
-        f"with a kappa of only {agreement['category']:.2f}; averaging {seeds['category']:.0f} runs would be needed for "
-        f"an agreement of 0.8."
+        f"**Examples move between subsets beyond chance, but hardly at equal budget.** "
+        f"{_occurring(numbers.findings['C1'])} Between training alone and together, {moved:.0%} of the training "
+        f"examples change subset; between two seeds of the same training, {floor:.0%} do. In "
+        f"{finding.table['dataset'].nunique()} of {datasets} datasets some moves are beyond chance, mostly from early "
+        f"learned to always correct. But the share of always correct rises in {rises['gain']} datasets when all "
+        f"examples are used, and in {rises['diversity']} with the same total of examples and updates as alone. Two "
+        f"runs rank examples by confidence with a correlation of {agreement['confidence']:.2f}, but agree on the "
+        f"subsets with a kappa of only {agreement['category']:.2f}; an agreement of 0.8 would take the average of "
+        f"{seeds['category']:.0f} runs."
     )
 
 
 def _occurring(finding: Finding) -> str:
-    """How many of the six subsets occur in every dataset, and which do in the fewest."""
+    """Name the subsets that occur in too few datasets."""
     occurs = finding.table.groupby("category")["occurs"].agg(["sum", "size"])
     rare = occurs[occurs["sum"] < rules.LEAST_DATASETS * occurs["size"]]
-    named = listing([f"{name} in {row['sum']} of {row['size']} datasets" for name, row in rare.iterrows()])
-    return f"All six subsets occur, but {named} only."
+    named = listing([f"{name} in only {row['sum']} of {row['size']} datasets" for name, row in rare.iterrows()])
+    return f"All six subsets occur, but {named}."
 
 
 def _second_stage(numbers: Numbers) -> str:
@@ -185,26 +185,26 @@ def _second_stage(numbers: Numbers) -> str:
     test, ood = (comparison.interval(effects[split, "random"], sign=True) for split in ("test", "ood"))
     clean = comparison.interval(staged.by_arm(cases).iloc[0], sign=True)
     return (
-        f"**A second stage on what was forgotten or never learned: lower scores with the recipe tested.** Of "
-        f"{len(cases)} cases (a dataset, alone or together, labels as they are or a tenth of them flipped) {passed} "
-        f"passed the check that the stage learned what it was shown. There the score changes by {test} on the test "
-        f"sets and by {ood} out of distribution, compared with a stage on as many random examples; with the labels as "
-        f"they are, by {clean} on the test sets. Of the {len(against)} cases with enough such examples {below} end "
+        f"**A second stage on forgotten or never learned examples: lower scores with the recipe tested.** Of "
+        f"{len(cases)} cases (a dataset, alone or together, with its own labels or a tenth of them flipped), {passed} "
+        f"passed the check that the stage learned what it was shown. In these, the score changes by {test} on the test "
+        f"sets and by {ood} out of distribution, compared with a stage on as many random examples; without flipped "
+        f"labels, by {clean} on the test sets. Of the {len(against)} cases with enough such examples, {below} end "
         f"below that control and {above or 'none'} above it. In {(two['subset'] < 0.5).sum()} of {len(two)} cases with "
-        f"two classes AUC falls below one half, mostly with flipped labels, which gather among these examples. An "
+        f"two classes, AUC falls below one half, mostly with flipped labels, which accumulate among these examples. An "
         f"earlier, shorter stage learned too little for a verdict, and mixing the subset with other examples was not "
         f"tried."
     )
 
 
 def _stage_effects(finding: Finding) -> dict[tuple[str, str], dict[Hashable, Any]]:
-    """The pooled effects of C5, by set and by what the subset is compared with."""
+    """Return the pooled effects of C5, by set and by what the subset is compared with."""
     pooled = finding.table[finding.table["case"] == "pooled"]
     return {(row["set"], row["against"]): row for row in pooled.to_dict("records")}
 
 
 def check(numbers: Numbers) -> None:
-    """Raise AssertionError when the recorded numbers no longer bear the sentences of `abstract` and `details`."""
+    """Raise AssertionError if the recorded numbers no longer support the sentences of `abstract` and `details`."""
     evidence, found = numbers.evidence, numbers.findings
     expected = {
         "C1": "mixed",
@@ -244,7 +244,7 @@ def check(numbers: Numbers) -> None:
 
 
 def picture(evidence: Evidence) -> Figure:
-    """The score of every source and language alone, together at equal budget, and together, on what is new to it."""
+    """Plot the score of every source and language alone, together at equal budget, and together, on new data."""
     sources, languages = (comparison.levels(evidence.comparisons[name]) for name in ("source", "lingual"))
     table = pd.concat([sources[sources["set"] == "OOD"], languages[languages["set"] == "test"]])
     table["dataset"] = table["dataset"].map(NAMES) + ": " + table["score"]
@@ -260,7 +260,7 @@ def write_picture(root: Path) -> None:
 
 
 def all_moves(evidence: Evidence) -> Moves:
-    """The moves of all datasets of all comparisons as one, in numbers of examples; beyond chance in more than half."""
+    """Sum the moves of all datasets of all comparisons, in examples; beyond chance if so in more than half of them."""
     known = [m for results in evidence.comparisons.values() for m in comparison.moves(results).values()]
     beyond = reduce(add, (m.table("beyond").astype(int) for m in known))
     return Moves(
@@ -273,19 +273,19 @@ def all_moves(evidence: Evidence) -> Moves:
 
 
 def _effects(finding: Finding, score: str) -> dict[str, pd.DataFrame]:
-    """The effects of C2 or the languages by one score, a table a contrast."""
+    """Return the effects of C2 or the languages by one score, one table per contrast."""
     table = finding.table[finding.table["score"] == score]
     return {str(name): part for name, part in table.groupby("contrast", sort=False)}
 
 
 def _examples(results: Results) -> int:
-    """Training examples of each dataset alone."""
+    """Return the number of training examples of each dataset alone."""
     first = results.members[0]
     return int(results.run((first,)).metrics[first]["n"])
 
 
 def _moved(moves: Moves) -> tuple[float, float]:
-    """Shares of all examples that change category from alone to together, and between seeds."""
+    """Return the shares of all examples that change category from alone to together, and between seeds."""
     cells = moves.cells()
     changed = cells[cells["from"] != cells["to"]]
     return float(changed["transition"].sum()), float(changed["floor"].sum())

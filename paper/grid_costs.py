@@ -1,7 +1,7 @@
-"""What the profiles cost on a core and on a GPU, as a table for a page.
+"""Estimate what the profiles cost on a core and on a GPU, as a table for a page.
 
-A small model keeps a GPU waiting for the next kernel, so an update there takes at least its layers' launches. The two
-rates of a GPU are assumptions; `benchmarks/README.md` has what was measured on one.
+With a small model, a GPU mostly waits for the next kernel, so an update takes at least the time of its layers' kernel
+launches. Both GPU rates are assumptions; `benchmarks/README.md` has measurements.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from soi_lib.runs.spec import (
 )
 
 GPU_RATE = 150e12
-"""FLOP a second of an H100: assumed, between a third and a quarter of what its bf16 matrix products reach."""
+"""Assumed FLOP per second of an H100, between a quarter and a third of what its bf16 matrix products reach."""
 LAYER_SECONDS = 2.5e-3
-"""The least time of a layer in one update on a GPU, forward, backward and optimizer: assumed."""
+"""Assumed minimum time per layer and update on a GPU: forward pass, backward pass and optimizer."""
 
 
 def cost_table(*profiles: Profile) -> pd.DataFrame:
-    """A row per profile and comparison: runs, stages, updates, FLOP, and the hours of a core and of a GPU."""
+    """Return one row per profile and comparison: runs, stages, updates, FLOP, core-hours and GPU-hours."""
     rows = []
     for profile in profiles:
         for comparison, part in profile.comparisons.items():
@@ -50,7 +50,7 @@ def cost_table(*profiles: Profile) -> pd.DataFrame:
 
 
 def _counted(job: Job) -> dict[str, float]:
-    """Updates, FLOP and hours of one run or stage."""
+    """Return the updates, FLOP and hours of one run or stage."""
     parameters, layers = ENCODERS.get((job.base if isinstance(job, StageSpec) else job).encoder, BERT_BASE)
     examples, trained, evaluated = tokens(job)
     updates, work = -(-examples // job.training.batch_size), flop(parameters, trained, evaluated)
@@ -63,7 +63,7 @@ def _counted(job: Job) -> dict[str, float]:
 
 
 def as_markdown(table: pd.DataFrame) -> str:
-    """The table for a page, with a sum per profile."""
+    """Return the table as Markdown, with a total per profile."""
     names = list(table.columns)
     lines = ["| " + " | ".join(names) + " |", "|---|---|" + "---:|" * (len(names) - 2)]
     for profile, rows in table.groupby("profile", sort=False):

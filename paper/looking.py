@@ -1,8 +1,8 @@
-"""The examples themselves, to look at: what the page "Looking at examples" shows beyond its pictures.
+"""The interactive part of the page "Looking at examples": the examples and their texts.
 
-Texts come from the corpora when the book is rendered and are never committed. They go to `_build/look`
-beside the explorer's own files; where they are missing, as in a book rendered straight from a clone, the page shows
-its static pictures and says how to get the rest.
+Texts are read from the corpora when the book is rendered and are never committed. They are written to `_build/look`
+with the explorer's files; if they are missing, as in a book rendered straight from a clone, the page shows static
+pictures and explains how to get the rest.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from soi_lib.runs.store import StoredRun
 
 LOOK = Path("_build/look")  # where the files are made
 PLACE = "book/_static/look"  # where the staged book has them
-SEEDS = 3  # enough to see how much moves by chance, and few enough for a page
+SEEDS = 3  # enough to show how much moves by chance, and few enough for a page
 
 
 def write_look(root: Path, profile: Profile, runs: Sequence[StoredRun], *, quiet: bool = False) -> None:
-    """Make `_build/look` from `runs` and the texts of their corpora, unless it was made from the same."""
+    """Make `_build/look` from `runs` and the texts of their corpora, unless it is up to date."""
     from tqdm.auto import tqdm
 
     from paper.execute import is_made, library_hash, mark_made
@@ -50,7 +50,7 @@ def write_look(root: Path, profile: Profile, runs: Sequence[StoredRun], *, quiet
 
 
 def examples(results: Results, member: str) -> dict[str, Any]:
-    """What the explorer shows of one dataset: alone and all together, `SEEDS` of each, with the texts of its corpus."""
+    """Return the explorer's data for one dataset: `SEEDS` runs alone and together, with the texts of its corpus."""
     from soi_lib.plots.explorer import explorer_data
     from soi_lib.runs.results import setting_name
 
@@ -68,7 +68,7 @@ def examples(results: Results, member: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Explorer:
-    """The place of one comparison's explorer on the page; until a script fills it, it says how to get it."""
+    """Placeholder for one comparison's explorer; until a script fills it, it explains how to get the explorer."""
 
     comparison: str
 
@@ -76,7 +76,7 @@ class Explorer:
         return (
             f'<div class="soi-look" data-comparison="{self.comparison}"><p style="max-width:44rem">'
             "<em>Pictures only.</em> The texts are not part of the repository. <code>make book PROFILE=recorded</code> "
-            "brings them and renders this page with maps to explore: it trains nothing and takes some minutes.</p>"
+            "downloads them and renders this page with interactive maps; it trains nothing and takes a few minutes.</p>"
             "</div>"
         )
 
@@ -85,7 +85,7 @@ class Explorer:
 
 
 def pictures(results: Results, member: str) -> list[Any]:
-    """The static twins of a member's explorer as it first stands: its data maps and the flow, the first seed."""
+    """Return static versions of a member's explorer in its initial state: data maps and flow of the first seed."""
     from soi_lib.plots import data_map_plot, flow_plot
     from soi_lib.runs.results import setting_name
 

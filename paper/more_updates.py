@@ -1,7 +1,7 @@
-"""What the gain of training together depends on: the updates, for languages, and the amount of data, for sources.
+"""What the gain from training together depends on: updates for the languages, amount of data for the sources.
 
 Exploratory: the profiles `updates`, `sources_125` and `sources_250` were committed before their runs, but no rule of
-the claims reads them.
+the claims uses them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ STEPS = {ALONE: (SINGLE, LONGER), TOGETHER: (LONGER, ALL), BOTH: (SINGLE, ALL)}
 
 
 def with_longer(results: Results, longer: Results, split: str) -> dict[str, Evaluation]:
-    """The evaluations of every dataset alone and together, and those of `longer`, alone with as many updates."""
+    """Return the evaluations of every dataset alone and together, and those of `longer`: alone, as many updates."""
     found = {}
     for dataset, one in alone_and_together(results, split).items():
         more = longer.evaluated(dataset, (dataset,), split).predicted
@@ -34,7 +34,7 @@ def with_longer(results: Results, longer: Results, split: str) -> dict[str, Eval
 
 
 def levels(results: Results, longer: Results) -> pd.DataFrame:
-    """The deciding score alone, alone with as many updates, and together: a row per dataset, set and setting."""
+    """Return the deciding score alone, alone with as many updates, and together, per dataset, set and setting."""
     names = {SINGLE: SETTINGS[SINGLE], LONGER: LONGER, ALL: SETTINGS[ALL]}
     return pd.DataFrame(
         [
@@ -48,7 +48,7 @@ def levels(results: Results, longer: Results) -> pd.DataFrame:
 
 
 def steps(results: Results, longer: Results) -> pd.DataFrame:
-    """By how much macro-F1 changes from alone to more updates, from there to together, and in all."""
+    """Return how much macro-F1 changes from alone to more updates, from there to together, and overall."""
     rows = []
     for split in SETS:
         for dataset, one in with_longer(results, longer, split).items():
@@ -63,19 +63,19 @@ def steps(results: Results, longer: Results) -> pd.DataFrame:
 
 
 def describe(table: pd.DataFrame) -> str:
-    """What `steps` says, as Markdown; `check` holds its words against the numbers."""
+    """Describe the result of `steps` as Markdown; `check` compares the words with the numbers."""
     test, ood = changes(table, "test"), changes(table, "OOD")
     return (
-        f"**On new templates, more updates match the gain in English and only part of it in Persian.** More updates "
-        f"alone raise macro-F1 by {by_language(test[ALONE])}. Beyond that, training together adds nothing in "
-        f"English ({test[TOGETHER]['en']}, within ±{rules.BOUND}), leaves open whether it adds anything in French "
+        f"**On new templates, more updates alone match the gain in English, but only part of it in Persian.** They "
+        f"raise macro-F1 by {by_language(test[ALONE])}. Beyond that, training together adds nothing in "
+        f"English ({test[TOGETHER]['en']}, within ±{rules.BOUND}), is inconclusive in French "
         f"({test[TOGETHER]['fr']}), and adds most of the gain in Persian ({test[TOGETHER]['fa']}). On OOD sentences, "
-        f"it adds to all three: {by_language(ood[TOGETHER])}."
+        f"it raises macro-F1 in all three: {by_language(ood[TOGETHER])}."
     )
 
 
 def changes(table: pd.DataFrame, split: str) -> dict[str, dict[str, str]]:
-    """The changes on one set with their intervals, by step and language."""
+    """Return the changes on one set with their intervals, by step and language."""
     rows = table[table["set"] == split]
     return {
         str(step): {row["dataset"]: interval(row, sign=True) for _, row in part.iterrows()}
@@ -84,12 +84,12 @@ def changes(table: pd.DataFrame, split: str) -> dict[str, dict[str, str]]:
 
 
 def by_language(found: Mapping[str, str]) -> str:
-    """Changes in a sentence: `A in English, B in French and C in Persian`."""
+    """Write changes for a sentence: `A in English, B in French and C in Persian`."""
     return listing([f"{change} in {NAMES[language]}" for language, change in found.items()])
 
 
 def check(table: pd.DataFrame) -> None:
-    """Raise AssertionError when the recorded numbers no longer bear the words of `describe`."""
+    """Raise AssertionError if the recorded numbers no longer support the words of `describe`."""
     found = table.set_index(["set", "step", "dataset"]).sort_index()
     gain, kinds = WORDS["gain"], found["outcome"]
     assert (kinds["test", ALONE] == gain).all(), kinds
@@ -100,9 +100,9 @@ def check(table: pd.DataFrame) -> None:
 
 
 def by_amount(every: Sequence[Results]) -> pd.DataFrame:
-    """The gain in AUC from one source to all of them: a row per dataset, set and number of training examples of each.
+    """Return the gain in AUC from one source to all of them: one row per dataset, set and number of training examples.
 
-    `every`: the same comparison of sources, each time with another number of examples.
+    `every`: the same comparison of sources, each with a different number of examples.
     """
     rows = []
     for results in every:
@@ -119,18 +119,18 @@ def by_amount(every: Sequence[Results]) -> pd.DataFrame:
 
 
 def describe_amount(table: pd.DataFrame) -> str:
-    """What `by_amount` says, as Markdown; `check_amount` holds its words against the numbers."""
+    """Describe the result of `by_amount` as Markdown; `check_amount` compares the words with the numbers."""
     over = by_source(table)
     return (
-        f"**With fewer examples of each source, the others help more.** On newspaper sentences, training on all "
-        f"sources instead of tweets alone, the best single source, changes AUC by {over['tweets']} examples a source. "
-        f"Over Amazon reviews alone it is {over['amazon']}, over film reviews alone {over['movie']}. On the "
-        f"sources' own test sets only tweets and Amazon reviews gain, and only with the fewest examples."
+        f"**With fewer examples per source, the other sources help more.** On newspaper sentences, training on all "
+        f"sources instead of tweets alone, the best single source, changes AUC by {over['tweets']} examples per "
+        f"source; instead of Amazon reviews by {over['amazon']}; instead of film reviews by {over['movie']}. On the "
+        f"sources' own test sets, only tweets and Amazon reviews gain, and only with the fewest examples."
     )
 
 
 def by_source(table: pd.DataFrame) -> dict[str, str]:
-    """The changes out of distribution in a sentence, by source: `A with 125, B with 250 and C with 500`."""
+    """Write the changes out of distribution for a sentence, by source: `A with 125, B with 250 and C with 500`."""
     ood = table[table["set"] == SETS["ood"]]
     return {
         str(dataset): listing([f"{interval(row, sign=True)} with {row['examples']}" for _, row in part.iterrows()])
@@ -139,7 +139,7 @@ def by_source(table: pd.DataFrame) -> dict[str, str]:
 
 
 def check_amount(table: pd.DataFrame) -> None:
-    """Raise AssertionError when the recorded numbers no longer bear the words of `describe_amount`."""
+    """Raise AssertionError if the recorded numbers no longer support the words of `describe_amount`."""
     fewest = table["examples"].min()
     ood, test = (table[table["set"] == SETS[split]] for split in ("ood", "test"))
     assert (ood[ood["examples"] == fewest]["low"] > 0).all(), ood

@@ -1,6 +1,6 @@
-"""Execute one notebook: a program of its own, so that nothing but papermill is imported before the kernel starts.
+"""Execute one notebook in a separate program, so that only papermill is imported before the kernel starts.
 
-It reads its arguments as JSON from standard input.
+The program reads its arguments as JSON from standard input.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from traitlets.config import Config
 
 
 def run(source: str, target: str, parameters: dict[str, Any], cwd: str) -> None:
-    """Execute a notebook in this process and a kernel. Raises PapermillExecutionError for a cell that fails.
+    """Execute a notebook in this process and a kernel. Raises PapermillExecutionError if a cell fails.
 
-    The kernel talks through sockets in a folder of its own: TCP ports are chosen some time before they are opened, so
-    kernels that start at the same moment may choose the same ones, and die.
+    The kernel communicates through sockets in a private folder: TCP ports are chosen some time before they are opened,
+    so kernels that start at the same moment could choose the same ports and crash.
     """
-    with tempfile.TemporaryDirectory(prefix="soi-") as private:  # a short path: that of a socket has 107 bytes at most
+    with tempfile.TemporaryDirectory(prefix="soi-") as private:  # short, since socket paths have at most 107 bytes
         kernel = {"transport": "ipc", "connection_file": str(Path(private, "kernel.json"))}
         papermill.execute_notebook(
             source,

@@ -1,7 +1,7 @@
-"""What the book shows of a notebook: figures as files of their own with their values beside them, and code only where
-there is something to see.
+"""Turn a notebook into its page in the book: figures become separate files with their values beside them, and only the
+code of figures and tables is shown.
 
-The notebook itself is not changed; every page offers it with all its code, to be run.
+The notebook itself is not changed; every page offers it with all its code, ready to run.
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ import json
 import re
 from typing import Any
 
-FIGURES = "_static/figures"  # where the pages find what was embedded
+FIGURES = "_static/figures"  # where the pages find the extracted files
 _EMBEDDED = re.compile(r'src="data:image/png;base64,([A-Za-z0-9+/=]+)"')
 _RUNS = re.compile(r'<details class="soi-runs"><summary>(.*?)</summary>')
 
 
 def page_of(notebook: str, name: str) -> tuple[str, dict[str, bytes]]:
-    """A notebook as its page shows it, and the files that the page needs.
+    """Return a notebook as its page shows it, and the files that the page needs.
 
-    A cell tagged `hide-input` keeps its button "Show the code" where it made a figure or a table. Everywhere else its
-    code leaves the page. Embedded pictures become files, named by their content. Below each figure and table comes a
-    line with its values as CSV and, where the notebook shows `paper.provenance.runs_behind`, a link to the runs.
-    Tables can be scrolled with the keyboard.
+    A cell tagged `hide-input` keeps its button "Show the code" if it made a figure or a table; otherwise its code is
+    removed. Embedded pictures become files named after their content. Below each figure and table, a line links to its
+    values as CSV and, if the notebook shows `paper.provenance.runs_behind`, to the runs. Tables can be scrolled with
+    the keyboard.
 
     Args:
         notebook: the notebook's JSON.
-        name: the page's name in the book: `notebooks/claims`.
+        name: the page's name in the book, such as `notebooks/claims`.
 
     Returns:
-        The JSON of the page's notebook, and by their path in the built book the files.
+        The JSON of the page's notebook, and the files by their path in the built book.
     """
     page = json.loads(notebook)
     files: dict[str, bytes] = {}

@@ -1,4 +1,4 @@
-"""The whole book as one PDF: all pages as one HTML file, printed by Chromium with the book's print style."""
+"""Print the whole book as one PDF: Chromium prints all pages from one HTML file with the book's print style."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ _FOOTER = """<div style="font: 8px sans-serif; width: 100%; text-align: center; 
 
 
 def write_pdf(root: Path, *, quiet: bool) -> Path:
-    """Print the staged book to `_build/book.pdf`, with an outline and page numbers; return the file.
+    """Print the staged book to `_build/book.pdf`, with an outline and page numbers; return its path.
 
-    Raises SoiError when no book was made here, or when Chromium is not installed.
+    Raises SoiError if the book has not been made or Chromium is not installed.
     """
     if not (root / STAGE / "_toc.yml").is_file():
-        raise SoiError("there is no book here to print", where=root / STAGE, hint="make it first: make book")
+        raise SoiError("there is no book here to print", where=root / STAGE, hint="run `make book` first")
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     if chromium is None:
-        raise SoiError("Chromium prints the book and is not installed", hint="apt-get install chromium")
+        raise SoiError("Chromium, which prints the book, is not installed", hint="apt-get install chromium")
     from playwright.sync_api import sync_playwright
 
     folder, first = run_jupyter_book(root, "singlehtml", quiet=quiet), f"{toc_files(root / STAGE)[0]}.html"
     markup = (folder / first).read_text(encoding="utf-8")
-    # Sphinx writes the file one folder deep and its links as from the top; links within the book stay in the file.
+    # Sphinx writes the file into a subfolder, with links relative to its parent; links within the book become anchors.
     markup = markup.replace(f'href="{first}#', 'href="#').replace(f'"../{FIGURES}', f'"{FIGURES}')
     write_text(folder / "book.html", markup)
     target = root / "_build" / "book.pdf"

@@ -1,7 +1,7 @@
-"""The authors' earlier results (2022), and the same counts from a run of ours on the same data.
+"""The authors' earlier results (2022), compared with the same counts from our run on the same data.
 
-The figures are those that their notebooks print; `data/predecessor.csv` holds them as facts. Their runs on sentiment
-and entailment together were resumed from a checkpoint and hold zeros for the early epochs, so they are marked.
+`data/predecessor.csv` holds the numbers that their notebooks print. Their runs on sentiment and entailment together
+were resumed from a checkpoint and contain zeros for the early epochs, so they are marked.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ RESUMED = "sentiment+entailment"
 
 
 def counts(dynamics: TrainingDynamics) -> dict[str, Any]:
-    """The columns of the earlier results, from dynamics: examples flagged, never learned, by number of events.
+    """Return the columns of the earlier results, from dynamics: examples flagged, never learned, by number of events.
 
-    Flagged are those that were forgotten at least once or never learned; the last column counts how many of them were
-    right in the last epoch.
+    Flagged examples were forgotten at least once or never learned; the last column counts how many of them were right
+    in the last epoch.
     """
     events = forgetting_events(dynamics.history, dynamics.epochs)
     never = dynamics.history == 0
@@ -38,7 +38,7 @@ def counts(dynamics: TrainingDynamics) -> dict[str, Any]:
 
 
 def earlier(path: str | os.PathLike[str]) -> pd.DataFrame:
-    """The earlier results from their file: a row per setting and task, columns as `counts` and the test accuracy."""
+    """Read the earlier results: one row per setting and task, with the columns of `counts` and the test accuracy."""
     table = pd.read_csv(path)
     names = ["n_train", "flagged", "never learned", "1 event", "2 events", "3 events", "4 events", "5 or more"]
     table.columns = pd.Index(["setting", "task", *names, "right at last", "test accuracy"])
@@ -46,9 +46,9 @@ def earlier(path: str | os.PathLike[str]) -> pd.DataFrame:
 
 
 def beside(results: Results, path: str | os.PathLike[str], task: str = "paraphrase") -> pd.DataFrame:
-    """The earlier results of `task` in the file `path`, and those of our runs; the flagged also as a share.
+    """Return the earlier results of `task` in the file `path`, followed by those of our runs.
 
-    Columns: who, setting, then as `counts`, share flagged, test accuracy.
+    Columns: who, setting, those of `counts`, share flagged, test accuracy.
     """
     known = earlier(path)
     records: Any = known[known["task"] == task].drop(columns="task").to_dict("records")
@@ -67,12 +67,12 @@ def beside(results: Results, path: str | os.PathLike[str], task: str = "paraphra
 
 
 def describe(table: pd.DataFrame) -> str:
-    """Our share of flagged examples beside that of the earlier single-task run, and the accuracies."""
+    """Compare our share of flagged examples and test accuracy with those of the earlier single-task run."""
     theirs: Any = table[(table["who"] == "earlier code") & (table["setting"] == "single")].iloc[0]
     ours: Any = table[table["who"].str.startswith("ours")].iloc[0]
     return (
-        f"On the same {int(ours['n_train']):,} examples, {ours['share flagged']:.1%} are forgotten at least once or "
-        f"never learned by MiniLM and {theirs['share flagged']:.1%} by their BERT. Never learned are "
-        f"{int(ours['never learned'])} here and {int(theirs['never learned'])} there; test accuracy is "
-        f"{ours['test accuracy']:.3f} here and {theirs['test accuracy']:.3f} there. One run each allows no interval."
+        f"Of the same {int(ours['n_train']):,} examples, MiniLM forgets at least once or never learns "
+        f"{ours['share flagged']:.1%}, their BERT {theirs['share flagged']:.1%}. MiniLM never learns "
+        f"{int(ours['never learned'])} and BERT {int(theirs['never learned'])}; test accuracy is "
+        f"{ours['test accuracy']:.3f} and {theirs['test accuracy']:.3f}. One run each gives no interval."
     )

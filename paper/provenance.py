@@ -1,4 +1,4 @@
-"""Where the runs of a page came from: commit, device, time, for every run and for all stages together."""
+"""The origin of the runs of a page: commit, device and time of every run and of every recorded folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from soi_lib.plots.style import Shown
 
 
 def run_table(found: Mapping[str, Results]) -> pd.DataFrame:
-    """A row a run: key, comparison, setting, seed, started (UTC), minutes, commit, device, precision, threads."""
+    """Return one row per run: key, comparison, setting, seed, started (UTC), machine, commit, precision, minutes."""
     rows = []
     for name, results in found.items():
         for setting in results.settings:
@@ -31,9 +31,9 @@ def run_table(found: Mapping[str, Results]) -> pd.DataFrame:
 
 
 def runs_behind(found: Mapping[str, Results]) -> Shown:
-    """The runs behind a page, folded: how many there are and at which commits, with `run_table` inside.
+    """Return the runs behind a page as a folded block: their number and commits, with `run_table` inside.
 
-    A notebook shows it once; the lines below its figures and tables lead there (see `paper.page`).
+    A notebook shows it once; the lines below its figures and tables link to it (see `paper.page`).
     """
     table = run_table(found)
     commits = sorted(set(table["commit"]))
@@ -43,8 +43,8 @@ def runs_behind(found: Mapping[str, Results]) -> Shown:
     folders = dict.fromkeys(run.folder.parent for results in found.values() for run in results.runs)
     place = " or ".join(f"data/recorded/{f.name}" if f.parent.name == "recorded" else f.name for f in folders)
     caption = (
-        f"Each run is the folder of {place} that its key names: metrics.json has its scores, predictions what it "
-        f"predicted, dynamics every epoch. When it was started (UTC), at which commit, on what."
+        f"Each run is a folder in {place}, named by its key: metrics.json holds its scores, predictions/ its "
+        f"predictions, and dynamics/ every epoch. The columns give its start (UTC), commit and device."
     )
     inside = show_table(table, caption, digits=1)
     markup = f'<details class="soi-runs"><summary>{summary}</summary><div id="runs">{inside.markup}</div></details>'
@@ -52,9 +52,9 @@ def runs_behind(found: Mapping[str, Results]) -> Shown:
 
 
 def folder_table(recorded: str | Path) -> pd.DataFrame:
-    """A row per recorded folder and comparison: runs, seeds, first and last start (UTC), hours, commits, device.
+    """Return one row per recorded folder and comparison: runs, seeds, first and last start (UTC), hours, origin.
 
-    Every file is checked against the checksums of its folder first. Raises StoreError that names a damaged one.
+    Every file is first checked against the checksums of its folder. Raises StoreError naming a damaged file.
     """
     rows = []
     for folder in sorted(path.parent for path in Path(recorded).glob("*/checksums.txt")):

@@ -1,7 +1,7 @@
 """Recorded runs: the runs of a comparison from a folder that ships with the project or from a store.
 
-Runs are read from a store (those that the profile's plan names) or from a recorded folder (all of them, after its
-checksum list has been verified). With neither, they are trained first.
+Runs are read from a recorded folder (all of them, after its checksum list has been verified) or from a store (those in
+the profile's plan; missing ones are trained first).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PROFILE_COPY = "profile.yaml"
 
 @dataclass(frozen=True)
 class Results(results.Results):
-    """The runs of one comparison of one profile, and its second stages where they were asked for."""
+    """The runs of one comparison of one profile, and its second stages if they were requested."""
 
     stages: tuple[StageRun, ...] = ()
 
@@ -46,11 +46,11 @@ def open_results(
     precision: str | None = None,
     stages: bool = False,
 ) -> Results:
-    """The runs of `comparison`: from a recorded folder, or from a store, where missing ones are trained first.
+    """Return the runs of `comparison`: from a recorded folder, or from a store after training the missing ones.
 
-    `runs` is a folder of recorded runs, or a store; empty means the store `runs`. `seeds` keeps some seeds; `device`
-    and `precision` say where runs of a store are trained (see `soi_lib.training.device`); `stages` brings the profile's
-    stages as well. Raises StoreError when a recorded folder is damaged or has no such runs.
+    `runs` is a folder of recorded runs, or a store; empty means the store `runs`. `seeds` selects seeds; `device` and
+    `precision` say how runs of a store are trained (see `soi_lib.training.device`); `stages` adds the profile's stages.
+    Raises StoreError if a recorded folder is damaged or has no such runs.
     """
     folder = Path(runs or "runs")
     further: list[StageRun] = []
@@ -64,7 +64,7 @@ def open_results(
             "there are no recorded runs here",
             where=folder,
             expected=f"{CHECKSUMS} beside the runs",
-            hint="restore the folder from the repository, or give runs='' to train",
+            hint="restore the folder from the repository, or pass runs='' to train",
         )
     else:
         from soi_lib.runs.scheduler import reproduce, reproduce_stages
@@ -87,17 +87,17 @@ def open_results(
 
 
 def recorded_profile(folder: Path) -> Profile:
-    """The profile of a recorded folder, under the folder's name: that of its own name may have changed since."""
+    """Return the profile of a recorded folder, named after the folder: the current profile of that name may differ."""
     return load_profile(folder / PROFILE_COPY).model_copy(update={"name": folder.resolve().name})
 
 
 def recorded_runs(folder: Path) -> list[StoredRun]:
-    """The runs of a recorded folder, by key."""
+    """Return the runs of a recorded folder, sorted by key."""
     return [open_run(path.parent) for path in sorted(folder.glob("*/manifest.json"))]
 
 
 def by_comparison(profile: Profile, runs: Sequence[StoredRun]) -> dict[str, Results]:
-    """Runs as the results of each comparison of their profile that has any, in the profile's order."""
+    """Group runs into the results of each comparison of their profile that has any, in the profile's order."""
     parts = {name: tuple(run for run in runs if run.comparison == name) for name in profile.comparisons}
     return {str(name): Results(name, profile, part) for name, part in parts.items() if part}
 
@@ -110,7 +110,7 @@ def finished(
     device: str = "auto",
     precision: str | None = None,
 ) -> list[StoredRun]:
-    """The runs of `profile` in the order of its plan. Raises StoreError that counts those that `store` lacks."""
+    """Return the runs of `profile` in plan order. Raises StoreError with the number of runs missing from `store`."""
     from soi_lib.runs.spec import plan
 
     specs = plan(profile, only=only, device=device, precision=precision)
@@ -120,15 +120,15 @@ def finished(
         raise StoreError(
             f"{len(specs) - len(found)} of {len(specs)} runs are not done, the first is {missing.name} ({missing.key})",
             where=store.root,
-            hint=f"python -m paper reproduce --profile {profile.name} does them",
+            hint=f"run `python -m paper reproduce --profile {profile.name}`",
         )
     return found
 
 
 def summary(profile: Profile, runs: Sequence[StoredRun], commit: str) -> dict[str, Any]:
-    """The content of results.json: per run and member the six counts, test and OOD metrics, and the baselines.
+    """Return the content of results.json: per run and member the six counts, test and OOD metrics, and the baselines.
 
-    `training_seconds` adds up what every run took, `wall_seconds` is how long at least one of them was in progress.
+    `training_seconds` adds up the times of all runs; `wall_seconds` is how long at least one of them was in progress.
     """
     rows = []
     for run in runs:
@@ -161,7 +161,7 @@ def summary(profile: Profile, runs: Sequence[StoredRun], commit: str) -> dict[st
 
 
 def _wall_seconds(runs: Sequence[StoredRun]) -> float:
-    """How long at least one of `runs` was in progress: those side by side count once, breaks do not count."""
+    """Return how long at least one of `runs` was in progress: parallel runs count once, breaks do not count."""
     begun = [datetime.fromisoformat(run.manifest["started"]).timestamp() for run in runs]
     spans = sorted((begin, begin + run.manifest["seconds"]["total"]) for begin, run in zip(begun, runs, strict=True))
     wall, until = 0.0, -math.inf
@@ -186,7 +186,7 @@ def record(
     """
     target = Path(folder)
     if target.exists() and not force:
-        raise OutputExistsError("recorded runs are already there", where=target, hint="pass --force to replace them")
+        raise OutputExistsError("recorded runs already exist", where=target, hint="pass --force to replace them")
     with building(target, replace=True) as out:
         for run in runs:
             shutil.copytree(run.folder, out / run.key)
@@ -201,7 +201,7 @@ def record(
 
 
 def reuse(folder: str | os.PathLike[str], store: RunStore) -> int:
-    """Copy the verified runs of a recorded folder into `store`, where it lacks them; return how many were copied."""
+    """Copy the verified runs of a recorded folder that `store` lacks into it; return how many were copied."""
     verify_recorded(folder)
     copied = 0
     for path in sorted(Path(folder).glob("*/manifest.json")):
@@ -215,7 +215,7 @@ def reuse(folder: str | os.PathLike[str], store: RunStore) -> int:
 
 
 def verify_recorded(folder: str | os.PathLike[str]) -> int:
-    """Check every file of a recorded folder against its list; return how many there are. Raises StoreError by name."""
+    """Check every file of a recorded folder against its list; return their number. Raises StoreError naming a file."""
     folder = Path(folder)
     restore = "restore it from the repository, or record the runs again"
     if not (folder / CHECKSUMS).is_file():
@@ -227,19 +227,19 @@ def verify_recorded(folder: str | os.PathLike[str]) -> int:
     for name, digest in listed.items():
         path = folder / name
         if not path.is_file():
-            raise StoreError("a recorded file is missing", where=path, expected=f"what {CHECKSUMS} lists", hint=restore)
+            raise StoreError(f"a file listed in {CHECKSUMS} is missing", where=path, hint=restore)
         if sha256_file(path) != digest:
             raise StoreError(
-                "a recorded file is not the one that was recorded",
+                "a recorded file has changed",
                 where=path,
                 found="another sha256",
-                expected=f"{digest[:12]} as {CHECKSUMS} says",
+                expected=f"{digest[:12]}, as in {CHECKSUMS}",
                 hint=restore,
             )
     there = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()} - {CHECKSUMS}
     if unknown := sorted(there - set(listed)):
         raise StoreError(
-            f"a file that {CHECKSUMS} does not list",
+            f"a file is not listed in {CHECKSUMS}",
             where=folder / unknown[0],
             found=f"{len(unknown)} such files",
             hint=f"remove it, or restore {CHECKSUMS} from the repository",
@@ -248,5 +248,5 @@ def verify_recorded(folder: str | os.PathLike[str]) -> int:
 
 
 def is_recorded(folder: Path) -> bool:
-    """Whether `folder` is one that `record` wrote, be it damaged; a store has neither of these files."""
+    """Return whether `folder` was written by `record`, even if it is damaged; a store has neither of these files."""
     return (folder / CHECKSUMS).exists() or (folder / PROFILE_COPY).exists()

@@ -1,4 +1,4 @@
-"""Does a score of an example repeat? Agreement between runs that differ in the seed, for every dataset and score."""
+"""How repeatable example scores are: agreement between runs that differ in the seed, for every dataset and score."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from soi_lib.analysis.soi import SOI
 MODES: dict[Literal["eval", "train"], str] = {"eval": "evaluation", "train": "train"}
 TARGET = 0.8
 SEEDS = 12
-"""The curves go as far."""
+"""The largest number of seeds in the curves."""
 
 
 def agreements(evidence: Evidence) -> pd.DataFrame:
-    """A row per dataset trained alone, recording mode and score: the agreement of two runs, and the runs that it takes.
+    """Return one row per dataset trained alone, recording mode and score: agreement of two runs, and runs needed.
 
-    Agreement is Cohen's kappa for the category and Spearman's rank correlation for the others, with 95 % intervals.
+    Agreement is Cohen's kappa for the category and Spearman's rank correlation for other scores, with 95 % intervals.
     """
     rows = []
     for results in evidence.comparisons.values():
@@ -34,7 +34,7 @@ def agreements(evidence: Evidence) -> pd.DataFrame:
 
 
 def curves(table: pd.DataFrame) -> pd.DataFrame:
-    """Agreement of averages over 1 to 12 seeds, by score, as Spearman-Brown predicts from the mean over datasets."""
+    """Return the agreement of averages over 1 to 12 seeds by score, predicted by Spearman-Brown from dataset means."""
     mean = table[table["mode"] == "evaluation"].groupby("score", sort=False)["agreement"].mean()
     return pd.DataFrame(
         {"score": score, "seeds": k, "agreement": spearman_brown(float(value), k)}
@@ -44,7 +44,7 @@ def curves(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def needed(table: pd.DataFrame) -> pd.DataFrame:
-    """A row a score: the mean agreement over datasets in both modes, and the seeds that reach an agreement of .8."""
+    """Return one row per score: mean agreement over datasets in both modes, and the seeds needed for agreement .8."""
     mean = table.pivot_table(index="score", columns="mode", values="agreement", sort=False)
     return pd.DataFrame(
         {f"agreement, {mode} mode": mean[mode] for mode in mean}
@@ -53,10 +53,10 @@ def needed(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def held_out(known: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
-    """What `agreements` of known datasets predict of a further one, beside those of new ones, in evaluation mode.
+    """Compare the `agreements` of new datasets with those predicted from known ones, in evaluation mode.
 
-    A row per new dataset and score: its agreement (value, with low and high) and the seeds that reach .8; the seeds
-    predicted by the mean over the known datasets; the lowest and the highest of these, and whether it lies between.
+    One row per new dataset and score: its agreement (value, with low and high) and the seeds needed for .8; the seeds
+    predicted from the mean over known datasets; their lowest and highest agreement, and whether value lies between.
     """
     spread = known[known["mode"] == "evaluation"].groupby("score")["agreement"].agg(["mean", "min", "max"])
     rows = new[(new["mode"] == "evaluation") & ~new["dataset"].isin(known["dataset"])].dropna(subset=["agreement"])
@@ -70,9 +70,9 @@ def held_out(known: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
 
 
 def averages(evidence: Evidence) -> pd.DataFrame:
-    """How two averages agree, measured and as Spearman-Brown predicts from pairs of single runs, in evaluation mode.
+    """Return how two averages agree in evaluation mode, measured and predicted by Spearman-Brown from single runs.
 
-    A row per dataset trained alone, score, and number k of runs averaged on each side, as far as the seeds go.
+    One row per dataset trained alone, score, and number k of runs averaged on each side, as far as the seeds allow.
     """
     tables = [
         reliability([results.run((d,), seed).dynamics(d, "eval") for seed in results.seeds]).curve.assign(dataset=d)
@@ -83,9 +83,9 @@ def averages(evidence: Evidence) -> pd.DataFrame:
 
 
 def kappas(evidence: Evidence) -> pd.DataFrame:
-    """A row a dataset: kappa of the categories between seeds (alone, together), and from alone to together.
+    """Return one row per dataset: kappa of the categories between seeds (alone, together), and from alone to together.
 
-    All pairs have different seeds, so that what runs of one seed share does not count.
+    All pairs have different seeds, so that what runs with the same seed share does not count.
     """
     rows = []
     for results in evidence.comparisons.values():
@@ -99,7 +99,7 @@ def kappas(evidence: Evidence) -> pd.DataFrame:
 
 
 def _kappa(a: npt.NDArray[np.int8], b: npt.NDArray[np.int8]) -> float:
-    """Cohen's kappa of two runs, codes (N,) each; that of scikit-learn takes milliseconds to check its input."""
+    """Return Cohen's kappa of two runs, codes (N,) each; scikit-learn's takes milliseconds just to check its input."""
     kinds = len(SOI)
     shares = np.bincount(kinds * a.astype(int) + b, minlength=kinds**2).reshape(kinds, kinds) / len(a)
     chance = shares.sum(axis=1) @ shares.sum(axis=0)

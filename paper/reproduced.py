@@ -1,7 +1,7 @@
-"""Did it reproduce here? The numbers of this machine's quick runs beside those of the recorded quick runs.
+"""Did it reproduce here? Compare the numbers of this machine's quick runs with those of the recorded quick runs.
 
-A number of one seed is held against the 95 % prediction interval for one more seed, from the spread
-of the recorded seeds. On the same kind of processor the runs of the same seed have the same bits, which says more.
+A number of one seed is compared with the 95 % prediction interval for one more seed, from the spread of the recorded
+seeds. On the same kind of processor, runs of the same seed are identical bit for bit, which is a stronger check.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from soi_lib.runs.store import RunStore, StoredRun
 
 LEVEL = 0.95
 LEAST_INSIDE = 0.90
-"""Share of the numbers that must lie inside: by chance `LEVEL` do, give or take, as they are not independent."""
+"""Share of the numbers that must lie inside. By chance about `LEVEL` do; they vary because they are not independent."""
 SCORE, GAIN = "score", "gain"
 
 
 @dataclass(frozen=True)
 class Reproduction:
-    """What was compared. `table` has a row a number; `problem` says why nothing could be compared."""
+    """The result of a comparison. `table` has one row per number; `problem` says why nothing could be compared."""
 
     table: pd.DataFrame
     same: int = 0
-    """Runs whose recorded twin (same key) has the same bits."""
+    """Runs that are identical bit for bit to their recorded twin (same key)."""
     twins: int = 0
     differing: tuple[str, ...] = ()
-    """Twins with other bits, by name and key."""
+    """Runs that differ from their twin, by name and key."""
     reasons: tuple[str, ...] = ()
     """How this machine differs from those of the recorded runs."""
     problem: str = ""
@@ -55,16 +55,16 @@ class Reproduction:
         why = f" This machine differs: {'; '.join(self.reasons)}." if self.reasons and self.same < self.twins else ""
         return (
             f"{verdict}: {inside} of {n} numbers lie inside the 95 % prediction interval of the recorded runs (about "
-            f"{round(LEVEL * n)} would by chance; {round(LEAST_INSIDE * n)} count as reproduced), and {self.same} of "
-            f"{self.twins} runs have the same bits.{why}"
+            f"{round(LEVEL * n)} are expected; {round(LEAST_INSIDE * n)} are required), and {self.same} of "
+            f"{self.twins} runs are identical bit for bit.{why}"
         )
 
 
 def reproduction(profile: str, runs: Sequence[StoredRun], recorded: str | Path) -> Reproduction:
-    """Hold the runs of this machine against those of the folder `recorded`; what stands in the way is in `problem`."""
+    """Compare the runs of this machine with those of the folder `recorded`; `problem` says what prevents it, if any."""
     empty = pd.DataFrame(columns=["comparison", "dataset", "setting", "number", "here", "low", "high", "inside"])
     if not runs:
-        return Reproduction(empty, problem="this machine has made no runs; `make book` makes them")
+        return Reproduction(empty, problem="this machine has made no runs; `make book` trains them")
     recorded = Path(recorded)
     try:
         verify_recorded(recorded)
@@ -73,7 +73,7 @@ def reproduction(profile: str, runs: Sequence[StoredRun], recorded: str | Path) 
     except SoiError as error:
         return Reproduction(empty, problem=str(error))
     if profile != sizes.name:
-        return Reproduction(empty, problem=f"the recorded seeds are of profile {sizes.name}, these runs of {profile}")
+        return Reproduction(empty, problem=f"the recorded seeds use profile {sizes.name}, these runs use {profile}")
     if {_sizes(run) for run in runs} - {_sizes(run) for run in known}:
         return Reproduction(empty, problem=f"the recorded seeds were trained with other settings of profile {profile}")
     tables = []
@@ -96,19 +96,19 @@ def reproduction(profile: str, runs: Sequence[StoredRun], recorded: str | Path) 
 
 
 def _sizes(run: StoredRun) -> str:
-    """The numbers of examples and the hyperparameters of a run, without the precision, as text."""
+    """Return the numbers of examples and the hyperparameters of a run, without the precision, as text."""
     about = run.manifest["identity"]
     training = {name: value for name, value in about["training"].items() if name != "precision"}
     return json.dumps([about.get("data"), training], sort_keys=True)
 
 
 def own_runs(profile: str, runs: str) -> list[StoredRun]:
-    """The runs of a profile in the store `runs`; none without a store. Raises StoreError when some are missing."""
+    """Return the runs of a profile in the store `runs`; none without a store. Raises StoreError if some are missing."""
     return finished(load_profile(profile), RunStore(runs)) if runs else []
 
 
 def _numbers(results: Results) -> pd.DataFrame:
-    """A row per number and seed: dataset, setting, number (its name), seed, value, and the least step of the value."""
+    """Return one row per number and seed: dataset, setting, kind, number (its name), seed, value, and smallest step."""
     rows: list[dict[str, Any]] = []
     sets = {split: alone_and_together(results, split) for split in SETS}
     for dataset in results.members:
@@ -137,7 +137,7 @@ def _rows(
 
 
 def _held(ours: pd.DataFrame, theirs: pd.DataFrame) -> pd.DataFrame:
-    """Each number of our first seed with the prediction interval for one more recorded seed."""
+    """Return each number of our first seed with the prediction interval for one more recorded seed."""
     from scipy.stats import t  # type: ignore[import-untyped]
 
     key = ["dataset", "setting", "kind", "number"]
@@ -153,7 +153,7 @@ def _held(ours: pd.DataFrame, theirs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _same_bits(run: StoredRun, twin: StoredRun) -> bool:
-    """Whether two runs of one key predicted and recorded the same; their files also hold times and commits."""
+    """Return whether two runs of one key predicted and recorded the same; their files also hold times and commits."""
     for dataset in run.setting:
         if not run.predictions(dataset).equals(twin.predictions(dataset)):
             return False
@@ -164,7 +164,7 @@ def _same_bits(run: StoredRun, twin: StoredRun) -> bool:
 
 
 def _reasons(run: StoredRun, other: StoredRun) -> tuple[str, ...]:
-    """What differs between two machines: processor, device, precision, and the versions that compute."""
+    """List what differs between two machines: processor, device, precision, and the versions that compute."""
     ours, theirs = run.manifest, other.manifest
     pairs = {
         "processor": (ours["machine"].get("cpu"), theirs["machine"].get("cpu")),
@@ -177,7 +177,7 @@ def _reasons(run: StoredRun, other: StoredRun) -> tuple[str, ...]:
 
 
 def as_json(found: Reproduction) -> dict[str, Any]:
-    """The content of `_build/reproduced.json`."""
+    """Return the content of `_build/reproduced.json`."""
     return {
         "sentence": found.sentence,
         "numbers": len(found.table),

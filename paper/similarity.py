@@ -1,22 +1,21 @@
-"""How similar two members are, measured before any training, to hold against what training together gains.
+"""Measure how similar two members are before any training, to compare with the gain from training them together.
 
-Three measures, each from several disjoint draws of training examples, so that each has an interval, and each also
-between two halves of the same member: that is the most which so few examples can show, the ceiling to read a pair's
-value against.
+There are three measures, each with an interval over several disjoint draws of training examples. Each is also computed
+between two halves of the same member: the most that so few examples can show, and so the ceiling for a pair's value.
 
 gradient:
     the cosine between the mean gradients of two members' losses with respect to the layers of the shared
-    encoder, at its pretrained weights: whether the first step for one is a step for the other. The head through which
-    a gradient flows decides its sign. Under "initial heads" it is that which a run of that seed starts from; members
-    with different labels have independent ones, so that the cosine is 0 on average whatever the tasks are, and only
-    pairs with equal labels, which share the head, are given. Under "aligned heads" each member's head points to the
-    mean pretrained sentence vector of each class, as a head does after a few updates, so that signs mean something for
-    all pairs. (At a head that is fitted to the end, a mean gradient is nearly zero and its direction chance.)
+    encoder, at its pretrained weights: does the first update for one also help the other? The sign of a gradient
+    depends on the head through which it flows. "Initial heads" are those that a run with this seed starts from; members
+    with different labels have independent ones, so that the cosine is 0 on average for any tasks, and only pairs with
+    equal labels, which share the head, are included. With "aligned heads", each member's head points to the mean
+    pretrained sentence vector of each class, as a head does after a few updates, so that signs are meaningful for all
+    pairs. (With a fully fitted head, a mean gradient is nearly zero and its direction is random.)
 
 representation:
-    how far the main directions of the pretrained sentence vectors of two members agree: the mean squared
-    cosine of the angles between their first DIRECTIONS principal components (0 to 1; two random subspaces have
-    DIRECTIONS / width). Linear CKA would need the same inputs in both, which two data sets do not have.
+    how closely the main directions of the pretrained sentence vectors of two members agree: the mean squared
+    cosine of the angles between their first DIRECTIONS principal components (0 to 1; DIRECTIONS / width for two random
+    subspaces). Linear CKA would need the same inputs for both, which two data sets do not have.
 
 words:
     1 minus the Jensen-Shannon divergence (base 2) between the distributions of words, 0 to 1;
@@ -50,7 +49,7 @@ if TYPE_CHECKING:
 COLUMNS = ("first", "second", "measure", "value", "low", "high", "ceiling", "draws", "n")
 DIRECTIONS = 8
 VERSION = 2
-"""Raised whenever a change here changes the numbers, so that stored ones are made again."""
+"""Increased whenever a change here changes the numbers, so that stored ones are computed again."""
 
 
 def task_similarity(
@@ -63,12 +62,12 @@ def task_similarity(
     max_length: int = 128,
     pooling: str = "mean",
 ) -> pd.DataFrame:
-    """A row per pair of `members` (each with itself too) and measure: first, second, measure, value, low, high, ...
+    """Return one row per pair of `members` (each also with itself) and measure, with the columns `COLUMNS`.
 
-    value is the mean over `draws` disjoint draws of `n` training examples a member, with its 95 % t interval over the
-    draws; ceiling is the geometric mean of the two members' own values (halves of a draw), NaN where one is negative.
-    A draw has equally many examples of every class, and so has each of its halves: otherwise a gradient would say
-    little more than which class is the more frequent. Raises CorpusError when a class has too few examples for that.
+    value is the mean over `draws` disjoint draws of `n` training examples per member, with its 95 % t interval over the
+    draws; ceiling is the geometric mean of the two members' own values (halves of a draw), NaN if one is negative. A
+    draw and each of its halves have equally many examples of every class: otherwise a gradient would say little more
+    than which class is more frequent. Raises CorpusError if a class has too few examples for that.
     """
     import pandas as pd
 
@@ -86,13 +85,13 @@ def task_similarity(
                 where=corpus.name,
                 found=min(map(len, orders)),
                 expected=each * draws,
-                hint="ask for fewer draws or examples",
+                hint="use fewer draws or examples",
             )
         parts.append([_halves(train, [o[d * each : (d + 1) * each] for o in orders]) for d in range(draws)])
     measured = _gradients(corpora, parts, encoder, seed=seed, max_length=max_length, pooling=pooling)
     measured["words"] = np.stack([_words([part[d] for part in parts]) for d in range(draws)])
     rows: list[dict[str, Any]] = []
-    for measure, values in measured.items():  # (draws, M, M): off the diagonal pairs, on it the halves of one member
+    for measure, values in measured.items():  # (draws, M, M): pairs off the diagonal, halves of one member on it
         mean = values.mean(axis=0)
         for a, second in enumerate(members):
             for b, first in enumerate(members[: a + 1]):
@@ -108,14 +107,14 @@ def task_similarity(
 
 
 def similarity_path(comparison: str, runs: str | Path = "") -> Path:
-    """Where the similarities of a comparison are kept beside its runs."""
+    """Return the file beside the runs that stores the similarities of a comparison."""
     return Path(runs or "runs") / f"similarity-{comparison}.json"
 
 
 def open_similarity(results: Results, runs: str | Path = "", *, n: int = 64, draws: int = 5) -> pd.DataFrame:
-    """`task_similarity` of the members of `results`, kept beside their runs: recorded ones are read, never made.
+    """Return `task_similarity` of the members of `results`, stored beside their runs; recorded ones are only read.
 
-    `runs` is the folder that the results came from. Raises StoreError when a recorded folder has no similarities.
+    `runs` is the folder that the results came from. Raises StoreError if a recorded folder has no similarities.
     """
     import pandas as pd
 
@@ -141,7 +140,7 @@ def open_similarity(results: Results, runs: str | Path = "", *, n: int = 64, dra
 
 
 def _halves(split: Split, classes: list[np.ndarray]) -> Split:
-    """The examples at the places `classes` (an even number each), ordered so that both halves have as many of each."""
+    """Return the examples at the indices `classes` (an even number each), ordered so that both halves are balanced."""
     index = np.concatenate([*(c[0::2] for c in classes), *(c[1::2] for c in classes)])
     pair = None if split.text_pair is None else [split.text_pair[i] for i in index]
     return Split(split.ids[index], [split.text[i] for i in index], pair, split.label[index], split.group[index])
@@ -150,7 +149,7 @@ def _halves(split: Split, classes: list[np.ndarray]) -> Split:
 def _gradients(
     corpora: Sequence[Any], parts: list[list[Split]], encoder: str, *, seed: int, max_length: int, pooling: str
 ) -> dict[str, np.ndarray]:
-    """The measures that need the encoder, each (draws, M, M)."""
+    """Compute the measures that need the encoder, each (draws, M, M)."""
     import torch
     from torch import nn
     from tqdm.auto import tqdm
@@ -211,7 +210,7 @@ def _half_gradient(
     head: Heads | torch.Tensor,
     layers: Sequence[torch.Tensor],
 ) -> np.ndarray:
-    """The gradient (P,) of the loss of half a draw with respect to `layers`, through initial heads or a weight."""
+    """Return the gradient (P,) of half a draw's loss with respect to `layers`, through initial heads or a weight."""
     import torch
 
     summed = []
@@ -228,23 +227,23 @@ def _half_gradient(
 
 
 def _by_length(data: Encoded, index: np.ndarray) -> list[np.ndarray]:
-    """`index` in small batches of similar lengths, so that little is spent on padding."""
+    """Divide `index` into small batches of similar lengths, to reduce padding."""
     ordered = index[np.argsort(data.lengths[index], kind="stable")]
     return [ordered[i : i + 16] for i in range(0, len(ordered), 16)]
 
 
 def _in_order(data: Encoded, vectors: Callable[[Encoded, np.ndarray], torch.Tensor]) -> np.ndarray:
-    """The sentence vectors (N, H) of all examples."""
+    """Return the sentence vectors (N, H) of all examples."""
     batches = _by_length(data, np.arange(len(data)))
     found = np.concatenate([vectors(data, index).numpy() for index in batches])
     return found[np.argsort(np.concatenate(batches), kind="stable")]
 
 
 def _aligned(vectors: list[np.ndarray], data: list[Encoded], held_out: int, classes: int) -> np.ndarray:
-    """Weight (C, H) float32 of a head that points from the mean of all sentence vectors to that of each class.
+    """Return the weight (C, H) float32 of a head that points from the mean of all sentence vectors to each class mean.
 
-    Means are taken over all draws but `held_out`; rows have the mean length of those of an initial head, so that no
-    class is likelier than another by much.
+    Means are over all draws except `held_out`; rows have the mean length of those of an initial head, so that no class
+    is much likelier than another.
     """
     others = [d for d in range(len(data)) if d != held_out] or [held_out]
     x = np.concatenate([vectors[d] for d in others])
@@ -256,7 +255,7 @@ def _aligned(vectors: list[np.ndarray], data: list[Encoded], held_out: int, clas
 
 
 def _cosines(halves: np.ndarray) -> np.ndarray:
-    """(M, M) cosines from (2M, P) vectors of half a draw each: of the sums for pairs, of the halves on the diagonal."""
+    """Return cosines (M, M) from vectors (2M, P) of half a draw each: of sums for pairs, of halves on the diagonal."""
     gram = (halves @ halves.T).astype(np.float64)
     pairs = gram.reshape(len(gram) // 2, 2, -1, 2).sum(axis=(1, 3))
     norm = np.sqrt(pairs.diagonal())
@@ -267,7 +266,7 @@ def _cosines(halves: np.ndarray) -> np.ndarray:
 
 
 def _overlaps(sentences: list[np.ndarray]) -> np.ndarray:
-    """(M, M) subspace overlaps of the sentence vectors (N, H) of each member, of halves on the diagonal."""
+    """Return subspace overlaps (M, M) of the sentence vectors (N, H) of each member, of halves on the diagonal."""
 
     def directions(x: np.ndarray) -> np.ndarray:
         return np.linalg.svd(x - x.mean(axis=0), full_matrices=False)[2][:DIRECTIONS]
@@ -282,7 +281,7 @@ def _overlaps(sentences: list[np.ndarray]) -> np.ndarray:
 
 
 def _words(splits: list[Split]) -> np.ndarray:
-    """(M, M): 1 minus the Jensen-Shannon divergence of word distributions, of halves on the diagonal."""
+    """Return 1 minus the Jensen-Shannon divergence of word distributions (M, M), of halves on the diagonal."""
 
     from scipy.spatial.distance import jensenshannon  # type: ignore[import-untyped]
 
@@ -293,7 +292,7 @@ def _words(splits: list[Split]) -> np.ndarray:
     def alike(a: Counter[str], b: Counter[str]) -> float:
         words = sorted(a.keys() | b.keys())
         p, q = (np.array([c[w] for w in words]) / c.total() for c in (a, b))
-        return float(1 - jensenshannon(p, q, base=2) ** 2)  # SciPy gives the square root
+        return float(1 - jensenshannon(p, q, base=2) ** 2)  # SciPy returns the square root
 
     every = [counted(s, np.arange(len(s))) for s in splits]
     out = np.array([[alike(a, b) for b in every] for a in every])

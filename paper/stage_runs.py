@@ -1,8 +1,8 @@
-"""Finished stages as claim C5 reads them, and many of them in two files.
+"""Finished stages as claim C5 reads them, and their storage in two files.
 
-A stage leaves a folder like any run, but there are hundreds of them, and what a verdict needs of one is what it
-predicted. So a recorded folder holds all stages as `stages.json` (what each is, its sizes, scores and origin) and
-`stages.parquet` (its predictions, in the order of the ids): two megabytes instead of thousands of files.
+A stage has a folder like any run, but there are hundreds of stages, and a verdict needs only their predictions. So a
+recorded folder holds all stages as `stages.json` (identity, sizes, scores and origin of each) and `stages.parquet` (its
+predictions, in the order of the ids): two megabytes instead of thousands of files.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _KEPT = ("commit", "started", "seconds", "updates", "examples", "precision", "ma
 
 @dataclass(frozen=True)
 class StageRun:
-    """A finished stage: what it is (identity), what was chosen and where it ran (about), scores, predictions.
+    """A finished stage: its identity, what was chosen and where it ran (about), scores, and predictions.
 
     `answers` holds the predicted classes (N,) int16 by dataset and split, sorted by example id, and `odds` the log odds
-    of p(gold) (N,) float16. Both are empty where the stage was not tested, because its subset was too small.
+    of p(gold) (N,) float16. Both are empty if the stage was not tested because its subset was too small.
     """
 
     key: str
@@ -41,7 +41,7 @@ class StageRun:
 
     @property
     def comparison(self) -> str:
-        """task, source or lingual."""
+        """The name of the comparison: task, source or lingual."""
         return str(self.identity["comparison"])
 
     @property
@@ -51,12 +51,12 @@ class StageRun:
 
     @property
     def seed(self) -> int:
-        """The seed of the run that it started from."""
+        """The seed of the run that the stage started from."""
         return int(self.identity["seed"])
 
     @property
     def kind(self) -> tuple[str, str | None]:
-        """Subset, and control (None, "random" or "all")."""
+        """The subset, and the control (None, "random" or "all")."""
         stage = self.identity["stage"]
         return stage["subset"], stage["control"]
 
@@ -72,7 +72,7 @@ class StageRun:
 
 
 def read_stage(run: StoredRun) -> StageRun:
-    """A stage from its folder."""
+    """Read a stage from its folder."""
     answers, odds = {}, {}
     if run.manifest["stage"]["tested"]:
         for member in run.setting:
@@ -85,13 +85,13 @@ def read_stage(run: StoredRun) -> StageRun:
 
 
 def log_odds(p: np.ndarray) -> np.ndarray:
-    """Probabilities as float16 log odds, which rank as they do: float16 itself cannot tell .9996 from .9999."""
+    """Convert probabilities to float16 log odds, which keep ranks: float16 itself cannot tell .9996 from .9999."""
     p = np.clip(p.astype(np.float64), 1e-7, 1 - 1e-7)
     return np.asarray(np.log(p / (1 - p)), dtype=np.float16)
 
 
 def pack_stages(runs: Iterable[StoredRun], folder: Path) -> None:
-    """Write all `runs` (finished stages) as two files into `folder`. Equal runs, equal files."""
+    """Write all `runs` (finished stages) as two files into `folder`; equal runs give equal files."""
     import pandas as pd
 
     stages = sorted((read_stage(run) for run in runs), key=lambda stage: stage.key)
@@ -109,7 +109,7 @@ def pack_stages(runs: Iterable[StoredRun], folder: Path) -> None:
 
 
 def unpack_stages(folder: Path) -> list[StageRun]:
-    """The stages of a recorded folder whose files were verified, sorted by key; none when it has no such files."""
+    """Return the stages of a verified recorded folder, sorted by key; an empty list if it has none."""
     import pandas as pd
 
     if not (folder / ABOUT).exists():

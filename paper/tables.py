@@ -1,7 +1,7 @@
-"""The tables that the notebooks show, each one call on the results of a comparison.
+"""Tables that the notebooks show, each made by one call on the results of a comparison.
 
-A table says what it averages: over seeds where there are several, with the smallest and the largest beside the mean.
-Every accuracy stands beside the majority class and the bag of words, so that no easy corpus passes for a result.
+`member_table` gives the accuracy of the majority class and of a bag of words, so that an easy corpus is not mistaken
+for a result.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from soi_lib.runs.results import setting_name
 
 
 def member_table(results: Results) -> pd.DataFrame:
-    """A row a member: examples to train and to evaluate on, classes, mean tokens, and what must be beaten."""
+    """Return one row per member: training and evaluation examples, classes, mean tokens, and baselines to beat."""
     rows = []
     for member in results.members:
         metrics = results.run((member,)).metrics[member]
@@ -36,7 +36,7 @@ def member_table(results: Results) -> pd.DataFrame:
 
 
 def soi_table(results: Results, *, shares: bool = True) -> pd.DataFrame:
-    """A row a member and setting, a column a category: the share (or the count) of examples, mean over seeds."""
+    """Return the share (or count) of each category, averaged over seeds: one row per member and setting."""
     rows = {}
     for member in results.members:
         for setting in results.settings_with(member):
@@ -50,7 +50,7 @@ def soi_table(results: Results, *, shares: bool = True) -> pd.DataFrame:
 
 
 def transition(results: Results, member: str, setting: Sequence[str], normalize: Normalize = None) -> pd.DataFrame:
-    """The 6x6 transition of `member` from alone to `setting`, averaged over seeds."""
+    """Return the 6x6 transition matrix of `member` from alone to `setting`, averaged over seeds."""
     pairs = [
         (results.run((member,), seed).dynamics(member), results.run(setting, seed).dynamics(member))
         for seed in results.seeds
@@ -59,7 +59,7 @@ def transition(results: Results, member: str, setting: Sequence[str], normalize:
 
 
 def texts(corpus: Corpus) -> dict[str, tuple[str, str]]:
-    """Text and label name of every training example, by id; the sides of a pair joined by a bar."""
+    """Return the text and label name of every training example by id; the texts of a pair are joined by a bar."""
     split: Split = corpus.splits["train"]
     joined = (
         split.text
@@ -71,5 +71,5 @@ def texts(corpus: Corpus) -> dict[str, tuple[str, str]]:
 
 
 def listing(items: Sequence[str]) -> str:
-    """Words as a list in running text: `a, b and c`."""
+    """Join words into a list for running text: `a, b and c`."""
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}" if items else ""

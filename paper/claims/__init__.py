@@ -1,1 +1,1 @@
-"""The claims of the paper: their rules, what those rules can see, and their verdicts."""
+"""The claims of the paper: their rules, the power of the rules, and the verdicts."""

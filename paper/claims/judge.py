@@ -1,7 +1,7 @@
 """From predictions and categories to verdicts: every claim as one function on plain arrays.
 
-The rules are in `rules`; this module measures the effects that they ask for and lists them, a row a
-case, so that a page can show what a verdict rests on.
+The rules are in `rules`; this module measures the effects that they need and lists them, one row per case, so that a
+page can show the basis of a verdict.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ RUN, SUBSET, RANDOM, MORE = "run", "subset", "random", "equal updates"
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What the runs of several settings predict for one set of examples, row s of every setting from seed s.
+    """What the runs of several settings predict for one set of examples, with row s of every setting from seed s.
 
     gold: class codes (N,). predicted: class codes (S, N) by setting. positive: for two classes, the probability of
-    class 1 (S, N) by setting; None otherwise. groups: (N,) where examples of one group, such as the sentences of one
-    template, are no independent draws; None where every example is one.
+    class 1 (S, N) by setting; None otherwise. groups: (N,) if examples of one group, such as the sentences of one
+    template, are not independent; None if all examples are.
     """
 
     gold: Array
@@ -43,13 +43,13 @@ class Evaluation:
 
     @property
     def scores(self) -> tuple[Score, ...]:
-        """The scores that the rules ask for, the deciding one first."""
+        """The scores that the rules require, the deciding one first."""
         return rules.scores_for(2 if self.positive is not None else 3)
 
     def values(self, setting: str, score: Score | None = None) -> Array:
-        """Contributions (S, N) to a score in a setting; the deciding score by default.
+        """Return contributions (S, N) to a score in a setting; the deciding score by default.
 
-        With groups there is one contribution a group, (S, G).
+        With groups there is one contribution per group, (S, G).
         """
         score = score or self.scores[0]
         given = self.positive if score == "auc" and self.positive is not None else self.predicted
@@ -57,12 +57,12 @@ class Evaluation:
         return values if self.groups is None else _by_group(values, self.groups)
 
     def gain(self, before: str, after: str, score: Score | None = None) -> Array:
-        """`values` in setting `after` minus those in `before`."""
+        """Return `values` in setting `after` minus those in `before`."""
         return self.values(after, score) - self.values(before, score)
 
 
 def _by_group(values: Array, groups: Array) -> Array:
-    """(S, G) from (S, N) with the same mean a seed: a group has the sum of the deviations of its examples from it."""
+    """Return (S, G) from (S, N) with the same mean per seed: a group sums the deviations of its examples from it."""
     names, index = np.unique(groups, return_inverse=True)
     mean = values.mean(axis=1, keepdims=True)
     sums = (values - mean) @ np.eye(len(names))[index]
@@ -71,7 +71,7 @@ def _by_group(values: Array, groups: Array) -> Array:
 
 @dataclass(frozen=True)
 class Finding:
-    """A verdict and what it rests on: a table with a row per case, verdicts of its parts, and further numbers."""
+    """A verdict and its basis: a table with one row per case, verdicts of its parts, and further numbers."""
 
     verdict: Judgement
     table: pd.DataFrame
@@ -81,7 +81,7 @@ class Finding:
 
 
 def six_behaviours(codes: Mapping[str, Array]) -> Finding:
-    """C1, from the categories (S, N) of every dataset trained alone."""
+    """Judge C1 from the categories (S, N) of every dataset trained alone."""
     shares = {soi.name: {name: mean_effect(c == soi) for name, c in codes.items()} for soi in SOI}
     rows = [
         _row(effect, category=label, dataset=name, occurs=effect.value >= rules.LEAST_SHARE)
@@ -93,9 +93,9 @@ def six_behaviours(codes: Mapping[str, Array]) -> Finding:
 
 
 def consistent_gain(evaluations: Mapping[str, Evaluation]) -> Finding:
-    """C2 and the languages, from one evaluation per dataset with the settings single and all, and equal budget or not.
+    """Judge C2 or the languages from one evaluation per dataset, with the settings single, all and maybe equal budget.
 
-    `parts` has the verdicts by every score, and those on diversity and quantity by the deciding one.
+    `parts` has the verdicts on gain, diversity and quantity by every score.
     """
     rows = []
     outcomes: dict[tuple[str, int], list[Outcome]] = {}
@@ -115,10 +115,10 @@ def consistent_gain(evaluations: Mapping[str, Evaluation]) -> Finding:
 def several_tasks(
     evaluations: Mapping[tuple[str, str], Evaluation], similarity: Mapping[tuple[str, str], float]
 ) -> Finding:
-    """C3, from the evaluations of every task on every set, by (task, set), and the similarity of pairs of tasks.
+    """Judge C3 from the evaluations of every task on every set, by (task, set), and the similarity of pairs of tasks.
 
-    The settings are single, all, and for every pair the name of the partner. Without the pairs that the rules name,
-    or with a pair that has no similarity, the second half is not tested.
+    The settings are single, all, and for every pair the name of the partner. Without the pairs named by the rules, or
+    with a pair that has no similarity, the second half is not tested.
     """
     cases: dict[tuple[frozenset[str], str, str], Array] = {}
     tasks = list(dict.fromkeys(task for task, _ in evaluations))
@@ -149,12 +149,12 @@ def several_tasks(
 
 
 def _together(tasks: frozenset[str]) -> str:
-    """A pair by its names, and more tasks as "all"."""
+    """Return a pair by its names, and more tasks as "all"."""
     return "+".join(sorted(tasks)) if len(tasks) == 2 else ALL
 
 
 def difference(first: Sequence[Array], second: Sequence[Array]) -> Effect:
-    """The mean of some tables minus the mean of others, which have the same seeds but other examples."""
+    """Return the mean of some tables minus the mean of others with the same seeds but different examples."""
     count = len(first) + len(second)
     return mean_effect(
         [x * (count / len(first)) for x in first] + [x * (-count / len(second)) for x in second]  # mean_effect averages
@@ -162,7 +162,7 @@ def difference(first: Sequence[Array], second: Sequence[Array]) -> Effect:
 
 
 def moves(codes: Mapping[str, tuple[Array, Array]]) -> Finding:
-    """C4, from the categories (S, N) of every dataset alone and all together."""
+    """Judge C4 from the categories (S, N) of every dataset alone and all together."""
     seeds = min((len(single) for single, _ in codes.values()), default=0)
     if seeds < rules.LEAST_SEEDS:
         return Finding("not tested", pd.DataFrame(), seeds=seeds)
@@ -180,8 +180,8 @@ class Stage:
     """A second stage on one subset in one case (a dataset in a setting and an arm).
 
     ids: the chosen examples of every seed. start, end: share of them that is wrong or not confident before and after
-    the stage, by seed. evaluations: by set (test, OOD), with the settings run, subset, random and equal updates; none
-    where the subset was too small to train on in some seed, which counts as a failed check.
+    the stage, by seed. evaluations: by set (test, OOD), with the settings run, subset, random and equal updates; empty
+    if the subset was too small to train on in some seed, which counts as a failed check.
     """
 
     ids: Sequence[frozenset[Any]]
@@ -204,7 +204,7 @@ class Stage:
 
 
 def second_stage(stages: Mapping[str, Mapping[str, Stage]]) -> Finding:
-    """C5, from the stages by subset and case. Of subsets that coincide in a case only the first one counts there."""
+    """Judge C5 from the stages by subset and case. Of subsets that coincide in a case, only the first counts there."""
     rows: list[dict[str, Any]] = []
     effects: dict[tuple[str, str, str], Effect] = {}
     passed: dict[str, int] = {}
@@ -235,7 +235,7 @@ def second_stage(stages: Mapping[str, Mapping[str, Stage]]) -> Finding:
 
 
 def _seen_before(stages: Mapping[str, Mapping[str, Stage]], subset: str, case: str) -> bool:
-    """Whether an earlier subset has nearly the same examples in this case, in the mean over seeds."""
+    """Return whether an earlier subset has nearly the same examples in this case, on average over seeds."""
     for earlier in stages:
         if earlier == subset:
             return False
@@ -254,7 +254,7 @@ def _row(effect: Effect, **what: Any) -> dict[str, Any]:
 def _finding(
     verdict: Judgement, rows: list[dict[str, Any]], parts: Mapping[str, Judgement] | None = None, seeds: int = 0
 ) -> Finding:
-    """The finding; with too few seeds nothing is tested, whatever the rule gives."""
+    """Return the finding; with too few seeds it is not tested, whatever the rule returns."""
     table = pd.DataFrame(rows)
     seeds = seeds or (int(table["seeds"].min()) if "seeds" in table and table["seeds"].notna().any() else 0)
     return Finding(verdict if seeds >= rules.LEAST_SEEDS else "not tested", table, dict(parts or {}), seeds)

@@ -1,9 +1,9 @@
-"""What the rules can see: simulated runs of known truth, judged by the rules themselves.
+"""The power of the rules: simulated runs with known effects, judged by the rules themselves.
 
     python -m paper.claims.power data/power/power.json
 
-Examples are shared between seeds and settings and every run has its own luck, as in real runs. The
-spread between seeds is that of the recorded runs of protocol 1: up to .014 for accuracy, about .007 for AUC.
+As in real runs, examples are shared between seeds and settings, and every run has noise of its own. The spread between
+seeds is that of the recorded runs of protocol 1: up to .014 for accuracy, about .007 for AUC.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ SEED = 0
 GAINS = (0.0, 0.01, 0.02, 0.03, 0.05)
 SPREADS = {"accuracy": 0.014, "auc": 0.007}
 BASE = {"accuracy": 0.85, "auc": 0.90}
-# Parts of the variance of an example's score: shared by all runs, by the runs of a setting, and of one run alone. With
-# them two seeds disagree on about 8 % of the examples and two settings on about 13 %, as in the recorded runs.
+# Parts of the variance of an example's score: shared by all runs, by the runs of a setting, and specific to a run. With
+# these, two seeds disagree on about 8 % of the examples and two settings on about 13 %, as in the recorded runs.
 PARTS = (0.78, 0.12, 0.10)
 SHARES = (0.01, 0.40, 0.33, 0.03, 0.15, 0.08)
 RUN_SHIFT = 0.2
-"""Spread of what a whole run has in common, on the log scale: the share of ACE then varies by 2 to 3 points."""
+"""Standard deviation of what a whole run has in common, on the log scale: the share of ACE varies by 2 to 3 points."""
 
 
 class Examples:
     """A set of evaluation examples and the runs that are scored on it.
 
     Args:
-        rng: the source of all chance.
-        n: number of examples, half of each of two classes.
+        rng: the random number generator.
+        n: number of examples, half in each of two classes.
         score: `accuracy` or `auc`.
         spread: standard deviation of a run's true score around that of its setting.
     """
@@ -54,7 +54,7 @@ class Examples:
         self.shared = rng.normal(size=n) * PARTS[0] ** 0.5
 
     def runs(self, target: float, seeds: int) -> Array:
-        """Predictions (S, N) of `seeds` runs of one setting whose scores are `target` on average."""
+        """Return predictions (S, N) of `seeds` runs of one setting whose scores are `target` on average."""
         from scipy.special import ndtri  # type: ignore[import-untyped]
 
         rng, n = self.rng, len(self.gold)
@@ -65,13 +65,13 @@ class Examples:
         return scores if self.score == "auc" else (scores > 0).astype(np.float64)
 
     def gain(self, before: Array, after: Array) -> Array:
-        """Contributions (S, N) to the gain."""
+        """Return the contributions (S, N) to the gain."""
         name: Score = "auc" if self.score == "auc" else "accuracy"
         return gain(name, self.gold, before, after)
 
 
 def one_case(rng: np.random.Generator, reps: int) -> list[dict[str, Any]]:
-    """One dataset alone and together: how often each outcome, coverage, and half-widths, by size and true gain."""
+    """Simulate one dataset alone and together: rates of outcomes, coverage, and half-widths, by size and true gain."""
     rows = []
     for score, seeds, n in ((s, k, n) for s in SPREADS for k in (5, 10) for n in (500, 1000, 2000)):
         for true in GAINS:
@@ -93,7 +93,7 @@ def _case(rng: np.random.Generator, score: str, seeds: int, n: int, true: float)
 
 
 def sources(rng: np.random.Generator, reps: int) -> list[dict[str, Any]]:
-    """C2: three sources with one OOD set; trained together they are one model."""
+    """Simulate C2: three sources with one OOD set; trained together, they are one model."""
 
     def verdict(score: str, true: float) -> str:
         world = Examples(rng, 2000, score, SPREADS[score])
@@ -106,7 +106,7 @@ def sources(rng: np.random.Generator, reps: int) -> list[dict[str, Any]]:
 
 
 def languages(rng: np.random.Generator, reps: int) -> list[dict[str, Any]]:
-    """The additional finding: three languages, each with held-out templates of its own."""
+    """Simulate the additional finding: three languages, each with its own held-out templates."""
 
     def verdict(true: float) -> str:
         return rules.consistent([rules.outcome(_case(rng, "accuracy", 5, 600, true)) for _ in range(3)])
@@ -115,10 +115,10 @@ def languages(rng: np.random.Generator, reps: int) -> list[dict[str, Any]]:
 
 
 def tasks(rng: np.random.Generator, reps: int) -> list[dict[str, Any]]:
-    """C3: five tasks, all pairs and all together, test and OOD.
+    """Simulate C3: five tasks, all pairs and all together, test and OOD.
 
-    A setting changes AUC by `size` times a number from -1 to 1: `mixed` chance numbers, `similar` the similarity of
-    the pair (1 for the similar, -1 for the dissimilar one), `same` always 1.
+    A setting changes AUC by `size` times a number from -1 to 1: for `mixed` a random number, for `similar` the
+    similarity of the pair (1 for the similar, -1 for the dissimilar one), for `same` always 1.
     """
     rows = []
     for kind, size in (("none", 0.0), *((k, s) for k in ("mixed", "similar", "same") for s in (0.02, 0.04))):
@@ -158,7 +158,7 @@ def _tasks(rng: np.random.Generator, kind: str, size: float) -> tuple[str, str, 
 
 
 def transitions(rng: np.random.Generator, reps: int) -> list[dict[str, Any]]:
-    """C4: eleven datasets of 500 examples, eight with 5 seeds and three with 10; in some of them ELE becomes ACE."""
+    """Simulate C4: eleven datasets of 500 examples, eight with 5 seeds and three with 10; in some, ELE becomes ACE."""
     rows = []
     for moved, push in ((0, 0.0), (3, 0.5), (6, 0.25), (6, 0.5), (6, 1.0), (11, 0.25), (11, 0.5)):
         verdicts: list[str] = []
@@ -188,16 +188,16 @@ def transitions(rng: np.random.Generator, reps: int) -> list[dict[str, Any]]:
 
 
 def _codes(rng: np.random.Generator, base: Array, seeds: int, push: float) -> npt.NDArray[np.int8]:
-    """Categories (S, N): the largest of what the example tends to, what the run has in common, and chance."""
+    """Draw categories (S, N): the largest sum of the example's tendency, the run's common shift, and noise."""
     drawn = base + rng.normal(size=(seeds, 6, 1)) * RUN_SHIFT + rng.gumbel(size=(seeds, *base.shape))
     drawn[:, 1] += push
     return drawn.argmax(axis=1).astype(np.int8)
 
 
 def stages(rng: np.random.Generator, reps: int) -> list[dict[str, Any]]:
-    """C5: eight cases of 800 test and 800 OOD examples, 5 seeds; a second stage starts from the run, so it stays near.
+    """Simulate C5: eight cases of 800 test and 800 OOD examples, 5 seeds; a second stage stays close to its run.
 
-    A stage changes a run's score by a spread of .005, less than another seed does.
+    A stage changes a run's score with a standard deviation of .005, less than another seed does.
     """
 
     def verdict(true: float) -> str:

@@ -1,7 +1,7 @@
 """The rules by which protocol 2 judges the claims, committed before its first recorded run.
 
-Every number of a rule stands here once. The page `book/rules.md` is made from these numbers, and the
-verdict functions read them. No rule draws anything at random, so no verdict depends on a random seed.
+Every number in a rule is defined here once. The page `book/rules.md` is generated from these numbers, and the verdict
+functions read them. No rule uses random numbers, so no verdict depends on a random seed.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ Judgement = Literal["supported", "mixed", "inconclusive", "not supported", "not 
 JUDGEMENTS: tuple[Judgement, ...] = get_args(Judgement)
 
 LEAST_SEEDS = 5
-"""With fewer seeds the evidence is shown and the claim is not tested."""
+"""With fewer seeds, the evidence is shown but the claim is not tested."""
 LEVEL = 0.95
-"""Level of every interval that is shown; a gain or a loss is an interval at this level that excludes zero."""
+"""Level of every interval shown; a gain or a loss is an effect whose interval at this level excludes zero."""
 EQUIVALENCE_LEVEL = 0.90
 """Level of the interval that must lie inside the bounds: two one-sided tests at 5 %."""
 FALSE_DISCOVERY_RATE = 0.05
@@ -32,19 +32,19 @@ BOUND = 0.02
 LEAST_SHARE = 0.01
 """C1: a category occurs in a dataset when it holds at least this share of the training examples."""
 LEAST_DATASETS = 0.25
-"""C1: in this share of the datasets each category has to occur."""
+"""C1: each category must occur in at least this share of the datasets."""
 LEAST_MOVE = 0.01
-"""C4: a move counts from this share of the examples on."""
+"""C4: a move counts if it gains at least this share of the examples."""
 SWAP_P = 0.05
-"""C4: at most this share of the swaps of the two settings within seeds may show as large a difference."""
+"""C4: at most this share of the swaps of the two settings within seeds may give as large a difference."""
 CHANCE_DATASETS = 0.05
-"""C4: "some datasets" must be more than chance gives when each moves by chance this often (binomial, 5 %)."""
+"""C4: "some datasets" must be more than expected if each moves by chance this often (binomial test, 5 %)."""
 MOVE_BOUND = 0.04
-"""C4: moves of at least this share must be excluded everywhere before the claim is called not supported."""
+"""C4: moves of at least this share must be ruled out everywhere before the claim is called not supported."""
 MOVING_DATASETS = 0.5
-"""C4: in this share of the datasets some move has to be more than noise."""
+"""C4: in at least this share of the datasets, some move must be more than noise."""
 SIMILARITY = "gradient, aligned heads"
-"""C3: the measure of similarity before training that counts; others are shown beside it."""
+"""C3: the measure of similarity before training that decides; others are shown beside it."""
 SIMILAR_PAIR = ("sentiment", "opinions")
 DISSIMILAR_PAIR = ("sentiment", "paraphrase")
 RELABELLING_P = 0.05
@@ -56,8 +56,8 @@ CONFIDENT = 0.9
 LEARNED = 0.10
 """C5: from start to end that share must fall by at least this much."""
 FLIPPED = BOUND
-"""C5: on this share of the test examples at least, the stages on the subset and on its random control must predict
-different classes. With fewer, their accuracies cannot differ by `BOUND`, whatever the subset is worth."""
+"""C5: the stages on the subset and on its random control must predict different classes for at least this share of the
+test examples. With fewer, their accuracies cannot differ by `BOUND`, however useful the subset is."""
 SAME_SUBSET = 0.95
 """C5: two subsets whose intersection is at least this share of their union are counted once."""
 TESTED_CASES = 0.5
@@ -66,19 +66,19 @@ PRIMARY_RECORDING = "eval"
 TWO_CLASSES: tuple[Score, ...] = ("auc", "balanced_accuracy", "accuracy")
 MORE_CLASSES: tuple[Score, ...] = ("macro_f1", "accuracy")
 NAMES = {"auc": "AUC", "accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "macro_f1": "macro-F1"}
-"""The scores for people."""
+"""The display names of the scores."""
 
 
 def scores_for(classes: int) -> tuple[Score, ...]:
-    """The scores of a dataset with so many classes; the first one decides."""
+    """Return the scores of a dataset with this number of classes; the first one decides."""
     return TWO_CLASSES if classes == 2 else MORE_CLASSES
 
 
 def outcome(effect: Effect, bound: float = BOUND, q: float | None = None) -> Outcome:
-    """What an effect says: negligible, gain, loss, or open when it could be either.
+    """Classify an effect as negligible, gain, loss, or open if none of these can be concluded.
 
-    `q` is its p-value adjusted over all cases where the rule asks for that; a gain or a loss then needs
-    `FALSE_DISCOVERY_RATE` too.
+    `q` is its p-value adjusted over all cases, if the rule requires that; for a gain or a loss, it must then be at most
+    `FALSE_DISCOVERY_RATE`.
     """
     narrow, wide = effect.interval(EQUIVALENCE_LEVEL), effect.interval(LEVEL)
     if -bound < narrow.low and narrow.high < bound:
@@ -89,13 +89,13 @@ def outcome(effect: Effect, bound: float = BOUND, q: float | None = None) -> Out
 
 
 def corrected(effects: Sequence[Effect]) -> list[Outcome]:
-    """`outcome` of every effect with gains and losses corrected over all of them (Benjamini and Hochberg 1995)."""
+    """Return the outcome of every effect, with gains and losses corrected over all (Benjamini and Hochberg 1995)."""
     adjusted = benjamini_hochberg([effect.p for effect in effects])
     return [outcome(effect, q=float(q)) for effect, q in zip(effects, adjusted, strict=True)]
 
 
 def consistent(outcomes: Sequence[Outcome]) -> Judgement:
-    """C2 and the languages: is there a gain in every dataset?"""
+    """Judge C2 or the languages: is there a gain in every dataset?"""
     if not outcomes:
         return "not tested"
     kinds = set(outcomes)
@@ -107,7 +107,7 @@ def consistent(outcomes: Sequence[Outcome]) -> Judgement:
 
 
 def together(halves: Sequence[Judgement]) -> Judgement:
-    """The verdict on a claim of several parts: equal parts give theirs, an undecided part leaves the whole open."""
+    """Judge a claim of several parts: equal verdicts are kept, an undecided part makes the whole inconclusive."""
     kinds = set(halves)
     if len(kinds) == 1:
         return halves[0]
@@ -115,7 +115,7 @@ def together(halves: Sequence[Judgement]) -> Judgement:
 
 
 def behaviours(shares: Mapping[str, Sequence[Effect]]) -> Judgement:
-    """C1: does every category occur? `shares` has, by category, its share in every dataset trained alone."""
+    """Judge C1: does every category occur? `shares` has each category's share in every dataset trained alone."""
     counts = {name: sum(e.value >= LEAST_SHARE for e in found) for name, found in shares.items()}
     datasets = len(next(iter(shares.values()), ()))
     if not datasets:
@@ -129,9 +129,9 @@ def behaviours(shares: Mapping[str, Sequence[Effect]]) -> Judgement:
 
 
 def mixed_results(cases: Sequence[Effect], pooled: Sequence[Effect]) -> Judgement:
-    """C3, first half: gains in some cases and losses in others.
+    """Judge the first half of C3: are there gains in some cases and losses in others?
 
-    `cases`: every task in every setting on every set; `pooled`: every setting, the mean over its tasks and sets.
+    `cases`: every task in every setting on every set; `pooled`: for every setting, the mean over its tasks and sets.
     """
     if not cases:
         return "not tested"
@@ -144,7 +144,7 @@ def mixed_results(cases: Sequence[Effect], pooled: Sequence[Effect]) -> Judgemen
 
 
 def similar_gain(similar: Effect | None, contrast: Effect | None, p: float, rho: float) -> Judgement:
-    """C3, second half: do similar tasks gain more?
+    """Judge the second half of C3: do similar tasks gain more?
 
     Args:
         similar: the gain of the pair named similar, mean over its two tasks and their test and OOD sets.
@@ -165,7 +165,7 @@ def similar_gain(similar: Effect | None, contrast: Effect | None, p: float, rho:
 
 
 def moving(tests: Sequence[TransitionTest]) -> list[np.ndarray]:
-    """C4: the moves of every dataset that are more than noise, 6x6 bool."""
+    """Return the moves of every dataset that are more than noise (C4), 6x6 bool."""
     out = []
     adjusted = benjamini_hochberg([test.p for test in tests])
     for test, q in zip(tests, adjusted, strict=True):
@@ -176,7 +176,7 @@ def moving(tests: Sequence[TransitionTest]) -> list[np.ndarray]:
 
 
 def moves(tests: Sequence[TransitionTest]) -> Judgement:
-    """C4: do examples move between categories from alone to together, beyond the floor between seeds?"""
+    """Judge C4: do examples move between categories from alone to together, beyond the floor between seeds?"""
     from scipy.stats import binom  # type: ignore[import-untyped]
 
     if not tests:
@@ -191,7 +191,7 @@ def moves(tests: Sequence[TransitionTest]) -> Judgement:
 
 
 def manipulated(start: float, end: float, flips: float) -> bool:
-    """C5: whether the second stage had something to learn, learned it, and changed predictions.
+    """Return whether the second stage (C5) had something to learn, learned it, and changed predictions.
 
     Args:
         start, end: share of the subset that is wrong or below `CONFIDENT` before and after the stage, mean over seeds.
@@ -203,7 +203,7 @@ def manipulated(start: float, end: float, flips: float) -> bool:
 def second_stage(
     tested: float, over_run: Mapping[str, Effect], over_random: Mapping[str, Effect], others: Sequence[Effect] = ()
 ) -> Judgement:
-    """C5: does continuing on the subset of the recipe gain?
+    """Judge C5: does continuing on the recipe's subset give a gain?
 
     Args:
         tested: share of the cases in which the manipulation succeeded; effects are pooled over these.
@@ -224,9 +224,9 @@ def second_stage(
 
 
 def similarity_test(similarity: Mapping[tuple[T, T], float], gains: Mapping[tuple[T, T], float]) -> tuple[float, float]:
-    """C3: rank correlation of similarity and gain over pairs of tasks, and its one-sided p over all relabellings.
+    """Return the rank correlation of similarity and gain over pairs of tasks (C3), and its one-sided p-value.
 
-    The tasks of the similarity are relabelled in every way (a Mantel test), so the pairs of one task stay together.
+    The p-value is over all relabellings of the similarity's tasks (a Mantel test), so pairs of a task stay together.
     """
     from scipy.stats import rankdata
 
@@ -240,7 +240,7 @@ def similarity_test(similarity: Mapping[tuple[T, T], float], gains: Mapping[tupl
             alike[number[a], number[b]] = alike[number[b], number[a]] = value
     rows = np.array([[number[a], number[b]] for a, b in gains])
     gained = rankdata(np.round(list(gains.values()), 12))
-    orders = np.array(list(permutations(range(len(names)))))  # the first one is the order itself
+    orders = np.array(list(permutations(range(len(names)))))  # the first one is the identity
     ranks = rankdata(np.round(alike[orders[:, rows[:, 0]], orders[:, rows[:, 1]]], 12), axis=1)
     if np.isnan(alike[rows[:, 0], rows[:, 1]]).any() or np.ptp(gained) == 0 or np.ptp(ranks[0]) == 0:
         return float("nan"), float("nan")

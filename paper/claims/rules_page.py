@@ -1,4 +1,4 @@
-"""The page `book/rules.md`: the text in `rules.md.j2` with the numbers of `rules` and of the simulation.
+"""Generate the page `book/rules.md`: the text in `rules.md.j2` with the numbers of `rules` and of the simulation.
 
 python -m paper.claims.rules_page book/rules.md
 """
@@ -19,7 +19,7 @@ POWER = Path("data/power/power.json")
 
 
 def page(power: Mapping[str, Any]) -> str:
-    """The whole page as Markdown; `power` is the content of `data/power/power.json`."""
+    """Return the whole page as Markdown; `power` is the content of `data/power/power.json`."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     folder = FileSystemLoader(Path(__file__).parent)
@@ -75,19 +75,19 @@ def _moves(rows: Rows) -> str:
 
 
 def _inside(rows: Rows, score: str, seeds: int, bound: float) -> float:
-    """How often the interval lies inside ±`bound` where nothing changes, with 2,000 examples."""
+    """Return how often the interval lies inside ±`bound` if nothing changes, with 2,000 examples."""
     of = {(r["score"], r["seeds"], r["n"], r["true"]): r for r in rows}
     return float(of[score, seeds, 2000, 0][f"inside {bound}"])
 
 
 def _reached(rows: Rows, score: str | None = None) -> str:
-    """The smallest simulated gain from which on the claim is called supported in 80 % of the simulations."""
+    """Return the smallest simulated gain at which the claim is called supported in 80 % of the simulations."""
     gains = [r["true"] for r in rows if r.get("supported", 0) >= 0.8 and r.get("score") == score]
     return f"+{min(gains)}" if gains else "none of those simulated"
 
 
 def _excluded(rows: Rows, score: str | None = None) -> float:
-    """How often the claim is called not supported where nothing changes."""
+    """Return how often the claim is called not supported if nothing changes."""
     return float(next(r.get("not supported", 0) for r in rows if r["true"] == 0 and r.get("score") == score))
 
 
@@ -101,7 +101,7 @@ def _table(head: list[str], body: Iterable[list[Any]]) -> str:
 
 
 def main() -> None:
-    """Write the page to the path that is given."""
+    """Write the page to the path given on the command line."""
     power = json.loads(POWER.read_text(encoding="utf-8"))
     files.write_text(sys.argv[1], page(power))
 

@@ -1,4 +1,4 @@
-"""From finished second stages to what claim C5 is judged by: a stage beside its run and its controls, a case each."""
+"""From finished second stages to the input of claim C5: one case per stage, with its run and its controls."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from soi_lib.analysis.statistics import mean_effect
 from soi_lib.runs.config import Setting, parts_of
 
 ARMS = {"second_stage": "labels as they are", "second_stage_flipped": "a tenth flipped"}
-"""The recorded folders of second stages, and what is special about their training labels."""
+"""The recorded folders of second stages, with a description of their training labels."""
 CONTROLS = {SUBSET: None, RANDOM: "random", MORE: "all"}
-"""The control of a stage, by the name that the judge has for what it predicts."""
+"""The control of a stage, by the judge's name for its predictions."""
 
 Stages = Mapping[int, Mapping[str | None, StageRun]]
 """The stages of one run's setting and one subset: by seed, then by control."""
 
 
 def open_stages(recorded: Path) -> dict[str, dict[str, Stage]]:
-    """The second stages below a folder of recorded profiles, by subset and case. Raises StoreError when damaged."""
+    """Return the second stages in a folder of recorded profiles, by subset and case. Raises StoreError if damaged."""
     out: dict[str, dict[str, Stage]] = {}
     for name, arm in ARMS.items():
         folder = recorded / name
@@ -40,7 +40,7 @@ def open_stages(recorded: Path) -> dict[str, dict[str, Stage]]:
 
 
 def by_case(results: Results, arm: str) -> dict[str, dict[str, Stage]]:
-    """The stages of a comparison by subset, then by case: a dataset, alone or together, in an arm."""
+    """Return the stages of a comparison by subset, then by case: a dataset, alone or together, in an arm."""
     found: dict[tuple[Setting, str], dict[int, dict[str | None, StageRun]]] = {}
     for stage in results.stages:
         subset, control = stage.kind
@@ -68,7 +68,7 @@ def _stage(results: Results, dataset: str, setting: Setting, subset: str, stages
 
 
 def _evaluation(results: Results, dataset: str, setting: Setting, split: str, stages: Stages) -> Evaluation:
-    """What the run, and the stages on the subset and its controls, predict on one set of a dataset."""
+    """Return what the run and the stages on the subset and its controls predict on one set of a dataset."""
     run = results.evaluated(dataset, setting, split)
     predicted, positive = {RUN: run.predicted}, {RUN: run.positive}
     for name, control in CONTROLS.items():
@@ -80,7 +80,7 @@ def _evaluation(results: Results, dataset: str, setting: Setting, split: str, st
 
 
 def checks(stages: Mapping[str, Stage]) -> pd.DataFrame:
-    """The manipulation check, a row a case: subset size, share left to learn before and after, flips, outcome."""
+    """Return the manipulation check, one row per case: subset size, share left before and after, flips, outcome."""
     rows = []
     for case, stage in stages.items():
         row: dict[str, object] = {"case": case, "check": "passed" if stage.manipulated else "failed"}
@@ -96,7 +96,7 @@ def checks(stages: Mapping[str, Stage]) -> pd.DataFrame:
 
 
 def levels(stages: Mapping[str, Stage], split: str) -> pd.DataFrame:
-    """The deciding score on one set of the run and after each of its stages, means over seeds, a row a case."""
+    """Return the deciding score on one set for the run and each of its stages, mean over seeds, one row per case."""
     rows = []
     for case, stage in stages.items():
         if split in stage.evaluations:
@@ -107,7 +107,7 @@ def levels(stages: Mapping[str, Stage], split: str) -> pd.DataFrame:
 
 
 def by_arm(stages: Mapping[str, Stage]) -> pd.DataFrame:
-    """The gain over the random control, pooled over an arm's cases that passed the check: a row per arm and set."""
+    """Return the gain over the random control, pooled over an arm's cases that passed the check, per arm and set."""
     rows = []
     for arm in ARMS.values():
         good = [stage for case, stage in stages.items() if case.endswith(arm) and stage.manipulated]
@@ -122,7 +122,7 @@ def by_arm(stages: Mapping[str, Stage]) -> pd.DataFrame:
 
 
 def wrong_labels(stages: Mapping[str, Stage], flipped: Results, clean: Results) -> pd.DataFrame:
-    """The share of wrong labels among the chosen examples and among all, a row a case of the flipped arm."""
+    """Return the share of wrong labels among the chosen examples and among all, one row per case of the flipped arm."""
     rows = []
     for dataset in flipped.members:
         name = dataset.removesuffix("-flipped")
@@ -138,12 +138,12 @@ def wrong_labels(stages: Mapping[str, Stage], flipped: Results, clean: Results) 
 
 
 def over_random(stages: Mapping[str, Stage]) -> pd.DataFrame:
-    """The rows of `gains` on the test sets over the random control."""
+    """Return the rows of `gains` on the test sets over the random control."""
     return gains(stages, "test").query("measure == 'change from random'")
 
 
 def gains(stages: Mapping[str, Stage], split: str) -> pd.DataFrame:
-    """The gain of the subset by the deciding score, a row per case and comparison, as `interval_plot` takes them."""
+    """Return the gain of the subset by the deciding score, one row per case and comparison, for `interval_plot`."""
     rows = []
     for case, stage in stages.items():
         for against in (RUN, RANDOM, MORE) if split in stage.evaluations else ():

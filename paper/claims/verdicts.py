@@ -1,7 +1,7 @@
-"""The claims of the paper, and what recorded runs say of them: from `Results` to a verdict and its numbers.
+"""The claims of the paper, and what recorded runs say about them: from `Results` to a verdict and its numbers.
 
-A claim is judged by `judge` on plain arrays; this module only gathers them. Where a comparison was
-not recorded the claim is not tested.
+A claim is judged by `judge` on plain arrays; this module only gathers them. If a comparison was not recorded, the claim
+is not tested.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from soi_lib.runs.config import Setting
 from soi_lib.runs.results import Results
 
 UNTESTED = Finding("not tested", pd.DataFrame())
-"""The finding where evidence is missing."""
+"""The finding if evidence is missing."""
 RULES = {"L": "An additional finding: languages"}
-"""Sections of the page of rules that are not called by the claim."""
+"""Sections of the rules page that are not named after the claim's id."""
 
 Mode = Literal["eval", "train"]
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the claims are judged by.
+    """The evidence on which the claims are judged.
 
     comparisons: results by name (task, source, lingual). similarity: of pairs of tasks, before training. stages: second
     stages by subset and case.
@@ -47,13 +47,13 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim in our words and how it is judged; the rule in words is on the page of the rules."""
+    """A claim in our words and how it is judged; the rules page has the rule in words."""
 
     id: str
     title: str
     text: str
     needs: tuple[str, ...]
-    """The comparisons that must have been recorded; without one of them the claim is not tested."""
+    """The comparisons that must have been recorded; if one is missing, the claim is not tested."""
     judge: Callable[[Evidence], Finding]
 
 
@@ -95,7 +95,7 @@ CLAIMS = (
     Claim(
         "C1",
         "Six learning behaviours",
-        "Examples are learned in six ways: never, from the start, early, late, or forgotten once or more often.",
+        "Examples show six behaviours: never learned; learned at once, early or late; forgotten once or repeatedly.",
         ("task", "source", "lingual"),
         _six_behaviours,
     ),
@@ -116,14 +116,14 @@ CLAIMS = (
     Claim(
         "C4",
         "Moves between categories",
-        "Examples move between the categories when one dataset becomes several.",
+        "Training on several datasets instead of one moves examples between the categories.",
         ("task", "source", "lingual"),
         _moves,
     ),
     Claim(
         "C5",
         "A second stage",
-        "Continuing on the examples that were forgotten or never learned improves results further.",
+        "Continuing to train on the examples that were forgotten or never learned improves results further.",
         (),
         lambda evidence: judge.second_stage(evidence.stages),
     ),
@@ -138,7 +138,7 @@ CLAIMS = (
 
 
 def verdicts(evidence: Evidence) -> dict[str, Finding]:
-    """The finding of every claim, by its id."""
+    """Return the finding of every claim, by its id."""
     return {
         claim.id: claim.judge(evidence) if set(claim.needs) <= set(evidence.comparisons) else UNTESTED
         for claim in CLAIMS
@@ -146,9 +146,9 @@ def verdicts(evidence: Evidence) -> dict[str, Finding]:
 
 
 def open_evidence(folder: str | Path, stages: str | Path | None = None) -> Evidence:
-    """What a folder of recorded runs holds, and the second stages in the recorded folders of `stages`.
+    """Read the evidence in a folder of recorded runs, and the second stages in the recorded folders of `stages`.
 
-    A comparison that was not recorded is left out. Raises StoreError for a damaged folder.
+    A comparison that was not recorded is left out. Raises StoreError if a folder is damaged.
     """
     folder = Path(folder)
     verify_recorded(folder)
@@ -160,14 +160,14 @@ def open_evidence(folder: str | Path, stages: str | Path | None = None) -> Evide
 
 
 def likeness(similarities: pd.DataFrame) -> dict[tuple[str, str], float]:
-    """The similarity of every pair of tasks by the measure that counts."""
+    """Return the similarity of every pair of tasks by the deciding measure."""
     rows = similarities[similarities["measure"] == rules.SIMILARITY]
     named = {(str(row["first"]), str(row["second"])): float(row["value"]) for _, row in rows.iterrows()}
     return {pair: value for pair, value in named.items() if pair[0] != pair[1]}
 
 
 def cases(finding: Finding) -> pd.DataFrame:
-    """The cases of a finding as `interval_plot` takes them: by the deciding score where several stand beside it."""
+    """Return the cases of a finding for `interval_plot`, by the deciding score only if there are several."""
     table = finding.table.dropna(subset=["value"])  # a case of C5 has a check, the pooled ones have an effect
     if "score" in table:
         deciding = table.groupby("dataset", sort=False)["score"].transform("first")
@@ -182,21 +182,21 @@ def cases(finding: Finding) -> pd.DataFrame:
 
 
 def task_cases(finding: Finding) -> pd.DataFrame:
-    """The rows of C3 that are cases, without the effects of the named pairs."""
+    """Return the rows of C3 that are cases, without the effects of the named pairs."""
     return finding.table[finding.table["set"] != "all"]
 
 
 def codes(results: Results, dataset: str, setting: Sequence[str], mode: Mode | None = "eval", skip: int = 0) -> Array:
-    """Categories (S, N) of a dataset in a setting, a row a seed.
+    """Return the categories (S, N) of a dataset in a setting, one row per seed.
 
-    `mode` is that of the recording, None the primary one of the runs; `skip` epochs at the beginning do not count.
+    `mode` is the recording mode, None the primary one of the runs; the first `skip` epochs are ignored.
     """
     runs = (results.run(setting, seed).dynamics(dataset, mode) for seed in results.seeds)
     return np.stack([categorize(dynamics.correct[skip:]) for dynamics in runs])
 
 
 def evaluation(results: Results, dataset: str, split: str, settings: Mapping[str, Setting]) -> Evaluation:
-    """What the runs of `settings` predict on one set of a dataset.
+    """Return what the runs of `settings` predict on one set of a dataset.
 
     Sets of languages are grouped by template.
     """
@@ -217,7 +217,7 @@ def evaluation(results: Results, dataset: str, split: str, settings: Mapping[str
 
 
 def alone_and_together(results: Results, split: str) -> dict[str, Evaluation]:
-    """Every dataset that has such a set: alone, all together, and all together at equal budget where that was run."""
+    """Return every dataset that has such a set alone, all together, and all together at equal budget if it was run."""
     every = results.members
     shared = {ALL: Setting(every)} | ({EQUAL: s} if (s := Setting(every, "equal")) in results.settings else {})
     return {
@@ -228,7 +228,7 @@ def alone_and_together(results: Results, split: str) -> dict[str, Evaluation]:
 
 
 def overview(findings: Mapping[str, Finding]) -> pd.DataFrame:
-    """A row a claim: the claim, its verdict, and the number of seeds."""
+    """Return one row per claim: the claim, its verdict, and the number of seeds."""
     return pd.DataFrame(
         {"claim": f"{c.id}. {c.text}", "verdict": findings[c.id].verdict, "seeds": findings[c.id].seeds or ""}
         for c in CLAIMS
@@ -236,7 +236,7 @@ def overview(findings: Mapping[str, Finding]) -> pd.DataFrame:
 
 
 def summary(claim: Claim, finding: Finding, evidence: Evidence) -> str:
-    """A claim, its verdict and those of its parts, as Markdown."""
+    """Return a claim, its verdict and those of its parts, as Markdown."""
     parts = "".join(f"\n- {_words(name)}: {verdict}" for name, verdict in finding.parts.items())
     missing = [name for name in claim.needs or ("second stages",) if name not in evidence.comparisons]
     why = f" Not recorded yet: {', '.join(missing)}." if finding.table.empty else ""
@@ -244,7 +244,7 @@ def summary(claim: Claim, finding: Finding, evidence: Evidence) -> str:
 
 
 def claims_json(findings: Mapping[str, Finding], evidence: Evidence) -> list[dict[str, Any]]:
-    """The claims for machines: id, title, text, rule, verdict, seeds, parts, the rows it rests on, the runs behind."""
+    """Return the content of claims.json: id, title, text, rule, verdict, seeds, parts, numbers, cases, runs."""
     runs = sorted(run.key for results in evidence.comparisons.values() for run in results.runs)
     return [
         {
@@ -264,7 +264,7 @@ def claims_json(findings: Mapping[str, Finding], evidence: Evidence) -> list[dic
 
 
 def _words(part: str) -> str:
-    """The name of a part of a claim for people: `gain, macro_f1` as `gain, macro-F1`."""
+    """Return the display name of a part of a claim: `gain, macro-F1` for `gain, macro_f1`."""
     what, comma, score = part.partition(", ")
     return f"{what}{comma}{rules.NAMES.get(score, score)}"
 

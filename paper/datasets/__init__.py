@@ -1,7 +1,7 @@
 """The corpora of the reproduction, built from pinned packages with group splits.
 
-A corpus is built once and kept as one Parquet file under a name that contains the hashes of its sources and of the
-code that builds it. Importing this package registers them, so that profiles and runs find them by name.
+A corpus is built once and cached as one Parquet file; the file's name contains a hash of its sources and of the code
+that builds it. Importing this package registers the corpora, so that profiles and runs find them by name.
 """
 
 from __future__ import annotations

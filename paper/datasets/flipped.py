@@ -1,7 +1,7 @@
-"""A corpus with some of its training labels flipped on purpose: what a second stage should not learn.
+"""Corpora with some training labels flipped on purpose, which a second stage should not learn.
 
-Test and out-of-distribution labels stay as they are. Labels are flipped in the whole training split, before a run takes
-its part of it.
+Test and out-of-distribution labels are unchanged. Labels are flipped in the whole training split, before a run selects
+its examples.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ RATE = 0.1
 
 
 def flip(gold: np.ndarray, classes: int, rate: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Labels with a share `rate` of them changed to another class at random, and which were: (N,) int64, (N,) bool.
+    """Change a share `rate` of the labels to another class at random; return labels (N,) int64 and a mask (N,) bool.
 
-    The labels that are flipped at a low rate are among those of a higher one.
+    The labels flipped at a low rate are also flipped at every higher rate.
     """
     rng = np.random.default_rng(seed)
     order, shift = rng.permutation(len(gold)), rng.integers(1, classes, len(gold))
@@ -31,7 +31,7 @@ def flip(gold: np.ndarray, classes: int, rate: float, seed: int) -> tuple[np.nda
 
 
 def build(name: str) -> Corpus:
-    """The corpus `name` with a tenth of its training labels flipped, under the name `{name}-flipped`."""
+    """Return the corpus `name` with a tenth of its training labels flipped, under the name `{name}-flipped`."""
     corpus = cache.load(name)
     train = corpus.splits["train"]
     labels, _ = flip(train.label.astype(np.int64), len(corpus.labels), RATE, seed=0)

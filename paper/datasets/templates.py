@@ -1,9 +1,9 @@
 """Commands from sentence templates: a random walk through each template instead of an enumeration.
 
 A template such as `turn on [the] {area} (light|lights)` stands for thousands of sentences. The parser's own sampler
-enumerates their product and stops at the first N, so all of its first sentences look alike. Here each walk takes one
-branch at every alternative, in proportion to nothing but the number of branches, and keeps the values it put into
-the slots: two walks of one intent with equal values mean the same.
+enumerates all combinations and stops at the first N, so its sentences look alike. Here each walk picks one branch at
+every alternative, all with equal probability, and keeps the values that it put into the slots: two walks of one intent
+with equal values mean the same.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from typing import Any
 from soi_lib import packages
 
 Values = Mapping[str, Sequence[Any]]  # values of a slot by list name: (text, meaning) pairs or plain texts
-OPEN, CLOSE = "\x01", "\x02"  # around the value of a slot of ours, so that a language can make it agree
+OPEN, CLOSE = "\x01", "\x02"  # mark our own slot values, so that a language can make them agree
 
 
 @dataclass(frozen=True)
 class Template:
-    """One template of one intent: its text, its place in the file, the context and slots of its block."""
+    """One template of one intent: its text, its place in the file, and the context and slots of its block."""
 
     intent: str
     block: int
@@ -37,12 +37,12 @@ class Template:
 
     @property
     def place(self) -> str:
-        """A short stable name, `block-number` within the intent."""
+        """A short, stable name: `block-number` within the intent."""
         return f"{self.block:02d}-{self.number:02d}"
 
 
 class Grammar:
-    """The templates of one language, ready to be walked."""
+    """The templates of one language, and random walks through them."""
 
     def __init__(self, language: str) -> None:
         from hassil import expression
@@ -57,7 +57,7 @@ class Grammar:
         self._lists: dict[str, Sequence[tuple[Any, Any]]] = {}
 
     def templates(self, intent: str) -> list[Template]:
-        """All templates of an intent (named without the leading Hass), in file order."""
+        """Return all templates of an intent (named without the leading Hass), in file order."""
         out = []
         for b, block in enumerate(self.source["intents"][f"Hass{intent}"]["data"]):
             context = block.get("requires_context", {})
@@ -74,7 +74,7 @@ class Grammar:
         return self._parse(self.rules[name])
 
     def values(self, name: str) -> Sequence[tuple[Any, Any]]:
-        """The values of a list of the file itself as (expression or text, meaning); empty for a wildcard."""
+        """Return the values of a list in the file as (expression or text, meaning); empty for a wildcard."""
         if name not in self._lists:
             body = self.source["lists"].get(name, {})
             if "values" in body:
@@ -91,10 +91,10 @@ class Grammar:
     def walk(
         self, template: Template, rng: random.Random, own: Values, fixed: Mapping[str, str] | None = None
     ) -> tuple[str, dict[str, str]] | None:
-        """One sentence of the template and the values in its slots; None when a slot has no possible value.
+        """Return one sentence of the template and the values in its slots; None if a slot has no possible value.
 
-        fixed: what a slot must mean, by slot name.
-        own: values that take the place of the file's; those that are strings are marked with OPEN and CLOSE.
+        fixed: required meanings by slot name.
+        own: values that replace those of the file; strings among them are marked with OPEN and CLOSE.
         """
         slots: dict[str, str] = {}
         text = self._walk(template.expression, rng, own, slots, fixed or {})
@@ -118,7 +118,7 @@ class Grammar:
             rng.shuffle(items)
         parts = []
         for item in items:
-            plain_text = type(item) is kind.TextChunk  # most are: spare the call
+            plain_text = type(item) is kind.TextChunk  # most are: save the call
             part = item.original_text if plain_text else self._walk(item, rng, own, slots, fixed)
             if part is None:
                 return None
@@ -146,5 +146,5 @@ class Grammar:
 
 
 def plain(text: str) -> str:
-    """The sentence without the marks around our values."""
+    """Return the sentence without the marks around our values."""
     return " ".join(re.sub(f"[{OPEN}{CLOSE}]", "", text).split())

@@ -70,7 +70,7 @@ def test_the_order_is_that_of_sha256():
         ("validation", lambda s: changed(s, 2, group="train:4"), "the group of 'validation/2' .*'train/4' in train"),
         ("train", lambda s: changed(s, 5, ids="train/0"), "small/train: the id of 'train/0'"),
         ("test", lambda s: split_of([]), "small/test: the split is empty"),
-        ("train", lambda s: dataclasses.replace(s, label=np.ones(8, dtype=np.int16)), "one class only"),
+        ("train", lambda s: dataclasses.replace(s, label=np.ones(8, dtype=np.int16)), "only one class"),
         ("test", lambda s: changed(s, 1, label=2), "small/test: the label of 'test/1' .*found 2"),
     ],
 )

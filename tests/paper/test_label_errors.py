@@ -55,7 +55,7 @@ def test_the_sentence_names_the_best_of_the_others_and_the_gap(bench):
     assert better.count("the default is better") == 2
     assert "last epoch" not in better
     same = label_errors.describe(report(bench, {name: 2.0 for name in (DEFAULT_RULE, "margin")}, seeds=(0, 1)))
-    assert "cannot be told from it" in same
+    assert "cannot be told apart from it" in same
 
 
 # --- the measurement itself ------------------------------------------------------------------------------------------

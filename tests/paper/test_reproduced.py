@@ -46,7 +46,7 @@ def test_numbers_that_differ_are_named(folder, tmp_path):
 def test_what_cannot_be_compared_says_why(folder, tmp_path):
     own = make(tmp_path / "own", World(**SIZES), seeds=[0])["source"].runs
     assert "made no runs" in reproduction("made", [], folder).sentence
-    assert "profile made, these runs of mine" in reproduction("mine", own, folder).sentence
+    assert "profile made, these runs use mine" in reproduction("mine", own, folder).sentence
     shorter = make(tmp_path / "shorter", World(epochs=5, record="eval", **SIZES), seeds=[0])["source"].runs
     assert "other settings" in reproduction("made", shorter, folder).sentence
     file = next(folder.glob("*/predictions/tweets.parquet"))
