@@ -60,10 +60,12 @@ class Reliability:
             return "No score varies between the examples, so they cannot be ranked."
         if enough.empty:
             best: Any = more.iloc[0]
+            bounded = np.isfinite(best["runs_high"])
+            span = f"{best['runs_low']:.0f} to {best['runs_high']:.0f}" if bounded else f"at least {best['runs_low']:.0f}"
             return (
                 f"Do not select or remove examples by these {self.runs} runs: even averaged, no score reaches an "
-                f"agreement of {self.target:g}. {best['score'].capitalize()} comes closest and needs "
-                f"{_runs(best['runs_needed'])} ({_runs(best['runs_low'])} to {_runs(best['runs_high'])})."
+                f"agreement of {self.target:g}. The score {best['score']} comes closest and needs "
+                f"{_runs(best['runs_needed'])} ({span})."
             )
         text = f"Averaged over these {self.runs} runs, examples may be selected or removed by "
         text += _listing(enough["score"].tolist())

@@ -139,7 +139,7 @@ def predict(
     table = read_table(rows, separator, encoding, header)
     texts, pairs = _texts(table, text, text_pair)
     found = load_classifier(model, device=device).predict(texts, pairs, dataset=dataset)
-    made = table.frame.assign(predicted=found["label"].to_numpy(), p=found["p"].round(4).to_numpy())
+    made = table.frame.assign(predicted=found["label"].to_numpy(), p=found["p"].astype(float).round(4).to_numpy())
     if out is None:
         typer.echo(made.to_csv(index=False), nl=False)
         return
