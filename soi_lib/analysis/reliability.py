@@ -60,8 +60,8 @@ class Reliability:
             return "No score varies between the examples, so they cannot be ranked."
         if enough.empty:
             best: Any = more.iloc[0]
-            bounded = np.isfinite(best["runs_high"])
-            span = f"{best['runs_low']:.0f} to {best['runs_high']:.0f}" if bounded else f"at least {best['runs_low']:.0f}"
+            low, high = best["runs_low"], best["runs_high"]
+            span = f"{low:.0f} to {high:.0f}" if np.isfinite(high) else f"at least {low:.0f}"
             return (
                 f"Do not select or remove examples by these {self.runs} runs: even averaged, no score reaches an "
                 f"agreement of {self.target:g}. The score {best['score']} comes closest and needs "
