@@ -31,8 +31,8 @@ def counts(dynamics: TrainingDynamics) -> dict[str, Any]:
         "n_train": len(dynamics),
         "flagged": int(flagged.sum()),
         "never learned": int(never.sum()),
-        **{f"{k} event{'s' if k > 1 else ''}": int((events == k).sum()) for k in range(1, 5)},
-        "5 or more": int((events >= 5).sum()),
+        **{name: int((events == k).sum()) for k, name in ((1, "1 event"), (2, "2 events"))},
+        "3 or more": int((events >= 3).sum()),
         "right at last": int(dynamics.correct[-1, flagged].sum()),
     }
 
@@ -40,9 +40,11 @@ def counts(dynamics: TrainingDynamics) -> dict[str, Any]:
 def earlier(path: str | os.PathLike[str]) -> pd.DataFrame:
     """Read the earlier results: one row per setting and task, with the columns of `counts` and the test accuracy."""
     table = pd.read_csv(path)
-    names = ["n_train", "flagged", "never learned", "1 event", "2 events", "3 events", "4 events", "5 or more"]
-    table.columns = pd.Index(["setting", "task", *names, "right at last", "test accuracy"])
-    return table
+    many = ["events_3", "events_4", "events_5"]
+    table.insert(list(table.columns).index("events_3"), "3 or more", table[many].sum(axis=1))
+    table = table.drop(columns=many)
+    names = ["n_train", "flagged", "never learned", "1 event", "2 events", "3 or more"]
+    return table.set_axis(["setting", "task", *names, "right at last", "test accuracy"], axis=1)
 
 
 def beside(results: Results, path: str | os.PathLike[str], task: str = "paraphrase") -> pd.DataFrame:

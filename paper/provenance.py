@@ -82,5 +82,4 @@ def _origin(about: Mapping[str, Any]) -> dict[str, Any]:
         "commit": str(about.get("commit", ""))[:7],
         "device": device or "–",
         "precision": about.get("precision", "–"),
-        "threads": machine.get("threads", 0),
     }
