@@ -85,9 +85,6 @@ def test_the_fingerprint_depends_on_every_field_but_not_on_the_order(parts, chan
     assert fingerprint(("yes", "no"), parts, {}) != before
 
 
-# --- dividing rows ----------------------------------------------------------------------------------------------------
-
-
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10**6), st.integers(1, 12))
 def test_groups_stay_whole_and_shares_and_class_balance_hold(seed, largest):

@@ -26,10 +26,8 @@ def shapes(language: str) -> dict[tuple[str, str], str]:
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_templates_occur_in_one_split_only(language):
     corpus, of = load(language), shapes(language)
-    found = {
-        name: {(i.split("/")[1], of[i.split("/")[1], i.split("/")[2]]) for i in split.ids}
-        for name, split in corpus.splits.items()
-    }
+    places = {name: {tuple(i.split("/")[1:3]) for i in split.ids} for name, split in corpus.splits.items()}
+    found = {name: {(intent, of[intent, place]) for intent, place in these} for name, these in places.items()}
     trained = found["train"] | found["validation"]
     assert not trained & found["test"]
     assert not (trained | found["test"]) & found["ood"]

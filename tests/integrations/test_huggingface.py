@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import peft
 import pytest
 import torch
 from safetensors.numpy import load_file
@@ -100,18 +99,6 @@ def test_trackers_show_every_epoch_of_every_dataset(tmp_path, monkeypatch):
             }
             got = {name: shown[f"train/soi/{prefix}{name}"][e] for name in expected}
             assert got == pytest.approx(expected, abs=1e-6), (prefix, e)
-
-
-def test_adapters_of_peft(tmp_path):
-    data, model = texts(16)
-    spy = Spy(model, data)
-    config = peft.LoraConfig(task_type="SEQ_CLS", r=4, target_modules=["query", "value"])
-    trainer = Trainer(peft.get_peft_model(model, config), arguments(tmp_path), Pad(), data)
-    before = weights(trainer)
-    rec = record(trainer, "id", keep_logits=True)
-    trainer.train()
-    assert rec.finish().fingerprint() == spy.recorder(data, steps=2).finish().fingerprint()
-    assert weights(trainer) != before
 
 
 class Items(torch.utils.data.Dataset):

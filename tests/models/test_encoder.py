@@ -1,11 +1,8 @@
-"""Encoder folders: fingerprints, cards, damage, a full disk."""
+"""Encoder folders: fingerprints, cards, damage."""
 
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
-import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -81,22 +78,3 @@ def test_a_damaged_folder_of_the_cache_is_made_again(fresh_cache: Path, caplog: 
     (folder / "config.json").unlink()
     assert fingerprint(encoder_dir("minilm")) == good
     assert folder.with_name(f"{folder.name}.damaged").is_dir()
-
-
-def test_a_full_disk_leaves_no_partial_files(fresh_cache: Path) -> None:
-    """A limit on file sizes stands for a full disk."""
-    script = """
-        import resource
-        from soi_lib.models.encoder import encoder_dir
-        from soi_lib.errors import SoiError
-        resource.setrlimit(resource.RLIMIT_FSIZE, (3_000_000, 3_000_000))
-        try:
-            encoder_dir("minilm")
-        except SoiError as error:
-            print(error)
-    """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True, timeout=300
-    )
-    assert "free some space" in done.stdout
-    assert [path.suffix for path in (fresh_cache / "encoders").iterdir()] == [".lock"]

