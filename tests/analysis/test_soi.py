@@ -65,9 +65,9 @@ def test_long_histories(epochs: int, rng: np.random.Generator) -> None:
     assert categorize(correct).tolist() == expected
 
 
-@pytest.mark.parametrize("early", ["0.07", "0.29", "0.58"])
+@pytest.mark.parametrize("early", ["0.14", "0.28", "0.58"])
 def test_a_bound_that_floating_point_misses(early: str) -> None:
-    """0.07 * 100 is slightly more than 7 in floating point; a first correct epoch at the bound is late."""
+    """0.28 * 25 is slightly more than 7 in floating point; a first correct epoch at the bound is late."""
     for epochs in range(2, 65):
         bound = math.ceil(Fraction(early) * epochs)
         for k in {max(1, bound - 1), min(epochs - 1, max(1, bound))}:
