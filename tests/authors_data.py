@@ -1,8 +1,7 @@
-"""Data sets and an encoder with the form of the authors' own, small and generated: columns, splits, labels, flaws.
+"""Small generated datasets and an encoder in the form of the authors': columns, splits, labels, flaws.
 
-Every word of a text is drawn from a list of its label or from a common one, so that a model has something to learn.
-The OOD splits of all nine hold one text of the training split and one empty text, those of the intents one unknown
-intent as well: what real data sets do.
+The words of a text come from a list of its label and a common list, so that there is something to learn. As in real
+data, every OOD split contains one training text and one empty text, those of intents also an unknown intent.
 """
 
 from __future__ import annotations
@@ -29,12 +28,12 @@ MEMBERS: dict[str, tuple[tuple[str, ...], str, list[Any]]] = {  # columns of tex
 
 
 def words(member: str, value: Any) -> list[str]:
-    """Words that only texts with this label have."""
+    """Return words that only texts with this label contain."""
     return [f"{member}{value}{letter}".replace("_", "") for letter in "abcdefgh"]
 
 
 def tables(member: str) -> dict[str, pd.DataFrame]:
-    """The four splits of a member."""
+    """Return the four splits of a member."""
     sides, label, values = MEMBERS[member]
     out: dict[str, pd.DataFrame] = {}
     for split, n in SIZES.items():
@@ -57,7 +56,7 @@ def tables(member: str) -> dict[str, pd.DataFrame]:
 
 
 def as_parquet(member: str, folder: Path) -> Path:
-    """A folder with a Parquet file a split."""
+    """Write a folder with one Parquet file per split."""
     folder.mkdir(parents=True, exist_ok=True)
     for split, table in tables(member).items():
         table.to_parquet(folder / f"{split}.parquet", index=False)
@@ -65,9 +64,9 @@ def as_parquet(member: str, folder: Path) -> Path:
 
 
 def tiny_bert(folder: Path, *, layers: int = 1) -> Path:
-    """A random BERT as `save_pretrained` leaves it for pretraining, with the old parameter names of the first BERTs.
+    """Save a random BERT for pretraining under the parameter names of the first BERTs.
 
-    Those are `bert.` before all names, `gamma` and `beta` in layer norms, heads that an encoder does not have.
+    These have the prefix `bert.`, `gamma` and `beta` in layer norms, and heads that an encoder does not have.
     """
     import torch
     from safetensors.torch import load_file, save_file
@@ -85,21 +84,12 @@ def tiny_bert(folder: Path, *, layers: int = 1) -> Path:
     names = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), special, strict=True))
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=512, **names).save_pretrained(folder)
     torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=16,
-        num_hidden_layers=layers,
-        num_attention_heads=2,
-        intermediate_size=32,
-        initializer_range=0.2,
-    )
+    sizes = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32, "initializer_range": 0.2}
+    config = BertConfig(vocab_size=len(vocabulary), num_hidden_layers=layers, **sizes)
     BertForPreTraining(config).save_pretrained(folder)
-    weights = load_file(folder / "model.safetensors")
-    old = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
-    for new, name in old.items():
-        weights = {key.replace(new, name): value for key, value in weights.items()}
-    weights = {
-        key: value + 0.1 * torch.randn(value.shape) if "Norm" in key else value for key, value in weights.items()
-    }
+    weights = {}
+    for name, value in load_file(folder / "model.safetensors").items():
+        old = name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
+        weights[old] = value + 0.1 * torch.randn(value.shape) if "Norm" in old else value
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     return folder

@@ -1,4 +1,4 @@
-"""Which program has a command: `soi`, or `python -m paper` for the paper's grid and book."""
+"""Which program a command belongs to: `soi`, or `python -m paper` for the grid and the book of the paper."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ PAPER = {"plan", "run", "reproduce", "results", "book", "notebooks"}
 
 
 def command(*words: object) -> list[str]:
-    """The command line of a process of its own."""
+    """Return the command line for a separate process."""
     module = "paper" if words and words[0] in PAPER else "soi_lib.cli"
     return [sys.executable, "-m", module, *map(str, words)]
 
 
 def main_of(words: Sequence[object]) -> Callable[[], None]:
-    """The entry point that has the command."""
+    """Return the entry point of the command."""
     if words and words[0] in PAPER:
         from paper.cli import main
     else:

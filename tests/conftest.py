@@ -1,4 +1,4 @@
-"""Fixtures that every test may use: the fetched packages, a seeded generator, no hub, no GPU unless asked for."""
+"""Fixtures for all tests; they use no hub, and no GPU unless marked."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ["SOI_DEVICE"] = "cpu"  # also on a machine with a GPU; tests marked `cuda` name theirs
+os.environ["SOI_DEVICE"] = "cpu"  # even on a machine with a GPU; tests marked `cuda` choose it
 
 
 def private_kernel(manager: Any = nbval.kernel.KernelManager, **given: Any) -> Any:
-    """A manager whose kernel has sockets in a folder of its own: ports of kernels that start together may clash."""
+    """Use sockets in a private folder, because ports of kernels that start together may clash."""
     folder = tempfile.mkdtemp(prefix="soi-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return manager(**given, transport="ipc", connection_file=f"{folder}/kernel.json")
@@ -29,7 +29,7 @@ nbval.kernel.KernelManager = private_kernel
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Without a GPU, leave out the tests that need one."""
+    """Without a GPU, deselect the tests that need one."""
     marked = [item for item in items if item.get_closest_marker("cuda")]
     if not marked:
         return
@@ -50,7 +50,7 @@ def wheels() -> list[Path]:
 
 @pytest.fixture(scope="module")
 def in_this_process() -> Iterator[None]:
-    """Runs are done here, without the seconds that every worker process takes to start."""
+    """Train runs in this process and save the seconds that every worker takes to start."""
     from soi_lib.runs import scheduler
 
     with pytest.MonkeyPatch.context() as patch:

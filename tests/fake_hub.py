@@ -1,4 +1,4 @@
-"""A hub on this machine: enough of the Hugging Face hub's protocol to bring data sets and models by commit."""
+"""A local hub: enough of the protocol of the Hugging Face Hub to download datasets and models by commit."""
 
 from __future__ import annotations
 
@@ -83,12 +83,12 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(data)
 
     def log_message(self, *_: object) -> None:
-        """Nothing on standard error."""
+        """Print nothing."""
 
 
 @contextmanager
 def serve(root: Path) -> Iterator[tuple[str, list[str]]]:
-    """Serve `root`/datasets/OWNER/NAME and `root`/models/OWNER/NAME; yield the address and what was asked for."""
+    """Serve `root`/datasets/OWNER/NAME and `root`/models/OWNER/NAME; yield the address and the list of requests."""
     handler = type("Handler", (_Handler,), {"root": root, "seen": []})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     Thread(target=server.serve_forever, daemon=True).start()

@@ -1,4 +1,4 @@
-"""Files as people keep them, and a folder that soi train made of them with a random tiny BERT."""
+"""Files as users have them, and a folder as `soi train` writes it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,11 @@ HOSTILE = '<img src=x onerror="window.owned=1"><script>window.owned=2</script> &
 
 
 def rows(n: int, *, member: str = "twitter", start: int = 0, labels: Sequence[object] = (0, 4)) -> pd.DataFrame:
-    """Texts with words of their label (`authors_data` knows the words of 0 and 4), columns text and sentiment."""
+    """Generate texts with words of their label, in the columns text and sentiment."""
     out = []
     for i in range(start, start + n):
         draw = random.Random(f"{member} {i}")
-        value = (0, 4)[i % 2]
-        text = " ".join(draw.choices(COMMON, k=4) + draw.choices(words(member, value), k=3)) + f" {i}"
+        text = " ".join(draw.choices(COMMON, k=4) + draw.choices(words(member, 4 * (i % 2)), k=3)) + f" {i}"
         out.append({"text": text, "sentiment": labels[i % 2]})
     return pd.DataFrame(out)
 
@@ -31,7 +30,7 @@ def csv(path: Path, frame: pd.DataFrame) -> Path:
 
 
 def run_main(monkeypatch, capsys, *words: object) -> tuple[int, str, str]:
-    """The `soi` command in this process: exit code, standard output, standard error."""
+    """Run a command in this process; return its exit code, standard output and standard error."""
     monkeypatch.setattr(sys, "argv", ["soi", *map(str, words)])
     capsys.readouterr()
     try:
@@ -44,13 +43,14 @@ def run_main(monkeypatch, capsys, *words: object) -> tuple[int, str, str]:
 
 
 def snapshot(folder: Path) -> dict[str, tuple[bytes, int]]:
-    """Every file below a folder: bytes and time of writing."""
+    """Return the bytes and modification time of every file below a folder."""
     return {str(p): (p.read_bytes(), p.stat().st_mtime_ns) for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def made_folder(folder: Path, members: Sequence[str] = ("tweets", "reviews"), seeds: Sequence[int] = (0, 1)) -> Path:
-    """A folder as soi train leaves it, with generated dynamics in place of training; a few texts are hostile."""
+    """Write a folder as `soi train` does, with generated dynamics; some texts and labels contain markup."""
     from dataclasses import replace
+    from functools import partial
     from itertools import product
 
     import numpy as np
@@ -74,9 +74,8 @@ def made_folder(folder: Path, members: Sequence[str] = ("tweets", "reviews"), se
         runs, metrics, answers = {}, {}, {}
         for k, member in enumerate(setting):
             corpus = 7 + members.index(member)
-            made = learn(
-                240, 10, seed=number, gain=1.2 + 0.5 * len(setting), corpus=corpus, member=member, setting=setting
-            )
+            gain = 1.2 + 0.5 * len(setting)
+            made = learn(240, 10, seed=number, gain=gain, corpus=corpus, member=member, setting=setting)
             ids = np.array([f"{i:06d}" for i in range(len(made))], dtype=object)
             meta = replace(made.meta, comparison="user", seed=seed, label_names=labels)
             runs[member] = TrainingDynamics(ids, made.gold, made.p_gold, made.correct, meta)
@@ -105,17 +104,15 @@ def made_folder(folder: Path, members: Sequence[str] = ("tweets", "reviews"), se
         identity |= {"training": {"learning_rate": 5e-5}}
         about = {"identity": identity, "machine": {"device": "cpu"}, "precision": "fp32", "seconds": {"total": 30.0}}
         store.write(key, about, fill)
+        better = {
+            m: a.assign(predicted=a["predicted"].where(a["id"] >= "000010", a["gold"])) for m, a in answers.items()
+        }
         for control in (None, "random", "all"):
             training = {"epochs": 4, "learning_rate": 5e-6}
             stage = {"subset": "UNE+FRGE_1+FRGE_2", "control": control, "training": training}
             left = {"tested": True, "n": dict.fromkeys(setting, 40), "left": {m: [0.6, 0.3] for m in setting}}
             about |= {"identity": identity | {"base": key, "stage": stage}, "stage": left}
-            better = {
-                m: a.assign(predicted=a["predicted"].where(a["id"] >= "000010", a["gold"])) for m, a in answers.items()
-            }
-            store.write(
-                f"{key[1:]}{control or 'x'}", about, lambda out, better=better, fill=fill: fill(out, answers=better)
-            )
+            store.write(f"{key[1:]}{control or 'x'}", about, partial(fill, answers=better))
         files = {m: f"runs/{key}/dynamics/{m}.parquet" for m in setting}
         index.append({"key": key, "setting": list(setting), "seed": seed, "state": "done", "folder": f"runs/{key}"})
         index[-1] |= {"dynamics": files, "scores": metrics}

@@ -1,4 +1,4 @@
-"""Dynamics that look like those of fine-tuning, without training: a latent ease per example, learning, and noise."""
+"""Generated dynamics that look like those of fine-tuning: a latent ease per example, learning, and noise."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def learn(
     member: str = "tweets",
     setting: tuple[str, ...] = ("tweets",),
 ) -> TrainingDynamics:
-    """One run: `corpus` fixes the examples and how hard they are, `seed` what happened to them in this run."""
+    """Generate one run. `corpus` determines the examples and how hard they are, `seed` the noise of this run."""
     examples = np.random.default_rng(corpus)
     ease = examples.normal(1.0, 1.8, n)
     gold = examples.integers(0, classes, n)

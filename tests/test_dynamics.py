@@ -1,4 +1,4 @@
-"""The data structure and its file: what goes in comes out, and every damage has its name."""
+"""The data structure and its file: nothing is lost in a round trip, and every kind of damage has its error."""
 
 from __future__ import annotations
 
@@ -50,9 +50,6 @@ def small(**change: Any) -> TrainingDynamics:
     return TrainingDynamics(**(values | change))
 
 
-# --- construction ----------------------------------------------------------------------------------------------------
-
-
 def test_arrays_have_the_stated_types_and_are_read_only() -> None:
     dyn = small()
     assert (dyn.gold.dtype, dyn.p_gold.dtype, dyn.correct.dtype, dyn.ids.dtype) == (np.int16, np.float32, bool, object)
@@ -68,12 +65,7 @@ def test_arrays_have_the_stated_types_and_are_read_only() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ids", "kind"),
-    [
-        ([3, 1, 2], np.int64),
-        (pd.Series([3, 1, 2]), np.int64),
-        (np.array(["x", "y", "z"]), object),
-    ],
+    ("ids", "kind"), [([3, 1, 2], np.int64), (pd.Series([3, 1, 2]), np.int64), (np.array(["x", "y", "z"]), object)]
 )
 def test_ids_are_int64_or_text(ids: Any, kind: Any) -> None:
     dyn = small(ids=ids)
@@ -99,23 +91,22 @@ def test_ids_are_int64_or_text(ids: Any, kind: Any) -> None:
         ({"logits": np.full((2, 3, 2), np.inf)}, RangeError, ""),
     ],
 )
-def test_impossible_values_are_refused_by_name(change: dict[str, Any], error: type[SoiError], words: str) -> None:
+def test_impossible_values_raise_an_error_that_names_them(
+    change: dict[str, Any], error: type[SoiError], words: str
+) -> None:
     with pytest.raises(error, match=words or None) as caught:
         small(**change)
     assert type(caught.value) is error
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("epochs", [1, 7, 8, 9, 33, 64])
+@pytest.mark.parametrize("epochs", [1, 9, 64])
 def test_history_packs_and_unpacks(epochs: int, rng: np.random.Generator) -> None:
     correct = rng.random((epochs, 50)) < 0.5
     history = pack_history(correct)
     expected = [sum(int(c) << e for e, c in enumerate(column)) for column in correct.T]
     assert history.tolist() == expected
     assert np.array_equal(unpack_history(history, epochs), correct)
-
-
-# --- subsets and alignment -------------------------------------------------------------------------------------------
 
 
 def test_subset_by_mask_keeps_order_and_by_ids_takes_theirs() -> None:
@@ -130,7 +121,7 @@ def test_subset_by_mask_keeps_order_and_by_ids_takes_theirs() -> None:
     assert small(ids=[10, 20, 30]).subset([30]).gold.tolist() == [1]
 
 
-def test_subset_refuses_what_is_not_there() -> None:
+def test_subset_of_missing_or_no_examples_is_an_error() -> None:
     with pytest.raises(AlignmentError, match="'nobody'"):
         small().subset(["a", "nobody"])
     for nothing in (np.array([True]), [], np.zeros(3, bool)):
@@ -149,7 +140,7 @@ def test_align_takes_common_ids_in_sorted_order(rng: np.random.Generator) -> Non
     same(left, right)
 
 
-def test_align_refuses_strangers_and_other_golds() -> None:
+def test_align_needs_common_ids_and_equal_gold_labels() -> None:
     for other in (["x", "y", "z"], [1, 2, 3]):
         with pytest.raises(AlignmentError):
             align(small(), small(ids=other))
@@ -157,15 +148,8 @@ def test_align_refuses_strangers_and_other_golds() -> None:
         align(small(), small(gold=[1, 1, 1]))
 
 
-# --- the file --------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("n", [1, (1 << 17) + 17])  # more rows than a row group has
-@pytest.mark.parametrize("text", [True, False])
-def test_round_trip(tmp_path: Path, n: int, text: bool) -> None:
-    dyn = learn(n, 4)
-    if not text:
-        dyn = TrainingDynamics(np.arange(n)[::-1], dyn.gold, dyn.p_gold, dyn.correct, dyn.meta)
+def test_round_trip_of_several_row_groups(tmp_path: Path) -> None:
+    dyn = learn((1 << 17) + 17, 4)
     path = dyn.save(tmp_path / "deep" / "x.parquet")
     back = TrainingDynamics.load(path)
     same(dyn, back)
@@ -178,12 +162,8 @@ def test_round_trip(tmp_path: Path, n: int, text: bool) -> None:
 
 
 def test_logits_and_extras_round_trip(tmp_path: Path, rng: np.random.Generator) -> None:
-    dyn = small(
-        logits=rng.normal(size=(2, 3, 2)),
-        meta=Meta(
-            label_names=("naïve", "\u202eא"), seed=3, record="eval", extra={"sha256": "x", "deep": {"sha256": "y"}}
-        ),
-    )
+    meta = Meta(label_names=("naïve", "\u202eא"), record="eval", extra={"sha256": "x", "deep": {"sha256": "y"}})
+    dyn = small(logits=rng.normal(size=(2, 3, 2)), meta=meta)
     back = TrainingDynamics.load(dyn.save(tmp_path / "x.parquet"))
     same(dyn, back)
     assert back.meta.label_names == ("naïve", "\u202eא")
@@ -193,12 +173,8 @@ def test_logits_and_extras_round_trip(tmp_path: Path, rng: np.random.Generator) 
 @settings(max_examples=25, deadline=None)
 @given(st.data())
 def test_round_trip_of_anything(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
-    ids = data.draw(
-        st.one_of(
-            st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=8, unique=True),
-            st.lists(st.text(st.characters(codec="utf-8"), max_size=9), min_size=1, max_size=8, unique=True),
-        )
-    )
+    kinds = st.integers(-(2**63), 2**63 - 1), st.text(st.characters(codec="utf-8"), max_size=9)
+    ids = data.draw(st.one_of(st.lists(kind, min_size=1, max_size=8, unique=True) for kind in kinds))
     epochs = data.draw(st.integers(1, 64))
     draw = np.random.default_rng(data.draw(st.integers(0, 1000)))
     p = draw.random((epochs, len(ids)), dtype=np.float32)
@@ -218,7 +194,7 @@ def test_the_same_content_gives_the_same_bytes(tmp_path: Path) -> None:
     assert small(ids=[1, 2, 3]).fingerprint() != dyn.fingerprint()
 
 
-def test_an_existing_file_is_kept_unless_told(tmp_path: Path) -> None:
+def test_an_existing_file_is_kept_unless_overwrite(tmp_path: Path) -> None:
     path = small().save(tmp_path / "x.parquet")
     before = path.read_bytes()
     with pytest.raises(OutputExistsError):
@@ -232,7 +208,7 @@ def test_an_existing_file_is_kept_unless_told(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["x.parquet"]
 
 
-def test_every_changed_byte_is_refused(tmp_path: Path) -> None:
+def test_every_changed_byte_is_an_error(tmp_path: Path) -> None:
     raw = learn(400, 6).save(tmp_path / "x.parquet").read_bytes()
     draw = np.random.default_rng(5)
     places = {*draw.choice(len(raw), 200, replace=False).tolist(), *range(8), *range(len(raw) - 80, len(raw))}
@@ -247,7 +223,7 @@ def test_every_changed_byte_is_refused(tmp_path: Path) -> None:
         assert isinstance(caught.value, ChecksumError | SchemaError), place
 
 
-def test_every_truncation_is_refused(tmp_path: Path) -> None:
+def test_every_truncation_is_an_error(tmp_path: Path) -> None:
     raw = learn(400, 6).save(tmp_path / "x.parquet").read_bytes()
     draw = np.random.default_rng(6)
     damaged = tmp_path / "damaged.parquet"
@@ -260,7 +236,7 @@ def test_every_truncation_is_refused(tmp_path: Path) -> None:
         TrainingDynamics.load(damaged)
 
 
-def test_other_files_are_refused(tmp_path: Path) -> None:
+def test_other_files_are_an_error(tmp_path: Path) -> None:
     path = small().save(tmp_path / "x.parquet")
     for absent in (tmp_path / "none.parquet", tmp_path, path / "inside.parquet"):
         with pytest.raises(SoiError, match=absent.name):
@@ -273,7 +249,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
 
 
 def forge(path: Path, **change: Any) -> Path:
-    """A file with a whole seal but wrong content: what a faulty writer, not a faulty disk, would leave."""
+    """Write a file with a valid checksum but wrong content, as a faulty writer would."""
     dyn = small()
     columns = {"id": dyn.ids, "gold": dyn.gold, "p_gold": dyn.p_gold, "history": dyn.history}
     meta = dyn.meta.to_dict() | {name: change[name] for name in change if name not in columns}

@@ -1,8 +1,7 @@
-"""Fetching, against a small package registry on this machine, with the real pip."""
+"""Fetching packages with the real pip from a small registry on this machine."""
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import http.server
 import io
@@ -23,18 +22,13 @@ from soi_lib.packages import Package
 
 
 def make_wheel(folder: Path, name: str) -> Package:
-    """A small valid wheel of incompressible data, with the path that a registry gives it."""
+    """Put a small wheel of random data where a registry serves it."""
     meta = f"{name}-1.0.dist-info"
     members = {
         f"{name}/data.bin": np.random.default_rng(len(name)).bytes(30_000),
         f"{meta}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n".encode(),
         f"{meta}/WHEEL": b"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
-    record = "".join(
-        f"{path},sha256={base64.urlsafe_b64encode(hashlib.sha256(body).digest()).rstrip(b'=').decode()},{len(body)}\n"
-        for path, body in members.items()
-    )
-    members[f"{meta}/RECORD"] = (record + f"{meta}/RECORD,,\n").encode()
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for path, body in members.items():
@@ -46,7 +40,7 @@ def make_wheel(folder: Path, name: str) -> Package:
 
 
 class Registry:
-    """A registry of static files that counts what is asked of it."""
+    """A registry of static files that keeps the paths of all requests."""
 
     def __init__(self, root: Path) -> None:
         self.root, self.requests = root, []
@@ -73,7 +67,7 @@ class Registry:
 
 @pytest.fixture
 def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
-    """An own registry, an own empty cache, and no other configuration of pip."""
+    """Start a registry, with an empty cache and no other configuration of pip."""
     registry = Registry(tmp_path / "registry")
     for name in [name for name in os.environ if name.startswith("PIP_") or name.lower().endswith("_proxy")]:
         monkeypatch.delenv(name)
@@ -86,16 +80,12 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Regist
 
 
 def in_cache() -> list[str]:
-    """What lies in the packages' folder, but for the lock."""
+    """List the folder of packages, without the lock."""
     folder = packages.cache_dir() / "packages"
-    return sorted(path.name for path in folder.iterdir() if path.name != ".lock") if folder.is_dir() else []
+    return sorted(path.name for path in folder.glob("*") if path.name != ".lock")
 
 
-def no_pip(*_: object, **__: object) -> None:
-    raise AssertionError("pip was started")
-
-
-def test_fetch_then_never_again(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packages_are_fetched_once(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = [make_wheel(registry.root, "first"), make_wheel(registry.root, "second")]
     paths = packages.fetch(packages=wanted)
     assert [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths] == [one.sha256 for one in wanted]
@@ -103,9 +93,9 @@ def test_fetch_then_never_again(registry: Registry, monkeypatch: pytest.MonkeyPa
     assert len(registry.downloads()) == 2
 
     asked = len(registry.requests)
-    monkeypatch.setattr(packages.subprocess, "run", no_pip)
+    monkeypatch.setattr(packages.subprocess, "run", lambda *_, **__: pytest.fail("pip was started"))
     assert packages.fetch(packages=wanted) == paths
-    monkeypatch.setattr(files, "sha256_file", no_pip)  # the stamps spare the hashing
+    monkeypatch.setattr(files, "sha256_file", lambda *_: pytest.fail("hashed again despite the stamps"))
     assert packages.fetch(packages=wanted) == paths
     assert len(registry.requests) == asked
 
@@ -114,10 +104,10 @@ def test_fetch_then_never_again(registry: Registry, monkeypatch: pytest.MonkeyPa
     ("version", "index", "named"),
     [("1.0", None, "first 1.0"), ("2.0", None, "first 2.0"), ("1.0", "http://127.0.0.1:9/", "PIP_INDEX_URL")],
 )
-def test_what_cannot_be_fetched_is_named_and_leaves_nothing(
+def test_a_failed_fetch_names_the_package_and_leaves_nothing(
     registry: Registry, monkeypatch: pytest.MonkeyPatch, version: str, index: str | None, named: str
 ) -> None:
-    """Another file than the list says, a version that is not there, a registry that does not answer."""
+    """A file with another hash, a missing version, a registry that does not answer."""
     make_wheel(registry.root, "first")
     monkeypatch.setenv("PIP_INDEX_URL", index or registry.url)
     with pytest.raises(FetchError, match=named) as caught:
@@ -139,7 +129,7 @@ def test_damaged_wheel_is_put_aside_and_fetched_again(registry: Registry, caplog
     assert path.name in caplog.text
 
     before = path.stat()
-    path.write_bytes(bad)  # the size and the time of the good one: only a full reading can tell
+    path.write_bytes(bad)  # with the size and time of the good one, so that only hashing shows it
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     packages.fetch(progress=False, packages=[wanted])
     assert path.read_bytes() == bad
@@ -147,7 +137,7 @@ def test_damaged_wheel_is_put_aside_and_fetched_again(registry: Registry, caplog
     assert path.read_bytes() == good
 
 
-def test_a_killed_fetch_is_swept_up(registry: Registry) -> None:
+def test_the_files_of_a_killed_fetch_are_removed(registry: Registry) -> None:
     code = "from soi_lib import files; print(files.temporary())"
     killed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
     left = packages.cache_dir() / "packages" / killed / "out"

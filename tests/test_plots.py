@@ -1,4 +1,4 @@
-"""Figures: what is drawn is what was given, every axis has a name, and nothing is cut off."""
+"""Figures: they draw the values they are given, labels are readable, and nothing is cut off."""
 
 from __future__ import annotations
 
@@ -23,30 +23,13 @@ from matplotlib.transforms import Bbox
 from synthetic import learn
 
 from paper.figures import example_histories, histories_figure, verdict_strip
+from soi_lib import plots
 from soi_lib.analysis.datamap import data_map
 from soi_lib.analysis.soi import SOI, categorize, soi_shares
 from soi_lib.analysis.transitions import transition_matrix
 from soi_lib.dynamics import TrainingDynamics
 from soi_lib.errors import FormatError
-from soi_lib.plots import (
-    ORDER,
-    SOI_COLORS,
-    Moves,
-    caption,
-    data_map_plot,
-    flow_beside_floor,
-    flow_plot,
-    gain_curves,
-    interval_plot,
-    reliability_curves,
-    show,
-    soi_bars,
-    training_curves,
-    transition_beside_floor,
-    transition_heatmap,
-    transition_panels,
-    values,
-)
+from soi_lib.plots import ORDER, SOI_COLORS, Moves
 from soi_lib.plots.explorer import Explorer, explorer_data, explorer_files
 from soi_lib.plots.style import LONG_NAMES, first_sentence
 
@@ -57,7 +40,6 @@ Runs = dict[str, list[list[TrainingDynamics]]]
 
 @pytest.fixture(scope="module")
 def runs() -> Runs:
-    """Three runs alone and three together of each dataset."""
     return {
         name: [[learn(300, 8, member=name, corpus=k, seed=s + 9 * g, gain=1.3 + g) for s in range(3)] for g in (0, 1)]
         for k, name in enumerate(("tweets", "movie"))
@@ -83,19 +65,8 @@ def shares_table() -> pd.DataFrame:
     return pd.DataFrame(rows).T
 
 
-def nothing_is_cut_off(figure: Figure, texts: list[tuple[Text, Bbox]]) -> None:
-    """Every text lies inside the picture, and the picture is no wider than a column of the book."""
-    width, height = figure.get_size_inches() * figure.dpi
-    for text, box in texts:
-        assert box.x0 >= -1, text
-        assert box.x1 <= width + 1, text
-        assert box.y0 >= -1, text
-        assert box.y1 <= height + 1, text
-    assert figure.get_figwidth() <= 5.2  # inches: more would not be readable on a phone
-
-
 def drawn_texts(figure: Figure) -> list[tuple[Text, Bbox]]:
-    """Every text with its box in pixels; without the labels of ticks that lie outside their axis."""
+    """Return every visible text with its box in pixels; labels of ticks outside their axis are hidden."""
     renderer = FigureCanvasAgg(figure).get_renderer()
     figure.draw_without_rendering()
     hidden = set()
@@ -111,16 +82,13 @@ def drawn_texts(figure: Figure) -> list[tuple[Text, Bbox]]:
 
 
 def overlapping_labels(texts: list[tuple[Text, Bbox]]) -> list[tuple[str, str]]:
-    """Pairs of texts of one figure that lie on top of each other.
-
-    The box of a slanted text is larger than its ink, so those are left out.
-    """
+    """Return pairs of overlapping texts. Slanted ones are left out: their boxes are larger than their ink."""
     boxes = [(text.get_text(), box.padded(-2)) for text, box in texts if text.get_rotation() % 90 == 0]
     return [(a, b) for (a, left), (b, right) in combinations(boxes, 2) if left.overlaps(right) and left.width > 0]
 
 
 def bars(figure: Figure, axis: int = 0) -> dict[float, list[Rectangle]]:
-    """Rectangles of an axis by the middle of their row, from left to right."""
+    """Return the rectangles of an axis by the middle of their row."""
     rows: dict[float, list[Rectangle]] = {}
     for patch in figure.axes[axis].patches:
         assert isinstance(patch, Rectangle)
@@ -128,18 +96,15 @@ def bars(figure: Figure, axis: int = 0) -> dict[float, list[Rectangle]]:
     return dict(sorted(rows.items()))
 
 
-# --- colours and words -----------------------------------------------------------------------------------------------
-
-
-def lab(rgb: np.ndarray) -> np.ndarray:
-    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+def lab(linear: np.ndarray) -> np.ndarray:
+    """Convert linear RGB to CIELAB, in which distances are as large as they look."""
     m = [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
     xyz = np.array(m) @ linear / [0.9505, 1, 1.089]
     f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
     return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
 
 
-# how colours look without long-, middle- or short-wave cones (matrices of Machado et al. 2009, severity 1)
+# linear RGB as seen without long-, middle- or short-wave cones (Machado et al. 2009, severity 1)
 VISIONS = {
     "normal": np.eye(3),
     "protan": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
@@ -149,22 +114,17 @@ VISIONS = {
 
 
 @pytest.mark.parametrize("vision", VISIONS)
-def test_neighbouring_colours_differ_for_everybody(vision: str) -> None:
+def test_category_colours_differ_for_colour_blind_readers(vision: str) -> None:
     seen = []
     for soi in ORDER:
         rgb = np.array(to_rgb(SOI_COLORS[soi]))
         linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
-        out = np.clip(np.array(VISIONS[vision]) @ linear, 0, 1)
-        seen.append(lab(np.where(out <= 0.0031308, out * 12.92, 1.055 * out ** (1 / 2.4) - 0.055)))
+        seen.append(lab(np.clip(np.array(VISIONS[vision]) @ linear, 0, 1)))
     for a, b in combinations(range(6), 2):
         assert np.linalg.norm(seen[a] - seen[b]) > 14, (ORDER[a], ORDER[b])
 
 
-# --- all figures -----------------------------------------------------------------------------------------------------
-
-
 def curves(runs: Runs) -> pd.DataFrame:
-    """Accuracy of every epoch while training, of all datasets alone and together."""
     rows = []
     for name, sides in runs.items():
         for setting, side in zip(("alone", "together"), sides, strict=True):
@@ -175,7 +135,6 @@ def curves(runs: Runs) -> pd.DataFrame:
 
 
 def by_setting() -> pd.DataFrame:
-    """Accuracy with its interval by dataset and setting."""
     table = pd.DataFrame({"dataset": ["tweets", "tweets", "movie", "movie"], "setting": ["single", "all"] * 2})
     value = np.array([0.71, 0.78, 0.66, 0.65])
     return table.assign(value=value, low=value - 0.02, high=value + 0.02)
@@ -196,21 +155,19 @@ def intervals() -> pd.DataFrame:
 
 
 FIGURES: dict[str, Callable[[Runs, dict[str, Moves]], Figure]] = {
-    "soi_bars": lambda r, _: soi_bars(shares_table(), title="Sources", note="n"),
-    "interval_plot": lambda r, _: interval_plot(intervals(), title="Gains", note="n"),
-    "data_map_plot": lambda r, _: data_map_plot({"alone": r["movie"][0][0]}, title="movie", note="n"),
-    "data_map_plot, categories": lambda r, _: data_map_plot(dict(enumerate(r["movie"][0])), color="soi"),
-    "transition_heatmap": lambda r, t: transition_heatmap(t["movie"].transition, title="movie", note="n"),
-    "transition_beside_floor": lambda r, t: transition_beside_floor(t["tweets"], title="tweets", note="n"),
-    "transition_panels": lambda r, t: transition_panels(t, title="Sources", note="n"),
-    "flow_plot": lambda r, t: flow_plot(t["movie"].transition, title="movie", note="n"),
-    "flow_beside_floor": lambda r, t: flow_beside_floor(t["movie"], title="movie", note="n"),
-    "training_curves": lambda r, _: training_curves(curves(r), title="Sources", note="n"),
-    "gain_curves": lambda r, _: gain_curves(by_setting(), "setting", title="Sources", note="n"),
-    "reliability_curves": lambda r, _: reliability_curves(repeated(), title="Confidence", note="n"),
-    "verdict_strip": lambda r, _: verdict_strip(
-        {"C1": "supported", "C2": "inconclusive", "C3": "not tested (one seed)"}
-    ),
+    "soi_bars": lambda r, _: plots.soi_bars(shares_table(), title="Sources", note="n"),
+    "interval_plot": lambda r, _: plots.interval_plot(intervals(), title="Gains", note="n"),
+    "data_map_plot": lambda r, _: plots.data_map_plot({"alone": r["movie"][0][0]}, title="movie", note="n"),
+    "data_map_plot, categories": lambda r, _: plots.data_map_plot(dict(enumerate(r["movie"][0])), color="soi"),
+    "transition_heatmap": lambda r, t: plots.transition_heatmap(t["movie"].transition, title="movie", note="n"),
+    "transition_beside_floor": lambda r, t: plots.transition_beside_floor(t["tweets"], title="tweets", note="n"),
+    "transition_panels": lambda r, t: plots.transition_panels(t, title="Sources", note="n"),
+    "flow_plot": lambda r, t: plots.flow_plot(t["movie"].transition, title="movie", note="n"),
+    "flow_beside_floor": lambda r, t: plots.flow_beside_floor(t["movie"], title="movie", note="n"),
+    "training_curves": lambda r, _: plots.training_curves(curves(r), title="Sources", note="n"),
+    "gain_curves": lambda r, _: plots.gain_curves(by_setting(), "setting", title="Sources", note="n"),
+    "reliability_curves": lambda r, _: plots.reliability_curves(repeated(), title="Confidence", note="n"),
+    "verdict_strip": lambda r, _: verdict_strip({"C1": "supported", "C2": "not tested (one seed)"}),
     "histories_figure": lambda r, _: histories_figure(),
 }
 
@@ -219,55 +176,50 @@ FIGURES: dict[str, Callable[[Runs, dict[str, Moves]], Figure]] = {
 def test_every_figure_is_readable_and_gives_its_values(name: str, runs: Runs, panels: dict[str, Moves]) -> None:
     figure = FIGURES[name](runs, panels)
     texts = drawn_texts(figure)
-    nothing_is_cut_off(figure, texts)
+    page = figure.bbox.padded(1)
+    assert [text for text, box in texts if not all(page.contains(*corner) for corner in box.corners())] == []
+    assert figure.get_figwidth() <= 5.2  # inches: a wider figure is unreadable on a phone
     assert overlapping_labels(texts) == []
     assert min(t.get_fontsize() for t in figure.findobj(Text) if t.get_text()) >= 8  # 7.5 pixels on a phone
-    assert len(values(figure)) > 1
-    text = caption(figure)
+    assert len(plots.values(figure)) > 1
+    text = plots.caption(figure)
     assert text.endswith(".")
     assert len(first_sentence(text)) > 40
     assert plt.get_fignums() == []
-    assert html.unescape(re.search(r'alt="([^"]*)"', show(figure, dpi=60).markup)[1]) == first_sentence(text)  # type: ignore[index]
+    assert html.unescape(re.search(r'alt="([^"]*)"', plots.show(figure, dpi=60).markup)[1]) == first_sentence(text)
 
 
 def test_the_same_html_every_time_and_nothing_global_changes() -> None:
     before = dict(matplotlib.rcParams)
-    first, again = (show(soi_bars(shares_table(), note='A "note" <b>'), dpi=60).markup for _ in range(2))
+    first, again = (plots.show(plots.soi_bars(shares_table(), note='A "note" <b>'), dpi=60).markup for _ in range(2))
     assert first == again
     assert "&lt;b&gt;" in first
     with pytest.raises(FormatError, match="no column"):
-        soi_bars(pd.DataFrame({"UNE": [1.0]}))
-    assert plt.get_fignums() == []
+        plots.soi_bars(pd.DataFrame({"UNE": [1.0]}))
     assert dict(matplotlib.rcParams) == before
-
-
-# --- bars and points -------------------------------------------------------------------------------------------------
 
 
 def test_bars_are_as_long_as_the_shares() -> None:
     table = shares_table()
-    figure = soi_bars(table, note="Profile quick, seed 0")
-    pd.testing.assert_frame_equal(values(figure), table[NAMES], check_names=False)
+    figure = plots.soi_bars(table, note="Profile quick, seed 0")
+    pd.testing.assert_frame_equal(plots.values(figure), table[NAMES], check_names=False)
     for axis, member in enumerate(("tweets", "movie")):
         for patches, (_, shares) in zip(bars(figure, axis).values(), table.loc[member].iterrows(), strict=True):
             widths = [p.get_width() for p in sorted(patches, key=lambda p: p.get_x())]
             np.testing.assert_allclose(widths, [shares[name] for name in NAMES], atol=1e-12)
     assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ["alone", "all"]
     assert [t.get_text() for t in figure.legends[0].get_texts()] == list(LONG_NAMES.values())
-    assert caption(figure).endswith("Profile quick, seed 0.")
+    assert plots.caption(figure).endswith("Profile quick, seed 0.")
 
 
-def test_points_are_filled_where_the_interval_excludes_zero() -> None:
-    figure = interval_plot(intervals())
+def test_points_are_filled_if_the_interval_excludes_zero() -> None:
+    figure = plots.interval_plot(intervals())
     filled = {line.get_xdata()[0]: line.get_markerfacecolor() for ax in figure.axes for line in ax.lines
               if line.get_marker() == "o" and len(line.get_xdata())}  # fmt: skip
     assert filled == {0.1: "#0072B2", 0.01: "white", -0.1: "#D55E00"}
-    assert "Of 3 intervals, 1 are above zero and 1 below." in caption(figure)
+    assert "Of 3 intervals, 1 are above zero and 1 below." in plots.caption(figure)
     with pytest.raises(FormatError, match="no rows"):
-        interval_plot(intervals().assign(low=np.nan))
-
-
-# --- transitions -----------------------------------------------------------------------------------------------------
+        plots.interval_plot(intervals().assign(low=np.nan))
 
 
 def cells(figure: Figure, axis: int) -> list[list[str]]:
@@ -280,8 +232,8 @@ def frames(figure: Figure, axis: int) -> set[tuple[int, int]]:
     return {(round(p.get_y() - 0.05), round(p.get_x() - 0.05)) for p in patches}
 
 
-def test_heatmap_writes_per_cent_of_rows_and_how_many_they_are(counts: pd.DataFrame) -> None:
-    figure = transition_heatmap(counts, title="tweets: alone to all")
+def test_heatmap_shows_row_percentages_and_totals(counts: pd.DataFrame) -> None:
+    figure = plots.transition_heatmap(counts, title="tweets: alone to all")
     ordered = counts.loc[NAMES, NAMES]
     totals = ordered.sum(axis=1)
     shares = ordered.div(totals.where(totals >= 5), axis=0)
@@ -290,43 +242,40 @@ def test_heatmap_writes_per_cent_of_rows_and_how_many_they_are(counts: pd.DataFr
     assert [t.get_text() for t in figure.axes[0].get_xticklabels()] == NAMES
     assert figure.axes[0].get_yticklabels()[0].get_text() == f"ACE ({totals['ACE']})"
     assert figure.axes[0].get_ylabel() == "alone (from)"
-    assert f"Of 300 examples, {np.trace(counts.to_numpy()) / 3:.0f} % stay" in caption(figure)
-    pd.testing.assert_frame_equal(values(figure), ordered)
+    assert f"Of 300 examples, {np.trace(counts.to_numpy()) / 3:.0f} % stay" in plots.caption(figure)
+    pd.testing.assert_frame_equal(plots.values(figure), ordered)
 
 
-def test_frames_are_for_moves_beyond_floor_between_three_seeds(runs: Runs, panels: dict[str, Moves]) -> None:
+def test_moves_beyond_the_floor_are_framed_from_three_seeds_on(runs: Runs, panels: dict[str, Moves]) -> None:
     marked = panels["tweets"].table("beyond").to_numpy()
     expected = {(int(i), int(j)) for i, j in zip(*np.nonzero(marked), strict=True)}
     assert expected
-    figure = transition_beside_floor(panels["tweets"])
+    figure = plots.transition_beside_floor(panels["tweets"])
     assert (frames(figure, 0), frames(figure, 1)) == (set(), expected)
-    assert f"{len(expected)} moves are beyond chance" in caption(figure)
-    two = transition_beside_floor(Moves.of(*(side[:2] for side in runs["tweets"])))
+    assert f"{len(expected)} moves are beyond chance" in plots.caption(figure)
+    two = plots.transition_beside_floor(Moves.of(*(side[:2] for side in runs["tweets"])))
     assert frames(two, 1) == set()
-    assert "Detecting moves beyond chance takes 3 seeds per setting" in caption(two)
+    assert "Detecting moves beyond chance takes 3 seeds per setting" in plots.caption(two)
 
 
-def test_flow_bands_are_as_wide_as_moves_and_grey_unless_beyond(counts: pd.DataFrame) -> None:
-    figure = flow_plot(counts)
+def test_flow_bands_have_the_width_of_moves_and_colour_beyond_the_floor(counts: pd.DataFrame) -> None:
+    figure = plots.flow_plot(counts)
     bands = [p for p in figure.axes[0].patches if isinstance(p, PathPatch)]
     widths = sorted(float(b.get_path().vertices[7, 1] - b.get_path().vertices[0, 1]) for b in bands)
     np.testing.assert_allclose(widths, np.sort(counts.to_numpy()[counts.to_numpy() > 0]) / 300, atol=1e-9)
     assert len({b.get_facecolor() for b in bands}) == 1
     beyond = counts.astype(bool) & False
     beyond.loc["ELE", "ACE"] = True
-    above, below = flow_beside_floor(Moves(counts, counts, beyond, n=300, seeds=3)).axes
+    above, below = plots.flow_beside_floor(Moves(counts, counts, beyond, n=300, seeds=3)).axes
     colors = [[b.get_facecolor()[:3] for b in ax.patches if isinstance(b, PathPatch)] for ax in (above, below)]
     assert to_rgb(SOI_COLORS[SOI.ELE]) not in colors[0]
     assert colors[1].count(to_rgb(SOI_COLORS[SOI.ELE])) == 1
 
 
-# --- maps and curves -------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("color", ["correctness", "soi"])
 def test_maps_show_every_example(runs: Runs, color: str) -> None:
     single, multi = (side[0] for side in runs["tweets"])
-    figure = data_map_plot({"alone": single, "together": data_map(multi)}, color=color, title="tweets")  # type: ignore[arg-type]
+    figure = plots.data_map_plot({"alone": single, "together": data_map(multi)}, color=color, title="tweets")
     for ax, run in zip(figure.axes, (single, multi), strict=False):
         points = np.concatenate([np.asarray(c.get_offsets()) for c in ax.collections if isinstance(c, PathCollection)])
         table = data_map(run)
@@ -334,14 +283,11 @@ def test_maps_show_every_example(runs: Runs, color: str) -> None:
         np.testing.assert_allclose(points[np.lexsort(points.T)], expected[np.lexsort(expected.T)])
         assert ax.get_xlabel() == "variability of p(gold)"
     assert figure.axes[0].get_xlim() == figure.axes[1].get_xlim()
-    assert len(values(figure)) == len(single) + len(multi)
-
-
-# --- the paper's own -------------------------------------------------------------------------------------------------
+    assert len(plots.values(figure)) == len(single) + len(multi)
 
 
 @pytest.mark.parametrize(("epochs", "early"), [(6, 0.5), (20, 0.3)])
-def test_drawn_histories_are_of_their_category(epochs: int, early: float) -> None:
+def test_example_histories_have_their_category(epochs: int, early: float) -> None:
     drawn = example_histories(epochs, early)
     codes = categorize(np.stack([drawn[s] for s in SOI], axis=1), early)
     assert codes.tolist() == [0, 1, 2, 3, 4, 5]
@@ -349,10 +295,7 @@ def test_drawn_histories_are_of_their_category(epochs: int, early: float) -> Non
     assert len(filled) == sum(int(history.sum()) for history in drawn.values())
 
 
-# --- the explorer ----------------------------------------------------------------------------------------------------
-
-
-def test_the_files_of_an_explorer_hold_no_markup_and_keep_the_text(runs: Runs) -> None:
+def test_explorer_files_keep_texts_and_contain_no_markup_from_them(runs: Runs) -> None:
     single = runs["tweets"][0][0]
     hostile = "</script><script>alert(1)</script> <img src=x onerror=alert(1)> & \u2028 \ud800"
     data = explorer_data({"alone": single}, {single.ids[0]: (hostile,)}, first="alone", second="alone")
@@ -364,4 +307,4 @@ def test_the_files_of_an_explorer_hold_no_markup_and_keep_the_text(runs: Runs) -
     assert json.loads(name) == "source-tweets"
     assert json.loads(body.removesuffix(");\n"))["text"][0] == hostile.replace("\ud800", "?")
     assert all(json.dumps(name) in files["index.js"] for name in NAMES)
-    assert "</" not in files["explorer.js"].replace("<\\/", "")  # it is put into a page as it is
+    assert "</" not in files["explorer.js"].replace("<\\/", "")  # inlined into a page unescaped

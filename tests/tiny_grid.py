@@ -1,7 +1,7 @@
-"""A whole reproduction that takes seconds: generated corpora, a random BERT, runs, second stages, two comparisons.
+"""A complete reproduction that takes seconds: generated corpora, a random BERT, second stages, two comparisons.
 
-It needs no fetched package: corpora and encoder are folders that a profile names, and the cache is its own. Commands
-that would spend most of their time on imports are forked from a process that has done them (`Nursery`).
+It needs no fetched package: a profile names folders for corpora and encoder, and the cache is separate. `Nursery` forks
+commands from a process that has already imported everything.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +20,16 @@ import yaml
 from authors_data import as_parquet, tiny_bert
 from commands import command, main_of
 
-MEMBERS = ("twitter", "yelp", "en")
-LABELS = {"twitter": "sentiment", "yelp": "label", "en": "intent"}
+COLUMNS = {"twitter": ("text", "sentiment"), "yelp": ("text", "label"), "en": ("utt", "intent")}
 
 
 def make(folder: Path, **changes: Any) -> Path:
-    """Corpora, an encoder and a profile in `folder`; returns the profile. `changes` replace fields of it."""
+    """Write corpora, an encoder and a profile to `folder`; return the profile. `changes` replace its fields."""
     corpora = {}
-    for member in MEMBERS:
-        as_parquet(member, folder / "data" / member)
-        source = {"path": str(folder / "data" / member), "label": LABELS[member], "splits": {"ood": ["OOD"]}}
-        corpora[member] = source | {
-            "text": "utt" if member == "en" else "text",
-            "drop": ["duplicates", "empty", "unknown-labels"],
-        }
+    for member, (text, label) in COLUMNS.items():
+        path = as_parquet(member, folder / "data" / member)
+        corpora[member] = {"path": str(path), "text": text, "label": label, "splits": {"ood": ["OOD"]}}
+        corpora[member]["drop"] = ["duplicates", "empty", "unknown-labels"]
     encoder = tiny_bert(folder / "encoder")
     values = {
         "name": "tiny",
@@ -53,7 +50,7 @@ def make(folder: Path, **changes: Any) -> Path:
 
 
 def environment(cache: Path, **more: str) -> dict[str, str]:
-    """The environment of a command that keeps its cache in `cache` and stays off hub and GPU."""
+    """Return the environment of a command with its cache in `cache`, without hub and GPU."""
     kept = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
     return kept | {"SOI_CACHE": str(cache), "HF_HUB_OFFLINE": "1", "ACCELERATE_USE_CPU": "true"} | more
 
@@ -65,7 +62,7 @@ def soi(*words: object, cwd: Path, **more: Any) -> subprocess.CompletedProcess[s
 
 
 def preload() -> None:
-    """Import all that a reproduction imports, and start no thread."""
+    """Import everything that a reproduction imports, without starting a thread."""
     from multiprocessing import popen_fork, queues, synchronize  # noqa: F401
 
     import rich.console  # noqa: F401
@@ -79,9 +76,9 @@ def preload() -> None:
 
 
 def forked(commands: Sequence[Sequence[str]], cwd: Path, said: Path, before: Callable[[], None]) -> int:
-    """Do `soi` commands one after the other in a forked process, the leader of its own group; returns its number.
+    """Call `before`, then run commands until one fails, in a forked process that leads its own group; return its id.
 
-    What it says goes to `said`. `before` is called in it first. Its workers are forked too.
+    Its output goes to `said`. Its workers are forked, too.
     """
     pid = os.fork()
     if pid:
@@ -111,63 +108,50 @@ def forked(commands: Sequence[Sequence[str]], cwd: Path, said: Path, before: Cal
 
 
 class Nursery:
-    """A process that has imported everything and forks `soi` commands on demand."""
+    """A process that has imported everything and forks commands on demand."""
 
     def __init__(self, env: dict[str, str]) -> None:
-        place = os.pathsep.join(sys.path)
-        self._process = subprocess.Popen(
-            [sys.executable, __file__],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=env | {"PYTHONPATH": place},
-        )
+        env = env | {"PYTHONPATH": os.pathsep.join(sys.path)}
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        self._process = subprocess.Popen([sys.executable, __file__], text=True, env=env, **pipes)
 
     def soi(self, *words: object, cwd: Path, before: str = "") -> tuple[int, str]:
-        """The exit code of a command and what it said; statements `before` are executed in its process first."""
+        """Run a command; return its exit code and output. Statements `before` are executed in its process first."""
         return self.wait(self.start(*words, cwd=cwd, before=before))
 
     def start(self, *words: object, cwd: Path, before: str = "") -> tuple[int, Path]:
-        """Begin a command; its process leads a group."""
+        """Start a command; its process leads a group."""
         said = cwd / f"said-{os.urandom(4).hex()}"
         return self._ask({"words": list(map(str, words)), "cwd": str(cwd), "said": str(said), "before": before}), said
 
     def wait(self, started: tuple[int, Path]) -> tuple[int, str]:
-        """The exit code of a command that was begun, and what it said."""
+        """Wait for a started command; return its exit code and output."""
         code = self._ask({"wait": started[0]})
         said = started[1].read_text(encoding="utf-8")
         started[1].unlink()
         return code, said
 
     def _ask(self, question: dict[str, Any]) -> int:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(question) + "\n")
         self._process.stdin.flush()
         return int(self._process.stdout.readline())
 
     def close(self) -> None:
         """End the process."""
-        assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait()
 
 
 def serve() -> None:
-    """The other side of `Nursery`: a question a line on standard input, a number a line on standard output."""
+    """Answer `Nursery`: one question per line on standard input, one number per line on standard output."""
     preload()
     for line in sys.stdin:
         question = json.loads(line)
         if "wait" in question:
             answer = os.waitstatus_to_exitcode(os.waitpid(question["wait"], 0)[1])
         else:
-            statements = question["before"]
-            answer = forked(
-                [question["words"]],
-                Path(question["cwd"]),
-                Path(question["said"]),
-                lambda statements=statements: exec(statements, {}),  # type: ignore[misc]
-            )
+            cwd, said, before = Path(question["cwd"]), Path(question["said"]), partial(exec, question["before"], {})
+            answer = forked([question["words"]], cwd, said, before)
         print(answer, flush=True)
 
 

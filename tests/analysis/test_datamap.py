@@ -10,7 +10,7 @@ from soi_lib.analysis.datamap import data_map, regions
 from soi_lib.analysis.soi import categorize
 
 
-@pytest.mark.parametrize("n", [1, 500, 150_000])
+@pytest.mark.parametrize("n", [1, 150_000])
 def test_data_map_agrees_with_the_formulas(n: int) -> None:
     dyn = learn(n, 7)
     found = data_map(dyn, early=0.4)

@@ -1,4 +1,4 @@
-"""Wrong labels from dynamics: flipped ones are found well above chance, and the edges are where one expects them."""
+"""Label issues: planted wrong labels rank far above chance; ties, averages over seeds and the command."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import synthetic
 from own_data import run_main
 from sklearn.metrics import average_precision_score
 
-from soi_lib import SOI, TrainingDynamics, categorize, data_map
+from soi_lib import SOI, TrainingDynamics, data_map
 from soi_lib.analysis.label_issues import DEFAULT_RULE, RULES, label_issues, margins
 from soi_lib.errors import FormatError, RangeError
 
@@ -23,9 +23,9 @@ def average_precision(ranking: pd.DataFrame, wrong: set[object]) -> float:
 
 
 def with_flips(classes: int, seed: int = 0, *, logits: bool = True) -> tuple[TrainingDynamics, set[object]]:
-    """Dynamics of which a tenth of the labels were flipped, and the ids of those.
+    """Make dynamics with a tenth of the labels flipped, and return them with the ids of the flipped examples.
 
-    A model that learns the true label better and better, with noise, and in the end a little of the flipped one too.
+    The model learns the true label, with noise, and towards the end some of the flipped one.
     """
     rng = np.random.default_rng(seed)
     truth = rng.integers(0, classes, N)
@@ -36,13 +36,11 @@ def with_flips(classes: int, seed: int = 0, *, logits: bool = True) -> tuple[Tra
     ease = np.log(clean.p_gold / (1 - clean.p_gold)).astype(np.float64)  # the margin of the true label
     scores = rng.normal(0, 0.4, (8, N, classes))
     np.put_along_axis(scores, np.broadcast_to(truth[None, :, None], (8, N, 1)), ease[..., None], axis=2)
-    by_heart = np.linspace(0, 1.5, 8)[:, None]
-    scores[:, np.arange(N), gold] += by_heart
+    scores[:, np.arange(N), gold] += np.linspace(0, 1.5, 8)[:, None]  # learned by heart
     odds = np.exp(scores - scores.max(2, keepdims=True))
     p = (odds / odds.sum(2, keepdims=True))[:, np.arange(N), gold].astype(np.float32)
-    meta = {"classes": classes, "member": "made"}
     kept = scores.astype(np.float32) if logits else None
-    dyn = TrainingDynamics(np.arange(N) * 7, gold, p, scores.argmax(2) == gold, meta, kept)
+    dyn = TrainingDynamics(np.arange(N) * 7, gold, p, scores.argmax(2) == gold, {"classes": classes}, kept)
     return dyn, set((flipped * 7).tolist())
 
 
@@ -50,10 +48,10 @@ def with_flips(classes: int, seed: int = 0, *, logits: bool = True) -> tuple[Tra
 @pytest.mark.parametrize("rule", RULES)
 def test_flipped_labels_are_found_far_above_chance(rule, classes):
     dyn, wrong = with_flips(classes)
-    floor = 4 * RATE if rule == DEFAULT_RULE else 2 * RATE  # chance is the rate
+    floor = 4 * RATE if rule == DEFAULT_RULE else 2 * RATE  # RATE is the average precision of a random order
     assert average_precision(label_issues(dyn, rule), wrong) > floor
     shuffled = set(np.random.default_rng(1).permutation(dyn.ids)[: len(wrong)].tolist())
-    assert average_precision(label_issues(dyn, rule), shuffled) < 1.6 * RATE  # the measure itself is not generous
+    assert average_precision(label_issues(dyn, rule), shuffled) < 1.6 * RATE
 
 
 def test_several_seeds_are_averaged_over_the_examples_they_share():
@@ -69,7 +67,7 @@ def test_several_seeds_are_averaged_over_the_examples_they_share():
     assert (both["soi"][agreed] == single[0]["soi"][agreed]).all()
 
 
-def test_columns_say_what_they_are():
+def test_columns_of_the_ranking():
     dyn, _ = with_flips(3)
     ranking = label_issues(dyn)
     assert list(ranking) == [
@@ -80,11 +78,10 @@ def test_columns_say_what_they_are():
     for name in ("id", "confidence", "variability", "correctness", "soi"):
         np.testing.assert_array_equal(by_id[name], expected[name])
     assert by_id["given"].tolist() == [str(g) for g in dyn.gold]
-    assert (ranking["score"].diff().dropna() <= 0).all()
+    assert ranking["score"].is_monotonic_decreasing
     assert set(ranking.loc[ranking["suggested"].notna(), "suggested"]) <= {"0", "1", "2"}
     agreed = ranking["suggested"].isna()
     assert (ranking.loc[~agreed, "suggested"] != ranking.loc[~agreed, "given"]).all()
-    assert ranking.loc[agreed, "confidence"].mean() > 0.6 > ranking.loc[~agreed, "confidence"].mean()
 
 
 def test_the_order_of_examples_does_not_matter_and_ties_go_by_id():
@@ -99,7 +96,7 @@ def test_the_order_of_examples_does_not_matter_and_ties_go_by_id():
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_one_epoch_is_enough_and_certainty_is_no_trouble(rule):
+def test_one_epoch_is_enough_and_certain_predictions_have_finite_scores(rule):
     p = np.array([[0.9, 0.1, 0.6]], np.float32)
     ranking = label_issues(TrainingDynamics([1, 2, 3], [0, 1, 0], p, p > 0.5), rule)
     assert ranking["id"].iloc[0] == 2
@@ -113,24 +110,18 @@ def test_margins_of_two_classes_need_no_logits():
     dyn, _ = with_flips(2)
     without = TrainingDynamics(dyn.ids, dyn.gold, dyn.p_gold, dyn.correct, dyn.meta)
     np.testing.assert_allclose(margins(without), margins(dyn), rtol=1e-3, atol=1e-4)
-    assert (
-        label_issues(without, "margin")["id"].head(50).tolist() == label_issues(dyn, "margin")["id"].head(50).tolist()
-    )
     assert label_issues(without)["suggested"].equals(label_issues(dyn)["suggested"])
 
 
 def test_many_classes_without_logits():
     dyn, wrong = with_flips(5, logits=False)
     ranking = label_issues(dyn)
-    assert ranking["suggested"].isna().all()  # nobody knows
+    assert ranking["suggested"].isna().all()
     assert average_precision(ranking, wrong) > 4 * RATE
     with pytest.raises(FormatError, match="5 classes"):
         label_issues(dyn, "margin")
     with pytest.raises(RangeError, match="'confidence'"):
         label_issues(dyn, "confidense")
-
-
-# --- the command ------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -141,8 +132,7 @@ def soi(monkeypatch, capsys):
 @pytest.fixture
 def saved(tmp_path):
     dyn, _ = with_flips(2)
-    dyn.save(tmp_path / "made.parquet")
-    return dyn, tmp_path / "made.parquet"
+    return dyn, dyn.save(tmp_path / "made.parquet")
 
 
 def test_command_prints_the_head_of_the_ranking(soi, saved):
@@ -152,8 +142,7 @@ def test_command_prints_the_head_of_the_ranking(soi, saved):
     assert (told["n"], told["rule"]) == (N, DEFAULT_RULE)
     assert [row["id"] for row in told["label_issues"]] == expected["id"].tolist()
     assert [row["rank"] for row in told["label_issues"]] == [1, 2, 3]
-    codes = dict(zip(dyn.ids.tolist(), categorize(dyn), strict=True))
-    assert [row["soi"] for row in told["label_issues"]] == [SOI(codes[i]).name for i in expected["id"]]
+    assert [row["soi"] for row in told["label_issues"]] == [SOI(code).name for code in expected["soi"]]
     code, out, err = soi("label-issues", path)
     assert (code, err) == (0, "")
     assert len(out.splitlines()) == 21
@@ -161,11 +150,11 @@ def test_command_prints_the_head_of_the_ranking(soi, saved):
     assert [row["id"] for row in margin["label_issues"]] == label_issues(dyn, "margin").head(20)["id"].tolist()
 
 
-def test_command_shows_the_texts_beside_and_writes_the_whole_ranking(soi, saved, tmp_path):
+def test_command_shows_texts_and_writes_the_whole_ranking(soi, saved, tmp_path):
     dyn, path = saved
     source, out_file = tmp_path / "mine.csv", tmp_path / "ranking.csv"
-    frame = pd.DataFrame({"score": "mine", "text": [f"text of {i}" for i in dyn.ids], "id": dyn.ids})
-    frame.iloc[::-1].to_csv(source, index=False)
+    frame = pd.DataFrame({"score": "mine", "text": [f"text of {i}" for i in dyn.ids[::-1]], "id": dyn.ids[::-1]})
+    frame.to_csv(source, index=False)
     code, out, err = soi("label-issues", path, "--from", source, "--top", 2)
     assert code == 0
     assert f"text of {label_issues(dyn)['id'][0]}" in out

@@ -1,4 +1,4 @@
-"""Agreement between runs: planted ones are found, and categories give Cohen's kappa."""
+"""Agreement between runs: planted agreement is found, and that of categories is Cohen's kappa."""
 
 from __future__ import annotations
 
@@ -15,29 +15,26 @@ from soi_lib.errors import AlignmentError, RangeError
 
 
 def planted(truth: float, *, runs: int = 6, n: int = 400, epochs: int = 4, seed: int = 0) -> list[TrainingDynamics]:
-    """Runs whose confidence is a common part with a share `truth` of the variance, plus the luck of each run.
-
-    What happens in the second half of the epochs is luck alone.
-    """
+    """Make runs that share `truth` of the variance of confidence in their first half of epochs, and nothing later."""
     rng = np.random.default_rng(seed)
     common = rng.normal(size=n) * truth**0.5
     out = []
     for _ in range(runs):
         own = common + rng.normal(size=n) * (1 - truth) ** 0.5
         late = rng.normal(size=n) * 0.01
-        p = 0.5 + 0.1 * np.stack([own] * (epochs // 2) + [late] * (epochs - epochs // 2))
-        p = p.clip(0, 1).astype(np.float32)
+        p = 0.5 + 0.1 * np.stack([own] * (epochs // 2) + [late] * (epochs - epochs // 2), dtype=np.float32)
+        p = p.clip(0, 1)
         out.append(TrainingDynamics(np.arange(n), np.zeros(n, np.int16), p, p > 0.5, {"classes": 2}))
     return out
 
 
 def rank_correlation(correlation: float) -> float:
-    """Spearman's for two normal variables with this correlation."""
+    """Return Spearman's coefficient of two normal variables with this correlation."""
     return 6 / np.pi * np.arcsin(correlation / 2)
 
 
 @pytest.mark.parametrize("truth", [0.3, 0.6, 0.9])
-def test_agreement_is_the_planted_one(truth) -> None:
+def test_planted_agreement_is_found(truth) -> None:
     found = reliability(planted(truth, n=2000)).table.set_index("score").loc["confidence"]
     assert found["agreement"] == pytest.approx(rank_correlation(truth), abs=0.03)
     assert found["low"] < found["agreement"] < found["high"]
@@ -57,11 +54,9 @@ def test_agreement_of_averages_is_as_predicted_and_as_planted() -> None:
 
 @pytest.mark.parametrize("runs", [2, 3])
 def test_intervals_contain_the_truth_as_often_as_they_say(runs) -> None:
-    inside = []
-    for seed in range(80):
-        row = reliability(planted(0.5, runs=runs, n=100, seed=seed)).table.set_index("score").loc["confidence"]
-        inside.append(row["low"] <= rank_correlation(0.5) <= row["high"])
-    assert np.mean(inside) >= 0.9
+    tables = [reliability(planted(0.5, runs=runs, n=100, seed=seed)).table for seed in range(80)]
+    rows = [table.set_index("score").loc["confidence"] for table in tables]
+    assert np.mean([row["low"] <= rank_correlation(0.5) <= row["high"] for row in rows]) >= 0.9
 
 
 def test_numbers_are_spearmans_and_categories_kappa() -> None:
@@ -75,14 +70,14 @@ def test_numbers_are_spearmans_and_categories_kappa() -> None:
     assert table.loc["category", "agreement"] == pytest.approx(kappa, abs=0.01)
 
 
-def test_what_never_varies_has_no_agreement() -> None:
+def test_a_constant_score_has_no_agreement() -> None:
     runs = [TrainingDynamics(r.ids, r.gold, r.p_gold, np.ones_like(r.correct)) for r in planted(0.5)]
     table = reliability(runs).table.set_index("score")
     assert table.loc[["category", "correctness", "forgetfulness"], "agreement"].isna().all()
     assert table.loc["confidence", "agreement"] > 0.3
 
 
-def test_what_cannot_be_compared_is_refused() -> None:
+def test_runs_that_cannot_be_compared_are_an_error() -> None:
     a, b = planted(0.5, runs=2)
     for runs in (
         [a],
@@ -90,7 +85,7 @@ def test_what_cannot_be_compared_is_refused() -> None:
         [a, planted(0.5, runs=1, epochs=3)[0]],
         [a, TrainingDynamics(b.ids, b.gold, b.p_gold, b.correct, {"record": "eval"})],
         [a, TrainingDynamics(b.ids + 1000, b.gold, b.p_gold, b.correct)],
-        [TrainingDynamics(r.ids, r.gold, r.p_gold, r.correct, {"seed": 0}) for r in (a, b)],  # in two precisions, say
+        [TrainingDynamics(r.ids, r.gold, r.p_gold, r.correct, {"seed": 0}) for r in (a, b)],  # one seed, twice
     ):
         with pytest.raises(AlignmentError):
             reliability(runs)

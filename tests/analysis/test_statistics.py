@@ -1,4 +1,4 @@
-"""Scores against scikit-learn, intervals and p-values by what they promise on data of known truth."""
+"""Scores against scikit-learn; intervals and p-values on data whose truth is known."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from soi_lib.analysis.statistics import benjamini_hochberg, contributions, mean_
 from soi_lib.errors import FormatError
 
 
-def test_benjamini_hochberg_leaves_out_what_is_not_a_number(rng: np.random.Generator) -> None:
+def test_benjamini_hochberg_ignores_nan(rng: np.random.Generator) -> None:
     p = rng.random((6, 6)) ** 3
     p[0] = np.nan
     found = benjamini_hochberg(p)
@@ -55,7 +55,7 @@ def test_the_spread_of_contributions_is_that_of_a_bootstrap(score) -> None:
 
 
 def planted(rng, seeds: int, n: int, seed_spread: float):
-    """A table of seeds by examples with mean zero."""
+    """Draw a table of seeds by examples with mean zero."""
     return rng.normal(size=(seeds, 1)) * seed_spread + rng.normal(size=n) * 0.3 + rng.normal(size=(seeds, n)) * 0.3
 
 
@@ -85,7 +85,7 @@ def test_p_is_the_level_at_which_the_interval_reaches_zero() -> None:
     assert kstest([mean_effect(planted(rng, 5, 200, 0.1)).p for _ in range(400)], "uniform").pvalue > 0.001
 
 
-def test_wrong_input_is_refused() -> None:
+def test_wrong_input_is_an_error() -> None:
     for gold, given in (([0, 1], [0]), ([], [])):
         with pytest.raises(FormatError):
             contributions("accuracy", gold, given)

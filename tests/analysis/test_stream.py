@@ -1,4 +1,4 @@
-"""A folder of dynamics files gives the data map that its examples have in memory."""
+"""The data map of a folder of files equals that of the same examples in memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from soi_lib.errors import ChecksumError, FormatError
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Three files of one kind, in a folder whose name a glob would misread."""
+    """Three files, in a folder whose name a glob pattern would misread."""
     folder = tmp_path / "runs[1]"
     folder.mkdir()
     for k in range(3):
@@ -42,7 +42,7 @@ def test_the_map_is_that_of_all_files_in_memory(folder: Path, tmp_path: Path) ->
     assert sorted(path.name for path in tmp_path.iterdir()) == ["map.parquet", "runs[1]"]
 
 
-def test_nothing_is_written_when_a_file_is_damaged_or_of_another_kind(folder: Path, tmp_path: Path) -> None:
+def test_nothing_is_written_if_a_file_is_damaged_or_has_other_epochs(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "map.parquet"
     learn(10, 8).save(folder / "3.parquet")
     with pytest.raises(FormatError, match=r"3\.parquet"):

@@ -1,5 +1,4 @@
-"""Transitions against counting by hand, alignment by id, the noise floor; and which moves are more than noise: means
-over pairs, silent where nothing happened, planted moves found."""
+"""Transitions counted by hand; and moves beyond noise: rare where nothing was planted, found where something was."""
 
 from __future__ import annotations
 
@@ -57,7 +56,7 @@ def test_mean_over_pairs_and_noise_floor() -> None:
     np.testing.assert_allclose(noise_floor(runs, "all").to_numpy().sum(), 1)
 
 
-def test_only_what_all_runs_share_counts() -> None:
+def test_only_common_examples_are_compared() -> None:
     a, b, c = (learn(50, 6, seed=s) for s in range(3))
     codes = common_codes([a.subset(a.ids[::-1]), b.subset(b.ids[5:]), c.subset(c.ids[:40])])
     assert np.array_equal(codes, [categorize(run)[5:40] for run in (a, b, c)])
@@ -67,23 +66,23 @@ def test_only_what_all_runs_share_counts() -> None:
         common_codes(three)
 
 
-def test_what_cannot_be_compared() -> None:
+def test_runs_that_cannot_be_compared_are_an_error() -> None:
     a = learn(20, 6)
-    with pytest.raises(AlignmentError):
-        noise_floor([a])
-    with pytest.raises(AlignmentError):
-        mean_transition([])
-    with pytest.raises(AlignmentError):
-        transition_matrix(a, learn(20, 6, member="movie"))
-    with pytest.raises(AlignmentError, match="gold"):
-        transition_matrix(a, learn(20, 6, corpus=8))
-
-
-# --- held against noise -----------------------------------------------------------------------------------------------
+    single, multi = planted(np.random.default_rng(0))
+    for function, arguments in (
+        (noise_floor, [[a]]),
+        (mean_transition, [[]]),
+        (transition_matrix, [a, learn(20, 6, member="movie")]),
+        (transition_matrix, [a, learn(20, 6, corpus=8)]),  # other gold labels
+        (transition_test, [single[:2], multi[:2]]),
+        (transition_test, [single, multi[:, :10]]),
+    ):
+        with pytest.raises(AlignmentError):
+            function(*arguments)
 
 
 def planted(rng, seeds: int = 5, n: int = 400, *, moved: float = 0.0, shared: float = 0.0):
-    """Codes alone and together: the examples of `moved` go from ELE to ACE; `shared` of them repeat within a seed."""
+    """Draw categories alone and together; a share `moved` goes from ELE to ACE, a share `shared` repeats in a seed."""
     tendency = rng.dirichlet([0.3] * 6, size=n)
     cumulated = tendency.cumsum(axis=1)
 
@@ -107,10 +106,9 @@ def test_transition_and_floor_are_means_over_pairs_of_different_seeds() -> None:
     single, multi = planted(np.random.default_rng(0), seeds=4)
     found = transition_test(single, multi)
     pairs = list(permutations(range(4), 2))
-    np.testing.assert_allclose(
-        found.transition, np.mean([count(single[i], multi[j]) for i, j in pairs], axis=0), atol=1e-6
-    )
-    np.testing.assert_allclose(found.floor, np.mean([count(single[i], single[j]) for i, j in pairs], axis=0), atol=1e-6)
+    for table, second in ((found.transition, multi), (found.floor, single)):
+        expected = np.mean([count(single[i], second[j]) for i, j in pairs], axis=0)
+        np.testing.assert_allclose(table, expected, atol=1e-6)
     values = [[effect.value for effect in row] for row in found.effects]
     np.testing.assert_allclose(values, found.difference, atol=1e-6)
 
@@ -126,11 +124,10 @@ def test_swaps_within_seeds_are_all_counted() -> None:
     np.testing.assert_allclose(found.swap_p, larger / len(swaps))
 
 
-def test_what_the_runs_of_a_seed_share_is_no_move() -> None:
+def test_agreement_of_runs_of_one_seed_is_not_a_move() -> None:
     """Runs of one seed that agree more than runs of different seeds made a transition smaller than its floor."""
     rng = np.random.default_rng(2)
-    z = [transition_test(*planted(rng, n=200, shared=0.3)).effects[1][1] for _ in range(150)]
-    values = [e.value for e in z]
+    values = [transition_test(*planted(rng, n=200, shared=0.3)).effects[1][1].value for _ in range(150)]
     assert abs(np.mean(values)) < 3 * np.std(values) / len(values) ** 0.5
 
 
@@ -143,10 +140,3 @@ def test_false_moves_are_rare_and_planted_ones_found(seeds) -> None:
         seen.append(transition_test(*planted(rng, seeds, moved=0.6)).beyond_chance()[SOI.ELE, SOI.ACE])
     assert np.mean(false) <= 0.1
     assert np.mean(seen) >= 0.9
-
-
-def test_runs_that_do_not_fit_are_refused() -> None:
-    single, multi = planted(np.random.default_rng(0))
-    for a, b in ((single[:2], multi[:2]), (single, multi[:, :10])):
-        with pytest.raises(AlignmentError):
-            transition_test(a, b)

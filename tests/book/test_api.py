@@ -1,16 +1,13 @@
-"""The library reference: every name for use stands there, says what it takes and raises, and is shown at work.
-
-The examples themselves are run by test_wheel (pages), test_pages_code and nbval (notebooks).
-"""
+"""The library reference: it lists every public name, each is documented, and code that is run uses it."""
 
 from __future__ import annotations
 
 import functools
-import importlib
 import inspect
 import json
 import re
 from pathlib import Path
+from pkgutil import resolve_name
 from types import ModuleType
 from typing import Any
 
@@ -21,61 +18,33 @@ PAGE = (ROOT / "book" / "api.md").read_text(encoding="utf-8")
 FOR_USE, BEHIND = PAGE.split("\n## Behind the commands\n")
 
 
-def found(dotted: str) -> Any:
-    """What a dotted name means."""
-    parts = dotted.split(".")
-    for cut in range(len(parts), 0, -1):
-        try:
-            value: Any = importlib.import_module(".".join(parts[:cut]))
-        except ModuleNotFoundError:
-            continue
-        for part in parts[cut:]:
-            value = getattr(value, part)
-        return value
-    raise AssertionError(dotted)
-
-
 def public(module: ModuleType) -> list[str]:
-    """The functions and classes that a module defines, or that its `__all__` names."""
-    own = getattr(module, "__all__", None)
-    names = [name for name in (own or vars(module)) if not name.startswith("_")]
-    values = {name: getattr(module, name) for name in names}
-    return [n for n, v in values.items() if callable(v) and hasattr(v, "__module__") and not isinstance(v, type(Any))
-            and (own or v.__module__ == module.__name__) and (inspect.isfunction(v) or inspect.isclass(v))]  # fmt: skip
+    """Return the public functions and classes that a module defines, or that its `__all__` lists."""
+    listed = getattr(module, "__all__", None)
+    values = {name: getattr(module, name) for name in listed or vars(module) if not name.startswith("_")}
+    kinds = {name: value for name, value in values.items() if inspect.isfunction(value) or inspect.isclass(value)}
+    return [name for name, value in kinds.items() if listed or value.__module__ == module.__name__]
 
 
-def listed(text: str) -> dict[str, Any]:
-    """Every function and class that the directives of a part of the page show, by dotted name."""
+@functools.cache
+def names(text: str) -> dict[str, Any]:
+    """Return every function and class that the directives of a part of the page list, by dotted name."""
     out: dict[str, Any] = {}
     for kind, target, lines in re.findall(
         r"^\.\. auto(module|function|class):: ([\w.]+)[^\n]*\n((?:   :.*\n)*)", text, flags=re.MULTILINE
     ):
         options = dict(re.findall(r":([\w-]+):[ ]*(.*)", lines))
         if kind != "module":
-            out[target] = found(target)
+            out[target] = resolve_name(target)
         elif "members" in options:
-            excluded = {name.strip() for name in options.get("exclude-members", "").split(",")}
-            named = [name.strip() for name in options["members"].split(",") if name.strip()]
-            out |= {
-                f"{target}.{n}": found(f"{target}.{n}") for n in named or public(found(target)) if n not in excluded
-            }
+            excluded = re.findall(r"\w+", options.get("exclude-members", ""))
+            members = re.findall(r"\w+", options["members"]) or public(resolve_name(target))
+            out |= {f"{target}.{n}": resolve_name(f"{target}.{n}") for n in members if n not in excluded}
     return out
 
 
-@functools.cache
-def used() -> dict[str, Any]:
-    """What the page shows for use. Read in tests: it imports all of the library, which collecting tests need not."""
-    return listed(FOR_USE)
-
-
-@functools.cache
-def inner() -> dict[str, Any]:
-    """What the page shows behind the commands."""
-    return listed(BEHIND)
-
-
 def shown() -> str:
-    """All code that is run as printed: blocks of the pages and of the README, cells of the notebooks."""
+    """Return all code that tests run as printed: blocks of the pages and the README, cells of the notebooks."""
     pages = [ROOT / "README.md", *sorted((ROOT / "book").glob("*.md"))]
     code = [c for p in pages for c in re.findall(r"^```python\n(.*?)^```$", p.read_text("utf-8"), flags=re.S | re.M)]
     for path in [*sorted((ROOT / "notebooks").glob("*.ipynb")), *sorted((ROOT / "book").glob("*.ipynb"))]:
@@ -84,15 +53,15 @@ def shown() -> str:
     return "\n".join(code)
 
 
-def test_everything_that_can_be_taken_from_the_library_itself_is_there() -> None:
+def test_every_name_of_the_package_itself_is_listed() -> None:
     taken = [getattr(soi_lib, name) for name in soi_lib.__all__ if name != "__version__"]
-    assert {f"{value.__module__}.{value.__name__}" for value in taken} - set(used()) == set()
-    assert len(used()) > 70
-    assert set(used()) & set(inner()) == set()
+    assert {f"{value.__module__}.{value.__name__}" for value in taken} - set(names(FOR_USE)) == set()
+    assert len(names(FOR_USE)) > 70
+    assert set(names(FOR_USE)) & set(names(BEHIND)) == set()
 
 
 def test_every_name_is_documented() -> None:
-    for name, value in (used() | inner()).items():
+    for name, value in (names(FOR_USE) | names(BEHIND)).items():
         assert len(inspect.getdoc(value) or "") > 20, name
         for part, member in vars(value).items() if inspect.isclass(value) else ():
             if not part.startswith("_") and (inspect.isfunction(member) or isinstance(member, property | classmethod)):
@@ -100,14 +69,14 @@ def test_every_name_is_documented() -> None:
 
 
 def overridden(kind: type, part: str) -> bool:
-    """Whether a method is another library's, whose own documentation holds."""
+    """Return whether a method overrides one of another library, which documents it."""
     return any(part in vars(base) for base in kind.__mro__[1:] if not base.__module__.startswith("soi_lib"))
 
 
-def test_every_name_is_shown_at_work() -> None:
-    """In code that is run as printed; a class also where a function or method that gives it is."""
+def test_every_name_is_used_in_code_that_is_run() -> None:
+    """Or, for a class, a function or method that returns it."""
     words = set(re.findall(r"\w+", shown()))
-    work = {name: value for name, value in used().items() if not name.startswith("soi_lib.errors.")}
+    work = {name: value for name, value in names(FOR_USE).items() if not name.startswith("soi_lib.errors.")}
     given = " ".join(
         str(inspect.get_annotations(function).get("return", ""))
         for name, value in work.items()

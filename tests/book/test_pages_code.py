@@ -1,4 +1,4 @@
-"""The pages of the book as they are written: all in the contents, and the code on them runs as printed."""
+"""The source pages of the book: all are in the contents, their code runs, and their commands are valid."""
 
 from __future__ import annotations
 
@@ -19,11 +19,6 @@ ROOT = Path(__file__).resolve().parents[2]
 FENCE = re.compile(r"^```([\w{}-]*)\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
 
 
-def blocks(page: str) -> list[tuple[str, str]]:
-    """Language and content of the fenced blocks of a page, in order."""
-    return FENCE.findall((ROOT / "book" / f"{page}.md").read_text(encoding="utf-8"))
-
-
 def test_every_source_page_is_in_the_contents() -> None:
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
     named = {toc["root"], *(chapter["file"] for part in toc["parts"] for chapter in part["chapters"])}
@@ -33,25 +28,25 @@ def test_every_source_page_is_in_the_contents() -> None:
     assert set(map(Path.as_posix, sources)) == named - made
 
 
-def test_entry_page_runs_on_dynamics_of_any_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The other pages are run by test_wheel, with an installed library."""
+def test_entry_page_runs_on_any_dynamics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The code of the other pages is run by test_wheel, with the installed library."""
     monkeypatch.chdir(tmp_path)
     draw = np.random.default_rng(0)
     dyn, single, multi = (
         TrainingDynamics(np.arange(4000), np.arange(4000) % 2, draw.random((6, 4000)), draw.random((6, 4000)) < 0.5)
         for _ in range(3)
     )
-    (code,) = (code for kind, code in blocks("own") if kind == "python")
+    page = (ROOT / "book" / "own.md").read_text(encoding="utf-8")
+    (code,) = (code for kind, code in FENCE.findall(page) if kind == "python")
     exec(compile(code, "book/own.md", "exec"), {"dyn": dyn, "single": single, "multi": multi})
     assert TrainingDynamics.load(tmp_path / "dynamics.parquet").fingerprint() == dyn.fingerprint()
 
 
 def tutorial() -> list[dict[str, Any]]:
-    """The cells of the tutorial notebook."""
     return json.loads((ROOT / "notebooks" / "own_data.ipynb").read_text(encoding="utf-8"))["cells"]
 
 
-def test_tutorial_trains_what_its_command_line_says() -> None:
+def test_tutorial_trains_as_its_command_line_says() -> None:
     (given,) = (c for c in tutorial() if "parameters" in c["metadata"].get("tags", []))
     names: dict[str, Any] = {}
     exec("".join(given["source"]), names)
@@ -61,11 +56,11 @@ def test_tutorial_trains_what_its_command_line_says() -> None:
 
 
 LINE = re.compile(r"(?:[A-Z_]+=\S+ )*(?:accelerate launch .*-m |\S*python -m |\.venv/bin/|)(soi|paper) ([a-z].*)")
-"""A command of ours, also after variables of the environment, or given to a launcher."""
+"""One of our commands, also after environment variables or given to a launcher."""
 
 
 def commands() -> list[tuple[str, str, str]]:
-    """Every command of ours in a block or in backticks: its page, `soi` or `paper`, and its words."""
+    """Return each of our commands in a block or in backticks: its page, `soi` or `paper`, and its words."""
     out = []
     pages = {path.stem: path.read_text(encoding="utf-8") for path in sorted((ROOT / "book").glob("*.md"))}
     pages["own_data"] = "\n".join("".join(c["source"]) for c in tutorial() if c["cell_type"] == "markdown")
@@ -77,8 +72,8 @@ def commands() -> list[tuple[str, str, str]]:
     return out
 
 
-def test_every_command_line_on_a_page_is_understood() -> None:
-    """Parsed with all its options, without being run."""
+def test_every_command_line_on_a_page_is_valid() -> None:
+    """Parse it with all its options, without running it."""
     import paper.cli
     from soi_lib.cli import app
 
@@ -92,5 +87,5 @@ def test_every_command_line_on_a_page_is_understood() -> None:
         assert name in known[program].commands, f"{page}: {line}"
         try:
             known[program].commands[name].make_context(name, arguments)
-        except Exception as error:  # typer's own copy of click has classes of its own
+        except Exception as error:  # typer has its own copy of the classes of click
             pytest.fail(f"{page}: {line}: {error}")

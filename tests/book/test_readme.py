@@ -1,7 +1,8 @@
-"""The README and its neighbours say what is true: its code runs, its links arrive, its commands exist."""
+"""The README and its neighbours: links, numbers and make targets are valid, and the lock fits the requirements."""
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import subprocess
@@ -19,19 +20,25 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", ["README.md", "data/README.md", "CHANGELOG.md"])
-def test_links_to_files_arrive(name: str) -> None:
+def test_links_to_files_are_valid(name: str) -> None:
     text = (ROOT / name).read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#:]+)\)", text):
         assert (ROOT / name).parent.joinpath(target).is_file(), target
 
 
 def test_findings_are_those_of_the_first_page() -> None:
-    """As it is committed; nbval holds that against the recorded runs."""
+    """As committed; nbval compares that page with the recorded runs."""
     page = (ROOT / "book" / "index.ipynb").read_text(encoding="utf-8")
     number = r"[+-]?0\.\d{3}(?: \[[^]]*\])?|\b\d+%"
     numbers = re.findall(number, README[: README.index("![")])
     assert len(numbers) >= 6
     assert set(numbers) <= set(re.findall(number, page))
+
+
+def test_the_table_of_benchmarks_is_made_from_their_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    expected = importlib.import_module("table").table(ROOT / "benchmarks" / "results")
+    assert (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8") == expected
 
 
 def make(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -41,7 +48,7 @@ def make(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=clean)
 
 
-def test_every_make_target_that_is_named_exists() -> None:
+def test_every_mentioned_make_target_exists() -> None:
     pages = [ROOT / "CONTRIBUTING.md", *sorted((ROOT / "book").glob("*.md"))]
     prose = README + "".join(page.read_text(encoding="utf-8") for page in pages)
     named = set(re.findall(r"(?:^|`)make ([a-z][a-z-]+)", prose, flags=re.MULTILINE))
@@ -51,8 +58,8 @@ def test_every_make_target_that_is_named_exists() -> None:
         assert re.search(rf"^  {target} ", listed, flags=re.MULTILINE), target
 
 
-def test_wrong_interpreter_is_refused_before_anything_is_written(tmp_path: Path) -> None:
-    """An interpreter that says that it is 3.9, by a site customisation that it reads before the program."""
+def test_a_wrong_interpreter_is_an_error_before_anything_is_written(tmp_path: Path) -> None:
+    """A site customisation makes the interpreter pretend to be 3.9."""
     (tmp_path / "sitecustomize.py").write_text("import sys\nsys.version_info = (3, 9, 2, 'final', 0)\n")
     python = tmp_path / "python3.9"
     python.write_text(f'#!/bin/sh\nPYTHONPATH="{tmp_path}" exec "{sys.executable}" "$@"\n')

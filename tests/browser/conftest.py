@@ -1,6 +1,6 @@
 """Debian's Chromium on the book in _build/html, read as a web site and as files on disk.
 
-The browser has no network of its own here: anything a page asks of another host fails the test that opened it.
+A request to another host fails the test that opened the page.
 """
 
 from __future__ import annotations
@@ -17,24 +17,19 @@ from playwright.sync_api import Browser, sync_playwright
 from reading import BOOK, WIDTHS, Visit
 
 FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
 
 
 class _Quiet(SimpleHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
-        """Say nothing: the requests are watched from the browser's side."""
+        """Print nothing: the browser side watches the requests."""
 
 
 @pytest.fixture(scope="session")
 def book() -> Path:
-    """The built book; without one there is nothing to test, and that is a failure."""
+    """The built book; the tests fail without one."""
     if not (BOOK / "index.html").is_file():
         pytest.fail(f"{BOOK}: no book. Next: make book", pytrace=False)
     return BOOK
@@ -53,7 +48,6 @@ def chromium() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def served(book: Path) -> Iterator[str]:
-    """The address of the book on this machine's own loopback."""
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(book))) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
@@ -67,8 +61,8 @@ def base(request: pytest.FixtureRequest, book: Path, served: str) -> str:
 
 @pytest.fixture
 def visit(chromium: Browser, base: str, width: int) -> Iterator[Visit]:
-    """A fresh window, `width` pixels wide (1280 unless a test says otherwise), that keeps what goes wrong."""
-    # without motion: a button that fades from one colour scheme to the other has too little contrast on its way
+    """A new window, `width` pixels wide, that keeps everything that goes wrong."""
+    # without motion: while a button fades to another colour scheme its contrast is too low
     context = chromium.new_context(
         viewport={"width": width, "height": 900}, color_scheme="light", reduced_motion="reduce"
     )

@@ -1,4 +1,4 @@
-"""What the browser tests share: which pages there are, and a window that keeps everything that goes wrong in it."""
+"""The pages of the book, and a window that keeps everything that goes wrong in it."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ WIDTHS = (1280, 390)
 
 
 def toc_pages() -> list[str]:
-    """The pages of the table of contents in its order, without suffix: `book/index`, `book/paper`, ..."""
+    """Return the pages in the order of the table of contents, without suffix: `book/index`, `book/paper`, ..."""
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
     return [toc["root"], *(chapter["file"] for part in toc["parts"] for chapter in part["chapters"])]
 
 
 @dataclass
 class Visit:
-    """A page that was opened, and everything that went wrong while it was."""
+    """An open page and everything that went wrong in it."""
 
     page: Page
     base: str

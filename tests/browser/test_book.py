@@ -1,4 +1,4 @@
-"""Every page of the built book as a reader meets it: on a screen, on a phone, from a server and from a folder."""
+"""Every page of the built book: on a screen, on a phone, from a server and from a folder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CUT = """[...document.querySelectorAll('article table, article pre')].map(e => e
 
 @pytest.mark.parametrize("name", toc_pages())
 @pytest.mark.parametrize("width", WIDTHS)
-def test_page_loads_whole_and_fits(visit: Visit, name: str, width: int) -> None:
+def test_page_loads_completely_and_fits(visit: Visit, name: str, width: int) -> None:
     page = visit.open(f"{name}.html")
     assert page.locator("article h1").first.is_visible()
     assert page.evaluate("document.fonts.ready.then(() => true)")
@@ -26,26 +26,25 @@ def test_page_loads_whole_and_fits(visit: Visit, name: str, width: int) -> None:
         "[...document.images].filter(i => !i.complete || !i.naturalWidth).map(i => i.src.slice(0, 200))"
     )
     assert broken == []
-    nameless = page.evaluate("[...document.querySelectorAll('article img')].filter(i => !i.alt.trim()).length")
-    assert nameless == 0
     excess = "document.scrollingElement.scrollWidth - window.innerWidth"
     with suppress(TimeoutError):  # the side bars may still be sliding away
         page.wait_for_function(f"{excess} <= 0", timeout=2000)
     wide = page.evaluate(excess)
     assert wide <= 0, f"{name} scrolls sideways by {wide} pixels at {width}"
     if width == WIDTHS[0]:
-        assert page.evaluate(CUT) == [], "tables and code are read without scrolling sideways"
+        assert page.evaluate(CUT) == [], "tables or code need scrolling sideways"
     assert visit.trouble == []
 
 
 @pytest.mark.parametrize("base", ["file"], indirect=True)
 @pytest.mark.parametrize("name", toc_pages())
-def test_page_violates_no_rule_of_wcag_2_a_and_aa(visit: Visit, name: str) -> None:
-    """Checked by axe-core; on a dark screen only colours differ."""
+def test_page_meets_wcag_2_a_and_aa(visit: Visit, name: str) -> None:
+    """Checked by axe-core; in dark mode only colours differ."""
     page = visit.open(f"{name}.html")
     for scheme, only in (("light", ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]), ("dark", ["color-contrast"])):
         page.emulate_media(color_scheme=scheme)
         page.reload(wait_until="load")
+        assert page.evaluate("document.documentElement.dataset.theme") == scheme
         page.add_script_tag(path=AXE)
         found = page.evaluate("only => axe.run({runOnly: only, resultTypes: ['violations']})", only)
         assert {v["id"]: [node["html"][:200] for node in v["nodes"][:3]] for v in found["violations"]} == {}, scheme
@@ -53,7 +52,7 @@ def test_page_violates_no_rule_of_wcag_2_a_and_aa(visit: Visit, name: str) -> No
 
 def test_the_site_is_small() -> None:
     sizes = {path: path.stat().st_size for path in BOOK.rglob("*") if path.is_file()}
-    assert sum(sizes.values()) < 23e6  # half of what it was with MathJax and every figure twice
+    assert sum(sizes.values()) < 23e6
     assert max(size for path, size in sizes.items() if path.suffix == ".html") < 1e6
 
 
@@ -65,30 +64,10 @@ def test_search_finds_forgotten(visit: Visit) -> None:
 
 
 @pytest.mark.parametrize("base", ["http"], indirect=True)
-def test_search_field_of_a_page_leads_to_results(visit: Visit) -> None:
+def test_search_field_of_a_page_shows_results(visit: Visit) -> None:
     page = visit.open("book/glossary.html")
     page.keyboard.press("Control+k")
     page.keyboard.type("forgotten")
     page.keyboard.press("Enter")
     page.wait_for_selector("#search-results ul.search li a")
     assert visit.trouble == []
-
-
-@pytest.mark.parametrize("base", ["http"], indirect=True)
-def test_dark_theme_keeps_words_readable(visit: Visit) -> None:
-    """Body text against its ground, by the contrast ratio of WCAG 2 (4.5 or more)."""
-    page = visit.open("book/glossary.html")
-    page.emulate_media(color_scheme="dark")
-    page.reload(wait_until="load")
-    ratio = page.evaluate(
-        """() => {
-          const level = c => { c /= 255; return c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4 };
-          const light = s => { const [r, g, b] = s.match(/[0-9.]+/g).map(Number);
-            return 0.2126 * level(r) + 0.7152 * level(g) + 0.0722 * level(b) };
-          const ink = light(getComputedStyle(document.querySelector('article p')).color);
-          const paper = light(getComputedStyle(document.body).backgroundColor);
-          return (Math.max(ink, paper) + 0.05) / (Math.min(ink, paper) + 0.05);
-        }"""
-    )
-    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
-    assert ratio >= 4.5

@@ -1,4 +1,4 @@
-"""The page of examples as it is played with: from a folder, with a mouse, with keys only, on a phone, on paper."""
+"""The page with the explorer: opened from a folder, with a mouse, with keys only, and on a phone."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import json
 import numpy as np
 import pytest
 from playwright.sync_api import Locator, Page, expect
-from reading import BOOK, Visit, toc_pages
+from reading import BOOK, Visit
 
 pytestmark = [pytest.mark.browser, pytest.mark.parametrize("base", ["file"], indirect=True)]
 
-expect.set_options(timeout=30_000)  # megabytes of script are read first, and machines may be busy
+expect.set_options(timeout=30_000)  # megabytes of script, perhaps on a busy machine
 PAGE = "notebooks/look"
 FOUND = {"task": "paraphrase", "source": "movie", "lingual": "fa"}
 POINT = """([place, i]) => {
@@ -27,7 +27,7 @@ def data(comparison: str, member: str) -> dict:
 
 
 def explorer(page: Page, comparison: str, member: str) -> Locator:
-    """The explorer of a comparison, at work on a member."""
+    """Open the explorer of a comparison on a member."""
     place = page.locator(f".soi-look[data-comparison={comparison}]")
     place.scroll_into_view_if_needed()
     place.locator(f"[data-member={member}]").click()
@@ -37,7 +37,7 @@ def explorer(page: Page, comparison: str, member: str) -> Locator:
 
 
 def settled(place: Locator) -> None:
-    """Wait until nothing is being drawn."""
+    """Wait until everything is drawn."""
     place.page.wait_for_function(
         "place => place.explorer.settled === place.explorer.round", arg=place.element_handle(), timeout=20_000
     )
@@ -53,7 +53,7 @@ def test_pointing_at_an_example_shows_its_text_and_history(visit: Visit, compari
     settled(place)
     value = data(comparison, FOUND[comparison])
     alone, together = value["runs"][value["first"]], value["runs"][value["second"]]
-    # the one that lies furthest from all others, so that nothing covers it
+    # the example furthest from all others, so that nothing covers it
     at = np.column_stack([2 * np.array(alone["variability"]), np.array(alone["confidence"])])
     apart = np.hypot(*(at[:, None] - at).transpose(2, 0, 1)) + 1e6 * np.eye(len(at))
     i = int(apart.min(axis=1).argmax())
@@ -73,7 +73,7 @@ def test_pointing_at_an_example_shows_its_text_and_history(visit: Visit, compari
         assert squares.get_attribute("data-history") == history.replace("1", "■").replace("0", "□")
         assert squares.locator("i").count() == run["epochs"]
         assert squares.locator("i.on").count() == history.count("1")
-    visit.page.mouse.click(spot["x"], spot["y"])  # it stays to be read
+    visit.page.mouse.click(spot["x"], spot["y"])  # keeps the example in the card
     visit.page.mouse.move(5, 5)
     expect(tip).to_have_count(0)
     expect(place.locator(".look-words blockquote").first).to_have_text(value["text"][i])
@@ -118,7 +118,7 @@ def test_a_band_of_the_flow_filters_the_map(visit: Visit) -> None:
     assert visit.trouble == []
 
 
-def test_the_map_turns_to_the_other_run_and_keys_step_through_it(visit: Visit) -> None:
+def test_the_map_switches_to_the_other_run_and_keys_step_through_it(visit: Visit) -> None:
     place = explorer(visit.open(f"{PAGE}.html"), "task", "sentiment")
     value = data("task", "sentiment")
     together = value["runs"][value["second"]]
@@ -130,7 +130,7 @@ def test_the_map_turns_to_the_other_run_and_keys_step_through_it(visit: Visit) -
     assert {i: round(y * 1000) for i, y in zip(*places, strict=True)} == dict(enumerate(together["confidence"]))
     order = sorted(range(len(value["text"])), key=lambda i: (together["confidence"][i], i))
     kept = value["runs"][value["first"]]["confidence"]
-    start = order.index(min(range(len(kept)), key=lambda i: (kept[i], i)))  # the one that was in the card stays there
+    start = order.index(min(range(len(kept)), key=lambda i: (kept[i], i)))  # the example in the card stays
     place.get_by_role("button", name="Next example").focus()
     for step in (1, 2):
         visit.page.keyboard.press("Enter")
@@ -152,9 +152,8 @@ def test_a_phone_scrolls_downwards_only(visit: Visit) -> None:
     assert visit.trouble == []
 
 
-def test_the_page_is_in_the_contents(visit: Visit) -> None:
-    assert PAGE in toc_pages()
-    page = visit.open(f"{PAGE}.html#several-languages")  # a link into the page arrives, whatever unfolds above
+def test_links_into_the_page_work(visit: Visit) -> None:
+    page = visit.open(f"{PAGE}.html#several-languages")  # whatever unfolds above
     place = page.locator(".soi-look[data-comparison=lingual]")
     expect(place.locator("output")).to_contain_text("examples shown")
     expect(page.locator("h2", has_text="Several languages")).to_be_in_viewport()

@@ -1,4 +1,4 @@
-"""How packaged corpora are built: broken promises are named, subsets are nested, rows divided by group."""
+"""Building of packaged corpora: broken guarantees are named, subsets are nested, groups stay in one split."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CARD = Card("title", "question", "origin", "licence", "en", "construction", "gro
 
 
 def split_of(rows: list[tuple[str, str, int, str]]) -> Split:
-    """A split of single texts from (id, text, label, group)."""
+    """Make a split of single texts from (id, text, label, group)."""
     ids, text, label, group = (list(c) for c in zip(*rows, strict=True)) if rows else ([], [], [], [])
     return Split(
         np.array(ids, dtype=object), text, None, np.array(label, dtype=np.int16), np.array(group, dtype=object)
@@ -27,7 +27,7 @@ def split_of(rows: list[tuple[str, str, int, str]]) -> Split:
 
 @pytest.fixture
 def parts() -> dict[str, Split]:
-    """Four sound splits of eight texts each."""
+    """Four valid splits of eight texts each."""
     return {
         name: split_of([(f"{name}/{i}", f"text {i} of {name}", i % 2, f"{name}:{i}") for i in range(8)])
         for name in ("train", "validation", "test", "ood")
@@ -35,18 +35,15 @@ def parts() -> dict[str, Split]:
 
 
 def changed(split: Split, position: int, **values: object) -> Split:
-    """The split with one example changed."""
-    fields = {}
+    """Return the split with one example changed."""
+    columns = {name: getattr(split, name).copy() for name in values}
     for name, value in values.items():
-        column = list(getattr(split, name))
-        column[position] = value
-        old = getattr(split, name)
-        fields[name] = np.array(column, dtype=old.dtype) if isinstance(old, np.ndarray) else column
-    return dataclasses.replace(split, **fields)
+        columns[name][position] = value
+    return dataclasses.replace(split, **columns)
 
 
 @given(st.integers(1, 40), st.integers(1, 40))
-def test_subsets_are_nested_sorted_and_blind_to_the_order_of_rows(small, large):
+def test_subsets_are_nested_sorted_and_independent_of_row_order(small, large):
     small, large = sorted((small, large))
     rows = [(f"id/{i:03d}", f"text {i}", i % 2, f"g{i}") for i in range(40)]
     split, reverse = split_of(rows), split_of(rows[::-1])
@@ -74,15 +71,13 @@ def test_the_order_is_that_of_sha256():
         ("test", lambda s: changed(s, 1, label=2), "small/test: the label of 'test/1' .*found 2"),
     ],
 )
-def test_a_broken_promise_is_named(parts, split, change, message):
+def test_a_broken_guarantee_is_named(parts, split, change, message):
     with pytest.raises(CorpusError, match=message):
         make("small", "user", ("no", "yes"), parts | {split: change(parts[split])}, CARD)
 
 
-@pytest.mark.parametrize(
-    "change", [{"text": "another"}, {"label": 1}, {"group": "another"}, {"ids": "another"}], ids=lambda c: next(iter(c))
-)
-def test_the_fingerprint_sees_every_change_but_not_the_order(parts, change):
+@pytest.mark.parametrize("change", [{"text": "another"}, {"label": 1}, {"group": "another"}, {"ids": "another"}])
+def test_the_fingerprint_depends_on_every_field_but_not_on_the_order(parts, change):
     before = fingerprint(("no", "yes"), parts, {})
     train = parts["train"]
     assert fingerprint(("no", "yes"), parts | {"train": train.rows(np.arange(8)[::-1])}, {}) == before
@@ -90,33 +85,23 @@ def test_the_fingerprint_sees_every_change_but_not_the_order(parts, change):
     assert fingerprint(("yes", "no"), parts, {}) != before
 
 
-# --- dividing rows ----------------------------------------------------------------------------------------------------
-
-SHARES = {"train": 0.6, "validation": 0.1, "test": 0.3}
-
-
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10**6), st.integers(1, 12))
-def test_groups_stay_whole_and_shares_and_classes_hold(seed, largest):
+def test_groups_stay_whole_and_shares_and_class_balance_hold(seed, largest):
     rng = np.random.default_rng(seed)
     sizes = rng.integers(1, largest + 1, size=200)
     groups = np.repeat([f"g{i}" for i in range(200)], sizes).astype(object)
     label = (rng.random(len(groups)) < 0.3).astype(np.int64)
-    home = assign(groups, label, SHARES, "salt")
+    shares = {"train": 0.6, "validation": 0.1, "test": 0.3}
+    home = assign(groups, label, shares, "salt")
     assert all(len(set(home[groups == g])) == 1 for g in np.unique(groups.astype(str)))
-    for name, share in SHARES.items():
+    for name, share in shares.items():
         assert abs((home == name).mean() - share) < 0.03
         assert abs(label[home == name].mean() - label.mean()) < 0.05
 
 
 def test_deduplicate_keeps_the_first_and_drops_contradictions():
-    frame = pd.DataFrame(
-        {
-            "id": ["4", "3", "2", "1", "0"],
-            "text": ["Good  day", "good day", "bad", "Bad", "fine"],
-            "label": [1, 1, 0, 1, 1],
-        }
-    )
-    kept, counts = deduplicate(frame)
+    rows = [("4", "Good  day", 1), ("3", "good day", 1), ("2", "bad", 0), ("1", "Bad", 1), ("0", "fine", 1)]
+    kept, counts = deduplicate(pd.DataFrame(rows, columns=["id", "text", "label"]))
     assert kept["id"].tolist() == ["0", "3"]
     assert counts == {"repeated": 1, "contradictory": 2}

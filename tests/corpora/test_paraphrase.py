@@ -12,33 +12,29 @@ pytestmark = pytest.mark.usefixtures("wheels")
 
 @pytest.fixture(scope="module")
 def commands() -> dict[str, Split]:
-    """The splits of commands (not the news)."""
+    """The splits with commands (all but the news)."""
     corpus = load("paraphrase")
     parts = all_splits(corpus.splits, corpus.extra_ood)
     return {name: split for name, split in parts.items() if name != "ood"}
 
 
-def sides(split: Split) -> list[str]:
-    return [normalise(t) for t in [*split.text, *split.text_pair]]
-
-
-def test_no_sentence_stands_in_two_splits_even_in_other_pairs(commands):
+def test_no_sentence_is_in_two_splits(commands):
     home: dict[str, str] = {}
     for name, split in commands.items():
-        for sentence in sides(split):
+        for sentence in map(normalise, [*split.text, *split.text_pair]):
             assert home.setdefault(sentence, name) == name, sentence
 
 
-def test_word_overlap_does_not_tell_the_classes_apart(commands):
+def test_word_overlap_does_not_separate_the_classes(commands):
     for split in commands.values():
         shared = np.array([overlap(a, b) for a, b in zip(split.text, split.text_pair, strict=True)])
         same, different = shared[split.label == 1], shared[split.label == 0]
         assert abs(same.mean() - different.mean()) < 0.03
         ranks = np.searchsorted(np.sort(different), same) / len(different)
-        assert 0.4 < ranks.mean() < 0.6  # the area under the curve of overlap as a score
+        assert 0.4 < ranks.mean() < 0.6  # AUC of the overlap
 
 
-def test_a_near_miss_misses_by_one_thing_and_a_paraphrase_keeps_every_slot():
+def test_a_near_miss_differs_in_one_slot_and_a_paraphrase_in_none():
     sampler = Sampler(FAMILIES, "test")
     misses = paraphrases = 0
     while min(misses, paraphrases) < 200:

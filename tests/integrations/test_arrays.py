@@ -1,4 +1,4 @@
-"""Arrays and tables of other programs: what they hold, and every damage by its name."""
+"""Arrays and tables of other programs: what is read from them, and errors that name the mistake."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def p_of(probabilities, gold):
 
 
 def long(log, **columns) -> pd.DataFrame:
-    """A row per epoch and example: id, epoch, gold, and the columns (E, N) given."""
+    """Make a table with one row per epoch and example: id, epoch, gold and the given columns (E, N)."""
     _, _, gold, ids = log
     epochs = len(log[0])
     plain = {"id": np.tile(ids, epochs), "epoch": np.repeat(range(epochs), 30), "gold": np.tile(gold, epochs)}
@@ -34,11 +34,8 @@ def save(frame: pd.DataFrame, path):
     if path.suffix == ".parquet":
         frame.to_parquet(path)
     else:
-        frame.to_csv(path, index=False, sep="\t" if path.suffix == ".tsv" else ",")
+        frame.to_csv(path, index=False)
     return path
-
-
-# --- arrays ----------------------------------------------------------------------------------------------------------
 
 
 def test_arrays_in_memory_and_in_files(log, tmp_path):
@@ -61,12 +58,12 @@ def test_arrays_in_memory_and_in_files(log, tmp_path):
     assert np.allclose(half.p_gold, dyn.p_gold, atol=1e-3)
 
 
-def test_bad_arrays_are_named(log):
+def test_mistakes_in_arrays_are_named(log):
     logits, probabilities, gold, ids = log
 
-    def refused(message, kind=FormatError, values=probabilities, gold=gold, ids=ids, **more):
-        with pytest.raises(kind, match=message or None):
-            from_arrays(values, gold, ids, where="run.npy", **more)
+    def refused(message, error=FormatError, values=probabilities, gold=gold, ids=ids, kind="probabilities"):
+        with pytest.raises(error, match=message):
+            from_arrays(values, gold, ids, kind=kind, where="run.npy")
 
     refused(r"run\.npy", values=probabilities[0])
     refused(r"gold.*\(29,\)", gold=gold[1:])
@@ -81,11 +78,7 @@ def test_bad_arrays_are_named(log):
         refused(r"run\.npy.* id 'x05' at epoch 2", RangeError, values=broken)
     broken = logits.copy()
     broken[3, 29, 1] = np.nan
-    with pytest.raises(RangeError, match="id 'x29' at epoch 3"):
-        from_arrays(broken, gold, ids, kind="logits")
-
-
-# --- tables ----------------------------------------------------------------------------------------------------------
+    refused("id 'x29' at epoch 3", RangeError, values=broken, kind="logits")
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
@@ -102,20 +95,18 @@ def test_every_kind_of_column(log, tmp_path, suffix, rng):
     got = read_table(save(frame, path))
     assert np.array_equal(got.p_gold, p_of(probabilities, gold).astype(np.float32))
     assert np.array_equal(got.correct, right)
-    p = p_of(probabilities, gold)
     for name, truth in (("p", right), ("p_gold", right.astype(int))):
-        frame = long(log, **{name: p}, correct=truth)
+        frame = long(log, **{name: p_of(probabilities, gold)}, correct=truth)
         frame["epoch"] += 1  # counted from 1
-        got = read_table(save(frame, path), meta={"classes": 3})
-        assert np.array_equal(got.p_gold, p.astype(np.float32))
-        assert np.array_equal(got.correct, right)
-        assert got.meta.classes == 3
+        again = read_table(save(frame, path), meta={"classes": 3})
+        assert again.fingerprint() == got.fingerprint()
+        assert again.meta.classes == 3
     got = read_table(save(long(log, correct=right), path), meta={"member": "m"})
     assert np.array_equal(got.p_gold, right)
     assert (got.meta.extra["p_gold_from"], got.meta.member) == ("correct", "m")
 
 
-def test_p_alone_tells_what_it_can(log, tmp_path):
+def test_p_alone_is_enough_for_two_classes(log, tmp_path):
     frame = long(log, p=np.where(np.arange(30) % 3, 0.75, 0.25) * np.ones((4, 1)))
     with pytest.raises(FormatError, match="'correct' is missing"):  # with three classes p may be below 1/2 and right
         read_table(save(frame, tmp_path / "a.csv"))
@@ -124,7 +115,7 @@ def test_p_alone_tells_what_it_can(log, tmp_path):
     assert got.correct[0].tolist() == [bool(i % 3) for i in range(30)]
 
 
-def test_ids_stay_what_they_are(tmp_path):
+def test_ids_keep_their_type(tmp_path):
     def ids(values, suffix=".csv"):
         frame = pd.DataFrame({"i": values, "e": 0, "g": 0, "p": 0.9})
         return read_table(save(frame, tmp_path / f"a{suffix}"), id="i", epoch="e", gold="g").ids.tolist()
@@ -142,7 +133,7 @@ def test_ids_stay_what_they_are(tmp_path):
         ids(["a", None])
 
 
-def test_bad_tables_are_named(log, tmp_path):
+def test_mistakes_in_tables_are_named(log, tmp_path):
     right = np.ones((4, 30), dtype=int)
     good = long(log, p=np.full((4, 30), 0.75), correct=right)
     path = tmp_path / "a.csv"
@@ -151,12 +142,12 @@ def test_bad_tables_are_named(log, tmp_path):
         frame = good.astype(object) if frame is None else frame
         for name, (row, value) in change.items():
             frame.loc[row, name] = value
-        with pytest.raises(kind, match=message or None) as error:
+        with pytest.raises(kind, match=message) as error:
             read_table(save(frame, path))
         assert str(error.value).startswith(str(path))
 
     refused("'gold'", frame=good.drop(columns="gold"))
-    refused("", frame=good[["id", "epoch", "gold"]])  # no predictions
+    refused("p_gold", frame=good[["id", "epoch", "gold"]])
     refused(r"epoch 2.* 29 of 30 examples; 'x05'", frame=good.drop(index=65))
     refused(r"row 121: id 'x00'.* row 1", DuplicateIdError, frame=pd.concat([good, good[:1]]))
     refused("row 36: column 'gold'", gold=(35, int(log[2][5]) + 1))

@@ -1,4 +1,4 @@
-"""Recording inside a real Trainer, compared with a spy that knows examples by their tokens."""
+"""Recording inside a real Trainer, compared with a spy that identifies examples by their tokens."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import peft
 import pytest
 import torch
 from safetensors.numpy import load_file
@@ -46,7 +45,7 @@ def test_two_lines_and_the_same_bits_as_our_own_recorder(tmp_path):
     assert (rec.report.missing, rec.report.repeated) == ((), 0)
     unrecorded = trainer_of(tmp_path)
     unrecorded.train()
-    assert weights(trainer) == weights(unrecorded)  # recording changes nothing of what is trained
+    assert weights(trainer) == weights(unrecorded)  # recording does not change training
 
 
 def test_accumulation_length_groups_workers_and_evaluation(tmp_path):
@@ -88,7 +87,7 @@ def test_trackers_show_every_epoch_of_every_dataset(tmp_path, monkeypatch):
     events = EventAccumulator(str(tmp_path / "events")).Reload()
     shown = {tag: [event.value for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
     assert len(shown["train/loss"]) == 3  # the Trainer's own
-    assert any(whole.correct[0] & ~whole.correct[1]), "something is forgotten, or the test shows nothing"
+    assert any(whole.correct[0] & ~whole.correct[1]), "without forgetting the test shows nothing"
     for prefix, dyn in {"": whole, "forum/": parts["forum"], "mail/": parts["mail"]}.items():
         for e in range(3):
             expected = {
@@ -102,20 +101,8 @@ def test_trackers_show_every_epoch_of_every_dataset(tmp_path, monkeypatch):
             assert got == pytest.approx(expected, abs=1e-6), (prefix, e)
 
 
-def test_adapters_of_peft(tmp_path):
-    data, model = texts(16)
-    spy = Spy(model, data)
-    config = peft.LoraConfig(task_type="SEQ_CLS", r=4, target_modules=["query", "value"])
-    trainer = Trainer(peft.get_peft_model(model, config), arguments(tmp_path), Pad(), data)
-    before = weights(trainer)
-    rec = record(trainer, "id", keep_logits=True)
-    trainer.train()
-    assert rec.finish().fingerprint() == spy.recorder(data, steps=2).finish().fingerprint()
-    assert weights(trainer) != before
-
-
 class Items(torch.utils.data.Dataset):
-    """A data set as one writes it by hand: no columns, tensors inside."""
+    """A plain PyTorch dataset: no columns, tensors inside."""
 
     def __init__(self, rows) -> None:
         self.rows = rows
@@ -128,7 +115,7 @@ class Items(torch.utils.data.Dataset):
 
 
 class Wrapped(torch.nn.Module):
-    """Somebody's own model: no config, another kind of output."""
+    """A model of one's own: no config, another kind of output."""
 
     def __init__(self, model, kind: str) -> None:
         super().__init__()
@@ -143,7 +130,7 @@ class Wrapped(torch.nn.Module):
 
 
 @pytest.mark.parametrize("kind", ["tuple", "dict", "chosen"])
-def test_other_data_sets_and_outputs(tmp_path, kind):
+def test_other_datasets_and_outputs(tmp_path, kind):
     data, model = texts(16)
     spy = Spy(model, data)
     trainer = Trainer(Wrapped(model, kind), arguments(tmp_path, num_train_epochs=1), Pad(), Items(data))
@@ -155,12 +142,12 @@ def test_other_data_sets_and_outputs(tmp_path, kind):
     assert dyn.ids.tolist() == (list(range(16)) if kind == "dict" else own.ids.tolist())
 
 
-def test_a_loss_of_ones_own_and_a_transform(tmp_path):
+def test_a_custom_loss_and_a_lazy_transform(tmp_path):
     class Twice(Trainer):
         def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
             labels = inputs.pop("labels")
             first, second = model(**inputs), model(**inputs)  # the first one is recorded
-            first.logits.mul_(0.5)  # what the loss does with them later is its own matter
+            first.logits.mul_(0.5)  # must not change what was recorded
             loss = torch.nn.functional.cross_entropy(first.logits + second.logits, labels)
             return (loss, first) if return_outputs else loss
 
@@ -176,8 +163,8 @@ def test_a_loss_of_ones_own_and_a_transform(tmp_path):
 
 
 def test_every_checkpoint_continues_to_the_same_bits(tmp_path):
-    options = {"save_strategy": "steps", "save_steps": 1, "gradient_accumulation_steps": 2}
-    options |= {"per_device_train_batch_size": 4}
+    options = {"save_strategy": "steps", "save_steps": 1}
+    options |= {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 4}
     whole = trainer_of(tmp_path, **options)
     rec = record(whole, "id", keep_logits=True)
     whole.train()  # 6 batches and 3 updates an epoch
@@ -200,7 +187,7 @@ def test_missing_repeated_and_unfinished_are_reported(tmp_path, caplog):
     trainer.train()
     dyn = rec.finish()
     assert dyn.epochs == 2
-    assert rec.report.unfinished == 8  # of the third epoch: said, not part of the result
+    assert rec.report.unfinished == 8  # of the third epoch: reported, not part of the result
     assert 12 <= len(dyn) <= 16
     assert len(rec.report.missing) == 20 - len(dyn) == dyn.meta.extra["recorded_missing"]
     assert "examples missed an epoch" in caplog.text
@@ -208,7 +195,7 @@ def test_missing_repeated_and_unfinished_are_reported(tmp_path, caplog):
     assert rec.finish().epochs == 2
 
 
-def test_detached_trainers_are_what_they_were(tmp_path):
+def test_detaching_restores_the_trainer(tmp_path):
     trainer = trainer_of(tmp_path, num_train_epochs=1)
     before, callbacks = dict(vars(trainer)), list(trainer.callback_handler.callbacks)
     rec = record(trainer)
@@ -227,7 +214,7 @@ def test_detached_trainers_are_what_they_were(tmp_path):
     assert rec.finish().epochs == 1
 
 
-def test_bad_input_is_named(tmp_path):
+def test_mistakes_are_named(tmp_path):
     data, model = texts(16)
 
     def made(dataset, collator=None, **options) -> Trainer:
@@ -271,7 +258,7 @@ def test_bad_input_is_named(tmp_path):
         trainer.train()
 
 
-def test_checkpoints_that_cannot_be_continued_are_named(tmp_path):
+def test_checkpoints_without_a_usable_recording_are_named(tmp_path):
     options = {"save_strategy": "epoch", "num_train_epochs": 2}
     trainer = trainer_of(tmp_path, n=8, **options)
     record(trainer, "id")
@@ -321,7 +308,7 @@ def one():
 
 debug_launcher(one, num_processes=2)
 """
-"""A program that forks two processes, so that both share the seconds of its imports."""
+"""A program that forks two processes, so that both share the time of its imports."""
 
 
 def test_two_processes(tmp_path):
@@ -335,12 +322,10 @@ def test_two_processes(tmp_path):
     data, _ = texts(22)
     own = DynamicsRecorder(data["id"][:], data["label"][:], keep_logits=True)
     steps = len([k for k in ranks[0] if k.startswith("rows/")])
-    assert steps == 2 * 3  # 22 examples, 2 processes of 4 a batch: 3 batches an epoch, the last one filled up with 2
+    assert steps == 2 * 3  # 22 examples, 2 processes, batches of 4: 3 batches per epoch, the last one padded by 2
     for i in range(steps):
-        rows = np.concatenate([r[f"rows/{i}"] for r in ranks])
-        own.update(
-            [data["id"][int(r)] for r in rows], torch.from_numpy(np.concatenate([r[f"seen/{i}"] for r in ranks]))
-        )
+        rows, logits = (np.concatenate([rank[f"{what}/{i}"] for rank in ranks]) for what in ("rows", "seen"))
+        own.update([data["id"][int(r)] for r in rows], torch.from_numpy(logits))
         if i % 3 == 2:
             own.end_epoch()
     dyn = own.finish()

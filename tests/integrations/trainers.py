@@ -1,4 +1,4 @@
-"""A tiny classifier, made-up texts, and a spy that knows examples by their tokens: shared with worker processes."""
+"""A tiny classifier, generated texts, and a spy that identifies examples by their tokens, for workers too."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ datasets.disable_progress_bars()
 
 
 def texts(n: int = 24) -> tuple[datasets.Dataset, torch.nn.Module]:
-    """n texts as tokens, no two alike, with ids and labels, and a tiny random BERT."""
+    """Return n tokenized texts, all different, with ids and labels, and a tiny random BERT."""
     torch.manual_seed(0)
     draw = np.random.default_rng(0)
     shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
@@ -27,19 +27,12 @@ def texts(n: int = 24) -> tuple[datasets.Dataset, torch.nn.Module]:
         "label": draw.integers(0, 2, n).tolist(),
     }
     rows["attention_mask"] = [[1] * len(r) for r in rows["input_ids"]]
-    features = datasets.Features(
-        {
-            "id": datasets.Value("string"),
-            "input_ids": datasets.List(datasets.Value("int64")),
-            "label": datasets.ClassLabel(names=["negative", "positive"]),
-            "attention_mask": datasets.List(datasets.Value("int64")),
-        }
-    )
-    return datasets.Dataset.from_dict(rows, features=features), model
+    data = datasets.Dataset.from_dict(rows)
+    return data.cast_column("label", datasets.ClassLabel(names=["negative", "positive"])), model
 
 
 class Pad:
-    """Pads as the tokenizer's collator does, without a tokenizer; refuses what a model does not take."""
+    """Pad as the tokenizer's collator does, without a tokenizer; fail on columns that a model does not take."""
 
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         width = max(len(f["input_ids"]) for f in features)
@@ -66,7 +59,7 @@ def trainer_of(folder: Path | str, n: int = 24, **options: Any) -> Trainer:
 
 
 class Spy:
-    """Sees every training forward pass of a model and knows the example by its tokens, not by any id."""
+    """Keep the logits of every training forward pass; examples are identified by their tokens, not by ids."""
 
     def __init__(self, model: torch.nn.Module, data: datasets.Dataset) -> None:
         self.place = {tuple(r): i for i, r in enumerate(data["input_ids"])}
@@ -83,7 +76,7 @@ class Spy:
             self.batches.append((rows, logits.detach().float().numpy().copy()))
 
     def recorder(self, data: datasets.Dataset, steps: int) -> DynamicsRecorder:
-        """Our own recorder, given what was seen, with an epoch every `steps` batches."""
+        """Feed our own recorder with what was seen, `steps` batches per epoch."""
         rec = DynamicsRecorder(data["id"][:], data["label"][:], keep_logits=True)
         for i, (rows, logits) in enumerate(self.batches):
             rec.update([data["id"][r] for r in rows], torch.from_numpy(logits))

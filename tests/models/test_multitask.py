@@ -1,4 +1,4 @@
-"""Heads as one matrix: equal to separate heads bit for bit, shared where label names are equal."""
+"""Heads as one matrix: equal to separate heads bit for bit, shared by datasets with equal label names."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def test_masked_columns_equal_separate_heads():
     alone = [Heads(16, [names], dropout=0.0, seed=3) for names in labels]
     pooled = torch.randn(40, 16, generator=torch.Generator().manual_seed(0))
     member = torch.arange(40) % 2
-    gold = torch.arange(40) % 2  # below both numbers of classes
+    gold = torch.arange(40) % 2  # valid for both
     logits = both(pooled, member)
     assert logits.shape == (40, 5)
     loss = functional.cross_entropy(logits, gold + both.offset[member], reduction="none")
@@ -22,7 +22,7 @@ def test_masked_columns_equal_separate_heads():
         rows = member == i
         own = alone[i](pooled[rows], torch.zeros(20, dtype=torch.long))
         mine = logits[rows][:, both.columns[i]]
-        assert torch.allclose(mine, own, atol=1e-6)  # a product of another shape may add up in another order
+        assert torch.allclose(mine, own, atol=1e-6)  # matrix products of other shapes may round differently
         assert torch.equal(logits[rows].softmax(1)[:, both.columns[i]], mine.softmax(1))
         assert torch.equal(loss[rows], functional.cross_entropy(mine, gold[rows], reduction="none"))
         assert torch.equal(logits[rows].argmax(1) - both.offset[i], mine.argmax(1))

@@ -1,4 +1,4 @@
-"""Token ids as transformers has them, and trimmed embeddings: the same bits out, only the used rows in."""
+"""Token ids equal those of transformers; trimmed encoders give the same bits from the used rows only."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from soi_lib.errors import EncoderError
 from soi_lib.models.encoder import encoder_card, encoder_dir
 from soi_lib.models.vocabulary import Tokens, load_trimmed, remap, tokenize
 
-pytestmark = pytest.mark.usefixtures("one_thread", "wheels")
+pytestmark = pytest.mark.usefixtures("wheels")
 
 TEXTS = ["Turn on the lights", "", "می\u200cخواهم چراغ را روشن کنم", "L'été, à Nîmes — 19 °C", "word " * 300, "😀 𓀀 x"]
 PAIRS = ["Switch the lamps on", "second", "", "a " * 400, "other " * 290, "b"]
@@ -50,14 +50,11 @@ def test_same_ids_as_transformers(name: str, pairs: list[str] | None) -> None:
     assert found.lengths.tolist() == [len(ids) for ids in expected["input_ids"]]
 
 
-# --- trimmed encoders -----------------------------------------------------------------------------------------------
-
 FIRST = ["Turn on the kitchen lights", "pause", "چراغ\u200cها را روشن کن", "Allume la lumière du salon"]
 SECOND = ["lights", "What is the weather like in Paris tomorrow evening?", "x", "Éteins tout"]
 
 
 def batch(tokens: Tokens, ids: np.ndarray, pad: int) -> dict[str, torch.Tensor]:
-    """A padded batch of all texts."""
     mask = np.arange(tokens.lengths.max()) < tokens.lengths[:, None]
     out = {"input_ids": np.full(mask.shape, pad), "attention_mask": mask.astype(np.int64)}
     out["input_ids"][mask] = ids
@@ -74,7 +71,7 @@ def states(model: torch.nn.Module, inputs: dict[str, torch.Tensor], *, bf16: boo
 
 @pytest.mark.parametrize("name", ["minilm", "e5"])
 def test_forward_is_bit_identical(name: str) -> None:
-    """The full model as transformers loads it, and loaded trimmed: equal bits in both precisions."""
+    """The full model as transformers loads it, and the trimmed one, in both precisions."""
     tokens = tokenize(name, FIRST, SECOND, prefix=encoder_card(name).prefix)
     full = AutoModel.from_pretrained(encoder_dir(name), add_pooling_layer=False).eval()
     pad = full.config.pad_token_id
@@ -91,51 +88,35 @@ def test_forward_is_bit_identical(name: str) -> None:
     assert {value.dtype for value in loaded.parameters()} == {torch.float32}
 
 
-def save(model: torch.nn.Module, folder: Path, **options: object) -> Path:
-    """An encoder of one's own: any folder that save_pretrained writes, and a tokenizer."""
-    model.save_pretrained(folder, **options)
+def save(model: torch.nn.Module, folder: Path) -> Path:
+    """Save a model and a tokenizer as users do."""
+    model.save_pretrained(folder)
     (folder / "tokenizer.json").write_bytes((encoder_dir("minilm") / "tokenizer.json").read_bytes())
     return folder
 
 
-SMALL = {
-    "vocab_size": 400,
-    "hidden_size": 16,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
+SMALL = {"vocab_size": 400, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+SMALL |= {"intermediate_size": 32}
+USERS = {
+    "positions from the padding id on": lambda: XLMRobertaModel(XLMRobertaConfig(**SMALL, pad_token_id=1)),
+    "names with a prefix": lambda: BertForMaskedLM(BertConfig(**SMALL)),
+    "half precision": lambda: BertForMaskedLM(BertConfig(**SMALL)).bert.to(torch.bfloat16),
+    "no segments": lambda: DistilBertModel(
+        DistilBertConfig(vocab_size=400, dim=16, n_layers=1, n_heads=2, hidden_dim=32)
+    ),
 }
 
 
-def own_encoder(kind: str, folder: Path) -> Path:
+@pytest.mark.parametrize("kind", USERS)
+def test_encoders_of_users(kind: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     torch.manual_seed(0)
-    if kind == "roberta, which counts positions from the padding id":
-        return save(XLMRobertaModel(XLMRobertaConfig(**SMALL, pad_token_id=1)), folder)
-    if kind == "names with a prefix":
-        return save(BertForMaskedLM(BertConfig(**SMALL)), folder)
-    if kind == "half precision":
-        return save(BertForMaskedLM(BertConfig(**SMALL)).bert.to(torch.bfloat16), folder)
-    config = DistilBertConfig(vocab_size=400, dim=16, n_layers=1, n_heads=2, hidden_dim=32)
-    return save(DistilBertModel(config), folder)
-
-
-@pytest.mark.parametrize(
-    "kind",
-    [
-        "roberta, which counts positions from the padding id",
-        "names with a prefix",
-        "half precision",
-        "no segments",
-    ],
-)
-def test_encoders_of_ones_own(kind: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    folder = own_encoder(kind, tmp_path / "own")
+    folder = save(USERS[kind](), tmp_path / "own")
     full = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
     pad = full.config.pad_token_id
     ids = np.array([[101, 300, 37, 102], [101, 250, 102, pad]])
     capfd.readouterr()
     model, id_map = load_trimmed(folder, ids)
-    assert capfd.readouterr().err == "", "no bars and reports of other libraries"
+    assert capfd.readouterr().err == "", "other libraries show progress bars or reports"
     assert model.config.vocab_size < 30
     assert id_map[pad] == model.config.pad_token_id
     keep = torch.from_numpy((ids != pad).astype(np.int64))
@@ -159,8 +140,8 @@ def test_remap() -> None:
         remap(np.array([0, 1]), id_map)
 
 
-def test_damaged_folders(tmp_path: Path) -> None:
-    folder = own_encoder("names with a prefix", tmp_path / "own")
+def test_damaged_folders_are_named(tmp_path: Path) -> None:
+    folder = save(USERS["names with a prefix"](), tmp_path / "own")
     whole = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(EncoderError, match="own: the encoder cannot be loaded"):

@@ -1,4 +1,4 @@
-"""The RO-Crate, as a program reads it: every file that it names is there, with its size and its hash."""
+"""The RO-Crate as a program reads it: every file is listed with its size and hash."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from soi_lib.errors import SoiError
 from soi_lib.files import sha256_file, write_text
 
 
-def test_every_file_of_the_crate_is_there_as_it_says(tmp_path: Path) -> None:
+def test_the_crate_lists_every_file_with_size_and_hash(tmp_path: Path) -> None:
     with pytest.raises(SoiError, match="no book here"):
         write_crate(tmp_path)
     shutil.copy(ROOT / "CITATION.cff", tmp_path)
@@ -22,7 +22,7 @@ def test_every_file_of_the_crate_is_there_as_it_says(tmp_path: Path) -> None:
         write_text(tmp_path / "_build" / name, name)
     one = next((ROOT / "data" / "recorded" / "quick").glob("*/manifest.json")).parent
     shutil.copytree(one, tmp_path / "data" / "recorded" / "quick" / one.name)
-    for _ in range(2):  # made again over itself
+    for _ in range(2):  # written again over itself
         build = write_crate(tmp_path).parent
     crate = ROCrate(build)
     files = {e.id: e for e in crate.data_entities if e.type == "File"}

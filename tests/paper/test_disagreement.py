@@ -1,4 +1,4 @@
-"""Disagreement against error, on data whose truth is planted."""
+"""Disagreement of annotators against errors of models, on data with planted truth."""
 
 from __future__ import annotations
 
@@ -10,42 +10,32 @@ import pytest
 from scipy.stats import spearmanr
 from synthetic import learn
 
-from paper.disagreement import (
-    APART,
-    FLIPPED_OVER_REST,
-    OVER_REST,
-    comparisons,
-    contested,
-    disagreement,
-    doubts,
-    separation,
-)
-from paper.disagreement import partial_correlation as contributed
+from paper import disagreement as measures
+from paper.disagreement import APART, FLIPPED_OVER_REST, OVER_REST, comparisons, contested, disagreement
 from soi_lib.analysis.statistics import Effect, mean_effect
 from soi_lib.dynamics import TrainingDynamics
 
 
 def partial_correlation(first: np.ndarray, second: np.ndarray, *controls: np.ndarray) -> Effect:
-    return mean_effect(contributed(first, second, np.stack(controls)))
+    return mean_effect(measures.partial_correlation(first, second, np.stack(controls)))
 
 
 def test_disagreement_is_counted_per_example() -> None:
-    table = disagreement(
-        pd.DataFrame({"id": ["a", "b", "c"], "ratings": [[2, 2, 2, 2], [3, 3, 3, -1], [-2, 2, 1, -1]]})
-    )
+    ratings = [[2, 2, 2, 2], [3, 3, 3, -1], [-2, 2, 1, -1]]
+    table = disagreement(pd.DataFrame({"id": ["a", "b", "c"], "ratings": ratings}))
     assert table["entropy"].tolist() == pytest.approx([0, 0.8113 + 0.1803, 2 + 0.5410], abs=1e-4)
     assert table["opposed"].tolist() == [0, 0.25, 0.5]
     assert table["distance"].tolist() == [2, 2, 0]
 
 
 def test_ratings_that_disagree_alike_are_ties() -> None:
-    """Their logarithms and sums round differently on other processors, and ties decided which ones are contested."""
+    """Sums of logarithms round differently on other processors; ties used to decide which examples are contested."""
     same = [[v for v, n in enumerate(counts) for _ in range(n)] for counts in permutations((1, 1, 3, 5))]
     assert disagreement(pd.DataFrame({"id": range(len(same)), "ratings": same}))["entropy"].nunique() == 1
 
 
 def confounded(n: int = 2000, seeds: int = 5, own: float = 0.0, seed: int = 0):
-    """Distance drives both entropy and loss; `own` is what entropy adds to the loss by itself."""
+    """Make data in which distance causes both entropy and loss; `own` is the effect of entropy itself on the loss."""
     rng = np.random.default_rng(seed)
     distance = rng.uniform(0.8, 4, size=n)
     entropy = -distance + rng.normal(size=n)
@@ -53,7 +43,7 @@ def confounded(n: int = 2000, seeds: int = 5, own: float = 0.0, seed: int = 0):
     return distance, entropy, loss
 
 
-def test_what_distance_explains_is_no_effect_of_disagreement() -> None:
+def test_an_effect_of_distance_is_not_one_of_disagreement() -> None:
     distance, entropy, loss = confounded()
     assert spearmanr(entropy, loss.mean(axis=0)).statistic > 0.3
     assert partial_correlation(entropy, loss, distance).value == pytest.approx(0, abs=0.05)
@@ -62,7 +52,7 @@ def test_what_distance_explains_is_no_effect_of_disagreement() -> None:
     assert found.low > 0.3
 
 
-def test_several_controls_are_taken_out_at_once_and_a_constant_score_follows_nothing() -> None:
+def test_several_controls_are_removed_at_once_and_a_constant_score_correlates_with_nothing() -> None:
     distance, entropy, loss = confounded()
     label = (np.random.default_rng(1).random(2000) < 0.3).astype(float)
     both = entropy + 3 * label, loss + 3 * label
@@ -71,12 +61,12 @@ def test_several_controls_are_taken_out_at_once_and_a_constant_score_follows_not
     assert partial_correlation(entropy, np.zeros((5, 2000)), distance).value == pytest.approx(0, abs=1e-9)
 
 
-def test_the_interval_of_a_partial_correlation_covers_as_it_says() -> None:
+def test_the_interval_of_a_partial_correlation_has_its_coverage() -> None:
     found = [partial_correlation(e, y, d).interval() for d, e, y in (confounded(300, seed=s) for s in range(200))]
     assert 0.9 <= np.mean([f.low <= 0 <= f.high for f in found]) <= 0.995
 
 
-def test_contested_examples_are_no_nearer_to_zero_and_of_no_other_label_than_the_others() -> None:
+def test_contested_examples_match_the_others_in_distance_and_label() -> None:
     distance, entropy, _ = confounded()
     gold = (np.random.default_rng(1).random(2000) < 0.3).astype(int)
     table = pd.DataFrame({"distance": distance, "entropy": entropy + 3 * gold, "gold": gold})
@@ -88,20 +78,20 @@ def test_contested_examples_are_no_nearer_to_zero_and_of_no_other_label_than_the
 
 
 def flipped(run: TrainingDynamics, rows: np.ndarray) -> TrainingDynamics:
-    """The run as if the labels of `rows` were wrong."""
+    """Return the run as if the labels of `rows` were wrong."""
     p = run.p_gold.copy()
     p[:, rows] = 1 - p[:, rows]
     return TrainingDynamics(run.ids, run.gold, p, p > 0.5, run.meta)
 
 
-def test_flipped_labels_are_told_from_contested_ones_where_they_look_different() -> None:
+def test_planted_differences_between_flipped_and_contested_labels_are_found() -> None:
     runs = [learn(600, 8, seed=seed) for seed in range(5)]
     odd, even = np.arange(1, 600, 2), np.arange(0, 600, 2)
     for make, low, high in ((lambda run: run, 0.4, 0.6), (lambda run: flipped(run, odd), 0.8, 1.0)):
-        scores = [doubts(make(run)) for run in runs]
+        scores = [measures.doubts(make(run)) for run in runs]
         for name in ("confidence", "AUM", "correctness", "category"):
             values = np.stack([score[name] for score in scores])
-            found = mean_effect(separation(values[:, odd], values[:, even])).interval()
+            found = mean_effect(measures.separation(values[:, odd], values[:, even])).interval()
             assert low <= found.value <= high, name
             assert (found.low > 0.5) == (low > 0.5), name
 

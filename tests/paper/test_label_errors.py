@@ -1,10 +1,11 @@
-"""The page on wrong labels says what the measurement found: who is better, by how much, and when nobody is."""
+"""The page on wrong labels: its sentence names the better method, and the planted errors are as described."""
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
 import sys
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,6 @@ METHODS = ("margin", "last epoch", "cleanlab find_label_issues", "cleanlab self 
 
 @pytest.fixture(scope="module")
 def bench():
-    """The benchmark's script as a module."""
     spec = importlib.util.spec_from_file_location("wrong_labels_measured", SCRIPT)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
@@ -30,12 +30,10 @@ def bench():
 
 
 def report(bench, strength: dict[str, float], seeds=(0, 1, 2)) -> dict:
-    """What the benchmark's own `summary` makes of rankings in which every method sees the truth through noise."""
-    given = argparse.Namespace(
-        corpora=["sentiment", "en"], rates=[0.05, 0.2], seeds=list(seeds), examples=400, epochs=6, folds=3
-    )
+    """Summarise rankings in which each method sees the wrong labels with its `strength`, plus noise."""
+    given = argparse.Namespace(corpora=["sentiment"], rates=[0.05, 0.2], seeds=seeds, examples=400, epochs=6, folds=3)
     rankings = {}
-    for number, cell in enumerate((c, r, s) for c in given.corpora for r in given.rates for s in given.seeds):
+    for number, cell in enumerate(product(given.corpora, given.rates, given.seeds)):
         rng = np.random.default_rng(number)
         wrong = rng.random(400) < cell[1]
         orders = {
@@ -46,7 +44,7 @@ def report(bench, strength: dict[str, float], seeds=(0, 1, 2)) -> dict:
     return bench.summary(given, rankings)
 
 
-def test_the_sentence_names_the_best_of_the_others_and_the_gap(bench):
+def test_the_sentence_compares_the_default_with_the_best_other_method(bench):
     worse = report(bench, {DEFAULT_RULE: 1.0, "cleanlab self confidence": 3.0})
     said = label_errors.describe(worse)
     assert "the best method that other tools offer, cleanlab self confidence" in said
@@ -58,11 +56,8 @@ def test_the_sentence_names_the_best_of_the_others_and_the_gap(bench):
     assert "cannot be told apart from it" in same
 
 
-# --- the measurement itself ------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("classes", [2, 8])
-def test_as_many_labels_are_flipped_as_asked_and_all_of_them_are_wrong(classes, rng):
+def test_the_requested_number_of_labels_is_flipped(classes, rng):
     gold = rng.integers(0, classes, 400)
     before = np.zeros(400, dtype=bool)
     for rate in (0.05, 0.1, 0.2):
@@ -70,11 +65,11 @@ def test_as_many_labels_are_flipped_as_asked_and_all_of_them_are_wrong(classes, 
         assert wrong.sum() == rate * 400
         np.testing.assert_array_equal(labels != gold, wrong)
         assert set(labels) <= set(range(classes))
-        assert not (before & ~wrong).any()  # what is wrong at a low rate is wrong at a higher one
+        assert not (before & ~wrong).any()  # labels flipped at a low rate are flipped at a higher one
         before = wrong
 
 
-def test_a_tenth_of_the_training_labels_of_a_flipped_corpus_differ_and_nothing_else(wheels):
+def test_only_a_tenth_of_the_training_labels_of_a_flipped_corpus_differ(wheels):
     clean, noisy = load("tweets"), load("tweets-flipped")
     assert noisy.fingerprint != clean.fingerprint
     assert list(noisy.splits["train"].ids) == list(clean.splits["train"].ids)

@@ -1,4 +1,4 @@
-"""What the explorer is given: the right text beside the right history, made once, no more than a page can bear."""
+"""The data of the explorer: texts belong to their histories, files are written once, seeds are limited."""
 
 from __future__ import annotations
 
@@ -8,19 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from paper import looking
-from paper.recorded import PROFILE_COPY, open_results
+from paper import ROOT, looking
+from paper.recorded import open_results, recorded_profile, recorded_runs
 from soi_lib.analysis.soi import categorize, history_string
-from soi_lib.runs.config import load_profile
-from soi_lib.runs.store import open_run
 
-ROOT = Path(__file__).resolve().parents[2]
 RECORDED = ROOT / "data" / "recorded" / "quick"
-
-
-def recorded():
-    runs = [open_run(path.parent) for path in sorted(RECORDED.glob("*/manifest.json"))]
-    return load_profile(RECORDED / PROFILE_COPY), runs
 
 
 def read(path: Path) -> dict:
@@ -32,14 +24,14 @@ def read(path: Path) -> dict:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory, wheels) -> Path:
     root = tmp_path_factory.mktemp("look")
-    looking.write_look(root, *recorded(), quiet=True)
+    looking.write_look(root, recorded_profile(RECORDED), recorded_runs(RECORDED), quiet=True)
     return root
 
 
-def test_every_example_has_its_own_text_label_history_and_categories(made: Path) -> None:
-    comparison, member = "task", "paraphrase"
-    value = read(made / looking.LOOK / f"{comparison}-{member}.js")
-    results = open_results(comparison, runs=RECORDED)
+def test_every_example_has_its_text_label_history_and_categories(made: Path) -> None:
+    member = "paraphrase"
+    value = read(made / looking.LOOK / f"task-{member}.js")
+    results = open_results("task", runs=RECORDED)
     corpus = results.corpus(member)
     train = corpus.splits["train"]
     alone, together = (results.run(s).dynamics(member) for s in ((member,), results.settings[-1]))
@@ -47,14 +39,13 @@ def test_every_example_has_its_own_text_label_history_and_categories(made: Path)
     assert len(value["text"]) == value["of"] == len(alone)
     assert value["labels"] == list(corpus.labels)
     names = [run["name"] for run in value["runs"]]
-    assert len(names) == 2 * looking.SEEDS  # no other setting, and no more seeds
+    assert len(names) == 2 * looking.SEEDS  # alone and together only, and a limited number of seeds
     assert names[value["first"]] == "alone, seed 0"
     assert names[value["second"]] == "all three, seed 0"
     for i in (0, 17, 159):
         row = list(train.ids).index(alone.ids[order][i])
         assert value["text"][i].rstrip("…") in train.text[row]
-        assert (value["pair"] is None) == (train.text_pair is None)
-        assert value["pair"] is None or value["pair"][i].rstrip("…") in train.text_pair[row]
+        assert value["pair"][i].rstrip("…") in train.text_pair[row]
         assert value["gold"][i] == train.label[row] == alone.gold[order][i]
     for which, dynamics in (("first", alone), ("second", together)):
         run, order = value["runs"][value[which]], np.argsort(dynamics.ids)
@@ -65,8 +56,8 @@ def test_every_example_has_its_own_text_label_history_and_categories(made: Path)
         np.testing.assert_allclose(np.array(run["variability"]) / 1000, dynamics.p_gold.std(0)[order], atol=6e-4)
 
 
-def test_made_once_and_again_when_the_runs_change(made: Path) -> None:
-    sizes, runs = recorded()
+def test_files_are_written_again_only_if_the_runs_change(made: Path) -> None:
+    sizes, runs = recorded_profile(RECORDED), recorded_runs(RECORDED)
     folder = made / looking.LOOK
     before = {file.name: file.stat().st_mtime_ns for file in folder.iterdir()}
     looking.write_look(made, sizes, runs, quiet=True)

@@ -1,4 +1,4 @@
-"""What pages show besides results: where runs came from, what they cost, counts as the authors' code has them."""
+"""What pages show besides results: the origin and costs of runs, and counts as the authors' code defines them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_every_recorded_run_is_listed_with_its_origin():
     assert folders.loc["quick", "runs"].sum() == len(table)
 
 
-def test_counts_of_written_out_histories():
+def test_counts_of_given_histories():
     histories = ["000000", "111111", "010101", "101010", "000111", "110001", "101011"]
     correct = np.array([[c == "1" for c in h] for h in histories]).T
     p = np.where(correct, 0.9, 0.1).astype(np.float32)
@@ -52,8 +52,8 @@ def test_every_run_is_counted_and_costs_follow_the_sizes():
 
 
 @pytest.mark.parametrize("name", COMPARISONS.values())
-def test_links_of_comparisons_arrive_from_their_copies_too(name):
-    """The copy for this machine's runs stands in another folder beside `notebooks`."""
+def test_links_of_comparisons_also_work_in_their_copies(name):
+    """The copy for this machine's runs is in another folder next to `notebooks`."""
     links = re.findall(r"\]\(([^)#:]+)\)", (ROOT / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8"))
     assert links
     assert all(link.startswith("../") for link in links), links

@@ -1,4 +1,4 @@
-"""The paper's profile whole, on folders in the form of the authors' data and a random BERT: plan, runs, summary."""
+"""The entire profile of the paper, with generated data in the form of the authors' and a random BERT."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 from authors_data import MEMBERS, as_parquet, tiny_bert
+from safetensors.torch import load_file
 from transformers import AutoTokenizer, BertModel
 
 from paper import ROOT
@@ -24,7 +25,7 @@ from soi_lib.runs.store import RunStore
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A folder with the nine data sets, two encoders, and a cache of its own."""
+    """A folder with the nine datasets, two encoders and a cache."""
     folder = tmp_path_factory.mktemp("paper")
     for member in MEMBERS:
         as_parquet(member, folder / "data" / member)
@@ -37,7 +38,7 @@ def place(tmp_path_factory):
 
 
 def local(place, name: str = "paper", change=lambda values: None) -> Any:
-    """profiles/paper.yaml with folders in place of the hub, one seed and two epochs; read as a profile."""
+    """Load profiles/paper.yaml with folders in place of the hub, one seed and two epochs."""
     values = yaml.safe_load((ROOT / "paper" / "profiles" / "paper.yaml").read_text(encoding="utf-8"))
     for kind, folder in (("corpora", place / "data"), ("encoders", place)):
         for member, source in values[kind].items():
@@ -52,14 +53,9 @@ def local(place, name: str = "paper", change=lambda values: None) -> Any:
 
 
 @pytest.fixture(scope="module")
-def profile(place):
-    return local(place)
-
-
-@pytest.fixture(scope="module")
-def done(place, profile):
+def done(place):
     store = RunStore(place / "runs")
-    return [do_run(replace(spec, keep_weights=spec.setting == ("twitter",)), store) for spec in plan(profile)]
+    return [do_run(replace(spec, keep_weights=spec.setting == ("twitter",)), store) for spec in plan(local(place))]
 
 
 def test_every_run_of_the_paper_profile(done):
@@ -82,7 +78,7 @@ def test_every_run_of_the_paper_profile(done):
         assert "path" not in json.dumps(run.manifest)
 
 
-def test_keys_depend_on_what_is_read_and_not_on_where_it_lies(place, profile, done):
+def test_keys_depend_on_content_and_not_on_location(place, done):
     (place / "data" / "yelp").rename(place / "data" / "elsewhere")
     moved = local(place, "moved", lambda v: v["corpora"]["yelp"].update(path=str(place / "data" / "elsewhere")))
     assert [spec.key for spec in plan(moved)] == [run.key for run in done]
@@ -91,16 +87,16 @@ def test_keys_depend_on_what_is_read_and_not_on_where_it_lies(place, profile, do
     assert not {spec.key for spec in plan(mean, only=["task"])} & {run.key for run in done}
 
 
-def test_tasks_whose_labels_are_the_same_numbers_are_refused(place):
+def test_tasks_must_not_share_numbers_as_labels(place):
     def unnamed(values):
         for member in ("paraphrase", "sentiment"):
             values["corpora"][member]["labels"] = {0: 0, 1: 1, "negative": 0, "positive": 1}
 
-    with pytest.raises(ProfileError, match=r"the tasks paraphrase and sentiment use the same numbers as labels"):
+    with pytest.raises(ProfileError, match="paraphrase and sentiment"):
         plan(local(place, "numbers", unnamed), only=["task"])
 
 
-def test_a_run_without_an_ood_split(place):
+def test_a_dataset_may_have_no_ood_split(place):
     def smaller(values):
         values["corpora"]["paraphrase"] |= {"splits": {"ood": "missing"}}
         values["comparisons"] = {"task": values["comparisons"]["task"] | {"members": ["paraphrase"]}}
@@ -111,19 +107,16 @@ def test_a_run_without_an_ood_split(place):
     as_parquet("paraphrase", place / "three")
     (place / "three" / "OOD.parquet").unlink()
     change = lambda v: (smaller(v), v["corpora"]["paraphrase"].update(splits={}, path=str(place / "three")))  # noqa: E731
-    profile = local(place, "three", change)
-    (spec,) = plan(profile)
+    (spec,) = plan(local(place, "three", change))
     run = do_run(spec, RunStore(place / "runs"))
-    metrics = run.metrics["paraphrase"]
-    assert "ood" not in metrics
+    assert "ood" not in run.metrics["paraphrase"]
     assert set(run.predictions("paraphrase")["split"]) == {"test"}
 
 
 def test_the_pooler_is_the_pretrained_one_and_is_trained(place, done):
     folder = place / "bert-base-uncased"
-    tokens = AutoTokenizer.from_pretrained(folder)(
-        ["the twitter0a near 4", "a yelp1c"], return_tensors="pt", padding=True
-    )
+    texts = ["the twitter0a near 4", "a yelp1c"]
+    tokens = AutoTokenizer.from_pretrained(folder)(texts, return_tensors="pt", padding=True)
     full = BertModel.from_pretrained(folder).eval()
     trimmed, id_map = load_trimmed(folder, tokens["input_ids"].numpy(), pooler=True)
     ids = torch.from_numpy(remap(tokens["input_ids"].numpy(), id_map))
@@ -133,8 +126,6 @@ def test_the_pooler_is_the_pretrained_one_and_is_trained(place, done):
     assert torch.equal(found, expected)
     assert trimmed.get_input_embeddings().num_embeddings < full.get_input_embeddings().num_embeddings
     assert load_trimmed(folder, tokens["input_ids"].numpy())[0].pooler is None
-
-    from safetensors.torch import load_file
 
     (kept,) = (place / "runs" / "weights").iterdir()
     trained = load_file(kept)["encoder.pooler.dense.weight"]

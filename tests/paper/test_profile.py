@@ -1,4 +1,4 @@
-"""Profiles: those that ship are valid and differ in size only; mistakes are named with the nearest right word."""
+"""Profiles: overrides, and errors that name a mistake and the nearest valid word."""
 
 from __future__ import annotations
 
@@ -20,9 +20,8 @@ def edited(tmp_path, change) -> Any:
     return path
 
 
-def test_overrides_are_per_comparison(tmp_path):
-    path = edited(tmp_path, lambda v: v["comparisons"]["lingual"].update(training={"batch_size": 8}))
-    profile = load_profile(path)
+def test_comparisons_override_the_training(tmp_path):
+    profile = load_profile(edited(tmp_path, lambda v: v["comparisons"]["lingual"].update(training={"batch_size": 8})))
     assert profile.training_of("lingual").batch_size == 8
     assert profile.training_of("task").batch_size == 16
 
@@ -44,7 +43,7 @@ def test_mistakes_are_named(tmp_path, change, named):
     assert "\n" not in str(raised.value)
 
 
-def test_files_that_are_no_profile(tmp_path):
+def test_files_that_are_not_profiles_are_named(tmp_path):
     with pytest.raises(ProfileError, match=r"'quik'.*'quick'"):
         load_profile("quik")
     for name, content in (("latin", "name: é".encode("latin-1")), ("broken", b"a: [1"), ("list", b"- 1")):

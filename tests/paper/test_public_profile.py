@@ -1,4 +1,4 @@
-"""The profiles `public` and `clinc`: copies of the rows serve, and recorded runs are judged without their corpora."""
+"""The profiles `public` and `clinc`: copies replace the hub, and recorded runs are judged without their corpora."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ LABELS = {"mrpc": [0, 1], "rte": ["entailment", "not_entailment"], "clinc150_sma
 SIZES = {"train": 24, "validation": 12, "test": 16}
 
 
-def test_copies_of_the_rows_take_the_place_of_the_hub(tmp_path, monkeypatch, wheels):
-    """In JSON lines, without the out-of-distribution rows and the hidden test rows that the hub has."""
+def test_copies_of_the_rows_replace_the_hub(tmp_path, monkeypatch, wheels):
+    """The copies are JSON lines and lack the out-of-distribution rows and the hidden test rows of the hub."""
     (tmp_path / "cache").mkdir()
     for name in ("packages", "encoders"):
         (tmp_path / "cache" / name).symlink_to(files.cache_dir() / name)
@@ -34,26 +34,24 @@ def test_copies_of_the_rows_take_the_place_of_the_hub(tmp_path, monkeypatch, whe
     assert copied == {"encoder", "corpus/sentiment", *(f"corpus/{name}" for name in COLUMNS)}
 
 
-def test_recorded_runs_are_judged_where_their_corpora_are_not(tmp_path, monkeypatch):
+def test_recorded_runs_are_judged_without_their_corpora(tmp_path, monkeypatch):
     monkeypatch.setenv("SOI_CACHE", str(tmp_path))
     monkeypatch.delenv("SOI_DATA", raising=False)
     evidence = open_evidence(ROOT / "data" / "recorded" / "public")
     found = next(claim.judge(evidence) for claim in CLAIMS if claim.id == "C3")
     assert set(found.table["task"]) == {"mrpc", "sentiment", "rte"}
-    assert found.parts["similar tasks"] == "not tested"  # the pairs that the rule names are not there
+    assert found.parts["similar tasks"] == "not tested"  # its pairs are missing
     assert comparison.score_of(evidence.comparisons["task"], "rte") == "AUC"
     intents = open_evidence(ROOT / "data" / "recorded" / "clinc").comparisons["user"]
     assert intents.classes("clinc150_small") == 151
 
 
-def test_a_new_dataset_is_held_against_the_mean_and_the_range_of_the_known_ones():
+def test_a_new_dataset_is_compared_with_the_mean_and_range_of_the_known_ones():
     def agreements(**found: float) -> pd.DataFrame:
-        rows = [
-            {"dataset": name, "agreement": value, "low": value - 0.1, "high": value + 0.1}
-            for name, value in found.items()
-        ]
-        return pd.DataFrame(rows).assign(mode="evaluation", score="category", runs_needed=1.0)
+        table = pd.DataFrame({"dataset": found.keys(), "agreement": found.values()})
+        table = table.assign(low=table["agreement"] - 0.1, high=table["agreement"] + 0.1)
+        return table.assign(mode="evaluation", score="category", runs_needed=1.0)
 
     held = repeat.held_out(agreements(a=0.4, b=0.6), agreements(b=0.6, within=0.5, above=0.9)).set_index("dataset")
-    assert held["predicted"].to_dict() == {"within": 4.0, "above": 4.0}  # a mean of .5 reaches .8 with four
+    assert held["predicted"].to_dict() == {"within": 4.0, "above": 4.0}  # with 4 runs, an agreement of 0.5 reaches 0.8
     assert held["inside"].to_dict() == {"within": True, "above": False}

@@ -1,54 +1,59 @@
-"""Whether this machine's runs are those of the recorded seeds: on runs of known truth."""
+"""Whether runs reproduce the recorded ones: on the recorded quick runs of the sources, whole and changed."""
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
-from made_runs import World, make
 
-from paper import recorded
-from paper.reproduced import Reproduction, as_json, reproduction
+from paper import ROOT, recorded, reproduced
+from paper.reproduced import as_json, reproduction
+from soi_lib.runs.store import StoredRun
 
-SIZES = {"n": 60, "evaluate": 200}
+QUICK = ROOT / "data" / "recorded" / "quick"
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A recorded folder with five seeds of the sources."""
-    root = tmp_path_factory.mktemp("recorded")
-    found = make(root / "store", World(**SIZES), seeds=range(5))["source"]
-    return recorded.record(found.profile, found.runs, root / "made")
+def runs() -> list[StoredRun]:
+    return [run for run in recorded.recorded_runs(QUICK) if run.comparison == "source"]
 
 
-def held(folder, root, world: World, seed: int = 0) -> Reproduction:
-    own = make(root, world, seeds=[seed])["source"]
-    return reproduction("made", own.runs, folder)
+def of_seed(runs, seed: int) -> list[StoredRun]:
+    return [run for run in runs if run.seed == seed]
 
 
-def test_the_same_seed_has_the_same_bits_and_another_seed_lies_inside(folder, tmp_path):
-    same = held(folder, tmp_path / "same", World(**SIZES))
-    assert (same.same, same.twins, same.differing) == (4, 4, ())
+def test_a_run_of_the_same_seed_has_the_same_bits_and_numbers_of_another_seed_are_inside(runs, monkeypatch):
+    same = reproduction("quick", of_seed(runs, 0), QUICK)
+    assert (same.same, same.twins, same.differing) == (5, 5, ())
     assert same.sentence.startswith("Reproduced: ")
-    other = held(folder, tmp_path / "other", World(**SIZES), seed=7)
+    monkeypatch.setattr(reproduced, "recorded_runs", lambda folder: [run for run in runs if run.seed < 4])
+    other = reproduction("quick", of_seed(runs, 4), QUICK)
     assert other.twins == 0
     assert other.table["inside"].mean() > 0.85  # 95 % are expected, of numbers that are not independent
     assert {"gain, OOD", "share of ACE", "AUC, test"} <= set(other.table["number"])
 
 
-def test_numbers_that_differ_are_named(folder, tmp_path):
-    found = held(folder, tmp_path, World(gain=lambda member, setting, split: 0.2 * (member == "movie"), **SIZES))
+def test_numbers_that_differ_are_named(runs, tmp_path):
+    def worse(run: StoredRun) -> StoredRun:
+        copy = shutil.copytree(run.folder, tmp_path / run.key)
+        frame = run.predictions("movie")
+        frame.assign(p_gold=1 - frame["p_gold"]).to_parquet(copy / "predictions" / "movie.parquet")
+        return StoredRun(copy, run.manifest)
+
+    found = reproduction("quick", [worse(run) if len(run.setting) > 1 else run for run in of_seed(runs, 0)], QUICK)
     outside = found.table[~found.table["inside"]]
     assert set(outside.loc[outside["kind"] == "gain", "dataset"]) == {"movie"}
-    assert len(found.differing) == 1  # the run of all three together
+    assert len(found.differing) == 2  # all three together, and at equal budget
     assert "seed 0" in found.differing[0]
     assert as_json(found)["outside"]
 
 
-def test_what_cannot_be_compared_says_why(folder, tmp_path):
-    own = make(tmp_path / "own", World(**SIZES), seeds=[0])["source"].runs
-    assert "made no runs" in reproduction("made", [], folder).sentence
-    assert "profile made, these runs use mine" in reproduction("mine", own, folder).sentence
-    shorter = make(tmp_path / "shorter", World(epochs=5, record="eval", **SIZES), seeds=[0])["source"].runs
-    assert "other settings" in reproduction("made", shorter, folder).sentence
-    file = next(folder.glob("*/predictions/tweets.parquet"))
+def test_a_comparison_that_is_impossible_is_explained(runs, tmp_path):
+    assert "made no runs" in reproduction("quick", [], QUICK).sentence
+    assert "profile quick, these runs use mine" in reproduction("mine", runs, QUICK).sentence
+    other = recorded.recorded_runs(QUICK.with_name("mrpc"))
+    assert "other settings" in reproduction("quick", other, QUICK).sentence
+    copy = shutil.copytree(QUICK, tmp_path / "quick")
+    file = next(copy.glob("*/predictions/tweets.parquet"))
     file.write_bytes(file.read_bytes()[:-1] + b"x")
-    assert str(file) in reproduction("made", own, folder).sentence
+    assert str(file) in reproduction("quick", runs, copy).sentence

@@ -1,18 +1,16 @@
-"""The rules as the page states them, and every way in which a verdict can end."""
+"""The rules of the verdicts: the page states them, and every outcome is possible."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from paper import ROOT
 from paper.claims import rules
 from paper.claims.rules_page import POWER, page
 from soi_lib.analysis.statistics import Effect
-
-ROOT = Path(__file__).parents[2]
 
 
 def effect(value: float, error: float = 0.004, seeds: int = 5) -> Effect:
@@ -22,13 +20,9 @@ def effect(value: float, error: float = 0.004, seeds: int = 5) -> Effect:
 GAIN, LOSS, NEGLIGIBLE, OPEN = effect(0.06), effect(-0.06), effect(0.0, 0.002), effect(0.01, 0.02)
 
 
-def test_the_page_states_the_rules_that_are_applied() -> None:
+def test_the_page_states_the_rules_and_the_simulated_error_rates_are_low() -> None:
     power = json.loads((ROOT / POWER).read_text(encoding="utf-8"))
     assert (ROOT / "book/rules.md").read_text(encoding="utf-8") == page(power)
-
-
-def test_the_simulated_rates_are_those_that_the_rules_promise() -> None:
-    power = json.loads((ROOT / POWER).read_text(encoding="utf-8"))
     nothing = [row for row in power["case"] if row["true"] == 0]
     assert np.mean([row["gain"] + row["loss"] for row in nothing]) <= 0.06
     assert 0.93 <= np.mean([row["coverage"] for row in power["case"]]) <= 0.98
@@ -41,7 +35,7 @@ def test_the_simulated_rates_are_those_that_the_rules_promise() -> None:
 def test_an_effect_is_a_gain_a_loss_negligible_or_open() -> None:
     found = [rules.outcome(e) for e in (GAIN, LOSS, NEGLIGIBLE, OPEN)]
     assert found == ["gain", "loss", "negligible", "open"]
-    assert rules.outcome(effect(0.005, 0.001)) == "negligible"  # more than zero, but too little to matter
+    assert rules.outcome(effect(0.005, 0.001)) == "negligible"  # above zero, but too small
     assert rules.outcome(GAIN, q=0.2) == "open"
 
 
@@ -67,7 +61,7 @@ def test_parts_of_a_claim() -> None:
     assert rules.together(["supported", "not tested"]) == "inconclusive"
 
 
-def test_six_behaviours_occur_or_do_not() -> None:
+def test_all_six_categories_occur_or_do_not() -> None:
     def shares(rare: list[float]) -> dict[str, list[Effect]]:
         return {"common": [effect(0.3)] * len(rare), "rare": [effect(x, 0.0005) for x in rare]}
 
@@ -95,7 +89,7 @@ def test_similar_tasks_gain_more_or_do_not() -> None:
     assert rules.similar_gain(None, None, 0.02, 0.8) == "not tested"
 
 
-def test_relabelling_keeps_the_pairs_of_a_task_together() -> None:
+def test_the_permutation_test_keeps_the_pairs_of_a_task_together() -> None:
     pairs = [(a, b) for a in range(4) for b in range(a + 1, 4)]
     alike = {pair: float(k) for k, pair in enumerate(pairs)}
     assert rules.similarity_test(alike, alike) == pytest.approx((1.0, 1 / 24))
@@ -106,11 +100,11 @@ def test_relabelling_keeps_the_pairs_of_a_task_together() -> None:
     assert np.isnan(rules.similarity_test({pairs[0]: 1.0}, alike)).all()
 
 
-def test_a_second_stage_is_tested_only_where_it_did_something() -> None:
+def test_a_second_stage_is_tested_only_if_it_had_an_effect() -> None:
     assert rules.manipulated(start=0.6, end=0.2, flips=0.05)
-    assert not rules.manipulated(start=0.005, end=0.0, flips=0.05)  # nothing was left to learn
+    assert not rules.manipulated(start=0.005, end=0.0, flips=0.05)  # nothing to learn
     assert not rules.manipulated(start=0.6, end=0.55, flips=0.05)  # nothing was learned
-    assert not rules.manipulated(start=0.6, end=0.2, flips=0.01)  # predictions are those of the control
+    assert not rules.manipulated(start=0.6, end=0.2, flips=0.01)  # predictions equal those of the control
 
 
 @pytest.mark.parametrize(

@@ -56,14 +56,8 @@ def command(place: Path, name: str, *words: object, **config: object) -> tuple[l
     values["soi"] = f"{sys.executable} -m paper"  # the copy of the library in this folder
     settings = [f"{key}={value}" for key, value in values.items()]
     env = tiny_grid.environment(place / "cache", XDG_CACHE_HOME=str(place / "snakemake"), PYTHONPATH=str(place))
-    return [
-        str(SNAKEMAKE),
-        "-s",
-        str(place / "paper" / "cluster" / "Snakefile"),
-        *map(str, words),
-        "--config",
-        *settings,
-    ], env
+    snakefile = place / "paper" / "cluster" / "Snakefile"
+    return [str(SNAKEMAKE), "-s", str(snakefile), *map(str, words), "--config", *settings], env
 
 
 def snakemake(place: Path, name: str, *words: object) -> str:
@@ -85,9 +79,8 @@ def same_results(place: Path, name: str) -> None:
 
 def test_killed_and_continued_the_results_are_those_of_the_library(place):
     call, env = command(place, "local", "--jobs", 2, "--rerun-incomplete")
-    process = subprocess.Popen(
-        call, cwd=place, env=env, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(call, cwd=place, env=env, start_new_session=True, **quiet)
     deadline = time.monotonic() + 600
     markers = place / "local" / "out" / "done"
     while not [m for m in markers.glob("*") if m.stat().st_size] and time.monotonic() < deadline:
