@@ -58,6 +58,16 @@ def in_this_process() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder in which a whole module works, with the cache in it."""
+    folder = tmp_path_factory.mktemp("work")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SOI_CACHE", str(folder / "cache"))
+        patch.setenv("ACCELERATE_USE_CPU", "true")
+        yield folder
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)

@@ -8,7 +8,7 @@ from own_data import run_main
 
 @pytest.fixture
 def place(tmp_path):
-    """Where a command works; a module may have a folder of its own."""
+    """The folder in which a command works; a module may replace it."""
     return tmp_path
 
 
