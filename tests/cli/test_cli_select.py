@@ -29,7 +29,16 @@ def dynamics(tmp_path):
 
 def rows() -> list[tuple[int, str]]:
     """Ids and texts that are hard to write to a CSV file, in another order than the dynamics."""
-    hard = ("plain", 'a "quoted" word', "two\nlines", "comma, tab\tand ; more", "été 你好 سلام", " spaces ", "0.10", "NA")
+    hard = (
+        "plain",
+        'a "quoted" word',
+        "two\nlines",
+        "comma, tab\tand ; more",
+        "été 你好 سلام",
+        " spaces ",
+        "0.10",
+        "NA",
+    )
     return [(100 + i, f"{hard[i % len(hard)]} {i}") for i in reversed(range(N))]
 
 

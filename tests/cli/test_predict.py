@@ -140,12 +140,16 @@ def another_label(model):
     (model / "soi.json").write_text(json.dumps(about), encoding="utf-8")
 
 
+def old_weights(model):
+    (model / "encoder/model.safetensors").rename(model / "encoder/pytorch_model.bin")
+
+
 @pytest.mark.parametrize(
     ("spoil", "what"),
     [
         (changed_byte, r"heads\.safetensors"),
         (another_label, "wrong number of labels; found 2, expected 3"),
-        (lambda model: (model / "encoder/tokenizer.json").unlink(), r"has no tokenizer\.json"),
+        (old_weights, r"has no model\.safetensors; found .*pytorch_model\.bin"),
     ],
 )
 def test_a_damaged_model_is_not_used(soi, place, tmp_path, spoil, what):
