@@ -8,7 +8,6 @@ import json
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 import pytest
 import synthetic
 
@@ -29,16 +28,7 @@ def dynamics(tmp_path):
 
 def rows() -> list[tuple[int, str]]:
     """Ids and texts that are hard to write to a CSV file, in another order than the dynamics."""
-    hard = (
-        "plain",
-        'a "quoted" word',
-        "two\nlines",
-        "comma, tab\tand ; more",
-        "été 你好 سلام",
-        " spaces ",
-        "0.10",
-        "NA",
-    )
+    hard = ("plain", 'a "quoted" word', "two\nlines", "comma, tab\tand ; more", "été 你好 سلام", " spaces ", "0.10")
     return [(100 + i, f"{hard[i % len(hard)]} {i}") for i in reversed(range(N))]
 
 
@@ -77,36 +67,6 @@ def test_a_copy_of_a_table_has_the_same_values(soi, dynamics, tmp_path, suffix, 
     assert read == [[text, "x", str(i)] for i, text in rows() if i in kept]
 
 
-def test_a_copy_of_json_lines_and_of_parquet(soi, dynamics, tmp_path):
-    dyn, path = dynamics
-    kept = set(select(dyn, "ambiguous").tolist())
-    lines = [json.dumps({"text": t, "nested": {"a": [i]}, "id": i}, ensure_ascii=i % 2 == 0) + "\n" for i, t in rows()]
-    source, out = tmp_path / "mine.jsonl", tmp_path / "part.jsonl"
-    source.write_text("".join(lines), encoding="utf-8")
-    assert soi("select", path, "ambiguous", "--from", source, "--out", out)[0] == 0
-    written = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
-    assert written == [row for row in map(json.loads, lines) if row["id"] in kept]
-
-    frame = pd.DataFrame(rows(), columns=["guid", "text"])[["text", "guid"]].assign(weight=np.float32(0.1))
-    source, out = tmp_path / "rows.parquet", tmp_path / "part.parquet"
-    frame.to_parquet(source, index=False, compression="zstd")
-    assert soi("select", path, "ambiguous", "--from", source, "--out", out)[0] == 0
-    expected = frame[frame["guid"].isin(kept)].reset_index(drop=True)
-    pd.testing.assert_frame_equal(pd.read_parquet(out), expected)
-    assert pq.read_schema(out).equals(pq.read_schema(source), check_metadata=True)
-
-
-def test_a_file_is_never_replaced_by_its_own_copy(soi, dynamics, tmp_path):
-    _, path = dynamics
-    source = tmp_path / "mine.csv"
-    source.write_text("id\n" + "".join(f"{i}\n" for i, _ in rows()))
-    before = source.read_bytes()
-    code, _, err = soi("select", path, "UNE", "--from", source, "--out", source, "--force")
-    assert code == 2
-    assert "would replace the original file" in err
-    assert source.read_bytes() == before
-
-
 def test_files_of_other_tools_are_recognized(soi, tmp_path):
     (tmp_path / "log.csv").write_text("id,epoch,gold,correct\n")
     epochs = tmp_path / "cartography" / "training_dynamics" / "dynamics_epoch_0.jsonl"
@@ -139,13 +99,15 @@ def test_mistakes_are_named_and_nothing_is_written(soi, dynamics, tmp_path):
     _, path = dynamics
     out, some, full, latin = (tmp_path / f"{name}.csv" for name in ("part", "some", "full", "latin"))
     some.write_text("id,t\n100,a\n")
-    full.write_text("id\n" + "".join(f"{i}\n" for i, _ in rows()))
+    original = "id\n" + "".join(f"{i}\n" for i, _ in rows())
+    full.write_text(original)
     latin.write_bytes("id,t\n100,été\n".encode("latin-1"))
     for words, named in (
         (("--from", some, "--out", out), "column 'id'"),
         (("--from", latin, "--out", out), "latin.csv line 2"),
         (("--from", some), "--out"),
         (("--from", full, "--out", tmp_path / "part.jsonl"), "a copy must have the format"),
+        (("--from", full, "--out", full, "--force"), "would replace the original file"),
         (("--id", "key"), "--from"),
         (("--out", tmp_path / "ids.xlsx"), "or .txt"),
         (("--n", 10_000), "too few examples"),
@@ -155,6 +117,7 @@ def test_mistakes_are_named_and_nothing_is_written(soi, dynamics, tmp_path):
         assert (code, shown, len(err.strip().splitlines())) == (2, "", 1), words
         assert named in err, words
     assert not out.exists()
+    assert full.read_text() == original
 
 
 def test_every_reading_command_takes_a_folder_of_runs(soi, dynamics, tmp_path):

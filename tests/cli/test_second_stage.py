@@ -91,9 +91,7 @@ def test_the_seeds_of_a_folder_are_compared(soi, place, folder):
     code, out, err = soi("label-issues", folder, "--from", "reviews.csv", "--top", 3)
     assert code == 0, err
     assert "scores are averaged over 2 runs" in err
-    shutil.copytree(
-        folder / "runs", place / "bare" / "runs"
-    )  # without the index, which says that only the seeds differ
+    shutil.copytree(folder / "runs", place / "bare" / "runs")  # without the index
     code, _, err = soi("reliability", "bare")
     assert code == 2
     assert "agreement needs several runs of one setting" in err

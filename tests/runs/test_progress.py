@@ -20,7 +20,7 @@ def job(setting: str, examples: int) -> SimpleNamespace:
 
 
 def simulate(monkeypatch: pytest.MonkeyPatch, jobs: dict[str, SimpleNamespace], costs: dict[str, float]) -> float:
-    """Two workers need 40 s to start, 3 s before each run, then do 20 units of cost per second; return the time taken."""
+    """Two workers need 40 s to start, 3 s before each run, then do 20 units of cost per second; return the total."""
     clock = 0.0
     monkeypatch.setattr(progress.time, "monotonic", lambda: clock)
     shown = progress.Display(jobs, costs, finished=1, workers=2, quiet=False)
