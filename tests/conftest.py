@@ -65,6 +65,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SOI_CACHE", str(folder / "cache"))
         patch.setenv("ACCELERATE_USE_CPU", "true")
+        patch.chdir(folder)
         yield folder
 
 

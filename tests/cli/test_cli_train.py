@@ -136,8 +136,7 @@ def accept_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def test_a_killed_run_continues_to_the_same_bits(soi, place, tmp_path, monkeypatch):
-    monkeypatch.chdir(place)
+def test_a_killed_run_continues_to_the_same_bits(soi, place, tmp_path):
     command = [sys.executable, "-m", "soi_lib.cli", *map(str, LONG), "--out", str(tmp_path / "run")]
     ends = []
     for number in (signal.SIGINT, signal.SIGKILL):

@@ -163,12 +163,6 @@ def test_label_issues_show_both_texts_of_a_pair_unchanged(tmp_path, monkeypatch,
     assert "[/neg]" in out or "pos" in out
     assert "\x1b" not in out
     sorted_file = csv(tmp_path / "b.csv", frame.sort_values("q1", ascending=False))
-    code, again, err = run_main(monkeypatch, capsys, "label-issues", dynamics, "--from", sorted_file, "--top", 3)
-    assert code == 0, err
-    assert "matched by text and label" in err
-    assert [line.split("opinion")[1] for line in again.splitlines() if "opinion" in line] == [
-        line.split("opinion")[1] for line in out.splitlines() if "opinion" in line
-    ]
     code, _, err = run_main(
         monkeypatch, capsys, "select", dynamics, "hard", "--from", sorted_file, "--out", tmp_path / "h.csv"
     )

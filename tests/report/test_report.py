@@ -45,7 +45,6 @@ def test_every_section_is_there_and_explains_itself(folder, soup):
     assert [h.text for h in soup.find_all("h2")] == [
         "Scores", "Second stage", "Categories", "tweets", "reviews", "Glossary", "How this report was made",
     ]  # fmt: skip
-    assert len(soup.find_all(class_="how")) == 3 + 2 * 2
     for member in ("tweets", "reviews"):
         part = soup.find(id=f"dataset-{member}")
         assert [h.text for h in part.find_all("h3")] == ["Data map", "From alone to together", "Examples to look at"]
@@ -57,7 +56,6 @@ def test_every_section_is_there_and_explains_itself(folder, soup):
     scores = soup.find(id="scores").find_all("table")
     assert len(scores[0].find_all("tr")) == 1 + 4  # two members, alone and together
     assert len(scores[1].find_all("tr")) == 1 + 8  # and two seeds, one row per member and run
-    assert {"accuracy", "macro-F1", "majority", "bag of words"} <= {th.text for th in scores[0].find_all("th")}
 
 
 def test_a_second_stage_shows_what_was_left_the_gains_and_the_advice(folder, soup):

@@ -284,7 +284,7 @@ def kill(folder: Path, kills: int, draw: random.Random) -> dict[str, Any]:
 
 
 def _wait(process: int, log: Path, phase: str, which: int, after: float | None) -> int | None:
-    """Kill `process` `after` seconds after the `which`-th start of `phase`, or return its exit code if it ends first."""
+    """Kill `process` `after` seconds after the `which`-th start of `phase`, or return its exit code."""
     moment = None
     while True:
         gone, status = os.waitpid(process, os.WNOHANG)

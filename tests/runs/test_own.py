@@ -26,11 +26,11 @@ def place(workplace, in_this_process):
     return workplace
 
 
-def request(place, **values) -> own.TrainRequest:
-    a, b, ood = (str(place / f"{name}.csv") for name in ("a", "b", "ood"))
-    datasets = {"a": DatasetSpec(path=a, ood=ood), "b": DatasetSpec(path=b)}
-    usual = {"datasets": datasets, "model": str(place / "tiny"), "epochs": 2, "seeds": (0, 1)}
-    return own.TrainRequest(**(usual | values))
+A, B = DatasetSpec(path="a.csv", ood="ood.csv"), DatasetSpec(path="b.csv")
+
+
+def request(**values) -> own.TrainRequest:
+    return own.TrainRequest(**({"datasets": {"a": A, "b": B}, "model": "tiny", "epochs": 2, "seeds": (0, 1)} | values))
 
 
 def finish(todo: own.TrainingJob) -> None:
@@ -41,7 +41,7 @@ def finish(todo: own.TrainingJob) -> None:
 @pytest.fixture(scope="module")
 def folder(place):
     """Two datasets, two seeds, all runs finished."""
-    finish(own.prepare(request(place), place / "done"))
+    finish(own.prepare(request(), place / "done"))
     return place / "done"
 
 
@@ -71,24 +71,24 @@ def test_the_folder_explains_itself(place, folder):
     assert "a and b have the same labels, so they share a head" in readme
 
 
-def test_finished_runs_are_not_repeated_and_seeds_can_be_added(place, folder):
+def test_finished_runs_are_not_repeated_and_seeds_can_be_added(folder):
     before = snapshot(folder)
-    todo = own.prepare(request(place), folder)
+    todo = own.prepare(request(), folder)
     assert todo.finished() == 6
     finish(todo)
     assert snapshot(folder) == before
-    more = own.prepare(request(place, seeds=(0, 1, 2)), folder)
+    more = own.prepare(request(seeds=(0, 1, 2)), folder)
     assert more.finished() == 6
     assert len(more.settings) * len(more.profile.seeds) == 9
 
 
-def test_a_folder_keeps_its_precision_on_another_processor(place, folder, monkeypatch):
+def test_a_folder_keeps_its_precision_on_another_processor(folder, monkeypatch):
     kept = own_folder.own_profile(folder).training.precision
     for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
         monkeypatch.setattr(torch.cpu, name, lambda: kept == "fp32")
-    assert own.prepare(request(place), folder).finished() == 6
+    assert own.prepare(request(), folder).finished() == 6
     with pytest.raises(OutputExistsError, match=f"precision {kept}, now"):
-        own.prepare(request(place, precision={"fp32": "bf16", "bf16": "fp32"}[kept]), folder)
+        own.prepare(request(precision={"fp32": "bf16", "bf16": "fp32"}[kept]), folder)
 
 
 @pytest.mark.parametrize(
@@ -96,36 +96,31 @@ def test_a_folder_keeps_its_precision_on_another_processor(place, folder, monkey
     [
         ({"epochs": 3}, r"epochs 2, now 3"),
         ({"seeds": (1,)}, r"seeds 0, 1, now 1"),
-        ({"datasets": ("a.csv", None)}, r"datasets a, b, now a"),
-        ({"datasets": ("changed.csv", "b.csv")}, r"other rows of a"),
+        ({"datasets": {"a": A}}, r"datasets a, b, now a"),
+        ({"datasets": {"a": A, "b": DatasetSpec(path="changed.csv")}}, r"other rows of b"),
     ],
 )
 def test_other_settings_and_other_rows_are_named(place, folder, change, named):
-    if "datasets" in change:
-        csv(place / "changed.csv", rows(41))
-        paths = dict(zip("ab", change["datasets"], strict=True))
-        datasets = {k: DatasetSpec(path=str(place / path)) for k, path in paths.items() if path}
-        datasets["a"] = datasets["a"].model_copy(update={"ood": str(place / "ood.csv")})
-        change = {"datasets": datasets}
+    csv(place / "changed.csv", rows(31, member="yelp"))
     before = snapshot(folder)
     with pytest.raises(OutputExistsError, match=rf"{named}.*--force"):
-        own.prepare(request(place, **change), folder)
-    assert own.prepare(request(place, **change), folder, force=True).begun
+        own.prepare(request(**change), folder)
+    assert own.prepare(request(**change), folder, force=True).begun
     assert snapshot(folder) == before
 
 
-def test_the_slower_of_two_commands_that_create_a_folder_at_once_is_rejected(place, tmp_path):
-    one, two = (own.prepare(request(place, epochs=epochs, seeds=(0,)), tmp_path / "new") for epochs in (2, 3))
+def test_the_slower_of_two_commands_that_create_a_folder_at_once_is_rejected(tmp_path):
+    one, two = (own.prepare(request(epochs=epochs, seeds=(0,)), tmp_path / "new") for epochs in (2, 3))
     finish(one)
     with pytest.raises(OutputExistsError, match=r"epochs 2, now 3"):
         finish(two)
-    assert own.prepare(request(place, seeds=(0,)), tmp_path / "new").finished() == 3
+    assert own.prepare(request(seeds=(0,)), tmp_path / "new").finished() == 3
 
 
-def test_a_moved_folder_is_finished_and_an_unfinished_one_is_not(place, folder, tmp_path):
+def test_a_moved_folder_is_finished_and_an_unfinished_one_is_not(folder, tmp_path):
     part = tmp_path / "part"
     shutil.copytree(folder, part)
-    assert own.prepare(request(place), part).finished() == 6
+    assert own.prepare(request(), part).finished() == 6
     assert len(own_folder.open_own(part)[0].runs) == 6
     for row in own_folder.read_index(part)["runs"]:
         if row["seed"] == 1 and row["setting"] == ["b"]:
@@ -140,8 +135,8 @@ def test_a_moved_folder_is_finished_and_an_unfinished_one_is_not(place, folder, 
         own_folder.open_own(part)
 
 
-def test_folders_that_cannot_be_written_to(place, tmp_path):
-    todo = request(place)
+def test_folders_that_cannot_be_written_to(tmp_path):
+    todo = request()
     (tmp_path / "file").write_text("mine", encoding="utf-8")
     with pytest.raises(SoiError, match="the output folder is a file"):
         own.prepare(todo, tmp_path / "file")
@@ -158,7 +153,7 @@ def test_folders_that_cannot_be_written_to(place, tmp_path):
 def test_impossible_options_and_models_are_named(place, tmp_path):
     for change in ({"epochs": 1}, {"epochs": 65}, {"seeds": (0, 0)}, {"seeds": tuple("[0, 1]")}):
         with pytest.raises(ProfileError, match=f"--{next(iter(change)).removesuffix('s')}"):
-            own.prepare(request(place, **change), tmp_path / "new")
+            own.prepare(request(**change), tmp_path / "new")
     config = json.loads((place / "tiny" / "config.json").read_text(encoding="utf-8"))
     for name, change in (("short", {"max_position_embeddings": 66}), ("decoder", {"model_type": "gpt2"})):
         shutil.copytree(place / "tiny", place / name)
@@ -171,7 +166,7 @@ def test_impossible_options_and_models_are_named(place, tmp_path):
         ("./absent", r"there is no such model folder"),
     ):
         with pytest.raises(EncoderError, match=message):
-            own.prepare(request(place, model=str(model)), tmp_path / "new")
+            own.prepare(request(model=str(model)), tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 
