@@ -70,5 +70,20 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """The folder in which a command works; a module may replace it."""
+    return tmp_path
+
+
+@pytest.fixture
+def soi(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    """A command in this process: exit code, standard output, standard error."""
+    from own_data import run_main
+
+    monkeypatch.chdir(place)
+    return lambda *words: run_main(monkeypatch, capsys, *words)
+
+
+@pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from own_data import csv, run_main
+from own_data import csv
 
 from soi_lib import TrainingDynamics
 from soi_lib.data.load import load_dataset
@@ -134,28 +134,28 @@ def test_a_copy_keeps_the_form_of_the_file(tmp_path, name):
         assert pq.read_schema(part).equals(pq.read_schema(path), check_metadata=True)
 
 
-def test_runs_on_other_rows_are_not_compared(tmp_path, monkeypatch, capsys):
+def test_runs_on_other_rows_are_not_compared(soi, tmp_path):
     one = trained(tmp_path / "one", csv(tmp_path / "a.csv", table()))
     same = trained(tmp_path / "same", csv(tmp_path / "b.csv", table()))
     edited = table().assign(text=[f"opinion numbered {i}" for i in range(N)])
     ids = csv(tmp_path / "c.csv", edited.assign(id=[f"{i:06d}" for i in range(N)]))  # equal ids, equal labels
     other = trained(tmp_path / "other", ids)
     check_same_rows(one, same)
-    assert run_main(monkeypatch, capsys, "compare", one, same)[0] == 0
-    code, out, err = run_main(monkeypatch, capsys, "compare", one, other)
+    assert soi("compare", one, same)[0] == 0
+    code, out, err = soi("compare", one, other)
     assert (code, out) == (2, "")
     assert "ids are different rows in the two runs" in err
     (tmp_path / "alone.parquet").write_bytes(other.read_bytes())  # dynamics from elsewhere: their rows are unknown
     check_same_rows(one, tmp_path / "alone.parquet")
 
 
-def test_label_issues_show_both_texts_of_a_pair_unchanged(tmp_path, monkeypatch, capsys):
+def test_label_issues_show_both_texts_of_a_pair_unchanged(soi, tmp_path, monkeypatch):
     frame = table().rename(columns={"text": "q1"}).assign(q2=[f"[/b] and [bold]{i} :warning:" for i in range(N)])
     frame["label"] = ["[/neg]", "\x1b[31mpos"] * (N // 2)
     path = csv(tmp_path / "a.csv", frame)
     dynamics = trained(tmp_path / "run", path)
     monkeypatch.setenv("COLUMNS", "250")
-    code, out, err = run_main(monkeypatch, capsys, "label-issues", dynamics, "--from", path, "--top", 3)
+    code, out, err = soi("label-issues", dynamics, "--from", path, "--top", 3)
     assert code == 0, err
     assert "text from 'q1', 'q2'" in err
     assert out.count("opinion number") == 3
@@ -163,9 +163,7 @@ def test_label_issues_show_both_texts_of_a_pair_unchanged(tmp_path, monkeypatch,
     assert "[/neg]" in out or "pos" in out
     assert "\x1b" not in out
     sorted_file = csv(tmp_path / "b.csv", frame.sort_values("q1", ascending=False))
-    code, _, err = run_main(
-        monkeypatch, capsys, "select", dynamics, "hard", "--from", sorted_file, "--out", tmp_path / "h.csv"
-    )
+    code, _, err = soi("select", dynamics, "hard", "--from", sorted_file, "--out", tmp_path / "h.csv")
     assert code == 0, err
     kept = pd.read_csv(tmp_path / "h.csv")
     assert set(map(tuple, kept.to_numpy())) < set(map(tuple, frame.to_numpy()))
@@ -194,11 +192,11 @@ def hard_file(folder: Path, kind: str) -> Path:
 
 
 @pytest.mark.parametrize("kind", [".parquet", ".jsonl", ".json", ".tsv", ".csv.gz"])
-def test_a_corrected_copy_differs_only_in_its_labels(tmp_path, monkeypatch, capsys, kind):
+def test_a_corrected_copy_differs_only_in_its_labels(soi, tmp_path, kind):
     path = hard_file(tmp_path, kind)
     dynamics = trained(tmp_path / "run", path)
     before = read_table(path)
-    assert run_main(monkeypatch, capsys, "label-issues", dynamics, "--from", path, "--out", tmp_path / "l.csv")[0] == 0
+    assert soi("label-issues", dynamics, "--from", path, "--out", tmp_path / "l.csv")[0] == 0
     listed = pd.read_csv(tmp_path / "l.csv", dtype=str)
     names = sorted(set(listed["given"]))
     listed["corrected"] = listed["given"]
@@ -208,24 +206,23 @@ def test_a_corrected_copy_differs_only_in_its_labels(tmp_path, monkeypatch, caps
     csv(tmp_path / "l.csv", listed)
     out = tmp_path / f"b{kind}"
     words = ("label-issues", dynamics, "--from", path, "--fix", tmp_path / "l.csv", "--out", out)
-    code, shown, err = run_main(monkeypatch, capsys, *words)
+    code, shown, err = soi(*words)
     assert (code, shown.strip()) == (0, str(out)), err
     assert f"3 of {len(listed)} reviewed labels changed" in err
     after, changed = read_table(out), sorted(int(i) for i in listed["id"][:3])
     assert [i for i in range(N) if before.frame["label"][i] != after.frame["label"][i]] == changed
     assert sorted(map(type_of, after.frame["label"])) == sorted(map(type_of, before.frame["label"]))
     assert after.frame.drop(columns="label").equals(before.frame.drop(columns="label"))
-    assert run_main(monkeypatch, capsys, *words)[0] == 2  # it exists now
-    code, _, err = run_main(monkeypatch, capsys, *words[:-1], path, "--force")
-    assert code == 2
-    assert "the original file" in err
+    assert soi(*words)[0] == 2  # it exists now
+    code, _, err = soi(*words[:-1], path, "--force")
+    assert (code, "the original file" in err) == (2, True)
 
 
 def type_of(value: object) -> str:
     return f"{type(value).__name__} {type(value[0]).__name__ if isinstance(value, list) else ''}"
 
 
-def test_a_reviewed_list_that_does_not_fit_is_rejected_in_one_line(tmp_path, monkeypatch, capsys):
+def test_a_reviewed_list_that_does_not_fit_is_rejected_in_one_line(soi, tmp_path):
     path = csv(tmp_path / "a.csv", table())
     dynamics = trained(tmp_path / "run", path)
     known = [int(i) for i in TrainingDynamics.load(dynamics).ids[:2]]
@@ -238,13 +235,9 @@ def test_a_reviewed_list_that_does_not_fit_is_rejected_in_one_line(tmp_path, mon
         (known, None, "there is no column 'corrected'"),
     ):
         csv(tmp_path / "l.csv", pd.DataFrame({"id": ids} | ({} if labels is None else {"corrected": labels})))
-        code, out, err = run_main(
-            monkeypatch, capsys, "label-issues", dynamics, "--from", path, "--fix", tmp_path / "l.csv",
-            "--out", tmp_path / "b.csv",
-        )  # fmt: skip
+        code, out, err = soi("label-issues", dynamics, "--from", path, "--fix", "l.csv", "--out", "b.csv")
         assert (code, out, len(err.splitlines())) == (2, "", 1), err
         assert named in err
         assert not (tmp_path / "b.csv").exists()
-    code, _, err = run_main(monkeypatch, capsys, "label-issues", dynamics, "--fix", tmp_path / "l.csv")
-    assert code == 2
-    assert "--from FILE and --out NAME" in err
+    code, _, err = soi("label-issues", dynamics, "--fix", "l.csv")
+    assert (code, "--from FILE and --out NAME" in err) == (2, True)

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 from bs4 import BeautifulSoup
-from own_data import made_folder, run_main, snapshot
+from own_data import made_folder, snapshot
 
 from soi_lib import SOI, categorize
 from soi_lib.errors import OutputExistsError, SoiError
@@ -119,29 +119,28 @@ def test_with_one_seed_or_dataset_nothing_is_compared(tmp_path):
     assert "From alone to together" not in text
 
 
-def test_reports_of_a_run_and_of_a_dynamics_file(folder, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
+def test_reports_of_a_run_and_of_a_dynamics_file(soi, folder, tmp_path):
     run = folder / "runs" / f"{4:020d}"  # tweets and reviews, seed 0
-    code, out, err = run_main(monkeypatch, capsys, "report", run)
+    code, out, err = soi("report", run)
     assert code == 0
     assert out.strip() == f"{4:020d}-report.html"
     assert "open it in a browser: file:///" in err
     assert "dataset-reviews" in (tmp_path / out.strip()).read_text(encoding="utf-8")
-    code, out, _ = run_main(monkeypatch, capsys, "report", run / "dynamics" / "tweets.parquet", "--out", "x.html", "-q")
+    code, out, _ = soi("report", run / "dynamics" / "tweets.parquet", "--out", "x.html", "-q")
     assert (code, out) == (0, "x.html\n")
 
 
-def test_mistakes_and_damage_are_named(folder, tmp_path, monkeypatch, capsys):
+def test_mistakes_and_damage_are_named(soi, folder, tmp_path):
     for place, message in (
         (tmp_path / "absent", "no such file or folder"),
         (tmp_path, "there is nothing here to report on"),
         (folder / "README.md", "dynamics file"),
     ):
-        code, _, err = run_main(monkeypatch, capsys, "report", place)
+        code, _, err = soi("report", place)
         assert (code, err.count("\n"), message in err) == (2, 1, True), err
     damaged = tmp_path / "damaged"
     shutil.copytree(folder, damaged)
     victim = damaged / "runs" / f"{2:020d}" / "metrics.json"
     victim.write_text("{}", encoding="utf-8")
-    code, _, err = run_main(monkeypatch, capsys, "report", damaged, "--force")
+    code, _, err = soi("report", damaged, "--force")
     assert (code, "metrics.json" in err) == (2, True)
