@@ -91,7 +91,7 @@ def test_reliability_says_how_many_runs_a_score_needs(soi, place):
     assert {row["k"] for row in found["averaged"]} == {1, 2}
 
 
-def test_map_writes_a_table_or_a_picture_and_overwrites_only_when_told(soi, files, tmp_path):
+def test_map_writes_a_table_or_a_picture_and_replaces_files_only_with_force(soi, files, tmp_path):
     out, picture = tmp_path / "map.parquet", tmp_path / "map.png"
     assert soi("map", files[0], "--out", out)[0] == 0
     expected = data_map(TrainingDynamics.load(files[0]))
@@ -162,7 +162,7 @@ def test_plan_lists_runs_and_stages(soi, tmp_path, monkeypatch):
     assert {row["base"] for row in stages} == {row["key"] for row in runs if row["budget"] == "full"}
     monkeypatch.setenv("COLUMNS", "72")
     _, out, err = soi(*words)
-    assert all(row["key"] in out for row in runs)  # whole, so that they can be copied
+    assert all(row["key"] in out for row in runs)  # not cut off, so that they can be copied
     assert re.search(r"about \d+ minutes?", err)
 
 

@@ -280,7 +280,7 @@ def test_label_names_in_the_file_and_hidden_test_labels(tmp_path, form, hidden):
 # --- which rows -----------------------------------------------------------------------------------------------------
 
 
-def test_some_rows_of_many(tmp_path):
+def test_only_some_rows_are_used(tmp_path):
     frame = labelled(300, ("a", "b"))
     found = load(csv(tmp_path / "a.csv", frame.sort_values("label")), rows=60)
     assert sum(sizes(found).values()) == 60

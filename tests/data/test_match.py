@@ -201,7 +201,7 @@ def test_a_corrected_copy_differs_only_in_its_labels(soi, tmp_path, kind):
     names = sorted(set(listed["given"]))
     listed["corrected"] = listed["given"]
     listed.loc[:2, "corrected"] = [names[1 - names.index(name)] for name in listed["given"][:3]]
-    if kind == ".tsv":  # as a spreadsheet writes whole numbers
+    if kind == ".tsv":  # as spreadsheets write integers
         listed["corrected"] += ".0"
     csv(tmp_path / "l.csv", listed)
     out = tmp_path / f"b{kind}"

@@ -1,4 +1,4 @@
-"""A whole reproduction on small generated corpora: runs, second stages, recorded runs, results."""
+"""A complete reproduction on small generated corpora: runs, second stages, recorded runs, results."""
 
 from __future__ import annotations
 
