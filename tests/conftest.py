@@ -58,6 +58,32 @@ def in_this_process() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder in which a whole module works, with the cache in it."""
+    folder = tmp_path_factory.mktemp("work")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SOI_CACHE", str(folder / "cache"))
+        patch.setenv("ACCELERATE_USE_CPU", "true")
+        patch.chdir(folder)
+        yield folder
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """The folder in which a command works; a module may replace it."""
+    return tmp_path
+
+
+@pytest.fixture
+def soi(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    """A command in this process: exit code, standard output, standard error."""
+    from own_data import run_main
+
+    monkeypatch.chdir(place)
+    return lambda *words: run_main(monkeypatch, capsys, *words)
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)

@@ -1,38 +1,49 @@
-"""The command line as a person meets it: help, tables, JSON, one-line errors with exit code 2."""
+"""The commands that read: help, tables, JSON, and one-line errors with exit code 2 that write nothing.
+
+test_cli_train has the input that `soi train` rejects, and runs/test_damage the damage on disk.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
 
 import numpy as np
 import pandas as pd
 import pytest
+import typer
+from own_data import csv, snapshot
 from synthetic import learn
+from test_dynamics import forge
 
 from paper import ROOT
 from soi_lib import SOI, TrainingDynamics, categorize, data_map, transition_matrix
-
-COMMANDS = (
-    "train", "report", "second-stage", "predict", "categorize", "compare", "reliability", "map", "select",
-    "label-issues", "doctor", "fetch",
-)  # fmt: skip
+from soi_lib import files as library_files
+from soi_lib.cli import app
+from soi_lib.runs.store import seal
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("dynamics")
-    rng = np.random.default_rng(0)
-    out = []
-    for name, shift in (("single", 0.0), ("multi", 0.1)):
-        p = np.clip(rng.random((6, 200)) + shift, 0, 1).astype(np.float32)
-        dyn = TrainingDynamics(np.arange(200), np.zeros(200, np.int16), p, p > 0.5, {"member": name, "classes": 2})
-        dyn.save(folder / f"{name}.parquet")
-        out.append(folder / f"{name}.parquet")
-    return out
+def place(tmp_path_factory, wheels):
+    """Files that the commands may only read."""
+    folder = tmp_path_factory.mktemp("commands")
+    for seed, name in enumerate(("a", "b", "c", "d")):
+        learn(300, 6, seed=seed).save(folder / f"{name}.parquet")
+    dyn = learn(300, 6)
+    strangers = np.array([f"other-{i}" for i in range(300)], dtype=object)
+    TrainingDynamics(strangers, dyn.gold, dyn.p_gold, dyn.correct, dyn.meta).save(folder / "strangers.parquet")
+    csv(folder / "mine.csv", pd.DataFrame({"id": dyn.ids, "text": "a text"}))
+    (folder / "folder.csv").mkdir()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def files(place):
+    return place / "a.parquet", place / "b.parquet"
 
 
 def test_help_teaches(soi):
@@ -40,22 +51,19 @@ def test_help_teaches(soi):
     assert code == 0
     assert soi()[1].strip() == top.strip()  # no command: the same help
     assert "--install-completion" in top
-    places = [top.index(f"│ {name} ") for name in COMMANDS]
-    assert places == sorted(places)
-    for name in COMMANDS:
+    for name in typer.main.get_command(app).commands:
+        assert f"│ {name} " in top
         code, page, _ = soi(name, "--help")
         assert (code, len(page) > 300) == (0, True)
 
 
 def test_categorize(soi, files):
-    dyn = TrainingDynamics.load(files[0])
     code, shown, _ = soi("categorize", files[0])
     assert code == 0
-    assert "200 examples, 6 epochs" in shown
+    assert "300 examples, 6 epochs" in shown
     value = json.loads(soi("categorize", files[0], "--json", "--early", "0.3")[1])
-    codes = categorize(dyn, 0.3)
+    codes = categorize(TrainingDynamics.load(files[0]), 0.3)
     assert value["soi"] == {s.name: int((codes == s).sum()) for s in SOI}
-    assert value["n"] == 200
 
 
 def test_compare(soi, files, tmp_path):
@@ -71,22 +79,19 @@ def test_compare(soi, files, tmp_path):
     assert abs(sum(shares["ACE"].values()) - 1) < 1e-9
 
 
-def test_reliability_says_how_many_runs_a_score_needs(soi, tmp_path):
-    runs = [tmp_path / f"seed{seed}.parquet" for seed in range(4)]
-    for seed, path in enumerate(runs):
-        learn(200, 4, seed=seed).save(path)
+def test_reliability_says_how_many_runs_a_score_needs(soi, place):
+    runs = [place / f"{name}.parquet" for name in "abcd"]
     code, text, _ = soi("reliability", *runs)
     assert code == 0
-    assert "200 examples, 4 runs, 4 epochs" in text
+    assert "300 examples, 4 runs, 6 epochs" in text
     assert "Averaged over these 4 runs" in text
     found = json.loads(soi("reliability", *runs, "--json")[1], parse_constant=pytest.fail)
     scores = {row["score"]: row for row in found["scores"]}
     assert scores["confidence"]["agreement"] > scores["forgetfulness"]["agreement"]
     assert {row["k"] for row in found["averaged"]} == {1, 2}
-    assert soi("reliability", runs[0], runs[0])[0] == 2
 
 
-def test_map_writes_and_does_not_overwrite(soi, files, tmp_path):
+def test_map_writes_a_table_or_a_picture_and_replaces_files_only_with_force(soi, files, tmp_path):
     out, picture = tmp_path / "map.parquet", tmp_path / "map.png"
     assert soi("map", files[0], "--out", out)[0] == 0
     expected = data_map(TrainingDynamics.load(files[0]))
@@ -97,17 +102,10 @@ def test_map_writes_and_does_not_overwrite(soi, files, tmp_path):
     assert soi("map", files[0], "--out", out, "--force")[0] == 0
     assert soi("map", files[0], "--out", picture)[0] == 0
     assert picture.read_bytes().startswith(b"\x89PNG")
-    code, _, err = soi("map", files[0], "--out", tmp_path / "map.xlsx")
-    assert (code, "or .png" in err) == (2, True)
 
 
-# --- manners ----------------------------------------------------------------------------------------------------------
-
-
-def test_every_command_that_reads_prints_json_and_nothing_else(soi, files, tmp_path, wheels):
+def test_every_command_that_reads_prints_json_and_nothing_else(soi, files, tmp_path):
     for words in (
-        ("categorize", files[0]),
-        ("compare", *files),
         ("map", files[0]),
         ("select", files[0], "FRGE_2"),
         ("label-issues", files[0]),
@@ -127,33 +125,33 @@ def test_colour_only_on_a_terminal():
     screen, end = pty.openpty()
     done = subprocess.run(words, stdout=subprocess.PIPE, stderr=end, env=clean | {"TERM": "xterm-256color"})
     os.close(end)
-    told = os.read(screen, 10_000).decode()
+    shown = os.read(screen, 10_000).decode()
     os.close(screen)
-    assert (done.returncode, "none.parquet" in told, "\x1b[1;31m" in told) == (2, True, True)
+    assert (done.returncode, "none.parquet" in shown, "\x1b[1;31m" in shown) == (2, True, True)
     assert "\x1b" not in subprocess.run(words, capture_output=True, text=True, env=clean).stderr
 
 
-def test_completion_is_there():
+def test_completion():
     environment = os.environ | {"_SOI_COMPLETE": "complete_bash", "COMP_WORDS": "soi lab", "COMP_CWORD": "1"}
     code = "import sys; sys.argv = ['soi']; from soi_lib.cli import main; main()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert done.stdout.split() == ["label-issues"]
 
 
-def test_a_device_that_is_not_there_ends_the_book_before_it_begins(soi, monkeypatch):
+def test_a_missing_device_is_reported_before_the_book_begins(soi, monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     monkeypatch.setattr("paper.build.notebooks", lambda root: pytest.fail("the book was begun"))
     monkeypatch.chdir(ROOT)
-    code, shown, told = soi("book", "--device", "cuda")
-    assert (code, shown, "device cuda" in told) == (2, "", True)
+    code, out, err = soi("book", "--device", "cuda")
+    assert (code, out, "device cuda" in err) == (2, "", True)
 
 
-def test_plan_lists_runs_and_stages(soi, wheels, tmp_path, monkeypatch):
+def test_plan_lists_runs_and_stages(soi, tmp_path, monkeypatch):
     profile = tmp_path / "staged.yaml"
     profile.write_text((ROOT / "paper" / "profiles" / "quick.yaml").read_text() + "stages: {epochs: 2}\n")
     words = ("plan", "--profile", profile, "--runs", tmp_path / "runs", "--only", "source")
     runs = json.loads(soi(*words, "--json")[1])
-    for row in runs:  # what a program needs that does the runs elsewhere
+    for row in runs:  # what a program needs to train the runs elsewhere
         assert (row["kind"], row["base"], row["stage"], row["state"]) == ("run", None, "", "to do")
         assert set(row["inputs"]) == {"encoder", *(f"corpus/{member}" for member in row["setting"].split("+"))}
     rows = json.loads(soi(*words, "--json", "--stages")[1])
@@ -163,17 +161,105 @@ def test_plan_lists_runs_and_stages(soi, wheels, tmp_path, monkeypatch):
     assert {row["kind"] for row in stages} == {"stage"}
     assert {row["base"] for row in stages} == {row["key"] for row in runs if row["budget"] == "full"}
     monkeypatch.setenv("COLUMNS", "72")
-    _, shown, told = soi(*words)
-    assert all(row["key"] in shown for row in runs)  # whole, to be copied
-    assert re.search(r"about \d+ minutes?", told)
+    _, out, err = soi(*words)
+    assert all(row["key"] in out for row in runs)  # not cut off, so that they can be copied
+    assert re.search(r"about \d+ minutes?", err)
 
 
-def test_predictions_are_told_apart_from_dynamics(soi, tmp_path, files):
+# --- what cannot be done ----------------------------------------------------------------------------------------------
+
+
+def rejected(soi, place, words, message: str) -> None:
+    """Expect one line on standard error, exit code 2, and every file unchanged."""
+    before = snapshot(place)
+    code, out, err = soi(*words)
+    assert (code, out) == (2, ""), (words, out, err)
+    assert err.startswith("error: "), err
+    assert len(err.strip().splitlines()) == 1, err
+    assert re.search(message, err), err
+    assert snapshot(place) == before
+    assert not list(place.rglob(f"{library_files.PREFIX}*"))
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (("categorise", "x"), "Did you mean 'categorize'"),
+        (("categorize",), "'FILE'"),
+        (("categorize", "nothing.parquet"), "nothing.parquet"),
+        (("categorize", "folder.csv"), r"folder\.csv"),
+        (("compare", "a.parquet", "strangers.parquet"), r"no id in common"),
+        (("reliability", "a.parquet", "a.parquet"), "the same seed"),
+        (("map", "a.parquet", "--out", "folder.csv", "--force"), r"folder\.csv"),
+        (("map", "a.parquet", "--out", "map.xlsx"), "or .png"),
+        (("select", "a.parquet", "UNE", "--control", "all"), "'random'"),
+        (("label-issues", "a.parquet", "--out", "/proc/soi.csv"), r"/proc/soi\.csv"),  # not even root can write there
+        (("train", "--dataset", "../out=mine.csv", "--out", "new"), r"\.\./out"),
+        (("plan", "--jsn"), "--json"),
+        (("plan", "--profile", "quik"), "'quick'"),
+        (("plan", "--only", "sorce"), "'source'"),
+        (("run", "zzz"), "zzz"),
+        (("results", "--only", "source", "--out", "results.json"), "source tweets seed 0"),
+        (("book",), "book"),
+    ],
+)
+def test_mistakes_are_named_in_one_line(soi, place, words, named):
+    rejected(soi, place, words, named)
+
+
+def test_predictions_are_not_taken_for_dynamics(soi, files, tmp_path):
     for name in ("dynamics", "predictions"):
         (tmp_path / name).mkdir()
     beside = tmp_path / "dynamics" / "mine.parquet"
     beside.write_bytes(files[0].read_bytes())
     path = tmp_path / "predictions" / "mine.parquet"
     pd.DataFrame({"split": ["test"], "id": ["a"], "gold": [0], "predicted": [1], "p_gold": [0.2]}).to_parquet(path)
-    code, _, err = soi("categorize", path)
-    assert (code, str(beside) in err) == (2, True)
+    rejected(soi, tmp_path, ("categorize", path), re.escape(str(beside)))
+
+
+def test_another_schema_version(soi, tmp_path):
+    """In a file, and in a complete, sealed run that a later version of the library wrote."""
+    run = tmp_path / "run"
+    (run / "dynamics").mkdir(parents=True)
+    path = forge(run / "dynamics" / "new.parquet", schema=2)
+    seal(run, {"key": "a"})
+    for words in (("categorize", path), ("select", run, "UNE"), ("report", path, "--out", tmp_path / "r.html")):
+        rejected(soi, tmp_path, words, r"new\.parquet: .*found 2, expected 1")
+
+
+@pytest.fixture
+def full_disk():
+    """Files cannot grow beyond 500 bytes: a full disk has the same effect on a writer."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("map", "a.parquet", "--out", "new.csv"),
+        ("select", "a.parquet", "FRGE_1", "ACE", "--from", "mine.csv", "--out", "new.csv"),
+        ("report", "a.parquet", "--out", "new.html"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_full_disk_leaves_everything_as_it_was(soi, place, words, full_disk):
+    rejected(soi, place, words, r"could not write; found ")
+
+
+@pytest.mark.parametrize("command", ["map", "report"])
+def test_an_interruption_while_writing_loses_nothing(soi, place, monkeypatch, command):
+    """Ctrl-C after the bytes are written, before they replace the old file."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = snapshot(place)
+    with monkeypatch.context() as patch:
+        patch.setattr(library_files.os, "fsync", interrupt)
+        code, out, err = soi(command, "a.parquet", "--out", "mine.csv", "--force")
+    assert (code, out) == (130, "")
+    assert err.endswith("interrupted; run the same command again to continue\n")
+    assert snapshot(place) == before

@@ -1,4 +1,4 @@
-"""`soi select`: ids of a subset, or the part of a person's own file that holds it, value by value."""
+"""`soi select`: the ids of a subset, or the rows of the user's own file, value by value."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import json
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 import pytest
 import synthetic
 
@@ -19,7 +18,7 @@ N = 60
 
 @pytest.fixture
 def dynamics(tmp_path):
-    """Dynamics with whole-number ids 100, 101, ... and the file that holds them."""
+    """Dynamics with the integer ids 100, 101, ..., and their file."""
     made = synthetic.learn(N, 6, classes=3)
     meta = {"label_names": ["no", "maybe", "yes"], "member": "mine"}
     dyn = TrainingDynamics(np.arange(100, 100 + N), made.gold, made.p_gold, made.correct, meta)
@@ -27,19 +26,10 @@ def dynamics(tmp_path):
     return dyn, tmp_path / "mine.parquet"
 
 
-def rows(n: int = N) -> list[tuple[int, str]]:
-    """Ids and texts with everything that a separated file finds hard, in another order than the dynamics."""
-    hard = (
-        "plain",
-        'a "quoted" word',
-        "two\nlines",
-        "comma, tab\tand ; more",
-        "été 你好 سلام",
-        " spaces ",
-        "0.10",
-        "NA",
-    )
-    return [(100 + i, f"{hard[i % len(hard)]} {i}") for i in reversed(range(n))]
+def rows() -> list[tuple[int, str]]:
+    """Ids and texts that are hard to write to a CSV file, in another order than the dynamics."""
+    hard = ("plain", 'a "quoted" word', "two\nlines", "comma, tab\tand ; more", "été 你好 سلام", " spaces ", "0.10")
+    return [(100 + i, f"{hard[i % len(hard)]} {i}") for i in reversed(range(N))]
 
 
 def test_ids_are_those_of_the_library(soi, dynamics, tmp_path):
@@ -49,22 +39,22 @@ def test_ids_are_those_of_the_library(soi, dynamics, tmp_path):
     assert (code, err) == (0, "")
     assert out.split() == [str(i) for i in expected]
     assert soi("select", path, "UNE,FRGE_1", "-n", 6, "--seed", 4)[1] == out
-    told = json.loads(soi("select", path, "hard", "--control", "random", "--fraction", 0.2, "--json")[1])
-    assert told["ids"] == select(dyn, "hard", control="random", fraction=0.2).tolist()
-    assert (told["n"], told["control"]) == (12, "random")
-    assert sum(told["labels"].values()) == 12
-    assert set(told["labels"]) == {"no", "maybe", "yes"}
+    subset = json.loads(soi("select", path, "hard", "--control", "random", "--fraction", 0.2, "--json")[1])
+    assert subset["ids"] == select(dyn, "hard", control="random", fraction=0.2).tolist()
+    assert (subset["n"], subset["control"]) == (12, "random")
+    assert sum(subset["labels"].values()) == 12
+    assert set(subset["labels"]) == {"no", "maybe", "yes"}
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 @pytest.mark.parametrize(("suffix", "separator"), [(".csv", ","), (".tsv", "\t")])
-def test_a_copy_of_a_table_holds_the_very_values(soi, dynamics, tmp_path, suffix, separator, end):
+def test_a_copy_of_a_table_has_the_same_values(soi, dynamics, tmp_path, suffix, separator, end):
     dyn, path = dynamics
     quoted = [f'"{t.replace(chr(34), chr(34) * 2)}"' if i % 2 or set(t) & set('",\n\t') else t for i, t in rows()]
     records = [separator.join((t, "x", str(i))) + end for (i, _), t in zip(rows(), quoted, strict=True)]
     source, out = tmp_path / f"mine{suffix}", tmp_path / f"part{suffix}"
     head = "\ufeff" + separator.join(("text", "why", "key")) + end
-    source.write_bytes((head + "".join(records).removesuffix(end)).encode())  # the last line without an end
+    source.write_bytes((head + "".join(records).removesuffix(end)).encode())  # no end of the last line
     code, _, err = soi("select", path, "UNE", "ELE", "--from", source, "--id", "key", "--out", out)
     assert code == 0
     assert "column 'key'" in err
@@ -77,39 +67,7 @@ def test_a_copy_of_a_table_holds_the_very_values(soi, dynamics, tmp_path, suffix
     assert read == [[text, "x", str(i)] for i, text in rows() if i in kept]
 
 
-def test_a_copy_of_json_lines_and_of_parquet(soi, dynamics, tmp_path):
-    dyn, path = dynamics
-    kept = set(select(dyn, "ambiguous").tolist())
-    lines = [json.dumps({"text": t, "nested": {"a": [i]}, "id": i}, ensure_ascii=i % 2 == 0) + "\n" for i, t in rows()]
-    source, out = tmp_path / "mine.jsonl", tmp_path / "part.jsonl"
-    source.write_text("".join(lines), encoding="utf-8")
-    assert soi("select", path, "ambiguous", "--from", source, "--out", out)[0] == 0
-    written = out.read_text(encoding="utf-8").splitlines()
-    assert list(map(json.loads, written)) == [
-        json.loads(x) for (i, _), x in zip(rows(), lines, strict=True) if i in kept
-    ]
-
-    frame = pd.DataFrame(rows(), columns=["guid", "text"])[["text", "guid"]].assign(weight=np.float32(0.1))
-    source, out = tmp_path / "mine.parquet2.parquet", tmp_path / "part.parquet"
-    frame.to_parquet(source, index=False, compression="zstd")
-    assert soi("select", path, "ambiguous", "--from", source, "--out", out)[0] == 0
-    expected = frame[frame["guid"].isin(kept)].reset_index(drop=True)
-    pd.testing.assert_frame_equal(pd.read_parquet(out), expected)
-    assert pq.read_schema(out).equals(pq.read_schema(source), check_metadata=True)
-
-
-def test_a_file_is_never_replaced_by_its_own_copy(soi, dynamics, tmp_path):
-    _, path = dynamics
-    source = tmp_path / "mine.csv"
-    source.write_text("id\n" + "".join(f"{i}\n" for i, _ in rows()))
-    before = source.read_bytes()
-    code, _, err = soi("select", path, "UNE", "--from", source, "--out", source, "--force")
-    assert code == 2
-    assert "would replace the original file" in err
-    assert source.read_bytes() == before
-
-
-def test_other_tools_files_are_told_apart(soi, tmp_path):
+def test_files_of_other_tools_are_recognized(soi, tmp_path):
     (tmp_path / "log.csv").write_text("id,epoch,gold,correct\n")
     epochs = tmp_path / "cartography" / "training_dynamics" / "dynamics_epoch_0.jsonl"
     epochs.parent.mkdir(parents=True)
@@ -137,17 +95,19 @@ def test_ids_go_to_a_file(soi, dynamics, tmp_path, suffix, read):
     assert read(out) == select(dyn, SOI.FRGE_1).tolist()
 
 
-def test_faults_are_named_and_nothing_is_written(soi, dynamics, tmp_path):
+def test_mistakes_are_named_and_nothing_is_written(soi, dynamics, tmp_path):
     _, path = dynamics
     out, some, full, latin = (tmp_path / f"{name}.csv" for name in ("part", "some", "full", "latin"))
     some.write_text("id,t\n100,a\n")
-    full.write_text("id\n" + "".join(f"{i}\n" for i, _ in rows()))
+    original = "id\n" + "".join(f"{i}\n" for i, _ in rows())
+    full.write_text(original)
     latin.write_bytes("id,t\n100,été\n".encode("latin-1"))
     for words, named in (
         (("--from", some, "--out", out), "column 'id'"),
         (("--from", latin, "--out", out), "latin.csv line 2"),
         (("--from", some), "--out"),
         (("--from", full, "--out", tmp_path / "part.jsonl"), "a copy must have the format"),
+        (("--from", full, "--out", full, "--force"), "would replace the original file"),
         (("--id", "key"), "--from"),
         (("--out", tmp_path / "ids.xlsx"), "or .txt"),
         (("--n", 10_000), "too few examples"),
@@ -157,6 +117,7 @@ def test_faults_are_named_and_nothing_is_written(soi, dynamics, tmp_path):
         assert (code, shown, len(err.strip().splitlines())) == (2, "", 1), words
         assert named in err, words
     assert not out.exists()
+    assert full.read_text() == original
 
 
 def test_every_reading_command_takes_a_folder_of_runs(soi, dynamics, tmp_path):

@@ -1,4 +1,4 @@
-"""The page of examples: it has every option of every command, and every command on it runs."""
+"""The page of examples has every option of every command, and every command on it runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PAGE = (Path(__file__).resolve().parents[2] / "book" / "examples.md").read_text(
 LINES = [
     line for block in re.findall(r"^```\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE) for line in block.splitlines()
 ]
-HUB = ("--config", "--split")  # of data sets that are not on this machine
+HUB = ("--config", "--split")  # options for datasets of the hub
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""`soi second-stage`: a folder's models continued on a subset, beside its controls."""
+"""`soi second-stage`: continue the models of a folder on a subset, and compare them with the controls."""
 
 from __future__ import annotations
 
@@ -16,15 +16,11 @@ from soi_lib.runs.own_stage import gains
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory, in_this_process):
-    """A cache of its own, a tiny model, and a folder with two seeds of a short training."""
-    folder = tmp_path_factory.mktemp("stage")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SOI_CACHE", str(folder / "cache"))
-        patch.setenv("ACCELERATE_USE_CPU", "true")
-        tiny_bert(folder / "tiny")
-        csv(folder / "reviews.csv", rows(120, labels=("no", "yes")))
-        yield folder
+def place(workplace, in_this_process):
+    """A tiny model, and a file."""
+    tiny_bert(workplace / "tiny")
+    csv(workplace / "reviews.csv", rows(120, labels=("no", "yes")))
+    return workplace
 
 
 TRAIN = ("train", "--train", "reviews.csv", "--model", "tiny", "--epochs", 4, "--precision", "fp32", "--seed", 0)
@@ -32,6 +28,7 @@ TRAIN = ("train", "--train", "reviews.csv", "--model", "tiny", "--epochs", 4, "-
 
 @pytest.fixture
 def folder(soi, place):
+    """Two seeds of a short training."""
     assert soi(*TRAIN, "--seed", 1, "--out", "trained")[0] == 0
     return place / "trained"
 
@@ -39,7 +36,7 @@ def folder(soi, place):
 STAGE = ("second-stage", "trained", "--subset", "hard+ambiguous", "--learning-rate-factor", 1)
 
 
-def test_gains_stand_beside_their_controls_and_the_models_are_kept(soi, folder):
+def test_gains_are_compared_with_the_controls_and_the_models_are_kept(soi, folder):
     code, out, err = soi(*STAGE, "--json")
     assert code == 0, err
     assert "left to learn" in err
@@ -58,12 +55,11 @@ def test_gains_stand_beside_their_controls_and_the_models_are_kept(soi, folder):
     code, _, err = soi(*STAGE)
     assert code == 0
     assert "all 6 trainings, including controls, are done already" in err
-    assert snapshot(folder) == before, "done once, nothing is trained or written again"
+    assert snapshot(folder) == before  # a finished stage is not trained again
     assert list(gains(folder)["subset"]) == [name]
 
 
-def test_another_recipe_and_other_ids_stand_beside(soi, place):
-    """Two files of ids, and one of them with another recipe: three second stages, three models."""
+def test_other_ids_and_another_recipe_are_other_stages(soi, place):
     assert soi(*TRAIN, "--out", "single")[0] == 0
     folder = place / "single"
     names = []
@@ -73,7 +69,6 @@ def test_another_recipe_and_other_ids_stand_beside(soi, place):
         assert code == 0, err
         assert re.search(r"caution: \d+ ids do not belong to training examples: .*", err)
         names.append(json.loads(out)["subset"])
-        assert names[-1] in err
         assert all((folder / model / "soi.json").is_file() for model in json.loads(out)["models"])
     assert len(set(names)) == 3
     assert set(names) <= set(gains(folder)["subset"])
@@ -96,13 +91,13 @@ def test_the_seeds_of_a_folder_are_compared(soi, place, folder):
     code, out, err = soi("label-issues", folder, "--from", "reviews.csv", "--top", 3)
     assert code == 0, err
     assert "scores are averaged over 2 runs" in err
-    shutil.copytree(folder / "runs", place / "bare" / "runs")  # no index says that they differ in the seed alone
+    shutil.copytree(folder / "runs", place / "bare" / "runs")  # without the index
     code, _, err = soi("reliability", "bare")
     assert code == 2
     assert "agreement needs several runs of one setting" in err
 
 
-def test_what_cannot_be_a_subset_is_refused(soi, place, folder):
+def test_impossible_subsets_are_named(soi, place, folder):
     ids = open_own(folder)[0].runs[0].dynamics("reviews").ids
     for name, text in (("empty", ""), ("table", "id,text\n1,good\n"), ("one", f"{ids[0]}\n")):
         (place / name).write_text(text, encoding="utf-8")
@@ -120,6 +115,5 @@ def test_what_cannot_be_a_subset_is_refused(soi, place, folder):
     ):
         code, out, err = soi("second-stage", *options)
         assert (code, out, err.count("\n")) == (2, "", 1), err
-        assert err.startswith("error:")
         assert what in err
     assert snapshot(folder) == before

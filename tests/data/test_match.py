@@ -1,4 +1,4 @@
-"""A file beside a training: the rows that were trained on are found where they are now, or the file is refused."""
+"""The training rows are found in the current version of a file, or the file is rejected."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
-from own_data import csv, run_main
+from own_data import csv
 
 from soi_lib import TrainingDynamics
 from soi_lib.data.load import load_dataset
@@ -27,7 +28,7 @@ def table(n: int = N) -> pd.DataFrame:
 
 
 def trained(folder: Path, path: Path, **values) -> Path:
-    """The dynamics file of a run on a file, as `soi train` leaves it: beside it what the run keeps of its rows."""
+    """Return the dynamics file of a run on a file, next to what `soi train` keeps of its rows."""
     corpus = load_dataset("mine", DatasetSpec(path=str(path), strict=False, **values)).corpus
     split = corpus.splits["train"]
     rng = np.random.default_rng(0)
@@ -41,14 +42,14 @@ def trained(folder: Path, path: Path, **values) -> Path:
 
 
 def texts(dynamics: Path, path: Path) -> dict[str, str]:
-    """The text that a file has for each id, by what the run keeps of its rows."""
+    """Return the text in a file for each id of a run."""
     ids = TrainingDynamics.load(dynamics).ids
     found = match(path, ids, trained=trained_rows(dynamics))
     return dict(zip(ids, found.values(found.text)[found.text[0]], strict=True))
 
 
-def test_ids_are_looked_for_as_they_were_made(tmp_path):
-    """Row numbers stay row numbers where a column of ids could not serve, or came later."""
+def test_ids_mean_the_same_as_in_training(tmp_path):
+    """Row numbers stay row numbers even if the file has, or gets, a column of ids."""
     frame = table().assign(id=[*range(N - 1), 3])
     path = csv(tmp_path / "a.csv", frame)
     dynamics = trained(tmp_path / "run", path)
@@ -82,7 +83,7 @@ def test_a_file_that_was_sorted_or_has_more_rows_is_matched_by_text(tmp_path):
     assert "text and label" in match(tmp_path / "b.csv", ids, trained=trained_rows(dynamics)).by
 
 
-def test_a_file_that_was_edited_is_refused_and_the_first_row_is_named(tmp_path):
+def test_an_edited_file_is_rejected_and_the_first_row_is_named(tmp_path):
     path = csv(tmp_path / "a.csv", table())
     dynamics = trained(tmp_path / "run", path)
     row = int(TrainingDynamics.load(dynamics).ids[0])
@@ -98,7 +99,7 @@ def test_a_file_that_was_edited_is_refused_and_the_first_row_is_named(tmp_path):
         texts(dynamics, csv(tmp_path / "b.csv", table().assign(text="other")))
 
 
-def test_a_file_is_read_as_it_was_for_training(tmp_path):
+def test_a_file_is_read_in_the_same_way_as_for_training(tmp_path):
     """Separator, encoding, header and the names of labels are remembered."""
     body = "".join(f"caf\xe9 {i}~{i % 2}.0\n" for i in range(N))
     path = tmp_path / "a.csv"
@@ -113,42 +114,48 @@ def test_a_file_is_read_as_it_was_for_training(tmp_path):
     assert set(kept) < set(body.splitlines())
 
 
-@pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.csv.gz", "utf-16.tsv"])
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.csv.gz", "utf-16.tsv", "a.parquet"])
 def test_a_copy_keeps_the_form_of_the_file(tmp_path, name):
-    hard = {"nested": [1]} if "json" in name else 'a\r"quoted" word'
+    hard = {"nested": [1]} if "json" in name else 'a\r"quoted" word, été'
     frame, path, part = table().assign(extra=[hard] * N), tmp_path / name, tmp_path / f"part {name}"
     if "json" in name:
         frame.to_json(path, orient="records", lines=name.endswith("l"))
+    elif name.endswith("parquet"):
+        frame.assign(weight=np.float32(0.1)).to_parquet(path, index=False, compression="zstd")
     else:
         separator, encoding = (";", "utf-8") if name.endswith("gz") else ("\t", "utf-16")
         frame.to_csv(path, index=False, sep=separator, encoding=encoding, quoting=csv_module.QUOTE_ALL)
     copy_rows(path, read_table(path), part, np.array([2, 7]))
-    assert read_table(part).frame.to_dict("records") == frame.iloc[[2, 7]].to_dict("records")
-    assert part.read_bytes()[:1] == path.read_bytes()[:1]  # gzip, the mark of UTF-16, an array or lines
+    expected = read_table(path).frame.iloc[[2, 7]].reset_index(drop=True)
+    pd.testing.assert_frame_equal(read_table(part).frame, expected)
+    assert list(expected["extra"]) == [hard, hard]
+    assert part.read_bytes()[:1] == path.read_bytes()[:1]  # gzip, the byte-order mark of UTF-16, an array or lines
+    if name.endswith("parquet"):
+        assert pq.read_schema(part).equals(pq.read_schema(path), check_metadata=True)
 
 
-def test_runs_on_other_rows_are_not_compared(tmp_path, monkeypatch, capsys):
+def test_runs_on_other_rows_are_not_compared(soi, tmp_path):
     one = trained(tmp_path / "one", csv(tmp_path / "a.csv", table()))
     same = trained(tmp_path / "same", csv(tmp_path / "b.csv", table()))
     edited = table().assign(text=[f"opinion numbered {i}" for i in range(N)])
     ids = csv(tmp_path / "c.csv", edited.assign(id=[f"{i:06d}" for i in range(N)]))  # equal ids, equal labels
     other = trained(tmp_path / "other", ids)
     check_same_rows(one, same)
-    assert run_main(monkeypatch, capsys, "compare", one, same)[0] == 0
-    code, out, err = run_main(monkeypatch, capsys, "compare", one, other)
+    assert soi("compare", one, same)[0] == 0
+    code, out, err = soi("compare", one, other)
     assert (code, out) == (2, "")
     assert "ids are different rows in the two runs" in err
-    (tmp_path / "alone.parquet").write_bytes(other.read_bytes())  # dynamics from elsewhere: nothing is known
+    (tmp_path / "alone.parquet").write_bytes(other.read_bytes())  # dynamics from elsewhere: their rows are unknown
     check_same_rows(one, tmp_path / "alone.parquet")
 
 
-def test_label_issues_show_both_sides_of_a_pair_and_what_a_user_wrote(tmp_path, monkeypatch, capsys):
+def test_label_issues_show_both_texts_of_a_pair_unchanged(soi, tmp_path, monkeypatch):
     frame = table().rename(columns={"text": "q1"}).assign(q2=[f"[/b] and [bold]{i} :warning:" for i in range(N)])
     frame["label"] = ["[/neg]", "\x1b[31mpos"] * (N // 2)
     path = csv(tmp_path / "a.csv", frame)
     dynamics = trained(tmp_path / "run", path)
     monkeypatch.setenv("COLUMNS", "250")
-    code, out, err = run_main(monkeypatch, capsys, "label-issues", dynamics, "--from", path, "--top", 3)
+    code, out, err = soi("label-issues", dynamics, "--from", path, "--top", 3)
     assert code == 0, err
     assert "text from 'q1', 'q2'" in err
     assert out.count("opinion number") == 3
@@ -156,15 +163,7 @@ def test_label_issues_show_both_sides_of_a_pair_and_what_a_user_wrote(tmp_path, 
     assert "[/neg]" in out or "pos" in out
     assert "\x1b" not in out
     sorted_file = csv(tmp_path / "b.csv", frame.sort_values("q1", ascending=False))
-    code, again, err = run_main(monkeypatch, capsys, "label-issues", dynamics, "--from", sorted_file, "--top", 3)
-    assert code == 0, err
-    assert "matched by text and label" in err
-    assert [line.split("opinion")[1] for line in again.splitlines() if "opinion" in line] == [
-        line.split("opinion")[1] for line in out.splitlines() if "opinion" in line
-    ]
-    code, _, err = run_main(
-        monkeypatch, capsys, "select", dynamics, "hard", "--from", sorted_file, "--out", tmp_path / "h.csv"
-    )
+    code, _, err = soi("select", dynamics, "hard", "--from", sorted_file, "--out", tmp_path / "h.csv")
     assert code == 0, err
     kept = pd.read_csv(tmp_path / "h.csv")
     assert set(map(tuple, kept.to_numpy())) < set(map(tuple, frame.to_numpy()))
@@ -174,7 +173,7 @@ def test_label_issues_show_both_sides_of_a_pair_and_what_a_user_wrote(tmp_path, 
 
 
 def hard_file(folder: Path, kind: str) -> Path:
-    """The rows of `table`, some of them hard to write again, in a format."""
+    """Write the rows of `table`, some of them hard to copy, in a format."""
     frame = table()
     frame.loc[0, "text"], frame.loc[1, "text"] = 'a "quoted", word', "two\nlines"
     path = folder / f"a{kind}"
@@ -184,7 +183,7 @@ def hard_file(folder: Path, kind: str) -> Path:
         path.write_text("".join(json.dumps({"text": t, "label": [v]}) + "\n" for t, v in frame.to_numpy()))
     elif kind == ".json":
         frame.assign(label=[i % 2 for i in range(N)]).to_json(path, orient="records")
-    elif kind == ".tsv":  # a quote that does not pair, a byte-order mark, Windows line ends, a column without a name
+    elif kind == ".tsv":  # unpaired quotes, a byte-order mark, Windows line ends, a column without a name
         lines = ["\ttext\tlabel", *(f'\t5" disk {i}\t{i % 2}' for i in range(N))]
         path.write_bytes("\r\n".join(lines).encode("utf-8-sig"))
     else:
@@ -193,38 +192,37 @@ def hard_file(folder: Path, kind: str) -> Path:
 
 
 @pytest.mark.parametrize("kind", [".parquet", ".jsonl", ".json", ".tsv", ".csv.gz"])
-def test_a_corrected_copy_differs_in_the_labels_only(tmp_path, monkeypatch, capsys, kind):
+def test_a_corrected_copy_differs_only_in_its_labels(soi, tmp_path, kind):
     path = hard_file(tmp_path, kind)
     dynamics = trained(tmp_path / "run", path)
     before = read_table(path)
-    assert run_main(monkeypatch, capsys, "label-issues", dynamics, "--from", path, "--out", tmp_path / "l.csv")[0] == 0
+    assert soi("label-issues", dynamics, "--from", path, "--out", tmp_path / "l.csv")[0] == 0
     listed = pd.read_csv(tmp_path / "l.csv", dtype=str)
     names = sorted(set(listed["given"]))
     listed["corrected"] = listed["given"]
     listed.loc[:2, "corrected"] = [names[1 - names.index(name)] for name in listed["given"][:3]]
-    if kind == ".tsv":  # as a spreadsheet writes whole numbers
+    if kind == ".tsv":  # as spreadsheets write integers
         listed["corrected"] += ".0"
     csv(tmp_path / "l.csv", listed)
     out = tmp_path / f"b{kind}"
     words = ("label-issues", dynamics, "--from", path, "--fix", tmp_path / "l.csv", "--out", out)
-    code, shown, err = run_main(monkeypatch, capsys, *words)
+    code, shown, err = soi(*words)
     assert (code, shown.strip()) == (0, str(out)), err
     assert f"3 of {len(listed)} reviewed labels changed" in err
     after, changed = read_table(out), sorted(int(i) for i in listed["id"][:3])
     assert [i for i in range(N) if before.frame["label"][i] != after.frame["label"][i]] == changed
     assert sorted(map(type_of, after.frame["label"])) == sorted(map(type_of, before.frame["label"]))
     assert after.frame.drop(columns="label").equals(before.frame.drop(columns="label"))
-    assert run_main(monkeypatch, capsys, *words)[0] == 2  # it is there now
-    code, _, err = run_main(monkeypatch, capsys, *words[:-1], path, "--force")
-    assert code == 2
-    assert "the original file" in err
+    assert soi(*words)[0] == 2  # it exists now
+    code, _, err = soi(*words[:-1], path, "--force")
+    assert (code, "the original file" in err) == (2, True)
 
 
 def type_of(value: object) -> str:
     return f"{type(value).__name__} {type(value[0]).__name__ if isinstance(value, list) else ''}"
 
 
-def test_a_reviewed_list_that_does_not_fit_is_refused_in_one_line(tmp_path, monkeypatch, capsys):
+def test_a_reviewed_list_that_does_not_fit_is_rejected_in_one_line(soi, tmp_path):
     path = csv(tmp_path / "a.csv", table())
     dynamics = trained(tmp_path / "run", path)
     known = [int(i) for i in TrainingDynamics.load(dynamics).ids[:2]]
@@ -237,13 +235,9 @@ def test_a_reviewed_list_that_does_not_fit_is_refused_in_one_line(tmp_path, monk
         (known, None, "there is no column 'corrected'"),
     ):
         csv(tmp_path / "l.csv", pd.DataFrame({"id": ids} | ({} if labels is None else {"corrected": labels})))
-        code, out, err = run_main(
-            monkeypatch, capsys, "label-issues", dynamics, "--from", path, "--fix", tmp_path / "l.csv",
-            "--out", tmp_path / "b.csv",
-        )  # fmt: skip
+        code, out, err = soi("label-issues", dynamics, "--from", path, "--fix", "l.csv", "--out", "b.csv")
         assert (code, out, len(err.splitlines())) == (2, "", 1), err
         assert named in err
         assert not (tmp_path / "b.csv").exists()
-    code, _, err = run_main(monkeypatch, capsys, "label-issues", dynamics, "--fix", tmp_path / "l.csv")
-    assert code == 2
-    assert "--from FILE and --out NAME" in err
+    code, _, err = soi("label-issues", dynamics, "--fix", "l.csv")
+    assert (code, "--from FILE and --out NAME" in err) == (2, True)

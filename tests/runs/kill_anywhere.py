@@ -1,18 +1,17 @@
-"""Kills a reproduction at random moments in all its phases, restarts it, and compares what is left, bit for bit.
+"""Kill a reproduction at random moments in all its phases, restart it, and compare the result, bit for bit.
 
     python tests/runs/kill_anywhere.py --kills 100 --seed 0
 
-One attempt is `reproduce --record` and then `results` on a tiny profile, in a process group of its own that
-is killed with SIGKILL: parent and workers at once. The moment is drawn in two steps, so that short phases are met as
-often as long ones: first one of the phases that were tried least so far, then a share of its usual time after one of
-its beginnings. The next attempt continues. When one ends undisturbed, store, recorded folder and results.json are
-compared with those of an attempt that was never disturbed, and a new round begins in an empty folder.
+One attempt is `reproduce --record`, then `results`, on a tiny profile. SIGKILL ends its process group: the parent
+and the workers at once. The moment is drawn in two steps, so that short phases are hit as often as long ones: first
+one of the phases that were tried least so far, then a fraction of its usual duration. The next attempt continues. When
+an attempt ends undisturbed, its store, recorded folder and results.json are compared with those of an attempt that was
+never disturbed, and a new round begins in an empty folder.
 
-Two liberties are taken to have a hundred kills in minutes: an attempt is forked from a process that has already
-imported everything (nothing is written during imports), and unfinished runs keep their state after every epoch
-instead of every minute (so that there are states to be killed in). The undisturbed attempt, of two workers, is also
-compared with the command itself, which has one worker and an environment that asks for other threads and hashes. What
-was done is printed as JSON.
+A hundred kills take minutes because attempts are forked from a process that has imported everything (imports write
+nothing), and because unfinished runs save their state after every epoch instead of every minute. The undisturbed
+attempt has two workers; it is also compared with the command itself, with one worker and other threads and hashes in
+its environment. A summary is printed as JSON.
 """
 
 from __future__ import annotations
@@ -39,9 +38,7 @@ PHASES = ("plan", "corpora", "prepare", "training", "state", "weights", "run fol
 DONE = {"corpora": "cache/corpora/given/*.json", "weights": "runs/weights/*.safetensors"}
 COMPARED = ("runs", "data/recorded/tiny")
 PROFILE = {
-    "comparisons": {
-        "source": {"encoder": "tiny", "members": ["twitter", "yelp"], "settings": ["single", "all"]},
-    },
+    "comparisons": {"source": {"encoder": "tiny", "members": ["twitter", "yelp"], "settings": ["single", "all"]}},
     "stages": {"subsets": ["ambiguous"], "controls": [], "epochs": 2, "balance": False},
 }
 WORDS = (
@@ -62,10 +59,10 @@ ODD = {
 
 
 def digest_of(folder: Path) -> dict[str, str]:
-    """What must be equal of a store, a run or a recorded folder: a digest a file, by its path inside.
+    """Return a digest per file of a store, a run or a recorded folder, by its path in the folder.
 
-    Left out: times, commit and command in manifests and in dynamics' metadata (`started`, `created`, `seconds`), and
-    what is a digest of them (the manifests' seals, the checksum list); locks, quarantine, states of unfinished runs.
+    Not compared: times, commit and command in manifests and in the metadata of dynamics, their digests (the seals of
+    manifests, the checksum list), locks, quarantine, and the states of unfinished runs.
     """
     from soi_lib.dynamics import TrainingDynamics
     from soi_lib.training.checkpoint import digest, read_tensors
@@ -93,7 +90,7 @@ def digest_of(folder: Path) -> dict[str, str]:
 
 
 def _lasting(value: object) -> object:
-    """A manifest without what differs from one time to the next."""
+    """Return a manifest without the fields that differ between executions."""
     gone = ("started", "seconds", "commit", "command", "sha256", "base", "files")
     if isinstance(value, dict):
         return {k: _lasting(v) for k, v in value.items() if k not in gone}
@@ -105,7 +102,7 @@ def _digest(value: object) -> str:
 
 
 def compare(found: Path, expected: Path) -> list[str]:
-    """What differs between two folders in which WORDS were done, in words; and what should not be there at all."""
+    """Describe how two folders in which WORDS were executed differ, and files that should not be there."""
     faults = []
     for part in COMPARED:
         one, two = digest_of(found / part), digest_of(expected / part)
@@ -137,7 +134,7 @@ def _noting(log: Path, phase: str, function: Callable[..., Any]) -> Callable[...
 
 
 def instrument(log: Path) -> None:
-    """Make the phases of a reproduction say in `log` when they begin and end."""
+    """Make the phases of a reproduction write to `log` when they begin and end."""
     from paper import recorded as results
     from soi_lib.data import cache
     from soi_lib.runs import run, store
@@ -162,7 +159,7 @@ def instrument(log: Path) -> None:
 
 
 def attempt(folder: Path, log: Path) -> int:
-    """Start an attempt in `folder`; returns its process, which leads a group of its own."""
+    """Start an attempt in `folder`; return its process, which leads a group of its own."""
     import tiny_grid
 
     def before() -> None:
@@ -173,7 +170,7 @@ def attempt(folder: Path, log: Path) -> int:
 
 
 def ahead(folder: Path, whole: Path) -> list[str]:
-    """The phases that an attempt in `folder` has before it; an empty name, to let it end, when all runs are done."""
+    """Return the phases still ahead of an attempt, with an empty name (let it end) once all runs are done."""
     left = {}
     for phase in PHASES:
         pattern = DONE.get(phase, "runs/*/manifest.json")
@@ -183,7 +180,7 @@ def ahead(folder: Path, whole: Path) -> list[str]:
 
 
 def reap(group: int) -> None:
-    """Kill what is left of a process group, and wait until nothing is."""
+    """Kill what is left of a process group, and wait for it."""
     while True:
         try:
             os.killpg(group, signal.SIGKILL)
@@ -193,14 +190,14 @@ def reap(group: int) -> None:
 
 
 def read(log: Path) -> list[tuple[str, int, float]]:
-    """The notes of an attempt: "+phase" or "-phase", process, time."""
+    """Return the notes of an attempt: "+phase" or "-phase", process, time."""
     lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
     notes = [line.rsplit(" ", 2) for line in lines if line.count(" ") >= 2]
     return [(what, int(pid), float(when)) for what, pid, when in notes]
 
 
 def durations(log: Path) -> dict[str, float]:
-    """The usual (median) time of every phase of an undisturbed attempt, in seconds."""
+    """Return the median duration of every phase of an undisturbed attempt, in seconds."""
     begun: dict[tuple[str, int], float] = {}
     took: dict[str, list[float]] = {}
     for what, pid, when in read(log):
@@ -215,7 +212,7 @@ def durations(log: Path) -> dict[str, float]:
 
 
 def main() -> int:
-    """Kill, restart, compare; 0 when every round ended with the same bits."""
+    """Kill, restart, compare; return 0 if every round ended with the same bits."""
     asked = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     asked.add_argument("--kills", type=int, default=100)
     asked.add_argument("--seed", type=int, default=0)
@@ -227,10 +224,10 @@ def main() -> int:
 
 
 def kill(folder: Path, kills: int, draw: random.Random) -> dict[str, Any]:
-    """Rounds of attempts until `kills` of them were killed and the last round is finished."""
+    """Repeat rounds of attempts until `kills` of them were killed and the last round is finished."""
     import tiny_grid
 
-    ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: workers that outlive their parent come to us
+    ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: we inherit workers that outlive their parent
     os.environ |= {"ACCELERATE_USE_CPU": "true", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     tiny_grid.make(folder / "given", **PROFILE)
     tiny_grid.preload()
@@ -287,7 +284,7 @@ def kill(folder: Path, kills: int, draw: random.Random) -> dict[str, Any]:
 
 
 def _wait(process: int, log: Path, phase: str, which: int, after: float | None) -> int | None:
-    """Kill `process` `after` seconds from the `which`-th beginning of `phase`; its exit code when it ended before."""
+    """Kill `process` `after` seconds after the `which`-th start of `phase`, or return its exit code."""
     moment = None
     while True:
         gone, status = os.waitpid(process, os.WNOHANG)

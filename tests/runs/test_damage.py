@@ -1,6 +1,6 @@
-"""What may happen to files and machines: damage, two at once, a full disk, clocks, permissions, links, hostile input.
+"""A reproduction of a tiny profile among damaged files, other processes, full disks, wrong clocks and permissions.
 
-Everything here happens to a real reproduction of a tiny profile. `SOI_DAMAGES=200` damages as many files (12 else).
+`SOI_DAMAGES=200` damages 200 files instead of 12.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import nbformat
 import pytest
 import tiny_grid
-from kill_anywhere import digest_of
+from kill_anywhere import PROFILE, digest_of
+from nbformat.v4 import new_code_cell, new_notebook
 from tiny_grid import Nursery, environment
 
 from paper import execute
@@ -31,27 +33,19 @@ from soi_lib.runs.spec import plan, plan_stages
 from soi_lib.runs.store import RunStore
 
 DAMAGES = int(os.environ.get("SOI_DAMAGES", "12"))
-SMALL = {
-    "comparisons": {"source": {"encoder": "tiny", "members": ["twitter", "yelp"], "settings": ["single", "all"]}},
-    "stages": {"subsets": ["ambiguous"], "controls": [], "epochs": 2, "balance": False},
-}
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def place(workplace):
     """A folder with a profile, its cache, a store with all runs and stages, and a recorded folder."""
-    folder = tmp_path_factory.mktemp("damage")
-    tiny_grid.make(folder, **SMALL)
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("SOI_CACHE", "ACCELERATE_USE_CPU"):
-            patch.setenv(name, environment(folder / "cache")[name])
-        done = reproduce_here(folder, folder / "runs")
-        results.record(load_profile(folder / "tiny.yaml"), *done[:1], folder / "recorded" / "tiny", stages=done[1])
-        yield folder
+    profile = load_profile(tiny_grid.make(workplace, **PROFILE))
+    runs, stages = reproduce_here(workplace, workplace / "runs")
+    results.record(profile, runs, workplace / "recorded" / "tiny", stages=stages)
+    return workplace
 
 
 def reproduce_here(folder: Path, root: Path) -> tuple[list, list]:
-    """What `python -m paper reproduce` does, in this process and so without the seconds that starting others takes."""
+    """Do what `python -m paper reproduce` does, in this process, which saves the time to start others."""
     profile, store = load_profile(folder / "tiny.yaml"), RunStore(root)
     store.tidy()
     runs = [do(replace(spec, keep_weights=True), store) for spec in plan(profile)]
@@ -71,14 +65,14 @@ def damage(path: Path, how: str, draw: random.Random) -> None:
 
 
 def damages(folder: Path, seed: int, n: int) -> list[tuple[Path, str, random.Random]]:
-    """`n` damages of files under `folder`, drawn with a seed; every file with content has the same chance."""
+    """Draw `n` damages of files under `folder`; every file that is not empty has the same chance."""
     files = sorted(p.relative_to(folder) for p in folder.rglob("*") if p.is_file() and p.stat().st_size)
     draw = random.Random(seed)
     kinds = ("flip", "flip", "truncate", "delete")
     return [(draw.choice(files), draw.choice(kinds), random.Random(draw.random())) for _ in range(n)]
 
 
-def test_damage_in_the_store_is_named_and_done_again_to_the_same_bits(place, tmp_path, caplog):
+def test_damage_in_the_store_is_named_and_trained_again_to_the_same_bits(place, tmp_path, caplog):
     whole = digest_of(place / "runs")
     profile = load_profile(place / "tiny.yaml")
     for file, how, draw in damages(place / "runs", 1, max(1, DAMAGES // 2)):
@@ -101,8 +95,7 @@ def test_damage_in_the_store_is_named_and_done_again_to_the_same_bits(place, tmp
 
 
 def test_damage_in_the_cache_is_named_and_made_again(place, tmp_path, caplog, monkeypatch):
-    spec = plan(load_profile(place / "tiny.yaml"))
-    keys = [one.key for one in spec]
+    keys = [one.key for one in plan(load_profile(place / "tiny.yaml"))]
     copy = tmp_path / "cache"
     monkeypatch.setenv("SOI_CACHE", str(copy))
     caplog.set_level(logging.WARNING)
@@ -112,7 +105,7 @@ def test_damage_in_the_cache_is_named_and_made_again(place, tmp_path, caplog, mo
         caplog.clear()
         assert [one.key for one in plan(load_profile(place / "tiny.yaml"))] == keys
         if how != "delete":
-            harmless = file.suffix == ".parquet" and not caplog.text  # bytes that Parquet does not read
+            harmless = file.suffix == ".parquet" and not caplog.text  # bytes that Parquet never reads
             assert harmless or file.name in caplog.text, (file, how)
         assert not list(copy.rglob(f"{PREFIX}*"))
         shutil.rmtree(copy)
@@ -132,7 +125,7 @@ def test_damage_in_a_recorded_folder_is_an_error_that_names_the_file(place, tmp_
     assert results.open_results("source", runs=place / "recorded" / "tiny", stages=True).stages
 
 
-# --- several at once, and their deaths -----------------------------------------------------------------------------
+# --- several processes ---------------------------------------------------------------------------------------------
 
 COUNTING = """
 import os
@@ -149,14 +142,14 @@ engine.train = counted
 
 @pytest.fixture(scope="module")
 def nursery(place):
-    """Commands in processes of their own, without the seconds that their imports take."""
+    """Runs commands in processes of their own that need not import anything."""
     nursery = Nursery(environment(place / "cache"))
     yield nursery
     nursery.close()
 
 
-def test_two_reproductions_at_once_and_the_death_of_one(place, nursery, tmp_path):
-    """The third finds what the second left: locks without an owner, a run half done."""
+def test_two_reproductions_at_once_of_which_one_is_killed(place, nursery, tmp_path):
+    """A third one finds what the second left: locks without an owner, an unfinished run."""
     counted = tmp_path / "counted"
     counted.touch()
     words = ("reproduce", "--profile", place / "tiny.yaml", "--runs", tmp_path / "runs", "--jobs", "2", "-q")
@@ -177,25 +170,25 @@ def test_two_reproductions_at_once_and_the_death_of_one(place, nursery, tmp_path
     trained = counted.read_text().split()
     assert set(trained) == keys
     again = [key for key in keys if trained.count(key) > 1]
-    assert set(again) <= set(done)  # only what the killed one had in hand
+    assert set(again) <= set(done)  # only the unfinished ones of the killed process
     assert len(again) <= 2
     assert len(trained) == len(keys) + len(again)
     assert digest_of(tmp_path / "runs") == digest_of(place / "runs")
     assert not list(tmp_path.rglob(f"{PREFIX}*"))
 
 
-# --- what a machine may do -----------------------------------------------------------------------------------------
+# --- machines ------------------------------------------------------------------------------------------------------
 
 
 def one_run(place: Path, nursery: Nursery, root: Path, before: str = "", index: int = 0) -> tuple[int, str]:
-    """`python -m paper run` of one run of the tiny profile, after the statements `before`."""
+    """Execute the statements `before`, then `python -m paper run` for one run of the tiny profile."""
     key = plan(load_profile(place / "tiny.yaml"))[index].key
     words = ("run", key, "--profile", place / "tiny.yaml", "--runs", root, "-q")
     return nursery.soi(*words, cwd=place, before=before)
 
 
 def one_line(done: tuple[int, str]) -> str:
-    """The error of a command that failed as it should."""
+    """Return the error of a command that failed as expected."""
     code, said = done
     assert code == 2, said
     assert "Traceback" not in said
@@ -210,12 +203,12 @@ LIMIT = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000)
     "more",
     [
         "",
-        # safetensors has its own way to say that the disk is full
+        # safetensors raises an error of its own if the disk is full
         "; from soi_lib.training.checkpoint import Checkpoint; Checkpoint.every = 0.0",
     ],
 )
 def test_a_full_disk(place, nursery, tmp_path, more):
-    """A limit on the size of files stands for it: the same errors at the same places, where nothing can be mounted."""
+    """A limit on the size of files causes the same errors in the same places."""
     line = one_line(one_run(place, nursery, tmp_path / "runs", LIMIT + more))
     assert str(tmp_path / "runs") in line
     assert ("unfinished" in line) == bool(more)
@@ -223,8 +216,8 @@ def test_a_full_disk(place, nursery, tmp_path, more):
     assert list(RunStore(tmp_path / "runs")) == []
 
 
-# Root may write anything because of one capability (CAP_DAC_OVERRIDE). Without it, it may still read what it owns, the
-# environment included, wherever that lies; another user could not below a private home.
+# Root can write anything because of one capability (CAP_DAC_OVERRIDE). Without it, root can still read what it owns;
+# another user could not read an environment in a private home.
 NO_OVERRIDE = """
 import ctypes, os
 if os.geteuid() == 0:
@@ -235,17 +228,17 @@ if os.geteuid() == 0:
 """
 
 
-def test_a_store_that_may_not_be_written(place, nursery, tmp_path):
+def test_a_read_only_store(place, nursery, tmp_path):
     root = tmp_path / "runs"
     shutil.copytree(place / "runs", root)
     missing = plan(load_profile(place / "tiny.yaml"))[1].key
     shutil.move(root / missing, tmp_path / "away")
     before = digest_of(root)
-    assert place.parent.stat().st_mode & 0o077 == 0  # a private folder, as a home may be
+    assert place.parent.stat().st_mode & 0o077 == 0  # private, like many homes
     for path in [root, *root.rglob("*")]:
         path.chmod(0o555 if path.is_dir() else 0o444)
     try:
-        code, said = one_run(place, nursery, root, NO_OVERRIDE)  # what is there can be read
+        code, said = one_run(place, nursery, root, NO_OVERRIDE)  # finished runs can be read
         assert code == 0, said
         line = one_line(one_run(place, nursery, root, NO_OVERRIDE, index=1))
         assert f"{root}: " in line
@@ -271,7 +264,7 @@ run.datetime = Jumping
 
 
 def test_a_clock_that_jumps(place, nursery, tmp_path):
-    """Every reading of the clock is an hour before the last one; nothing depends on it but what the manifest says."""
+    """Every reading of the clock is an hour before the last one; only the times in the manifest depend on it."""
     code, said = one_run(place, nursery, tmp_path / "runs", CLOCK)
     assert code == 0, said
     (run,) = RunStore(tmp_path / "runs")
@@ -285,26 +278,16 @@ def test_a_clock_that_jumps(place, nursery, tmp_path):
 
 
 def test_a_notebook_parameter_arrives_as_data(tmp_path):
-    """Quotes, lines, escapes, code: what papermill puts into the notebook is a string with just these characters."""
+    """Quotes, line ends, escapes and code reach the notebook as the same string."""
     hostile = {
         "runs": "x\"; open('hacked', 'w'); y=\"",
         "profile": "__import__('os').system('touch hacked')\nimport os\\n\\\" ''' \"\"\" {runs} é \u2028 \\x00",
         "seeds": 1,
     }
-    cells = [
-        ("parameters", 'runs = ""\nprofile = ""\nseeds = 0'),
-        ("", "import json\nopen('seen.json', 'w').write(json.dumps([runs, profile, seeds]))"),
-    ]
-    book = {
-        "cells": [
-            {"cell_type": "code", "id": str(i), "execution_count": None, "outputs": [], "source": source,
-             "metadata": {"tags": [tag] if tag else []}}
-            for i, (tag, source) in enumerate(cells)
-        ],
-        "metadata": {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},
-        "nbformat": 4, "nbformat_minor": 5,
-    }  # fmt: skip
-    (tmp_path / "in.ipynb").write_text(json.dumps(book), encoding="utf-8")
+    given = new_code_cell('runs = ""\nprofile = ""\nseeds = 0', metadata={"tags": ["parameters"]})
+    seen = new_code_cell("import json\nopen('seen.json', 'w').write(json.dumps([runs, profile, seeds]))")
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(new_notebook(cells=[given, seen], metadata={"kernelspec": kernel}), tmp_path / "in.ipynb")
     execute.run_notebook(tmp_path / "in.ipynb", tmp_path / "out.ipynb", hostile, cwd=tmp_path)
     assert json.loads((tmp_path / "seen.json").read_text()) == list(hostile.values())
     assert not (tmp_path / "hacked").exists()

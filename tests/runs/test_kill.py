@@ -1,4 +1,4 @@
-"""Kills of a reproduction, restarted each time: the same bits, nothing left. A hundred: see kill_anywhere.py."""
+"""A reproduction that is killed and restarted gives the same bits. For a hundred kills: kill_anywhere.py."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import kill_anywhere
 
 
 def test_a_killed_reproduction_ends_with_the_same_bits():
-    """The same bits also from one worker and from two, whatever the environment says about threads and hashing."""
+    """Also with one worker or two, whatever the environment says about threads and hashing."""
     command = [sys.executable, kill_anywhere.__file__, "--kills", "6", "--seed", "0"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

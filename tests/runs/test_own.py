@@ -1,99 +1,48 @@
-"""Training on files of one's own: what a folder holds, when it is refused, and how it goes on."""
+"""Training on the user's own files: what the folder contains, when it is rejected, how it is continued."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 
 import pandas as pd
 import pytest
 import torch
-from authors_data import as_parquet, tiny_bert
-from fake_hub import COMMIT, serve
-from own_data import csv, rows
+from authors_data import tiny_bert
+from own_data import csv, rows, snapshot
 
-from soi_lib.data.load import load_dataset
 from soi_lib.data.places import DatasetSpec
 from soi_lib.errors import EncoderError, OutputExistsError, ProfileError, SoiError, StoreError
 from soi_lib.runs import own, own_folder
 
 
 @pytest.fixture(scope="module", autouse=True)
-def place(tmp_path_factory, in_this_process):
-    """A cache of its own and a tiny model."""
-    folder = tmp_path_factory.mktemp("own")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SOI_CACHE", str(folder / "cache"))
-        patch.setenv("ACCELERATE_USE_CPU", "true")
-        tiny_bert(folder / "tiny")
-        yield folder
+def place(workplace, in_this_process):
+    """A tiny model, and files of two datasets."""
+    tiny_bert(workplace / "tiny")
+    csv(workplace / "a.csv", rows(40))
+    csv(workplace / "b.csv", rows(30, member="yelp"))
+    csv(workplace / "ood.csv", rows(10, start=500))
+    return workplace
 
 
-def request(place, values, **datasets: DatasetSpec) -> own.TrainRequest:
-    return own.TrainRequest(datasets=datasets, model=str(place / "tiny"), **({"epochs": 2} | values))
+A, B = DatasetSpec(path="a.csv", ood="ood.csv"), DatasetSpec(path="b.csv")
 
 
-def finished(todo: own.TrainingJob) -> None:
-    """Write the folder and do its runs."""
+def request(**values) -> own.TrainRequest:
+    return own.TrainRequest(**({"datasets": {"a": A, "b": B}, "model": "tiny", "epochs": 2, "seeds": (0, 1)} | values))
+
+
+def finish(todo: own.TrainingJob) -> None:
+    """Write the folder and train its runs."""
     own.train(todo, command="soi train --as-in-the-test", models=False, quiet=True)
-
-
-HUB = """
-import json, sys
-from pathlib import Path
-from soi_lib.data.places import DatasetSpec
-from soi_lib.runs import own
-new, pinned = [
-    own.prepare(
-        own.TrainRequest({"t": DatasetSpec(hub="someone/tweets", revision=at, drop=DROP)}, f"someone/tiny{end}", 2),
-        sys.argv[1],
-    )
-    for at, end in ((None, ""), ("COMMIT", "@COMMIT"))
-]
-for todo in (new, pinned):
-    (dataset,) = todo.datasets
-    (encoder,) = todo.profile.encoders.values()
-    print(json.dumps([dataset.corpus.fingerprint, dataset.corpus.card.origin, encoder.revision, todo.encoder.name]))
-"""
-
-
-def test_a_data_set_and_a_model_of_the_hub(tmp_path):
-    every = ("empty", "duplicates", "unknown-labels")
-    data = as_parquet("twitter", tmp_path / "hub" / "datasets" / "someone" / "tweets" / "data")
-    for file in list(data.iterdir()):  # the names under which the hub's library finds splits of any name
-        file.rename(data / f"{file.stem}-00000-of-00001.parquet")
-    tiny_bert(tmp_path / "hub" / "models" / "someone" / "tiny")
-    script = HUB.replace("COMMIT", COMMIT).replace("DROP", str(every))
-    with serve(tmp_path / "hub") as (address, _):
-        env = {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0"}
-        command = [sys.executable, "-c", script, str(tmp_path / "out")]
-        done = subprocess.run(command, env=os.environ | env, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    new, pinned = map(json.loads, done.stdout.splitlines())
-    assert new == pinned  # without a commit: the newest, written down
-    assert new[1:] == [f"someone/tweets@{COMMIT}", COMMIT, f"someone--tiny-{COMMIT}"]
-    local = load_dataset("t", DatasetSpec(path=str(as_parquet("twitter", tmp_path / "local")), drop=every))
-    assert local.corpus.fingerprint == new[0]
 
 
 @pytest.fixture(scope="module")
 def folder(place):
-    """Two members, two seeds, all runs done."""
-    a, b = csv(place / "a.csv", rows(40)), csv(place / "b.csv", rows(30, member="yelp"))
-    ood = csv(place / "ood.csv", rows(10, start=500))
-    datasets = {"a": DatasetSpec(path=str(a), ood=str(ood)), "b": DatasetSpec(path=str(b))}
-    finished(own.prepare(request(place, {"seeds": (0, 1)}, **datasets), place / "done"))
+    """Two datasets, two seeds, all runs finished."""
+    finish(own.prepare(request(), place / "done"))
     return place / "done"
-
-
-def again(place, **values):
-    datasets = {"a": DatasetSpec(path=str(place / "a.csv"), ood=str(place / "ood.csv"))}
-    datasets |= {"b": DatasetSpec(path=str(place / "b.csv"))}
-    datasets = values.pop("datasets", datasets)
-    return request(place, {"seeds": (0, 1)} | values, **datasets)
 
 
 def test_the_folder_explains_itself(place, folder):
@@ -122,24 +71,24 @@ def test_the_folder_explains_itself(place, folder):
     assert "a and b have the same labels, so they share a head" in readme
 
 
-def test_the_same_again_is_done_and_more_seeds_are_an_addition(place, folder):
-    before = {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
-    todo = own.prepare(again(place), folder)
+def test_finished_runs_are_not_repeated_and_seeds_can_be_added(folder):
+    before = snapshot(folder)
+    todo = own.prepare(request(), folder)
     assert todo.finished() == 6
-    finished(todo)
-    assert {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()} == before
-    more = own.prepare(again(place, seeds=(0, 1, 2)), folder)
+    finish(todo)
+    assert snapshot(folder) == before
+    more = own.prepare(request(seeds=(0, 1, 2)), folder)
     assert more.finished() == 6
     assert len(more.settings) * len(more.profile.seeds) == 9
 
 
-def test_a_folder_keeps_its_precision_on_another_processor(place, folder, monkeypatch):
+def test_a_folder_keeps_its_precision_on_another_processor(folder, monkeypatch):
     kept = own_folder.own_profile(folder).training.precision
     for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
         monkeypatch.setattr(torch.cpu, name, lambda: kept == "fp32")
-    assert own.prepare(again(place), folder).finished() == 6
+    assert own.prepare(request(), folder).finished() == 6
     with pytest.raises(OutputExistsError, match=f"precision {kept}, now"):
-        own.prepare(again(place, precision={"fp32": "bf16", "bf16": "fp32"}[kept]), folder)
+        own.prepare(request(precision={"fp32": "bf16", "bf16": "fp32"}[kept]), folder)
 
 
 @pytest.mark.parametrize(
@@ -147,42 +96,37 @@ def test_a_folder_keeps_its_precision_on_another_processor(place, folder, monkey
     [
         ({"epochs": 3}, r"epochs 2, now 3"),
         ({"seeds": (1,)}, r"seeds 0, 1, now 1"),
-        ({"datasets": ("a.csv", None)}, r"datasets a, b, now a"),
-        ({"datasets": ("changed.csv", "b.csv")}, r"other rows of a"),
+        ({"datasets": {"a": A}}, r"datasets a, b, now a"),
+        ({"datasets": {"a": A, "b": DatasetSpec(path="changed.csv")}}, r"other rows of b"),
     ],
 )
-def test_other_settings_and_other_rows_are_refused_and_named(place, folder, change, named):
-    if "datasets" in change:
-        csv(place / "changed.csv", rows(41))
-        paths = dict(zip("ab", change["datasets"], strict=True))
-        datasets = {k: DatasetSpec(path=str(place / path)) for k, path in paths.items() if path}
-        datasets["a"] = datasets["a"].model_copy(update={"ood": str(place / "ood.csv")})
-        change = {"datasets": datasets}
-    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+def test_other_settings_and_other_rows_are_named(place, folder, change, named):
+    csv(place / "changed.csv", rows(31, member="yelp"))
+    before = snapshot(folder)
     with pytest.raises(OutputExistsError, match=rf"{named}.*--force"):
-        own.prepare(again(place, **change), folder)
-    assert own.prepare(again(place, **change), folder, force=True).begun
-    assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
+        own.prepare(request(**change), folder)
+    assert own.prepare(request(**change), folder, force=True).begun
+    assert snapshot(folder) == before
 
 
-def test_of_two_commands_that_begin_a_folder_at_once_the_slower_is_refused(place, folder, tmp_path):
-    one, two = (own.prepare(again(place, epochs=epochs, seeds=(0,)), tmp_path / "new") for epochs in (2, 3))
-    finished(one)
+def test_the_slower_of_two_commands_that_create_a_folder_at_once_is_rejected(tmp_path):
+    one, two = (own.prepare(request(epochs=epochs, seeds=(0,)), tmp_path / "new") for epochs in (2, 3))
+    finish(one)
     with pytest.raises(OutputExistsError, match=r"epochs 2, now 3"):
-        finished(two)
-    assert own.prepare(again(place, seeds=(0,)), tmp_path / "new").finished() == 3
+        finish(two)
+    assert own.prepare(request(seeds=(0,)), tmp_path / "new").finished() == 3
 
 
-def test_a_folder_can_be_moved_and_an_unfinished_one_is_told_from_a_finished_one(place, folder, tmp_path):
+def test_a_moved_folder_is_finished_and_an_unfinished_one_is_not(folder, tmp_path):
     part = tmp_path / "part"
     shutil.copytree(folder, part)
-    assert own.prepare(again(place), part).finished() == 6
+    assert own.prepare(request(), part).finished() == 6
     assert len(own_folder.open_own(part)[0].runs) == 6
     for row in own_folder.read_index(part)["runs"]:
         if row["seed"] == 1 and row["setting"] == ["b"]:
             shutil.rmtree(part / row["folder"])
     results, _ = own_folder.open_own(part)
-    assert {run.seed for run in results.runs} == {0}  # seed 1 lacks a run: its other runs are not compared with
+    assert {run.seed for run in results.runs} == {0}  # seed 1 lacks a run, so its other runs are not compared
     shutil.rmtree(part / "runs")
     with pytest.raises(StoreError, match=r"the runs are not finished; found 0 of 6. Next: soi train --as-in-the-test"):
         own_folder.open_own(part)
@@ -191,8 +135,8 @@ def test_a_folder_can_be_moved_and_an_unfinished_one_is_told_from_a_finished_one
         own_folder.open_own(part)
 
 
-def test_folders_that_cannot_be_written_to(place, tmp_path):
-    todo = again(place)
+def test_folders_that_cannot_be_written_to(tmp_path):
+    todo = request()
     (tmp_path / "file").write_text("mine", encoding="utf-8")
     with pytest.raises(SoiError, match="the output folder is a file"):
         own.prepare(todo, tmp_path / "file")
@@ -200,17 +144,16 @@ def test_folders_that_cannot_be_written_to(place, tmp_path):
         own.prepare(todo, tmp_path)
     with pytest.raises(SoiError, match=r"could not write; found Not a directory"):
         own.train(own.prepare(todo, tmp_path / "file" / "below"))
-    with pytest.raises(SoiError, match=r"could not write"):  # nobody may make a folder there, root included
+    with pytest.raises(SoiError, match=r"could not write"):  # not even root can create a folder there
         own.train(own.prepare(todo, "/proc/soi-train"))
     assert (tmp_path / "file").read_text(encoding="utf-8") == "mine"
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
-def test_sizes_and_models_that_cannot_be(place, tmp_path):
+def test_impossible_options_and_models_are_named(place, tmp_path):
     for change in ({"epochs": 1}, {"epochs": 65}, {"seeds": (0, 0)}, {"seeds": tuple("[0, 1]")}):
         with pytest.raises(ProfileError, match=f"--{next(iter(change)).removesuffix('s')}"):
-            own.prepare(again(place, **change), tmp_path / "new")
-    values = vars(again(place))
+            own.prepare(request(**change), tmp_path / "new")
     config = json.loads((place / "tiny" / "config.json").read_text(encoding="utf-8"))
     for name, change in (("short", {"max_position_embeddings": 66}), ("decoder", {"model_type": "gpt2"})):
         shutil.copytree(place / "tiny", place / name)
@@ -223,11 +166,11 @@ def test_sizes_and_models_that_cannot_be(place, tmp_path):
         ("./absent", r"there is no such model folder"),
     ):
         with pytest.raises(EncoderError, match=message):
-            own.prepare(own.TrainRequest(**(values | {"model": str(model)})), tmp_path / "new")
+            own.prepare(request(model=str(model)), tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 
-def test_persian_on_the_english_model_is_cautioned(tmp_path, monkeypatch, wheels):
+def test_persian_on_the_english_model_gives_a_caution(tmp_path, monkeypatch, wheels):
     monkeypatch.delenv("SOI_CACHE")
     persian = pd.DataFrame({"text": [f"این کتاب {i} خوب بود" for i in range(20)], "label": [i % 2 for i in range(20)]})
     french = persian.assign(text=[f"la pièce n° {i} était très réussie" for i in range(20)])

@@ -1,4 +1,4 @@
-"""What a reproduction shows while it runs: in a terminal, in a log file, and how good its estimate of time is."""
+"""What a reproduction shows while it runs, in a terminal and in a log file, and how good its estimates are."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def job(setting: str, examples: int) -> SimpleNamespace:
 
 
 def simulate(monkeypatch: pytest.MonkeyPatch, jobs: dict[str, SimpleNamespace], costs: dict[str, float]) -> float:
-    """Two workers, each 40 s to start and 3 s before a run, then 20 units of cost a second; the time that it took."""
+    """Two workers need 40 s to start, 3 s before each run, then do 20 units of cost per second; return the total."""
     clock = 0.0
     monkeypatch.setattr(progress.time, "monotonic", lambda: clock)
     shown = progress.Display(jobs, costs, finished=1, workers=2, quiet=False)
     queue = sorted(jobs, key=lambda key: -costs[key])
-    hands = {worker: ["", 43.0, 0.0] for worker in range(2)}  # run, when it has its next news, examples done
+    hands = {worker: ["", 43.0, 0.0] for worker in range(2)}  # run, time of its next report, examples done
     while hands:
         worker = min(hands, key=lambda w: hands[w][1])
         key, clock, done = hands[worker]
@@ -44,7 +44,7 @@ def simulate(monkeypatch: pytest.MonkeyPatch, jobs: dict[str, SimpleNamespace], 
     return clock
 
 
-def test_in_a_log_file_every_state_is_a_line_and_the_first_estimate_is_near(monkeypatch, tmp_path):
+def test_a_log_file_has_one_line_per_state_and_the_first_estimate_is_close(monkeypatch, tmp_path):
     jobs = {f"{name}{i}": job(name, n) for i in range(8) for name, n in (("short", 1000), ("long", 1500))}
     costs = {key: one.examples * (2.2 if one.setting == ("long",) else 1.0) for key, one in jobs.items()}
     with open(tmp_path / "log", "w", encoding="utf-8") as log:
@@ -63,7 +63,7 @@ def test_in_a_log_file_every_state_is_a_line_and_the_first_estimate_is_near(monk
     assert minutes * 60 == pytest.approx(took - 43 - 30, rel=0.15)
 
 
-def test_in_a_terminal_it_is_one_bar(monkeypatch):
+def test_a_terminal_shows_one_bar(monkeypatch):
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 80))
     with os.fdopen(theirs, "w") as terminal:

@@ -1,4 +1,4 @@
-"""A whole reproduction in small, on generated corpora: runs, their second stages, the record, the results."""
+"""A complete reproduction on small generated corpora: runs, second stages, recorded runs, results."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tiny_grid
-from tiny_grid import environment
+import torch
 
 from paper import recorded as results
 from paper import tables
@@ -17,9 +17,9 @@ from paper.claims.staged import by_case
 from paper.datasets import load
 from paper.stage_runs import pack_stages, read_stage, unpack_stages
 from soi_lib.dynamics import TrainingDynamics
-from soi_lib.errors import OutputExistsError, ProfileError, StoreError
+from soi_lib.errors import OutputExistsError, StoreError
 from soi_lib.runs import second_stage as stages
-from soi_lib.runs.config import Stages, load_profile
+from soi_lib.runs.config import Setting, Stages, load_profile
 from soi_lib.runs.results import score_table
 from soi_lib.runs.run import prepare
 from soi_lib.runs.scheduler import reproduce, reproduce_stages
@@ -29,72 +29,92 @@ from soi_lib.runs.store import RunStore
 from soi_lib.training.checkpoint import has_weights, load_weights, save_weights
 
 PAIR = ("twitter", "yelp")
+EQUAL = Setting(PAIR, "equal")
+SETTINGS = (("twitter",), ("yelp",), EQUAL, PAIR)
 CHANGES = {
     "seeds": [0, 1],
-    "comparisons": {"source": {"encoder": "tiny", "members": list(PAIR), "settings": ["single", "all"]}},
-    # so little training tells classes apart only: a region has one class, two of them together have both
+    "data": {"train": 40, "evaluate": 15, "ood": 12, "validation": 6},
+    "training": {"epochs": 3, "batch_size": 8, "learning_rate": 1e-3, "precision": "fp32", "record": "both"},
+    "comparisons": {"source": {"encoder": "tiny", "members": list(PAIR), "settings": ["single", "equal", "all"]}},
+    # after so little training a region has one class only, and two regions together have both
     "stages": {"subsets": ["easy+hard"], "epochs": 2, "balance": False},
 }
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    """Corpora, an encoder, a profile, and a cache of their own."""
-    folder = tmp_path_factory.mktemp("reproduction")
-    tiny_grid.make(folder, **CHANGES)
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("SOI_CACHE", "ACCELERATE_USE_CPU"):
-            patch.setenv(name, environment(folder / "cache")[name])
-        yield folder
+def profile(workplace):
+    return load_profile(tiny_grid.make(workplace, **CHANGES))
 
 
 @pytest.fixture(scope="module")
-def profile(place):
-    return load_profile(place / "tiny.yaml")
-
-
-@pytest.fixture(scope="module")
-def root(place):
-    return place / "runs"
+def root(workplace):
+    return workplace / "runs"
 
 
 @pytest.fixture(scope="module")
 def done(profile, root, in_this_process):
-    """All runs and their stages; the weights of one run were lost, and its stages trained it once more."""
+    """All runs and their stages; the weights of one run were lost, so it was trained once more."""
     store = RunStore(root)
     runs = reproduce(profile, store, quiet=True)
     store.weights_path(runs[1].key).unlink()
     return runs, reproduce_stages(profile, store, quiet=True)
 
 
-def test_a_key_depends_on_what_determines_the_run(profile):
-    specs = plan(profile)
-    base = specs[0]
-    assert len({s.key for s in specs}) == len(specs)
-    for change in (
-        {"seed": 7},
-        {"engine": 99},
-        {"training": base.training.model_copy(update={"epochs": 4})},
-        {"data": base.data.model_copy(update={"evaluate": 41})},
-        {"fingerprints": (("corpus/twitter", "other"), base.fingerprints[1])},
-    ):
-        assert replace(base, **change).key != base.key
-    with pytest.raises(ProfileError, match=r"'sorce'.*'source'"):
-        plan(profile, only=["sorce"])
+def test_the_plan_resolves_device_and_precision(profile, monkeypatch):
+    monkeypatch.delenv("SOI_PRECISION", raising=False)
+    auto = profile.model_copy(update={"training": profile.training.model_copy(update={"precision": "auto"})})
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    assert {s.training.precision for s in plan(auto)} == {"bf16"}
+    assert {s.training.precision for s in plan(profile)} == {"fp32"}
+    assert [s.key for s in plan(auto, precision="fp32")] == [s.key for s in plan(profile)]
+    there = plan(auto, device="cuda", precision="bf16")  # for another machine
+    assert {(s.device, s.training.precision) for s in there} == {("cuda", "bf16")}
 
 
-def test_every_run_is_there_with_counts_that_add_up(done):
-    assert [(r.setting, r.seed) for r in done[0]] == [
-        (s, seed) for s in (("twitter",), ("yelp",), PAIR) for seed in (0, 1)
-    ]
+def test_every_run_is_there_with_the_sizes_that_were_asked_for(done, profile):
+    assert [(r.setting, r.seed) for r in done[0]] == [(setting, seed) for setting in SETTINGS for seed in (0, 1)]
+    assert [spec.examples for spec in plan(profile)] == [120] * 6 + [240] * 2
     for run in done[0]:
         assert set(run.metrics) == set(run.setting)
         for member, m in run.metrics.items():
-            assert m["n"] == sum(m["soi"].values()) == 40
+            assert m["n"] == sum(m["soi"].values()) == (20 if run.setting == EQUAL else 40)
+            assert [m[split]["n"] for split in ("validation", "test", "ood")] == [6, 15, 12]
+            assert m["majority"]["ood"]["n"] == 12
             frame = run.predictions(member)
+            assert set(frame["split"]) == {"validation", "test", "ood"}
             test = frame[frame["split"] == "test"]
             assert np.isclose((test["gold"] == test["predicted"]).mean(), m["test"]["accuracy"], atol=1e-6)
         assert run.manifest["machine"]["threads"] == 1
+
+
+def test_equal_budget_trains_as_much_as_one_dataset_alone(done, profile):
+    one, equal, both = (done[0][i] for i in (0, 4, 6))
+    assert equal.manifest["examples"] == one.manifest["examples"] == 40
+    assert equal.manifest["updates"] == one.manifest["updates"]
+    assert both.manifest["updates"] == 2 * one.manifest["updates"]
+    for member in PAIR:
+        ids = set(equal.dynamics(member).ids)
+        corpus = load(member, plan(profile)[4].fingerprint(f"corpus/{member}"))
+        assert ids == set(corpus.splits["train"].take(20).ids) < set(both.dynamics(member).ids)
+        assert equal.dynamics(member).meta.extra["budget"] == "equal"
+
+
+def test_both_modes_and_the_curves_are_kept(done):
+    run = done[0][6]
+    assert (run.setting, run.record) == (PAIR, "both")
+    curves = run.curves()
+    for member in PAIR:
+        primary, train = run.dynamics(member), run.dynamics(member, "train")
+        assert (primary.meta.record, train.meta.record) == ("eval", "train")
+        assert np.array_equal(primary.ids, train.ids)
+        assert np.array_equal(run.dynamics(member, "eval").p_gold, primary.p_gold)
+        assert not np.array_equal(train.p_gold, primary.p_gold)
+        rows = curves[curves["dataset"] == member]
+        assert list(rows["epoch"]) == [0, 1, 2]
+        assert np.allclose(rows["train_accuracy"], train.correct.mean(1), atol=1e-6)
+        assert np.allclose(rows["train_loss"], -np.log(train.p_gold.astype(float)).mean(1), atol=1e-5)
+        assert rows["validation_loss"].iloc[-1] == run.metrics[member]["validation"]["loss"]
+        assert rows["validation_accuracy"].iloc[-1] == run.metrics[member]["validation"]["accuracy"]
 
 
 def test_a_stage_is_a_run_of_its_own(done, profile):
@@ -121,7 +141,7 @@ def test_a_stage_is_a_run_of_its_own(done, profile):
             before = before[before["split"].isin(["test", "ood"])].reset_index(drop=True)
             assert frame["id"].tolist() == before["id"].tolist()
             assert not np.array_equal(frame["p_gold"], before["p_gold"])
-    for first in runs:
+    for first in (run for run in runs if run.setting != EQUAL):
         three = [r for r in further if r.manifest["identity"]["base"] == first.key]
         assert [r.stage["control"] for r in three] == [None, "random", "all"]
         assert len({r.manifest["updates"] for r in three}) == 1
@@ -155,7 +175,7 @@ def test_a_stage_continues_from_the_final_weights_of_its_run(single):
     assert after["predicted"].tolist() == before["predicted"].tolist()
 
 
-def test_a_subset_that_is_too_small_is_stored_as_not_tested(single, monkeypatch):
+def test_a_subset_that_is_too_small_is_marked_as_not_tested(single, monkeypatch):
     spec, store = single
     monkeypatch.setattr(stages, "SMALLEST", 1000)
     run = do_stage(stages_of(spec, Stages(subsets=("easy+hard",), epochs=3, balance=False))[0], store)
@@ -164,7 +184,7 @@ def test_a_subset_that_is_too_small_is_stored_as_not_tested(single, monkeypatch)
     assert run.metrics["twitter"]["n"] == there.n["twitter"] > 0
 
 
-def test_weights_that_do_not_fit_are_found_out(single, tmp_path):
+def test_weights_of_another_run_or_damaged_ones_are_not_used(single, tmp_path):
     spec, store = single
     run, path = store.get(spec.key), store.weights_path(spec.key)
     of_run = {"key": run.key, "dynamics": {"twitter": run.dynamics("twitter").fingerprint()}}
@@ -182,19 +202,17 @@ def test_weights_that_do_not_fit_are_found_out(single, tmp_path):
         assert not has_weights(other, **of_run)
 
 
-def test_a_run_of_another_machine_is_not_continued(single, tmp_path):
+def test_a_run_from_another_machine_is_not_continued(single, tmp_path):
     spec, store = single
     run, dyn = store.get(spec.key), store.get(spec.key).dynamics("twitter")
     elsewhere = RunStore(tmp_path)
 
     def fill(out):
-        for name in ("metrics.json", "predictions"):
-            copy = shutil.copytree if (run.folder / name).is_dir() else shutil.copyfile
-            copy(run.folder / name, out / name)
-        (out / "dynamics").mkdir()
+        shutil.copytree(run.folder, out, ignore=shutil.ignore_patterns("manifest.json"), dirs_exist_ok=True)
         p = dyn.p_gold.copy()
-        p[0, 0] = np.nextafter(p[0, 0], np.float32(0.5))  # the smallest difference that there is
-        TrainingDynamics(dyn.ids, dyn.gold, p, dyn.correct, dyn.meta).save(out / "dynamics" / "twitter.parquet")
+        p[0, 0] = np.nextafter(p[0, 0], np.float32(0.5))  # the smallest possible difference
+        changed = TrainingDynamics(dyn.ids, dyn.gold, p, dyn.correct, dyn.meta)
+        changed.save(out / "dynamics" / "twitter.parquet", overwrite=True)
 
     elsewhere.write(spec.key, {k: v for k, v in run.manifest.items() if k not in ("files", "sha256", "key")}, fill)
     wanted = stages_of(spec, Stages())[0]
@@ -209,7 +227,7 @@ def test_results_json_has_the_agreed_form(done, profile):
     assert json.loads(json.dumps(value)) == value
     assert set(value) == {"profile", "wall_seconds", "training_seconds", "commit", "runs"}
     assert value["training_seconds"] == pytest.approx(sum(r.manifest["seconds"]["total"] for r in done[0]), abs=0.1)
-    run = value["runs"][4]
+    run = value["runs"][6]
     assert set(run) == {"key", "comparison", "setting", "budget", "seed", "members"}
     assert run["setting"] == ["twitter", "yelp"]
     assert set(run["members"]["yelp"]) == {"n", "soi", "test", "ood", "majority", "bag_of_words"}
@@ -217,8 +235,8 @@ def test_results_json_has_the_agreed_form(done, profile):
     assert sum(run["members"]["yelp"]["soi"].values()) == run["members"]["yelp"]["n"]
 
 
-def test_wall_time_counts_runs_side_by_side_once_and_breaks_not_at_all(done, profile):
-    """Two side by side, the second ten seconds longer; a third within them; one on the next day."""
+def test_wall_time_counts_parallel_runs_once_and_leaves_breaks_out(done, profile):
+    """Two runs in parallel, the second ten seconds longer; a third at the same time; one on the next day."""
     times = [("01T10:00:00", 100.0), ("01T10:00:00", 110.0), ("01T10:00:30", 20.0), ("02T10:00:00", 5.0)]
     manifests = [{"started": f"2026-01-{began}+00:00", "seconds": {"total": total}} for began, total in times]
     runs = [replace(run, manifest=run.manifest | changed) for run, changed in zip(done[0], manifests, strict=False)]
@@ -232,7 +250,7 @@ def recorded(done, profile, tmp_path_factory):
     return results.record(profile, done[0], tmp_path_factory.mktemp("data") / "tiny", stages=done[1])
 
 
-def test_recorded_runs_verify_hold_no_text_and_can_be_continued_from(done, profile, recorded, tmp_path):
+def test_recorded_runs_contain_no_text_and_can_be_reused(done, profile, recorded, tmp_path):
     assert results.verify_recorded(recorded) == len([p for p in recorded.rglob("*") if p.is_file()]) - 1
     body = b"".join(p.read_bytes() for p in recorded.rglob("*") if p.is_file())
     prints = dict(plan(profile)[-1].fingerprints)
@@ -245,7 +263,7 @@ def test_recorded_runs_verify_hold_no_text_and_can_be_continued_from(done, profi
     assert [run.key for run in store] == sorted(run.key for run in done[0])
 
 
-def test_recorded_stages_are_those_that_were_done(done, recorded, tmp_path):
+def test_recorded_stages_are_those_that_were_trained(done, recorded, tmp_path):
     back = {s.key: s for s in unpack_stages(recorded)}
     assert set(back) == {run.key for run in done[1]}
     for run in done[1]:
@@ -268,17 +286,17 @@ def test_a_case_of_claim_c5_has_the_scores_of_its_stages(recorded):
         of = [s for s in found.stages if s.setting == PAIR and s.kind == ("easy+hard", control)]
         expected = [s.metrics["yelp"]["test"]["accuracy"] for s in sorted(of, key=lambda s: s.seed)]
         assert np.allclose(test.values(name, "accuracy").mean(axis=1), expected, atol=1e-6)
-    run = [found.run(PAIR, seed) for seed in (0, 1)]
-    assert np.allclose(
-        test.values("run", "accuracy").mean(axis=1), [r.metrics["yelp"]["test"]["accuracy"] for r in run]
-    )
+    expected = [found.run(PAIR, seed).metrics["yelp"]["test"]["accuracy"] for seed in (0, 1)]
+    assert np.allclose(test.values("run", "accuracy").mean(axis=1), expected)
     left = [s.about["stage"]["left"]["yelp"] for s in found.stages if s.setting == PAIR and s.kind[1] is None]
     assert sorted(map(tuple, zip(case.start, case.end, strict=True))) == sorted(map(tuple, left))
 
 
 def test_tables_agree_with_the_runs(recorded):
     found = results.open_results("source", runs=recorded)
-    assert (found.members, found.seeds, found.settings) == (PAIR, (0, 1), (("twitter",), ("yelp",), PAIR))
+    assert (found.members, found.seeds, found.settings) == (PAIR, (0, 1), SETTINGS)
+    assert found.run(EQUAL).key != found.run(PAIR).key
+    assert found.settings_with("yelp") == [("yelp",), EQUAL, PAIR]
     assert results.open_results("source", runs=recorded, seeds=[1]).seeds == (1,)
     with pytest.raises(StoreError, match="did you mean 'twitter'"):
         found.run(("twiter",))
@@ -287,6 +305,8 @@ def test_tables_agree_with_the_runs(recorded):
     expected = np.mean([found.run(("yelp",), s).metrics["yelp"]["test"]["accuracy"] for s in (0, 1)])
     assert abs(row["accuracy"] - expected) < 6e-4
     assert row["low"] <= row["accuracy"] <= row["high"]
+    names = tables.soi_table(found).loc["yelp"].index
+    assert list(names) == ["alone", "twitter+yelp at equal budget", "twitter+yelp"]
     counts = tables.transition(found, "twitter", PAIR)
     assert counts.to_numpy().sum() == 40
     assert np.allclose(counts.sum(axis=1), tables.soi_table(found, shares=False).loc[("twitter", "alone")])

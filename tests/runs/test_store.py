@@ -1,4 +1,4 @@
-"""The store: runs are whole or not there, damage is named and moved away, one process at a time does a run."""
+"""The store: runs are complete or absent, damaged runs are moved away, one process at a time trains a run."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+from own_data import snapshot
 
 from soi_lib import files
 from soi_lib.dynamics import TrainingDynamics
@@ -45,21 +46,21 @@ def test_a_stored_run_reads_back(stored):
     assert not list(stored.root.rglob(f"{files.PREFIX}*"))
 
 
-def test_looking_at_a_damaged_run_changes_nothing_and_doing_it_again_moves_it_away(stored, caplog):
+def test_reading_a_damaged_run_changes_nothing_and_writing_it_again_moves_it_away(stored, caplog):
     path = stored.path("abc") / MANIFEST
     path.write_bytes(path.read_bytes().replace(b'"seed": 0', b'"seed": 1'))
-    before = {p: p.read_bytes() for p in stored.root.rglob("*") if p.is_file()}
+    before = snapshot(stored.root)
     assert stored.get("abc") is None
     assert list(stored) == []
     assert f"{path}: " in caplog.text
-    assert {p: p.read_bytes() for p in stored.root.rglob("*") if p.is_file()} == before
+    assert snapshot(stored.root) == before
     stored.write("abc", {"identity": IDENTITY}, fill)
     assert stored.get("abc").key == "abc"
     assert "was moved to" in caplog.text
     assert len(list((stored.root / "quarantine").iterdir())) == 1
 
 
-def test_strays_links_and_runs_under_another_key_are_refused(stored, tmp_path):
+def test_extra_files_links_and_runs_under_another_key_are_rejected(stored, tmp_path):
     run = stored.path("abc")
     shutil.copytree(run, stored.path("another"))
     assert stored.get("another") is None
@@ -107,7 +108,7 @@ def test_atomic_writes(tmp_path):
         files.write_text(tmp_path, "x")
 
 
-def test_sweeping_spares_what_is_being_written(tmp_path):
+def test_sweeping_spares_files_that_are_being_written(tmp_path):
     code = "import os, sys; from soi_lib import files\nwith files.building(sys.argv[1]): os._exit(1)"
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "run")], check=False)
     (left,) = tmp_path.iterdir()

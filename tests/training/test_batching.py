@@ -1,4 +1,4 @@
-"""Batches: everything once an epoch, members in proportion, lengths together, nothing lost in padding."""
+"""Batches: every example once per epoch, datasets in proportion, similar lengths together, correct padding."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def ragged(rng: np.random.Generator, n: int, member: int, segment: bool = False)
 
 
 @pytest.mark.parametrize(("n", "size"), [(1, 16), (15, 16), (16, 16), (1000, 16), (1001, 7)])
-def test_every_example_once_an_epoch(rng, n, size):
+def test_every_example_occurs_once_per_epoch(rng, n, size):
     lengths = rng.integers(3, 60, n)
     batches = epoch_batches(lengths, size, seed=1, epoch=0)
     assert np.array_equal(np.sort(np.concatenate(batches)), np.arange(n))
@@ -29,21 +29,16 @@ def test_every_example_once_an_epoch(rng, n, size):
     assert sorted(len(b) for b in batches)[1:] == [size] * (len(batches) - 1)
 
 
-def test_members_are_mixed_by_size_throughout_the_epoch():
-    # 3,000 short examples of one member and 1,000 long ones of another
-    lengths = np.concatenate([np.full(3000, 10), np.full(1000, 50)])
-    shares = []
-    for epoch in range(20):
-        order = np.concatenate(epoch_batches(lengths, 16, seed=0, epoch=epoch))
-        quarters = np.array_split(order, 4)
-        shares.append([(quarter >= 3000).mean() for quarter in quarters])
-    shares = np.array(shares)
+def test_datasets_are_mixed_in_proportion_throughout_the_epoch():
+    lengths = np.concatenate([np.full(3000, 10), np.full(1000, 50)])  # of two datasets
+    orders = [np.concatenate(epoch_batches(lengths, 16, seed=0, epoch=epoch)) for epoch in range(20)]
+    shares = (np.array(orders).reshape(20, 4, 1000) >= 3000).mean(2)
     assert abs(shares.mean() - 0.25) < 1e-12
-    assert np.abs(shares.mean(0) - 0.25).max() < 0.02  # no quarter of the epoch prefers a member
+    assert np.abs(shares.mean(0) - 0.25).max() < 0.02  # no quarter of an epoch prefers a dataset
     assert shares.std(0).max() < 0.06
 
 
-def test_a_window_keeps_similar_lengths_together(rng):
+def test_similar_lengths_are_batched_together(rng):
     lengths = rng.integers(5, 100, 16 * WINDOW)
     batches = epoch_batches(lengths, 16, seed=0, epoch=0)
     padded = sum(lengths[b].max() * len(b) for b in batches)
@@ -52,7 +47,7 @@ def test_a_window_keeps_similar_lengths_together(rng):
     assert padded < 0.65 * sum(lengths[b].max() * len(b) for b in shuffled)
 
 
-def test_collate_pads_and_says_so(rng):
+def test_collate_pads_and_reports_it(rng):
     data = join([ragged(rng, 20, 0), ragged(rng, 10, 1, segment=True)])
     assert len(data) == 30
     index = np.array([25, 3, 0])

@@ -1,4 +1,4 @@
-"""A trained model as a folder: the same predictions from the folder, for every architecture that we say works."""
+"""A saved model gives the predictions of its training, for every architecture that the documentation names."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from soi_lib.errors import EncoderError, FormatError
 from soi_lib.models.encoder import encoder_dir
@@ -18,6 +17,7 @@ from soi_lib.training.classifier import load_classifier, save_classifier
 from soi_lib.training.engine import TrainConfig, TrainMember, TrainResult, train
 
 TEXTS = ["the lights are on", "what a sad and very long film that never wanted to end", "fine", "not good at all, no"]
+DATASETS = {"films": ("bad", "good"), "rooms": ("dark", "light")}
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 ARCHITECTURES = {
     "Bert": SIZES,
@@ -40,14 +40,14 @@ def tiny(kind: str, folder: Path) -> Path:
     return folder
 
 
-def trained(encoder: Path, folder: Path, pooling: str, datasets: dict[str, tuple[str, ...]]) -> TrainResult:
-    """Train on the texts, in evaluation on the same ones, and keep the model in `folder`."""
+def trained(encoder: Path, folder: Path, pooling: str) -> TrainResult:
+    """Train and evaluate on the same texts, and save the model in `folder`."""
     torch.set_num_threads(1)
     tokens = tokenize(encoder, TEXTS)
-    network, id_map = load_trimmed(encoder, [tokens.ids], pooler=pooling == "pooler")
+    network, id_map = load_trimmed(encoder, [tokens.ids])
     gold = np.array([0, 1, 0, 1])
     members = []
-    for i, (name, labels) in enumerate(datasets.items()):
+    for i, (name, labels) in enumerate(DATASETS.items()):
         data = encode(tokens, id_map, gold, member=i)
         members.append(TrainMember(name, labels, np.arange(4), {"train": data, "test": data}))
     config = TrainConfig(epochs=3, batch_size=2, learning_rate=1e-2, pooling=pooling, precision="fp32")
@@ -57,7 +57,7 @@ def trained(encoder: Path, folder: Path, pooling: str, datasets: dict[str, tuple
         result.weights,
         encoder=encoder,
         vocabulary=np.flatnonzero(id_map >= 0),
-        datasets=datasets,
+        datasets=DATASETS,
         pooling=pooling,
         max_length=64,
     )
@@ -66,42 +66,17 @@ def trained(encoder: Path, folder: Path, pooling: str, datasets: dict[str, tuple
 
 @pytest.mark.usefixtures("wheels")
 @pytest.mark.parametrize(("kind", "pooling"), [("Bert", "cls"), *((kind, "mean") for kind in ARCHITECTURES)])
-def test_the_folder_predicts_what_the_training_predicted(kind: str, pooling: str, tmp_path: Path) -> None:
-    result = trained(tiny(kind, tmp_path / "encoder"), tmp_path / "model", pooling, {"films": ("bad", "good")})
+def test_the_saved_model_predicts_what_the_training_predicted(kind: str, pooling: str, tmp_path: Path) -> None:
+    result = trained(tiny(kind, tmp_path / "encoder"), tmp_path / "model", pooling)
     model = load_classifier(tmp_path / "model", device="cpu")
-    found = model.predict(TEXTS)
-    expected = result.predictions["films"]["test"].probabilities
-    np.testing.assert_allclose(found[["bad", "good"]].to_numpy(), expected, atol=1e-5)
-    assert list(found["label"]) == [("bad", "good")[i] for i in expected.argmax(1)]
-    alone = [model.predict([text])["p"][0] for text in TEXTS]
-    np.testing.assert_allclose(alone, found["p"], atol=1e-5)
-    with pytest.raises(EncoderError, match="no model here"):
-        load_classifier(tmp_path / "encoder")
-
-
-@pytest.mark.usefixtures("wheels")
-def test_a_bert_with_its_pooler_opens_in_transformers(tmp_path: Path) -> None:
-    trained(tiny("Bert", tmp_path / "encoder"), tmp_path / "model", "pooler", {"films": ("bad", "good")})
-    ours = load_classifier(tmp_path / "model", device="cpu").predict(TEXTS)
-    theirs = pipeline(
-        "text-classification",
-        model=AutoModelForSequenceClassification.from_pretrained(tmp_path / "model"),
-        tokenizer=AutoTokenizer.from_pretrained(tmp_path / "model"),
-        device="cpu",
-    )(TEXTS)
-    assert [row["label"] for row in theirs] == list(ours["label"])
-    np.testing.assert_allclose([row["score"] for row in theirs], ours["p"], atol=1e-5)
-
-
-@pytest.mark.usefixtures("wheels")
-def test_several_datasets_predict_their_own_labels(tmp_path: Path) -> None:
-    datasets = {"films": ("bad", "good"), "rooms": ("dark", "light")}
-    result = trained(tiny("Bert", tmp_path / "encoder"), tmp_path / "model", "mean", datasets)
-    model = load_classifier(tmp_path / "model", device="cpu")
-    for name, labels in datasets.items():
-        found = model.predict(TEXTS, dataset=name)[list(labels)].to_numpy()
-        np.testing.assert_allclose(found, result.predictions[name]["test"].probabilities, atol=1e-5)
-    with pytest.raises(FormatError, match="several datasets"):
-        model.predict(TEXTS)
+    for name, labels in DATASETS.items():
+        found = model.predict(TEXTS, dataset=name)
+        expected = result.predictions[name]["test"].probabilities
+        np.testing.assert_allclose(found[list(labels)].to_numpy(), expected, atol=1e-5)
+        assert list(found["label"]) == [labels[i] for i in expected.argmax(1)]
+        alone = [model.predict([text], dataset=name)["p"][0] for text in TEXTS]
+        np.testing.assert_allclose(alone, found["p"], atol=1e-5)
     with pytest.raises(FormatError, match="no such dataset"):
         model.predict(TEXTS, dataset="film")
+    with pytest.raises(EncoderError, match="no model here"):
+        load_classifier(tmp_path / "encoder")

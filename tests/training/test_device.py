@@ -1,4 +1,4 @@
-"""Where and how precisely a training computes: names, machines with and without GPUs, runs side by side."""
+"""Devices, precision, and parallel runs, on machines with and without GPUs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ GIB = 2**30
 
 @pytest.fixture
 def machine(monkeypatch):
-    """A machine with so many GPUs of so much memory, and so many cores."""
+    """Simulate a machine with this many GPUs, GiB of GPU memory and cores."""
     for name in ("ACCELERATE_USE_CPU", "CUDA_VISIBLE_DEVICES", "SOI_DEVICE", "SOI_JOBS"):
         monkeypatch.delenv(name, raising=False)
 
@@ -37,7 +37,7 @@ def machine(monkeypatch):
     return make
 
 
-def test_auto_is_a_gpu_where_torch_sees_one(machine, monkeypatch):
+def test_auto_is_a_gpu_if_torch_sees_one(machine, monkeypatch):
     machine(0)
     assert (resolve_device(), resolve_device("cpu"), resolve_device("cuda:1")) == ("cpu", "cpu", "cuda:1")
     machine(2)
@@ -49,13 +49,13 @@ def test_auto_is_a_gpu_where_torch_sees_one(machine, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["cuda:x", "mps"])
-def test_another_name_is_refused_with_the_choices(machine, name):
+def test_an_unknown_name_is_rejected_with_the_choices(machine, name):
     machine(1)
     with pytest.raises(SoiError, match="auto, cpu, cuda, cuda:N"):
         resolve_device(name)
 
 
-def test_a_gpu_that_is_not_there_is_refused_with_the_next_step(machine):
+def test_a_missing_gpu_is_reported_with_the_next_step(machine):
     machine(0)
     with pytest.raises(SoiError, match=r"device cuda: .*no GPU.*--device cpu"):
         torch_device("cuda")
@@ -79,7 +79,7 @@ def test_precision_follows_the_device(machine, monkeypatch):
         resolve_precision("auto", "cuda")
 
 
-def test_runs_side_by_side(machine, monkeypatch):
+def test_the_number_of_parallel_runs(machine, monkeypatch):
     machine(0, cores=6)
     assert default_jobs("cpu") == 6
     machine(1, memory=80)
@@ -92,7 +92,7 @@ def test_runs_side_by_side(machine, monkeypatch):
     assert default_jobs("cuda") == 3
 
 
-def test_workers_share_the_visible_cards_evenly(machine, monkeypatch):
+def test_workers_share_the_visible_gpus_evenly(machine, monkeypatch):
     machine(2)
     assert visible_cards("cuda", 3) == ["0", "1", "0"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5, GPU-ab")

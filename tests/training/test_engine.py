@@ -1,4 +1,4 @@
-"""The loop, on a tiny BERT and made-up texts: what it leaves, the same bits every time, and what is written by hand."""
+"""Training a tiny BERT on generated texts: results, reproducible bits, checkpoints, the hand-written parts."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def first():
     return run()
 
 
-def test_what_a_run_leaves(first):
+def test_results_of_a_training(first):
     dyn = first.dynamics["m0"]
     assert dyn.p_gold.shape == (3, 32)
     assert (dyn.meta.record, dyn.meta.label_names, dyn.logits) == ("train", ("m0c0", "m0c1"), None)
     assert (first.reports["m0"].missing, first.reports["m0"].repeated) == ((), 0)
     assert first.updates == 3 * 4
     assert first.losses[-1] < first.losses[0]
-    # the mean loss of an epoch is the mean of -log p(gold) in the training forward pass: the same pass was recorded
+    # the loss and the dynamics come from the same forward pass
     assert np.allclose(-np.log(dyn.p_gold.astype(np.float64)).mean(1), first.losses, atol=1e-5)
     p = first.predictions["m0"]["test"]
     assert np.allclose(p.probabilities.sum(1), 1, atol=1e-5)
@@ -56,7 +56,7 @@ def test_what_a_run_leaves(first):
 
 
 def test_the_seed_decides_the_bits_and_logits_are_kept_on_request(first):
-    """That other processes and numbers of workers give the same bits is shown by runs/test_kill.py."""
+    """runs/test_kill.py shows the same bits from other processes and numbers of workers."""
     assert bits(run(replace(CONFIG, seed=6))) != bits(first)
     kept = run(replace(CONFIG, keep_logits=True))
     assert bits(kept) == bits(first)
@@ -66,7 +66,7 @@ def test_the_seed_decides_the_bits_and_logits_are_kept_on_request(first):
 
 
 class Killed(Exception):
-    """A training was stopped on purpose."""
+    """The training was stopped on purpose."""
 
 
 def kill(epoch: int, n: int) -> None:
@@ -76,7 +76,7 @@ def kill(epoch: int, n: int) -> None:
 
 @pytest.fixture
 def checkpoint(tmp_path, monkeypatch):
-    """One that is written after every epoch."""
+    """A checkpoint that is written after every epoch."""
     monkeypatch.setattr(Checkpoint, "every", 0.0)
     return Checkpoint(tmp_path / "state.safetensors", "x")
 
@@ -91,7 +91,7 @@ def test_both_modes_and_validation_change_nothing_and_survive_a_kill(first, chec
     with pytest.raises(Killed):
         run(config, members(), progress=kill, checkpoint=checkpoint)
     resumed = run(config, members(), progress=lambda e, n: seen.append((e, n)), checkpoint=checkpoint)
-    assert seen[0] == (1, 64)  # two epochs of 32 were not done again
+    assert seen[0] == (1, 64)  # two epochs of 32 examples were not repeated
     assert {e for e, _ in seen[1:]} == {2}
     assert bits(resumed) == bits(whole)
     assert bits(replace(whole, dynamics=whole.dynamics_train, predictions=first.predictions)) == bits(first)
@@ -106,7 +106,7 @@ def test_both_modes_and_validation_change_nothing_and_survive_a_kill(first, chec
     assert (curve["validation_loss"][-1], curve["validation_accuracy"][-1]) == (last.loss, last.accuracy)
 
 
-def test_a_checkpoint_of_another_run_or_a_damaged_one_is_not_continued(checkpoint, caplog):
+def test_a_checkpoint_of_another_run_or_a_damaged_one_is_not_used(checkpoint, caplog):
     path = checkpoint.path
     checkpoint.save({"epoch": torch.tensor(1), "tensor/master": torch.ones(4)})
     assert checkpoint.load()["tensor/master"].tolist() == [1, 1, 1, 1]
@@ -122,14 +122,14 @@ def test_a_checkpoint_of_another_run_or_a_damaged_one_is_not_continued(checkpoin
     assert checkpoint.load() is None
 
 
-def test_members_with_different_heads_train_together():
+def test_datasets_with_different_heads_train_together():
     result = run(members=both())
     assert {m: d.p_gold.shape for m, d in result.dynamics.items()} == {"m0": (3, 25), "m1": (3, 6)}
     assert result.updates == 3 * 4  # 31 examples in batches of 8
     assert result.weights["heads.linear.weight"].shape[0] == 5
 
 
-def test_a_checkpoint_is_of_one_kind_of_device_and_precision(checkpoint, caplog):
+def test_a_checkpoint_belongs_to_one_precision(checkpoint, caplog):
     members, seen = [made(12, 2, 0)], []
     done(QUIET, members, checkpoint=checkpoint, device="cpu")
     other = replace(QUIET, precision="bf16")
@@ -150,7 +150,7 @@ def test_heads_learn_at_their_own_rate():
         assert torch.allclose(step, expected, atol=1e-6), name
 
 
-def test_the_written_out_attention_and_flat_parameters_change_nothing():
+def test_our_attention_and_flat_parameters_change_nothing():
     data = one()[0].splits["train"]
     batch = collate(data, np.arange(8), pad=0)
     encoder = bert()
@@ -172,7 +172,7 @@ def test_dropout_masks_have_the_right_rate_and_repeat():
     cpu.seed_dropout(3)
     assert torch.equal(first, cpu.keep_mask(torch.Size((1000, 1001)), 0.1))
     assert abs(first.float().mean().item() - 0.9) < 0.001
-    columns = first.view(-1)[:1000000].view(-1, 4).float().mean(0)  # the four masks of a word are equally good
+    columns = first.view(-1)[:1000000].view(-1, 4).float().mean(0)  # all four masks in a word have this rate
     assert (columns - 0.9).abs().max() < 0.002
     x = torch.ones(1000, requires_grad=True)
     y = cpu.FastDropout(0.1)(x)
@@ -182,7 +182,7 @@ def test_dropout_masks_have_the_right_rate_and_repeat():
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.1])
-def test_flat_adamw_equals_adamw_a_parameter(decay):
+def test_flat_adamw_equals_adamw_per_parameter(decay):
     torch.manual_seed(0)
 
     class Toy(torch.nn.Module):

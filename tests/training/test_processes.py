@@ -1,4 +1,4 @@
-"""Two processes that `accelerate launch` started train what one trains; all of it in one launch, on the CPU."""
+"""Two processes of `accelerate launch` train the same as one; all tests share one launch, on the CPU."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
-    """What each of two processes got, and the folder where they worked."""
+    """The results of both processes, and the folder where they worked."""
     folder = tmp_path_factory.mktemp("together")
     make(folder)
     environment = {k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")}
     environment |= {"SOI_CACHE": str(folder / "cache"), "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
-    environment["ACCELERATE_USE_CPU"] = "true"  # without it the same line trains on GPUs
+    environment["ACCELERATE_USE_CPU"] = "true"  # without it, this command trains on GPUs
     line = "-m accelerate.commands.launch --multi_gpu --num_processes 2 --main_process_port 0"
     command = [sys.executable, *line.split(), together.__file__, str(folder)]
     ended = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=900)
@@ -42,7 +42,7 @@ def part(found: dict[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
     return {key.removeprefix(f"{name}/"): value for key, value in found.items() if key.startswith(f"{name}/")}
 
 
-def test_both_processes_hold_the_same(two):
+def test_both_processes_have_the_same_results(two):
     (first, second), _ = two
     assert first.keys() == second.keys()
     for key in first.keys() - {"refused", "refused to record"}:
@@ -50,7 +50,7 @@ def test_both_processes_hold_the_same(two):
     assert first["quiet/processes"] == 2
 
 
-def test_the_same_as_one_process_up_to_rounding(two):
+def test_two_processes_give_the_results_of_one_up_to_rounding(two):
     got = part(two[0][0], "quiet")
     torch.set_num_threads(1)
     one = together.values(together.done(together.QUIET, [together.made(60, 3, 0)]))
@@ -63,21 +63,21 @@ def test_the_same_as_one_process_up_to_rounding(two):
         assert np.allclose(got[key], one[key], atol=2e-5), np.abs(got[key] - one[key]).max()
     moved = 0.0
     for key in one:
-        if key.startswith("weights/") and not key.endswith("key.bias"):  # whose gradient is rounding and nothing else
+        if key.startswith("weights/") and not key.endswith("key.bias"):  # whose gradient is only rounding
             assert np.allclose(got[key], one[key], atol=1e-4), (key, np.abs(got[key] - one[key]).max())
             moved = max(moved, float(np.abs(one[key]).max()))
     assert moved > 0.01
 
 
-def test_each_process_has_dropout_masks_of_its_own(two):
+def test_each_process_has_its_own_dropout_masks(two):
     p = two[0][0]["twins/twins/p"]
     assert p[0, 0] != p[0, 1]
 
 
-def test_stopped_and_continued_to_the_same_bits(two):
+def test_a_stopped_training_continues_to_the_same_bits(two):
     (first, _), folder = two
     assert first["stopped"]
-    assert first["seen"][0].tolist() == [1, 62]  # two epochs of 31 examples were not done again
+    assert first["seen"][0].tolist() == [1, 62]  # two epochs of 31 examples were not repeated
     assert {epoch for epoch, _ in first["seen"][1:].tolist()} == {2}
     noisy, resumed = part(first, "noisy"), part(first, "resumed")
     assert noisy.keys() == resumed.keys()
@@ -86,7 +86,7 @@ def test_stopped_and_continued_to_the_same_bits(two):
     assert (folder / "state.safetensors").exists()
 
 
-def test_processes_that_are_told_different_things_refuse(two):
+def test_processes_with_different_examples_stop(two):
     for rank, found in enumerate(two[0]):
         message = str(found["refused"])
         assert f"process {rank}: the processes were not given the same configuration and members and texts" in message
@@ -102,7 +102,7 @@ def test_two_processes_record_what_one_does(two):
     assert repeated > 40
 
 
-def test_a_run_is_written_once_and_says_how_many_trained_it(two):
+def test_a_run_is_written_once_and_counts_its_processes(two):
     _, folder = two
     (run,) = [open_run(p.parent) for p in (folder / "runs").glob("*/manifest.json")]
     assert run.manifest["machine"]["processes"] == 2
@@ -111,7 +111,7 @@ def test_a_run_is_written_once_and_says_how_many_trained_it(two):
     assert not list((folder / "runs").glob("quarantine/*"))
 
 
-def test_when_one_process_is_killed_the_other_says_so_and_ends(two):
+def test_if_one_process_is_killed_the_other_reports_it_and_ends(two):
     _, folder = two
     seconds, message = (folder / "left").read_text(encoding="utf-8").split("\n", 1)
     assert float(seconds) < 60

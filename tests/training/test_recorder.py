@@ -1,4 +1,4 @@
-"""The recorder against an epoch done by hand, and its rules for examples that come twice or never."""
+"""The recorder compared with epochs computed by hand, and its rules for repeated and missing examples."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from soi_lib.errors import AlignmentError, DuplicateIdError, FormatError, RangeE
 from soi_lib.recorder import DynamicsRecorder
 
 
-def test_an_epoch_by_hand():
+def test_two_epochs_by_hand():
     rec = DynamicsRecorder(["a", "b", "c"], [0, 1, 1], 2, meta={"member": "m"})
     rec.update(["c", "a"], torch.tensor([[0.0, 0.0], [2.0, 0.0]]))
     rec.update(["b"], torch.tensor([[1.0, 3.0]]))
@@ -23,7 +23,7 @@ def test_an_epoch_by_hand():
     e = np.exp
     expected = [[e(2) / (e(2) + 1), e(3) / (e(3) + e(1)), 0.5], [1 / (1 + e(1)), e(1) / (1 + e(1)), e(1) / (1 + e(1))]]
     assert np.allclose(dyn.p_gold, expected, atol=1e-7)
-    # a tie goes to the first class, as argmax has it, so c is wrong in the first epoch
+    # a tie goes to the first class, as in argmax, so c is wrong in the first epoch
     assert dyn.correct.tolist() == [[True, True, False], [False, True, True]]
     assert dyn.ids.tolist() == ["a", "b", "c"]
     assert dyn.gold.tolist() == [0, 1, 1]
@@ -42,7 +42,7 @@ def test_the_last_presentation_counts_and_the_missing_are_left_out():
     rec.end_epoch()
     dyn = rec.finish()
     assert dyn.ids.dtype == np.int64
-    assert dyn.ids.tolist() == [10, 11]  # 12 was not there in the first epoch
+    assert dyn.ids.tolist() == [10, 11]  # 12 was missing in the first epoch
     assert dyn.correct.tolist() == [[True, False], [True, True]]
     assert rec.report.missing == (12,)
     assert rec.report.repeated == 2
@@ -71,7 +71,7 @@ def test_five_lines_in_a_plain_loop_with_drop_last(caplog):
         rec.end_epoch()
     dyn = rec.finish()
 
-    assert np.array_equal(dyn.p_gold, expected[:, :48])  # the same bits; the last two never came
+    assert np.array_equal(dyn.p_gold, expected[:, :48])  # the same bits; the last two never came up
     assert dyn.ids.tolist() == list(range(100, 148))
     assert dyn.meta.classes == 5
     assert rec.report.missing == (148, 149)
@@ -100,7 +100,7 @@ def test_kinds_of_ids(tmp_path):
             once(ids)
 
 
-def test_logits_that_are_no_numbers_are_named():
+def test_logits_that_are_not_numbers_are_named():
     for bad in (float("nan"), float("inf")):
         rec = DynamicsRecorder(["a", "b"], [0, 1])
         rec.update(["a", "b"], torch.tensor([[0.0, 1.0], [0.0, 1.0]]))
@@ -108,9 +108,9 @@ def test_logits_that_are_no_numbers_are_named():
         rec.update(["a", "b"], torch.tensor([[0.0, 1.0], [bad, 1.0]]))
         with pytest.raises(RangeError, match="id 'b' at epoch 1"):
             rec.end_epoch()
-        assert rec.finish().epochs == 1  # what was there before is still there
+        assert rec.finish().epochs == 1  # the finished epoch is kept
     rec = DynamicsRecorder(["a", "b"], [0, 1])
-    rec.update(["a", "b"], torch.tensor([[0.0, -float("inf")], [0.0, -float("inf")]]))  # a masked class is no damage
+    rec.update(["a", "b"], torch.tensor([[0.0, -float("inf")], [0.0, -float("inf")]]))  # a masked class is valid
     rec.end_epoch()
     assert rec.finish().p_gold.tolist() == [[1.0, 0.0]]
     rec = DynamicsRecorder(["a"], [0], keep_logits=True)
@@ -139,13 +139,13 @@ def test_updates_that_do_not_fit():
     for logits in (torch.zeros(1, 3), torch.zeros(1, 2, 2)):
         with pytest.raises(FormatError):
             rec.update(["a"], logits)
-    with pytest.raises(RangeError, match=r"id 'b'.*3"):  # the first logits tell the number of classes
+    with pytest.raises(RangeError, match=r"id 'b'.*3"):  # the first logits give the number of classes
         DynamicsRecorder(["a", "b"], [0, 3]).update(["a", "b"], torch.zeros(2, 3))
     with pytest.raises(AlignmentError, match=r"found 2 .*expected 1 "):
         DynamicsRecorder(["a"], [0]).restore(rec.state())
 
 
-def test_a_state_in_the_middle_of_an_epoch(rng):
+def test_a_recorder_continues_in_the_middle_of_an_epoch(rng):
     gold, epochs = rng.integers(0, 3, 30), presented(30, 3, 2)
     whole = DynamicsRecorder(range(30), gold, keep_logits=True)
     for steps in epochs:
@@ -159,7 +159,7 @@ def test_a_state_in_the_middle_of_an_epoch(rng):
                 state = rec.state()
                 rec = DynamicsRecorder(range(30), gold, keep_logits=True)
                 rec.restore(state)
-                again = rec.state()  # a restored recorder that has met nothing has the same state
+                again = rec.state()  # a restored recorder has the same state
                 assert all(np.array_equal(state[name], again[name]) for name in state | again)
             ((rows, logits),) = epochs[k // 7][k % 7]
             rec.update(rows, torch.from_numpy(logits))
@@ -168,25 +168,5 @@ def test_a_state_in_the_middle_of_an_epoch(rng):
         assert rec.finish().fingerprint() == whole.finish().fingerprint()
         assert rec.report == whole.report
     rec.update(rows, torch.from_numpy(logits))
-    assert rec.report.unfinished == len(set(rows.tolist()))  # said, and no part of the result
+    assert rec.report.unfinished == len(set(rows.tolist()))  # reported, but not in the result
     assert rec.finish().epochs == 2
-
-
-def test_an_update_waits_for_nothing_on_the_device():
-    from torch.utils._python_dispatch import TorchDispatchMode
-
-    class Watch(TorchDispatchMode):
-        met: set[str] = set()  # noqa: RUF012
-
-        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-            self.met.add(function.overloadpacket.__name__)
-            return function(*args, **(kwargs or {}))
-
-    rec = DynamicsRecorder(range(4), [0, 1, 2, 0], 3, device="cpu", keep_logits=True)
-    index, logits = torch.tensor([0, 2]), torch.randn(2, 3).bfloat16()
-    with Watch():
-        rec.update_at(index, logits)
-    # .item(), nonzero and their like make the processor wait until the device has finished its queue
-    waits = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero", "unique", "_unique2"}
-    assert Watch.met
-    assert not Watch.met & waits

@@ -1,6 +1,4 @@
-"""Small trainings, done by one process in a test and by two that `accelerate launch` starts with this file.
-The line is: ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes 2 tests/training/together.py FOLDER
-"""
+"""Small trainings, executed in one process by tests and in two by test_processes, which launches this file."""
 
 from __future__ import annotations
 
@@ -29,7 +27,7 @@ NOISY = TrainConfig(epochs=3, batch_size=8, learning_rate=1e-3, dropout=0.1, see
 
 
 def encoded(texts: Sequence[str], gold: np.ndarray, member: int = 0) -> Encoded:
-    """Every word as one of `WORDS` numbers, the first 30 of a text."""
+    """Encode the first 30 words of each text as one of `WORDS` numbers."""
     rows = [[1, *(2 + zlib.crc32(w.encode()) % (WORDS - 2) for w in text.lower().split()[:30])] for text in texts]
     offset = np.cumsum([0, *map(len, rows)])
     owner = np.full(len(rows), member, dtype=np.int64)
@@ -37,7 +35,7 @@ def encoded(texts: Sequence[str], gold: np.ndarray, member: int = 0) -> Encoded:
 
 
 def made(n: int, classes: int, member: int) -> TrainMember:
-    """A member of n made-up texts to train on and half as many to test on, of very different lengths."""
+    """A dataset of n training texts and half as many test texts, of very different lengths."""
     rng = np.random.default_rng([n, classes, member])
 
     def texts(k: int) -> list[str]:
@@ -58,12 +56,12 @@ def bert(dropout: float = 0.0, **changes: object) -> BertModel:
 
 
 def done(config: TrainConfig, members: Sequence[TrainMember], *, dropout: float = 0.0, **more: object) -> TrainResult:
-    """A training of it."""
+    """Train a tiny BERT."""
     return train(bert(dropout), members, config, **more)
 
 
 def values(result: TrainResult) -> dict[str, np.ndarray]:
-    """All that a training gives, but for times."""
+    """All results of a training except times."""
     out = {f"weights/{name}": w.numpy() for name, w in result.weights.items()}
     out |= {"losses": np.array(result.losses), "processes": np.array(result.processes)}
     for name, dyn in result.dynamics.items():
@@ -75,23 +73,23 @@ def values(result: TrainResult) -> dict[str, np.ndarray]:
 
 
 def both() -> list[TrainMember]:
-    """Two members with different labels, one of them in single batches only."""
+    """Two datasets with different labels, one of them small."""
     return [made(25, 2, 0), made(6, 3, 1)]
 
 
 def twins() -> list[TrainMember]:
-    """Two examples with one text: what differs in the first batch is dropout alone."""
+    """Two examples with the same text: in the first batch only dropout differs."""
     data = encoded(["one and the same"] * 2, np.array([0, 0]))
     return [TrainMember("twins", ("a", "b"), np.array(["x", "y"], dtype=object), {"train": data, "test": data})]
 
 
 def presented(n: int, classes: int, epochs: int, ranks: int = 1) -> list[list[list[tuple[np.ndarray, np.ndarray]]]]:
-    """Batches of each process, with examples that come again: [epoch][step][rank] -> (places, logits)."""
+    """Batches with repeated examples: [epoch][step][rank] -> (rows, logits)."""
     rng = np.random.default_rng(0)
 
     def batch(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         logits = rng.normal(size=(len(rows), classes)).astype(np.float32) * 3
-        logits[0, 0] = -0.0  # its sign is a bit too
+        logits[0, 0] = -0.0  # its sign must be kept too
         return rows, logits
 
     out = []
@@ -102,9 +100,9 @@ def presented(n: int, classes: int, epochs: int, ranks: int = 1) -> list[list[li
 
 
 def recorded(rank: int | None) -> dict[str, np.ndarray]:
-    """What a recorder has after three epochs in which this process presents its part (None: both parts).
+    """Record three epochs of the batches of this process (None: of both).
 
-    In the last epoch nobody shows example 17, and process 1 is done early.
+    In the last epoch example 17 is missing, and process 1 has fewer batches.
     """
 
     def recorder() -> DynamicsRecorder:
@@ -113,7 +111,7 @@ def recorded(rank: int | None) -> dict[str, np.ndarray]:
     rec = recorder()
     for e, steps in enumerate(presented(50, 4, 3, ranks=2)):
         for s, parts in enumerate(steps):
-            if (e, s) == (1, 4):  # stopped in the middle of an epoch and continued
+            if (e, s) == (1, 4):  # stop in the middle of an epoch and continue
                 state, rec = rec.state(), recorder()
                 rec.restore(state)
             if e == 2:
@@ -128,11 +126,11 @@ def recorded(rank: int | None) -> dict[str, np.ndarray]:
 
 
 class Stopped(Exception):
-    """A training was stopped on purpose."""
+    """The training was stopped on purpose."""
 
 
 def main(folder: Path) -> None:
-    """Every training, by the processes that were launched; what each of them got is kept in `folder`."""
+    """Train everything in the launched processes; each saves its results in `folder`."""
     rank = int(os.environ["RANK"])
     torch.set_num_threads(1)
     kept: dict[str, np.ndarray] = {}
@@ -173,7 +171,7 @@ def main(folder: Path) -> None:
     grid(folder)
     np.savez(folder / f"out{rank}.npz", **kept)
 
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # sent by the launcher as soon as the other is gone
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the launcher sends it as soon as the other process ends
 
     def die(epoch: int, n: int) -> None:
         if rank == 1 and epoch == 1:
@@ -187,7 +185,7 @@ def main(folder: Path) -> None:
 
 
 def grid(folder: Path) -> None:
-    """A run of a profile into a store, twice: by all processes, then found."""
+    """Train a run of a profile in all processes, then find it in the store."""
     from soi_lib.runs.config import load_profile
     from soi_lib.runs.run import do_run
     from soi_lib.runs.spec import plan
