@@ -124,7 +124,7 @@ def run_notebook(
         )
         if done.returncode != 0:
             partial = target.with_name(f"{target.stem}-failed.ipynb")
-            if tmp.stat().st_size:
+            if tmp.exists():
                 shutil.copyfile(tmp, partial)
             lines = [line for line in done.stderr.strip().splitlines() if line.strip()]
             raise SoiError(

@@ -93,23 +93,23 @@ def _refused(target: Path, error: OSError) -> SoiError:
 
 @contextmanager
 def replacing(path: str | os.PathLike[str], *, overwrite: bool = True) -> Iterator[Path]:
-    """Yield a temporary path next to `path`; on success it becomes `path`, on any error it is removed.
+    """Yield a path in a temporary folder next to `path`; on success it becomes `path`, on any error it is removed.
 
-    Raises OutputExistsError if `path` exists and `overwrite` is false, and SoiError if the disk or the permissions do
-    not allow the write.
+    Whatever a library writes beside the file is in that folder too, so it is removed even after a kill. Raises
+    OutputExistsError if `path` exists and `overwrite` is false, and SoiError if the disk or the permissions do not
+    allow the write.
     """
     target = Path(path)
     if target.is_dir():
         raise SoiError("this is a directory, not a file", where=target, hint="give the name of a file")
     if target.exists() and not overwrite:
         raise OutputExistsError("the file is already there", where=target, hint="pass overwrite=True to replace it")
-    tmp: Path | None = None
+    folder: Path | None = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _remove(target.parent.glob(f"{PREFIX}*"))
-        fd, name = tempfile.mkstemp(prefix=temporary(), suffix=target.suffix, dir=target.parent)
-        os.close(fd)
-        tmp = Path(name)
+        folder = Path(tempfile.mkdtemp(prefix=temporary(), dir=target.parent))
+        tmp = folder / target.name
         yield tmp
         with open(tmp, "rb+") as handle:
             os.fsync(handle.fileno())
@@ -119,8 +119,8 @@ def replacing(path: str | os.PathLike[str], *, overwrite: bool = True) -> Iterat
     except OSError as error:
         raise _refused(target, error) from error
     finally:
-        if tmp is not None and tmp.exists():
-            tmp.unlink()
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes, *, overwrite: bool = True) -> None:

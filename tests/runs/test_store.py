@@ -117,8 +117,9 @@ def test_sweeping_spares_files_that_are_being_written(tmp_path):
     left = left.rename(tmp_path / "below" / left.name)
     (tmp_path / ".tmp-of-somebody-else").touch()
     with files.replacing(tmp_path / "a.txt") as mine:
+        mine.write_text("one", encoding="utf-8")
+        (mine.parent / "made by a library").touch()
         assert files.sweep(tmp_path) == [left]
         assert mine.exists()
-        mine.write_text("one", encoding="utf-8")
     assert sorted(p.name for p in tmp_path.iterdir()) == [".tmp-of-somebody-else", "a.txt", "below"]
     assert list((tmp_path / "below").iterdir()) == []
