@@ -107,8 +107,8 @@ def _sources(numbers: Numbers, amounts: pd.DataFrame) -> str:
         f"({balanced['amazon']}) and film reviews ({balanced['movie']}); by accuracy, the claim would be "
         f"{finding.parts['gain, accuracy']}. With fewer examples per source, and fewer updates, the other sources help "
         f"even over tweets alone: AUC then changes by {more_updates.by_source(amounts)['tweets']} per source "
-        f"(exploratory; 5 seeds with 125 and 250). On the sources' own test sets, with {_examples(results)} examples, all changes stay "
-        f"within ±{rules.BOUND}."
+        f"(exploratory; 5 seeds with 125 and 250). On the sources' own test sets, with {_examples(results)} examples, "
+        f"all changes stay within ±{rules.BOUND}."
     )
 
 
