@@ -278,6 +278,7 @@ class DynamicsRecorder:
         With several processes, all of them call this together and get the same arrays.
         """
         state = {
+            "fingerprint": np.array(self.fingerprint),
             "p": np.array(self._p),
             "correct": np.array(self._correct),
             "missing": self._missing,
@@ -298,13 +299,12 @@ class DynamicsRecorder:
         With several processes (their number may change), all pass the same state. Raises AlignmentError for a state of
         other examples.
         """
-        n = len(self.ids)
-        if state["missing"].shape != (n,) or (self.keep_logits and "logits" not in state):
+        if int(state["fingerprint"]) != self.fingerprint:
             raise AlignmentError(
-                "the state belongs to another recorder",
-                found=f"{len(state['missing'])} examples{'' if 'logits' in state else ' without logits'}",
-                expected=f"{n} examples{' with logits' if self.keep_logits else ''}",
-                hint="give the recorder the ids and options that it had when the state was saved",
+                "the state belongs to a recorder of other examples or options",
+                found=f"{len(state['missing'])} examples",
+                expected=f"{len(self.ids)} examples {'with' if self.keep_logits else 'without'} logits",
+                hint="give the recorder the ids, gold and keep_logits that it had when the state was saved",
             )
         classes = int(state["classes"]) if "classes" in state else self.n_classes
         if self.n_classes not in (None, classes):

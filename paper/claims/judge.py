@@ -240,8 +240,9 @@ def _seen_before(stages: Mapping[str, Mapping[str, Stage]], subset: str, case: s
         if earlier == subset:
             return False
         if case in stages[earlier]:
-            pairs = zip(stages[earlier][case].ids, stages[subset][case].ids, strict=True)
-            if np.mean([len(a & b) / len(a | b) if a | b else 1.0 for a, b in pairs]) >= rules.SAME_SUBSET:
+            one, two = stages[earlier][case].ids, stages[subset][case].ids
+            shared = [len(a & b) / len(a | b) if a | b else 1.0 for a, b in zip(one, two, strict=False)]
+            if shared and np.mean(shared) >= rules.SAME_SUBSET:  # a stage with too few examples has no ids
                 return True
     return False
 

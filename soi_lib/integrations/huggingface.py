@@ -34,7 +34,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from soi_lib.analysis.label_issues import TINY
 from soi_lib.analysis.soi import categorize, soi_shares
 from soi_lib.dynamics import MAX_EPOCHS, TrainingDynamics
-from soi_lib.errors import AlignmentError, FormatError, RangeError
+from soi_lib.errors import FormatError, RangeError, located
 from soi_lib.files import replacing
 from soi_lib.integrations.trainer_data import KEY, Examples, examples_of, number
 from soi_lib.recorder import DynamicsRecorder, RecordingReport
@@ -190,7 +190,9 @@ class TrainerRecording(TrainerCallback):
         self.recorder = self._fresh()
         self.resumed = self._checkpoint is not None
         if self._checkpoint is not None:
-            self.recorder.restore(_load(Path(self._checkpoint) / FILE, self.recorder.fingerprint))
+            path = Path(self._checkpoint) / FILE
+            with located(path):
+                self.recorder.restore(_load(path))
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Close or discard an epoch left open when the next one begins or training is over."""
@@ -232,7 +234,7 @@ class TrainerRecording(TrainerCallback):
         folder, recorded = Path(args.output_dir) / f"checkpoint-{state.global_step}", self.recorder.state()
         if args.should_save and folder.is_dir():
             with replacing(folder / FILE) as tmp:
-                save_file(recorded, tmp, metadata={"mark": str(self.recorder.fingerprint)})
+                save_file(recorded, tmp)
 
 
 def _summary(p: list[np.ndarray], correct: list[np.ndarray], chosen: np.ndarray, prefix: str) -> dict[str, float]:
@@ -250,8 +252,8 @@ def _summary(p: list[np.ndarray], correct: list[np.ndarray], chosen: np.ndarray,
     return {prefix + name: value for name, value in values.items()}
 
 
-def _load(path: Path, mark: int) -> dict[str, np.ndarray]:
-    """Return the state that `TrainerRecording.on_save` wrote, if it is for the same examples."""
+def _load(path: Path) -> dict[str, np.ndarray]:
+    """Return the state that `TrainerRecording.on_save` wrote."""
     if not path.is_file():
         raise FormatError(
             "the checkpoint contains no recording, so its epochs are lost",
@@ -261,12 +263,6 @@ def _load(path: Path, mark: int) -> dict[str, np.ndarray]:
         )
     try:
         with safe_open(path, framework="np") as file:
-            if (file.metadata() or {}).get("mark") != str(mark):
-                raise AlignmentError(
-                    "the recording has other examples or options",
-                    where=path,
-                    hint="resume with the training set, ids and keep_logits of the first run",
-                )
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     except (SafetensorError, OSError) as error:
         raise FormatError(

@@ -145,7 +145,7 @@ This folder contains:
   `--pooling pooler`;
 - `data/DATASET.parquet`: the training and test rows, with the same ids as in the dynamics: those of the file's id
   column, or row numbers from 0;
-- `profile.yaml`: the configuration; `python -m paper plan --profile profile.yaml --runs runs` reads it.
+- `profile.yaml`: the configuration.
 
 Notes on the data and the training:
 

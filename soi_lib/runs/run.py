@@ -198,7 +198,7 @@ def _train_and_store(spec: RunSpec, store: RunStore, progress: Progress | None) 
     }
     manifest = {
         "identity": spec.identity(),
-        "command": f"python -m paper run {spec.key}",
+        "command": "soi train" if spec.comparison == "user" else f"python -m paper run {spec.key}",
         **provenance(started, clock, result),
         "examples": sum(len(m.splits["train"]) for m in ready.members),
     }
@@ -250,12 +250,15 @@ def commit() -> str:
     if given := os.environ.get("SOI_COMMIT"):
         return given
 
+    root = Path(__file__).resolve().parents[2]
+
     def git(*words: str) -> str:
-        root = Path(__file__).resolve().parents[2]
         return subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=True).stdout.strip()
 
     sources = ("soi_lib", "paper", "data/packages.txt")
     try:
+        if Path(git("rev-parse", "--show-toplevel")) != root:  # installed inside somebody else's repository
+            return ""
         changed = git("status", "--porcelain", "--untracked-files=no", "--", *sources)
         return git("rev-parse", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.CalledProcessError):

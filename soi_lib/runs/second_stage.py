@@ -168,7 +168,8 @@ def _stage(spec: StageSpec, base: StoredRun, store: RunStore, progress: Progress
 
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
     choice = choose(spec, {member: base.dynamics(member) for member in spec.setting})
-    about = {"identity": spec.identity(), "command": f"python -m paper run {spec.key}", "base": base.manifest["sha256"]}
+    command = "soi second-stage" if spec.base.comparison == "user" else f"python -m paper run {spec.key}"
+    about = {"identity": spec.identity(), "command": command, "base": base.manifest["sha256"]}
     stage = {"tested": not choice.reason, "reason": choice.reason, "n": choice.n, "passes": choice.passes}
     if choice.reason:
         sizes = {member: {"n": n} for member, n in choice.n.items()}

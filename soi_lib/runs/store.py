@@ -282,7 +282,7 @@ def open_run(folder: str | os.PathLike[str]) -> StoredRun:
         raise StoreError(
             "is not a finished run: it has no manifest",
             where=folder,
-            hint="give a folder made by `python -m paper run` or `python -m paper reproduce`",
+            hint="give the folder of a finished run",
         ) from None
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise StoreError("the manifest cannot be read", where=path, found=str(error) or type(error).__name__) from error

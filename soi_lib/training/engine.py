@@ -50,9 +50,9 @@ class TrainConfig:
 
     `warmup` is the share of updates with a rising learning rate, `clip` the maximum gradient norm, `dropout` that of
     the heads (the encoder keeps its own). The heads' learning rate is `head_learning_rate_factor` times the encoder's:
-    at the encoder's rate, a new head learns so slowly that confidence reflects the number of updates more than the
-    example. `record` says when predictions are recorded: "train" in the training forward pass (free), "eval" in an
-    extra pass in evaluation mode after each epoch, "both" in both. `precision` "auto" is bf16 if the device supports it
+    with a larger factor, a new head learns sooner, so that confidence depends less on the number of updates.
+    `record` says when predictions are recorded: "train" in the training forward pass (free), "eval" in an extra
+    pass in evaluation mode after each epoch, "both" in both. `precision` "auto" is bf16 if the device supports it
     natively. With `keep_logits`, the dynamics also contain the logits of every example at every epoch.
     """
 

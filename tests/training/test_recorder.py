@@ -143,6 +143,8 @@ def test_updates_that_do_not_fit():
         DynamicsRecorder(["a", "b"], [0, 3]).update(["a", "b"], torch.zeros(2, 3))
     with pytest.raises(AlignmentError, match=r"found 2 .*expected 1 "):
         DynamicsRecorder(["a"], [0]).restore(rec.state())
+    with pytest.raises(AlignmentError):  # as many examples, but others
+        DynamicsRecorder(["a", "c"], [0, 1], 2).restore(rec.state())
 
 
 def test_a_recorder_continues_in_the_middle_of_an_epoch(rng):
