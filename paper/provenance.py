@@ -44,11 +44,14 @@ def runs_behind(found: Mapping[str, Results]) -> Shown:
     place = " or ".join(f"data/recorded/{f.name}" if f.parent.name == "recorded" else f.name for f in folders)
     caption = (
         f"Each run is a folder in {place}, named by its key: metrics.json holds its scores, predictions/ its "
-        f"predictions, and dynamics/ every epoch. The columns give its start (UTC), commit and device."
+        f"predictions, and dynamics/ every epoch. Times are UTC."
     )
-    inside = show_table(table, caption, digits=1)
+    same = [name for name in ("comparison", "commit", "device", "precision") if table[name].nunique() == 1]
+    if same and len(table) > 1:  # a narrower table
+        caption += f" All have {', '.join(f'{name} {table[name].iloc[0]}' for name in same)}."
+    inside = show_table(table.drop(columns=same if len(table) > 1 else []), caption, digits=1)
     markup = f'<details class="soi-runs"><summary>{summary}</summary><div id="runs">{inside.markup}</div></details>'
-    return Shown(markup, f"[{summary}]", inside.csv)
+    return Shown(markup, f"[{summary}]", show_table(table).csv)
 
 
 def folder_table(recorded: str | Path) -> pd.DataFrame:
