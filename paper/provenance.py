@@ -46,7 +46,7 @@ def runs_behind(found: Mapping[str, Results]) -> Shown:
         f"Each run is a folder in {place}, named by its key: metrics.json holds its scores, predictions/ its "
         f"predictions, and dynamics/ every epoch. Times are UTC."
     )
-    same = [name for name in ("comparison", "commit", "device", "precision") if table[name].nunique() == 1]
+    same = [name for name in ("commit", "device", "precision") if table[name].nunique() == 1]
     if same and len(table) > 1:  # a narrower table
         caption += f" All have {', '.join(f'{name} {table[name].iloc[0]}' for name in same)}."
     inside = show_table(table.drop(columns=same if len(table) > 1 else []), caption, digits=1)
