@@ -71,7 +71,7 @@ def data_card(member: str, n_train: int = 350, n_eval: int = 500) -> str:
     n_train = min(n_train, len(corpus.splits["train"]))
     everything = all_splits(corpus.splits, corpus.extra_ood)
     taken = {name: split.take(n_train if name == "train" else n_eval) for name, split in everything.items()}
-    found = baselines(corpus.labels, taken)
+    found = baselines(taken)
     names = {"test": "test", "ood": "OOD"}
     score_rows = [
         [title, *(f"{values[key]['accuracy']:.3f} ({values[key]['macro_f1']:.3f})" for key in values)]

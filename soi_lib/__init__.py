@@ -8,6 +8,19 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+if TYPE_CHECKING:
+    from soi_lib.analysis.datamap import data_map as data_map
+    from soi_lib.analysis.selection import select as select
+    from soi_lib.analysis.soi import SOI as SOI
+    from soi_lib.analysis.soi import categorize as categorize
+    from soi_lib.analysis.transitions import transition_matrix as transition_matrix
+    from soi_lib.dynamics import Meta as Meta
+    from soi_lib.dynamics import TrainingDynamics as TrainingDynamics
+    from soi_lib.dynamics import align as align
+    from soi_lib.errors import SoiError as SoiError
+    from soi_lib.recorder import DynamicsRecorder as DynamicsRecorder
+    from soi_lib.training.classifier import load_classifier as load_classifier
+
 __version__ = "0.1.0"
 
 _HOME = {
@@ -23,31 +36,9 @@ _HOME = {
     "load_classifier": "soi_lib.training.classifier",
     "SoiError": "soi_lib.errors",
 }
+"""Public names in the order in which users meet them, and their modules."""
 
-__all__ = [  # noqa: RUF022 - in the order in which users meet them
-    "TrainingDynamics",
-    "Meta",
-    "align",
-    "SOI",
-    "categorize",
-    "data_map",
-    "transition_matrix",
-    "select",
-    "DynamicsRecorder",
-    "load_classifier",
-    "SoiError",
-    "__version__",
-]
-
-if TYPE_CHECKING:
-    from soi_lib.analysis.datamap import data_map
-    from soi_lib.analysis.selection import select
-    from soi_lib.analysis.soi import SOI, categorize
-    from soi_lib.analysis.transitions import transition_matrix
-    from soi_lib.dynamics import Meta, TrainingDynamics, align
-    from soi_lib.errors import SoiError
-    from soi_lib.recorder import DynamicsRecorder
-    from soi_lib.training.classifier import load_classifier
+__all__ = [*_HOME, "__version__"]
 
 
 def __getattr__(name: str) -> Any:

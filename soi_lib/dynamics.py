@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from functools import cached_property, reduce
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -53,8 +53,6 @@ class Meta:
     commit: str = ""
     created: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict)
-
-    schema: ClassVar[int] = SCHEMA
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Meta:
@@ -141,7 +139,7 @@ class TrainingDynamics:
             )
         if self.logits is not None and not np.isfinite(self.logits).all():
             raise RangeError("logits contain values that are not finite")
-        _refuse_duplicates(self.ids)
+        refuse_duplicates(self.ids)
         return replace(meta, epochs=epochs, classes=classes)
 
     def _classes(self) -> int:
@@ -363,11 +361,16 @@ def _as_gold(values: Any) -> Array:
     return np.ascontiguousarray(array, dtype=np.int16)
 
 
-def _refuse_duplicates(ids: Array) -> None:
+def refuse_duplicates(ids: Array) -> None:
+    """Raise DuplicateIdError if one of the ids (N,) appears more than once."""
     if ids.dtype.kind == "i" and bool((ids[1:] > ids[:-1]).all()):  # sorted already, the usual case
         return
     keys = ids.tolist()
     if len(set(keys)) == len(keys):
         return
     first = next(key for key, times in Counter(keys).items() if times > 1)
-    raise DuplicateIdError(f"the id {first!r} appears more than once", expected="every id once", hint="make ids unique")
+    raise DuplicateIdError(
+        f"the id {first!r} appears more than once",
+        expected="every id once",
+        hint="number the rows, or drop the duplicates",
+    )

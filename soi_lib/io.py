@@ -40,21 +40,16 @@ Array = npt.NDArray[Any]
 
 
 def write(path: Path, columns: Mapping[str, Array], meta: Mapping[str, Any], *, overwrite: bool = False) -> Path:
-    """Write a dynamics file atomically.
+    """Write a dynamics file atomically; return `path`.
 
     Args:
-        path: The file.
         columns: id (N,) int64 or str objects, gold (N,) int16, p_gold (E, N) float32, history (N,) uint64 and, if
             recorded, logits (E, N, C) float32.
         meta: The JSON object of the metadata, without the sha256.
-        overwrite: Replace `path` if it exists.
-
-    Returns:
-        `path`.
 
     Raises:
         FormatError: An id is not UTF-8, or `meta` cannot be written as JSON.
-        OutputExistsError: `path` exists.
+        OutputExistsError: `path` exists, and `overwrite` is false.
     """
     import pyarrow.parquet as pq
 

@@ -31,8 +31,8 @@ import torch
 from torch import Tensor
 
 from soi_lib.distributed import agree_on_classes, is_distributed, is_main_process, join_buffers
-from soi_lib.dynamics import MAX_EPOCHS, Meta, TrainingDynamics, as_ids
-from soi_lib.errors import AlignmentError, DuplicateIdError, FormatError, RangeError
+from soi_lib.dynamics import MAX_EPOCHS, Meta, TrainingDynamics, as_ids, refuse_duplicates
+from soi_lib.errors import AlignmentError, FormatError, RangeError
 
 logger = logging.getLogger("soi_lib")
 
@@ -83,15 +83,8 @@ class DynamicsRecorder:
     ) -> None:
         self.ids = _as_python(ids)
         self._ids = _id_array(self.ids)
+        refuse_duplicates(self._ids)
         self._row_of = {example: i for i, example in enumerate(self.ids)}
-        if len(self._row_of) != len(self.ids):
-            first = next(e for i, e in enumerate(self.ids) if self._row_of[e] != i)
-            raise DuplicateIdError(
-                "an id appears twice",
-                found=repr(first),
-                expected="each id once",
-                hint="number the rows, or drop the duplicates",
-            )
         golds = np.asarray(gold.cpu() if isinstance(gold, Tensor) else gold)
         if golds.shape != (len(self.ids),):
             raise FormatError("gold and ids differ in length", found=golds.shape, expected=(len(self.ids),))

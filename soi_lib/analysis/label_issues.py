@@ -114,22 +114,6 @@ def _confidence(dynamics: TrainingDynamics) -> Array:
     return 1 - confidence_variability(dynamics.p_gold)[0]
 
 
-def _margin(dynamics: TrainingDynamics) -> Array:
-    return -margins(dynamics).mean(0)
-
-
-def _unlearned_first(dynamics: TrainingDynamics) -> Array:
-    return _confidence(dynamics) + (categorize(dynamics) == SOI.UNE)
-
-
-def _loss(dynamics: TrainingDynamics) -> Array:
-    return -np.log(np.maximum(dynamics.p_gold.astype(np.float64), TINY)).mean(0)
-
-
-def _last(dynamics: TrainingDynamics) -> Array:
-    return 1 - dynamics.p_gold[-1].astype(np.float64)
-
-
 def _wrong(dynamics: TrainingDynamics) -> Array:
     """Count the wrong epochs; ties are ordered by confidence, lowest first."""
     return dynamics.epochs - dynamics.correct.sum(0) + _confidence(dynamics) / 2
@@ -143,11 +127,11 @@ def _forgetting(dynamics: TrainingDynamics) -> Array:
 
 RULES: dict[str, Callable[[TrainingDynamics], Array]] = {
     "confidence": _confidence,
-    "margin": _margin,
-    "loss": _loss,
-    "unlearned first": _unlearned_first,
+    "margin": lambda dynamics: -margins(dynamics).mean(0),
+    "loss": lambda dynamics: -np.log(np.maximum(dynamics.p_gold.astype(np.float64), TINY)).mean(0),
+    "unlearned first": lambda dynamics: _confidence(dynamics) + (categorize(dynamics) == SOI.UNE),
     "wrong epochs": _wrong,
-    "last epoch": _last,
+    "last epoch": lambda dynamics: 1 - dynamics.p_gold[-1].astype(np.float64),
     "forgetting": _forgetting,
 }
 """Rules by name: each returns scores (N,), larger for more suspect labels."""

@@ -107,7 +107,7 @@ def soi_shares(codes: npt.ArrayLike) -> dict[str, float]:
     return {name: count / total for name, count in counts.items()}
 
 
-def soi_table(runs: dict[str, TrainingDynamics], early: float = 0.5, *, shares: bool = True) -> pd.DataFrame:
+def soi_table(runs: dict[Any, TrainingDynamics], early: float = 0.5, *, shares: bool = True) -> pd.DataFrame:
     """Return one row per name in `runs` and one column per category: shares (or counts), for `plots.soi_bars`."""
     import pandas as pd
 

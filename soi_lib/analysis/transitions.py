@@ -145,22 +145,20 @@ def transition_test(single: npt.ArrayLike, multi: npt.ArrayLike) -> TransitionTe
             expected="codes (S, N) of the same seeds and examples, at least 3 seeds",
         )
     seeds, n = a.shape
-    hot = [_one_hot(side) for side in (a, b)]
-    values = _pseudo_values(*hot)
+    hot = (np.concatenate([a, b])[:, None, :] == np.arange(_SIZE)[:, None]).astype(np.float32)  # (2 S, 6, N)
+    values = _pseudo_values(hot[:seeds], hot[seeds:])
     effects = tuple(tuple(mean_effect(values[:, i, j]) for j in range(_SIZE)) for i in range(_SIZE))
-    pairs = _pair_shares(np.concatenate(hot))
-    transition, floor = _sides(pairs, np.arange(seeds), np.arange(seeds, 2 * seeds))
+    # the shares of the examples that are in category i in one run and j in the other, (2 S, 2 S, 6, 6)
+    pairs = np.einsum("rin,qjn->rqij", hot, hot, optimize=True) / n
+    different = ~np.eye(seeds, dtype=bool)
+    transition = pairs[:seeds, seeds:][different].mean(axis=0, dtype=np.float64)
+    floor = pairs[:seeds, :seeds][different].mean(axis=0, dtype=np.float64)
     spread = np.array([[effect.by_examples for effect in row] for row in effects]) ** 0.5
     value = np.array([[effect.value for effect in row] for row in effects])
     known = OFF_DIAGONAL & (spread > 0)
     p = np.where(known, 2 * ndtr(-np.abs(np.divide(value, spread, where=known, out=np.zeros_like(value)))), np.nan)
     swap_p = _swap_p(pairs, seeds, transition - floor)
     return TransitionTest(transition, floor, p, swap_p, effects, n, seeds)
-
-
-def _one_hot(codes: Array) -> Array:
-    """Return codes (R, N) as (R, 6, N) zeros and ones."""
-    return (codes[:, None, :] == np.arange(_SIZE)[:, None]).astype(np.float32)
 
 
 def _pseudo_values(single: Array, multi: Array) -> Array:
@@ -178,20 +176,6 @@ def _pseudo_values(single: Array, multi: Array) -> Array:
 
     every = difference(None)
     return np.stack([seeds * every - (seeds - 1) * difference(s) for s in range(seeds)])
-
-
-def _pair_shares(hot: Array) -> Array:
-    """Return shares (R, R, 6, 6) of the examples that are in category i in one run and j in the other."""
-    return np.einsum("rin,qjn->rqij", hot, hot, optimize=True) / hot.shape[2]
-
-
-def _sides(pairs: Array, single: npt.NDArray[np.int64], multi: npt.NDArray[np.int64]) -> tuple[Array, Array]:
-    """Return the mean transition and floor over pairs of different seeds; runs are given by number, in seed order."""
-    different = ~np.eye(len(single), dtype=bool)
-    return (
-        pairs[np.ix_(single, multi)][different].mean(axis=0, dtype=np.float64),
-        pairs[np.ix_(single, single)][different].mean(axis=0, dtype=np.float64),
-    )
 
 
 def _swap_p(pairs: Array, seeds: int, observed: Array) -> Array:

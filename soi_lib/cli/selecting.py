@@ -21,6 +21,7 @@ from soi_lib.cli.shared import (
     dynamics_in,
     json_of,
     print_json,
+    printable,
     seeds_in,
     table,
     write_table,
@@ -239,8 +240,7 @@ def _brief(value: Any) -> Any:
         return ""
     if isinstance(value, float):
         return round(value, 3)
-    text = " ".join(str(value).split())
-    return value if isinstance(value, int) else text if len(text) <= 100 else text[:99] + "…"
+    return value if isinstance(value, int) else printable(" ".join(str(value).split()), 100)
 
 
 def _known(subsets: list[str]) -> list[str]:

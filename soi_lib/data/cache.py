@@ -18,7 +18,7 @@ from pathlib import Path
 from soi_lib import files
 from soi_lib.data.dataset import Card, Corpus, Split, all_splits, fingerprint
 from soi_lib.data.load import load_dataset
-from soi_lib.data.places import DatasetSpec, check_place, local
+from soi_lib.data.places import DatasetSpec, local
 from soi_lib.data.table_files import files_of
 from soi_lib.errors import CorpusError, nearest
 from soi_lib.files import cache_dir
@@ -58,7 +58,6 @@ def load_spec(name: str, spec: DatasetSpec) -> Corpus:
     The environment variable SOI_DATA may name a folder with a subfolder `name` that contains the rows of a hub dataset.
     Raises CorpusError for a source that cannot be reached or read, and wherever `load_dataset` does.
     """
-    check_place(name, spec)
     spec = local(name, spec)
     if spec.path is not None and is_corpus_file(Path(spec.path)):
         return keep(read(Path(spec.path)))

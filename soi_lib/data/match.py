@@ -225,7 +225,6 @@ def copy_rows(
         rows: (n,) positions of the rows to write.
         column: a column whose values are replaced.
         values: (n,) for each row, the position of the row that has its new value of `column`.
-        overwrite: replace an existing file.
 
     Raises:
         SoiError: `out` has another format, is the file itself, or cannot be written.

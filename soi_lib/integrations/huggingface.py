@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
 from torch import Tensor
 from transformers import TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
@@ -262,8 +262,7 @@ def _load(path: Path) -> dict[str, np.ndarray]:
             hint="train from the start, or resume from a checkpoint with a recording",
         )
     try:
-        with safe_open(path, framework="np") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        return load_file(path)
     except (SafetensorError, OSError) as error:
         raise FormatError(
             "the recording cannot be read", where=path, found=error, hint="resume from an earlier checkpoint"

@@ -58,7 +58,6 @@ def tokenize(
     *,
     max_length: int = 128,
     prefix: str = "",
-    progress: bool = True,
 ) -> Tokens:
     """Tokenize texts, or pairs of texts, with the tokenizer of an encoder (a name or a folder).
 
@@ -79,7 +78,7 @@ def tokenize(
     tokenizer.enable_truncation(max_length, strategy="longest_first")
     limit = _CHARACTERS * max_length
     ids, segments, lengths, truncated = [], [], [], 0
-    with tqdm(total=len(texts), desc="tokenize", disable=not progress or len(texts) < 50_000) as bar:
+    with tqdm(total=len(texts), desc="tokenize", disable=len(texts) < 50_000) as bar:
         for start in range(0, len(texts), _CHUNK):
             first = [prefix + text for text in texts[start : start + _CHUNK]]
             second = [""] * len(first) if pairs is None else pairs[start : start + _CHUNK]

@@ -39,7 +39,6 @@ from soi_lib.plots.style import (
     ink,
     label_lowest,
     need,
-    percent_axis,
     span,
     style,
 )
@@ -77,7 +76,8 @@ def soi_bars(table: pd.DataFrame, *, title: str = "", note: str = "") -> Figure:
         for ax, (name, part) in zip(axes.flat, groups, strict=True):
             _stack(ax, part.droplevel(0) if nested else part)
             ax.set(title=name, xlim=(0, 1), ylabel="")
-        percent_axis(axes[-1, 0])
+        axes[-1, 0].set_xlabel("share of training examples (%)")
+        axes[-1, 0].xaxis.set_major_formatter(lambda share, _: f"{share * 100:g}")
         category_legend(figure)
     text = "Shares of training examples in the six categories, by setting, as stacked bars."
     if not np.allclose(totals, 1, atol=0.01):  # shares, which may be rounded, sum to 1

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
-from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
@@ -140,20 +139,18 @@ def show(figure: Figure, *, dpi: int = 200) -> Shown:
     )
 
 
-def show_table(frame: pd.DataFrame, caption: str = "", *, digits: int = 3, index: bool | None = None) -> Shown:
+def show_table(frame: pd.DataFrame, caption: str = "", *, digits: int = 3) -> Shown:
     """Prepare a table for a notebook or page: complete, with numbers aligned right and a caption below.
 
     Args:
-        frame: any table; floats get `digits` decimals, bools become yes and no.
+        frame: any table; floats get `digits` decimals, bools become yes and no. Row names are shown if the index has a
+            name.
         caption: the text below, with n, seeds and device.
         digits: decimals of floats.
-        index: whether to show the row names; by default if the index has a name.
     """
     import pandas as pd
 
-    if index is None:
-        index = any(name is not None for name in frame.index.names)
-    table = frame.reset_index() if index else frame
+    table = frame.reset_index() if any(name is not None for name in frame.index.names) else frame
     numeric = [pd.api.types.is_numeric_dtype(t) and not pd.api.types.is_bool_dtype(t) for t in table.dtypes]
 
     def cell(value: Any) -> str:
@@ -200,12 +197,6 @@ def label_lowest(axes: npt.NDArray[Any], used: int) -> None:
     for k, ax in enumerate(axes.flat):
         if k < used <= k + axes.shape[1]:
             ax.tick_params(labelbottom=True)
-
-
-def percent_axis(ax: Axes, label: str = "share of training examples (%)") -> None:
-    """Show the x axis of `ax`, which holds shares, in per cent."""
-    ax.set_xlabel(label)
-    ax.xaxis.set_major_formatter(lambda share, _: f"{share * 100:g}")
 
 
 def need(table: pd.DataFrame, columns: Iterable[str]) -> None:

@@ -121,9 +121,6 @@ class Moves:
 def transition_beside_floor(moves: Moves, *, title: str = "", note: str = "", sides: Sides = SIDES) -> Figure:
     """Draw the moves between seeds of a setting (left) and from that setting to another (right) as heatmaps.
 
-    Args:
-        moves: the transition and its noise floor.
-
     Returns:
         the figure; its values are `moves.cells()`.
     """

@@ -13,15 +13,13 @@ from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from soi_lib import files
 from soi_lib.analysis.datamap import data_map
-from soi_lib.analysis.soi import SOI, categorize, history_string, soi_counts
+from soi_lib.analysis.soi import SOI, history_string, soi_table
 from soi_lib.analysis.transitions import mean_transition, noise_floor
 from soi_lib.dynamics import TrainingDynamics
 from soi_lib.errors import OutputExistsError, SoiError
-from soi_lib.runs.own_folder import below_words, data_file, is_own, open_own, training_rows
+from soi_lib.runs.own_folder import below_words, company, data_file, is_own, open_own, training_rows
 from soi_lib.runs.own_stage import AGAINST, case, gain_table, gains, left_words
 from soi_lib.runs.store import MANIFEST, StoredRun, open_run
 
@@ -117,7 +115,7 @@ def _of_own(folder: Path) -> Subject:
     names = results.members
     datasets: dict[str, Runs] = {
         name: {
-            _setting(setting): [results.run(setting, seed).dynamics(name) for seed in results.seeds]
+            company(setting): [results.run(setting, seed).dynamics(name) for seed in results.seeds]
             for setting in results.settings_with(name)
         }
         for name in names
@@ -156,7 +154,7 @@ def _of_run(run: StoredRun) -> Subject:
         title=f"Training dynamics: {' + '.join(run.setting)}",
         lead=f"One run of {' + '.join(run.setting)}, seed {run.seed}.",
         note=f"Run {run.key}, seed {run.seed}, device {device} ({precision})",
-        datasets={name: {_setting(run.setting): [run.dynamics(name)]} for name in run.setting},
+        datasets={name: {company(run.setting): [run.dynamics(name)]} for name in run.setting},
         texts=texts,
         runs=_run_table((run,)),
     )
@@ -168,12 +166,8 @@ def _of_dynamics(path: Path, dynamics: TrainingDynamics) -> Subject:
         title=f"Training dynamics: {name}",
         lead=f"{len(dynamics):,} examples over {dynamics.epochs} epochs, from the file {path.name}.",
         note=f"{path.name}, one seed",
-        datasets={name: {_setting(dynamics.meta.setting): [dynamics]}},
+        datasets={name: {company(dynamics.meta.setting): [dynamics]}},
     )
-
-
-def _setting(setting: Sequence[str]) -> str:
-    return "together" if len(setting) > 1 else "alone"
 
 
 def _scores(results: Results) -> pd.DataFrame:
@@ -212,7 +206,7 @@ def _run_table(runs: Sequence[StoredRun]) -> pd.DataFrame:
     for run in runs:
         for name in run.setting:
             metrics = run.metrics[name]
-            row: dict[str, Any] = {"dataset": name, "trained": _setting(run.setting)}
+            row: dict[str, Any] = {"dataset": name, "trained": company(run.setting)}
             row |= {"seed": run.seed, "train n": metrics["n"]}
             for split in [s for s in metrics if s in ("test", "ood") or s.startswith("ood:")]:
                 shown = split.replace("ood", "OOD")
@@ -302,16 +296,13 @@ def _stages(found: pd.DataFrame) -> dict[str, Any]:
 
 def _shares(datasets: Mapping[str, Runs]) -> pd.DataFrame:
     """Return the counts of the six categories by (dataset, setting), averaged over seeds, for `soi_bars`."""
-    import pandas as pd
-
-    rows = {
-        (name, setting): np.mean([list(soi_counts(categorize(run)).values()) for run in runs], axis=0)
+    runs = {
+        (name, setting, number): run
         for name, settings in datasets.items()
-        for setting, runs in settings.items()
+        for setting, held in settings.items()
+        for number, run in enumerate(held)
     }
-    table = pd.DataFrame.from_dict(rows, orient="index", columns=[soi.name for soi in SOI])
-    table.index = pd.MultiIndex.from_tuples(list(rows), names=["member", "setting"])
-    return table
+    return soi_table(runs, shares=False).groupby(level=[0, 1], sort=False).mean()
 
 
 def _explorer(about: Subject, name: str) -> Explorer:

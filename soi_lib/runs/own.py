@@ -24,13 +24,7 @@ from soi_lib.data import cache
 from soi_lib.data.dataset import Split
 from soi_lib.data.load import LoadedDataset, load_dataset
 from soi_lib.data.places import DatasetSpec
-from soi_lib.errors import (
-    OutputExistsError,
-    ProfileError,
-    SoiError,
-    StoreError,
-    raise_all,
-)
+from soi_lib.errors import OutputExistsError, ProfileError, SoiError, StoreError, raise_all
 from soi_lib.models.encoder import encoder_card, find_encoder, fingerprint
 from soi_lib.runs.config import NAME, ComparisonPlan, DataSizes, Profile, Setting, Training
 from soi_lib.runs.own_folder import (

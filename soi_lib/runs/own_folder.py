@@ -18,7 +18,6 @@ from soi_lib.runs.spec import Job, RunSpec, StageSpec
 from soi_lib.runs.store import RunStore, open_run
 
 PROFILE, INDEX, README, DATA, RUNS = "profile.yaml", "runs.json", "README.md", "data", "runs"
-SPLITS = ("test", "ood")
 
 
 def own_profile(folder: str | Path) -> Profile:
@@ -98,7 +97,7 @@ def index_of(profile: Profile, specs: Sequence[RunSpec], store: RunStore, encode
         scores = {}
         for member, metrics in run.metrics.items() if run is not None else ():
             scores[member] = {"n": metrics["n"], "soi": metrics["soi"]}
-            for split in [split for split in SPLITS if split in metrics]:
+            for split in [split for split in ("test", "ood") if split in metrics]:
                 held = {name: metrics[split][name] for name in ("n", "accuracy", "macro_f1")}
                 scores[member][split] = held | {"bag_of_words": metrics["bag_of_words"][split]["accuracy"]}
         folder, model = f"{store.root.name}/{spec.key}", model_folder(spec.setting, spec.seed)
@@ -242,7 +241,7 @@ def setting_words(setting: Sequence[str]) -> str:
 
 def company(setting: Sequence[str]) -> str:
     """Return `alone` or `together`."""
-    return "alone" if len(setting) == 1 else "together"
+    return "together" if len(setting) > 1 else "alone"
 
 
 def below_words(index: dict[str, Any]) -> list[str]:

@@ -99,7 +99,6 @@ def prepare_stage(
     """Plan a second stage on every finished run of a folder made by `soi train`; nothing is trained.
 
     Args:
-        folder: the folder.
         subset: the categories or map regions whose union is the subset.
         ids: ids of examples, instead of `subset`.
         epochs: passes over the subset.
@@ -129,10 +128,8 @@ def prepare_stage(
     trained = {str(i) for dynamics in held for i in dynamics.ids}
     unknown = tuple(i for i in ids if i not in trained)
     if ids and len(unknown) == len(ids):
-        what, expected = (
-            "none of these is the id of a training example",
-            "one id per line, as in a .txt file from soi select",
-        )
+        what = "none of these is the id of a training example"
+        expected = "one id per line, as in a .txt file from soi select"
         raise SelectionError(what, where=folder, found=unknown[0], expected=expected)
     rows = [row for stage in stages if stage.control is None for row in _left(stage, store)]
     if not any(row["reason"] == "" for row in rows):

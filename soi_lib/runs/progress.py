@@ -123,10 +123,6 @@ class Display:
             self.bar.refresh()
             self.last_line = now
 
-    def close(self) -> None:
-        """Close the bar."""
-        self.bar.close()
-
     def _describe(self) -> None:
         self.bar.set_description(f"runs {self.finished}/{self.total}", refresh=False)
         parts = [self._time_left()] if self.left else []

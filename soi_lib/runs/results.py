@@ -66,12 +66,8 @@ class Results:
         for run in self.runs:
             if run.setting == setting and run.seed == seed:
                 return run
-        known = list(map(str, self.settings))
-        raise StoreError(
-            "no run of this setting and seed",
-            found=f"{setting} seed {seed}",
-            hint=nearest(str(setting), known),
-        )
+        found, hint = f"{setting} seed {seed}", nearest(str(setting), map(str, self.settings))
+        raise StoreError("no run of this setting and seed", found=found, hint=hint)
 
     def settings_with(self, member: str) -> list[Setting]:
         """Return the settings that train `member`, alone first."""

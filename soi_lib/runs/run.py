@@ -133,7 +133,17 @@ def train_prepared(
     from soi_lib.training.engine import TrainConfig, train
 
     base = job.base if isinstance(job, StageSpec) else job
-    stage = {"base": base.key, "stage": job.identity()["stage"]} if isinstance(job, StageSpec) else {}
+    meta: dict[str, Any] = {
+        "comparison": base.comparison,
+        "setting": list(base.setting),
+        "budget": base.budget,
+        "seed": base.seed,
+        "profile": job.key,
+        "library_version": version("soi_lib"),
+        "commit": commit(),
+    }
+    if isinstance(job, StageSpec):
+        meta |= {"base": base.key, "stage": job.identity()["stage"]}
     settings = job.training.model_dump(exclude={"max_length"})
     settings |= {"seed": changed.get("seed", base.seed), "epochs": changed.get("epochs", job.training.epochs)}
     with reproducibly(job.device):
@@ -142,7 +152,7 @@ def train_prepared(
             changed.get("members", ready.members),
             TrainConfig(**settings),
             device=job.device,
-            meta=_described(base, job.key) | stage,
+            meta=meta,
             initial=changed.get("initial"),
             progress=None if progress is None else lambda epoch, n: progress(job.key, epoch, n),
             checkpoint=Checkpoint(store.checkpoint_path(job.key), job.key),
@@ -190,7 +200,7 @@ def _train_and_store(spec: RunSpec, store: RunStore, progress: Progress | None) 
             "n": len(splits[member]["train"]),
             "soi": soi_counts(categorize(result.dynamics[member])),
             **{name: scores(p) for name, p in result.predictions[member].items()},
-            **baselines(ready.corpora[member].labels, splits[member]),
+            **baselines(splits[member]),
             "tokens": {n: round(float(tokens[member, n].lengths.mean()), 2) for n in splits[member]},
             "truncated": {n: tokens[member, n].truncated for n in splits[member]},
         }
@@ -212,19 +222,6 @@ def _train_and_store(spec: RunSpec, store: RunStore, progress: Progress | None) 
                 save_trained_rows(out / "rows" / f"{member}.parquet", corpus, splits[member]["train"])
 
     return store.write(spec.key, manifest, fill)
-
-
-def _described(spec: RunSpec, profile: str) -> dict[str, Any]:
-    """Return the metadata of a run's dynamics; `profile` is the hash of everything that determines them."""
-    return {
-        "comparison": spec.comparison,
-        "setting": list(spec.setting),
-        "budget": spec.budget,
-        "seed": spec.seed,
-        "profile": profile,
-        "library_version": version("soi_lib"),
-        "commit": commit(),
-    }
 
 
 def version(package: str) -> str:
@@ -305,44 +302,39 @@ def save_result(out: Path, splits: dict[str, dict[str, Split]], result: TrainRes
     files.write_text(out / "log.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
 
 
-def scores(predictions: Predictions) -> dict[str, float | int]:
+def scores(predictions: Predictions) -> dict[str, float]:
     """Return the size, accuracy, macro-F1 and loss (nats) of predictions, as in metrics.json.
 
     For two classes, also the AUC of the probability of class 1 and the balanced accuracy, unless all examples are of
     one class.
     """
-    from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, roc_auc_score
+    from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+
+    from soi_lib.data import baselines
 
     gold, predicted = predictions.gold, predictions.predicted
-    found: dict[str, float | int] = {
-        "n": len(gold),
-        "accuracy": round(float(accuracy_score(gold, predicted)), 6),
-        "macro_f1": round(float(f1_score(gold, predicted, average="macro")), 6),
-        "loss": round(predictions.loss, 6),
-    }
+    found = baselines.scores(gold, predicted) | {"loss": predictions.loss}
     if predictions.probabilities.shape[1] == 2 and len(np.unique(gold)) == 2:
-        found["auc"] = round(float(roc_auc_score(gold, predictions.probabilities[:, 1])), 6)
-        found["balanced_accuracy"] = round(float(balanced_accuracy_score(gold, predicted)), 6)
-    return found
+        found["auc"] = float(roc_auc_score(gold, predictions.probabilities[:, 1]))
+        found["balanced_accuracy"] = float(balanced_accuracy_score(gold, predicted))
+    return {name: round(value, 6) for name, value in found.items()}
 
 
 def _save_predictions(path: Path, splits: dict[str, Split], predictions: dict[str, Any]) -> None:
     """Save one row per evaluated example, as intervals over examples need; no texts."""
     import pandas as pd
 
-    parts = []
-    for name, p in predictions.items():
-        gold = p.gold
-        parts.append(
-            pd.DataFrame(
-                {
-                    "split": name,
-                    "id": splits[name].ids,
-                    "gold": gold.astype(np.int16),
-                    "predicted": p.predicted.astype(np.int16),
-                    "p_gold": p.probabilities[np.arange(len(gold)), gold],
-                }
-            )
+    parts = [
+        pd.DataFrame(
+            {
+                "split": name,
+                "id": splits[name].ids,
+                "gold": p.gold.astype(np.int16),
+                "predicted": p.predicted.astype(np.int16),
+                "p_gold": p.probabilities[np.arange(len(p.gold)), p.gold],
+            }
         )
+        for name, p in predictions.items()
+    ]
     with files.replacing(path) as tmp:
         pd.concat(parts, ignore_index=True).to_parquet(tmp, compression="zstd", index=False)

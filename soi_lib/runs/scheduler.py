@@ -184,7 +184,7 @@ def _train(
         pool.shutdown(wait=False, cancel_futures=True)
         reports.put(None)
         listener.join(timeout=5)
-        shown.close()
+        shown.bar.close()
 
 
 def _context(device: str) -> BaseContext:

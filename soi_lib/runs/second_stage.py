@@ -76,7 +76,7 @@ def choose(spec: StageSpec, dynamics: dict[str, TrainingDynamics]) -> Choice:
         return Choice(ids, passes, there, n)
     if spec.control == "random":
         picked = {
-            member: {gold: _draw(_of_class(dyn, gold), len(ids), spec.seed_for(f"{member}/{gold}"))
+            member: {gold: _draw(dyn.subset(dyn.gold == gold), len(ids), spec.seed_for(f"{member}/{gold}"))
                      for gold, ids in picked[member].items()}
             for member, dyn in dynamics.items()
         }  # fmt: skip
@@ -106,11 +106,9 @@ def _even(spec: StageSpec, member: str, dynamics: TrainingDynamics, there: np.nd
     if spec.balance:
         sizes = np.minimum(sizes, np.sort(sizes)[(len(sizes) - 1) // 2])
     seed = derived_seed(spec.base.seed, "subset", spec.subset, member)
-    return {int(c): _draw(_of_class(inside, c), n, seed + int(c)) for c, n in zip(classes, sizes, strict=True)}
-
-
-def _of_class(dynamics: TrainingDynamics, gold: int) -> TrainingDynamics:
-    return dynamics.subset(dynamics.gold == gold)
+    return {
+        int(c): _draw(inside.subset(inside.gold == c), n, seed + int(c)) for c, n in zip(classes, sizes, strict=True)
+    }
 
 
 def _draw(dynamics: TrainingDynamics, n: int, seed: int) -> np.ndarray:

@@ -20,7 +20,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from soi_lib.dynamics import TrainingDynamics
 from soi_lib.errors import StoreError
@@ -153,18 +153,11 @@ class RunStore:
         return self.root / "weights" / f"{key}.safetensors"
 
     @contextmanager
-    def lock(self, key: str, timeout: float = -1) -> Iterator[None]:
+    def lock(self, key: str) -> Iterator[None]:
         """Lock the run `key`. The operating system releases the lock when its owner exits."""
-        lock = FileLock(self.root / "locks" / f"{key}.lock", timeout=timeout)
         try:
             (self.root / "locks").mkdir(parents=True, exist_ok=True)
-            lock.acquire()
-        except Timeout as error:
-            raise StoreError(
-                "the run is being trained by another process",
-                where=self.path(key),
-                hint="wait for it, or stop that process",
-            ) from error
+            lock = FileLock(self.root / "locks" / f"{key}.lock").acquire()
         except OSError as error:
             raise StoreError(
                 "the store cannot be written",
@@ -172,10 +165,8 @@ class RunStore:
                 found=error.strerror or error,
                 hint="free some space, or choose another folder with --runs",
             ) from error
-        try:
+        with lock:
             yield
-        finally:
-            lock.release()
 
     def get(self, key: str) -> StoredRun | None:
         """Return the finished run `key`, verified; None if it is missing or damaged (a warning says how).

@@ -21,16 +21,12 @@ from soi_lib.models.vocabulary import Tokens, remap
 WINDOW = 16
 
 
-def _generator(seed: int, *names: int) -> np.random.Generator:
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, *names))))
-
-
 def epoch_batches(lengths: np.ndarray, batch_size: int, *, seed: int, epoch: int) -> list[np.ndarray]:
     """Return the index arrays of the batches of one epoch; together they contain every index of `lengths` (N,) once.
 
     All batches except possibly one contain `batch_size` examples, so the number of updates depends only on N.
     """
-    rng = _generator(seed, epoch)
+    rng = np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, epoch))))
     order = rng.permutation(len(lengths))
     window = WINDOW * batch_size
     batches = []

@@ -112,14 +112,10 @@ class Checkpoint:
 def save_weights(
     path: Path, weights: Mapping[str, Tensor], *, key: str, vocabulary: np.ndarray, dynamics: dict[str, str]
 ) -> None:
-    """Save the final weights of a run.
+    """Save the final weights of the run `key`, by name as in `TrainResult.weights`.
 
-    Args:
-        path: the file to write.
-        weights: the weights by name, as in `TrainResult.weights`.
-        key: the key of the run.
-        vocabulary: the token of each row of the embedding, (K,) int64.
-        dynamics: the fingerprint of each dataset's dynamics.
+    `vocabulary` (K,) int64 holds the token of each row of the embedding, `dynamics` the fingerprint of each dataset's
+    dynamics.
     """
     tensors = {name: value.detach().cpu().clone() for name, value in weights.items()}
     tensors[_VOCABULARY] = torch.from_numpy(vocabulary.astype(np.int64))

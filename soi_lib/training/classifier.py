@@ -59,12 +59,10 @@ def save_classifier(
     """Write a trained model as a folder, replacing an existing one.
 
     Args:
-        folder: the folder to write.
         weights: the trained weights by name, as in `TrainResult.weights`.
         encoder: name or folder of the encoder that was trained.
         vocabulary: the token of each row of the trained embedding, (K,) int64.
         datasets: the label names of every dataset, in the order of training.
-        pooling: mean, cls or pooler.
         max_length: the maximum number of tokens per text; the rest is truncated.
         pairs: the datasets whose examples are pairs of texts.
         run: the key of the run that trained it.
@@ -139,7 +137,6 @@ class Classifier:
         """Predict the labels of texts, or of pairs of texts.
 
         Args:
-            texts: N texts.
             pairs: the second texts of N pairs.
             dataset: the dataset whose labels to predict; may be omitted if there is only one.
 

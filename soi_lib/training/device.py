@@ -205,13 +205,10 @@ def one_thread_no_hub() -> None:
 
 @contextmanager
 def reproducibly(device: str) -> Iterator[None]:
-    """Make results in the block bit-identical on the same machine.
+    """Make results in the block bit-identical on the same machine and resolved `device`.
 
     On the CPU, torch uses one thread, so that results do not depend on the number of cores. On a GPU it also uses only
     deterministic algorithms. For that cuBLAS needs a workspace of fixed size, which it reads when CUDA starts.
-
-    Args:
-        device: a resolved device; see `resolve_device`.
     """
     import torch
 

@@ -28,7 +28,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from soi_lib import distributed as processes
 from soi_lib.dynamics import TrainingDynamics
 from soi_lib.models.multitask import Heads, MultiTaskModel, derived_seed
-from soi_lib.recorder import DynamicsRecorder, RecordingReport
+from soi_lib.recorder import DynamicsRecorder
 from soi_lib.training import cpu
 from soi_lib.training.batching import Batches, Encoded, epoch_batches, join, sorted_batches
 from soi_lib.training.checkpoint import Checkpoint
@@ -113,12 +113,9 @@ def train(
 
     Args:
         encoder: modified in place. Token ids in `members` must be those of its (trimmed) vocabulary.
-        members: the datasets, as token ids.
-        config: the hyperparameters.
         device: a name that `soi_lib.training.device.resolve_device` accepts.
         meta: added to the metadata of the dynamics.
         initial: the weights to start from, as in `TrainResult.weights`.
-        progress: called after every batch.
         checkpoint: where to store the state. A later call with the same identity and machine continues bit-identically.
 
     Raises:
@@ -313,7 +310,6 @@ class _Run:
             dynamics=dynamics["train" if self.config.record == "train" else "eval"],
             dynamics_train=dynamics["train"] if self.config.record == "both" else {},
             predictions=predictions,
-            reports={name: recorder.report for name, recorder in self.recorders["train"].items()},
             losses=self.losses,
             curves=curves_of(dynamics["train"], self.validation),
             updates=self.per_epoch * self.config.epochs,
@@ -411,7 +407,6 @@ class TrainResult:
     dynamics: dict[str, TrainingDynamics]
     dynamics_train: dict[str, TrainingDynamics]
     predictions: dict[str, dict[str, Predictions]]
-    reports: dict[str, RecordingReport]
     losses: list[float]
     curves: dict[str, dict[str, np.ndarray]]
     updates: int

@@ -31,7 +31,7 @@ class FlatParameters:
         named.sort(key=lambda item: (low_precision and not _stays_float(item[0]), item[1].ndim > 1, item[0]))
         self.names = [n for n, _ in named]
         self.shapes = [tuple(p.shape) for _, p in named]
-        sizes = [p.numel() for _, p in named]
+        self.sizes = sizes = [p.numel() for _, p in named]
         n = sum(sizes)
         n_float = sum(s for s, (name, _) in zip(sizes, named, strict=True) if not low_precision or _stays_float(name))
         self.master = torch.cat([p.detach().float().flatten() for _, p in named]).to(device)
@@ -102,12 +102,8 @@ class FlatParameters:
 
     def named_master(self) -> dict[str, Tensor]:
         """Return every parameter's float32 value by name, as views of the master vector."""
-        parts, start = {}, 0
-        for name, shape in zip(self.names, self.shapes, strict=True):
-            size = int(torch.Size(shape).numel())
-            parts[name] = self.master[start : start + size].view(shape)
-            start += size
-        return parts
+        parts = zip(self.names, self.master.split(self.sizes), self.shapes, strict=True)
+        return {name: part.view(shape) for name, part, shape in parts}
 
 
 def moments(optimizer: torch.optim.AdamW) -> dict[str, Tensor]:

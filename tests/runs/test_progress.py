@@ -40,7 +40,7 @@ def simulate(monkeypatch: pytest.MonkeyPatch, jobs: dict[str, SimpleNamespace], 
             hands[worker] = [queue.pop(0), clock + 3, 0]
         else:
             del hands[worker]
-    shown.close()
+    shown.bar.close()
     return clock
 
 

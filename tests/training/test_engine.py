@@ -45,7 +45,7 @@ def test_results_of_a_training(first):
     dyn = first.dynamics["m0"]
     assert dyn.p_gold.shape == (3, 32)
     assert (dyn.meta.record, dyn.meta.label_names, dyn.logits) == ("train", ("m0c0", "m0c1"), None)
-    assert (first.reports["m0"].missing, first.reports["m0"].repeated) == ((), 0)
+    assert dict(dyn.meta.extra) == {}
     assert first.updates == 3 * 4
     assert first.losses[-1] < first.losses[0]
     # the loss and the dynamics come from the same forward pass

@@ -65,10 +65,9 @@ def values(result: TrainResult) -> dict[str, np.ndarray]:
     out = {f"weights/{name}": w.numpy() for name, w in result.weights.items()}
     out |= {"losses": np.array(result.losses), "processes": np.array(result.processes)}
     for name, dyn in result.dynamics.items():
-        report = result.reports[name]
         out |= {f"{name}/ids": dyn.ids.astype(str), f"{name}/gold": dyn.gold, f"{name}/p": dyn.p_gold}
         out |= {f"{name}/correct": dyn.correct, f"{name}/predictions": result.predictions[name]["test"].probabilities}
-        out[f"{name}/report"] = np.array([report.epochs, report.kept, report.repeated, len(report.missing)])
+        out[f"{name}/repeated"] = np.array(dyn.meta.extra.get("recorded_repeated", 0))
     return out
 
 
