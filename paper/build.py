@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 from tqdm.auto import tqdm
@@ -26,11 +25,8 @@ from paper.claims import verdicts
 from paper.execute import execute, is_made, library_hash, mark_made, run_notebook
 from paper.looking import LOOK, PLACE, write_look
 from soi_lib.errors import SoiError
-from soi_lib.files import write_bytes, write_json, write_text
+from soi_lib.files import checksums, write_bytes, write_json, write_text
 from soi_lib.runs.progress import error_stream
-
-if TYPE_CHECKING:
-    from soi_lib.runs.config import Profile
 
 STAGE = Path("_build/stage")
 RECORDED = Path("data/recorded/standard")
@@ -186,7 +182,11 @@ def make_book(
     executed = _execute_own(
         root,
         set(COMPARISONS) & set(sizes.comparisons) if done else set(),
-        values={"profile": _seen_from_notebooks(root, profile, sizes), "runs": str(runs) if done else ""},
+        values={
+            "profile": (root / profile).resolve() if Path(profile).suffix in (".yaml", ".yml") else sizes.name,
+            "runs": (root / runs).resolve() if done else "",
+            "recorded": (root / QUICK).resolve(),
+        },
         reads=reads,
         jobs=jobs or default_jobs("cpu"),
         quiet=quiet,
@@ -194,7 +194,7 @@ def make_book(
     )
     write_look(root, shown, kept, quiet=quiet)
     stage(root, executed)
-    html, stamp = root / "_build" / "html", _stage_hash(root / STAGE) + library_hash()
+    html, stamp = root / "_build" / "html", _hash(json.dumps(checksums(root / STAGE)), library_hash())
     index = html / "index.html"
     if not index.exists() or not is_made(html, stamp):
         render(root, quiet=quiet)
@@ -245,11 +245,8 @@ def _execute_own(
             link = f"[{title.removeprefix('# ')}](../notebooks/{page.name}) shows the recorded runs"
             first["source"] = f"{title} on this machine\n\n*The runs of this machine. {link}.*\n{rest}"
         write_json(own / page, notebook)
-    if values["runs"]:
-        values = values | {"runs": str((root / values["runs"]).resolve())}
-    given = values | {"recorded": str((root / QUICK).resolve())}
     execute(
-        dict.fromkeys(pages, given),
+        dict.fromkeys(pages, values),
         root=own,
         out=root / "_build" / "stamps",
         reads=reads,
@@ -258,13 +255,6 @@ def _execute_own(
         environment=environment,
     )
     return {page: root / "_build" / "stamps" / page for page in pages}
-
-
-def _seen_from_notebooks(root: Path, profile: str, sizes: Profile) -> str:
-    """Return a profile's name, or the path of its file relative to this machine's notebooks."""
-    if Path(profile).suffix in (".yaml", ".yml"):
-        return os.path.relpath(root / profile, root / "_build" / "own" / "reproduced")
-    return sizes.name
 
 
 def _checkout(root: Path) -> None:
@@ -289,11 +279,3 @@ def _text(path: Path) -> str:
 
 def _hash(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
-
-
-def _stage_hash(folder: Path) -> str:
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
