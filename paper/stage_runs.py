@@ -65,11 +65,6 @@ class StageRun:
         """Whether the subset was large enough to train on."""
         return bool(self.about["stage"]["tested"])
 
-    @property
-    def n(self) -> dict[str, int]:
-        """The size of the subset in each member."""
-        return dict(self.about["stage"]["n"])
-
 
 def read_stage(run: StoredRun) -> StageRun:
     """Read a stage from its folder."""
