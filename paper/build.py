@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 from tqdm.auto import tqdm
 
-from paper import first_page, reproduced
+from paper import first_page, recorded, reproduced
 from paper.claims import verdicts
 from paper.execute import execute, is_made, library_hash, mark_made, run_notebook
 from paper.looking import LOOK, PLACE, write_look
@@ -158,7 +158,6 @@ def make_book(
     `device` and `precision` are as for `plan`; the notebooks find the same runs through `$SOI_DEVICE` and
     `$SOI_PRECISION`.
     """
-    from paper import recorded
     from soi_lib.runs.config import load_profile
     from soi_lib.runs.run import commit
     from soi_lib.runs.scheduler import reproduce
@@ -204,14 +203,12 @@ def make_book(
 
 def _judge(root: Path) -> None:
     """Check all recorded runs, and write `_build/claims.json` unless it is up to date."""
-    from paper.recorded import CHECKSUMS, verify_recorded
-
-    listed = (path.parent for path in (root / RECORDED.parent).glob(f"*/{CHECKSUMS}"))
+    listed = (path.parent for path in (root / RECORDED.parent).glob(f"*/{recorded.CHECKSUMS}"))
     folders = sorted({root / RECORDED, *listed})
     for folder in folders:
-        verify_recorded(folder)
+        recorded.verify_recorded(folder)
     claims = root / "_build" / "claims.json"
-    stamp = _hash(library_hash(), *(_text(folder / CHECKSUMS) for folder in folders))
+    stamp = _hash(library_hash(), *(_text(folder / recorded.CHECKSUMS) for folder in folders))
     if not is_made(claims, stamp):
         evidence = verdicts.open_evidence(root / RECORDED, stages=root / RECORDED.parent)
         write_json(claims, verdicts.claims_json(verdicts.verdicts(evidence), evidence))
