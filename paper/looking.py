@@ -16,9 +16,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from tqdm.auto import tqdm
-
-from paper.execute import is_made, library_hash, mark_made
 from paper.recorded import Results, by_comparison
 from soi_lib import files
 from soi_lib.analysis.transitions import transition_matrix
@@ -34,6 +31,10 @@ SEEDS = 3  # enough to show how much moves by chance, and few enough for a page
 
 def write_look(root: Path, profile: Profile, runs: Sequence[StoredRun], *, quiet: bool = False) -> None:
     """Make `_build/look` from `runs` and the texts of their corpora, unless it is up to date."""
+    from tqdm.auto import tqdm  # in a notebook, importing it warns about missing widgets
+
+    from paper.execute import is_made, library_hash, mark_made
+
     inputs = [sorted(run.manifest["sha256"] for run in runs), profile.model_dump_json(), version("plotly")]
     stamp = hashlib.sha256(json.dumps([library_hash(), inputs]).encode()).hexdigest()
     folder = root / LOOK

@@ -32,7 +32,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
 
 from paper.datasets import load
 from paper.recorded import CHECKSUMS, Results
@@ -146,6 +145,7 @@ def _gradients(
     """Compute the measures that need the encoder, each (draws, M, M)."""
     import torch
     from torch import nn
+    from tqdm.auto import tqdm
 
     from soi_lib.models.multitask import Heads, MultiTaskModel
     from soi_lib.models.vocabulary import load_trimmed, tokenize
