@@ -1,6 +1,5 @@
 """Entry point of `python -m paper`."""
 
-from paper.cli import app
-from soi_lib.cli import run
+from paper.cli import main
 
-run(app, "python -m paper")
+main()

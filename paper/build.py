@@ -9,28 +9,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 from tqdm.auto import tqdm
 
-from paper import first_page, reproduced
+from paper import first_page, recorded, reproduced
 from paper.claims import verdicts
 from paper.execute import execute, is_made, library_hash, mark_made, run_notebook
 from paper.looking import LOOK, PLACE, write_look
 from soi_lib.errors import SoiError
-from soi_lib.files import write_bytes, write_json, write_text
+from soi_lib.files import checksums, write_bytes, write_json, write_text
 from soi_lib.runs.progress import error_stream
-
-if TYPE_CHECKING:
-    from soi_lib.runs.config import Profile
 
 STAGE = Path("_build/stage")
 RECORDED = Path("data/recorded/standard")
@@ -162,7 +158,6 @@ def make_book(
     `device` and `precision` are as for `plan`; the notebooks find the same runs through `$SOI_DEVICE` and
     `$SOI_PRECISION`.
     """
-    from paper import recorded
     from soi_lib.runs.config import load_profile
     from soi_lib.runs.run import commit
     from soi_lib.runs.scheduler import reproduce
@@ -186,7 +181,11 @@ def make_book(
     executed = _execute_own(
         root,
         set(COMPARISONS) & set(sizes.comparisons) if done else set(),
-        values={"profile": _seen_from_notebooks(root, profile, sizes), "runs": str(runs) if done else ""},
+        values={
+            "profile": (root / profile).resolve() if Path(profile).suffix in (".yaml", ".yml") else sizes.name,
+            "runs": (root / runs).resolve() if done else "",
+            "recorded": (root / QUICK).resolve(),
+        },
         reads=reads,
         jobs=jobs or default_jobs("cpu"),
         quiet=quiet,
@@ -194,7 +193,7 @@ def make_book(
     )
     write_look(root, shown, kept, quiet=quiet)
     stage(root, executed)
-    html, stamp = root / "_build" / "html", _stage_hash(root / STAGE) + library_hash()
+    html, stamp = root / "_build" / "html", _hash(json.dumps(checksums(root / STAGE)), library_hash())
     index = html / "index.html"
     if not index.exists() or not is_made(html, stamp):
         render(root, quiet=quiet)
@@ -204,14 +203,12 @@ def make_book(
 
 def _judge(root: Path) -> None:
     """Check all recorded runs, and write `_build/claims.json` unless it is up to date."""
-    from paper.recorded import CHECKSUMS, verify_recorded
-
-    listed = (path.parent for path in (root / RECORDED.parent).glob(f"*/{CHECKSUMS}"))
+    listed = (path.parent for path in (root / RECORDED.parent).glob(f"*/{recorded.CHECKSUMS}"))
     folders = sorted({root / RECORDED, *listed})
     for folder in folders:
-        verify_recorded(folder)
+        recorded.verify_recorded(folder)
     claims = root / "_build" / "claims.json"
-    stamp = _hash(library_hash(), *(_text(folder / CHECKSUMS) for folder in folders))
+    stamp = _hash(library_hash(), *(_text(folder / recorded.CHECKSUMS) for folder in folders))
     if not is_made(claims, stamp):
         evidence = verdicts.open_evidence(root / RECORDED, stages=root / RECORDED.parent)
         write_json(claims, verdicts.claims_json(verdicts.verdicts(evidence), evidence))
@@ -245,11 +242,8 @@ def _execute_own(
             link = f"[{title.removeprefix('# ')}](../notebooks/{page.name}) shows the recorded runs"
             first["source"] = f"{title} on this machine\n\n*The runs of this machine. {link}.*\n{rest}"
         write_json(own / page, notebook)
-    if values["runs"]:
-        values = values | {"runs": str((root / values["runs"]).resolve())}
-    given = values | {"recorded": str((root / QUICK).resolve())}
     execute(
-        dict.fromkeys(pages, given),
+        dict.fromkeys(pages, values),
         root=own,
         out=root / "_build" / "stamps",
         reads=reads,
@@ -258,13 +252,6 @@ def _execute_own(
         environment=environment,
     )
     return {page: root / "_build" / "stamps" / page for page in pages}
-
-
-def _seen_from_notebooks(root: Path, profile: str, sizes: Profile) -> str:
-    """Return a profile's name, or the path of its file relative to this machine's notebooks."""
-    if Path(profile).suffix in (".yaml", ".yml"):
-        return os.path.relpath(root / profile, root / "_build" / "own" / "reproduced")
-    return sizes.name
 
 
 def _checkout(root: Path) -> None:
@@ -289,11 +276,3 @@ def _text(path: Path) -> str:
 
 def _hash(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
-
-
-def _stage_hash(folder: Path) -> str:
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from paper.datasets import load
+from paper.tables import markdown, words
 from soi_lib import packages
 from soi_lib.data.baselines import baselines
-from soi_lib.data.dataset import Corpus, Split, all_splits
+from soi_lib.data.dataset import Corpus, all_splits
 from soi_lib.models.encoder import encoder_card
 
 
@@ -19,22 +20,12 @@ def _cell(text: str, width: int = 160) -> str:
     return flat.translate({ord(mark): entity for mark, entity in safe.items()})
 
 
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
-    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
-
-
-def _words(split: Split) -> np.ndarray:
-    pair = split.text_pair or [""] * len(split)
-    return np.array([len(a.split()) + len(b.split()) for a, b in zip(split.text, pair, strict=True)])
-
-
 def split_table(corpus: Corpus) -> str:
     """Return one row per split: examples, groups, length in words (median, 95th percentile), share of each class."""
     splits = corpus.splits | {f"OOD {name}": split for name, split in corpus.extra_ood.items()}
     rows = []
     for name, split in splits.items():
-        words = _words(split)
+        count = words(split)
         share = np.bincount(split.label, minlength=len(corpus.labels)) / len(split)
         balance = (
             ", ".join(f"{label} {s:.2f}" for label, s in zip(corpus.labels, share, strict=True))
@@ -46,11 +37,11 @@ def split_table(corpus: Corpus) -> str:
                 {"ood": "OOD"}.get(name, name),
                 f"{len(split):,}",
                 f"{len(set(split.group.tolist())):,}",
-                f"{np.median(words):.0f}, {np.percentile(words, 95):.0f}",
+                f"{np.median(count):.0f}, {np.percentile(count, 95):.0f}",
                 balance,
             ]
         )
-    return _table(["split", "examples", "groups", "words: median, 95 %", "class balance"], rows)
+    return markdown(["split", "examples", "groups", "words: median, 95 %", "class balance"], rows)
 
 
 def example_table(corpus: Corpus, n: int = 3) -> str:
@@ -61,7 +52,7 @@ def example_table(corpus: Corpus, n: int = 3) -> str:
     for i in range(len(split)):
         row = [_cell(split.text[i])] + ([_cell(pair[i])] if pair is not None else [])
         rows.append([*row, _cell(corpus.labels[split.label[i]])])
-    return _table(["text", *(["second text"] if pair is not None else []), "label"], rows)
+    return markdown(["text", *(["second text"] if pair is not None else []), "label"], rows)
 
 
 def data_card(member: str, n_train: int = 350, n_eval: int = 500) -> str:
@@ -79,7 +70,7 @@ def data_card(member: str, n_train: int = 350, n_eval: int = 500) -> str:
     ]
     columns = [names.get(key, key.replace("ood:", "OOD ")) for key in found["majority"]]
     labels = ", ".join(f"`{label}`" for label in corpus.labels)
-    facts = _table(
+    facts = markdown(
         ["", ""],
         [
             ["Question", _cell(card.question, 400)],
@@ -96,13 +87,13 @@ def data_card(member: str, n_train: int = 350, n_eval: int = 500) -> str:
     caveats = "\n".join(f"- {caveat}" for caveat in card.caveats)
     return "\n\n".join(
         [
-            f"{facts}",
+            facts,
             split_table(corpus),
             "**Three training examples**",
             example_table(corpus),
             f"**Baselines to beat**: accuracy (macro-F1) of two baselines trained on {n_train} examples, on at most "
             f"{n_eval} examples of each set.",
-            _table(["", *columns], score_rows),
+            markdown(["", *columns], score_rows),
             "**Caveats**",
             caveats,
         ]
@@ -151,4 +142,4 @@ def model_card(name: str) -> str:
         ["Prefix", f"`{card.prefix}` before every first text" if card.prefix else "none"],
     ]
     disclosures = "\n".join(f"- {line}" for line in DISCLOSURES[name])
-    return f"{_table(['', ''], rows)}\n\n**Disclosures**\n\n{disclosures}"
+    return f"{markdown(['', ''], rows)}\n\n**Disclosures**\n\n{disclosures}"

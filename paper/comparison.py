@@ -8,16 +8,15 @@ examples again (quantity).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from paper.claims import rules
-from paper.claims.judge import ALL, CONTRASTS, EQUAL, SINGLE, Array, Evaluation
+from paper.claims.judge import ALL, CONTRASTS, EQUAL, SINGLE, Array, Evaluation, measured
 from paper.claims.verdicts import Evidence, Mode, alone_and_together, codes, evaluation, likeness, verdicts
-from paper.tables import listing, texts
+from paper.tables import listing, texts, words
 from soi_lib.analysis.datamap import confidence_variability
 from soi_lib.analysis.soi import SOI, categorize, history_string
 from soi_lib.analysis.statistics import mean_effect
@@ -49,15 +48,21 @@ def facts(results: Results) -> str:
     """Describe what was trained: encoder, examples, epochs, learning rate, and the note on the runs."""
     about = results.runs[0].manifest["identity"]
     training = about["training"]
-    examples = sorted({results.run((d,)).metrics[d]["n"] for d in results.members})
     few = (
         "**One seed:** differences mix the effect of the setting with chance, and intervals cover only the choice of "
         "test examples. Treat this page as a demonstration. "
         if len(results.seeds) == 1
         else ""
     )
-    trained = f"{span(examples)} training examples per dataset, {training['epochs']} epochs"
+    sizes = {examples(results, dataset) for dataset in results.members}
+    trained = f"{span(sizes)} training examples per dataset, {training['epochs']} epochs"
     return f"{few}Encoder {about['encoder']}; {trained}, learning rate {training['learning_rate']:g}. {results.note}."
+
+
+def examples(results: Results, dataset: str = "") -> int:
+    """Return the number of training examples of a dataset alone, by default of the first one."""
+    dataset = dataset or results.members[0]
+    return int(results.run((dataset,)).metrics[dataset]["n"])
 
 
 def score_of(results: Results, dataset: str) -> str:
@@ -73,12 +78,8 @@ def effects(results: Results) -> pd.DataFrame:
             if after in one.predicted and before in one.predicted:
                 for score in one.scores:
                     effect = mean_effect(one.gain(before, after, score))
-                    found = effect.interval(rules.LEVEL)
-                    rows.append(
-                        {"dataset": dataset, "set": SETS[split], "contrast": contrast, "score": SCORES[score]}
-                        | asdict(found)
-                        | {"outcome": WORDS[rules.outcome(effect)]}
-                    )
+                    row = measured(effect, dataset=dataset, set=SETS[split], contrast=contrast, score=SCORES[score])
+                    rows.append(row | {"outcome": WORDS[rules.outcome(effect)]})
     return pd.DataFrame(rows)
 
 
@@ -146,11 +147,8 @@ def pair_gains(results: Results) -> pd.DataFrame:
             for split in results.splits(dataset):
                 one = evaluation(results, dataset, split, {SINGLE: Setting((dataset,)), ALL: pair})
                 found.append(mean_effect(one.gain(SINGLE, ALL)))
-                effect = found[-1].interval(rules.LEVEL)
-                rows.append(
-                    {"pair": "+".join(pair), "case": f"{dataset} with {partner}", "measure": f"gain, {SETS[split]}"}
-                    | asdict(effect)
-                )
+                what = {"pair": "+".join(pair), "case": f"{dataset} with {partner}", "measure": f"gain, {SETS[split]}"}
+                rows.append(measured(found[-1], **what))
     return pd.DataFrame(rows).assign(beyond=[outcome in ("gain", "loss") for outcome in rules.corrected(found)])
 
 
@@ -193,12 +191,23 @@ def curves(results: Results) -> pd.DataFrame:
     return out.assign(epoch=out["epoch"] + 1)
 
 
-def moves(results: Results) -> dict[str, Moves]:
+def moves(results: Results, mode: Mode | None = None, skip: int = 0) -> dict[str, Moves]:
     """Return the moves of every dataset from alone to together with their floor; empty with fewer than three seeds.
 
-    Moves beyond chance follow the rule of claim C4, here corrected only over the cells of this comparison.
+    Moves beyond chance follow the rule of claim C4, here corrected only over the cells of this comparison. `mode` and
+    `skip` are as for `codes`.
     """
-    return _moves(results)
+    if len(results.seeds) < SEEDS:
+        return {}
+    tests = {
+        dataset: transition_test(*(codes(results, dataset, s, mode, skip) for s in ((dataset,), results.members)))
+        for dataset in results.members
+    }
+    beyond = rules.moving(list(tests.values()))
+    return {
+        dataset: Moves(test.transition, test.floor, cells, test.n, test.seeds)
+        for (dataset, test), cells in zip(tests.items(), beyond, strict=True)
+    }
 
 
 def moves_otherwise(results: Results) -> pd.DataFrame:
@@ -211,8 +220,8 @@ def moves_otherwise(results: Results) -> pd.DataFrame:
         return pd.DataFrame()
     ways: dict[str, dict[str, Moves]] = {
         "evaluation mode": moves(results),
-        "train mode": _moves(results, mode="train"),
-        "without the first epoch": _moves(results, skip=1),
+        "train mode": moves(results, mode="train"),
+        "without the first epoch": moves(results, skip=1),
     }
     rows = []
     for dataset in results.members if ways["evaluation mode"] else ():
@@ -223,21 +232,6 @@ def moves_otherwise(results: Results) -> pd.DataFrame:
             row |= {f"ELE to ACE, {way}": f"{shift.loc['ELE', 'ACE']:+.3f}"}
         rows.append(row)
     return pd.DataFrame(rows)
-
-
-def _moves(results: Results, mode: Mode | None = None, skip: int = 0) -> dict[str, Moves]:
-    """Return the moves of every dataset, by the categories that `codes` returns for `mode` and `skip`."""
-    if len(results.seeds) < SEEDS:
-        return {}
-    tests = {
-        dataset: transition_test(*(codes(results, dataset, s, mode, skip) for s in ((dataset,), results.members)))
-        for dataset in results.members
-    }
-    beyond = rules.moving(list(tests.values()))
-    return {
-        dataset: Moves(test.transition, test.floor, cells, test.n, test.seeds)
-        for (dataset, test), cells in zip(tests.items(), beyond, strict=True)
-    }
 
 
 def map_shifts(results: Results) -> pd.DataFrame:
@@ -277,17 +271,15 @@ def contents(results: Results) -> pd.DataFrame:
         dynamics = results.run((dataset,)).dynamics(dataset)
         split = results.corpus(dataset).splits["train"]
         split = split.rows(np.searchsorted(split.ids.astype(str), dynamics.ids.astype(str)))
-        words = np.array([len(text.split()) for text in split.text], dtype=float)
-        if split.text_pair is not None:
-            words += [len(text.split()) for text in split.text_pair]
+        count = words(split)
         right = _bag_of_words(split)
         for soi in SOI:
             chosen = every == soi
-            row: dict[str, Any] = {"dataset": dataset, "category": soi.name, "share": chosen.mean()}
             weight = chosen.mean(axis=0)
-            row |= {"examples": chosen.sum() / len(every)}
             known = weight.sum() > 0
-            row |= {"mean words": np.average(words, weights=weight) if known else np.nan}
+            row: dict[str, Any] = {"dataset": dataset, "category": soi.name, "share": chosen.mean()}
+            row |= {"examples": chosen.sum() / len(every)}
+            row |= {"mean words": np.average(count, weights=weight) if known else np.nan}
             row |= {"right by bag of words": np.average(right, weights=weight) if known else np.nan}
             rows.append(row)
     return pd.DataFrame(rows)
@@ -332,6 +324,11 @@ def interval(row: Mapping[Any, Any] | pd.Series, *, sign: bool = False) -> str:
     """Format a value and its interval for a table cell: `0.87 [0.85, 0.89]`."""
     shape = "+.3f" if sign else ".2f"
     return f"{row['value']:{shape}} [{row['low']:{shape}}, {row['high']:{shape}}]"
+
+
+def signed(table: pd.DataFrame) -> dict[str, str]:
+    """Return the change in every row with its interval, for a sentence, by dataset."""
+    return {row["dataset"]: interval(row, sign=True) for row in table.to_dict("records")}
 
 
 def _evaluations(results: Results) -> dict[tuple[str, str], Evaluation]:

@@ -8,13 +8,13 @@ and a similar distance from zero, and correlations with disagreement are partial
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from paper.claims.judge import measured
 from paper.claims.verdicts import Mode
 from paper.comparison import interval
 from paper.datasets.flipped import RATE, flip
@@ -264,6 +264,5 @@ def _summary(shares: Shares) -> pd.DataFrame:
     for (measure, score), parts in shares.items():
         effects: dict[str, Effect] = {name: mean_effect(part) for name, part in parts.items()}
         for name, effect in (effects | {MEAN: mean_effect(list(parts.values()))}).items():
-            found = effect.interval()
-            rows.append({"measure": measure, "score": score, "dataset": name} | asdict(found))
+            rows.append(measured(effect, measure=measure, score=score, dataset=name))
     return pd.DataFrame(rows)

@@ -20,7 +20,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from soi_lib.errors import SoiError
-from soi_lib.files import replacing, write_text
+from soi_lib.files import replacing, sha256_file, write_text
 from soi_lib.runs.progress import error_stream
 
 
@@ -64,8 +64,8 @@ def execute(
 ) -> list[Path]:
     """Execute the notebooks whose stamp under `out` is missing or outdated; return those that were executed.
 
-    `parameters` holds the values for each notebook; those that it does not declare are not passed. A folder of runs is
-    passed relative to the notebook. Raises SoiError naming the notebook, the error of its failing cell, and the file
+    `parameters` holds the values for each notebook; those that it does not declare are not passed. Paths are passed
+    relative to the notebook. Raises SoiError naming the notebook, the error of its failing cell, and the file
     with the partial output.
     """
     from papermill import inspect_notebook
@@ -73,14 +73,10 @@ def execute(
     library = library_hash()
     pending: list[tuple[Path, str]] = []
     for path, given in parameters.items():
-        text = json.dumps([source_of(root / path), library, reads, given], sort_keys=True)
-        stamp = hashlib.sha256(text.encode()).hexdigest()
-        kept = out / path.with_suffix(".ipynb")
-        if kept.exists() and (out / path.with_suffix(".sha256")).exists():
-            known = (out / path.with_suffix(".sha256")).read_text(encoding="utf-8").split()
-            if known == [stamp, hashlib.sha256(kept.read_bytes()).hexdigest()]:
-                continue
-        pending.append((path, stamp))
+        text = json.dumps([source_of(root / path), library, reads, given], sort_keys=True, default=str)
+        stamp, kept = hashlib.sha256(text.encode()).hexdigest(), out / path
+        if not kept.exists() or not is_made(kept, f"{stamp} {sha256_file(kept)}"):
+            pending.append((path, stamp))
 
     def one(item: tuple[Path, str]) -> Path:
         path, stamp = item
@@ -88,12 +84,13 @@ def execute(
         target.parent.mkdir(parents=True, exist_ok=True)
         source = root / path
         declared = inspect_notebook(source)
-        values = {k: v for k, v in parameters[path].items() if k in declared}
-        for name in [name for name in ("runs", "recorded") if values.get(name)]:
-            values[name] = Path(os.path.relpath(root / values[name], source.parent)).as_posix()
+        values = {
+            name: os.path.relpath(root / value, source.parent) if isinstance(value, Path) else value
+            for name, value in parameters[path].items()
+            if name in declared
+        }
         run_notebook(source, target, values, cwd=source.parent, environment=environment)
-        body = target.read_bytes()
-        write_text(target.with_suffix(".sha256"), f"{stamp} {hashlib.sha256(body).hexdigest()}\n")
+        mark_made(target, f"{stamp} {sha256_file(target)}")
         return path
 
     with (

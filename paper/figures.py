@@ -36,7 +36,7 @@ VERDICTS = {  # colour and sign
 }
 
 
-def verdict_strip(verdicts: Mapping[str, str], *, note: str = "") -> Figure:
+def verdict_strip(verdicts: Mapping[str, str]) -> Figure:
     """Draw one box per claim with its verdict, which may have a remark in brackets: "not tested (one seed)".
 
     Raises FormatError if there are no verdicts or one of them is unknown.
@@ -60,12 +60,10 @@ def verdict_strip(verdicts: Mapping[str, str], *, note: str = "") -> Figure:
         ax.axis("off")
     values = pd.DataFrame(verdicts.items(), columns=["claim", "verdict"])
     told = listing([f"{name} {label}" for name, label in verdicts.items()])
-    return finish(
-        figure, values, f"The paper's claims (C) and our own question (L), with their verdicts: {told}.", note=note
-    )
+    return finish(figure, values, f"The paper's claims (C) and our own question (L), with their verdicts: {told}.")
 
 
-def agreement_plot(table: pd.DataFrame, *, title: str = "", note: str = "") -> Figure:
+def agreement_plot(table: pd.DataFrame, *, title: str = "") -> Figure:
     """Plot this machine's numbers on the prediction intervals of the recorded seeds: rows are cases, panels numbers.
 
     `table` has columns case, panel, here, recorded, low, high and inside. Raises FormatError if columns are missing.
@@ -97,10 +95,10 @@ def agreement_plot(table: pd.DataFrame, *, title: str = "", note: str = "") -> F
         figure.legend(handles, labels, loc="outside lower center", ncols=2)
     text = f"""Numbers from this machine (marks) and the 95 % prediction intervals of the recorded seeds (bars, with a
         tick at their mean). {int(table["inside"].sum())} of {len(table)} lie inside."""
-    return finish(figure, table, text, title=title, note=note)
+    return finish(figure, table, text, title=title)
 
 
-def histories_figure(epochs: int = 10, early: float = 0.5, *, note: str = "") -> Figure:
+def histories_figure(epochs: int = 10, early: float = 0.5) -> Figure:
     """Draw one example history per category, one box per epoch. Raises FormatError for too few epochs."""
     drawn = example_histories(epochs, early)
     with style():
@@ -125,9 +123,7 @@ def histories_figure(epochs: int = 10, early: float = 0.5, *, note: str = "") ->
         ax.tick_params(length=0)
     values = pd.DataFrame({soi.name: history.astype(int) for soi, history in drawn.items()}).rename_axis("epoch")
     text = f"One example history of {epochs} epochs per category, with a filled box for every epoch with a correct"
-    return finish(
-        figure, values, f"{text} prediction. The dashed line is at early x E = {early * epochs:g}.", note=note
-    )
+    return finish(figure, values, f"{text} prediction. The dashed line is at early x E = {early * epochs:g}.")
 
 
 def example_histories(epochs: int, early: float = 0.5) -> dict[SOI, np.ndarray]:

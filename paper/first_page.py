@@ -15,11 +15,10 @@ from paper import comparison, more_updates, repeat
 from paper.claims import rules, staged
 from paper.claims.judge import Finding
 from paper.claims.verdicts import Evidence, open_evidence, task_cases, verdicts
-from paper.comparison import NAMES
+from paper.comparison import NAMES, examples
 from paper.tables import listing
 from soi_lib.files import replacing
 from soi_lib.plots import Moves, gain_curves
-from soi_lib.runs.results import Results
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -49,8 +48,7 @@ def measure(evidence: Evidence) -> Numbers:
 def abstract(numbers: Numbers) -> str:
     """Summarise the findings in one paragraph with sizes and intervals, as Markdown."""
     sources, languages = (numbers.evidence.comparisons[name] for name in ("source", "lingual"))
-    ranked = _effects(numbers.findings["C2"], "auc")["gain"].to_dict("records")
-    better = {row["dataset"]: comparison.interval(row, sign=True) for row in ranked}
+    better = comparison.signed(_effects(numbers.findings["C2"], "auc")["gain"])
     gained = _effects(numbers.findings["L"], "macro_f1")["gain"].to_dict("records")
     rises = sorted(gained, key=lambda row: row["value"])
     cases = task_cases(numbers.findings["C3"])
@@ -74,7 +72,7 @@ def abstract(numbers: Numbers) -> str:
         f"Between training alone and together, {moved:.0%} of the training examples change subset, but {floor:.0%} "
         f"also do when only the seed changes, and most of the difference disappears if the total number of examples "
         f"and updates stays the same.\n\n"
-        f"*The main comparisons have {_examples(languages)} to {_examples(sources)} training examples per dataset, "
+        f"*The main comparisons have {examples(languages)} to {examples(sources)} training examples per dataset, "
         f"{epochs} epochs and {len(languages.seeds)} to {len(sources.seeds)} seeds. Brackets are 95 % intervals over "
         f"seeds and test examples.*"
     )
@@ -88,26 +86,24 @@ def details(numbers: Numbers, steps: pd.DataFrame, amounts: pd.DataFrame) -> str
 
 def _sources(numbers: Numbers, amounts: pd.DataFrame) -> str:
     results, finding = numbers.evidence.comparisons["source"], numbers.findings["C2"]
-    gain, diversity = (_effects(finding, "auc")[name].to_dict("records") for name in ("gain", "diversity"))
-    change = {row["dataset"]: comparison.interval(row, sign=True) for row in gain}
-    by_threshold = _effects(finding, "balanced_accuracy")["gain"].to_dict("records")
-    balanced = {row["dataset"]: comparison.interval(row, sign=True) for row in by_threshold}
-    gained = [row["dataset"] for row in gain if row["outcome"] == "gain"]
+    effects = _effects(finding, "auc")
+    change, diversity = (comparison.signed(effects[name]) for name in ("gain", "diversity"))
+    balanced = comparison.signed(_effects(finding, "balanced_accuracy")["gain"])
+    gained = effects["gain"].query("outcome == 'gain'")["dataset"]
     rises = listing([f"{change[dataset]} over {NAMES[dataset]}" for dataset in gained])
-    parts = listing([comparison.interval(row, sign=True) for row in diversity if row["dataset"] in gained])
-    budget = next(comparison.interval(row, sign=True) for row in diversity if row["dataset"] == "tweets")
-    sizes = f"MiniLM, {_examples(results)} texts per source, {len(results.seeds)} seeds"
+    parts = listing([diversity[dataset] for dataset in gained])
+    sizes = f"MiniLM, {examples(results)} texts per source, {len(results.seeds)} seeds"
     return (
         f"**Several sources: on a new source, as good as the best of them alone.** A sentiment classifier ({sizes}) "
         f"trained on tweets, Amazon reviews and film reviews instead of one of them ranks newspaper sentences better: "
         f"AUC rises by {rises}. Compared with tweets alone, it is equivalent ({change['tweets']}, within "
         f"±{rules.BOUND}). The gains do not need more data: with the total number of examples of a single source, they "
-        f"are {parts}, and the change from tweets is {budget}. The score matters: by balanced accuracy, which depends "
-        f"on a threshold, the gain is over tweets ({balanced['tweets']}) and not beyond chance over Amazon reviews "
-        f"({balanced['amazon']}) and film reviews ({balanced['movie']}); by accuracy, the claim would be "
-        f"{finding.parts['gain, accuracy']}. With fewer examples per source, and fewer updates, the other sources help "
-        f"even over tweets alone: AUC then changes by {more_updates.by_source(amounts)['tweets']} per source "
-        f"(exploratory; 5 seeds with 125 and 250). On the sources' own test sets, with {_examples(results)} examples, "
+        f"are {parts}, and the change from tweets is {diversity['tweets']}. The score matters: by balanced accuracy, "
+        f"which depends on a threshold, the gain is over tweets ({balanced['tweets']}) and not beyond chance over "
+        f"Amazon reviews ({balanced['amazon']}) and film reviews ({balanced['movie']}); by accuracy, the claim would "
+        f"be {finding.parts['gain, accuracy']}. With fewer examples per source, and fewer updates, the other sources "
+        f"help even over tweets alone: AUC then changes by {more_updates.by_source(amounts)['tweets']} per source "
+        f"(exploratory; 5 seeds with 125 and 250). On the sources' own test sets, with {examples(results)} examples, "
         f"all changes stay within ±{rules.BOUND}."
     )
 
@@ -116,15 +112,14 @@ def _languages(numbers: Numbers, steps: pd.DataFrame) -> str:
     results = numbers.evidence.comparisons["lingual"]
     found = more_updates.changes(steps, "test")
     together = found[more_updates.TOGETHER]
-    equal = _effects(numbers.findings["L"], "macro_f1")["diversity"].to_dict("records")
-    templates = {row["dataset"]: row["n"] for row in equal}
-    budget = {row["dataset"]: comparison.interval(row, sign=True) for row in equal}
-    lost = listing([NAMES[row["dataset"]] for row in equal if row["outcome"] == "loss"])
-    sizes = f"multilingual-e5-small, {_examples(results)} commands per language, {len(results.seeds)} seeds"
+    equal = _effects(numbers.findings["L"], "macro_f1")["diversity"].set_index("dataset", drop=False)
+    budget = comparison.signed(equal)
+    lost = listing([NAMES[dataset] for dataset in equal.index[equal["outcome"] == "loss"]])
+    sizes = f"multilingual-e5-small, {examples(results)} commands per language, {len(results.seeds)} seeds"
     return (
         f"**Several languages: better on new templates, but in English more updates alone do as well.** An intent "
         f"classifier ({sizes}) trained on three languages instead of one classifies new sentence templates better: "
-        f"macro-F1 rises by {more_updates.by_language(found[more_updates.BOTH])} (Persian has only {templates['fa']} "
+        f"macro-F1 rises by {more_updates.by_language(found[more_updates.BOTH])} (Persian has only {equal['n']['fa']} "
         f"test templates; by accuracy, English is inconclusive). With the total number of examples of a single "
         f"language, there is no gain: macro-F1 changes by {more_updates.by_language(budget)} (a loss in {lost}). "
         f"Training together also means three times as many updates. Compared with one language trained for as many "
@@ -287,12 +282,6 @@ def _effects(finding: Finding, score: str) -> dict[str, pd.DataFrame]:
     """Return the effects of C2 or the languages by one score, one table per contrast."""
     table = finding.table[finding.table["score"] == score]
     return {str(name): part for name, part in table.groupby("contrast", sort=False)}
-
-
-def _examples(results: Results) -> int:
-    """Return the number of training examples of each dataset alone."""
-    first = results.members[0]
-    return int(results.run((first,)).metrics[first]["n"])
 
 
 def _moved(moves: Moves) -> tuple[float, float]:

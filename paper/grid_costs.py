@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from paper.tables import markdown
 from soi_lib.runs.config import Profile
 from soi_lib.runs.spec import (
     BERT_BASE,
@@ -64,12 +65,10 @@ def _counted(job: Job) -> dict[str, float]:
 
 def as_markdown(table: pd.DataFrame) -> str:
     """Return the table as Markdown, with a total per profile."""
-    names = list(table.columns)
-    lines = ["| " + " | ".join(names) + " |", "|---|---|" + "---:|" * (len(names) - 2)]
+    lines = []
     for profile, rows in table.groupby("profile", sort=False):
         total = {"profile": f"**{profile}**", "comparison": "**all**"} | rows.sum(numeric_only=True).to_dict()
         for row in [*rows.to_dict("records"), total]:
-            whole = [f"{row[name]:,.0f}" for name in ("runs", "stages", "updates")]
-            parts = [f"{row[name]:,.1f}" for name in names[5:]]
-            lines.append("| " + " | ".join([row["profile"], row["comparison"], *whole, *parts]) + " |")
-    return "\n".join(lines)
+            names, numbers = list(row.values())[:2], list(row.values())[2:]
+            lines.append([*names, *(f"{n:,.0f}" for n in numbers[:3]), *(f"{n:,.1f}" for n in numbers[3:])])
+    return markdown(list(table.columns), lines, right=len(table.columns) - 2)

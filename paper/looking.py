@@ -19,7 +19,9 @@ from typing import Any
 from paper.recorded import Results, by_comparison
 from soi_lib import files
 from soi_lib.analysis.transitions import transition_matrix
+from soi_lib.plots import data_map_plot, explorer, flow_plot
 from soi_lib.runs.config import Profile
+from soi_lib.runs.results import setting_name
 from soi_lib.runs.store import StoredRun
 
 LOOK = Path("_build/look")  # where the files are made
@@ -29,10 +31,9 @@ SEEDS = 3  # enough to show how much moves by chance, and few enough for a page
 
 def write_look(root: Path, profile: Profile, runs: Sequence[StoredRun], *, quiet: bool = False) -> None:
     """Make `_build/look` from `runs` and the texts of their corpora, unless it is up to date."""
-    from tqdm.auto import tqdm
+    from tqdm.auto import tqdm  # in a notebook, importing it warns about missing widgets
 
     from paper.execute import is_made, library_hash, mark_made
-    from soi_lib.plots import explorer
 
     inputs = [sorted(run.manifest["sha256"] for run in runs), profile.model_dump_json(), version("plotly")]
     stamp = hashlib.sha256(json.dumps([library_hash(), inputs]).encode()).hexdigest()
@@ -51,9 +52,6 @@ def write_look(root: Path, profile: Profile, runs: Sequence[StoredRun], *, quiet
 
 def examples(results: Results, member: str) -> dict[str, Any]:
     """Return the explorer's data for one dataset: `SEEDS` runs alone and together, with the texts of its corpus."""
-    from soi_lib.plots.explorer import explorer_data
-    from soi_lib.runs.results import setting_name
-
     train = results.corpus(member).splits["train"]
     parts = [train.text] if train.text_pair is None else [train.text, train.text_pair]
     runs = {
@@ -63,7 +61,7 @@ def examples(results: Results, member: str) -> dict[str, Any]:
     }
     texts = dict(zip(train.ids, zip(*parts, strict=True), strict=True))
     names = list(runs)
-    return explorer_data(runs, texts, first=names[0], second=names[len(names) // 2])
+    return explorer.explorer_data(runs, texts, first=names[0], second=names[len(names) // 2])
 
 
 @dataclass(frozen=True)
@@ -86,9 +84,6 @@ class Explorer:
 
 def pictures(results: Results, member: str) -> list[Any]:
     """Return static versions of a member's explorer in its initial state: data maps and flow of the first seed."""
-    from soi_lib.plots import data_map_plot, flow_plot
-    from soi_lib.runs.results import setting_name
-
     multi = results.settings_with(member)[-1]
     seed = results.seeds[0]
     alone, together = (results.run(setting, seed).dynamics(member) for setting in ((member,), multi))

@@ -7,14 +7,14 @@ the claims uses them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import pandas as pd
 
 from paper.claims import rules
-from paper.claims.judge import ALL, SINGLE, Evaluation
+from paper.claims.judge import ALL, SINGLE, Evaluation, measured
 from paper.claims.verdicts import alone_and_together
-from paper.comparison import NAMES, SETS, SETTINGS, WORDS, interval
+from paper.comparison import NAMES, SETS, SETTINGS, WORDS, examples, interval, signed
 from paper.tables import listing
 from soi_lib.analysis.statistics import mean_effect
 from soi_lib.runs.results import Results
@@ -38,8 +38,7 @@ def levels(results: Results, longer: Results) -> pd.DataFrame:
     names = {SINGLE: SETTINGS[SINGLE], LONGER: LONGER, ALL: SETTINGS[ALL]}
     return pd.DataFrame(
         [
-            {"dataset": dataset, "set": SETS[split], "setting": name}
-            | asdict(mean_effect(one.values(setting)).interval(rules.LEVEL))
+            measured(mean_effect(one.values(setting)), dataset=dataset, set=SETS[split], setting=name)
             for split in SETS
             for dataset, one in with_longer(results, longer, split).items()
             for setting, name in names.items()
@@ -54,11 +53,8 @@ def steps(results: Results, longer: Results) -> pd.DataFrame:
         for dataset, one in with_longer(results, longer, split).items():
             for step, (before, after) in STEPS.items():
                 effect = mean_effect(one.gain(before, after))
-                rows.append(
-                    {"dataset": dataset, "set": SETS[split], "step": step}
-                    | asdict(effect.interval(rules.LEVEL))
-                    | {"outcome": WORDS[rules.outcome(effect)]}
-                )
+                row = measured(effect, dataset=dataset, set=SETS[split], step=step)
+                rows.append(row | {"outcome": WORDS[rules.outcome(effect)]})
     return pd.DataFrame(rows)
 
 
@@ -77,10 +73,7 @@ def describe(table: pd.DataFrame) -> str:
 def changes(table: pd.DataFrame, split: str) -> dict[str, dict[str, str]]:
     """Return the changes on one set with their intervals, by step and language."""
     rows = table[table["set"] == split]
-    return {
-        str(step): {row["dataset"]: interval(row, sign=True) for _, row in part.iterrows()}
-        for step, part in rows.groupby("step", sort=False)
-    }
+    return {str(step): signed(part) for step, part in rows.groupby("step", sort=False)}
 
 
 def by_language(found: Mapping[str, str]) -> str:
@@ -109,12 +102,8 @@ def by_amount(every: Sequence[Results]) -> pd.DataFrame:
         for split in SETS:
             for dataset, one in alone_and_together(results, split).items():
                 effect = mean_effect(one.gain(SINGLE, ALL))
-                examples = int(results.run((dataset,)).metrics[dataset]["n"])
-                rows.append(
-                    {"dataset": dataset, "set": SETS[split], "examples": examples, "seeds": effect.seeds}
-                    | asdict(effect.interval(rules.LEVEL))
-                    | {"outcome": rules.outcome(effect)}
-                )
+                what = {"dataset": dataset, "set": SETS[split], "examples": examples(results, dataset)}
+                rows.append(measured(effect, **what, seeds=effect.seeds) | {"outcome": rules.outcome(effect)})
     return pd.DataFrame(rows)
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from paper.recorded import Results, verify_recorded
+from paper.recorded import CHECKSUMS, Results, recorded_runs, verify_recorded
 from soi_lib.plots import show_table
 from soi_lib.plots.style import Shown
 
@@ -60,9 +59,9 @@ def folder_table(recorded: str | Path) -> pd.DataFrame:
     Every file is first checked against the checksums of its folder. Raises StoreError naming a damaged file.
     """
     rows = []
-    for folder in sorted(path.parent for path in Path(recorded).glob("*/checksums.txt")):
+    for folder in sorted(path.parent for path in Path(recorded).glob(f"*/{CHECKSUMS}")):
         checked = verify_recorded(folder)
-        about = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*/manifest.json"))]
+        about = [run.manifest for run in recorded_runs(folder)]
         for name in dict.fromkeys(one["identity"]["comparison"] for one in about):
             some = [one for one in about if one["identity"]["comparison"] == name]
             origins = [_origin(one) for one in some]

@@ -54,18 +54,11 @@ def open_results(
     """
     folder = Path(runs or "runs")
     further: list[StageRun] = []
-    if is_recorded(folder):
+    if is_recorded(folder) or (runs and not folder.is_dir() and folder.parent.name == "recorded"):
         verify_recorded(folder)
         sizes = recorded_profile(folder)
         found = recorded_runs(folder)
         further = unpack_stages(folder) if stages else []
-    elif not folder.is_dir() and runs and folder.parent.name == "recorded":
-        raise StoreError(
-            "there are no recorded runs here",
-            where=folder,
-            expected=f"{CHECKSUMS} beside the runs",
-            hint="restore the folder from the repository, or pass runs='' to train",
-        )
     else:
         from soi_lib.runs.scheduler import reproduce, reproduce_stages
 
@@ -204,8 +197,7 @@ def reuse(folder: str | os.PathLike[str], store: RunStore) -> int:
     """Copy the verified runs of a recorded folder that `store` lacks into it; return how many were copied."""
     verify_recorded(folder)
     copied = 0
-    for path in sorted(Path(folder).glob("*/manifest.json")):
-        run = open_run(path.parent)
+    for run in recorded_runs(Path(folder)):
         if store.get(run.key) is None:
             store.put_aside(run.key)
             with building(store.path(run.key)) as out:
@@ -219,7 +211,9 @@ def verify_recorded(folder: str | os.PathLike[str]) -> int:
     folder = Path(folder)
     restore = "restore it from the repository, or record the runs again"
     if not (folder / CHECKSUMS).is_file():
-        raise StoreError("there are no recorded runs here", where=folder, expected=f"{CHECKSUMS} beside the runs")
+        raise StoreError(
+            "there are no recorded runs here", where=folder, expected=f"{CHECKSUMS} beside the runs", hint=restore
+        )
     try:
         listed = read_checksums(folder / CHECKSUMS)
     except (OSError, ValueError) as error:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from itertools import permutations
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from paper.claims.verdicts import Evidence, codes
+from paper.claims.verdicts import Evidence, Mode, codes
 from soi_lib.analysis.reliability import reliability, runs_needed, spearman_brown
 from soi_lib.analysis.soi import SOI
 
-MODES: dict[Literal["eval", "train"], str] = {"eval": "evaluation", "train": "train"}
+MODES: dict[Mode, str] = {"eval": "evaluation", "train": "train"}
 TARGET = 0.8
 SEEDS = 12
 """The largest number of seeds in the curves."""

@@ -31,16 +31,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
+from paper.datasets import load
 from paper.recorded import CHECKSUMS, Results
 from soi_lib import files
 from soi_lib.analysis.statistics import mean_effect
 from soi_lib.data.dataset import Split, normalise
 from soi_lib.errors import CorpusError, StoreError
+from soi_lib.models.encoder import encoder_card, encoder_dir, fingerprint
 from soi_lib.runs.spec import key_of
 
 if TYPE_CHECKING:
-    import pandas as pd
     import torch
 
     from soi_lib.models.multitask import Heads
@@ -69,10 +71,6 @@ def task_similarity(
     draw and each of its halves have equally many examples of every class: otherwise a gradient would say little more
     than which class is more frequent. Raises CorpusError if a class has too few examples for that.
     """
-    import pandas as pd
-
-    from paper.datasets import load
-
     corpora = [load(member) for member in members]
     parts: list[list[Split]] = []
     for corpus in corpora:
@@ -116,11 +114,6 @@ def open_similarity(results: Results, runs: str | Path = "", *, n: int = 64, dra
 
     `runs` is the folder that the results came from. Raises StoreError if a recorded folder has no similarities.
     """
-    import pandas as pd
-
-    from paper.datasets import load
-    from soi_lib.models.encoder import encoder_dir, fingerprint
-
     path = similarity_path(results.comparison, runs)
     if (path.parent / CHECKSUMS).exists():
         if not path.exists():
@@ -154,7 +147,6 @@ def _gradients(
     from torch import nn
     from tqdm.auto import tqdm
 
-    from soi_lib.models.encoder import encoder_card, encoder_dir
     from soi_lib.models.multitask import Heads, MultiTaskModel
     from soi_lib.models.vocabulary import load_trimmed, tokenize
     from soi_lib.training.batching import collate, encode

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from soi_lib import files
 from soi_lib.runs.config import Setting
@@ -65,11 +66,6 @@ class StageRun:
         """Whether the subset was large enough to train on."""
         return bool(self.about["stage"]["tested"])
 
-    @property
-    def n(self) -> dict[str, int]:
-        """The size of the subset in each member."""
-        return dict(self.about["stage"]["n"])
-
 
 def read_stage(run: StoredRun) -> StageRun:
     """Read a stage from its folder."""
@@ -92,8 +88,6 @@ def log_odds(p: np.ndarray) -> np.ndarray:
 
 def pack_stages(runs: Iterable[StoredRun], folder: Path) -> None:
     """Write all `runs` (finished stages) as two files into `folder`; equal runs give equal files."""
-    import pandas as pd
-
     stages = sorted((read_stage(run) for run in runs), key=lambda stage: stage.key)
     about = [{"key": s.key, "identity": s.identity, "about": s.about, "metrics": s.metrics} for s in stages]
     lines = ",\n".join(json.dumps(one, sort_keys=True, ensure_ascii=False) for one in about)
@@ -110,8 +104,6 @@ def pack_stages(runs: Iterable[StoredRun], folder: Path) -> None:
 
 def unpack_stages(folder: Path) -> list[StageRun]:
     """Return the stages of a verified recorded folder, sorted by key; an empty list if it has none."""
-    import pandas as pd
-
     if not (folder / ABOUT).exists():
         return []
     about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))

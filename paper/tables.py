@@ -6,7 +6,7 @@ for a result.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -68,6 +68,18 @@ def texts(corpus: Corpus) -> dict[str, tuple[str, str]]:
     )
     names = [corpus.labels[i] for i in split.label]
     return dict(zip(split.ids.tolist(), zip(joined, names, strict=True), strict=True))
+
+
+def markdown(head: Sequence[str], rows: Iterable[Sequence[Any]], right: int = 0) -> str:
+    """Return a table as Markdown, its last `right` columns aligned to the right."""
+    lines = [head, ["---"] * (len(head) - right) + ["---:"] * right, *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
+def words(split: Split) -> np.ndarray:
+    """Return the number of words of every example (N,); the two texts of a pair are added up."""
+    pair = split.text_pair or [""] * len(split)
+    return np.array([len(a.split()) + len(b.split()) for a, b in zip(split.text, pair, strict=True)])
 
 
 def listing(items: Sequence[str]) -> str:

@@ -247,9 +247,13 @@ def _seen_before(stages: Mapping[str, Mapping[str, Stage]], subset: str, case: s
     return False
 
 
+def measured(effect: Effect, **what: Any) -> dict[str, Any]:
+    """Return a row of a table: `what`, followed by the value of the effect and the ends of its interval."""
+    return what | asdict(effect.interval(rules.LEVEL))
+
+
 def _row(effect: Effect, **what: Any) -> dict[str, Any]:
-    interval = effect.interval(rules.LEVEL)
-    return {**what, **asdict(interval), "n": effect.n, "seeds": effect.seeds}
+    return measured(effect, **what) | {"n": effect.n, "seeds": effect.seeds}
 
 
 def _finding(

@@ -62,7 +62,6 @@ SAME_SUBSET = 0.95
 """C5: two subsets whose intersection is at least this share of their union are counted once."""
 TESTED_CASES = 0.5
 """C5: the manipulation must succeed in at least this share of the cases, or the claim is not tested."""
-PRIMARY_RECORDING = "eval"
 TWO_CLASSES: tuple[Score, ...] = ("auc", "balanced_accuracy", "accuracy")
 MORE_CLASSES: tuple[Score, ...] = ("macro_f1", "accuracy")
 NAMES = {"auc": "AUC", "accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "macro_f1": "macro-F1"}

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from paper.claims import rules
+from paper.tables import markdown
 from soi_lib import files
 
 Rows = Sequence[Mapping[str, Any]]
@@ -24,7 +25,7 @@ def page(power: Mapping[str, Any]) -> str:
 
     folder = FileSystemLoader(Path(__file__).parent)
     house = Environment(loader=folder, undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)
-    house.filters["pct"] = lambda share, digits=0: _pct(share, digits)
+    house.filters["pct"] = _pct
     house.globals.update(case=_case, verdicts=_verdicts, tasks=_tasks, moves=_moves, said=_said)
     house.globals.update(inside=_inside, reached=_reached, excluded=_excluded)
     return house.get_template("rules.md.j2").render(rules=rules, power=power, names=rules.NAMES)
@@ -46,7 +47,7 @@ def _case(rows: Rows) -> str:
         line += [_pct(zero["gain"], 1), _pct(zero["loss"], 1)]
         line += [_pct(zero[f"inside {b}"]) for b in (0.01, 0.02, 0.03)]
         body.append([*line, _pct(sum(r["coverage"] for r in part.values()) / len(part), 1)])
-    return _table(head, body)
+    return markdown(head, body)
 
 
 def _verdicts(title: str, rows: Rows, keys: tuple[str, ...]) -> str:
@@ -55,7 +56,7 @@ def _verdicts(title: str, rows: Rows, keys: tuple[str, ...]) -> str:
     for row in rows:
         cells = [rules.NAMES.get(row[k], f"{row[k]:+}" if k == "true" else row[k]) for k in keys]
         body.append([*cells, *(_pct(row.get(name, 0)) for name in names)])
-    return f"{title}.\n\n" + _table([*("true gain" if k == "true" else k for k in keys), *names], body)
+    return f"{title}.\n\n" + markdown([*("true gain" if k == "true" else k for k in keys), *names], body)
 
 
 def _tasks(rows: Rows) -> str:
@@ -63,7 +64,7 @@ def _tasks(rows: Rows) -> str:
         [row["gains"], str(row["size"]), *(_said(row[part]) for part in ("first half", "second half", "claim"))]
         for row in rows
     ]
-    return _table(["gains", "size", "mixed results", "similar gain more", "C3"], body)
+    return markdown(["gains", "size", "mixed results", "similar gain more", "C3"], body)
 
 
 def _moves(rows: Rows) -> str:
@@ -71,7 +72,7 @@ def _moves(rows: Rows) -> str:
     for row in rows:
         rates = ["–" if row[name] is None else _pct(row[name], 1) for name in ("ELE to ACE", "seen", "false")]
         body.append([row["datasets moved"], *rates, _said(row["claim"])])
-    return _table(["datasets moved", "examples moved", "seen", "false", "C4"], body)
+    return markdown(["datasets moved", "examples moved", "seen", "false", "C4"], body)
 
 
 def _inside(rows: Rows, score: str, seeds: int, bound: float) -> float:
@@ -93,11 +94,6 @@ def _excluded(rows: Rows, score: str | None = None) -> float:
 
 def _said(shares: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {_pct(share)}" for name, share in shares.items())
-
-
-def _table(head: list[str], body: Iterable[list[Any]]) -> str:
-    rows = [head, ["---"] * len(head), *body]
-    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows)
 
 
 def main() -> None:

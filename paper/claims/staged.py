@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from paper.claims import rules
-from paper.claims.judge import MORE, RANDOM, RUN, SUBSET, Evaluation, Stage
+from paper.claims.judge import MORE, RANDOM, RUN, SUBSET, Evaluation, Stage, measured
 from paper.recorded import Results, is_recorded, open_results, recorded_profile
 from paper.stage_runs import StageRun
 from soi_lib.analysis.selection import select
@@ -114,10 +113,10 @@ def by_arm(stages: Mapping[str, Stage]) -> pd.DataFrame:
         for split in ("test", "ood"):
             tables = [stage.evaluations[split].gain(RANDOM, SUBSET) for stage in good if split in stage.evaluations]
             if tables:
-                each = [mean_effect([table]).interval(rules.LEVEL) for table in tables]
-                row = {"labels": arm, "set": split, "cases": len(tables), "below": sum(one.high < 0 for one in each)}
-                row["above"] = sum(one.low > 0 for one in each)
-                rows.append(row | asdict(mean_effect(tables).interval(rules.LEVEL)))
+                each = [mean_effect(table).interval(rules.LEVEL) for table in tables]
+                below, above = sum(one.high < 0 for one in each), sum(one.low > 0 for one in each)
+                row = {"labels": arm, "set": split, "cases": len(tables), "below": below, "above": above}
+                rows.append(measured(mean_effect(tables), **row))
     return pd.DataFrame(rows)
 
 
@@ -147,7 +146,7 @@ def gains(stages: Mapping[str, Stage], split: str) -> pd.DataFrame:
     rows = []
     for case, stage in stages.items():
         for against in (RUN, RANDOM, MORE) if split in stage.evaluations else ():
-            found = mean_effect(stage.evaluations[split].gain(against, SUBSET)).interval(rules.LEVEL)
+            effect = mean_effect(stage.evaluations[split].gain(against, SUBSET))
             name = case if stage.manipulated else f"{case} (check failed)"
-            rows.append({"case": name, "measure": f"change from {against}"} | asdict(found))
+            rows.append(measured(effect, case=name, measure=f"change from {against}"))
     return pd.DataFrame(rows)

@@ -161,9 +161,8 @@ def open_evidence(folder: str | Path, stages: str | Path | None = None) -> Evide
 
 def likeness(similarities: pd.DataFrame) -> dict[tuple[str, str], float]:
     """Return the similarity of every pair of tasks by the deciding measure."""
-    rows = similarities[similarities["measure"] == rules.SIMILARITY]
-    named = {(str(row["first"]), str(row["second"])): float(row["value"]) for _, row in rows.iterrows()}
-    return {pair: value for pair, value in named.items() if pair[0] != pair[1]}
+    rows = similarities[similarities["measure"] == rules.SIMILARITY].query("first != second")
+    return dict(zip(zip(rows["first"], rows["second"], strict=True), rows["value"], strict=True))
 
 
 def cases(finding: Finding) -> pd.DataFrame:

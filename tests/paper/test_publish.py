@@ -53,7 +53,7 @@ def book(tmp_path):
 
 def run(root, *only: str, **parameters):
     """Execute all or the named notebooks, two at a time; return those that were really executed."""
-    values = {"runs": "runs", "profile": "quick"} | parameters
+    values = {"runs": Path("runs"), "profile": "quick"} | parameters
     paths = [path for path in publish.notebooks(root) if path.stem in (only or ("one", "two"))]
     out = root / "_build" / "stamps"
     return execute.execute(dict.fromkeys(paths, values), root=root, out=out, reads="r", jobs=2, quiet=True)

@@ -181,7 +181,7 @@ def test_a_subset_that_is_too_small_is_marked_as_not_tested(single, monkeypatch)
     run = do_stage(stages_of(spec, Stages(subsets=("easy+hard",), epochs=3, balance=False))[0], store)
     there = read_stage(run)
     assert (there.tested, there.answers, set(run.manifest["files"])) == (False, {}, {"metrics.json"})
-    assert run.metrics["twitter"]["n"] == there.n["twitter"] > 0
+    assert run.metrics["twitter"]["n"] == there.about["stage"]["n"]["twitter"] > 0
 
 
 def test_weights_of_another_run_or_damaged_ones_are_not_used(single, tmp_path):
