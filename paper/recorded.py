@@ -170,12 +170,11 @@ def record(
     folder: str | os.PathLike[str],
     *,
     stages: Sequence[StoredRun] = (),
-    files: Sequence[Path] = (),
     force: bool = False,
 ) -> Path:
     """Copy finished runs (dynamics, predictions, metrics, manifests: no texts) to a folder with a checksum list.
 
-    Finished `stages` are packed into two files; other `files` are copied beside them under their own names.
+    Finished `stages` are packed into two files; the similarity of tasks that the folder holds already is kept.
     """
     target = Path(folder)
     if target.exists() and not force:
@@ -185,7 +184,7 @@ def record(
             shutil.copytree(run.folder, out / run.key)
         if stages:
             pack_stages(stages, out)
-        for file in files:
+        for file in target.glob("similarity-*.json"):
             shutil.copyfile(file, out / file.name)
         text = yaml.safe_dump(json.loads(profile.model_dump_json()), sort_keys=False, allow_unicode=True)
         write_text(out / PROFILE_COPY, text)

@@ -261,6 +261,11 @@ def test_recorded_runs_contain_no_text_and_can_be_reused(done, profile, recorded
     store = RunStore(tmp_path / "runs")
     assert [results.reuse(recorded, store), results.reuse(recorded, store)] == [len(done[0]), 0]
     assert [run.key for run in store] == sorted(run.key for run in done[0])
+    again = results.record(profile, done[0], tmp_path / "again")
+    (again / "similarity-task.json").write_text("{}", encoding="utf-8")
+    results.record(profile, done[0], again, force=True)
+    assert (again / "similarity-task.json").is_file()
+    results.verify_recorded(again)
 
 
 def test_recorded_stages_are_those_that_were_trained(done, recorded, tmp_path):
