@@ -64,6 +64,8 @@ def _left_over(path: Path) -> bool:
         return True
     except PermissionError:
         pass  # it is running, as another user
+    with suppress(OSError, IndexError):  # a killed process keeps its number until its parent takes note of its end
+        return Path(f"/proc/{number}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] == "Z"
     return False
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import subprocess
 import sys
@@ -111,7 +112,8 @@ def test_atomic_writes(tmp_path):
 
 def test_sweeping_spares_files_that_are_being_written(tmp_path):
     code = "import os, sys; from soi_lib import files\nwith files.building(sys.argv[1]): os._exit(1)"
-    subprocess.run([sys.executable, "-c", code, str(tmp_path / "run")], check=False)
+    child = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "run")])
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and its number is still taken
     (left,) = tmp_path.iterdir()
     assert left.name.startswith(files.PREFIX)
     (tmp_path / "below").mkdir()
@@ -124,3 +126,4 @@ def test_sweeping_spares_files_that_are_being_written(tmp_path):
         assert mine.exists()
     assert sorted(p.name for p in tmp_path.iterdir()) == [".tmp-of-somebody-else", "a.txt", "below"]
     assert list((tmp_path / "below").iterdir()) == []
+    child.wait()
