@@ -143,7 +143,7 @@ def show_table(frame: pd.DataFrame, caption: str = "", *, digits: int = 3) -> Sh
     """Prepare a table for a notebook or page: complete, with numbers aligned right and a caption below.
 
     Args:
-        frame: any table; floats get `digits` decimals, bools are yes or no, row names are shown if the index has a name.
+        frame: any table; floats get `digits` decimals, bools are yes or no; named row names are shown.
         caption: the text below, with n, seeds and device.
         digits: decimals of floats.
     """
