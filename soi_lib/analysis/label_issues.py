@@ -58,6 +58,8 @@ def label_issues(dynamics: TrainingDynamics | Sequence[TrainingDynamics], rule: 
         best = chances.argmax(1)
         other = chances.max(1) > chances[np.arange(len(ids)), gold]
         suggested[other] = names[best[other]]
+    spreads = [np.stack(confidence_variability(run.p_gold))[:, row] for run, row in zip(runs, rows, strict=True)]
+    confidence, variability = np.mean(spreads, axis=0)
     codes = np.stack([categorize(run)[row] for run, row in zip(runs, rows, strict=True)])
     frame = pd.DataFrame(
         {
@@ -66,8 +68,8 @@ def label_issues(dynamics: TrainingDynamics | Sequence[TrainingDynamics], rule: 
             "given": names[gold],
             "suggested": pd.Series(suggested, dtype=object),
             "score": mean(RULES[rule]),
-            "confidence": mean(lambda run: confidence_variability(run.p_gold)[0]),
-            "variability": mean(lambda run: confidence_variability(run.p_gold)[1]),
+            "confidence": confidence,
+            "variability": variability,
             "correctness": mean(lambda run: run.correct.mean(0)),
             "soi": (codes == np.arange(len(SOI))[:, None, None]).sum(1).argmax(0).astype(np.int8),
         }

@@ -59,7 +59,7 @@ def train(
     ood: Annotated[Texts, Option(metavar="FILE", help="Test rows from another source (out of distribution).")] = None,
     drop: Annotated[Texts, Option(help="Rows to drop: empty, duplicates (between splits), unknown-labels.")] = None,
     label_names: Annotated[
-        Texts, Option(metavar="VALUE=NAME", help="Name of a label; VALUE= means that VALUE is no label.")
+        Texts, Option(metavar="VALUE=NAME", help="Rename a label; an empty NAME treats it as missing.")
     ] = None,
     rows: Annotated[int | None, Option(min=1, help="Use at most this many rows of each split.")] = None,
     separator: Annotated[Texts, Option(help="Column separator, if it is not detected: ; or tab.")] = None,
