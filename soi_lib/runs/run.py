@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from soi_lib.models.vocabulary import Tokens
-    from soi_lib.training.engine import Predictions, TrainMember, TrainResult
+    from soi_lib.training.engine import TrainMember
+    from soi_lib.training.outcome import Predictions, TrainResult
 
 
 def do_run(spec: RunSpec, store: RunStore, *, progress: Progress | None = None) -> StoredRun:

@@ -27,7 +27,7 @@ from soi_lib.models.vocabulary import load_trimmed, quiet_transformers, tokenize
 from soi_lib.training.batching import encode
 from soi_lib.training.checkpoint import full_disk_as_os_error, read_tensors, save_tensors
 from soi_lib.training.device import resolve_device, torch_device
-from soi_lib.training.engine import predict
+from soi_lib.training.outcome import predict
 
 if TYPE_CHECKING:
     import pandas as pd

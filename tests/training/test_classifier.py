@@ -14,7 +14,8 @@ from soi_lib.models.encoder import encoder_dir
 from soi_lib.models.vocabulary import load_trimmed, tokenize
 from soi_lib.training.batching import encode
 from soi_lib.training.classifier import load_classifier, save_classifier
-from soi_lib.training.engine import TrainConfig, TrainMember, TrainResult, train
+from soi_lib.training.engine import TrainConfig, TrainMember, train
+from soi_lib.training.outcome import TrainResult
 
 TEXTS = ["the lights are on", "what a sad and very long film that never wanted to end", "fine", "not good at all, no"]
 DATASETS = {"films": ("bad", "good"), "rooms": ("dark", "light")}

@@ -19,7 +19,8 @@ from soi_lib.errors import AlignmentError, SoiError
 from soi_lib.recorder import DynamicsRecorder
 from soi_lib.training.batching import Encoded
 from soi_lib.training.checkpoint import Checkpoint
-from soi_lib.training.engine import TrainConfig, TrainMember, TrainResult, train
+from soi_lib.training.engine import TrainConfig, TrainMember, train
+from soi_lib.training.outcome import TrainResult
 
 WORDS = 2000
 QUIET = TrainConfig(epochs=2, batch_size=7, learning_rate=1e-3, dropout=0.0, precision="fp32", seed=3)
