@@ -14,6 +14,8 @@ pytestmark = [pytest.mark.browser, pytest.mark.parametrize("base", ["file"], ind
 expect.set_options(timeout=30_000)  # megabytes of script, perhaps on a busy machine
 PAGE = "notebooks/look"
 FOUND = {"task": "paraphrase", "source": "movie", "lingual": "fa"}
+DRAWN = """() => [...document.querySelectorAll(".soi-look")].every(
+  (place) => !place.explorer || !place.classList.contains("look-ahead"))"""
 POINT = """([place, i]) => {
   const {map, drawn} = place.explorer, {xaxis, yaxis, _size} = map._fullLayout, box = map.getBoundingClientRect();
   const at = drawn.indexOf(i);
@@ -30,6 +32,8 @@ def explorer(page: Page, comparison: str, member: str) -> Locator:
     """Open the explorer of a comparison on a member."""
     place = page.locator(f".soi-look[data-comparison={comparison}]")
     place.scroll_into_view_if_needed()
+    expect(place.locator(".look-flow figcaption")).not_to_be_empty()
+    page.wait_for_function(DRAWN)  # until then, buttons move under the mouse and a click can get lost
     place.locator(f"[data-member={member}]").click()
     expect(place.locator(".look-map figcaption")).to_contain_text(f"Data map of {member}")
     expect(place.locator(".look-flow figcaption")).to_contain_text(f"examples of {member}")
