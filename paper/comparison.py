@@ -20,11 +20,11 @@ from paper.tables import listing, texts, words
 from soi_lib.analysis.datamap import confidence_variability
 from soi_lib.analysis.soi import SOI, categorize, history_string
 from soi_lib.analysis.statistics import mean_effect
-from soi_lib.analysis.transitions import transition_test
+from soi_lib.analysis.transitions import OFF_DIAGONAL, common_codes, mean_move, transition_test
 from soi_lib.data.baselines import BagOfWords
 from soi_lib.dynamics import TrainingDynamics, align
 from soi_lib.plots import Moves
-from soi_lib.plots.style import span
+from soi_lib.plots.style import ORDER, span
 from soi_lib.plots.transition_plots import SEEDS
 from soi_lib.runs.config import Setting
 from soi_lib.runs.results import Results
@@ -42,6 +42,9 @@ NAMES = {
 }
 WORDS = {"gain": "gain", "loss": "loss", "negligible": f"within ±{rules.BOUND}", "open": "open"}
 """Names of the outcomes; open: the interval contains zero and reaches beyond the equivalence bounds."""
+_RANK = np.array([ORDER.index(soi) for soi in SOI])
+EASIER = np.sign(_RANK[:, None] - _RANK)
+"""1 for moves to an easier category, -1 for moves to a harder one; rows from, columns to."""
 
 
 def facts(results: Results) -> str:
@@ -231,6 +234,35 @@ def moves_otherwise(results: Results) -> pd.DataFrame:
             row |= {f"moves, {way}": int(found[dataset].table("beyond").to_numpy().sum())}
             row |= {f"ELE to ACE, {way}": f"{shift.loc['ELE', 'ACE']:+.3f}"}
         rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def moves_at_budgets(results: Results) -> pd.DataFrame:
+    """Compare the moves from alone to together at equal budget with those to together, over the same examples.
+
+    One row per dataset and setting, for the n examples that the dataset has at equal budget: the shares that become
+    easier and harder, the share that changes category between two seeds alone (floor), and the net share that becomes
+    easier (value) with its 95 % interval. Empty with fewer than three seeds or no runs at equal budget.
+    """
+    budgets = {EQUAL: Setting(results.members, "equal"), ALL: Setting(results.members)}
+    rows = []
+    for dataset in results.members if len(results.seeds) >= SEEDS and budgets[EQUAL] in results.settings else ():
+        runs = [
+            results.run(setting, seed).dynamics(dataset)
+            for setting in ((dataset,), *budgets.values())
+            for seed in results.seeds
+        ]
+        alone, *together = np.split(common_codes(runs), 3)
+        for name, codes_together in zip(budgets, together, strict=True):
+            test = transition_test(alone, codes_together)
+            row = {
+                "dataset": dataset,
+                "setting": SETTINGS[name],
+                "n": test.n,
+                "floor": (test.floor * OFF_DIAGONAL).sum(),
+            }
+            row |= {way: (test.transition * (sign == EASIER)).sum() for way, sign in (("easier", 1), ("harder", -1))}
+            rows.append(row | measured(mean_move(alone, codes_together, EASIER)))
     return pd.DataFrame(rows)
 
 

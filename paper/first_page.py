@@ -13,7 +13,7 @@ import pandas as pd
 
 from paper import comparison, more_updates, repeat
 from paper.claims import rules, staged
-from paper.claims.judge import Finding
+from paper.claims.judge import ALL, EQUAL, Finding
 from paper.claims.verdicts import Evidence, open_evidence, task_cases, verdicts
 from paper.comparison import NAMES, examples
 from paper.tables import listing
@@ -28,21 +28,20 @@ if TYPE_CHECKING:
 class Numbers:
     """The results behind the page, computed once.
 
-    findings: of every claim, by its id. moves: of all datasets together, see `all_moves`. always_correct: the change in
-    the share of ACE in every dataset and contrast, with its interval over seeds.
+    findings: of every claim, by its id. moves: of all datasets together, see `all_moves`. budgets: which way examples
+    move at equal budget and with all examples, in every dataset, see `comparison.moves_at_budgets`.
     """
 
     evidence: Evidence
     findings: Mapping[str, Finding]
     moves: Moves
-    always_correct: pd.DataFrame
+    budgets: pd.DataFrame
 
 
 def measure(evidence: Evidence) -> Numbers:
     """Compute the numbers of recorded runs."""
-    shifts = pd.concat([comparison.map_shifts(results) for results in evidence.comparisons.values()])
-    shares = shifts[shifts["measure"] == "share of ACE"]
-    return Numbers(evidence, verdicts(evidence), all_moves(evidence), shares)
+    budgets = pd.concat([comparison.moves_at_budgets(results) for results in evidence.comparisons.values()])
+    return Numbers(evidence, verdicts(evidence), all_moves(evidence), budgets)
 
 
 def abstract(numbers: Numbers) -> str:
@@ -54,6 +53,7 @@ def abstract(numbers: Numbers) -> str:
     cases = task_cases(numbers.findings["C3"])
     gains, losses, small, still = ((cases["outcome"] == kind).sum() for kind in ("gain", "loss", "negligible", "open"))
     moved, floor = _moved(numbers.moves)
+    equal = _directions(numbers.budgets).loc[comparison.SETTINGS[EQUAL]]
     against_random = comparison.interval(_stage_effects(numbers.findings["C5"])["test", "random"], sign=True)
     clean = staged.by_arm(numbers.evidence.stages[rules.MAIN_SUBSET]).iloc[0].to_dict()
     epochs = sources.runs[0].manifest["identity"]["training"]["epochs"]
@@ -69,9 +69,10 @@ def abstract(numbers: Numbers) -> str:
         f"examples, with the one recipe tested, lowers scores on average ({against_random} compared with a stage on as "
         f"many random examples; {comparison.interval(clean, sign=True)} without the cases in which a tenth of the "
         f"labels was flipped, where {clean['below']} of {clean['cases']} end below). "
-        f"Between training alone and together, {moved:.0%} of the training examples change subset, but {floor:.0%} "
-        f"also do when only the seed changes, and most of the difference disappears if the total number of examples "
-        f"and updates stays the same.\n\n"
+        f"Between training alone and together, {moved:.0%} of the training examples change subset, most of them to an "
+        f"easier one, but {floor:.0%} also do when only the seed changes. If the total number of examples and updates "
+        f"stays the same, about as many change, and more become harder ({equal['harder']:.0%}) than easier "
+        f"({equal['easier']:.0%}).\n\n"
         f"*The main comparisons have {examples(languages)} to {examples(sources)} training examples per dataset, "
         f"{epochs} epochs and {len(languages.seeds)} to {len(sources.seeds)} seeds. Brackets are 95 % intervals over "
         f"seeds and test examples.*"
@@ -151,21 +152,27 @@ def _tasks(finding: Finding) -> str:
 
 def _moves(numbers: Numbers) -> str:
     moved, floor = _moved(numbers.moves)
-    shares, finding = numbers.always_correct, numbers.findings["C4"]
-    rises = (shares["low"] > 0).groupby(shares["contrast"]).sum()
+    finding = numbers.findings["C4"]
+    ways = _directions(numbers.budgets)
+    equal, together = (ways.loc[comparison.SETTINGS[name]] for name in (EQUAL, ALL))
     repeated = repeat.needed(repeat.agreements(numbers.evidence)).set_index("score")
     seeds, agreement = repeated["seeds for 0.8, evaluation mode"], repeated["agreement, evaluation mode"]
-    datasets = shares["dataset"].nunique()
+    datasets = numbers.budgets["dataset"].nunique()
     return (
-        f"**Examples move between subsets more often than by chance, but little at equal budget.** "
-        f"{_occurring(numbers.findings['C1'])} Between training alone and together, {moved:.0%} of the training "
-        f"examples change subset; between two seeds of the same training, {floor:.0%} do. In "
+        f"**Examples move between subsets more often than by chance: to easier ones with more data and updates, "
+        f"not at equal budget.** {_occurring(numbers.findings['C1'])} Between training alone and together, {moved:.0%} "
+        f"of the training examples change subset; between two seeds of the same training, {floor:.0%} do. In "
         f"{finding.table['dataset'].nunique()} of {datasets} datasets some moves are beyond chance, mostly from early "
-        f"learned to always correct. But the share of always correct rises in {rises['gain']} datasets when all "
-        f"examples are used, and in {rises['diversity']} with the same total of examples and updates as alone. Two "
-        f"runs rank examples by confidence with a correlation of {agreement['confidence']:.2f}, but agree on the "
-        f"subsets with a kappa of only {agreement['category']:.2f}; for an agreement of 0.8, about "
-        f"{seeds['category']:.0f} runs would have to be averaged."
+        f"learned to always correct. But that takes more examples and updates. With the same total as alone, "
+        f"{equal['easier'] + equal['harder']:.0%} of the examples that are used also change subset "
+        f"({equal['floor']:.0%} between seeds), but {equal['harder']:.0%} become harder and {equal['easier']:.0%} "
+        f"easier; with all examples, {together['harder']:.0%} of the same examples become harder and "
+        f"{together['easier']:.0%} easier. On balance, examples become easier in {together['rises']:.0f} of {datasets} "
+        f"datasets with all examples (harder in {int(together['falls']) or 'none'}), and at equal budget in "
+        f"{int(equal['rises']) or 'none'} (harder in {equal['falls']:.0f}); the others are undecided. Two runs rank "
+        f"examples by confidence with a correlation of {agreement['confidence']:.2f}, but agree on the subsets with a "
+        f"kappa of only {agreement['category']:.2f}; for an agreement of 0.8, about {seeds['category']:.0f} runs would "
+        f"have to be averaged."
     )
 
 
@@ -244,9 +251,13 @@ def check(numbers: Numbers) -> None:
     assert (against["high"] < 0).sum() > len(against) / 2, against
     assert (against["low"] <= 0).all(), against
     assert all(effect["high"] < 0 for effect in _stage_effects(found["C5"]).values())
-    shares = numbers.always_correct
-    rises = (shares["low"] > 0).groupby(shares["contrast"]).sum()
-    assert rises["diversity"] < rises["gain"] / 2, rises
+    ways = _directions(numbers.budgets)
+    equal, together = (ways.loc[comparison.SETTINGS[name]] for name in (EQUAL, ALL))
+    assert together["easier"] > 2 * together["harder"], ways
+    assert equal["harder"] > equal["easier"], ways
+    assert abs(equal["easier"] + equal["harder"] - moved) < 0.02, (equal, moved)  # "about as many change"
+    assert together["rises"] > len(numbers.budgets) / 4, ways
+    assert together["falls"] == equal["rises"] == 0, ways
 
 
 def picture(evidence: Evidence) -> Figure:
@@ -282,6 +293,17 @@ def _effects(finding: Finding, score: str) -> dict[str, pd.DataFrame]:
     """Return the effects of C2 or the languages by one score, one table per contrast."""
     table = finding.table[finding.table["score"] == score]
     return {str(name): part for name, part in table.groupby("contrast", sort=False)}
+
+
+def _directions(budgets: pd.DataFrame) -> pd.DataFrame:
+    """Return the shares of all examples that become easier and harder, by setting.
+
+    rises and falls count the datasets in which, on balance, examples become easier or harder beyond chance.
+    """
+    shares = ["floor", "easier", "harder"]
+    weighted = budgets[shares].mul(budgets["n"], axis=0).groupby(budgets["setting"]).sum()
+    counted = budgets.assign(rises=budgets["low"] > 0, falls=budgets["high"] < 0).groupby("setting")
+    return weighted.div(counted["n"].sum(), axis=0).join(counted[["rises", "falls"]].sum())
 
 
 def _moved(moves: Moves) -> tuple[float, float]:

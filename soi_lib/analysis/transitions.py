@@ -145,7 +145,7 @@ def transition_test(single: npt.ArrayLike, multi: npt.ArrayLike) -> TransitionTe
             expected="codes (S, N) of the same seeds and examples, at least 3 seeds",
         )
     seeds, n = a.shape
-    hot = (np.concatenate([a, b])[:, None, :] == np.arange(_SIZE)[:, None]).astype(np.float32)  # (2 S, 6, N)
+    hot = _one_hot(np.concatenate([a, b]))
     values = _pseudo_values(hot[:seeds], hot[seeds:])
     effects = tuple(tuple(mean_effect(values[:, i, j]) for j in range(_SIZE)) for i in range(_SIZE))
     # the shares of the examples that are in category i in one run and j in the other, (2 S, 2 S, 6, 6)
@@ -159,6 +159,22 @@ def transition_test(single: npt.ArrayLike, multi: npt.ArrayLike) -> TransitionTe
     p = np.where(known, 2 * ndtr(-np.abs(np.divide(value, spread, where=known, out=np.zeros_like(value)))), np.nan)
     swap_p = _swap_p(pairs, seeds, transition - floor)
     return TransitionTest(transition, floor, p, swap_p, effects, n, seeds)
+
+
+def mean_move(single: npt.ArrayLike, multi: npt.ArrayLike, weights: npt.ArrayLike) -> Effect:
+    """Return the mean weight of the moves from `single` to `multi`, minus that of the moves between seeds of `single`.
+
+    The codes (S, N) are those of `transition_test`. `weights` (6x6, rows from, columns to) says what a move counts:
+    with 1 for moves to an easier category and -1 for moves to a harder one, the mean is the net share that becomes
+    easier.
+    """
+    values = _pseudo_values(*(_one_hot(np.asarray(codes)) for codes in (single, multi)))
+    return mean_effect(np.einsum("sijn,ij->sn", values, np.asarray(weights, dtype=np.float64)))
+
+
+def _one_hot(codes: Array) -> Array:
+    """Return float32 (S, 6, N): 1 where an example of a run is in a category."""
+    return (codes[:, None, :] == np.arange(_SIZE)[:, None]).astype(np.float32)
 
 
 def _pseudo_values(single: Array, multi: Array) -> Array:

@@ -11,6 +11,7 @@ from synthetic import learn
 from soi_lib.analysis.soi import SOI, categorize
 from soi_lib.analysis.transitions import (
     common_codes,
+    mean_move,
     mean_transition,
     noise_floor,
     transition_matrix,
@@ -140,3 +141,18 @@ def test_false_moves_are_rare_and_planted_ones_found(seeds) -> None:
         seen.append(transition_test(*planted(rng, seeds, moved=0.6)).beyond_chance()[SOI.ELE, SOI.ACE])
     assert np.mean(false) <= 0.1
     assert np.mean(seen) >= 0.9
+
+
+def test_mean_of_weighted_moves_has_an_interval_that_holds() -> None:
+    """Without a change of setting, as many examples become easier as harder, and the interval rarely says otherwise."""
+    rng = np.random.default_rng(4)
+    weights = np.sign(np.arange(6)[:, None] - np.arange(6))  # codes as the order of difficulty
+    single, multi = planted(rng, seeds=8, moved=1.0)
+    found = mean_move(single, multi, weights)
+    np.testing.assert_allclose(found.value, (transition_test(single, multi).difference * weights).sum(), atol=1e-6)
+    assert found.interval(0.95).low > 0
+    false = []
+    for _ in range(100):
+        interval = mean_move(*planted(rng), weights).interval(0.95)
+        false.append(interval.low > 0 or interval.high < 0)
+    assert np.mean(false) <= 0.1
