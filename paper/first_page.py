@@ -45,7 +45,7 @@ def measure(evidence: Evidence) -> Numbers:
 
 
 def abstract(numbers: Numbers) -> str:
-    """Summarise the findings in one paragraph with sizes and intervals, as Markdown."""
+    """Summarise each finding in a sentence or two with sizes and intervals, as Markdown."""
     sources, languages = (numbers.evidence.comparisons[name] for name in ("source", "lingual"))
     better = comparison.signed(_effects(numbers.findings["C2"], "auc")["gain"])
     gained = _effects(numbers.findings["L"], "macro_f1")["gain"].to_dict("records")
@@ -59,23 +59,24 @@ def abstract(numbers: Numbers) -> str:
     epochs = sources.runs[0].manifest["identity"]["training"]["epochs"]
     low, high = (comparison.interval(row, sign=True) for row in (rises[0], rises[-1]))
     return (
-        f"**In short.** A small encoder trained on several sources does as well on a new source as one trained on the "
-        f"best of them alone (AUC {better['amazon']} over Amazon reviews, {better['movie']} over film reviews, "
-        f"equivalent to tweets within ±{rules.BOUND}), and the two gains need no more data in total. A multilingual "
-        f"encoder trained on three languages, with three times the data, classifies new sentence templates better in "
-        f"each (macro-F1 {low} to {high}), although in English more updates alone do as well. Several tasks are "
-        f"inconclusive (of {len(cases)} score changes, {gains} is a gain, {losses or 'none'} a loss, {small} are "
-        f"within ±{rules.BOUND}, and {still} are undecided). A second stage on only the forgotten or never learned "
-        f"examples, with the one recipe tested, lowers scores on average ({against_random} compared with a stage on as "
-        f"many random examples; {comparison.interval(clean, sign=True)} without the cases in which a tenth of the "
-        f"labels was flipped, where {clean['below']} of {clean['cases']} end below). "
-        f"Between training alone and together, {moved:.0%} of the training examples change subset, most of them to an "
-        f"easier one, but {floor:.0%} also do when only the seed changes. If the total number of examples and updates "
-        f"stays the same, about as many change, and more become harder ({equal['harder']:.0%}) than easier "
-        f"({equal['easier']:.0%}).\n\n"
-        f"*The main comparisons have {examples(languages)} to {examples(sources)} training examples per dataset, "
-        f"{epochs} epochs and {len(languages.seeds)} to {len(sources.seeds)} seeds. Brackets are 95 % intervals over "
-        f"seeds and test examples.*"
+        f"**In short**, from small encoders with {examples(languages)} to {examples(sources)} training examples per "
+        f"dataset, {epochs} epochs, and {len(languages.seeds)} to {len(sources.seeds)} seeds (brackets are 95 % "
+        f"intervals over seeds and test examples):\n\n"
+        f"- **Several sources** do as well on a new source as the best of them alone: AUC {better['amazon']} over "
+        f"Amazon reviews, {better['movie']} over film reviews, equivalent to tweets within ±{rules.BOUND}. The two "
+        f"gains need no more data in total.\n"
+        f"- **Several languages**, with three times the data, do better on new sentence templates in each: macro-F1 "
+        f"{low} to {high}. In English, more updates alone do as well.\n"
+        f"- **Several tasks** are inconclusive: of {len(cases)} score changes, {gains} is a gain, {losses or 'none'} a "
+        f"loss, {small} are within ±{rules.BOUND}, and {still} are undecided.\n"
+        f"- **Moves between subsets**: {moved:.0%} of the training examples change subset between alone and together, "
+        f"most of them to an easier one, but {floor:.0%} also do when only the seed changes. With the same total of "
+        f"examples and updates, about as many change, and more become harder ({equal['harder']:.0%}) than easier "
+        f"({equal['easier']:.0%}).\n"
+        f"- **A second stage** on only the forgotten or never learned examples, with the one recipe tested, lowers "
+        f"scores on average: {against_random} compared with a stage on as many random examples, "
+        f"{comparison.interval(clean, sign=True)} over the {clean['cases']} cases without flipped labels, of which "
+        f"{clean['below']} end below."
     )
 
 
