@@ -157,7 +157,7 @@ def _moves(numbers: Numbers) -> str:
     ways = _directions(numbers.budgets)
     equal, together = (ways.loc[comparison.SETTINGS[name]] for name in (EQUAL, ALL))
     repeated = repeat.needed(repeat.agreements(numbers.evidence)).set_index("score")
-    seeds, agreement = repeated["seeds for 0.8, evaluation mode"], repeated["agreement, evaluation mode"]
+    agreement, category = repeated["agreement, evaluation mode"], repeated.loc["category"]
     datasets = numbers.budgets["dataset"].nunique()
     return (
         f"**Examples move between subsets more often than by chance: to easier ones with more data and updates, "
@@ -169,11 +169,12 @@ def _moves(numbers: Numbers) -> str:
         f"({equal['floor']:.0%} between seeds), but {equal['harder']:.0%} become harder and {equal['easier']:.0%} "
         f"easier; with all examples, {together['harder']:.0%} of the same examples become harder and "
         f"{together['easier']:.0%} easier. On balance, examples become easier in {together['rises']:.0f} of {datasets} "
-        f"datasets with all examples (harder in {int(together['falls']) or 'none'}), and at equal budget in "
-        f"{int(equal['rises']) or 'none'} (harder in {equal['falls']:.0f}); the others are undecided. Two runs rank "
+        f"datasets with all examples (harder in {_count(together['falls'])}), and at equal budget in "
+        f"{_count(equal['rises'])} (harder in {equal['falls']:.0f}); the others are undecided. Two runs rank "
         f"examples by confidence with a correlation of {agreement['confidence']:.2f}, but agree on the subsets with a "
-        f"kappa of only {agreement['category']:.2f}; for an agreement of 0.8, about {seeds['category']:.0f} runs would "
-        f"have to be averaged."
+        f"kappa of only {agreement['category']:.2f} on average; for an agreement of 0.8, one run is enough in "
+        f"{category['one run is enough']:.0f} datasets, and up to {category['most runs']:.0f} would have to be "
+        f"averaged in the others."
     )
 
 
@@ -312,3 +313,7 @@ def _moved(moves: Moves) -> tuple[float, float]:
     cells = moves.cells()
     changed = cells[cells["from"] != cells["to"]]
     return float(changed["transition"].sum()), float(changed["floor"].sum())
+
+
+def _count(n: Any) -> str:
+    return f"{n:.0f}" if n else "none"

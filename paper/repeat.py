@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from itertools import permutations
-
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from paper.claims.judge import Array, measured
 from paper.claims.verdicts import Evidence, Mode, codes
 from soi_lib.analysis.reliability import reliability, runs_needed, spearman_brown
 from soi_lib.analysis.soi import SOI
+from soi_lib.analysis.statistics import mean_effect
 
 MODES: dict[Mode, str] = {"eval": "evaluation", "train": "train"}
 TARGET = 0.8
@@ -43,11 +43,17 @@ def curves(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def needed(table: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per score: mean agreement over datasets in both modes, and the seeds needed for agreement .8."""
+    """Return one row per score: mean agreement in both modes, and how many runs an agreement of .8 needs.
+
+    The runs to average are predicted for every dataset in evaluation mode: the number of datasets in which one is
+    enough, the median, and the most.
+    """
     mean = table.pivot_table(index="score", columns="mode", values="agreement", sort=False)
+    runs = table[table["mode"] == "evaluation"].groupby("score", sort=False)["runs_needed"]
     return pd.DataFrame(
         {f"agreement, {mode} mode": mean[mode] for mode in mean}
-        | {f"seeds for {TARGET}, {mode} mode": mean[mode].map(lambda a: runs_needed(a, TARGET)) for mode in mean}
+        | {"datasets": runs.count(), "one run is enough": runs.agg(lambda n: int((n == 1).sum()))}
+        | {"median runs": runs.median(), "most runs": runs.max()}
     ).reset_index()
 
 
@@ -84,17 +90,35 @@ def averages(evidence: Evidence) -> pd.DataFrame:
 def kappas(evidence: Evidence) -> pd.DataFrame:
     """Return one row per dataset: kappa of the categories between seeds (alone, together), and from alone to together.
 
-    All pairs have different seeds, so that what runs with the same seed share does not count.
+    The change is kappa from alone to together minus the mean of the two others, with its 95 % interval over seeds
+    (value, low, high). All pairs have different seeds, so that what runs with the same seed share does not count.
     """
     rows = []
     for results in evidence.comparisons.values():
         for dataset in results.members:
             alone, together = (codes(results, dataset, setting) for setting in ((dataset,), results.members))
-            pairs = list(permutations(range(len(alone)), 2))
             sides = {"alone": (alone, alone), "together": (together, together), "alone to together": (alone, together)}
-            kappa = {k: np.mean([_kappa(a[s], b[t]) for s, t in pairs]) for k, (a, b) in sides.items()}
-            rows.append({"dataset": dataset} | kappa)
+            pairs = {name: np.array([[_kappa(x, y) for y in b] for x in a]) for name, (a, b) in sides.items()}
+            effect = mean_effect(_jackknife(*pairs.values())[:, None])
+            kappa = {name: _off_diagonal(values) for name, values in pairs.items()}
+            rows.append(measured(effect, dataset=dataset, **kappa))
     return pd.DataFrame(rows)
+
+
+def _jackknife(alone: Array, together: Array, across: Array) -> Array:
+    """Return the change of kappa as one pseudo-value per seed, from the kappas (S, S) of all pairs of runs."""
+
+    def change(keep: list[int]) -> float:
+        within, between, crossed = (_off_diagonal(k[np.ix_(keep, keep)]) for k in (alone, together, across))
+        return crossed - (within + between) / 2
+
+    seeds = list(range(len(alone)))
+    left_out = [change([s for s in seeds if s != out]) for out in seeds]
+    return len(seeds) * change(seeds) - (len(seeds) - 1) * np.array(left_out)
+
+
+def _off_diagonal(kappa: Array) -> float:
+    return float(kappa[~np.eye(len(kappa), dtype=bool)].mean())
 
 
 def _kappa(a: npt.NDArray[np.int8], b: npt.NDArray[np.int8]) -> float:
