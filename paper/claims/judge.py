@@ -179,12 +179,14 @@ def moves(codes: Mapping[str, tuple[Array, Array]]) -> Finding:
 class Stage:
     """A second stage on one subset in one case (a dataset in a setting and an arm).
 
-    ids: the chosen examples of every seed. start, end: share of them that is wrong or not confident before and after
-    the stage, by seed. evaluations: by set (test, OOD), with the settings run, subset, random and equal updates; empty
-    if the subset was too small to train on in some seed, which counts as a failed check.
+    ids: the chosen examples of every seed. trained: how many of them remain when classes are balanced, by seed. start,
+    end: the share of these that is wrong or not confident before and after the stage, by seed. evaluations: by set
+    (test, OOD), with the settings run, subset, random and equal updates; empty if the subset was too small to train on
+    in some seed, which counts as a failed check.
     """
 
     ids: Sequence[frozenset[Any]]
+    trained: Array
     start: Array
     end: Array
     evaluations: Mapping[str, Evaluation]

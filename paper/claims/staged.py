@@ -13,7 +13,7 @@ from paper.claims.judge import MORE, RANDOM, RUN, SUBSET, Evaluation, Stage, mea
 from paper.recorded import Results, is_recorded, open_results, recorded_profile
 from paper.stage_runs import StageRun
 from soi_lib.analysis.selection import select
-from soi_lib.analysis.statistics import mean_effect
+from soi_lib.analysis.statistics import Interval, mean_effect
 from soi_lib.runs.config import Setting, parts_of
 
 ARMS = {"second_stage": "labels as they are", "second_stage_flipped": "a tenth flipped"}
@@ -55,11 +55,13 @@ def by_case(results: Results, arm: str) -> dict[str, dict[str, Stage]]:
 
 def _stage(results: Results, dataset: str, setting: Setting, subset: str, stages: Stages) -> Stage:
     if not all(stage.tested for found in stages.values() for stage in found.values()):
-        return Stage((), np.zeros(1), np.zeros(1), {})
-    left = np.array([stages[seed][None].about["stage"]["left"][dataset] for seed in results.seeds])
+        return Stage((), np.zeros(1), np.zeros(1), np.zeros(1), {})
+    about = [stages[seed][None].about["stage"] for seed in results.seeds]
+    left = np.array([stage["left"][dataset] for stage in about])
     dynamics = (results.run(setting, seed).dynamics(dataset) for seed in results.seeds)
     return Stage(
         [frozenset(select(one, parts_of(subset)).tolist()) for one in dynamics],
+        np.array([stage["n"][dataset] for stage in about]),
         left[:, 0],
         left[:, 1],
         {split: _evaluation(results, dataset, setting, split, stages) for split in results.splits(dataset)},
@@ -79,18 +81,19 @@ def _evaluation(results: Results, dataset: str, setting: Setting, split: str, st
 
 
 def checks(stages: Mapping[str, Stage]) -> pd.DataFrame:
-    """Return the manipulation check, one row per case: subset size, share left before and after, flips, outcome."""
+    """Return the manipulation check, one row per case: subset size before and after balancing, shares left, outcome."""
     rows = []
     for case, stage in stages.items():
         row: dict[str, object] = {"case": case, "check": "passed" if stage.manipulated else "failed"}
         if not stage.evaluations:
             row["check"] = "too few examples"
         else:
-            row["examples"] = float(np.mean([len(ids) for ids in stage.ids]))
+            row["chosen"] = float(np.mean([len(ids) for ids in stage.ids]))
+            row["trained on"] = float(stage.trained.mean())
             row |= {"left at start": float(stage.start.mean()), "left at end": float(stage.end.mean())}
             row["flips"] = stage.flips
         rows.append(row)
-    columns = ["case", "examples", "left at start", "left at end", "flips", "check"]
+    columns = ["case", "chosen", "trained on", "left at start", "left at end", "flips", "check"]
     return pd.DataFrame(rows, columns=columns).sort_values("case", ignore_index=True)
 
 
@@ -106,18 +109,38 @@ def levels(stages: Mapping[str, Stage], split: str) -> pd.DataFrame:
 
 
 def by_arm(stages: Mapping[str, Stage]) -> pd.DataFrame:
-    """Return the gain over the random control, pooled over an arm's cases that passed the check, per arm and set."""
+    """Return the gain over the random control, pooled over an arm's cases that passed the check, per arm and set.
+
+    paired is the same over the cases that passed in every arm only, so that arms can be compared.
+    """
     rows = []
+    passed = {arm: {case.removesuffix(f", {arm}") for case in _passed(stages, arm)} for arm in ARMS.values()}
+    both = set.intersection(*passed.values())
     for arm in ARMS.values():
-        good = [stage for case, stage in stages.items() if case.endswith(arm) and stage.manipulated]
+        good = _passed(stages, arm)
         for split in ("test", "ood"):
-            tables = [stage.evaluations[split].gain(RANDOM, SUBSET) for stage in good if split in stage.evaluations]
+            tables = {
+                case: s.evaluations[split].gain(RANDOM, SUBSET) for case, s in good.items() if split in s.evaluations
+            }
             if tables:
-                each = [mean_effect(table).interval(rules.LEVEL) for table in tables]
+                each = [mean_effect(table).interval(rules.LEVEL) for table in tables.values()]
                 below, above = sum(one.high < 0 for one in each), sum(one.low > 0 for one in each)
-                row = {"labels": arm, "set": split, "cases": len(tables), "below": below, "above": above}
-                rows.append(measured(mean_effect(tables), **row))
+                paired = [table for case, table in tables.items() if case.removesuffix(f", {arm}") in both]
+                counts = {"cases": len(tables), "below": below, "above": above, "paired cases": len(paired)}
+                row = measured(mean_effect(list(tables.values())), labels=arm, set=split, **counts)
+                rows.append(row | {"paired": mean_effect(paired).value if paired else np.nan})
     return pd.DataFrame(rows)
+
+
+def _passed(stages: Mapping[str, Stage], arm: str) -> dict[str, Stage]:
+    return {case: stage for case, stage in stages.items() if case.endswith(arm) and stage.manipulated}
+
+
+def over_cases(stages: Mapping[str, Stage], split: str) -> Interval:
+    """Return the mean gain over the random control in the cases that passed, with the cases as the unit of chance."""
+    tested = [stage for stage in stages.values() if stage.manipulated and split in stage.evaluations]
+    gains_ = [stage.evaluations[split].gain(RANDOM, SUBSET).mean() for stage in tested]
+    return mean_effect(np.array(gains_)[:, None]).interval(rules.LEVEL)
 
 
 def wrong_labels(stages: Mapping[str, Stage], flipped: Results, clean: Results) -> pd.DataFrame:

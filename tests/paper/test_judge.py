@@ -179,7 +179,7 @@ def stage(rng, gain: float, *, start: float = 0.6, ids=None, random: float = 0.0
     targets = {RUN: BASE, SUBSET: BASE + gain, RANDOM: BASE + random, MORE: BASE}
     evaluations = {split: evaluation(rng, targets, n=600, seeds=5, spread=spread) for split in ("test", "OOD")}
     chosen = ids or [frozenset(rng.choice(500, 80, replace=False).tolist()) for _ in range(5)]
-    return Stage(chosen, np.full(5, start), np.full(5, start / 3), evaluations)
+    return Stage(chosen, np.full(5, 10), np.full(5, start), np.full(5, start / 3), evaluations)
 
 
 @pytest.mark.parametrize(
