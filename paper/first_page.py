@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -28,12 +28,13 @@ if TYPE_CHECKING:
 class Numbers:
     """The results behind the page, computed once.
 
-    findings: of every claim, by its id. moves: of all datasets together, see `all_moves`. budgets: which way examples
-    move at equal budget and with all examples, in every dataset, see `comparison.moves_at_budgets`.
+    findings: of every claim, by its id. each: the moves of every dataset. moves: of all of them, see `all_moves`.
+    budgets: which way examples move at equal budget and with all examples, see `comparison.moves_at_budgets`.
     """
 
     evidence: Evidence
     findings: Mapping[str, Finding]
+    each: Sequence[Moves]
     moves: Moves
     budgets: pd.DataFrame
 
@@ -41,7 +42,8 @@ class Numbers:
 def measure(evidence: Evidence) -> Numbers:
     """Compute the numbers of recorded runs."""
     budgets = pd.concat([comparison.moves_at_budgets(results) for results in evidence.comparisons.values()])
-    return Numbers(evidence, verdicts(evidence), all_moves(evidence), budgets)
+    each = [moves for results in evidence.comparisons.values() for moves in comparison.moves(results).values()]
+    return Numbers(evidence, verdicts(evidence), each, all_moves(each), budgets)
 
 
 def abstract(numbers: Numbers) -> str:
@@ -53,30 +55,36 @@ def abstract(numbers: Numbers) -> str:
     cases = task_cases(numbers.findings["C3"])
     gains, losses, small, still = ((cases["outcome"] == kind).sum() for kind in ("gain", "loss", "negligible", "open"))
     moved, floor = _moved(numbers.moves)
-    equal = _directions(numbers.budgets).loc[comparison.SETTINGS[EQUAL]]
+    shares = [_moved(moves)[0] for moves in numbers.each]
+    ways = _directions(numbers.budgets)
+    equal, together = (ways.loc[comparison.SETTINGS[name]] for name in (EQUAL, ALL))
+    datasets = numbers.budgets["dataset"].nunique()
     against_random = comparison.interval(_stage_effects(numbers.findings["C5"])["test", "random"], sign=True)
-    clean = staged.by_arm(numbers.evidence.stages[rules.MAIN_SUBSET]).iloc[0].to_dict()
+    stages = numbers.evidence.stages[rules.MAIN_SUBSET]
+    clean = staged.by_arm(stages).iloc[0].to_dict()
+    worst, best = staged.over_random(stages)["value"].agg(["min", "max"])
     epochs = sources.runs[0].manifest["identity"]["training"]["epochs"]
     low, high = (comparison.interval(row, sign=True) for row in (rises[0], rises[-1]))
     return (
         f"**In short**, from small encoders with {examples(languages)} to {examples(sources)} training examples per "
         f"dataset, {epochs} epochs, and {len(languages.seeds)} to {len(sources.seeds)} seeds (brackets are 95 % "
-        f"intervals over seeds and test examples):\n\n"
+        "intervals over seeds and test examples):\n\n"
         f"- **Several sources** do as well on a new source as the best of them alone: AUC {better['amazon']} over "
         f"Amazon reviews, {better['movie']} over film reviews, equivalent to tweets within ±{rules.BOUND}. The two "
-        f"gains need no more data in total.\n"
-        f"- **Several languages**, with three times the data, do better on new sentence templates in each: macro-F1 "
-        f"{low} to {high}. In English, more updates alone do as well.\n"
+        "gains need no more data in total.\n"
+        "- **Several languages**, with three times the data, do better on new sentence templates in each: macro-F1 "
+        f"{low} to {high}. In English, training alone three times as long does as well on the test templates, but not "
+        "on OOD sentences.\n"
         f"- **Several tasks** are inconclusive: of {len(cases)} score changes, {gains} is a gain, {losses or 'none'} a "
         f"loss, {small} are within ±{rules.BOUND}, and {still} are undecided.\n"
-        f"- **Moves between subsets**: {moved:.0%} of the training examples change subset between alone and together, "
-        f"most of them to an easier one, but {floor:.0%} also do when only the seed changes. With the same total of "
-        f"examples and updates, about as many change, and more become harder ({equal['harder']:.0%}) than easier "
-        f"({equal['easier']:.0%}).\n"
-        f"- **A second stage** on only the forgotten or never learned examples, with the one recipe tested, lowers "
+        f"- **Moves between subsets**: {moved:.0%} of the training examples change subset between alone and together "
+        f"(from {min(shares):.0%} to {max(shares):.0%} by dataset), but {floor:.0%} also do when only the seed "
+        f"changes. On balance, examples become easier in {together['rises']:.0f} of {datasets} datasets; with the same "
+        f"total of examples and updates as alone, in {_count(equal['rises'])}, and harder in {equal['falls']:.0f}.\n"
+        "- **A second stage** on only the forgotten or never learned examples, with the one recipe tested, lowers "
         f"scores on average: {against_random} compared with a stage on as many random examples, "
         f"{comparison.interval(clean, sign=True)} over the {clean['cases']} cases without flipped labels, of which "
-        f"{clean['below']} end below."
+        f"{clean['below']} end below. The cases differ widely, from {worst:+.2f} to {best:+.2f}."
     )
 
 
@@ -97,16 +105,16 @@ def _sources(numbers: Numbers, amounts: pd.DataFrame) -> str:
     sizes = f"MiniLM, {examples(results)} texts per source, {len(results.seeds)} seeds"
     return (
         f"**Several sources: on a new source, as good as the best of them alone.** A sentiment classifier ({sizes}) "
-        f"trained on tweets, Amazon reviews and film reviews instead of one of them ranks newspaper sentences better: "
+        "trained on tweets, Amazon reviews and film reviews instead of one of them ranks newspaper sentences better: "
         f"AUC rises by {rises}. Compared with tweets alone, it is equivalent ({change['tweets']}, within "
         f"±{rules.BOUND}). The gains do not need more data: with the total number of examples of a single source, they "
         f"are {parts}, and the change from tweets is {diversity['tweets']}. The score matters: by balanced accuracy, "
         f"which depends on a threshold, the gain is over tweets ({balanced['tweets']}) and not beyond chance over "
         f"Amazon reviews ({balanced['amazon']}) and film reviews ({balanced['movie']}); by accuracy, the claim would "
         f"be {finding.parts['gain, accuracy']}. With fewer examples per source, and fewer updates, the other sources "
-        f"help even over tweets alone: AUC then changes by {more_updates.by_source(amounts)['tweets']} per source "
-        f"(exploratory; 5 seeds with 125 and 250). On the sources' own test sets, with {examples(results)} examples, "
-        f"all changes stay within ±{rules.BOUND}."
+        "help even over tweets alone, with three times the total: AUC then changes by "
+        f"{more_updates.by_source(amounts)['tweets']} per source (exploratory; 5 seeds with 125 and 250). On the "
+        f"sources' own test sets, with {examples(results)} examples, all changes stay within ±{rules.BOUND}."
     )
 
 
@@ -119,16 +127,17 @@ def _languages(numbers: Numbers, steps: pd.DataFrame) -> str:
     lost = listing([NAMES[dataset] for dataset in equal.index[equal["outcome"] == "loss"]])
     sizes = f"multilingual-e5-small, {examples(results)} commands per language, {len(results.seeds)} seeds"
     return (
-        f"**Several languages: better on new templates, but in English more updates alone do as well.** An intent "
-        f"classifier ({sizes}) trained on three languages instead of one classifies new sentence templates better: "
-        f"macro-F1 rises by {more_updates.by_language(found[more_updates.BOTH])} (Persian has only {equal['n']['fa']} "
-        f"test templates; by accuracy, English is inconclusive). With the total number of examples of a single "
-        f"language, there is no gain: macro-F1 changes by {more_updates.by_language(budget)} (a loss in {lost}). "
-        f"Training together also means three times as many updates. Compared with one language trained for as many "
-        f"updates (an exploratory comparison), training together adds nothing in English ({together['en']}), perhaps "
-        f"something in French ({together['fr']}), and most of the gain in Persian ({together['fa']}); on OOD sentences "
-        f"it adds {more_updates.by_language(more_updates.changes(steps, 'OOD')[more_updates.TOGETHER])}. These runs "
-        f"cannot tell whether that comes from other languages or from other examples."
+        "**Several languages: better on new templates, but in English longer training alone does nearly as well.** An "
+        f"intent classifier ({sizes}) trained on three languages instead of one classifies new sentence templates "
+        f"better: macro-F1 rises by {more_updates.by_language(found[more_updates.BOTH])} (Persian has only "
+        f"{equal['n']['fa']} test templates; by accuracy, English is inconclusive). With the total number of examples "
+        f"of a single language, there is no gain: macro-F1 changes by {more_updates.by_language(budget)} (a loss in "
+        f"{lost}). Training together also means three times as many updates. Compared with one language trained three "
+        "times as long, for as many updates (an exploratory comparison), on the test templates training together adds "
+        f"nothing in English ({together['en']}), perhaps something in French ({together['fr']}), and most of the gain "
+        f"in Persian ({together['fa']}); on OOD sentences it adds "
+        f"{more_updates.by_language(more_updates.changes(steps, 'OOD')[more_updates.TOGETHER])}. These runs cannot "
+        "tell whether that comes from other languages or from other examples."
     )
 
 
@@ -153,28 +162,28 @@ def _tasks(finding: Finding) -> str:
 
 def _moves(numbers: Numbers) -> str:
     moved, floor = _moved(numbers.moves)
+    shares = [_moved(moves)[0] for moves in numbers.each]
     finding = numbers.findings["C4"]
     ways = _directions(numbers.budgets)
     equal, together = (ways.loc[comparison.SETTINGS[name]] for name in (EQUAL, ALL))
     repeated = repeat.needed(repeat.agreements(numbers.evidence)).set_index("score")
     agreement, category = repeated["agreement, evaluation mode"], repeated.loc["category"]
     datasets = numbers.budgets["dataset"].nunique()
+    at_equal = numbers.budgets[numbers.budgets["setting"] == comparison.SETTINGS[EQUAL]]
+    harder = [NAMES.get(name, name) for name in at_equal[at_equal["high"] < 0]["dataset"]]
     return (
-        f"**Examples move between subsets more often than by chance: to easier ones with more data and updates, "
-        f"not at equal budget.** {_occurring(numbers.findings['C1'])} Between training alone and together, {moved:.0%} "
-        f"of the training examples change subset; between two seeds of the same training, {floor:.0%} do. In "
-        f"{finding.table['dataset'].nunique()} of {datasets} datasets some moves are beyond chance, mostly from early "
-        f"learned to always correct. But that takes more examples and updates. With the same total as alone, "
-        f"{equal['easier'] + equal['harder']:.0%} of the examples that are used also change subset "
-        f"({equal['floor']:.0%} between seeds), but {equal['harder']:.0%} become harder and {equal['easier']:.0%} "
-        f"easier; with all examples, {together['harder']:.0%} of the same examples become harder and "
-        f"{together['easier']:.0%} easier. On balance, examples become easier in {together['rises']:.0f} of {datasets} "
-        f"datasets with all examples (harder in {_count(together['falls'])}), and at equal budget in "
-        f"{_count(equal['rises'])} (harder in {equal['falls']:.0f}); the others are undecided. Two runs rank "
-        f"examples by confidence with a correlation of {agreement['confidence']:.2f}, but agree on the subsets with a "
-        f"kappa of only {agreement['category']:.2f} on average; for an agreement of 0.8, one run is enough in "
-        f"{category['one run is enough']:.0f} datasets, and up to {category['most runs']:.0f} would have to be "
-        f"averaged in the others."
+        "**Examples move between subsets more often than by chance: to easier ones with more data and updates, not at "
+        f"equal budget.** {_occurring(numbers.findings['C1'])} Between training alone and together, {moved:.0%} of the "
+        f"training examples change subset; between two seeds of the same training, {floor:.0%} do. By dataset, the "
+        f"first share ranges from {min(shares):.0%} to {max(shares):.0%}. In {finding.table['dataset'].nunique()} of "
+        f"{datasets} datasets some moves are beyond chance, mostly from early learned to always correct. On balance, "
+        f"the examples that are also used at equal budget become easier in {together['rises']:.0f} datasets and harder "
+        f"in {_count(together['falls'])}. At equal budget, with the same total of examples and updates as alone, they "
+        f"become easier in {_count(equal['rises'])} and harder in {equal['falls']:.0f} ({listing(harder)}); the others "
+        f"are undecided. Two runs rank examples by confidence with a correlation of {agreement['confidence']:.2f}, but "
+        f"agree on the subsets with a kappa of only {agreement['category']:.2f} on average; for an agreement of 0.8, "
+        f"one run is enough in {category['one run is enough']:.0f} datasets, and up to {category['most runs']:.0f} "
+        "would have to be averaged in the others."
     )
 
 
@@ -196,17 +205,20 @@ def _second_stage(numbers: Numbers) -> str:
     test, ood = (comparison.interval(effects[split, "random"], sign=True) for split in ("test", "ood"))
     arm = staged.by_arm(cases).iloc[0].to_dict()
     clean = comparison.interval(arm, sign=True)
+    units = staged.over_cases(cases, "test")
     return (
-        f"**A second stage on forgotten or never learned examples: lower scores with the recipe tested.** Of "
+        "**A second stage on forgotten or never learned examples: lower scores with the recipe tested.** Of "
         f"{len(cases)} cases (a dataset, alone or together, with its own labels or a tenth of them flipped), {passed} "
-        f"passed the check that the stage learned what it was shown. In these, the score changes by {test} on the test "
-        f"sets and by {ood} out of distribution, compared with a stage on as many random examples; without flipped "
-        f"labels, by {clean} on the test sets, with {arm['below']} of {arm['cases']} cases below the control: the mean "
-        f"hides large differences between datasets. Of all {len(against)} cases with enough such examples, {below} end "
+        "passed the check that the stage learned part of what it was shown. In these, the score (AUC, for questions "
+        f"macro-F1) changes by {test} on the test sets and by {ood} out of distribution, compared with a stage on as "
+        f"many random examples; without flipped labels, by {clean} on the test sets, with {arm['below']} of "
+        f"{arm['cases']} cases below the control. The cases differ widely, from {against['value'].min():+.2f} to "
+        f"{against['value'].max():+.2f}; with the cases as the unit of chance, the interval on the test sets is "
+        f"[{units.low:+.2f}, {units.high:+.2f}]. Of all {len(against)} cases with enough such examples, {below} end "
         f"below that control and {above or 'none'} above it. In {(two['subset'] < 0.5).sum()} of {len(two)} cases with "
-        f"two classes, AUC falls below one half, mostly with flipped labels, which accumulate among these examples. An "
-        f"earlier, shorter stage learned too little for a verdict, and mixing the subset with other examples was not "
-        f"tried."
+        "two classes, AUC falls below one half, mostly with flipped labels, which accumulate among these examples. An "
+        "earlier, shorter stage learned too little for a verdict, and mixing the subset with other examples was not "
+        "tried."
     )
 
 
@@ -256,8 +268,8 @@ def check(numbers: Numbers) -> None:
     ways = _directions(numbers.budgets)
     equal, together = (ways.loc[comparison.SETTINGS[name]] for name in (EQUAL, ALL))
     assert together["easier"] > 2 * together["harder"], ways
-    assert equal["harder"] > equal["easier"], ways
-    assert abs(equal["easier"] + equal["harder"] - moved) < 0.02, (equal, moved)  # "about as many change"
+    assert equal["falls"] >= 3, ways
+    assert staged.over_cases(evidence.stages[rules.MAIN_SUBSET], "test").high < 0
     assert together["rises"] > len(numbers.budgets) / 4, ways
     assert together["falls"] == equal["rises"] == 0, ways
 
@@ -278,16 +290,15 @@ def write_picture(root: Path) -> None:
         figure.savefig(tmp, format="png", dpi=130)
 
 
-def all_moves(evidence: Evidence) -> Moves:
-    """Sum the moves of all datasets of all comparisons, in examples; beyond chance if so in more than half of them."""
-    known = [m for results in evidence.comparisons.values() for m in comparison.moves(results).values()]
-    beyond = reduce(add, (m.table("beyond").astype(int) for m in known))
+def all_moves(each: Sequence[Moves]) -> Moves:
+    """Sum the moves of datasets, in examples; beyond chance if so in more than half of them."""
+    beyond = reduce(add, (m.table("beyond").astype(int) for m in each))
     return Moves(
-        transition=reduce(add, (m.table("transition") * m.n for m in known)),
-        floor=reduce(add, (m.table("floor") * m.n for m in known)),
-        beyond=beyond > len(known) / 2,
-        n=sum(m.n for m in known),
-        seeds=min(m.seeds for m in known),
+        transition=reduce(add, (m.table("transition") * m.n for m in each)),
+        floor=reduce(add, (m.table("floor") * m.n for m in each)),
+        beyond=beyond > len(each) / 2,
+        n=sum(m.n for m in each),
+        seeds=min(m.seeds for m in each),
     )
 
 
