@@ -114,6 +114,15 @@ def levels(results: Results) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def seed_spread(results: Results) -> pd.DataFrame:
+    """Return the standard deviation over seeds (sd) of the deciding score of every dataset alone, per set."""
+    return pd.DataFrame(
+        {"dataset": dataset, "set": SETS[split], "score": SCORES[one.scores[0]]}
+        | {"sd": float(one.values(SINGLE).mean(axis=1).std(ddof=1))}
+        for (dataset, split), one in _evaluations(results).items()
+    )
+
+
 def results_table(results: Results) -> pd.DataFrame:
     """Return one row per dataset and set: the score in every setting, the gain, and the bag of words.
 

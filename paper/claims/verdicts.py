@@ -172,7 +172,8 @@ def cases(finding: Finding) -> pd.DataFrame:
         deciding = table.groupby("dataset", sort=False)["score"].transform("first")
         table = table[table["score"] == deciding]
         return table.assign(case=table["dataset"], measure=table["contrast"])
-    if "outcome" in table:  # C3, whose outcomes are corrected over all cases
+    if "task" in table:  # C3, whose outcomes are corrected over all cases
+        table = task_cases(finding)
         table = table.assign(beyond=table["outcome"].isin(["gain", "loss"]))
     names = [
         name for name in ("dataset", "task", "setting", "category", "from", "to", "subset", "set") if name in table
