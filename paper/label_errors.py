@@ -11,7 +11,11 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+
+from soi_lib.analysis.label_issues import RULES
+from soi_lib.analysis.statistics import mean_effect
 
 MEASURES = {"average_precision": "average precision", "recall": "recall at the number of flipped labels"}
 SHOWN = ("margin", "cleanlab find_label_issues", "cleanlab self confidence", "unlearned first")
@@ -19,8 +23,11 @@ SHOWN = ("margin", "cleanlab find_label_issues", "cleanlab self confidence", "un
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read the report written by benchmarks/wrong_labels.py."""
-    return dict(json.loads(Path(path).read_text(encoding="utf-8")))
+    """Read the report written by benchmarks/wrong_labels.py, without rules that the library no longer has."""
+    report = dict(json.loads(Path(path).read_text(encoding="utf-8")))
+    for part in ("overall", "rows"):
+        report[part] = [row for row in report[part] if row["method"] in RULES or row["method"].startswith("cleanlab")]
+    return report
 
 
 def note(report: dict[str, Any]) -> str:
@@ -87,6 +94,15 @@ def describe(report: dict[str, Any]) -> str:
             f"offer, {best['method']}, {best[key]['mean']:.3f}: the default {verdict} ({_text(gap, sign='+')})."
         )
     return " ".join(sentences)
+
+
+def on_one(report: dict[str, Any], corpus: str, other: str) -> str:
+    """Say how far our rule leads `other` on one corpus in average precision, with a 95 % interval over seeds."""
+    rows = pd.DataFrame(report["rows"]).query("corpus == @corpus").set_index("method")["average_precision"]
+    ours, theirs = (np.mean([cell["seeds"] for cell in rows.loc[name]], axis=0) for name in (report["ours"], other))
+    gap = mean_effect((ours - theirs)[:, None]).interval()
+    text = _text({"mean": gap.value, "low": gap.low, "high": gap.high}, sign="+")
+    return f"On {corpus} alone, the default leads {other} by {text} in average precision."
 
 
 def _gap(row: dict[str, Any], report: dict[str, Any], key: str) -> dict[str, Any]:
