@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from soi_lib.data.dataset import SPLITS
 from soi_lib.data.places import DatasetSpec, check_place, commit_of, unreachable
@@ -77,10 +77,9 @@ def some(values: Sequence[object], n: int | None = None) -> str:
 def read_table(path: Path, separator: str | None = None, encoding: str | None = None, header: bool = True) -> Table:
     """Read the rows of one file. Raises CorpusError, with the line, for what cannot be read in exactly one way."""
     kind = kind_of(path)
-    if not path.exists():
-        raise CorpusError("no such file or folder", where=path, hint="check the path")
-    if path.is_dir():
-        raise CorpusError("this is a directory", where=path, expected="a file", hint="give the file itself")
+    if not path.is_file():
+        found = "a folder" if path.is_dir() else None
+        raise CorpusError("no such file", where=path, found=found, hint="check the path")
     if kind not in SUFFIXES:
         found, hint = kind or "no suffix", "convert it (save a spreadsheet as CSV), or rename it"
         raise CorpusError("unknown kind of file", where=path, found=found, expected=", ".join(SUFFIXES), hint=hint)
@@ -90,10 +89,6 @@ def read_table(path: Path, separator: str | None = None, encoding: str | None = 
         text, encoding = _text(path, encoding)
     except (OSError, EOFError, zlib.error, ValueError) as error:
         raise CorpusError("the file cannot be read", where=path, found=error) from error
-    if not text.strip():
-        import pandas as pd
-
-        return Table(pd.DataFrame(), str(path))
     if kind in (".json", ".jsonl", ".ndjson"):
         return _json(path, text, encoding)
     separator = {"tab": "\t", "\\t": "\t"}.get(separator or "", separator)
@@ -124,96 +119,95 @@ def _text(path: Path, encoding: str | None) -> tuple[str, str]:
     return text.removeprefix("\ufeff"), encoding or marked
 
 
-@dataclass
-class _Records:
-    """The fields of records, their lines (first, end), and the lines with an unpaired quote, all from 0."""
+class _Record(NamedTuple):
+    """The fields of a record, and its lines (from 0, the end excluded)."""
 
-    fields: list[list[str]] = field(default_factory=list)
-    lines: list[tuple[int, int]] = field(default_factory=list)
-    unpaired: list[int] = field(default_factory=list)
-
-    def fit(self) -> bool:
-        """Return whether all records have the same number of fields, and more than one."""
-        return len({len(fields) for fields in self.fields}) == 1 and len(self.fields[0]) > 1
+    fields: list[str]
+    first: int
+    end: int
+    unpaired: bool = False
 
 
-def _cut(lines: Sequence[str], separator: str, *, quotes: bool = True) -> _Records:
+def _cut(lines: Sequence[str], separator: str, *, quotes: bool = True) -> list[_Record]:
     """Divide lines into records. A line with an unpaired quote becomes one record whose quotes are ordinary characters;
     without `quotes`, every line does."""
-    out, at = _Records(), 0
+    out: list[_Record] = []
     head = next((line for line in lines if line.strip()), "")
     spaced = separator in head and head.count(separator) == head.count(f"{separator} ")
     form: dict[str, Any] = {"delimiter": separator, "skipinitialspace": spaced}
+    at = 0
     while at < len(lines):
         begin = at
         reader = csv.reader(lines[begin:], strict=True, quoting=csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE, **form)
         try:
             for fields in reader:
-                at, first = begin + reader.line_num, at
+                first, at = at, begin + reader.line_num
                 if len(fields) > 1 or "".join(fields).strip():
-                    out.fields.append(fields)
-                    out.lines.append((first, at))
+                    out.append(_Record(fields, first, at))
         except csv.Error:
-            out.unpaired.append(at)
-            out.fields += csv.reader([lines[at]], quoting=csv.QUOTE_NONE, **form)
-            out.lines.append((at, at + 1))
+            plain = next(csv.reader([lines[at]], quoting=csv.QUOTE_NONE, **form))
+            out.append(_Record(plain, at, at + 1, unpaired=True))
             at += 1
-    for fields in out.fields:
-        width = len(out.fields[0])
-        if not "".join(fields[width:]).strip():  # extra separators at the end
-            del fields[width:]
+    for record in out:
+        width = len(out[0].fields)
+        if not "".join(record.fields[width:]).strip():  # extra separators at the end
+            del record.fields[width:]
     return out
+
+
+def _fit(records: Sequence[_Record]) -> bool:
+    """Return whether all records have the same number of fields, and more than one."""
+    return len({len(record.fields) for record in records}) == 1 and len(records[0].fields) > 1
 
 
 def _separated(path: Path, text: str, encoding: str, separator: str | None, default: str, header: bool) -> Table:
     import pandas as pd
 
     csv.field_size_limit(1 << 30)
-    rows = list(io.StringIO(text, newline=""))
+    lines = list(io.StringIO(text, newline=""))
     notes = [] if encoding in ("utf-8", "utf-8-sig") else [f"encoding: {encoding}"]
-    if named := re.fullmatch(r"sep=(.)\s*", rows[0]):  # the line in which spreadsheets name the separator
-        separator, rows[0] = separator or named[1], ""
+    if named := re.match(r"sep=(.)\s*$", text, re.MULTILINE):  # the line in which spreadsheets name the separator
+        separator, lines[0] = separator or named[1], ""
     chosen = separator or default
-    records = _cut(rows, chosen)
-    if separator is None and not records.fit():
-        others = {s: cut for s in _SEPARATORS if s != default and (cut := _cut(rows, s)).fit()}
+    records = _cut(lines, chosen)
+    if separator is None and not _fit(records):
+        others = {s: cut for s in _SEPARATORS if s != default and _fit(cut := _cut(lines, s))}
         if len(others) == 1:
             ((chosen, records),) = others.items()
             notes.append(f"separator: {_SEPARATORS[chosen]}, the only one that fits every line")
-    if not records.fields:
+    if not records:
         return Table(pd.DataFrame(), str(path))
-    if records.unpaired:
-        notes.append(f"unpaired quotes are read as characters (line {some([i + 1 for i in records.unpaired])})")
-        plain = _cut(rows, chosen, quotes=False)
-        records = plain if plain.fit() else records
-    width = len(records.fields[0])
-    raise_all(list(_faults(path, rows, records, chosen)))
-    values = records.fields[int(header) :]
-    names = [name.strip() for name in records.fields[0]] if header else [str(i + 1) for i in range(width)]
-    used = [i for i, name in enumerate(names) if name or any(row[i].strip() for row in values)]
-    if len(used) < width:
-        notes.append(f"columns without name and values are ignored: {width - len(used)}")
+    if unpaired := [record.first + 1 for record in records if record.unpaired]:
+        notes.append(f"unpaired quotes are read as characters (line {some(unpaired)})")
+        plain = _cut(lines, chosen, quotes=False)
+        records = plain if _fit(plain) else records
+    raise_all(list(_faults(path, lines, records, chosen)))
+    first, rows = records[0], records[int(header) :]
+    names = [name.strip() if header else str(i + 1) for i, name in enumerate(first.fields)]
+    used = [i for i, name in enumerate(names) if name or any(row.fields[i].strip() for row in rows)]
+    if len(used) < len(names):
+        notes.append(f"columns without name and values are ignored: {len(names) - len(used)}")
     names = [name or f"column {i + 1}" for i, name in enumerate(names)]
-    frame = pd.DataFrame(values, columns=names, dtype=object).iloc[:, used]
-    lines = [first + 1 for first, _ in records.lines[int(header) :]]
-    end = "\r\n" if rows[records.lines[0][1] - 1].endswith("\r\n") else "\n"
-    return Table(frame, str(path), {}, tuple(notes), lines, encoding, chosen, header, end)
+    frame = pd.DataFrame([row.fields for row in rows], columns=names, dtype=object).iloc[:, used]
+    end = "\r\n" if lines[first.end - 1].endswith("\r\n") else "\n"
+    begins = [row.first + 1 for row in rows]
+    return Table(frame, str(path), {}, tuple(notes), begins, encoding, chosen, header, end)
 
 
-def _faults(path: Path, lines: Sequence[str], records: _Records, separator: str) -> Iterable[CorpusError]:
+def _faults(path: Path, lines: Sequence[str], records: Sequence[_Record], separator: str) -> Iterable[CorpusError]:
     """Yield why these records cannot be the rows: unequal numbers of fields, or a quote that swallows rows."""
-    width = len(records.fields[0])
-    wrong = {first + 1: len(f) for f, (first, _) in zip(records.fields, records.lines, strict=True) if len(f) != width}
-    if wrong:
+    width = len(records[0].fields)
+    if wrong := [record for record in records if len(record.fields) != width]:
         what, sep = "rows do not have as many fields as the header", _SEPARATORS.get(separator, repr(separator))
-        found = f"{some(sorted(set(wrong.values())))} in line {some(list(wrong))}"
+        counts, places = sorted({len(record.fields) for record in wrong}), [record.first + 1 for record in wrong]
         hint = "quote texts that contain the separator (and double the quotes inside them), or give --separator"
-        yield CorpusError(what, where=path, found=found, expected=f"{width}, separated by {sep}", hint=hint)
-    several = [(first, end) for first, end in records.lines if end - first > 1]
-    single = _cut(lines, separator, quotes=False) if several else _Records()
-    row_of = {first: f for f, (first, _) in zip(single.fields, single.lines, strict=True) if len(f) == width}
+        found, expected = f"{some(counts)} in line {some(places)}", f"{width}, separated by {sep}"
+        yield CorpusError(what, where=path, found=found, expected=expected, hint=hint)
+    several = [record for record in records if record.end - record.first > 1]
+    single = _cut(lines, separator, quotes=False) if several else []
+    row_of = {record.first: record.fields for record in single if len(record.fields) == width}
     seen = Counter((i, value) for row in row_of.values() for i, value in enumerate(row) if value.strip())
-    for first, end in several:
+    for _, first, end, _ in several:
         # each line would be a row of its own, with a value (its label) that other rows share
         if all(any(seen[i, v] > 1 for i, v in enumerate(row_of.get(line, ()))) for line in range(first, end)):
             what = f"a quote opens in line {first + 1} and closes in line {end}, and the lines look like rows"
@@ -225,9 +219,8 @@ def _json(path: Path, text: str, encoding: str) -> Table:
     import pandas as pd
 
     array = text.lstrip().startswith("[")
-    parts = [text] if array else list(io.StringIO(text, newline=""))
     rows, lines, bad = [], [], []
-    for number, part in enumerate(parts, start=1):
+    for number, part in enumerate([text] if array else io.StringIO(text, newline=""), start=1):
         if part.strip():
             try:
                 value = json.loads(part)
