@@ -15,13 +15,12 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
 from decimal import Decimal
 from typing import Any
 
 from soi_lib.data.places import DatasetSpec
 from soi_lib.data.table_files import Table, some
-from soi_lib.errors import CorpusError, nearest, raise_all
+from soi_lib.errors import CorpusError, raise_all
 
 PAIRS = (
     ("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2"), ("text", "text_pair"),
@@ -48,82 +47,57 @@ _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 _SCORE = re.compile(r"[+-]?\d+([.,]\d+)?")
 _INVISIBLE = "\u200b\u200e\u200f\u2060\ufeff"  # invisible characters that may surround a label
 OPTIONS = {"text": "--text", "text_pair": "--text-pair", "label": "--label", "id": "--id", "group": "--group"}
+"""The parts of a row that are read from a column, and the option that names it."""
 
 
-@dataclass(frozen=True)
-class Columns:
-    """The column of each part; None if there is none (ids are then row numbers)."""
+def choose_columns(table: Table, spec: DatasetSpec) -> tuple[dict[str, str], list[str]]:
+    """Return the columns of the training rows by part, and how each was chosen; without `id`, ids are row numbers.
 
-    text: str
-    label: str
-    text_pair: str | None = None
-    id: str | None = None
-    group: str | None = None
-
-    def __str__(self) -> str:
-        return ", ".join(f"{part} = {name!r}" for part, name in asdict(self).items() if name is not None)
-
-
-def choose_columns(table: Table, spec: DatasetSpec) -> tuple[Columns, list[str]]:
-    """Return the columns of the training rows, and how each was chosen. Raises CorpusError for unusable columns."""
-    where, have = table.where, [str(name) for name in table.frame.columns]
+    Raises CorpusError for unusable columns.
+    """
+    have = [str(name) for name in table.frame.columns]
     named = {part: name for part in OPTIONS if (name := getattr(spec, part)) is not None}
-    raise_all(
-        [
-            CorpusError(f"there is no column {name!r}", where=where, hint=f"{nearest(name, have)} ({OPTIONS[part]})")
-            for part, name in named.items()
-            if name not in have
-        ]
-    )
+    table.check_columns({name: OPTIONS[part] for part, name in named.items()})
     free = [name for name in have if name not in named.values()]
     texts = [] if "text" in named else text_columns(free)[: 1 if "text_pair" in named else 2]
     found = dict(zip(("text", "text_pair"), texts, strict=False)) | named
     free = [name for name in free if name not in found.values()]
-    label = _first(free, LABELS) or next((name for name in free if name.lower().endswith("label")), None)
-    label = label or _first(free, OTHER_LABELS)
-    found = ({"label": label} if label else {}) | found
+    label = first_of(free, LABELS) or next((name for name in free if name.lower().endswith("label")), None)
+    if label := label or first_of(free, OTHER_LABELS):
+        found = {"label": label} | found
     raise_all([_missing(table, part, free) for part in ("text", "label") if part not in found])
-    raise_all(
-        [
-            CorpusError(f"the column {name!r} appears twice", where=where, hint="rename one of them")
-            for name in sorted({name for name in found.values() if have.count(name) > 1})
-        ]
-    )
-    columns = Columns(**found)
-    parts = [name for name in (columns.text, columns.text_pair, columns.label) if name is not None]
-    if len(set(parts)) < len(parts):
-        raise CorpusError("one column has two roles", where=where, found=str(columns), hint="name other columns")
+    table.check_columns({name: OPTIONS[part] for part, name in found.items()})
     decisions = [
         f'{part.replace("_", " ")} column: "{found[part]}" '
         + ("(as given)" if part in named else f"(guessed; give {OPTIONS[part]} to choose)")
         for part in ("text", "text_pair", "label", "group")
         if part in found
     ]
-    name = columns.id if spec.strict else columns.id or _first(have, IDS)
-    problem = None if name is None else id_problem(table, name)
-    if columns.id is not None and problem is not None:
-        raise problem
-    if name is None:
-        decisions.append("ids: row numbers from 0 (give --id to choose a column)")
-    elif problem is not None:
-        decisions.append(f'ids: row numbers from 0, because column "{name}" cannot be used ({problem.what})')
+    numbers = "ids: row numbers from 0"
+    if name := spec.id or (None if spec.strict else first_of(have, IDS)):
+        try:
+            ids_of(table, name)
+            found["id"] = name
+            decisions.append(f'id column: "{name}" ({"as given" if spec.id else "guessed; give --id to choose"})')
+        except CorpusError as problem:
+            if spec.id:
+                raise
+            decisions.append(f'{numbers}, because column "{name}" cannot be used ({problem.what})')
     else:
-        how = "as given" if columns.id is not None else "guessed; give --id to choose"
-        decisions.append(f'id column: "{name}" ({how})')
-    columns = replace(columns, id=None if problem is not None else name)
-    if unused := [name for name in have if name not in asdict(columns).values()]:
+        decisions.append(f"{numbers} (give --id to choose a column)")
+    if unused := [name for name in have if name not in found.values()]:
         decisions.append(f"unused columns: {some(unused)}")
-    return columns, decisions
+    return found, decisions
 
 
 def text_columns(have: Sequence[str]) -> list[str]:
     """Return the columns with the usual name of a text: both of a pair, one, or none."""
     lower = {name.lower(): name for name in reversed(have)}
     pair = next(([lower[a], lower[b]] for a, b in PAIRS if a in lower and b in lower), None)
-    return pair or [name for name in (_first(have, TEXTS),) if name is not None]
+    return pair or [name for name in (first_of(have, TEXTS),) if name is not None]
 
 
-def _first(have: Sequence[str], names: Sequence[str]) -> str | None:
+def first_of(have: Sequence[str], names: Sequence[str]) -> str | None:
     """Return the column with the first of these names that occurs, ignoring case."""
     lower = {name.lower(): name for name in reversed(have)}
     return next((lower[name] for name in names if name in lower), None)
@@ -161,28 +135,66 @@ def text_of(value: Any) -> Any:
     return str(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else value
 
 
-def ids_of(column: Iterable[Any]) -> list[str | None]:
-    """Return ids as text, as they are in the file; None where one is missing."""
-    texts = [text_of(value) for value in column]
-    return [None if text is None or not str(text).strip() else str(text) for text in texts]
+def ids_of(table: Table, name: str, *, gaps: bool = False) -> list[str | None]:
+    """Return the ids in a column as text, as they are in the file; with `gaps`, None where one is missing.
 
-
-def id_problem(table: Table, name: str, *, gaps: bool = False) -> CorpusError | None:
-    """Return why a column cannot hold the ids (missing, appears twice, gaps unless `gaps`, repeated ids), or None."""
-    if (n := list(table.frame.columns).count(name)) != 1:
-        what = f"the column {name!r} appears twice" if n else f"there is no column {name!r}"
-        return CorpusError(what, where=table.where, hint="choose another with --id")
-    seen: dict[str, int] = {}
-    for row, value in enumerate(ids_of(table.frame[name])):
-        if value is None and gaps:
-            continue
-        if value is None:
-            return CorpusError(f"{table.row(row)} has no id", where=table.where, hint="fill it in, or leave out --id")
-        if (first := seen.setdefault(value, row)) != row:
-            what, found = f"the id {value!r} is used twice", f"it in {table.row(first)} and {table.row(row)}"
+    Raises CorpusError if the column is missing or appears twice, or if an id is missing or used twice.
+    """
+    table.check_columns({name: "--id"})
+    ids: dict[str | None, int] = {}
+    found = []
+    for row, value in enumerate(table.frame[name]):
+        text = text_of(value)
+        key = None if text is None or not str(text).strip() else str(text)
+        if key is None and not gaps:
+            raise CorpusError(f"{table.row(row)} has no id", where=table.where, hint="fill it in, or leave out --id")
+        if key is not None and (first := ids.setdefault(key, row)) != row:
+            what, twice = f"the id {key!r} is used twice", f"it in {table.row(first)} and {table.row(row)}"
             hint = "make them unique, or choose another column with --id"
-            return CorpusError(what, where=table.where, found=found, expected="every id once", hint=hint)
-    return None
+            raise CorpusError(what, where=table.where, found=twice, expected="every id once", hint=hint)
+        found.append(key)
+    return found
+
+
+def texts_of(table: Table, name: str) -> list[Any]:
+    """Return the texts in a column, None if missing. Raises CorpusError if all of them are lists or objects."""
+    return _plain(table, name, table.frame[name])
+
+
+def labels_of(table: Table, name: str) -> list[str | None]:
+    """Return the labels in a column as text, None if missing. A label may be in a list, also one written as text.
+
+    Raises CorpusError if a row has several labels, or if all of them are objects.
+    """
+    labels: list[Any] = []
+    for row, value in enumerate(table.frame[name]):
+        if isinstance(value, str) and value.startswith("[") and value.endswith("]"):
+            with suppress(ValueError, SyntaxError, MemoryError, RecursionError):  # not a list after all
+                value = ast.literal_eval(value)
+        value = value.tolist() if hasattr(value, "tolist") else value
+        every = list(value) if isinstance(value, list | tuple | set) else [value]
+        if len(every) > 1:
+            what, found = f"column {name!r} has several labels per row", f"{every} in {table.row(row)}"
+            hint = "give another --label"
+            raise CorpusError(what, where=table.where, found=found, expected="one label per row", hint=hint)
+        labels += every or [None]
+    texts = [None if text is None else str(text).strip() for text in _plain(table, name, labels)]
+    return [None if text is None else text.strip(_INVISIBLE).strip() or None for text in texts]
+
+
+def _plain(table: Table, name: str, cells: Iterable[Any]) -> list[Any]:
+    """Return the values of a column, numbers as text. Raises CorpusError if all of them are lists or objects."""
+    values = [value.tolist() if hasattr(value, "tolist") else value for value in cells]
+    there = [value for value in values if value is not None and value == value]
+    if there and all(isinstance(value, dict | list) for value in there):
+        what, found = f"column {name!r} does not hold plain values", f"{str(values[0])[:60]} in {table.row(0)}"
+        hint = "save one text or label per row, or choose another column"
+        raise CorpusError(what, where=table.where, found=found, hint=hint)
+    return [text_of(value) for value in values]
+
+
+READERS = {"id": ids_of, "text": texts_of, "text_pair": texts_of, "label": labels_of, "group": texts_of}
+"""How the values of each part are read."""
 
 
 # --- labels ----------------------------------------------------------------------------------------------------------
@@ -192,40 +204,6 @@ def label_order(names: Iterable[str]) -> tuple[str, ...]:
     """Return label names in order: numeric if all are integers, else alphabetical."""
     words = set(names)
     return tuple(sorted(words, key=int) if all(w.lstrip("-").isdecimal() for w in words) else sorted(words))
-
-
-def label_lists(values: Iterable[Any]) -> list[list[Any]]:
-    """Return the labels of each row as a list of none, one or several; a list written as text is parsed."""
-    out = []
-    for value in values:
-        if isinstance(value, str) and value.startswith("[") and value.endswith("]"):
-            with suppress(ValueError, SyntaxError, MemoryError, RecursionError):  # not a list after all
-                value = ast.literal_eval(value)
-        value = value.tolist() if hasattr(value, "tolist") else value
-        out.append(list(value) if isinstance(value, list | tuple | set) else [value])
-    return out
-
-
-def are_nested(values: Iterable[Any], *, lists: bool) -> bool:
-    """Return whether every value present is an object, or a list unless `lists` are allowed."""
-    there = [v.tolist() if hasattr(v, "tolist") else v for v in values]
-    there = [v for v in there if v is not None and v == v]
-    return bool(there) and all(isinstance(v, dict) or (not lists and isinstance(v, list)) for v in there)
-
-
-def label_texts(lists: Iterable[Sequence[Any]], names: Sequence[str] = ()) -> list[str | None]:
-    """Return the first label of each row as text, None if there is none.
-
-    `names` are the names that the file itself gives to the numbers 0, 1, ...; -1 then means "no label".
-    """
-    out: list[str | None] = []
-    for labels in lists:
-        value = text_of(labels[0]) if labels else None
-        text = None if value is None else str(value).strip().strip(_INVISIBLE).strip() or None
-        if names and text is not None and re.fullmatch(r"-?\d+", text):
-            text = names[int(text)] if 0 <= int(text) < len(names) else None
-        out.append(text)
-    return out
 
 
 def equal_numbers(names: Iterable[str]) -> dict[str, str]:

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from soi_lib import files
-from soi_lib.data.columns import IDS, equal_numbers, id_problem, ids_of, label_lists, label_texts, text_columns, text_of
+from soi_lib.data.columns import IDS, equal_numbers, first_of, ids_of, labels_of, text_columns, text_of, texts_of
 from soi_lib.data.dataset import Corpus, Split
 from soi_lib.data.table_files import Table, kind_of, read_table, some
 from soi_lib.errors import AlignmentError, CorpusError, SoiError, nearest, raise_all
@@ -58,10 +58,8 @@ class Matched:
 
     def values(self, columns: Iterable[str]) -> pd.DataFrame:
         """Return these columns of the matched rows, in the order of the requested ids. Raises CorpusError."""
-        wanted, have = list(columns), [str(c) for c in self.table.frame.columns]
-        for name in wanted:
-            if name not in have:
-                raise CorpusError(f"there is no column {name!r}", where=self.table.where, hint=nearest(name, have))
+        wanted = list(columns)
+        self.table.check_columns(dict.fromkeys(wanted, "--text"))
         return self.table.frame.loc[:, wanted].iloc[self.rows].reset_index(drop=True)
 
 
@@ -76,20 +74,19 @@ def match(
     CorpusError (no such file or column, a damaged file, unusable ids) and AlignmentError (ids that are not in the file,
     or rows that have changed since training).
     """
-    source, wanted = Path(path), [str(i) for i in ids]
-    reading = trained.reading if trained is not None else {}
-    table = read_table(source, **reading.get("options", {}))
-    have, known = [str(c) for c in table.frame.columns], reading.get("columns", {})
-    name = column or known.get("id")
-    if name is None and trained is None:
-        named = (c for c in have if c.lower() in IDS)
-        name = next((c for c in named if id_problem(table, c) is None), None)
-    if (column is not None or name in have) and (problem := id_problem(table, str(name), gaps=True)) is not None:
-        raise problem
-    by, keys = f"column {name!r}", wanted
-    if name is None or name not in have:
-        by, keys = "row numbers from 0", [str(int(i)) if i.isdecimal() else i for i in wanted]
-    now = ids_of(table.frame[name]) if by.startswith("column") else map(str, range(len(table.frame)))
+    wanted, reading = [str(i) for i in ids], trained.reading if trained is not None else {}
+    table, known = read_table(Path(path), **reading.get("options", {})), reading.get("columns", {})
+    have = [str(name) for name in table.frame.columns]
+    name = column or (first_of(have, IDS) if trained is None else known["id"])
+    now: Sequence[str | None] = [str(row) for row in range(len(table.frame))]
+    by, keys = "row numbers from 0", [str(int(i)) if i.isdecimal() else i for i in wanted]
+    if name is not None and (name in have or column is not None):
+        settled = column is not None or trained is not None
+        try:
+            now, by, keys = ids_of(table, name, gaps=settled), f"column {name!r}", wanted
+        except CorpusError:
+            if settled:
+                raise
     row_of = {key: row for row, key in enumerate(now) if key is not None}
     rows = [row_of.get(key) for key in keys]
     texts = [name for part in ("text", "text_pair") if (name := known.get(part)) in have] or _texts(table)
@@ -161,15 +158,14 @@ def check_same_rows(first: Path, second: Path) -> None:
         raise AlignmentError(what, where=second, found=found, hint=hint)
 
 
-def labels_of(table: Table, trained: TrainedRows) -> list[str | None] | None:
+def _labels(table: Table, trained: TrainedRows) -> list[str | None] | None:
     """Return the label of every row as the run names it; None if the file has no label column."""
     column, names = trained.reading["columns"]["label"], trained.reading["labels"]
     if column not in table.frame:
         return None
-    lists = label_lists(table.frame[column])
-    shown = label_texts(lists, table.names.get(column, ()))
-    equal = equal_numbers(label for label in shown if label is not None)
-    return [names.get(w, equal.get(str(s), s)) for w, s in zip(label_texts(lists), shown, strict=True)]
+    labels = labels_of(table, column)
+    equal = equal_numbers(label for label in labels if label is not None)
+    return [names.get(label, equal.get(label, label)) if label is not None else None for label in labels]
 
 
 def _moved(
@@ -179,7 +175,7 @@ def _moved(
     frame = table.frame
     sides = [[str(text_of(value)) for value in frame[name]] for name in texts]
     prints = [_fingerprint(*row) for row in zip(*sides, strict=True)] if sides else [0] * len(frame)
-    labels = labels_of(table, trained)
+    labels = _labels(table, trained)
     then = [trained.rows.get(key, (-1, "")) for key in ids]
     wanted = [(text, None if labels is None else name) for text, name in then]
     labels = labels or [None] * len(frame)
@@ -298,23 +294,16 @@ def write_corrected(
         what = "the label column of these dynamics is not known"
         raise SoiError(what, where=dynamics, expected="dynamics in a folder that soi train made")
     table = read_table(reviewed)
-    have = [str(name) for name in table.frame.columns]
-    raise_all(
-        [
-            CorpusError(f"there is no column {name!r}", where=reviewed, found=some(have), hint=f"add a column {name}")
-            for name in ("id", COLUMN)
-            if name not in have
-        ]
-    )
+    table.check_columns({name: f"add a column {name}" for name in ("id", COLUMN)})
     numbered = trained.reading["columns"]["id"] is None  # shown as 7, recorded as 000007
-    ids = [f"{int(i):06d}" if numbered and i and i.isdecimal() else i for i in ids_of(table.frame["id"])]
+    ids = [f"{int(i):06d}" if numbered and i.isdecimal() else i for i in map(str, texts_of(table, "id"))]
     names = {name for _, name in trained.rows.values()}
-    texts = label_texts([value] for value in table.frame[COLUMN])
+    texts = labels_of(table, COLUMN)
     equal = equal_numbers([*names, *(text for text in texts if text is not None)])  # a spreadsheet writes 1.0 for 1
     labels = [equal.get(str(text), text) for text in texts]
     raise_all(list(_problems(table, trained, names, ids, labels)))
     found = match(source, ids, id_column, trained)
-    now, column = labels_of(found.table, trained), trained.reading["columns"]["label"]
+    now, column = _labels(found.table, trained), trained.reading["columns"]["label"]
     if now is None:
         raise CorpusError(f"there is no column {column!r}", where=source, hint="give the file that was trained on")
     row_with = {name: row for row, name in reversed(list(enumerate(now)))}
@@ -329,7 +318,7 @@ def write_corrected(
 
 
 def _problems(
-    table: Table, trained: TrainedRows, names: set[str], ids: Sequence[str | None], labels: Sequence[str | None]
+    table: Table, trained: TrainedRows, names: set[str], ids: Sequence[str], labels: Sequence[str | None]
 ) -> Iterator[CorpusError]:
     """Yield what prevents a reviewed list from being used, each kind of problem once."""
     if not ids:
@@ -341,7 +330,7 @@ def _problems(
     if unknown := [str(shown) for shown, key in zip(table.frame["id"], ids, strict=True) if key not in trained.rows]:
         hint = "give the list that soi label-issues made for this run"
         yield CorpusError("ids were not trained on", where=table.where, found=some(unknown), hint=hint)
-    if repeated := [str(key) for key, n in Counter(ids).items() if n > 1]:
+    if repeated := [key for key, n in Counter(ids).items() if n > 1]:
         yield CorpusError("ids appear twice", where=table.where, found=some(repeated), expected="every id once")
     if other := sorted({label for label in labels if label is not None} - names):
         yield CorpusError(

@@ -7,7 +7,6 @@ says what to do. Code from a repository is never run.
 from __future__ import annotations
 
 import json
-import os
 import re
 from pathlib import Path
 from typing import Any, Literal
@@ -26,7 +25,7 @@ Drop = Literal["duplicates", "empty", "unknown-labels"]
 class Place(BaseModel):
     """A dataset or a model: `hub` at a `revision` (a commit, 7 to 40 hex digits), or a `path`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
 
     hub: str | None = Field(default=None, pattern=r"^[\w.-]+(/[\w.-]+)?$")
     revision: str | None = None
@@ -87,11 +86,6 @@ class DatasetSpec(Place):
     def _lists(cls, value: Any) -> Any:
         return {k: (v,) if isinstance(v, str) else v for k, v in value.items()} if isinstance(value, dict) else value
 
-    @field_validator("labels", mode="before")
-    @classmethod
-    def _words(cls, value: Any) -> Any:
-        return {str(k): v if v is None else str(v) for k, v in value.items()} if isinstance(value, dict) else value
-
     def identity(self) -> str:
         """Return the canonical JSON of everything that decides which rows are read, without paths."""
         return json.dumps(self.model_dump(exclude={"path", "test", "ood", "note"}), sort_keys=True)
@@ -106,14 +100,6 @@ def check_place(name: str, spec: DatasetSpec) -> None:
             expected="hub and revision, or path",
             hint="add one of them to a copy of the profile, or leave the comparison out with --only",
         )
-
-
-def local(name: str, spec: DatasetSpec) -> DatasetSpec:
-    """Return `spec`, or for a hub dataset the folder `name` in the folder SOI_DATA, if there is one."""
-    folder = Path(os.environ.get("SOI_DATA") or os.devnull) / name
-    if spec.hub is None or not folder.is_dir():
-        return spec
-    return spec.model_copy(update={"hub": None, "revision": None, "config": None, "path": str(folder)})
 
 
 def hub_name(text: str) -> tuple[str, str | None] | None:
@@ -135,7 +121,7 @@ def commit_of(hub: str, revision: str | None, kind: Literal["dataset", "model"],
         found = str(HfApi().repo_info(hub, repo_type=kind, revision=revision).sha)
     except Exception as failure:  # huggingface_hub passes on anything that its libraries raise
         raise unreachable(Place(hub=hub, revision=revision), failure, error) from failure
-    if not found.startswith(revision or ""):
+    if not found.startswith(revision or ""):  # a branch whose name looks like a commit
         raise error("there is no such commit", where=hub, found=found[:12], expected=revision)
     return found
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from soi_lib.data.dataset import SPLITS
 from soi_lib.data.places import DatasetSpec, check_place, commit_of, unreachable
-from soi_lib.errors import CorpusError, raise_all
+from soi_lib.errors import CorpusError, nearest, raise_all
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,11 +41,11 @@ _BYTE_ORDER_MARKS = {
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of one file or split, unchanged.
+    """The rows of one file or split.
 
-    frame: values of any type; where: the source, for messages; names: the label names that the file itself gives to
-    numbers, by column; notes: what was detected; lines: the line, from 1, where each row of a text file begins.
-    encoding, separator, header and line_end: how a text file is written.
+    frame: values of any type; where: the source, for messages; names: the names that the file itself gives to the
+    numbers of a column (`frame` holds the names, None for other numbers); notes: what was detected; lines: the line,
+    from 1, where each row of a text file begins. encoding, separator, header and line_end: how a text file is written.
     """
 
     frame: pd.DataFrame
@@ -61,6 +61,17 @@ class Table:
     def row(self, number: int) -> str:
         """Return the name of a row (a position from 0) in messages: `row 3`, in a text file with its first line."""
         return f"row {number + 1} (line {self.lines[number]})" if self.lines else f"row {number + 1}"
+
+    def check_columns(self, options: Mapping[str, str]) -> None:
+        """Raise CorpusError for columns that are missing or appear twice; `options` says how to name another one."""
+        have = [str(name) for name in self.frame.columns]
+        problems = []
+        for name, option in options.items():
+            if (n := have.count(name)) != 1:
+                what = f"the column {name!r} appears twice" if n else f"there is no column {name!r}"
+                hint = "rename one of them" if n else nearest(name, have)
+                problems.append(CorpusError(what, where=self.where, hint=f"{hint} ({option})"))
+        raise_all(problems)
 
 
 def kind_of(path: Path) -> str:
@@ -260,8 +271,16 @@ def _parquet(path: Path) -> Table:
     table = pq.ParquetFile(path).read()
     features = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
     names = {c: f["names"] for c, f in features.items() if isinstance(f, dict) and f.get("_type") == "ClassLabel"}
-    frame = table.to_pandas(integer_object_nulls=True, ignore_metadata=True).astype(object)
-    return Table(frame, str(path), names)
+    return _named(table.to_pandas(integer_object_nulls=True, ignore_metadata=True), str(path), names)
+
+
+def _named(frame: pd.DataFrame, where: str, names: Mapping[str, Sequence[str]]) -> Table:
+    """Return a table in which the numbers of the columns `names` are replaced by their names."""
+    frame = frame.astype(object)
+    for column, words in names.items():
+        name_of = dict(enumerate(words))
+        frame[column] = [name_of.get(number) for number in frame[column]]
+    return Table(frame, where, names)
 
 
 # --- the files of a dataset ------------------------------------------------------------------------------------------
@@ -281,6 +300,8 @@ def tables_of(name: str, spec: DatasetSpec) -> tuple[dict[str, Table], str, Data
 
     Raises one CorpusError for all files.
     """
+    import pandas as pd
+
     check_place(name, spec)
     tables: dict[str, Table] = {}
     files: dict[str, list[Path]] = {}
@@ -300,7 +321,9 @@ def tables_of(name: str, spec: DatasetSpec) -> tuple[dict[str, Table], str, Data
     problems: list[CorpusError] = []
     for split, paths in files.items():
         try:
-            tables[split] = _joined([read_table(one, spec.separator, spec.encoding, spec.header) for one in paths])
+            parts = [read_table(one, spec.separator, spec.encoding, spec.header) for one in paths]
+            frame = pd.concat([part.frame for part in parts], ignore_index=True)
+            tables[split] = parts[0] if len(parts) == 1 else replace(parts[0], frame=frame, lines=())
         except CorpusError as error:
             problems.append(error)
     raise_all(problems)
@@ -332,16 +355,6 @@ def _in_folder(folder: Path, spec: DatasetSpec) -> dict[str, list[Path]]:
     return files
 
 
-def _joined(tables: list[Table]) -> Table:
-    """Join the shards of a split into one table."""
-    import pandas as pd
-
-    if len(tables) == 1:
-        return tables[0]
-    frame = pd.concat([table.frame for table in tables], ignore_index=True)
-    return replace(tables[0], frame=frame, lines=())
-
-
 def _from_datasets(spec: DatasetSpec) -> dict[str, Table]:
     """Read the splits with `datasets`, from disk or the hub; ClassLabel columns include their label names."""
     try:
@@ -358,7 +371,7 @@ def _from_datasets(spec: DatasetSpec) -> dict[str, Table]:
     tables = {}
     for split, part in _matching(found if isinstance(found, dict) else {"train": found}, str(spec), spec).items():
         names = {c: list(f.names) for c, f in part.features.items() if hasattr(f, "names")}
-        tables[split] = Table(part.to_pandas().astype(object), f"{spec}, split {part.split or split}", names)
+        tables[split] = _named(part.to_pandas(), f"{spec}, split {part.split or split}", names)
     return tables
 
 

@@ -35,7 +35,7 @@ from typing import Any
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[1])]
 
 PHASES = ("plan", "corpora", "prepare", "training", "state", "weights", "run folder", "stage", "record", "results")
-DONE = {"corpora": "cache/corpora/given/*.json", "weights": "runs/weights/*.safetensors"}
+DONE = {"corpora": "cache/corpora/given/*.txt", "weights": "runs/weights/*.safetensors"}
 COMPARED = ("runs", "data/recorded/tiny")
 PROFILE = {
     "comparisons": {"source": {"encoder": "tiny", "members": ["twitter", "yelp"], "settings": ["single", "all"]}},
