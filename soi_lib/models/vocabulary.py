@@ -99,12 +99,11 @@ def tokenize(
 def _tokenizer(directory: str | Path) -> Tokenizer:
     """Return the tokenizer of an encoder; its file is read again only if it changes (the large one takes a second)."""
     path = encoder_dir(directory) / "tokenizer.json"
-    stat = path.stat()
-    return _load(path, stat.st_size, stat.st_mtime_ns)
+    return _load(path, path.stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=4)
-def _load(path: Path, size: int, modified: int) -> Tokenizer:
+def _load(path: Path, _modified: int) -> Tokenizer:
     from tokenizers import Tokenizer
 
     try:
