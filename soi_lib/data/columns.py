@@ -141,7 +141,7 @@ def ids_of(table: Table, name: str, *, gaps: bool = False) -> list[str | None]:
     Raises CorpusError if the column is missing or appears twice, or if an id is missing or used twice.
     """
     table.check_columns({name: "--id"})
-    ids: dict[str | None, int] = {}
+    ids: dict[str, int] = {}
     found = []
     for row, value in enumerate(table.frame[name]):
         text = text_of(value)
@@ -164,10 +164,12 @@ def texts_of(table: Table, name: str) -> list[Any]:
 def labels_of(table: Table, name: str) -> list[str | None]:
     """Return the labels in a column as text, None if missing. A label may be in a list, also one written as text.
 
+    Numbers that the file itself names are replaced by their names; other numbers, such as -1, then mean "no label".
     Raises CorpusError if a row has several labels, or if all of them are objects.
     """
     labels: list[Any] = []
-    for row, value in enumerate(table.frame[name]):
+    name_of = dict(enumerate(table.names.get(name, ())))
+    for row, value in enumerate(table.frame[name].map(name_of.get) if name_of else table.frame[name]):
         if isinstance(value, str) and value.startswith("[") and value.endswith("]"):
             with suppress(ValueError, SyntaxError, MemoryError, RecursionError):  # not a list after all
                 value = ast.literal_eval(value)

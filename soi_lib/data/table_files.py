@@ -41,11 +41,11 @@ _BYTE_ORDER_MARKS = {
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of one file or split.
+    """The rows of one file or split, unchanged.
 
-    frame: values of any type; where: the source, for messages; names: the names that the file itself gives to the
-    numbers of a column (`frame` holds the names, None for other numbers); notes: what was detected; lines: the line,
-    from 1, where each row of a text file begins. encoding, separator, header and line_end: how a text file is written.
+    frame: values of any type; where: the source, for messages; names: the label names that the file itself gives to
+    numbers, by column; notes: what was detected; lines: the line, from 1, where each row of a text file begins.
+    encoding, separator, header and line_end: how a text file is written.
     """
 
     frame: pd.DataFrame
@@ -177,7 +177,7 @@ def _separated(path: Path, text: str, encoding: str, separator: str | None, defa
     csv.field_size_limit(1 << 30)
     lines = list(io.StringIO(text, newline=""))
     notes = [] if encoding in ("utf-8", "utf-8-sig") else [f"encoding: {encoding}"]
-    if named := re.match(r"sep=(.)\s*$", text, re.MULTILINE):  # the line in which spreadsheets name the separator
+    if named := re.fullmatch(r"sep=(.)\s*", "".join(lines[:1])):  # the line in which spreadsheets name the separator
         separator, lines[0] = separator or named[1], ""
     chosen = separator or default
     records = _cut(lines, chosen)
@@ -271,16 +271,8 @@ def _parquet(path: Path) -> Table:
     table = pq.ParquetFile(path).read()
     features = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
     names = {c: f["names"] for c, f in features.items() if isinstance(f, dict) and f.get("_type") == "ClassLabel"}
-    return _named(table.to_pandas(integer_object_nulls=True, ignore_metadata=True), str(path), names)
-
-
-def _named(frame: pd.DataFrame, where: str, names: Mapping[str, Sequence[str]]) -> Table:
-    """Return a table in which the numbers of the columns `names` are replaced by their names."""
-    frame = frame.astype(object)
-    for column, words in names.items():
-        name_of = dict(enumerate(words))
-        frame[column] = [name_of.get(number) for number in frame[column]]
-    return Table(frame, where, names)
+    frame = table.to_pandas(integer_object_nulls=True, ignore_metadata=True).astype(object)
+    return Table(frame, str(path), names)
 
 
 # --- the files of a dataset ------------------------------------------------------------------------------------------
@@ -371,7 +363,7 @@ def _from_datasets(spec: DatasetSpec) -> dict[str, Table]:
     tables = {}
     for split, part in _matching(found if isinstance(found, dict) else {"train": found}, str(spec), spec).items():
         names = {c: list(f.names) for c, f in part.features.items() if hasattr(f, "names")}
-        tables[split] = _named(part.to_pandas(), f"{spec}, split {part.split or split}", names)
+        tables[split] = Table(part.to_pandas().astype(object), f"{spec}, split {part.split or split}", names)
     return tables
 
 
