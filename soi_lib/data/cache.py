@@ -40,14 +40,13 @@ def load(name: str, fingerprint: str | None = None) -> Corpus:
 
     Raises CorpusError for an unknown name, or if no dataset of this name has this fingerprint.
     """
-    if fingerprint is not None and _place(name, fingerprint).exists():
-        return _kept(name, fingerprint)
-    corpus = _builders[name]() if name in _builders else None
-    if corpus is not None and fingerprint in (None, corpus.fingerprint):
-        return corpus
-    if fingerprint is None:
+    if fingerprint is None and name not in _builders:
         raise CorpusError("unknown dataset", found=repr(name), hint=nearest(name, _builders))
-    return _kept(name, fingerprint)
+    if name in _builders and not (fingerprint and _place(name, fingerprint).exists()):
+        corpus = _builders[name]()
+        if fingerprint in (None, corpus.fingerprint):
+            return corpus
+    return _kept(name, str(fingerprint))
 
 
 def load_spec(name: str, spec: DatasetSpec) -> Corpus:

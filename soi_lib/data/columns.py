@@ -67,24 +67,22 @@ def choose_columns(table: Table, spec: DatasetSpec) -> tuple[dict[str, str], lis
         found = {"label": label} | found
     raise_all([_missing(table, part, free) for part in ("text", "label") if part not in found])
     table.check_columns({name: OPTIONS[part] for part, name in found.items()})
-    decisions = [
-        f'{part.replace("_", " ")} column: "{found[part]}" '
-        + ("(as given)" if part in named else f"(guessed; give {OPTIONS[part]} to choose)")
-        for part in ("text", "text_pair", "label", "group")
-        if part in found
-    ]
-    numbers = "ids: row numbers from 0"
+    numbers = "ids: row numbers from 0 (give --id to choose a column)"
     if name := spec.id or (None if spec.strict else first_of(have, IDS)):
         try:
             ids_of(table, name)
             found["id"] = name
-            decisions.append(f'id column: "{name}" ({"as given" if spec.id else "guessed; give --id to choose"})')
         except CorpusError as problem:
             if spec.id:
                 raise
-            decisions.append(f'{numbers}, because column "{name}" cannot be used ({problem.what})')
-    else:
-        decisions.append(f"{numbers} (give --id to choose a column)")
+            numbers = f'ids: row numbers from 0, because column "{name}" cannot be used ({problem.what})'
+    decisions = [
+        f'{part.replace("_", " ")} column: "{found[part]}" '
+        + ("(as given)" if part in named else f"(guessed; give {OPTIONS[part]} to choose)")
+        for part in ("text", "text_pair", "label", "group", "id")
+        if part in found
+    ]
+    decisions += [] if "id" in found else [numbers]
     if unused := [name for name in have if name not in found.values()]:
         decisions.append(f"unused columns: {some(unused)}")
     return {part: found[part] for part in OPTIONS if part in found}, decisions

@@ -125,6 +125,9 @@ class _Loading:
         parts: dict[str, Any] = {"split": split, "table": split, "row": range(n), "id": [f"{i:06d}" for i in range(n)]}
         for part, name in self.columns.items():
             try:
+                if name not in table.frame:
+                    what, found = f"the {split} rows lack the column {name!r}", some(list(table.frame.columns))
+                    raise CorpusError(what, where=table.where, found=found, hint="rename the column")
                 table.check_columns({name: OPTIONS[part]})
                 parts[part] = READERS[part](table, name)
             except CorpusError as problem:

@@ -128,7 +128,6 @@ def save_trained_rows(path: Path, corpus: Corpus, split: Split) -> None:
     sides = [split.text] if split.text_pair is None else [split.text, split.text_pair]
     texts = pa.array([_fingerprint(*row) for row in zip(*sides, strict=True)], pa.uint64())
     table = pa.table({"id": split.ids.tolist(), "text": texts, "label": [corpus.labels[i] for i in split.label]})
-    path.parent.mkdir(parents=True, exist_ok=True)
     with files.replacing(path) as tmp:
         about = {_READING: json.dumps(corpus.card.reading)}
         pq.write_table(table.replace_schema_metadata(about), tmp, compression="zstd")
@@ -172,17 +171,16 @@ def _moved(
     table: Table, texts: Sequence[str], trained: TrainedRows, ids: Sequence[str], rows: Sequence[int | None]
 ) -> dict[int, int]:
     """Return the new rows of examples (by position in `ids`) whose row has changed. Raises AlignmentError."""
-    frame = table.frame
+    n = len(table.frame)
     sides = [map(str, texts_of(table, name)) for name in texts]
-    prints = [_fingerprint(*row) for row in zip(*sides, strict=True)] if sides else [0] * len(frame)
+    prints = [_fingerprint(*row) for row in zip(*sides, strict=True)] if sides else [0] * n
     labels = _labels(table, trained)
     then = [trained.rows.get(key, (-1, "")) for key in ids]
     wanted = [(text, None if labels is None else name) for text, name in then]
-    labels = labels or [None] * len(frame)
-    now = list(zip(prints, labels, strict=True))
+    now = list(zip(prints, labels or [None] * n, strict=True))
     same = {row for row, was in zip(rows, wanted, strict=True) if row is not None and now[row] == was}
     others: dict[tuple[int, str | None], list[int]] = defaultdict(list)
-    for row in reversed(range(len(frame))):
+    for row in reversed(range(n)):
         if row not in same:
             others[now[row]].append(row)
     changed = [i for i, row in enumerate(rows) if row not in same]

@@ -90,7 +90,7 @@ def read_table(path: Path, separator: str | None = None, encoding: str | None = 
     kind = kind_of(path)
     if not path.is_file():
         found = "a folder" if path.is_dir() else None
-        raise CorpusError("no such file", where=path, found=found, hint="check the path")
+        raise CorpusError("no such file", where=path, found=found, hint="give the path of a file")
     if kind not in SUFFIXES:
         found, hint = kind or "no suffix", "convert it (save a spreadsheet as CSV), or rename it"
         raise CorpusError("unknown kind of file", where=path, found=found, expected=", ".join(SUFFIXES), hint=hint)
