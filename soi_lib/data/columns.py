@@ -13,7 +13,7 @@ import numbers
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from decimal import Decimal
 from typing import Any
@@ -92,7 +92,7 @@ def text_columns(have: Sequence[str]) -> list[str]:
     """Return the columns with the usual name of a text: both of a pair, one, or none."""
     lower = {name.lower(): name for name in reversed(have)}
     pair = next(([lower[a], lower[b]] for a, b in PAIRS if a in lower and b in lower), None)
-    return pair or [name for name in (first_of(have, TEXTS),) if name is not None]
+    return pair or [lower[name] for name in TEXTS if name in lower][:1]
 
 
 def first_of(have: Sequence[str], names: Sequence[str]) -> str | None:
@@ -219,13 +219,12 @@ def equal_numbers(names: Iterable[str]) -> dict[str, str]:
     return out
 
 
-def cautions(counts: Mapping[str, int], written: Mapping[str, str]) -> list[str]:
-    """Return what may be unintended about the training labels, each with the option that settles it.
+def cautions(counts: Mapping[str, int], written: Mapping[str, str]) -> Iterator[str]:
+    """Yield what may be unintended about the training labels, each with the option that settles it.
 
     counts: rows per label name; written: the name of each label as the file writes it, except those that the user
     named.
     """
-    found = []
     settled = set[str]()
     forms, cases = defaultdict[str, list[str]](list), defaultdict[str, list[str]](list)
     for form, name in written.items():
@@ -233,26 +232,25 @@ def cautions(counts: Mapping[str, int], written: Mapping[str, str]) -> list[str]
     for name, same in forms.items():
         if name and len(same := sorted(same)) > 1:
             option = f'--label-names "{same[-1]}=NAME" separates one of them'
-            found.append(f'the labels {_quoted(same)} are equal numbers and form one class, "{name}"; {option}')
+            yield f'the labels {_quoted(same)} are equal numbers and form one class, "{name}"; {option}'
     for name in counts:
         cases[" ".join(unicodedata.normalize("NFKC", name).casefold().split())].append(name)
     for same in [same for same in cases.values() if len(same) > 1]:
         first = max(same, key=lambda name: counts[name])
         options = " ".join(f'--label-names "{name}={first}"' for name in same if name != first)
-        found.append(f"the labels {_quoted(same)} differ only in case or spelling; {options} merges them")
+        yield f"the labels {_quoted(same)} differ only in case or spelling; {options} merges them"
         settled |= set(same)
     for name in [n for n in counts if n.casefold() in NO_LABEL and not set(counts) <= {"-1", "1"}]:
         out = f'--label-names "{name}=" --drop empty leaves these rows out'
-        found.append(f'the label "{name}" ({counts[name]} row{"s" * (counts[name] > 1)}) often means "no label"; {out}')
+        yield f'the label "{name}" ({counts[name]} row{"s" * (counts[name] > 1)}) often means "no label"; {out}'
         settled.add(name)
     scores = [name for name in counts if _SCORE.fullmatch(name) and Decimal(name.replace(",", ".")) % 1]
     if scores and sum(_SCORE.fullmatch(name) is not None for name in counts) * 2 > len(counts):
         options = f'choose another --label, or name groups: --label-names "{scores[0]}=low"'
-        found.append(f"labels such as {_quoted(scores[:3])} look like scores, but each is a class; {options}")
+        yield f"labels such as {_quoted(scores[:3])} look like scores, but each is a class; {options}"
     if single := [name for name, n in counts.items() if n == 1 and name not in settled]:
         out = f'--label-names "{single[0]}=" --drop empty leaves such a row out'
-        found.append(f"labels that only one row has: {_quoted(single[:3])}; {out}")
-    return [f"caution: {sentence}" for sentence in found]
+        yield f"labels that only one row has: {_quoted(single[:3])}; {out}"
 
 
 def _quoted(names: Iterable[str]) -> str:

@@ -273,7 +273,7 @@ class _Loading:
             also = f", {conflicting} of them with different labels" if conflicting else ""
             self.decisions.append(f"note: {many} training texts occur more than once{also}")
         written = {form: name for form, name in self.label_names.items() if form not in self.spec.labels}
-        self.decisions += cautions(self.label_counts, written)
+        self.decisions += [f"caution: {sentence}" for sentence in cautions(self.label_counts, written)]
 
     def corpus(self, labels: tuple[str, ...]) -> Corpus:
         """Make a corpus from the rows."""
