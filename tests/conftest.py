@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import atexit
 import os
+import re
+import resource
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -77,11 +79,37 @@ def place(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def soi(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    """A command in this process: exit code, standard output, standard error."""
+    """Run a command in this process; return its exit code, standard output and standard error."""
     from own_data import run_main
 
+    def run(*words: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        return run_main(*words), *capsys.readouterr()
+
     monkeypatch.chdir(place)
-    return lambda *words: run_main(monkeypatch, capsys, *words)
+    return run
+
+
+@pytest.fixture
+def refused(soi: Any) -> Any:
+    """Run a command that must fail: exit code 2, no output, one line of error that matches a pattern."""
+
+    def run(named: str, *words: object) -> None:
+        code, out, err = soi(*words)
+        assert (code, out) == (2, ""), (words, out, err)
+        assert err.startswith("error: "), err
+        assert err.count("\n") == 1, err
+        assert re.search(named, err), err
+
+    return run
+
+
+@pytest.fixture
+def small_files() -> Iterator[Any]:
+    """Limit the size of files to this many bytes until the end of the test: for a writer, the disk is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda limit=before[0]: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.fixture

@@ -1,17 +1,18 @@
-"""Files as users have them, and a folder as `soi train` writes it."""
+"""Files as users have them, commands in this process, and a folder as `soi train` writes it."""
 
 from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
 from authors_data import COMMON, words
-from commands import main_of
 
 HOSTILE = '<img src=x onerror="window.owned=1"><script>window.owned=2</script> &amp; "quoted" %{x} $a$'
+PAPER = {"plan", "run", "reproduce", "results", "book", "notebooks"}
+"""Commands of `python -m paper`; all others are commands of `soi`."""
 
 
 def rows(n: int, *, member: str = "twitter", start: int = 0, labels: Sequence[object] = (0, 4)) -> pd.DataFrame:
@@ -29,17 +30,25 @@ def csv(path: Path, frame: pd.DataFrame) -> Path:
     return path
 
 
-def run_main(monkeypatch, capsys, *words: object) -> tuple[int, str, str]:
-    """Run a command in this process; return its exit code, standard output and standard error."""
-    monkeypatch.setattr(sys, "argv", ["soi", *map(str, words)])
-    capsys.readouterr()
+def main_of(words: Sequence[object]) -> Callable[[], None]:
+    """Return the entry point of a command."""
+    if words and words[0] in PAPER:
+        from paper.cli import main
+    else:
+        from soi_lib.cli import main
+    return main
+
+
+def run_main(*words: object) -> int:
+    """Run a command in this process; return its exit code."""
+    before, sys.argv = sys.argv, ["soi", *map(str, words)]
     try:
         main_of(words)()
-        code = 0
+        return 0
     except SystemExit as end:
-        code = int(end.code or 0)
-    said = capsys.readouterr()
-    return code, said.out, said.err
+        return int(end.code or 0)
+    finally:
+        sys.argv = before
 
 
 def snapshot(folder: Path) -> dict[str, tuple[bytes, int]]:

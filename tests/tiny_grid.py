@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 from authors_data import as_parquet, tiny_bert
-from commands import command, main_of
+from own_data import main_of
 
 COLUMNS = {"twitter": ("text", "sentiment"), "yelp": ("text", "label"), "en": ("utt", "intent")}
 
@@ -53,12 +53,6 @@ def environment(cache: Path, **more: str) -> dict[str, str]:
     """Return the environment of a command with its cache in `cache`, without hub and GPU."""
     kept = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
     return kept | {"SOI_CACHE": str(cache), "HF_HUB_OFFLINE": "1", "ACCELERATE_USE_CPU": "true"} | more
-
-
-def soi(*words: object, cwd: Path, **more: Any) -> subprocess.CompletedProcess[str]:
-    """Run the `soi` command in `cwd`, with `cwd`/cache as its cache unless `env` says otherwise."""
-    more.setdefault("env", environment(cwd / "cache"))
-    return subprocess.run(command(*words), cwd=cwd, capture_output=True, text=True, **more)
 
 
 def preload() -> None:

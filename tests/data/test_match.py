@@ -134,7 +134,7 @@ def test_a_copy_keeps_the_form_of_the_file(tmp_path, name):
         assert pq.read_schema(part).equals(pq.read_schema(path), check_metadata=True)
 
 
-def test_runs_on_other_rows_are_not_compared(soi, tmp_path):
+def test_runs_on_other_rows_are_not_compared(soi, refused, tmp_path):
     one = trained(tmp_path / "one", csv(tmp_path / "a.csv", table()))
     same = trained(tmp_path / "same", csv(tmp_path / "b.csv", table()))
     edited = table().assign(text=[f"opinion numbered {i}" for i in range(N)])
@@ -142,9 +142,7 @@ def test_runs_on_other_rows_are_not_compared(soi, tmp_path):
     other = trained(tmp_path / "other", ids)
     check_same_rows(one, same)
     assert soi("compare", one, same)[0] == 0
-    code, out, err = soi("compare", one, other)
-    assert (code, out) == (2, "")
-    assert "ids are different rows in the two runs" in err
+    refused("ids are different rows in the two runs", "compare", one, other)
     (tmp_path / "alone.parquet").write_bytes(other.read_bytes())  # dynamics from elsewhere: their rows are unknown
     check_same_rows(one, tmp_path / "alone.parquet")
 
@@ -192,7 +190,7 @@ def hard_file(folder: Path, kind: str) -> Path:
 
 
 @pytest.mark.parametrize("kind", [".parquet", ".jsonl", ".json", ".tsv", ".csv.gz"])
-def test_a_corrected_copy_differs_only_in_its_labels(soi, tmp_path, kind):
+def test_a_corrected_copy_differs_only_in_its_labels(soi, refused, tmp_path, kind):
     path = hard_file(tmp_path, kind)
     dynamics = trained(tmp_path / "run", path)
     before = read_table(path)
@@ -213,16 +211,15 @@ def test_a_corrected_copy_differs_only_in_its_labels(soi, tmp_path, kind):
     assert [i for i in range(N) if before.frame["label"][i] != after.frame["label"][i]] == changed
     assert sorted(map(type_of, after.frame["label"])) == sorted(map(type_of, before.frame["label"]))
     assert after.frame.drop(columns="label").equals(before.frame.drop(columns="label"))
-    assert soi(*words)[0] == 2  # it exists now
-    code, _, err = soi(*words[:-1], path, "--force")
-    assert (code, "the original file" in err) == (2, True)
+    refused("--force", *words)  # it exists now
+    refused("the original file", *words[:-1], path, "--force")
 
 
 def type_of(value: object) -> str:
     return f"{type(value).__name__} {type(value[0]).__name__ if isinstance(value, list) else ''}"
 
 
-def test_a_reviewed_list_that_does_not_fit_is_rejected_in_one_line(soi, tmp_path):
+def test_a_reviewed_list_that_does_not_fit_is_rejected_in_one_line(refused, tmp_path):
     path = csv(tmp_path / "a.csv", table())
     dynamics = trained(tmp_path / "run", path)
     known = [int(i) for i in TrainingDynamics.load(dynamics).ids[:2]]
@@ -230,14 +227,11 @@ def test_a_reviewed_list_that_does_not_fit_is_rejected_in_one_line(soi, tmp_path
         ([*known, 999], ["no"] * 3, "ids were not trained on; found 999"),
         ([known[0]] * 2, ["no"] * 2, f"ids appear twice; found {known[0]:06d}"),
         (known, ["no", "maybe"], "labels are not among the classes; found maybe"),
-        (known, ["no", ""], "not every row has a corrected label; found none in row 2 (line 3)"),
-        ([999, *known], ["maybe", "no", ""], "3 problems: (1)"),
+        (known, ["no", ""], r"not every row has a corrected label; found none in row 2 \(line 3\)"),
+        ([999, *known], ["maybe", "no", ""], r"3 problems: \(1\)"),
         (known, None, "there is no column 'corrected'"),
     ):
         csv(tmp_path / "l.csv", pd.DataFrame({"id": ids} | ({} if labels is None else {"corrected": labels})))
-        code, out, err = soi("label-issues", dynamics, "--from", path, "--fix", "l.csv", "--out", "b.csv")
-        assert (code, out, len(err.splitlines())) == (2, "", 1), err
-        assert named in err
+        refused(named, "label-issues", dynamics, "--from", path, "--fix", "l.csv", "--out", "b.csv")
         assert not (tmp_path / "b.csv").exists()
-    code, _, err = soi("label-issues", dynamics, "--fix", "l.csv")
-    assert (code, "--from FILE and --out NAME" in err) == (2, True)
+    refused("--from FILE and --out NAME", "label-issues", dynamics, "--fix", "l.csv")

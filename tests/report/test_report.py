@@ -130,17 +130,10 @@ def test_reports_of_a_run_and_of_a_dynamics_file(soi, folder, tmp_path):
     assert (code, out) == (0, "x.html\n")
 
 
-def test_mistakes_and_damage_are_named(soi, folder, tmp_path):
-    for place, message in (
-        (tmp_path / "absent", "no such file or folder"),
-        (tmp_path, "there is nothing here to report on"),
-        (folder / "README.md", "dynamics file"),
-    ):
-        code, _, err = soi("report", place)
-        assert (code, err.count("\n"), message in err) == (2, 1, True), err
-    damaged = tmp_path / "damaged"
-    shutil.copytree(folder, damaged)
-    victim = damaged / "runs" / f"{2:020d}" / "metrics.json"
-    victim.write_text("{}", encoding="utf-8")
-    code, _, err = soi("report", damaged, "--force")
-    assert (code, "metrics.json" in err) == (2, True)
+def test_mistakes_and_damage_are_named(refused, folder, tmp_path):
+    refused("no such file or folder", "report", tmp_path / "absent")
+    refused("there is nothing here to report on", "report", tmp_path)
+    refused("dynamics file", "report", folder / "README.md")
+    damaged = shutil.copytree(folder, tmp_path / "damaged")
+    (damaged / "runs" / f"{2:020d}" / "metrics.json").write_text("{}", encoding="utf-8")
+    refused(r"metrics\.json", "report", damaged, "--force")
