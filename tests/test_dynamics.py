@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -16,7 +15,7 @@ from hypothesis import strategies as st
 from synthetic import learn
 
 from soi_lib import io
-from soi_lib.dynamics import Meta, TrainingDynamics, align, pack_history, unpack_history
+from soi_lib.dynamics import Meta, TrainingDynamics, align
 from soi_lib.errors import (
     AlignmentError,
     ChecksumError,
@@ -65,15 +64,6 @@ def test_arrays_have_the_stated_types_and_are_read_only() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ids", "kind"), [([3, 1, 2], np.int64), (pd.Series([3, 1, 2]), np.int64), (np.array(["x", "y", "z"]), object)]
-)
-def test_ids_are_int64_or_text(ids: Any, kind: Any) -> None:
-    dyn = small(ids=ids)
-    assert dyn.ids.dtype == kind
-    assert dyn.ids.tolist() == [i.item() if isinstance(i, np.generic) else i for i in ids]
-
-
-@pytest.mark.parametrize(
     ("change", "error", "words"),
     [
         ({"ids": ["a", "b", "a"]}, DuplicateIdError, "'a'"),
@@ -98,15 +88,6 @@ def test_impossible_values_raise_an_error_that_names_them(
         small(**change)
     assert type(caught.value) is error
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("epochs", [1, 9, 64])
-def test_history_packs_and_unpacks(epochs: int, rng: np.random.Generator) -> None:
-    correct = rng.random((epochs, 50)) < 0.5
-    history = pack_history(correct)
-    expected = [sum(int(c) << e for e, c in enumerate(column)) for column in correct.T]
-    assert history.tolist() == expected
-    assert np.array_equal(unpack_history(history, epochs), correct)
 
 
 def test_subset_by_mask_keeps_order_and_by_ids_takes_theirs() -> None:

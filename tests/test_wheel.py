@@ -160,6 +160,7 @@ print(*sorted(set(sys.modules) & {{"numpy", "pandas", "pyarrow", "scipy", "pydan
 def test_the_core_names_the_extra_that_is_missing(core: Path, tmp_path: Path, wheels: list[Path]) -> None:
     found = json.loads(run(tmp_path, core / "soi", "doctor", "--json", code=2).stdout)
     assert "missing" not in found["packages"]["the core"].values()
+    assert found["would train on"] == {}
     (problem,), (note,) = found["problems"], found["notes"]
     assert problem.endswith("Next: `pip install 'soi_lib[train]'`")
     assert note.endswith("Next: `pip install 'soi_lib[book]'`")

@@ -60,19 +60,6 @@ def test_every_name_of_the_package_itself_is_listed() -> None:
     assert set(names(FOR_USE)) & set(names(BEHIND)) == set()
 
 
-def test_every_name_is_documented() -> None:
-    for name, value in (names(FOR_USE) | names(BEHIND)).items():
-        assert len(inspect.getdoc(value) or "") > 20, name
-        for part, member in vars(value).items() if inspect.isclass(value) else ():
-            if not part.startswith("_") and (inspect.isfunction(member) or isinstance(member, property | classmethod)):
-                assert inspect.getdoc(getattr(value, part, member)) or overridden(value, part), f"{name}.{part}"
-
-
-def overridden(kind: type, part: str) -> bool:
-    """Return whether a method overrides one of another library, which documents it."""
-    return any(part in vars(base) for base in kind.__mro__[1:] if not base.__module__.startswith("soi_lib"))
-
-
 def test_every_name_is_used_in_code_that_is_run() -> None:
     """Or, for a class, a function or method that returns it."""
     words = set(re.findall(r"\w+", shown()))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
-import sys
 
 import pytest
 import torch
@@ -39,22 +38,6 @@ def test_an_empty_cache_is_a_problem_and_stays_empty(soi, tmp_path, monkeypatch)
     assert problem.endswith("Next: `soi fetch`")
     assert found["variables"]["SOI_CACHE"] == str(tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
-
-
-def test_without_torch_the_command_to_install_it_is_shown(wheels, monkeypatch):
-    version = importlib.metadata.version
-
-    def without(name: str) -> str:
-        if name in ("torch", "transformers"):
-            raise importlib.metadata.PackageNotFoundError(name)
-        return version(name)
-
-    monkeypatch.setattr("soi_lib.cli.doctor.version", without)
-    for name in ("torch", "transformers"):
-        monkeypatch.setitem(sys.modules, name, None)
-    found = examine()
-    assert found["would train on"] == {}
-    assert found["problems"] == ["training needs torch, transformers. Next: `pip install 'soi_lib[train]'`"]
 
 
 @pytest.fixture

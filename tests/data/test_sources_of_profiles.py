@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from authors_data import MEMBERS, as_parquet, tables, tiny_bert
+from authors_data import as_parquet, tables, tiny_bert
 from fake_hub import COMMIT, serve
 from own_data import csv, rows
 
@@ -35,20 +35,6 @@ def at(member: str, folder: Path, **change: object) -> DatasetSpec:
     """Return the description of a member in the paper profile, with a folder in place of the hub."""
     values = PAPER[member].model_dump(exclude={"hub", "revision", "note"}) | {"path": str(folder)} | change
     return DatasetSpec(**values)
-
-
-@pytest.mark.parametrize(("member", "dropped"), [("entailment", 2), ("en", 3)])
-def test_datasets_of_the_paper_profile_in_the_columns_of_the_authors(member, dropped, tmp_path):
-    corpus = load_spec(member, at(member, as_parquet(member, tmp_path / member)))
-    sizes = {name: len(split) for name, split in corpus.splits.items()}
-    assert sizes == {"train": 40, "validation": 8, "test": 16, "ood": 20 - dropped}
-    assert list(corpus.card.counts.values()) == [1] * dropped
-    columns, label, values = MEMBERS[member]
-    train, first = corpus.splits["train"], tables(member)["train"].iloc[0]
-    assert (train.ids[0], train.text[0]) == ("000000", first[columns[0]])
-    assert train.text_pair is None if len(columns) == 1 else train.text_pair[0] == first[columns[1]]
-    assert len(corpus.labels) == len(values)
-    assert corpus.labels[train.label[0]] == PAPER[member].labels.get(first[label], first[label])
 
 
 def test_missing_labels_and_splits_are_named(tmp_path, cache):

@@ -130,16 +130,6 @@ def test_encoders_of_users(kind: str, tmp_path: Path, capfd: pytest.CaptureFixtu
         assert not model.get_input_embeddings().weight.grad[index].any(), "padding gets no gradient"
 
 
-def test_remap() -> None:
-    id_map = np.array([0, -1, 1, 2, -1])
-    found = remap(np.array([[2, 3], [0, 2]], np.int32), id_map)
-    assert found.dtype == np.int64
-    assert found.tolist() == [[1, 2], [0, 1]]
-    assert remap(np.array([], np.int32), id_map).shape == (0,)
-    with pytest.raises(EncoderError, match="token 1"):
-        remap(np.array([0, 1]), id_map)
-
-
 def test_damaged_folders_are_named(tmp_path: Path) -> None:
     folder = save(USERS["names with a prefix"](), tmp_path / "own")
     whole = (folder / "model.safetensors").read_bytes()
