@@ -1,17 +1,22 @@
-"""The six categories against a plain loop, on every possible history of up to 12 epochs."""
+"""The six categories against a plain loop, on every possible history of up to 12 epochs; data maps against formulas."""
 
 from __future__ import annotations
 
 import math
 from fractions import Fraction
 from itertools import pairwise, product
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from synthetic import learn
 
+from soi_lib import TrainingDynamics
+from soi_lib.analysis.datamap import data_map, regions
 from soi_lib.analysis.soi import SOI, categorize, soi_counts, soi_shares, soi_table
-from soi_lib.errors import FormatError, RangeError
+from soi_lib.analysis.stream import stream_data_map
+from soi_lib.errors import ChecksumError, FormatError, RangeError
 
 
 def by_hand(history: tuple[int, ...], early: Fraction) -> SOI:
@@ -80,3 +85,70 @@ def test_wrong_input_is_an_error() -> None:
             categorize(wrong)
     with pytest.raises(RangeError, match="65"):
         categorize(np.ones((65, 2), bool))
+
+
+@pytest.mark.parametrize("n", [1, 150_000])
+def test_data_map_agrees_with_the_formulas(n: int) -> None:
+    dyn = learn(n, 7)
+    found = data_map(dyn, early=0.4)
+    p = dyn.p_gold.astype(np.float64)
+    mean = p.sum(0) / 7
+    names = ["id", "confidence", "variability", "correctness", "forgetfulness", "never_learned", "soi"]
+    assert list(found.columns) == names
+    assert found["id"].tolist() == dyn.ids.tolist()
+    np.testing.assert_allclose(found["confidence"], mean, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(found["variability"], np.sqrt(((p - mean) ** 2).sum(0) / 7), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(found["correctness"], dyn.correct.sum(0) / 7, atol=1e-15)
+    assert np.array_equal(found["forgetfulness"], (dyn.correct[:-1] & ~dyn.correct[1:]).sum(0))
+    assert np.array_equal(found["never_learned"], ~dyn.correct.any(0))
+    assert np.array_equal(found["soi"], categorize(dyn, 0.4))
+
+
+def test_regions_hold_the_extremes() -> None:
+    table = data_map(learn(300, 6))
+    found = regions(table, 0.2)
+    assert {name: int(mask.sum()) for name, mask in found.items()} == {"easy": 60, "ambiguous": 60, "hard": 60}
+    for name, column, sign in (("easy", "confidence", 1), ("ambiguous", "variability", 1), ("hard", "confidence", -1)):
+        value = sign * table[column].to_numpy()
+        assert value[found[name]].min() >= value[~found[name]].max()
+    assert not (found["easy"] & found["hard"]).any()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three files, in a folder whose name a glob pattern would misread."""
+    folder = tmp_path / "runs[1]"
+    folder.mkdir()
+    for k in range(3):
+        learn(700, 9, member=f"part{k}", corpus=k).save(folder / f"{k}.parquet")
+    return folder
+
+
+def test_the_map_is_that_of_all_files_in_memory(folder: Path, tmp_path: Path) -> None:
+    parts = [TrainingDynamics.load(folder / f"{k}.parquet") for k in range(3)]
+    wanted = pd.concat([data_map(dyn, 0.3) for dyn in parts], ignore_index=True)
+    found = stream_data_map(folder, tmp_path / "map.parquet", early=0.3, fraction=0.25)
+    written = pd.read_parquet(tmp_path / "map.parquet")
+    pd.testing.assert_frame_equal(written, wanted, check_exact=False, rtol=0, atol=1e-12)
+    assert found.examples == 2100
+    assert found.soi == soi_counts(np.concatenate([categorize(dyn, 0.3) for dyn in parts]))
+    for name, inside in {
+        "easy": written["confidence"] >= found.cuts["easy"],
+        "ambiguous": written["variability"] >= found.cuts["ambiguous"],
+        "hard": written["confidence"] <= found.cuts["hard"],
+    }.items():
+        assert inside.mean() == pytest.approx(0.25, abs=0.01), name
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["map.parquet", "runs[1]"]
+
+
+def test_nothing_is_written_if_a_file_is_damaged_or_has_other_epochs(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "map.parquet"
+    learn(10, 8).save(folder / "3.parquet")
+    with pytest.raises(FormatError, match=r"3\.parquet"):
+        stream_data_map(folder, out)
+    raw = bytearray((folder / "1.parquet").read_bytes())
+    raw[len(raw) // 2] ^= 1
+    (folder / "1.parquet").write_bytes(raw)
+    with pytest.raises(ChecksumError, match=r"1\.parquet"):
+        stream_data_map(folder, out)
+    assert not out.exists()

@@ -173,9 +173,7 @@ def hard_file(folder: Path, kind: str) -> Path:
 
 
 @pytest.mark.parametrize("kind", [".parquet", ".jsonl", ".json", ".tsv", "-utf-16.tsv", ".csv.gz"])
-def test_copies_keep_the_form_of_the_file_and_corrected_ones_differ_only_in_labels(
-    soi, refused, tmp_path, kind
-):
+def test_copies_keep_the_form_of_the_file_and_corrected_ones_differ_only_in_labels(soi, refused, tmp_path, kind):
     path = hard_file(tmp_path, kind)
     dynamics = trained(tmp_path / "run", path)
     before, part = read_table(path), tmp_path / f"part{kind}"

@@ -1,4 +1,4 @@
-"""Verdicts on arrays with planted truth: each outcome of each claim, and what must not change a verdict."""
+"""Verdicts on arrays with planted truth, what must not change a verdict, and the rules as the page states them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from paper import ROOT
 from paper.claims import judge, rules, verdicts
 from paper.claims.judge import ALL, EQUAL, MORE, RANDOM, RUN, SINGLE, SUBSET, Evaluation, Stage
 from paper.claims.power import Examples
-from soi_lib.analysis.statistics import mean_effect
+from paper.claims.rules_page import POWER, page
+from soi_lib.analysis.statistics import Effect, mean_effect
 
 SOURCES = ("tweets", "amazon", "movie")
 TASKS = ("entailment", "paraphrase", "sentiment", "questions", "opinions")
@@ -237,3 +238,70 @@ def test_verdicts_on_recorded_runs_use_no_random_numbers_and_are_written_as_json
     assert json.loads(json.dumps(listed, allow_nan=False)) == listed
     found = verdicts.verdicts(verdicts.Evidence({"source": evidence.comparisons["source"]}))
     assert [name for name, one in found.items() if one.verdict != "not tested"] == ["C2"]  # the claim on sources
+
+
+def effect(value: float, error: float = 0.004, seeds: int = 5) -> Effect:
+    return Effect(value, error**2, error**2 / 4, 0.0, seeds, 500)
+
+
+GAIN, LOSS, NEGLIGIBLE, OPEN = effect(0.06), effect(-0.06), effect(0.0, 0.002), effect(0.01, 0.02)
+
+
+def test_the_page_states_the_rules_and_the_simulated_error_rates_are_low() -> None:
+    power = json.loads((ROOT / POWER).read_text(encoding="utf-8"))
+    assert (ROOT / "book/rules.md").read_text(encoding="utf-8") == page(power)
+    nothing = [row for row in power["case"] if row["true"] == 0]
+    assert np.mean([row["gain"] + row["loss"] for row in nothing]) <= 0.06
+    assert 0.93 <= np.mean([row["coverage"] for row in power["case"]]) <= 0.98
+    without = [row for study in ("C2", "C5", "languages") for row in power[study] if row["true"] == 0]
+    without += [power["C3"][0]["claim"], power["C4"][0]["claim"]]
+    assert len(without) == 6
+    assert max(verdicts.get("supported", 0) for verdicts in without) <= 0.05
+
+
+def test_an_effect_is_a_gain_a_loss_negligible_or_open() -> None:
+    found = [rules.outcome(e) for e in (GAIN, LOSS, NEGLIGIBLE, OPEN)]
+    assert found == ["gain", "loss", "negligible", "open"]
+    assert rules.outcome(effect(0.005, 0.001)) == "negligible"  # above zero, but too small
+    assert rules.outcome(GAIN, q=0.2) == "open"
+
+
+def test_verdicts_between_the_clear_ones() -> None:
+    """The tests above show when a claim is supported and when not."""
+    assert rules.consistent(["gain", "loss", "open"]) == "mixed"
+    assert (
+        rules.consistent(["gain", "gain", "open"]) == rules.consistent(["negligible", "loss", "open"]) == "inconclusive"
+    )
+    assert rules.together(["supported", "not tested"]) == "inconclusive"
+
+    def shares(*rare: float) -> dict[str, list[Effect]]:
+        return {"common": [effect(0.3)] * len(rare), "rare": [effect(x, 0.0005) for x in rare]}
+
+    assert rules.behaviours(shares(0.02, 0.0, 0.0, 0.0, 0.0)) == "mixed"
+    assert rules.behaviours(shares(0.0099, 0.0, 0.0, 0.0)) == "inconclusive"
+    assert rules.mixed_results([OPEN] * 5, [NEGLIGIBLE, OPEN]) == "inconclusive"
+    assert rules.similar_gain(GAIN, GAIN, 0.3, 0.8) == rules.similar_gain(OPEN, OPEN, 0.02, 0.8) == "mixed"
+    assert rules.similar_gain(GAIN, OPEN, 0.3, 0.2) == "inconclusive"
+    assert rules.similar_gain(GAIN, NEGLIGIBLE, 0.3, 0.2) == "not supported"
+    assert rules.manipulated(start=0.6, end=0.2, flips=0.05)
+    assert not rules.manipulated(start=0.6, end=0.55, flips=0.05)  # nothing was learned
+    assert not rules.manipulated(start=0.6, end=0.2, flips=0.01)  # predictions equal those of the control
+
+    def stage(over_run: Effect, *over_random: Effect) -> str:
+        return rules.second_stage(
+            0.8, {"test": over_run, "OOD": OPEN}, dict(zip(("test", "OOD"), over_random, strict=True))
+        )
+
+    assert stage(GAIN, GAIN, LOSS) == stage(OPEN, GAIN, OPEN) == "mixed"
+    assert stage(GAIN, OPEN, NEGLIGIBLE) == "inconclusive"
+
+
+def test_the_permutation_test_keeps_the_pairs_of_a_task_together() -> None:
+    pairs = [(a, b) for a in range(4) for b in range(a + 1, 4)]
+    alike = {pair: float(k) for k, pair in enumerate(pairs)}
+    assert rules.similarity_test(alike, alike) == pytest.approx((1.0, 1 / 24))
+    assert rules.similarity_test(alike, {pair: -v for pair, v in alike.items()}) == pytest.approx((-1.0, 1.0))
+    rng = np.random.default_rng(0)
+    hits = [rules.similarity_test(alike, {pair: rng.normal() for pair in pairs})[1] <= 0.05 for _ in range(400)]
+    assert np.mean(hits) <= 0.08
+    assert np.isnan(rules.similarity_test({pairs[0]: 1.0}, alike)).all()

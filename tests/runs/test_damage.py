@@ -1,6 +1,6 @@
-"""A reproduction of a tiny profile among damaged files, other processes, full disks, wrong clocks and permissions.
+"""A reproduction that is killed, or meets damaged files, other processes, full disks, wrong clocks and permissions.
 
-`SOI_DAMAGES=200` damages 200 files instead of 12.
+`SOI_DAMAGES=200` damages 200 files instead of 12; kill_anywhere.py kills a hundred times.
 """
 
 from __future__ import annotations
@@ -11,11 +11,14 @@ import os
 import random
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import kill_anywhere
 import nbformat
 import pytest
 import tiny_grid
@@ -291,3 +294,16 @@ def test_a_notebook_parameter_arrives_as_data(tmp_path):
     execute.run_notebook(tmp_path / "in.ipynb", tmp_path / "out.ipynb", hostile, cwd=tmp_path)
     assert json.loads((tmp_path / "seen.json").read_text()) == list(hostile.values())
     assert not (tmp_path / "hacked").exists()
+
+
+def test_a_killed_reproduction_ends_with_the_same_bits():
+    """Also with one worker or two, whatever the environment says about threads and hashing."""
+    command = [sys.executable, kill_anywhere.__file__, "--kills", "6", "--seed", "0"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(done.stdout)
+    assert found["kills"] == sum(found["kills aimed at"].values()) == 6
+    assert found["rounds finished and compared"] >= 1
+    assert found["faults"] == []
+    assert len([n for n in found["kills aimed at"].values() if n]) >= 4
+    assert found["files compared"] > 40
