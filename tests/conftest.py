@@ -78,7 +78,7 @@ def place(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def soi(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+def ended(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
     """Run a command in this process; return its exit code, standard output and standard error."""
     from own_data import run_main
 
@@ -91,11 +91,23 @@ def soi(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
 
 
 @pytest.fixture
-def refused(soi: Any) -> Any:
+def soi(ended: Any) -> Any:
+    """Run a command that must succeed; return its standard output and standard error."""
+
+    def run(*words: object) -> tuple[str, str]:
+        code, *said = ended(*words)
+        assert code == 0, (words, said)
+        return tuple(said)
+
+    return run
+
+
+@pytest.fixture
+def refused(ended: Any) -> Any:
     """Run a command that must fail: exit code 2, no output, one line of error that matches a pattern."""
 
     def run(named: str, *words: object) -> None:
-        code, out, err = soi(*words)
+        code, out, err = ended(*words)
         assert (code, out) == (2, ""), (words, out, err)
         assert err.startswith("error: "), err
         assert err.count("\n") == 1, err

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -87,13 +87,17 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
+def serving(handler: Callable[..., BaseHTTPRequestHandler]) -> Iterator[str]:
+    """Answer requests with `handler` in a thread; yield the address."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@contextmanager
 def serve(root: Path) -> Iterator[tuple[str, list[str]]]:
     """Serve `root`/datasets/OWNER/NAME and `root`/models/OWNER/NAME; yield the address and the list of requests."""
-    handler = type("Handler", (_Handler,), {"root": root, "seen": []})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", handler.seen  # type: ignore[attr-defined]
-    finally:
-        server.shutdown()
-        server.server_close()
+    seen: list[str] = []
+    with serving(type("Handler", (_Handler,), {"root": root, "seen": seen})) as address:
+        yield address, seen

@@ -11,6 +11,7 @@ import pandas as pd
 from authors_data import COMMON, words
 
 HOSTILE = '<img src=x onerror="window.owned=1"><script>window.owned=2</script> &amp; "quoted" %{x} $a$'
+LABELS = ("negative", "<b>positive</b>")
 PAPER = {"plan", "run", "reproduce", "results", "book", "notebooks"}
 """Commands of `python -m paper`; all others are commands of `soi`."""
 
@@ -76,72 +77,61 @@ def made_folder(folder: Path, members: Sequence[str] = ("tweets", "reviews"), se
     from soi_lib.runs.own_folder import readme
     from soi_lib.runs.store import RunStore
 
+    gold, base = np.arange(60) % 2, {"test": {"n": 60, "accuracy": 0.5, "macro_f1": 0.33}}
+    test = pd.DataFrame({"split": "test", "id": [f"{i:06d}" for i in range(60)], "gold": gold.astype(np.int16)})
+
+    def fill(out: Path, number: int, setting: Sequence[str], right: int) -> None:
+        """Write a run; of its test rows, the first `right` and four fifths of the others are right."""
+        metrics = {}
+        for k, member in enumerate(setting):
+            gain, corpus = 1.2 + 0.5 * len(setting), 7 + members.index(member)
+            made = learn(240, 10, seed=number, gain=gain, corpus=corpus, member=member, setting=tuple(setting))
+            ids = np.array([f"{i:06d}" for i in range(len(made))], dtype=object)
+            meta = replace(made.meta, comparison="user", seed=number % len(seeds), label_names=LABELS)
+            dynamics = TrainingDynamics(ids, made.gold, made.p_gold, made.correct, meta)
+            dynamics.save(out / "dynamics" / f"{member}.parquet")
+            wrong = (np.random.default_rng([number, k]).random(60) < 0.2) & (np.arange(60) >= right)
+            answers = test.assign(predicted=np.where(wrong, 1 - gold, gold).astype(np.int16), p_gold=np.float32(0.7))
+            (out / "predictions").mkdir(exist_ok=True)
+            answers.to_parquet(out / "predictions" / f"{member}.parquet")
+            score = {"n": 60, "accuracy": float(1 - wrong.mean()), "macro_f1": float(1 - wrong.mean()), "loss": 0.5}
+            metrics[member] = {"n": 240, "soi": soi_counts(categorize(dynamics)), "test": score}
+            metrics[member] |= {"majority": base, "bag_of_words": base, "tokens": {"train": 12.0}}
+        write_json(out / "metrics.json", metrics)
+
     settings = [(m,) for m in members] + ([tuple(members)] if len(members) > 1 else [])
-    labels = ("negative", "<b>positive</b>")
     store, index = RunStore(folder / "runs"), []
     for number, (setting, seed) in enumerate(product(settings, seeds)):
-        runs, metrics, answers = {}, {}, {}
-        for k, member in enumerate(setting):
-            corpus = 7 + members.index(member)
-            gain = 1.2 + 0.5 * len(setting)
-            made = learn(240, 10, seed=number, gain=gain, corpus=corpus, member=member, setting=setting)
-            ids = np.array([f"{i:06d}" for i in range(len(made))], dtype=object)
-            meta = replace(made.meta, comparison="user", seed=seed, label_names=labels)
-            runs[member] = TrainingDynamics(ids, made.gold, made.p_gold, made.correct, meta)
-            rng = np.random.default_rng([number, k])
-            gold = np.arange(60) % 2
-            wrong = rng.random(60) < 0.2
-            answers[member] = pd.DataFrame(
-                {"split": "test", "id": [f"{i:06d}" for i in range(60)], "gold": gold.astype(np.int16),
-                 "predicted": np.where(wrong, 1 - gold, gold).astype(np.int16), "p_gold": np.float32(0.7)}
-            )  # fmt: skip
-            score = {"n": 60, "accuracy": float(1 - wrong.mean()), "macro_f1": float(1 - wrong.mean()), "loss": 0.5}
-            base = {"test": {"n": 60, "accuracy": 0.5, "macro_f1": 0.33}}
-            metrics[member] = {"n": 240, "soi": soi_counts(categorize(runs[member])), "test": score}
-            metrics[member] |= {"majority": base, "bag_of_words": base, "tokens": {"train": 12.0}}
-
-        def fill(out: Path, runs=runs, metrics=metrics, answers=answers) -> None:
-            for kind in ("dynamics", "predictions"):
-                (out / kind).mkdir()
-            for member, dynamics in runs.items():
-                dynamics.save(out / "dynamics" / f"{member}.parquet")
-                answers[member].to_parquet(out / "predictions" / f"{member}.parquet")
-            write_json(out / "metrics.json", metrics)
-
         key = f"{number:020d}"
         identity = {"comparison": "user", "setting": list(setting), "seed": seed, "fingerprints": {}}
         identity |= {"training": {"learning_rate": 5e-5}}
         about = {"identity": identity, "machine": {"device": "cpu"}, "precision": "fp32", "seconds": {"total": 30.0}}
-        store.write(key, about, fill)
-        better = {
-            m: a.assign(predicted=a["predicted"].where(a["id"] >= "000010", a["gold"])) for m, a in answers.items()
-        }
+        store.write(key, about, partial(fill, number=number, setting=setting, right=0))
         for control in (None, "random", "all"):
-            training = {"epochs": 4, "learning_rate": 5e-6}
-            stage = {"subset": "UNE+FRGE_1+FRGE_2", "control": control, "training": training}
+            stage = {"subset": "UNE+FRGE_1+FRGE_2", "control": control}
+            stage |= {"training": {"epochs": 4, "learning_rate": 5e-6}}
             left = {"tested": True, "n": dict.fromkeys(setting, 40), "left": {m: [0.6, 0.3] for m in setting}}
             about |= {"identity": identity | {"base": key, "stage": stage}, "stage": left}
-            store.write(f"{key[1:]}{control or 'x'}", about, partial(fill, answers=better))
+            store.write(f"{key[1:]}{control or 'x'}", about, partial(fill, number=number, setting=setting, right=10))
+        row = {"key": key, "setting": list(setting), "seed": seed, "state": "done", "folder": f"runs/{key}"}
         files = {m: f"runs/{key}/dynamics/{m}.parquet" for m in setting}
-        index.append({"key": key, "setting": list(setting), "seed": seed, "state": "done", "folder": f"runs/{key}"})
-        index[-1] |= {"dynamics": files, "scores": metrics}
+        index.append(row | {"dynamics": files, "scores": store.get(key).metrics})
     for member in members:
         frame = rows(240, member=member)
         frame.loc[::7, "text"] = [f"{HOSTILE} {i}" for i in range(len(frame.loc[::7]))]
         frame.loc[1, "text"] = "a very long text " * 900
-        files = csv(folder / "train.csv", frame), csv(folder / "test.csv", rows(20, member=member, start=900))
-        loaded = load_dataset(member, DatasetSpec(path=str(files[0]), test=str(files[1])))
+        train, tests = csv(folder / "train.csv", frame), csv(folder / "test.csv", rows(20, member=member, start=900))
+        loaded = load_dataset(member, DatasetSpec(path=str(train), test=str(tests)))
         write(folder / "data" / f"{member}.parquet", loaded.corpus)
-        for file in files:
-            file.unlink()
+        train.unlink(), tests.unlink()
     profile = {
         "name": "made", "seeds": list(seeds), "data": {"train": 240, "evaluate": 60}, "training": {"epochs": 10},
         "comparisons": {"user": {"encoder": "minilm", "members": list(members)}},
         "corpora": {m: {"path": "elsewhere"} for m in members},
     }  # fmt: skip
     (folder / "profile.yaml").write_text(yaml.safe_dump(profile), encoding="utf-8")
-    about = {"command": "soi train --train '<script>'", "members": list(members), "model": "minilm", "epochs": 10}
-    value = about | {"runs": index, "decided": ['label column: "<i>x</i>" (guessed; give --label to choose)']}
+    value = {"command": "soi train --train '<script>'", "members": list(members), "model": "minilm", "epochs": 10}
+    value |= {"runs": index, "decided": ['label column: "<i>x</i>" (guessed; give --label to choose)']}
     write_json(folder / "runs.json", value)
     (folder / "README.md").write_text(readme(value), encoding="utf-8")
     return folder

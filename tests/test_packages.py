@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import http.server
 import io
 import os
 import subprocess
 import sys
-import threading
 import zipfile
 from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
+from fake_hub import serving
 
 from soi_lib import files, packages
 from soi_lib.errors import FetchError
@@ -39,27 +41,12 @@ def make_wheel(folder: Path, name: str) -> Package:
     return Package(name, "1.0", hashlib.sha256(buffer.getvalue()).hexdigest())
 
 
-class Registry:
-    """A registry of static files that keeps the paths of all requests."""
+class Registry(NamedTuple):
+    """Its folder, its address, and the paths of all requests."""
 
-    def __init__(self, root: Path) -> None:
-        self.root, self.requests = root, []
-        registry = self
-
-        class Handler(http.server.SimpleHTTPRequestHandler):
-            def __init__(self, *args: object) -> None:
-                super().__init__(*args, directory=str(root))
-
-            def do_GET(self) -> None:
-                registry.requests.append(self.path)
-                super().do_GET()
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/simple/"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+    root: Path
+    url: str
+    requests: list[str]
 
     def downloads(self) -> list[str]:
         return [path for path in self.requests if path.endswith(".whl")]
@@ -67,16 +54,20 @@ class Registry:
 
 @pytest.fixture
 def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
-    """Start a registry, with an empty cache and no other configuration of pip."""
-    registry = Registry(tmp_path / "registry")
-    for name in [name for name in os.environ if name.startswith("PIP_") or name.lower().endswith("_proxy")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-    monkeypatch.setenv("PIP_INDEX_URL", registry.url)
-    monkeypatch.setenv("SOI_CACHE", str(tmp_path / "cache"))
-    yield registry
-    registry.server.shutdown()
-    registry.server.server_close()
+    """Start a registry of static files, with an empty cache and no other configuration of pip."""
+    asked: list[str] = []
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            asked.append(self.path)
+
+    with serving(partial(Handler, directory=str(tmp_path / "registry"))) as url:
+        for name in [name for name in os.environ if name.startswith("PIP_") or name.lower().endswith("_proxy")]:
+            monkeypatch.delenv(name)
+        monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+        monkeypatch.setenv("PIP_INDEX_URL", f"{url}/simple/")
+        monkeypatch.setenv("SOI_CACHE", str(tmp_path / "cache"))
+        yield Registry(tmp_path / "registry", f"{url}/simple/", asked)
 
 
 def in_cache() -> list[str]:
@@ -135,16 +126,6 @@ def test_damaged_wheel_is_put_aside_and_fetched_again(registry: Registry, caplog
     assert path.read_bytes() == bad
     packages.fetch(progress=False, packages=[wanted], verify=True)
     assert path.read_bytes() == good
-
-
-def test_the_files_of_a_killed_fetch_are_removed(registry: Registry) -> None:
-    code = "from soi_lib import files; print(files.temporary())"
-    killed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
-    left = packages.cache_dir() / "packages" / killed / "out"
-    left.mkdir(parents=True)
-    wanted = make_wheel(registry.root, "first")
-    packages.fetch(progress=False, packages=[wanted])
-    assert in_cache() == [wanted.path.name]
 
 
 def test_two_processes_fetch_once(registry: Registry) -> None:

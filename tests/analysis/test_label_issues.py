@@ -131,16 +131,16 @@ def saved(tmp_path):
 
 def test_command_prints_the_head_of_the_ranking(soi, saved):
     dyn, path = saved
-    told = json.loads(soi("label-issues", path, "--json", "--top", 3)[1], parse_constant=pytest.fail)
+    told = json.loads(soi("label-issues", path, "--json", "--top", 3)[0], parse_constant=pytest.fail)
     expected = label_issues(dyn).head(3)
     assert (told["n"], told["rule"]) == (N, DEFAULT_RULE)
     assert [row["id"] for row in told["label_issues"]] == expected["id"].tolist()
     assert [row["rank"] for row in told["label_issues"]] == [1, 2, 3]
     assert [row["soi"] for row in told["label_issues"]] == [SOI(code).name for code in expected["soi"]]
-    code, out, err = soi("label-issues", path)
-    assert (code, err) == (0, "")
+    out, err = soi("label-issues", path)
+    assert err == ""
     assert len(out.splitlines()) == 21
-    margin = json.loads(soi("label-issues", path, "--rule", "margin", "--json")[1])
+    margin = json.loads(soi("label-issues", path, "--rule", "margin", "--json")[0])
     assert [row["id"] for row in margin["label_issues"]] == label_issues(dyn, "margin").head(20)["id"].tolist()
 
 
@@ -149,12 +149,11 @@ def test_command_shows_texts_and_writes_the_whole_ranking(soi, refused, saved, t
     source, out_file = tmp_path / "mine.csv", tmp_path / "ranking.csv"
     frame = pd.DataFrame({"score": "mine", "text": [f"text of {i}" for i in dyn.ids[::-1]], "id": dyn.ids[::-1]})
     frame.to_csv(source, index=False)
-    code, out, err = soi("label-issues", path, "--from", source, "--top", 2)
-    assert code == 0
+    out, err = soi("label-issues", path, "--from", source, "--top", 2)
     assert f"text of {label_issues(dyn)['id'][0]}" in out
     assert "column 'id'" in err
     words = ("label-issues", path, "--from", source, "--text", "text", "--text", "score", "--out", out_file, "--quiet")
-    assert soi(*words)[::2] == (0, "")
+    assert soi(*words)[1] == ""
     ranking = pd.read_csv(out_file)
     assert ranking["id"].tolist() == label_issues(dyn)["id"].tolist()
     assert ranking["text"].tolist() == [f"text of {i}" for i in ranking["id"]]

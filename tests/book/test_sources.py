@@ -11,8 +11,6 @@ import re
 import shlex
 import subprocess
 import sys
-import tomllib
-from itertools import chain
 from pathlib import Path
 from pkgutil import resolve_name
 from types import ModuleType
@@ -22,8 +20,6 @@ import numpy as np
 import pytest
 import typer
 import yaml
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 
 import soi_lib
 from soi_lib import TrainingDynamics
@@ -220,13 +216,3 @@ def test_a_wrong_interpreter_is_an_error_before_anything_is_written(tmp_path: Pa
     assert "expected Python 3.11" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "env").exists()
-
-
-def test_lock_satisfies_every_requirement_of_the_project() -> None:
-    lines = (ROOT / "requirements.lock").read_text().splitlines()
-    pins = {canonicalize_name(pin.split("==")[0]): pin.split("==")[1] for pin in lines if not pin.startswith("#")}
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    extras = [v for k, v in project["project"]["optional-dependencies"].items() if k != "scale"]  # has its own lock
-    wanted = [*project["project"]["dependencies"], *project["build-system"]["requires"], *chain(*extras)]
-    for requirement in map(Requirement, wanted):
-        assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), requirement

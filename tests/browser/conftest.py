@@ -6,13 +6,13 @@ A request to another host fails the test that opened the page.
 from __future__ import annotations
 
 import shutil
-import threading
 from collections.abc import Iterator
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 
 import pytest
+from fake_hub import serving
 from playwright.sync_api import Browser, sync_playwright
 from reading import BOOK, WIDTHS, Visit
 
@@ -48,10 +48,8 @@ def chromium() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def served(book: Path) -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(book))) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    with serving(partial(_Quiet, directory=str(book))) as address:
+        yield address
 
 
 @pytest.fixture(params=["http", "file"])
@@ -66,9 +64,7 @@ def visit(chromium: Browser, base: str, width: int) -> Iterator[Visit]:
     context = chromium.new_context(
         viewport={"width": width, "height": 900}, color_scheme="light", reduced_motion="reduce"
     )
-    visit = Visit(context.new_page(), base)
-    visit.watch()
-    yield visit
+    yield Visit(context.new_page(), base)
     context.close()
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
-from playwright.sync_api import ConsoleMessage, Page, Request, Response
+from playwright.sync_api import Page
 
 ROOT = Path(__file__).resolve().parents[2]
 BOOK = Path(os.environ.get("SOI_BOOK", ROOT / "_build" / "html"))
@@ -28,24 +28,14 @@ class Visit:
     base: str
     trouble: list[str] = field(default_factory=list)
 
-    def watch(self) -> None:
-        self.page.on("request", self._on_request)
-        self.page.on("requestfailed", lambda request: self.trouble.append(f"failed: {request.url[:200]}"))
-        self.page.on("response", self._on_response)
-        self.page.on("console", self._on_console)
-        self.page.on("pageerror", lambda error: self.trouble.append(f"script error: {error}"))
-
-    def _on_request(self, request: Request) -> None:
-        if not request.url.startswith((self.base, "data:", "blob:")):
-            self.trouble.append(f"outside request: {request.url[:200]}")
-
-    def _on_response(self, response: Response) -> None:
-        if response.status >= 400:
-            self.trouble.append(f"status {response.status}: {response.url[:200]}")
-
-    def _on_console(self, message: ConsoleMessage) -> None:
-        if message.type == "error":
-            self.trouble.append(f"console: {message.text[:300]}")
+    def __post_init__(self) -> None:
+        note, on = self.trouble.append, self.page.on
+        inside = (self.base, "data:", "blob:")
+        on("request", lambda r: r.url.startswith(inside) or note(f"outside request: {r.url[:200]}"))
+        on("requestfailed", lambda request: note(f"failed: {request.url[:200]}"))
+        on("response", lambda r: r.status < 400 or note(f"status {r.status}: {r.url[:200]}"))
+        on("console", lambda message: message.type != "error" or note(f"console: {message.text[:300]}"))
+        on("pageerror", lambda error: note(f"script error: {error}"))
 
     def open(self, name: str) -> Page:
         self.page.goto(f"{self.base}/{name}", wait_until="load")

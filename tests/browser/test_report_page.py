@@ -26,7 +26,6 @@ def page(chromium: Browser, made: Path, width: int) -> Iterator[Visit]:
     context = chromium.new_context(viewport={"width": width, "height": 900})
     context.set_default_timeout(120_000)  # five megabytes, perhaps on a busy machine
     visit = Visit(context.new_page(), made.as_uri())
-    visit.watch()
     visit.page.on("dialog", lambda dialog: visit.trouble.append(f"dialog: {dialog.message}"))
     visit.page.goto(made.as_uri(), wait_until="load")
     visit.page.locator(".soi-look").first.scroll_into_view_if_needed()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import struct
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
@@ -109,19 +108,6 @@ SENTENCES = [
     "مي\u200cروم به خانه",
     "او گفت: «نمی\u200cآیم» و رفت.",
 ]
-
-
-def test_dequantise_is_the_formula(rng: np.random.Generator) -> None:
-    raw = b"".join(rng.normal(size=1).astype("<f2").tobytes() + rng.bytes(16) for _ in range(50))
-    weights = []
-    for start in range(0, len(raw), 18):
-        (scale,) = struct.unpack_from("<e", raw, start)
-        nibbles = raw[start + 2 : start + 18]
-        weights += [np.float32((byte & 15) - 8) * np.float32(scale) for byte in nibbles]
-        weights += [np.float32((byte >> 4) - 8) * np.float32(scale) for byte in nibbles]
-    found = packaged.dequantise(raw)
-    assert found.dtype == np.float32
-    assert found.tobytes() == np.array(weights, np.float32).tobytes()
 
 
 def test_conversion_gives_the_same_bits_every_time(wheels: list[Path], tmp_path: Path) -> None:

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
-import importlib.util
 import json
-import sys
 from dataclasses import replace
-from itertools import permutations, product
-from pathlib import Path
+from itertools import permutations
 
 import numpy as np
 import pandas as pd
@@ -17,13 +13,12 @@ from scipy.stats import spearmanr
 from synthetic import learn
 
 from paper import disagreement as measures
-from paper import label_errors, similarity
+from paper import similarity
 from paper.datasets import load
 from paper.datasets.flipped import flip
 from paper.disagreement import APART, FLIPPED_OVER_REST, OVER_REST, comparisons, contested, disagreement
 from paper.recorded import CHECKSUMS, Results
 from paper.similarity import open_similarity, task_similarity
-from soi_lib.analysis.label_issues import DEFAULT_RULE
 from soi_lib.analysis.statistics import Effect, mean_effect
 from soi_lib.dynamics import TrainingDynamics
 from soi_lib.errors import StoreError
@@ -115,46 +110,6 @@ def test_a_contested_example_whose_label_was_flipped_counts_as_flipped() -> None
     doubt = np.array([[2.0, 3, 3, 0, 0, 2]])
     found = {name: part.mean() for name, part in comparisons(doubt, disputed, wrong).items()}
     assert found == pytest.approx({OVER_REST: 2.5 / 3, FLIPPED_OVER_REST: 1.0, APART: 1.0})
-
-
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "wrong_labels.py"
-METHODS = ("margin", "last epoch", "cleanlab find_label_issues", "cleanlab self confidence")
-
-
-@pytest.fixture(scope="module")
-def bench():
-    spec = importlib.util.spec_from_file_location("wrong_labels_measured", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-def report(bench, strength: dict[str, float], seeds=(0, 1, 2)) -> dict:
-    """Summarise rankings in which each method sees the wrong labels with its `strength`, plus noise."""
-    given = argparse.Namespace(corpora=["sentiment"], rates=[0.05, 0.2], seeds=seeds, examples=400, epochs=6, folds=3)
-    rankings = {}
-    for number, cell in enumerate(product(given.corpora, given.rates, given.seeds)):
-        rng = np.random.default_rng(number)
-        wrong = rng.random(400) < cell[1]
-        orders = {
-            name: np.argsort(-(strength.get(name, 1.0) * wrong + rng.normal(size=400)), kind="stable")
-            for name in (bench.OURS, *METHODS)
-        }
-        rankings[cell] = {"wrong": wrong, "orders": orders}
-    return bench.summary(given, rankings)
-
-
-def test_the_sentence_compares_the_default_with_the_best_other_method(bench):
-    worse = report(bench, {DEFAULT_RULE: 1.0, "cleanlab self confidence": 3.0})
-    said = label_errors.describe(worse)
-    assert "the best method that other tools offer, cleanlab self confidence" in said
-    assert said.count("the default is worse") == 2
-    better = label_errors.describe(report(bench, {DEFAULT_RULE: 3.0, "last epoch": 5.0}))
-    assert better.count("the default is better") == 2
-    assert "last epoch" not in better
-    same = label_errors.describe(report(bench, {name: 2.0 for name in (DEFAULT_RULE, "margin")}, seeds=(0, 1)))
-    assert "cannot be told apart from it" in same
 
 
 @pytest.mark.parametrize("classes", [2, 8])

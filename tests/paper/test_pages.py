@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from pathlib import Path
 
@@ -11,41 +10,18 @@ import numpy as np
 import pytest
 from rocrate.rocrate import ROCrate
 
-from paper import ROOT, looking, predecessor, provenance, recorded, reproduced
-from paper.build import COMPARISONS
+from paper import ROOT, looking, recorded, reproduced
 from paper.crate import write_crate
 from paper.grid_costs import cost_table
 from paper.recorded import open_results, recorded_profile, recorded_runs
 from paper.reproduced import as_json, reproduction
 from soi_lib.analysis.soi import categorize, history_string
-from soi_lib.dynamics import TrainingDynamics
 from soi_lib.errors import SoiError
 from soi_lib.files import sha256_file, write_text
 from soi_lib.runs.config import load_profile
 from soi_lib.runs.store import StoredRun
 
 RECORDED = ROOT / "data" / "recorded" / "quick"
-
-
-def test_every_recorded_run_is_listed_with_its_origin():
-    found = {name: open_results(name, runs=RECORDED) for name in ("task", "source", "lingual")}
-    table = provenance.run_table(found)
-    assert sorted(table["key"]) == sorted(p.name for p in RECORDED.iterdir() if p.is_dir())
-    assert table["commit"].str.fullmatch("[0-9a-f]{7}").all()
-    assert (table["minutes"] > 0).all()
-    folders = provenance.folder_table(RECORDED.parent).set_index(["folder", "comparison"])
-    assert folders.loc["quick", "runs"].sum() == len(table)
-
-
-def test_counts_of_given_histories():
-    histories = ["000000", "111111", "010101", "101010", "000111", "110001", "101011"]
-    correct = np.array([[c == "1" for c in h] for h in histories]).T
-    p = np.where(correct, 0.9, 0.1).astype(np.float32)
-    dynamics = TrainingDynamics(np.arange(7), np.zeros(7, np.int16), p, correct, {"classes": 2})
-    assert predecessor.counts(dynamics) == {
-        "n_train": 7, "flagged": 5, "never learned": 1, "1 event": 1, "2 events": 2, "3 or more": 1,
-        "right at last": 3,
-    }  # fmt: skip
 
 
 def test_every_run_is_counted_and_costs_follow_the_sizes():
@@ -59,14 +35,6 @@ def test_every_run_is_counted_and_costs_follow_the_sizes():
     assert one.loc["source", "PFLOP"] < two.loc["source", "PFLOP"] < 2 * one.loc["source", "PFLOP"]
     assert three.loc["source", "core-hours"] == pytest.approx(2 * one.loc["source", "core-hours"])
     assert (table["GPU-hours"] < table["core-hours"]).all()
-
-
-@pytest.mark.parametrize("name", COMPARISONS.values())
-def test_links_of_comparisons_also_work_in_their_copies(name):
-    """The copy for this machine's runs is in another folder next to `notebooks`."""
-    links = re.findall(r"\]\(([^)#:]+)\)", (ROOT / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8"))
-    assert links
-    assert all(link.startswith("../") for link in links), links
 
 
 def read(path: Path) -> dict:

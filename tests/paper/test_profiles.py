@@ -15,7 +15,7 @@ from authors_data import MEMBERS, as_parquet, tiny_bert
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, BertModel
 
-from paper import ROOT, comparison, repeat
+from paper import ROOT, comparison
 from paper.claims.verdicts import CLAIMS, open_evidence
 from soi_lib import files
 from soi_lib.errors import CorpusError, ProfileError
@@ -101,17 +101,6 @@ def test_recorded_runs_are_judged_without_their_corpora(tmp_path, monkeypatch):
     assert comparison.score_of(evidence.comparisons["task"], "rte") == "AUC"
     intents = open_evidence(ROOT / "data" / "recorded" / "clinc").comparisons["user"]
     assert intents.classes("clinc150_small") == 151
-
-
-def test_a_new_dataset_is_compared_with_the_mean_and_range_of_the_known_ones():
-    def agreements(**found: float) -> pd.DataFrame:
-        table = pd.DataFrame({"dataset": found.keys(), "agreement": found.values()})
-        table = table.assign(low=table["agreement"] - 0.1, high=table["agreement"] + 0.1)
-        return table.assign(mode="evaluation", score="category", runs_needed=1.0)
-
-    held = repeat.held_out(agreements(a=0.4, b=0.6), agreements(b=0.6, within=0.5, above=0.9)).set_index("dataset")
-    assert held["predicted"].to_dict() == {"within": 4.0, "above": 4.0}  # with 4 runs, an agreement of 0.5 reaches 0.8
-    assert held["inside"].to_dict() == {"within": True, "above": False}
 
 
 @pytest.fixture(scope="module")

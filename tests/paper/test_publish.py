@@ -51,6 +51,20 @@ def book(tmp_path):
     return tmp_path
 
 
+def test_a_notebook_parameter_arrives_as_data(tmp_path):
+    """Quotes, line ends, escapes and code reach the notebook as the same string."""
+    hostile = {
+        "runs": "x\"; open('hacked', 'w'); y=\"",
+        "profile": "__import__('os').system('touch hacked')\nimport os\\n\\\" ''' \"\"\" {runs} é \u2028 \\x00",
+        "seeds": 1,
+    }
+    save = "import json\nopen('seen.json', 'w').write(json.dumps([runs, profile, seeds]))"
+    notebook(tmp_path / "in.ipynb", ("parameters", 'runs = ""\nprofile = ""\nseeds = 0'), ("code", save))
+    execute.run_notebook(tmp_path / "in.ipynb", tmp_path / "out.ipynb", hostile, cwd=tmp_path)
+    assert json.loads((tmp_path / "seen.json").read_text()) == list(hostile.values())
+    assert not (tmp_path / "hacked").exists()
+
+
 def run(root, *only: str, **parameters):
     """Execute all or the named notebooks, two at a time; return those that were really executed."""
     values = {"runs": Path("runs"), "profile": "quick"} | parameters

@@ -19,14 +19,11 @@ from functools import partial
 from pathlib import Path
 
 import kill_anywhere
-import nbformat
 import pytest
 import tiny_grid
 from kill_anywhere import PROFILE, digest_of
-from nbformat.v4 import new_code_cell, new_notebook
 from tiny_grid import Nursery, environment
 
-from paper import execute
 from paper import recorded as results
 from soi_lib.errors import StoreError
 from soi_lib.files import PREFIX
@@ -275,25 +272,6 @@ def test_a_clock_that_jumps(place, nursery, tmp_path):
     assert run.manifest["started"] < there.manifest["started"]
     assert run.manifest["seconds"]["total"] > 0
     assert digest_of(run.folder) == digest_of(there.folder)
-
-
-# --- hostile input -------------------------------------------------------------------------------------------------
-
-
-def test_a_notebook_parameter_arrives_as_data(tmp_path):
-    """Quotes, line ends, escapes and code reach the notebook as the same string."""
-    hostile = {
-        "runs": "x\"; open('hacked', 'w'); y=\"",
-        "profile": "__import__('os').system('touch hacked')\nimport os\\n\\\" ''' \"\"\" {runs} é \u2028 \\x00",
-        "seeds": 1,
-    }
-    given = new_code_cell('runs = ""\nprofile = ""\nseeds = 0', metadata={"tags": ["parameters"]})
-    seen = new_code_cell("import json\nopen('seen.json', 'w').write(json.dumps([runs, profile, seeds]))")
-    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    nbformat.write(new_notebook(cells=[given, seen], metadata={"kernelspec": kernel}), tmp_path / "in.ipynb")
-    execute.run_notebook(tmp_path / "in.ipynb", tmp_path / "out.ipynb", hostile, cwd=tmp_path)
-    assert json.loads((tmp_path / "seen.json").read_text()) == list(hostile.values())
-    assert not (tmp_path / "hacked").exists()
 
 
 def test_a_killed_reproduction_ends_with_the_same_bits():

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import pty
 import re
 import sys
-import termios
-from contextlib import suppress
 from types import SimpleNamespace
 
 import pytest
@@ -61,19 +57,3 @@ def test_a_log_file_has_one_line_per_state_and_the_first_estimate_is_close(monke
     first = next(line for line in lines if " left, " in line)
     minutes = int(re.search(r"about (\d+) min left, \d+ examples/s", first)[1])
     assert minutes * 60 == pytest.approx(took - 43 - 30, rel=0.15)
-
-
-def test_a_terminal_shows_one_bar(monkeypatch):
-    ours, theirs = pty.openpty()
-    termios.tcsetwinsize(theirs, (24, 80))
-    with os.fdopen(theirs, "w") as terminal:
-        monkeypatch.setattr(sys, "stderr", terminal)
-        simulate(monkeypatch, {"a": job("own", 500)}, {"a": 500.0})
-    text = ""
-    with os.fdopen(ours, "rb", buffering=0) as screen, suppress(OSError):  # an error instead of an end
-        while part := screen.read(4096):
-            text += part.decode()
-    first, *_, last = text.rstrip().split("\r")[1:]
-    assert first.startswith("runs 1/2:   0 %|")
-    assert last.startswith("runs 2/2: 100 %|")
-    assert text.count("\n") == 1

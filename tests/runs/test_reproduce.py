@@ -12,15 +12,12 @@ import tiny_grid
 import torch
 
 from paper import recorded as results
-from paper import tables
-from paper.claims.staged import by_case
 from paper.datasets import load
 from paper.stage_runs import pack_stages, read_stage, unpack_stages
 from soi_lib.dynamics import TrainingDynamics
 from soi_lib.errors import OutputExistsError, StoreError
 from soi_lib.runs import second_stage as stages
 from soi_lib.runs.config import Setting, Stages, load_profile
-from soi_lib.runs.results import score_table
 from soi_lib.runs.run import prepare
 from soi_lib.runs.scheduler import reproduce, reproduce_stages
 from soi_lib.runs.second_stage import choose, do_stage
@@ -279,39 +276,3 @@ def test_recorded_stages_are_those_that_were_trained(done, recorded, tmp_path):
     pack_stages(done[1][::-1], tmp_path)
     assert (tmp_path / "stages.json").read_bytes() == (recorded / "stages.json").read_bytes()
     assert len(results.open_results("source", runs=recorded, seeds=[1], stages=True).stages) == 9
-
-
-def test_a_case_of_claim_c5_has_the_scores_of_its_stages(recorded):
-    found = results.open_results("source", runs=recorded, stages=True)
-    cases = by_case(found, "as they are")["easy+hard"]
-    assert set(cases) == {f"{m}, {how}, as they are" for m in PAIR for how in ("alone", "together")}
-    case = cases["yelp, together, as they are"]
-    test = case.evaluations["test"]
-    for control, name in ((None, "subset"), ("random", "random"), ("all", "equal updates")):
-        of = [s for s in found.stages if s.setting == PAIR and s.kind == ("easy+hard", control)]
-        expected = [s.metrics["yelp"]["test"]["accuracy"] for s in sorted(of, key=lambda s: s.seed)]
-        assert np.allclose(test.values(name, "accuracy").mean(axis=1), expected, atol=1e-6)
-    expected = [found.run(PAIR, seed).metrics["yelp"]["test"]["accuracy"] for seed in (0, 1)]
-    assert np.allclose(test.values("run", "accuracy").mean(axis=1), expected)
-    left = [s.about["stage"]["left"]["yelp"] for s in found.stages if s.setting == PAIR and s.kind[1] is None]
-    assert sorted(map(tuple, zip(case.start, case.end, strict=True))) == sorted(map(tuple, left))
-
-
-def test_tables_agree_with_the_runs(recorded):
-    found = results.open_results("source", runs=recorded)
-    assert (found.members, found.seeds, found.settings) == (PAIR, (0, 1), SETTINGS)
-    assert found.run(EQUAL).key != found.run(PAIR).key
-    assert found.settings_with("yelp") == [("yelp",), EQUAL, PAIR]
-    assert results.open_results("source", runs=recorded, seeds=[1]).seeds == (1,)
-    with pytest.raises(StoreError, match="did you mean 'twitter'"):
-        found.run(("twiter",))
-    scores = score_table(found)
-    row = scores[(scores["member"] == "yelp") & (scores["setting"] == "alone") & (scores["split"] == "test")].iloc[0]
-    expected = np.mean([found.run(("yelp",), s).metrics["yelp"]["test"]["accuracy"] for s in (0, 1)])
-    assert abs(row["accuracy"] - expected) < 6e-4
-    assert row["low"] <= row["accuracy"] <= row["high"]
-    names = tables.soi_table(found).loc["yelp"].index
-    assert list(names) == ["alone", "twitter+yelp at equal budget", "twitter+yelp"]
-    counts = tables.transition(found, "twitter", PAIR)
-    assert counts.to_numpy().sum() == 40
-    assert np.allclose(counts.sum(axis=1), tables.soi_table(found, shares=False).loc[("twitter", "alone")])

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from together import QUIET, bert, both, done, made
+from together import QUIET, bert, done, made
 
 from soi_lib.models.multitask import Heads, MultiTaskModel
 from soi_lib.training import cpu
@@ -120,13 +120,6 @@ def test_a_checkpoint_of_another_run_or_a_damaged_one_is_not_used(checkpoint, ca
         assert not path.exists()
         assert path.with_name(f"{path.name}.damaged").read_bytes() == damaged
     assert checkpoint.load() is None
-
-
-def test_datasets_with_different_heads_train_together():
-    result = run(members=both())
-    assert {m: d.p_gold.shape for m, d in result.dynamics.items()} == {"m0": (3, 25), "m1": (3, 6)}
-    assert result.updates == 3 * 4  # 31 examples in batches of 8
-    assert result.weights["heads.linear.weight"].shape[0] == 5
 
 
 def test_a_checkpoint_belongs_to_one_precision(checkpoint, caplog):
