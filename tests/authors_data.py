@@ -33,7 +33,6 @@ def words(member: str, value: Any) -> list[str]:
 
 
 def tables(member: str) -> dict[str, pd.DataFrame]:
-    """Return the four splits of a member."""
     sides, label, values = MEMBERS[member]
     out: dict[str, pd.DataFrame] = {}
     for split, n in SIZES.items():
@@ -56,7 +55,6 @@ def tables(member: str) -> dict[str, pd.DataFrame]:
 
 
 def as_parquet(member: str, folder: Path) -> Path:
-    """Write a folder with one Parquet file per split."""
     folder.mkdir(parents=True, exist_ok=True)
     for split, table in tables(member).items():
         table.to_parquet(folder / f"{split}.parquet", index=False)

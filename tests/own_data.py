@@ -32,7 +32,6 @@ def csv(path: Path, frame: pd.DataFrame) -> Path:
 
 
 def main_of(words: Sequence[object]) -> Callable[[], None]:
-    """Return the entry point of a command."""
     if words and words[0] in PAPER:
         from paper.cli import main
     else:

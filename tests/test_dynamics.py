@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -56,6 +57,7 @@ def test_arrays_have_the_stated_types_and_are_read_only() -> None:
     assert (len(dyn), dyn.epochs, dyn.meta.epochs, dyn.meta.classes) == (3, 2, 2, 2)
     assert dyn.history.dtype == np.uint64
     assert dyn.history.tolist() == small(correct=[[0, 1, 0], [1, 1, 0]]).history.tolist() == [0b10, 0b11, 0b00]
+    assert small(ids=pd.Series([3, 1, 2])).ids.dtype == np.int64
     p = np.full((2, 3), 0.5, np.float32)
     assert np.shares_memory(small(p_gold=p).p_gold, p)  # no copy where none is needed
     for array in (dyn.ids, dyn.gold, dyn.p_gold, dyn.correct):
@@ -81,9 +83,7 @@ def test_arrays_have_the_stated_types_and_are_read_only() -> None:
         ({"logits": np.full((2, 3, 2), np.inf)}, RangeError, ""),
     ],
 )
-def test_impossible_values_raise_an_error_that_names_them(
-    change: dict[str, Any], error: type[SoiError], words: str
-) -> None:
+def test_impossible_values_raise_an_error_that_names_them(change, error, words):
     with pytest.raises(error, match=words or None) as caught:
         small(**change)
     assert type(caught.value) is error
@@ -249,9 +249,7 @@ def forge(path: Path, **change: Any) -> Path:
         ({"p_gold": np.array([[0.1, 1.7, 0.4], [0.2, 0.3, 0.5]], np.float32)}, RangeError, "'b' at epoch 0"),
     ],
 )
-def test_every_wrong_content_has_its_error(
-    tmp_path: Path, change: dict[str, Any], error: type[SoiError], words: str
-) -> None:
+def test_every_wrong_content_has_its_error(tmp_path, change, error, words):
     path = forge(tmp_path / "forged.parquet", **change)
     with pytest.raises(error, match=words or None) as caught:
         TrainingDynamics.load(path)

@@ -48,7 +48,6 @@ def imports(path: Path) -> set[str]:
 
 
 def layer(module: str) -> int:
-    """Return the position of a module in `LAYERS`."""
     return LAYERS.index(module.removeprefix("soi_lib.").split(".")[0])
 
 

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -41,20 +40,9 @@ def make_wheel(folder: Path, name: str) -> Package:
     return Package(name, "1.0", hashlib.sha256(buffer.getvalue()).hexdigest())
 
 
-class Registry(NamedTuple):
-    """Its folder, its address, and the paths of all requests."""
-
-    root: Path
-    url: str
-    requests: list[str]
-
-    def downloads(self) -> list[str]:
-        return [path for path in self.requests if path.endswith(".whl")]
-
-
 @pytest.fixture
-def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
-    """Start a registry of static files, with an empty cache and no other configuration of pip."""
+def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Start a registry of static files, with an empty cache and no other configuration of pip; yield the requests."""
     asked: list[str] = []
 
     class Handler(SimpleHTTPRequestHandler):
@@ -67,48 +55,50 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Regist
         monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
         monkeypatch.setenv("PIP_INDEX_URL", f"{url}/simple/")
         monkeypatch.setenv("SOI_CACHE", str(tmp_path / "cache"))
-        yield Registry(tmp_path / "registry", f"{url}/simple/", asked)
+        yield asked
 
 
 def in_cache() -> list[str]:
-    """List the folder of packages, without the lock."""
     folder = packages.cache_dir() / "packages"
     return sorted(path.name for path in folder.glob("*") if path.name != ".lock")
 
 
-def test_packages_are_fetched_once(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted = [make_wheel(registry.root, "first"), make_wheel(registry.root, "second")]
+def wheels_in(requests: list[str]) -> list[str]:
+    return [path for path in requests if path.endswith(".whl")]
+
+
+def test_packages_are_fetched_once(registry: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = [make_wheel(tmp_path / "registry", name) for name in ("first", "second")]
     paths = packages.fetch(packages=wanted)
     assert [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths] == [one.sha256 for one in wanted]
     assert in_cache() == sorted(path.name for path in paths)
-    assert len(registry.downloads()) == 2
+    assert len(wheels_in(registry)) == 2
 
-    asked = len(registry.requests)
+    asked = len(registry)
     monkeypatch.setattr(packages.subprocess, "run", lambda *_, **__: pytest.fail("pip was started"))
     assert packages.fetch(packages=wanted) == paths
     monkeypatch.setattr(files, "sha256_file", lambda *_: pytest.fail("hashed again despite the stamps"))
     assert packages.fetch(packages=wanted) == paths
-    assert len(registry.requests) == asked
+    assert len(registry) == asked
 
 
 @pytest.mark.parametrize(
     ("version", "index", "named"),
     [("1.0", None, "first 1.0"), ("2.0", None, "first 2.0"), ("1.0", "http://127.0.0.1:9/", "PIP_INDEX_URL")],
 )
-def test_a_failed_fetch_names_the_package_and_leaves_nothing(
-    registry: Registry, monkeypatch: pytest.MonkeyPatch, version: str, index: str | None, named: str
-) -> None:
+def test_a_failed_fetch_names_the_package_and_leaves_nothing(registry, tmp_path, monkeypatch, version, index, named):
     """A file with another hash, a missing version, a registry that does not answer."""
-    make_wheel(registry.root, "first")
-    monkeypatch.setenv("PIP_INDEX_URL", index or registry.url)
+    make_wheel(tmp_path / "registry", "first")
+    if index:
+        monkeypatch.setenv("PIP_INDEX_URL", index)
     with pytest.raises(FetchError, match=named) as caught:
         packages.fetch(progress=False, packages=[Package("first", version, "0" * 64)])
     assert "\n" not in str(caught.value)
     assert in_cache() == []
 
 
-def test_damaged_wheel_is_put_aside_and_fetched_again(registry: Registry, caplog: pytest.LogCaptureFixture) -> None:
-    wanted = make_wheel(registry.root, "first")
+def test_damaged_wheel_is_put_aside_and_fetched_again(registry, tmp_path, caplog):
+    wanted = make_wheel(tmp_path / "registry", "first")
     (path,) = packages.fetch(progress=False, packages=[wanted])
     good = path.read_bytes()
     bad = good[:1000] + bytes([good[1000] ^ 1]) + good[1001:]
@@ -128,13 +118,15 @@ def test_damaged_wheel_is_put_aside_and_fetched_again(registry: Registry, caplog
     assert path.read_bytes() == good
 
 
-def test_two_processes_fetch_once(registry: Registry) -> None:
-    wanted = make_wheel(registry.root, "first")
+def test_two_processes_fetch_once_and_remove_what_a_killed_one_left(registry: list[str], tmp_path: Path) -> None:
+    wanted = make_wheel(tmp_path / "registry", "first")
+    killed = files.temporary().replace(str(os.getpid()), str(2**30))  # what a killed fetch has left
+    (packages.cache_dir() / "packages" / killed / "out").mkdir(parents=True)
     script = (
         "from soi_lib.packages import Package, fetch\n"
         f"fetch(progress=False, packages=[Package('first', '1.0', '{wanted.sha256}')])"
     )
     both = [subprocess.Popen([sys.executable, "-c", script]) for _ in range(2)]
     assert [one.wait(timeout=60) for one in both] == [0, 0]
-    assert len(registry.downloads()) == 1
+    assert len(wheels_in(registry)) == 1
     assert in_cache() == [wanted.path.name]

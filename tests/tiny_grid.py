@@ -131,7 +131,6 @@ class Nursery:
         return int(self._process.stdout.readline())
 
     def close(self) -> None:
-        """End the process."""
         self._process.stdin.close()
         self._process.wait()
 

@@ -145,7 +145,6 @@ def commands() -> list[tuple[str, str, str]]:
 
 
 def test_every_command_line_on_a_page_is_valid() -> None:
-    """Parse it with all its options, without running it."""
     import paper.cli
     from soi_lib.cli import app
 

@@ -41,7 +41,6 @@ def explorer(page: Page, comparison: str, member: str) -> Locator:
 
 
 def settled(place: Locator) -> None:
-    """Wait until everything is drawn."""
     place.page.wait_for_function(
         "place => place.explorer.settled === place.explorer.round", arg=place.element_handle(), timeout=20_000
     )

@@ -1,29 +1,34 @@
-"""`soi train`: the preview, errors that write nothing, interruptions that lose nothing."""
+"""`soi train`: the preview, errors that write nothing, interruptions that lose nothing; examples of all commands."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from pathlib import Path
 
 import pandas as pd
 import pytest
+import typer
 from authors_data import tiny_bert
 from own_data import csv, rows, snapshot
 
+from soi_lib.cli import app
 from soi_lib.data.places import DatasetSpec
 from soi_lib.runs import own, own_folder
+from soi_lib.runs.own_folder import read_index
 from soi_lib.runs.run import do_run
 from soi_lib.runs.store import RunStore
 
 
 @pytest.fixture(scope="module", autouse=True)
 def place(workplace, in_this_process):
-    """A tiny model, and files."""
     tiny_bert(workplace / "tiny")
     csv(workplace / "good.csv", rows(64, labels=("no", "yes")))
     csv(workplace / "long.csv", rows(300, labels=("no", "yes")))
@@ -113,7 +118,6 @@ def test_an_interrupt_at_any_point_ends_with_130(ended, soi, place, monkeypatch,
 
 
 def until(process: subprocess.Popen[bytes], log, word: str) -> None:
-    """Wait until the log of the process has `word`."""
     end = time.monotonic() + 300
     while word not in (text := log.read_text(encoding="utf-8")):
         assert process.poll() is None, text
@@ -126,27 +130,21 @@ def accept_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def test_a_killed_run_continues_to_the_same_bits(soi, refused, place, tmp_path):
+def test_an_interrupted_run_continues_to_the_same_bits(soi, refused, place, tmp_path):
+    """Ctrl-C while a worker trains; runs/test_damage.py kills runs at any moment."""
     command = [sys.executable, "-m", "soi_lib.cli", *map(str, LONG), "--out", str(tmp_path / "run")]
-    ends = []
-    for number in (signal.SIGINT, signal.SIGKILL):
-        log = tmp_path / f"{number}.log"
-        with open(log, "wb") as handle:
-            process = subprocess.Popen(
-                command, stdout=subprocess.DEVNULL, stderr=handle, start_new_session=True, preexec_fn=accept_interrupts
-            )
-            until(process, log, "epochs: long")  # a worker is training
-            with suppress(ProcessLookupError):
-                if number == signal.SIGINT:
-                    os.killpg(process.pid, number)  # as a terminal does: to the workers as well
-                else:
-                    os.kill(process.pid, number)
-            ends.append(process.wait(timeout=60))
-        assert own_folder.read_index(tmp_path / "run")["runs"][0]["state"] == "to do"
-    assert ends == [130, -signal.SIGKILL]
-    log = (tmp_path / f"{signal.SIGINT}.log").read_text(encoding="utf-8")
-    assert log.rstrip().endswith("interrupted; run the same command again to continue")
-    assert "Traceback" not in log
+    log = tmp_path / "log"
+    with open(log, "wb") as handle:
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=handle, start_new_session=True, preexec_fn=accept_interrupts
+        )
+    until(process, log, "epochs: long")
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers as well
+    assert process.wait(timeout=60) == 130
+    assert own_folder.read_index(tmp_path / "run")["runs"][0]["state"] == "to do"
+    said = log.read_text(encoding="utf-8")
+    assert said.rstrip().endswith("interrupted; run the same command again to continue")
+    assert "Traceback" not in said
 
     out, err = soi(*LONG, "--out", tmp_path / "run", "--json")
     value = json.loads(out)
@@ -207,3 +205,49 @@ def test_kept_logits_give_suggestions_for_many_classes(soi, refused, place):
     assert len(listed) == 20, err
     assert {row["suggested"] for row in listed} <= {"one", "two", "three"}
     refused("keep logits True, now False", *words)
+
+
+PAGE = (Path(__file__).resolve().parents[2] / "book" / "examples.md").read_text(encoding="utf-8")
+LINES = [
+    line for block in re.findall(r"^```\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE) for line in block.splitlines()
+]
+HUB = ("--config", "--split")  # options for datasets of the hub
+
+
+@pytest.fixture(scope="module")
+def shop(place):
+    """The files that the page reads."""
+    for name, start in (("reviews", 0), ("more", 500), ("elsewhere", 700)):
+        frame = rows(96, start=start, labels=("bad", "good")).set_axis(["review", "verdict"], axis=1)
+        csv(place / f"{name}.csv", frame.assign(key=[f"{name}-{n}" for n in range(len(frame))]))
+    csv(place / "films.csv", rows(64, member="reviews", labels=("bad", "good")).set_axis(["text", "label"], axis=1))
+    export = rows(70, start=900, labels=("bad", "good"))[["sentiment", "text"]]
+    export.loc[3, "sentiment"], export.loc[4, "text"] = "Good", "café"
+    export.to_csv(place / "export.txt", sep=";", header=False, index=False, encoding="cp1252")
+    pairs = rows(90).rename(columns={"text": "question"})
+    pairs = pairs.assign(answer=pairs["question"].str[::-1], fits=["yes", "no", "partly"] * 30)
+    pairs.drop(columns="sentiment").to_json(place / "pairs.jsonl", orient="records", lines=True)
+
+
+def test_every_option_is_on_the_page():
+    for name, command in typer.main.get_command(app).commands.items():
+        given = {word for line in LINES for word in shlex.split(line)[2:] if line.startswith(f"soi {name} ")}
+        options = [part for part in command.params if part.opts[0].startswith("-")]
+        lacking = [part.opts[0] for part in options if not given & {*part.opts, *part.secondary_opts}]
+        assert lacking == [], name
+
+
+def test_every_command_runs(soi, place, shop, monkeypatch):
+    monkeypatch.delenv("SOI_CACHE")  # `soi doctor` misses packages in an empty one
+    for line in LINES:
+        words = shlex.split(line)[1:]
+        if set(words) & set(HUB):
+            continue
+        if {"alone", "together"} & set(words) and not (place / "alone").exists():
+            runs = [r for r in read_index(place / "both")["runs"] if "shop" in r["setting"] and r["seed"] == 0]
+            for name, run in zip(("alone", "together"), runs, strict=True):
+                shutil.copytree(place / "both" / run["folder"], place / name)
+        if "reviewed.csv" in words:
+            review = pd.read_csv(place / "review.csv")
+            csv(place / "reviewed.csv", review.assign(corrected="good"))
+        soi(*words)

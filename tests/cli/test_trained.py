@@ -21,7 +21,6 @@ from soi_lib.runs.own_stage import gains
 
 @pytest.fixture(scope="module")
 def place(workplace, in_this_process):
-    """A tiny model, and files."""
     tiny_bert(workplace / "tiny")
     csv(workplace / "train.csv", rows(64, labels=("no", "yes")))
     csv(workplace / "test.csv", rows(20, labels=("no", "yes"), start=500))
@@ -103,11 +102,7 @@ def test_one_of_several_models_or_datasets_must_be_named(soi, refused, place):
 
 @pytest.mark.parametrize(
     ("text", "options", "what"),
-    [
-        ("a,b\n1,2\n", (), "text"),
-        ("text\nfine\n", ("--text", "txt"), "txt"),
-        ("id,text\n1,fine\n2,\n", (), "row 2"),
-    ],
+    [("a,b\n1,2\n", (), "text"), ("text\nfine\n", ("--text", "txt"), "txt"), ("id,text\n1,fine\n2,\n", (), "row 2")],
 )
 def test_rows_that_cannot_be_predicted_are_named(soi, refused, place, text, options, what):
     soi(*TRAIN, "--out", "one")
@@ -151,7 +146,6 @@ REVIEWS = ("train", "--train", "reviews.csv", "--model", "tiny", "--epochs", 4, 
 
 @pytest.fixture
 def folder(soi, place):
-    """Two seeds of a short training."""
     soi(*REVIEWS, "--seed", 1, "--out", "trained")
     return place / "trained"
 

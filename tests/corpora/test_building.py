@@ -27,7 +27,6 @@ def split_of(rows: list[tuple[str, str, int, str]]) -> Split:
 
 @pytest.fixture
 def parts() -> dict[str, Split]:
-    """Four valid splits of eight texts each."""
     return {
         name: split_of([(f"{name}/{i}", f"text {i} of {name}", i % 2, f"{name}:{i}") for i in range(8)])
         for name in ("train", "validation", "test", "ood")
@@ -35,7 +34,6 @@ def parts() -> dict[str, Split]:
 
 
 def changed(split: Split, position: int, **values: object) -> Split:
-    """Return the split with one example changed."""
     columns = {name: getattr(split, name).copy() for name in values}
     for name, value in values.items():
         columns[name][position] = value

@@ -127,22 +127,22 @@ def test_a_corpus_is_built_once_and_any_changed_byte_is_noticed_or_harmless(tmp_
 
 
 @pytest.fixture(scope="module")
-def of_commands() -> dict[str, Split]:
-    """The splits with of_commands (all but the news)."""
+def command_splits() -> dict[str, Split]:
+    """The splits with commands (all but the news)."""
     corpus = load("paraphrase")
     parts = all_splits(corpus.splits, corpus.extra_ood)
     return {name: split for name, split in parts.items() if name != "ood"}
 
 
-def test_no_sentence_is_in_two_splits(of_commands):
+def test_no_sentence_is_in_two_splits(command_splits):
     home: dict[str, str] = {}
-    for name, split in of_commands.items():
+    for name, split in command_splits.items():
         for sentence in map(normalise, [*split.text, *split.text_pair]):
             assert home.setdefault(sentence, name) == name, sentence
 
 
-def test_word_overlap_does_not_separate_the_classes(of_commands):
-    for split in of_commands.values():
+def test_word_overlap_does_not_separate_the_classes(command_splits):
+    for split in command_splits.values():
         shared = np.array([overlap(a, b) for a, b in zip(split.text, split.text_pair, strict=True)])
         same, different = shared[split.label == 1], shared[split.label == 0]
         assert abs(same.mean() - different.mean()) < 0.03

@@ -18,7 +18,6 @@ from soi_lib.errors import CorpusError
 
 
 def load(path: Path, **values):
-    """Read a dataset as `soi train` does."""
     return load_dataset("a", DatasetSpec(path=str(path), strict=False, **values))
 
 
@@ -27,7 +26,6 @@ def sizes(found) -> dict[str, int]:
 
 
 def labelled(n: int, labels, start: int = 0) -> pd.DataFrame:
-    """Rows with these labels in turn."""
     frame = rows(n, start=start).rename(columns={"sentiment": "label"})
     return frame.assign(label=[labels[i % len(labels)] for i in range(n)])
 

@@ -160,8 +160,7 @@ def test_errors_name_the_lines(tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    ("text", "encoding"),
-    [("caf\xe9", "cp1252"), ("plain", "utf-16-le"), ("plain", "utf-16-be"), ("سلام", "utf-16-le")],
+    ("text", "encoding"), [("caf\xe9", "cp1252"), ("plain", "utf-16-le"), ("plain", "utf-16-be"), ("سلام", "utf-16-le")]
 )
 def test_the_hint_on_an_encoding_works(tmp_path, text, encoding):
     path = written(tmp_path / "a.csv", f"text,label\n{text},a\n".encode(encoding))

@@ -287,13 +287,14 @@ def test_verdicts_between_the_clear_ones() -> None:
     assert not rules.manipulated(start=0.6, end=0.55, flips=0.05)  # nothing was learned
     assert not rules.manipulated(start=0.6, end=0.2, flips=0.01)  # predictions equal those of the control
 
-    def stage(over_run: Effect, *over_random: Effect) -> str:
+    def stage(over_run: Effect, *over_random: Effect, tested: float = 0.8) -> str:
         return rules.second_stage(
-            0.8, {"test": over_run, "OOD": OPEN}, dict(zip(("test", "OOD"), over_random, strict=True))
+            tested, {"test": over_run, "OOD": OPEN}, dict(zip(("test", "OOD"), over_random, strict=True))
         )
 
     assert stage(GAIN, GAIN, LOSS) == stage(OPEN, GAIN, OPEN) == "mixed"
     assert stage(GAIN, OPEN, NEGLIGIBLE) == "inconclusive"
+    assert stage(GAIN, GAIN, OPEN, tested=0.3) == "not tested"
 
 
 def test_the_permutation_test_keeps_the_pairs_of_a_task_together() -> None:

@@ -14,7 +14,6 @@ from synthetic import learn
 
 from paper import disagreement as measures
 from paper import similarity
-from paper.datasets import load
 from paper.datasets.flipped import flip
 from paper.disagreement import APART, FLIPPED_OVER_REST, OVER_REST, comparisons, contested, disagreement
 from paper.recorded import CHECKSUMS, Results
@@ -123,16 +122,6 @@ def test_the_requested_number_of_labels_is_flipped(classes, rng):
         assert set(labels) <= set(range(classes))
         assert not (before & ~wrong).any()  # labels flipped at a low rate are flipped at a higher one
         before = wrong
-
-
-def test_only_a_tenth_of_the_training_labels_of_a_flipped_corpus_differ(wheels):
-    clean, noisy = load("tweets"), load("tweets-flipped")
-    assert noisy.fingerprint != clean.fingerprint
-    assert list(noisy.splits["train"].ids) == list(clean.splits["train"].ids)
-    wrong = clean.splits["train"].label != noisy.splits["train"].label
-    assert abs(wrong.mean() - 0.1) < 0.001
-    for split in ("validation", "test", "ood"):
-        assert (noisy.splits[split].label == clean.splits[split].label).all()
 
 
 @pytest.fixture(scope="module")

@@ -105,7 +105,6 @@ def test_recorded_runs_are_judged_without_their_corpora(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A folder with the nine datasets, two encoders and a cache."""
     folder = tmp_path_factory.mktemp("paper")
     for member in MEMBERS:
         as_parquet(member, folder / "data" / member)

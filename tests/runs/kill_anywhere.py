@@ -91,7 +91,6 @@ def digest_of(folder: Path) -> dict[str, str]:
 
 
 def _lasting(value: object) -> object:
-    """Return a manifest without the fields that differ between executions."""
     gone = ("started", "seconds", "commit", "command", "sha256", "base", "files")
     if isinstance(value, dict):
         return {k: _lasting(v) for k, v in value.items() if k not in gone}

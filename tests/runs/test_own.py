@@ -18,7 +18,6 @@ from soi_lib.runs import own, own_folder
 
 @pytest.fixture(scope="module", autouse=True)
 def place(workplace, in_this_process):
-    """A tiny model, and files of two datasets."""
     tiny_bert(workplace / "tiny")
     csv(workplace / "a.csv", rows(40))
     csv(workplace / "b.csv", rows(30, member="yelp"))
@@ -34,13 +33,11 @@ def request(**values) -> own.TrainRequest:
 
 
 def finish(todo: own.TrainingJob) -> None:
-    """Write the folder and train its runs."""
     own.train(todo, command="soi train --as-in-the-test", models=False, quiet=True)
 
 
 @pytest.fixture(scope="module")
 def folder(place):
-    """Two datasets, two seeds, all runs finished."""
     finish(own.prepare(request(), place / "done"))
     return place / "done"
 

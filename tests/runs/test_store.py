@@ -10,7 +10,6 @@ import sys
 
 import numpy as np
 import pytest
-from filelock import FileLock, Timeout
 from own_data import snapshot
 
 from soi_lib import files
@@ -78,23 +77,6 @@ def test_extra_files_links_and_runs_under_another_key_are_rejected(stored, tmp_p
     run.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(StoreError, match=r"runs/abc: the run is a link, not a folder"):
         stored.get("abc")
-
-
-def test_the_lock_of_a_dead_process_is_free(tmp_path):
-    store = RunStore(tmp_path)
-    code = (
-        "import sys, os; from soi_lib.runs.store import RunStore\n"
-        "with RunStore(sys.argv[1]).lock('k'):\n"
-        "    print('held', flush=True); sys.stdin.read()"
-    )
-    other = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdin=-1, stdout=-1, text=True)
-    assert other.stdout.readline() == "held\n"
-    with pytest.raises(Timeout):
-        FileLock(tmp_path / "locks" / "k.lock", timeout=0.1).acquire()
-    other.kill()
-    other.wait()
-    with store.lock("k"):
-        pass
 
 
 def test_atomic_writes(tmp_path):

@@ -1,26 +1,32 @@
-"""Training a tiny BERT on generated texts: batches, results, reproducible bits, checkpoints, the hand-written parts."""
+"""Training a tiny BERT: batches, results, reproducible bits, checkpoints, the hand-written parts, and saved models."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import transformers
 from together import QUIET, bert, done, made
 
+from soi_lib.errors import EncoderError, FormatError
+from soi_lib.models.encoder import encoder_dir
 from soi_lib.models.multitask import Heads, MultiTaskModel
+from soi_lib.models.vocabulary import load_trimmed, tokenize
 from soi_lib.training import cpu
-from soi_lib.training.batching import WINDOW, Encoded, collate, epoch_batches, join
+from soi_lib.training.batching import WINDOW, Encoded, collate, encode, epoch_batches, join
 from soi_lib.training.checkpoint import Checkpoint
-from soi_lib.training.engine import TrainConfig
+from soi_lib.training.classifier import load_classifier, save_classifier
+from soi_lib.training.engine import TrainConfig, TrainMember, train
 from soi_lib.training.optimizer import FlatParameters
+from soi_lib.training.outcome import TrainResult
 
 CONFIG = TrainConfig(epochs=3, batch_size=8, learning_rate=3e-3, seed=5)
 
 
 def one():
-    """One dataset of 32 examples."""
     return [made(32, 2, 0)]
 
 
@@ -56,7 +62,7 @@ def test_results_of_a_training(first):
 
 
 def test_the_seed_decides_the_bits_and_logits_are_kept_on_request(first):
-    """runs/test_kill.py shows the same bits from other processes and numbers of workers."""
+    """runs/test_damage.py shows the same bits from other processes and numbers of workers."""
     assert bits(run(replace(CONFIG, seed=6))) != bits(first)
     kept = run(replace(CONFIG, keep_logits=True))
     assert bits(kept) == bits(first)
@@ -267,3 +273,69 @@ def test_collate_pads_and_reports_it(rng):
     assert batch["member"].tolist() == [1, 0, 0]
     assert bool(batch["padded"])
     assert not bool(collate(data, index[:1], pad=999)["padded"])
+
+
+TEXTS = ["the lights are on", "what a sad and very long film that never wanted to end", "fine", "not good at all, no"]
+DATASETS = {"films": ("bad", "good"), "rooms": ("dark", "light")}
+SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+ARCHITECTURES = {
+    "Bert": SIZES,
+    "Roberta": SIZES | {"pad_token_id": 1},
+    "XLMRoberta": SIZES | {"pad_token_id": 1},
+    "DistilBert": {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32},
+    "Electra": SIZES | {"embedding_size": 16},
+    "DebertaV2": SIZES | {"relative_attention": True, "pos_att_type": ["c2p", "p2c"]},
+    "ModernBert": SIZES | {"pad_token_id": 0, "cls_token_id": 101, "sep_token_id": 102},
+}  # fmt: skip
+
+
+def tiny(kind: str, folder: Path) -> Path:
+    """An encoder with random weights and the vocabulary of MiniLM."""
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{kind}Config")(vocab_size=30_522, **ARCHITECTURES[kind])
+    getattr(transformers, f"{kind}Model")(config).save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).write_bytes((encoder_dir("minilm") / name).read_bytes())
+    return folder
+
+
+def trained(encoder: Path, folder: Path, pooling: str) -> TrainResult:
+    """Train and evaluate on the same texts, and save the model in `folder`."""
+    torch.set_num_threads(1)
+    tokens = tokenize(encoder, TEXTS)
+    network, id_map = load_trimmed(encoder, [tokens.ids])
+    gold = np.array([0, 1, 0, 1])
+    members = []
+    for i, (name, labels) in enumerate(DATASETS.items()):
+        data = encode(tokens, id_map, gold, member=i)
+        members.append(TrainMember(name, labels, np.arange(4), {"train": data, "test": data}))
+    config = TrainConfig(epochs=3, batch_size=2, learning_rate=1e-2, pooling=pooling, precision="fp32")
+    result = train(network, members, config, device="cpu")
+    save_classifier(
+        folder,
+        result.weights,
+        encoder=encoder,
+        vocabulary=np.flatnonzero(id_map >= 0),
+        datasets=DATASETS,
+        pooling=pooling,
+        max_length=64,
+    )
+    return result
+
+
+@pytest.mark.usefixtures("wheels")
+@pytest.mark.parametrize(("kind", "pooling"), [("Bert", "cls"), *((kind, "mean") for kind in ARCHITECTURES)])
+def test_the_saved_model_predicts_what_the_training_predicted(kind: str, pooling: str, tmp_path: Path) -> None:
+    result = trained(tiny(kind, tmp_path / "encoder"), tmp_path / "model", pooling)
+    model = load_classifier(tmp_path / "model", device="cpu")
+    for name, labels in DATASETS.items():
+        found = model.predict(TEXTS, dataset=name)
+        expected = result.predictions[name]["test"].probabilities
+        np.testing.assert_allclose(found[list(labels)].to_numpy(), expected, atol=1e-5)
+        assert list(found["label"]) == [labels[i] for i in expected.argmax(1)]
+        alone = [model.predict([text], dataset=name)["p"][0] for text in TEXTS]
+        np.testing.assert_allclose(alone, found["p"], atol=1e-5)
+    with pytest.raises(FormatError, match="no such dataset"):
+        model.predict(TEXTS, dataset="film")
+    with pytest.raises(EncoderError, match="no model here"):
+        load_classifier(tmp_path / "encoder")

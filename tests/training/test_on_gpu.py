@@ -1,4 +1,4 @@
-"""Training on a GPU, mostly tested without one: on the meta device, which computes nothing, and on the CPU.
+"""Devices, precision and training on a GPU, mostly tested without one: on the meta device, and on the CPU.
 
 Tests marked `cuda` need a GPU; without one they are deselected, and `make test-gpu` runs them.
 """
@@ -9,6 +9,7 @@ import os
 from collections import Counter
 from dataclasses import replace
 from importlib import import_module
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,9 +22,90 @@ from soi_lib.errors import EncoderError, SoiError
 from soi_lib.models.multitask import Heads, MultiTaskModel
 from soi_lib.runs.spec import BYTES_A_PARAMETER
 from soi_lib.training import cpu, engine
+from soi_lib.training import device as devices
 from soi_lib.training.batching import collate
-from soi_lib.training.device import reproducibly
 from soi_lib.training.optimizer import FlatParameters
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Simulate a machine with this many GPUs, GiB of GPU memory and cores."""
+    for name in ("ACCELERATE_USE_CPU", "CUDA_VISIBLE_DEVICES", "SOI_DEVICE", "SOI_JOBS"):
+        monkeypatch.delenv(name, raising=False)
+
+    def make(gpus: int, memory: int = 80, cores: int = 16) -> None:
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+        found = SimpleNamespace(total_memory=memory * 2**30)
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda card: found)
+        monkeypatch.setattr(devices.os, "sched_getaffinity", lambda pid: set(range(cores)), raising=False)
+
+    return make
+
+
+def test_auto_is_a_gpu_if_torch_sees_one(machine, monkeypatch):
+    machine(0)
+    assert devices.resolve_device() == "cpu"
+    assert devices.resolve_device("cuda:1") == "cuda:1"
+    machine(2)
+    assert (devices.resolve_device("auto"), devices.kind_of("cuda:1")) == ("cuda", "cuda")
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    assert (devices.resolve_device(), devices.resolve_device("cuda")) == ("cpu", "cuda")
+    monkeypatch.setenv("SOI_DEVICE", "cuda:1")
+    assert (devices.resolve_device(), devices.resolve_device("cpu")) == ("cuda:1", "cpu")
+
+
+@pytest.mark.parametrize("name", ["cuda:x", "mps"])
+def test_an_unknown_name_is_rejected_with_the_choices(machine, name):
+    machine(1)
+    with pytest.raises(SoiError, match="auto, cpu, cuda, cuda:N"):
+        devices.resolve_device(name)
+
+
+def test_a_missing_gpu_is_reported_with_the_next_step(machine):
+    machine(0)
+    with pytest.raises(SoiError, match=r"device cuda: .*no GPU.*--device cpu"):
+        devices.torch_device("cuda")
+    machine(2)
+    assert devices.cards("cuda") == (0, 1)
+    assert devices.torch_device("cuda:1") == torch.device("cuda", 1)
+    with pytest.raises(SoiError, match=r"device cuda:2: .*2 GPUs"):
+        devices.cards("cuda:2")
+
+
+def test_precision_follows_the_device(machine, monkeypatch):
+    machine(1)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    assert (devices.resolve_precision("auto", "cpu"), devices.resolve_precision("auto", "cuda")) == ("bf16", "fp32")
+    assert (devices.resolve_precision("fp32", "cpu"), devices.resolve_precision("bf16", "cuda")) == ("fp32", "bf16")
+    with pytest.raises(SoiError, match="auto, fp32, bf16"):
+        devices.resolve_precision("fp16", "cpu")
+    machine(0)
+    with pytest.raises(SoiError, match="--precision bf16 or fp32"):
+        devices.resolve_precision("auto", "cuda")
+
+
+def test_the_number_of_parallel_runs(machine, monkeypatch):
+    machine(0, cores=6)
+    assert devices.default_jobs("cpu") == 6
+    machine(1, memory=80)
+    assert (devices.default_jobs("cuda"), devices.default_jobs("cpu")) == (4, 16)
+    machine(1, memory=16)
+    assert devices.default_jobs("cuda") == 2
+    machine(4, memory=80, cores=8)
+    assert (devices.default_jobs("cuda"), devices.default_jobs("cuda:3")) == (8, 4)
+    monkeypatch.setenv("SOI_JOBS", "3")
+    assert devices.default_jobs("cuda") == 3
+
+
+def test_workers_share_the_visible_gpus_evenly(machine, monkeypatch):
+    machine(2)
+    assert devices.visible_cards("cuda", 3) == ["0", "1", "0"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5, GPU-ab")
+    assert devices.visible_cards("cuda", 3) == ["5", "GPU-ab", "5"]
+    assert devices.visible_cards("cuda:1", 2) == [None, None]
+    assert devices.visible_cards("cpu", 2) == [None, None]
+
 
 META = torch.device("meta")
 
@@ -161,12 +243,12 @@ def test_the_memory_per_parameter_is_as_estimated(low_precision):
 def test_one_thread_and_deterministic_algorithms_only_inside_the_block(monkeypatch):
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
-    with reproducibly("cuda:0"):
+    with devices.reproducibly("cuda:0"):
         assert torch.are_deterministic_algorithms_enabled()
         assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
     assert not torch.are_deterministic_algorithms_enabled()
     torch.set_num_threads(2)
-    with reproducibly("cpu"):
+    with devices.reproducibly("cpu"):
         assert not torch.are_deterministic_algorithms_enabled()
         assert torch.get_num_threads() == 1
     assert torch.get_num_threads() == 2
@@ -192,7 +274,7 @@ def test_the_loop_never_waits_for_the_gpu(precision):
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_the_same_seed_twice_gives_the_same_bits_on_a_gpu(precision):
     config = replace(NOISY, precision=precision, record="both")
-    with reproducibly("cuda"):
+    with devices.reproducibly("cuda"):
         a, b = (done(config, both(), dropout=0.1, device="cuda") for _ in range(2))
     assert all(torch.equal(w, b.weights[name]) for name, w in a.weights.items())
     for name, dyn in a.dynamics.items():

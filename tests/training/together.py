@@ -48,7 +48,6 @@ def made(n: int, classes: int, member: int) -> TrainMember:
 
 
 def bert(dropout: float = 0.0, **changes: object) -> BertModel:
-    """A tiny random BERT."""
     torch.manual_seed(0)
     shape = {"vocab_size": WORDS, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     shape |= {"intermediate_size": 64, "max_position_embeddings": 64}
@@ -57,7 +56,6 @@ def bert(dropout: float = 0.0, **changes: object) -> BertModel:
 
 
 def done(config: TrainConfig, members: Sequence[TrainMember], *, dropout: float = 0.0, **more: object) -> TrainResult:
-    """Train a tiny BERT."""
     return train(bert(dropout), members, config, **more)
 
 

@@ -37,7 +37,6 @@ def value(words: list[str], *names: str) -> str:
 
 
 def sbatch(words: list[str]) -> None:
-    """Start a job and print its number."""
     number = 1
     while True:
         try:

@@ -61,7 +61,6 @@ def command(place: Path, name: str, *words: object, **config: object) -> tuple[l
 
 
 def snakemake(place: Path, name: str, *words: object) -> str:
-    """Run Snakemake and return its output."""
     call, env = command(place, name, *words)
     done = subprocess.run(call, cwd=place, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
