@@ -4,8 +4,6 @@ The words of a text come from a list of its label and a common list, so that the
 data, every OOD split contains one training text and one empty text, those of intents also an unknown intent.
 """
 
-from __future__ import annotations
-
 import random
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Fixtures for all tests; they use no hub, and no GPU unless marked."""
 
-from __future__ import annotations
-
 import atexit
 import os
 import re

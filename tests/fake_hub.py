@@ -1,7 +1,5 @@
 """A local hub: enough of the protocol of the Hugging Face Hub to download datasets and models by commit."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """Files as users have them, commands in this process, and a folder as `soi train` writes it."""
 
-from __future__ import annotations
-
 import random
 import sys
 from collections.abc import Callable, Sequence

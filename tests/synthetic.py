@@ -1,7 +1,5 @@
 """Generated dynamics that look like those of fine-tuning: a latent ease per example, learning, and noise."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from soi_lib.dynamics import Meta, TrainingDynamics

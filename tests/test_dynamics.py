@@ -1,7 +1,5 @@
 """The data structure and its file: nothing is lost in a round trip, and every kind of damage has its error."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Which module may import which: one list of layers, from the top down; light modules never load torch."""
 
-from __future__ import annotations
-
 import ast
 import functools
 import subprocess

@@ -1,7 +1,5 @@
 """Fetching packages with the real pip from a small registry on this machine."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import os

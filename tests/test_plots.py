@@ -1,7 +1,5 @@
 """Figures: they draw the values they are given, labels are readable, and nothing is cut off."""
 
-from __future__ import annotations
-
 import html
 import json
 import re

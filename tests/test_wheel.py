@@ -4,8 +4,6 @@ Nothing is downloaded: a new environment gets links to the packages of this one,
 its extras require, so that a requirement that was not declared is missing there. pip resolves the rest.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

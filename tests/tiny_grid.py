@@ -4,8 +4,6 @@ It needs no fetched package: a profile names folders for corpora and encoder, an
 commands from a process that has already imported everything.
 """
 
-from __future__ import annotations
-
 import json
 import multiprocessing
 import os

@@ -1,7 +1,5 @@
 """Label issues: planted wrong labels rank far above chance; ties, averages over seeds and the command."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Subsets: which examples they contain, that every draw can be repeated, and their matched controls."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from synthetic import learn

@@ -1,7 +1,5 @@
 """The six categories against a plain loop, on every possible history of up to 12 epochs; data maps against formulas."""
 
-from __future__ import annotations
-
 import math
 from fractions import Fraction
 from itertools import pairwise, product

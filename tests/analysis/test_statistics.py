@@ -1,7 +1,5 @@
 """Scores against scikit-learn; intervals, p-values and agreement of runs on data whose truth is known."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from scipy.stats import false_discovery_control, kstest, spearmanr, ttest_1samp

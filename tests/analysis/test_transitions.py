@@ -1,7 +1,5 @@
 """Transitions counted by hand; and moves beyond noise: rare where nothing was planted, found where something was."""
 
-from __future__ import annotations
-
 from itertools import permutations, product
 
 import numpy as np

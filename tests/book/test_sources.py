@@ -1,7 +1,5 @@
 """Sources of pages: public names are listed and used, code runs, and commands, links, numbers and targets are valid."""
 
-from __future__ import annotations
-
 import functools
 import importlib
 import inspect

@@ -3,8 +3,6 @@
 A request to another host fails the test that opened the page.
 """
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterator
 from functools import partial

@@ -1,7 +1,5 @@
 """The pages of the book, and a window that keeps everything that goes wrong in it."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Screenshots of every page at two widths (`make screenshots`); a plain test run does not collect them."""
 
-from __future__ import annotations
-
 import pytest
 from reading import ROOT, WIDTHS, Visit, toc_pages
 

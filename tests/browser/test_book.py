@@ -1,7 +1,5 @@
 """The built book: every page at two widths, from a server and from a folder; its HTML, its links and the PDF."""
 
-from __future__ import annotations
-
 import functools
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress

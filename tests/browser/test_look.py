@@ -1,7 +1,5 @@
 """The page with the explorer: opened from a folder, with a mouse, with keys only, and on a phone."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The page of `soi report`, opened from disk: it draws, filters and fits, and makes no requests."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The commands that read: help, tables, JSON, the findings of `soi doctor`, and errors that write nothing."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import json
 import os

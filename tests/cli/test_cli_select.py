@@ -1,7 +1,5 @@
 """`soi select`: the ids of a subset, or the rows of the user's own file, value by value."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

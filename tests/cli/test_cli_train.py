@@ -1,7 +1,5 @@
 """`soi train`: the preview, errors that write nothing, interruptions that lose nothing; examples of all commands."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """The models that `soi train` keeps: predictions, and second stages compared with their controls."""
 
-from __future__ import annotations
-
 import io
 import json
 import re

@@ -1,7 +1,5 @@
 """Building of packaged corpora: broken guarantees are named, subsets are nested, groups stay in one split."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The packaged corpora: those of the recorded runs, built once, safe from damage, and without leaks into tests."""
 
-from __future__ import annotations
-
 import json
 import os
 import random

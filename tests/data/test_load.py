@@ -1,7 +1,5 @@
 """The user's own dataset: guesses are printed, all mistakes come in one list, following a hint works."""
 
-from __future__ import annotations
-
 import json
 import re
 import shlex

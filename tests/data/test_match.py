@@ -1,7 +1,5 @@
 """The training rows are found in the current version of a file, or the file is rejected."""
 
-from __future__ import annotations
-
 import csv as csv_module
 import gzip
 import json

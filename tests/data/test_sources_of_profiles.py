@@ -1,7 +1,5 @@
 """Datasets and encoders from folders and from a hub: the authors' columns and splits, errors, and the cache."""
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess

@@ -1,7 +1,5 @@
 """Tables in files: every row is read, or an error names the doubtful lines; following its hint works."""
 
-from __future__ import annotations
-
 import codecs
 import csv
 import gzip

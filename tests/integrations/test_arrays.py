@@ -1,7 +1,5 @@
 """Arrays and tables of other programs: what is read from them, and errors that name the mistake."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import pytest

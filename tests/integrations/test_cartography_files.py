@@ -1,7 +1,5 @@
 """Folders of Dataset Cartography: round trips, kills at every step, and errors that name the mistake."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import math

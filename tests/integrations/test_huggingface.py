@@ -1,7 +1,5 @@
 """Recording inside a real Trainer, compared with a spy that identifies examples by their tokens."""
 
-from __future__ import annotations
-
 import copy
 import logging
 import os

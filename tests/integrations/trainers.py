@@ -1,7 +1,5 @@
 """A tiny classifier, generated texts, and a spy that identifies examples by their tokens, for workers too."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

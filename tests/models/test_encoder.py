@@ -1,7 +1,5 @@
 """Encoders: folders, conversion from wheels, token ids as in transformers, the same bits if trimmed, and heads."""
 
-from __future__ import annotations
-
 import shutil
 import unicodedata
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Verdicts on arrays with planted truth, what must not change a verdict, and the rules as the page states them."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from itertools import combinations

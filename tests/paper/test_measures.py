@@ -1,7 +1,5 @@
 """Disagreement of annotators, wrong labels, and similarity before training, on data with planted truth."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from itertools import permutations

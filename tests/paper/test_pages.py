@@ -1,7 +1,5 @@
 """What pages show besides results: origin and costs, the explorer, whether runs were reproduced, and the RO-Crate."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

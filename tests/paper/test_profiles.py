@@ -1,7 +1,5 @@
 """Profiles: overrides, named mistakes, copies in place of the hub, and all runs of the paper on generated data."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from typing import Any

@@ -1,7 +1,5 @@
 """From sources to a rendered book: only changed notebooks are executed, and failures are named."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The report of a training: one file that loads nothing, contains everything, and no markup from the data."""
 
-from __future__ import annotations
-
 import re
 import shutil
 

@@ -14,8 +14,6 @@ attempt has two workers; it is also compared with the command itself, with one w
 its environment. A summary is printed as JSON.
 """
 
-from __future__ import annotations
-
 import argparse
 import ctypes
 import hashlib

@@ -3,8 +3,6 @@
 `SOI_DAMAGES=200` damages 200 files instead of 12; kill_anywhere.py kills a hundred times.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import os

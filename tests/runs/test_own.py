@@ -1,7 +1,5 @@
 """Training on the user's own files: what the folder contains, when it is rejected, how it is continued."""
 
-from __future__ import annotations
-
 import json
 import shutil
 

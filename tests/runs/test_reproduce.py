@@ -1,7 +1,5 @@
 """A complete reproduction on small generated corpora: runs, second stages, recorded runs, results, and its progress."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

@@ -1,7 +1,5 @@
 """Keys of runs and second stages, the examples of a second stage, and what its controls share with it."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from itertools import product
 

@@ -1,7 +1,5 @@
 """The store: runs are complete or absent, damaged runs are moved away, one process at a time trains a run."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import shutil

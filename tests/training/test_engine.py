@@ -1,7 +1,5 @@
 """Training a tiny BERT: batches, results, reproducible bits, checkpoints, the hand-written parts, and saved models."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

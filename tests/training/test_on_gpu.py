@@ -3,8 +3,6 @@
 Tests marked `cuda` need a GPU; without one they are deselected, and `make test-gpu` runs them.
 """
 
-from __future__ import annotations
-
 import os
 from collections import Counter
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Two processes of `accelerate launch` train the same as one; all tests share one launch, on the CPU."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """The recorder compared with epochs computed by hand, and its rules for repeated and missing examples."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

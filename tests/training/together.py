@@ -1,7 +1,5 @@
 """Small trainings, executed in one process by tests and in two by test_processes, which launches this file."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

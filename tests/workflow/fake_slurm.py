@@ -3,8 +3,6 @@
 Called as `fake_slurm.py COMMAND ARGUMENTS...`; its state is in the folder $FAKE_SLURM.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -3,8 +3,6 @@
 Snakemake is taken from $SOI_SNAKEMAKE or .venv-scale, which `make test-scale` creates.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import os
