@@ -183,7 +183,7 @@ def test_a_subset_that_is_too_small_is_marked_as_not_tested(single, monkeypatch)
     assert run.metrics["twitter"]["n"] == there.about["stage"]["n"]["twitter"] > 0
 
 
-def test_weights_of_another_run_are_not_used(single, tmp_path):
+def test_weights_of_another_run_or_damaged_ones_are_not_used(single, tmp_path):
     spec, store = single
     run, path = store.get(spec.key), store.weights_path(spec.key)
     of_run = {"key": run.key, "dynamics": {"twitter": run.dynamics("twitter").fingerprint()}}
@@ -195,6 +195,9 @@ def test_weights_of_another_run_are_not_used(single, tmp_path):
     for change in ({"key": "another"}, {"dynamics": {"twitter": "0" * 64}}):
         save_weights(other, kept, vocabulary=vocabulary, **(of_run | change))
         assert not has_weights(other, **of_run)
+    body = path.read_bytes()
+    other.write_bytes(body[:-1] + bytes([body[-1] ^ 1]))
+    assert not has_weights(other, **of_run)
 
 
 def test_a_run_from_another_machine_is_not_continued(single, tmp_path):
