@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
@@ -128,19 +129,25 @@ def accept_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def test_an_interrupted_run_continues_to_the_same_bits(soi, refused, place, tmp_path):
-    """Ctrl-C while a worker trains; runs/test_damage.py kills runs at any moment."""
+def test_a_killed_run_continues_to_the_same_bits(soi, refused, place, tmp_path):
     command = [sys.executable, "-m", "soi_lib.cli", *map(str, LONG), "--out", str(tmp_path / "run")]
-    log = tmp_path / "log"
-    with open(log, "wb") as handle:
-        process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=handle, start_new_session=True, preexec_fn=accept_interrupts
-        )
-    until(process, log, "epochs: long")
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers as well
-    assert process.wait(timeout=60) == 130
-    assert own_folder.read_index(tmp_path / "run")["runs"][0]["state"] == "to do"
-    said = log.read_text(encoding="utf-8")
+    ends = []
+    for number in (signal.SIGINT, signal.SIGKILL):
+        log = tmp_path / f"{number}.log"
+        with open(log, "wb") as handle:
+            process = subprocess.Popen(
+                command, stdout=subprocess.DEVNULL, stderr=handle, start_new_session=True, preexec_fn=accept_interrupts
+            )
+        until(process, log, "epochs: long")  # a worker is training
+        with suppress(ProcessLookupError):
+            if number == signal.SIGINT:
+                os.killpg(process.pid, number)  # as a terminal does: to the workers as well
+            else:
+                os.kill(process.pid, number)
+        ends.append(process.wait(timeout=60))
+        assert own_folder.read_index(tmp_path / "run")["runs"][0]["state"] == "to do"
+    assert ends == [130, -signal.SIGKILL]
+    said = (tmp_path / f"{signal.SIGINT}.log").read_text(encoding="utf-8")
     assert said.rstrip().endswith("interrupted; run the same command again to continue")
     assert "Traceback" not in said
 

@@ -44,14 +44,8 @@ WORDS = (
     ["reproduce", "--profile", "../given/tiny.yaml", "--jobs", "2", "--record", "--force", "--quiet"],
     ["results", "--profile", "../given/tiny.yaml", "--out", "results.json"],
 )
-ODD = {
-    "OMP_NUM_THREADS": "3",
-    "MKL_NUM_THREADS": "4",
-    "OPENBLAS_NUM_THREADS": "2",
-    "PYTHONHASHSEED": "77",
-    "TOKENIZERS_PARALLELISM": "true",
-    "RAYON_NUM_THREADS": "3",
-}
+ODD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS"), "3")
+ODD |= {"PYTHONHASHSEED": "77", "TOKENIZERS_PARALLELISM": "true"}
 
 
 # --- what must be equal --------------------------------------------------------------------------------------------
