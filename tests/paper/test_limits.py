@@ -1,7 +1,5 @@
 """What the comparison pages say about the limits of the recorded runs."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from paper import comparison
