@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _BLOCK = 8192  # columns: E = 10 in double precision is 640 KB
-_SHARE = 16 * _BLOCK  # columns per task of a thread
 REGIONS = ("easy", "ambiguous", "hard")
 
 
@@ -59,32 +58,19 @@ def confidence_variability(p_gold: npt.NDArray[Any]) -> tuple[npt.NDArray[np.flo
     n = p_gold.shape[1]
     mean, spread = np.empty(n), np.empty(n)
 
-    def work(start: int) -> None:
-        rows = slice(start, start + _SHARE)
-        _mean_spread(p_gold[:, rows], mean[rows], spread[rows])
+    def work(start: int) -> None:  # NumPy releases the GIL meanwhile
+        columns = slice(start, start + _BLOCK)
+        block = p_gold[:, columns].astype(np.float64)
+        center = block.mean(axis=0, keepdims=True)
+        mean[columns] = center[0]
+        block.std(axis=0, mean=center, out=spread[columns])
 
-    starts = range(0, n, _SHARE)
-    if len(starts) <= 1:
+    if n <= _BLOCK:
         work(0)
     else:
-        with ThreadPoolExecutor(max_workers=min(len(starts), os.cpu_count() or 1, 8)) as pool:
-            list(pool.map(work, starts))
+        with ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, 8)) as pool:
+            list(pool.map(work, range(0, n, _BLOCK)))
     return mean, spread
-
-
-def _mean_spread(p_gold: npt.NDArray[Any], mean: npt.NDArray[np.float64], spread: npt.NDArray[np.float64]) -> None:
-    """Write the mean and deviation of every column of (E, N) into two (N,). NumPy releases the GIL meanwhile."""
-    epochs, n = p_gold.shape
-    for start in range(0, n, _BLOCK):
-        block = p_gold[:, start : start + _BLOCK].astype(np.float64)
-        m, s = mean[start : start + _BLOCK], spread[start : start + _BLOCK]
-        np.add.reduce(block, axis=0, out=m)
-        m /= epochs
-        block -= m
-        block *= block
-        np.add.reduce(block, axis=0, out=s)
-        s /= epochs
-        np.sqrt(s, out=s)
 
 
 def regions(data: pd.DataFrame, fraction: float = 1 / 3) -> dict[str, npt.NDArray[np.bool_]]:
@@ -103,8 +89,4 @@ def regions(data: pd.DataFrame, fraction: float = 1 / 3) -> dict[str, npt.NDArra
         "ambiguous": np.argsort(-variability, kind="stable"),
         "hard": np.lexsort((variability, confidence)),
     }
-    masks = {}
-    for name in REGIONS:
-        masks[name] = np.zeros(len(data), dtype=bool)
-        masks[name][order[name][:size]] = True
-    return masks
+    return {name: np.isin(np.arange(len(data)), rows[:size]) for name, rows in order.items()}

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from soi_lib.analysis.datamap import confidence_variability
+from soi_lib.analysis.datamap import confidence_variability, data_map
 from soi_lib.analysis.soi import SOI, categorize, forgetting_events
 from soi_lib.dynamics import TrainingDynamics, shared_rows
 from soi_lib.errors import FormatError, RangeError, nearest
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 DEFAULT_RULE = "confidence"
+_AVERAGED = ("confidence", "variability", "correctness")  # columns of `data_map`
 TINY = 1e-7
 """Closer than this to 0 or 1, a float32 probability carries no further information."""
 
@@ -50,33 +51,27 @@ def label_issues(dynamics: TrainingDynamics | Sequence[TrainingDynamics], rule: 
     def mean(values: Callable[[TrainingDynamics], Array]) -> Array:
         return np.stack([values(run)[row] for run, row in zip(runs, rows, strict=True)]).mean(axis=0, dtype=np.float64)
 
-    ids, gold = first.ids[rows[0]], first.gold[rows[0]]
+    gold = first.gold[rows[0]]
     names = np.array(first.meta.label_names or [str(c) for c in range(first.meta.classes)], dtype=object)
-    suggested = np.full(len(ids), None, dtype=object)
+    suggested = np.full(len(gold), None, dtype=object)
     if first.meta.classes == 2 or all(run.logits is not None for run in runs):
         chances = mean(_chances)
-        best = chances.argmax(1)
-        other = chances.max(1) > chances[np.arange(len(ids)), gold]
-        suggested[other] = names[best[other]]
-    spreads = [np.stack(confidence_variability(run.p_gold))[:, row] for run, row in zip(runs, rows, strict=True)]
-    confidence, variability = np.mean(spreads, axis=0)
-    codes = np.stack([categorize(run)[row] for run, row in zip(runs, rows, strict=True)])
+        other = chances.max(1) > chances[np.arange(len(gold)), gold]
+        suggested[other] = names[chances.argmax(1)[other]]
+    maps = [data_map(run).iloc[row] for run, row in zip(runs, rows, strict=True)]
+    codes = np.stack([one["soi"] for one in maps])
     frame = pd.DataFrame(
         {
-            "id": ids,
+            "id": maps[0]["id"].to_numpy(),
             "gold": gold,
             "given": names[gold],
             "suggested": pd.Series(suggested, dtype=object),
             "score": mean(RULES[rule]),
-            "confidence": confidence,
-            "variability": variability,
-            "correctness": mean(lambda run: run.correct.mean(0)),
+            **{name: np.mean([one[name] for one in maps], axis=0) for name in _AVERAGED},
             "soi": (codes == np.arange(len(SOI))[:, None, None]).sum(1).argmax(0).astype(np.int8),
         }
     )
-    by_id = np.argsort(ids, kind="stable")
-    score = frame["score"].to_numpy()
-    return frame.iloc[by_id[np.argsort(-score[by_id], kind="stable")]].reset_index(drop=True)
+    return frame.sort_values(["score", "id"], ascending=[False, True], kind="stable", ignore_index=True)
 
 
 def margins(dynamics: TrainingDynamics) -> Array:
@@ -96,29 +91,22 @@ def margins(dynamics: TrainingDynamics) -> Array:
         return np.log(p / (1 - p))
     logits = dynamics.logits.astype(np.float64)
     own = logits[:, np.arange(len(dynamics)), dynamics.gold]
-    np.put_along_axis(
-        logits, np.broadcast_to(dynamics.gold.astype(np.int64)[None, :, None], (*own.shape, 1)), -np.inf, 2
-    )
-    return own - logits.max(2)
+    others = np.where(dynamics.gold[:, None] == np.arange(logits.shape[2]), -np.inf, logits)
+    return own - others.max(2)
 
 
 def _chances(dynamics: TrainingDynamics) -> Array:
     """Return the mean probability of each class over epochs, (N, C) float64, from logits or for two classes."""
     if dynamics.logits is not None:
-        logits = dynamics.logits.astype(np.float64)
-        odds = np.exp(logits - logits.max(2, keepdims=True))
-        return np.asarray((odds / odds.sum(2, keepdims=True)).mean(0))
+        from scipy.special import softmax  # type: ignore[import-untyped]
+
+        return softmax(dynamics.logits.astype(np.float64), axis=2).mean(0)
     p = dynamics.p_gold.mean(0, dtype=np.float64)
     return np.where(dynamics.gold[:, None] == np.arange(2), p[:, None], 1 - p[:, None])
 
 
 def _confidence(dynamics: TrainingDynamics) -> Array:
     return 1 - confidence_variability(dynamics.p_gold)[0]
-
-
-def _wrong(dynamics: TrainingDynamics) -> Array:
-    """Count the wrong epochs; ties are ordered by confidence, lowest first."""
-    return dynamics.epochs - dynamics.correct.sum(0) + _confidence(dynamics) / 2
 
 
 def _forgetting(dynamics: TrainingDynamics) -> Array:
@@ -132,7 +120,8 @@ RULES: dict[str, Callable[[TrainingDynamics], Array]] = {
     "margin": lambda dynamics: -margins(dynamics).mean(0),
     "loss": lambda dynamics: -np.log(np.maximum(dynamics.p_gold.astype(np.float64), TINY)).mean(0),
     "unlearned first": lambda dynamics: _confidence(dynamics) + (categorize(dynamics) == SOI.UNE),
-    "wrong epochs": _wrong,
+    # ties are ordered by confidence, lowest first
+    "wrong epochs": lambda dynamics: (~dynamics.correct).sum(0) + _confidence(dynamics) / 2,
     "last epoch": lambda dynamics: 1 - dynamics.p_gold[-1].astype(np.float64),
     "forgetting": _forgetting,
 }

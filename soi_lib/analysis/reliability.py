@@ -53,13 +53,11 @@ class Reliability:
     def advice(self) -> str:
         """A sentence on what these runs are sufficient for."""
         known = self.table.dropna(subset=["agreement"]).sort_values("runs_needed", kind="stable")
-        enough = known[known["runs_needed"] <= self.runs]
-        more = known[known["runs_needed"] > self.runs]
-        words = [f"{row.score} ({_runs(row.runs_needed)})" for row in more.itertuples()]  # type: ignore[arg-type]
         if known.empty:
             return "No score varies between the examples, so they cannot be ranked."
-        if enough.empty:
-            best: Any = more.iloc[0]
+        enough = known["runs_needed"] <= self.runs
+        if not enough.any():
+            best: Any = known.iloc[0]
             low, high = best["runs_low"], best["runs_high"]
             span = f"{low:.0f} to {high:.0f}" if np.isfinite(high) else f"at least {low:.0f}"
             return (
@@ -67,9 +65,10 @@ class Reliability:
                 f"agreement of {self.target:g}. The score {best['score']} comes closest and needs "
                 f"{_runs(best['runs_needed'])} ({span})."
             )
-        text = f"Averaged over these {self.runs} runs, examples may be selected or removed by "
-        text += _listing(enough["score"].tolist())
-        return f"{text}, but not by {_listing(words)}." if words else f"{text}."
+        good = _listing(known.loc[enough, "score"].tolist())
+        more = [f"{row['score']} ({_runs(row['runs_needed'])})" for _, row in known[~enough].iterrows()]
+        but = f", but not by {_listing(more)}" if more else ""
+        return f"Averaged over these {self.runs} runs, examples may be selected or removed by {good}{but}."
 
 
 def reliability(
@@ -131,17 +130,15 @@ def _checked(runs: Sequence[TrainingDynamics]) -> list[npt.NDArray[Any] | slice]
     """Return the rows of the common ids in every run, in one order; raise if the runs cannot be compared."""
     if len(runs) < 2:
         raise AlignmentError("agreement needs several runs", found=len(runs), expected="at least 2")
-    first, seen = runs[0], set[str | int]()
-    for run in runs:
-        if run.epochs != first.epochs:
-            raise AlignmentError("the runs have different numbers of epochs", found=f"{first.epochs} and {run.epochs}")
-        if run.meta.record != first.meta.record:
-            found = f"{first.meta.record} and {run.meta.record}"
-            raise AlignmentError("the runs were recorded in different modes", found=found)
-        same = {run.fingerprint()} | ({run.meta.seed} if run.meta.seed is not None else set())
-        if same & seen:
+    for what, values in (
+        ("have different numbers of epochs", [run.epochs for run in runs]),
+        ("were recorded in different modes", [run.meta.record for run in runs]),
+    ):
+        if len(set(values)) > 1:
+            raise AlignmentError(f"the runs {what}", found=" and ".join(dict.fromkeys(map(str, values))))
+    for keys in ([run.meta.seed for run in runs if run.meta.seed is not None], [run.fingerprint() for run in runs]):
+        if len(set(keys)) < len(keys):
             raise AlignmentError("two runs are the same or have the same seed", hint="give runs with different seeds")
-        seen |= same
     return shared_rows(runs)
 
 
@@ -150,19 +147,18 @@ def _scores(
 ) -> dict[str, Array]:
     """Return the values of all scores over a part of the epochs: (S, C, N); C is 6 for the category, otherwise 1."""
     has_margins = runs[0].meta.classes == 2 or all(run.logits is not None for run in runs)
-    out: dict[str, list[Array]] = {}
+    out = []
     for run, row in zip(runs, rows, strict=True):
         correct = run.correct[part][:, row]
         confidence, variability = confidence_variability(run.p_gold[part][:, row])
-        events = forgetting_events(pack_history(correct), len(correct))
-        values = {"confidence": confidence, "variability": variability, "correctness": correct.mean(axis=0)}
-        if has_margins:
-            values["aum"] = margins(run)[part][:, row].mean(axis=0)
-        values["forgetfulness"] = events.astype(np.float64)
         hot = categorize(correct, early) == np.arange(len(SOI))[:, None]
-        for name, found in {"category": hot.astype(np.float64), **{k: v[None] for k, v in values.items()}}.items():
-            out.setdefault(name, []).append(found)
-    return {name: np.stack(values) for name, values in out.items()}
+        values = {"category": hot, "confidence": confidence[None], "variability": variability[None]}
+        values["correctness"] = correct.mean(axis=0, keepdims=True)
+        if has_margins:
+            values["aum"] = margins(run)[part][:, row].mean(axis=0, keepdims=True)
+        values["forgetfulness"] = forgetting_events(pack_history(correct), len(correct))[None]
+        out.append(values)
+    return {name: np.stack([values[name] for values in out], dtype=np.float64) for name in out[0]}
 
 
 def _standardised(values: Array) -> Array:

@@ -11,8 +11,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from soi_lib.analysis.datamap import REGIONS, data_map, regions
-from soi_lib.analysis.soi import SOI, categorize
+from soi_lib.analysis.datamap import data_map, regions
+from soi_lib.analysis.soi import SOI
 from soi_lib.dynamics import TrainingDynamics
 from soi_lib.errors import SelectionError, nearest
 
@@ -66,27 +66,16 @@ def _mask(
     dynamics: TrainingDynamics, which: SOI | str | Iterable[SOI | str], early: float, fraction: float
 ) -> tuple[str, npt.NDArray[np.bool_]]:
     """Return the name of the union and its mask (N,)."""
-    wanted = [which] if isinstance(which, SOI | str | int) else list(which)
-    mask = np.zeros(len(dynamics), dtype=bool)
-    names = []
-    if not wanted:
-        raise SelectionError("no category was given", hint=f"choose from {', '.join(s.name for s in SOI)}")
-    codes = categorize(dynamics, early)
-    by_region = None
-    for item in wanted:
-        if isinstance(item, str) and item in REGIONS:
-            by_region = by_region or regions(data_map(dynamics, early), fraction)
-            mask |= by_region[item]
-            names.append(item)
-            continue
-        try:
-            soi = SOI[item] if isinstance(item, str) else SOI(item)
-        except (KeyError, ValueError) as error:
-            known = [s.name for s in SOI] + list(REGIONS)
-            raise SelectionError(f"unknown category {item!r}", hint=nearest(str(item), known)) from error
-        mask |= codes == soi
-        names.append(soi.name)
-    return "+".join(names), mask
+    by_code: dict[Any, str] = {int(soi): soi.name for soi in SOI}
+    names = [by_code.get(one, str(one)) for one in ([which] if isinstance(which, str | int) else which)]
+    if not names:
+        raise SelectionError("no category was given", hint=f"choose from {', '.join(by_code.values())}")
+    table = data_map(dynamics, early)
+    masks = {soi.name: (table["soi"] == soi).to_numpy() for soi in SOI} | regions(table, fraction)
+    for name in names:
+        if name not in masks:
+            raise SelectionError(f"unknown category {name!r}", hint=nearest(str(name), masks))
+    return "+".join(names), np.logical_or.reduce([masks[name] for name in names])
 
 
 def _balanced(
@@ -95,20 +84,19 @@ def _balanced(
     """Return equally many candidates of every class, as rows of the sorted order."""
     classes = np.unique(gold)
     groups = [candidates[gold[candidates] == c] for c in classes]
-    rarest = min(len(g) for g in groups)
-    if n is None:
-        sizes = np.full(len(classes), rarest)
-    else:
-        sizes = n // len(classes) + (np.arange(len(classes)) < n % len(classes))
-    for c, group, size in zip(classes, groups, sizes, strict=True):
-        if len(group) < size or not rarest:
+    total = len(classes) * min(map(len, groups)) if n is None else n
+    picks = []
+    for place, (c, group) in enumerate(zip(classes, groups, strict=True)):
+        size = total // len(classes) + (place < total % len(classes))
+        if len(group) < max(1, size):
             raise SelectionError(
                 f"too few examples of class {c} in {name} to balance the classes",
                 found=len(group),
-                expected=max(1, int(size)),
+                expected=max(1, size),
                 hint="ask for fewer, or leave balance out",
             )
-    return np.concatenate([draw.choice(g, s, replace=False) for g, s in zip(groups, sizes, strict=True)])
+        picks.append(draw.choice(group, size, replace=False))
+    return np.concatenate(picks)
 
 
 def _matched(chosen: npt.NDArray[Any], gold: npt.NDArray[Any], draw: np.random.Generator) -> npt.NDArray[Any]:

@@ -55,8 +55,18 @@ def categorize(dynamics: TrainingDynamics | npt.ArrayLike, early: float = 0.5) -
     forgotten and first correct at epoch k (from 0) is early learned if 0 < k < early * E, and late learned if
     k >= early * E. Raises RangeError if `early` is not in (0, 1] or E is not in 1..64, FormatError for a wrong shape.
     """
-    history, epochs = _history(dynamics)
-    return categorize_history(history, epochs, early)
+    if isinstance(dynamics, TrainingDynamics):
+        return categorize_history(dynamics.history, dynamics.epochs, early)
+    correct: npt.NDArray[Any] = np.asarray(dynamics)
+    if correct.ndim != 2 or correct.dtype != bool:
+        raise FormatError(
+            "correctness is not a bool array of epochs by examples",
+            found=f"{correct.dtype} {correct.shape}",
+            expected="bool (E, N)",
+        )
+    if not 1 <= len(correct) <= MAX_EPOCHS:
+        raise RangeError("the number of epochs is out of range", found=len(correct), expected="1 to 64")
+    return categorize_history(pack_history(correct), len(correct), early)
 
 
 def categorize_history(history: npt.NDArray[np.uint64], epochs: int, early: float = 0.5) -> npt.NDArray[np.int8]:
@@ -118,18 +128,3 @@ def soi_table(runs: dict[Any, TrainingDynamics], early: float = 0.5, *, shares: 
 def history_string(history: int | np.uint64, epochs: int, right: str = "■", wrong: str = "□") -> str:
     """Return a history as text, first epoch first: `□□■■■□■■■■`."""
     return "".join(right if int(history) >> epoch & 1 else wrong for epoch in range(epochs))
-
-
-def _history(dynamics: TrainingDynamics | npt.ArrayLike) -> tuple[npt.NDArray[np.uint64], int]:
-    if isinstance(dynamics, TrainingDynamics):
-        return dynamics.history, dynamics.epochs
-    correct: npt.NDArray[Any] = np.asarray(dynamics)
-    if correct.ndim != 2 or correct.dtype != bool:
-        raise FormatError(
-            "correctness is not a bool array of epochs by examples",
-            found=f"{correct.dtype} {correct.shape}",
-            expected="bool (E, N)",
-        )
-    if not 1 <= len(correct) <= MAX_EPOCHS:
-        raise RangeError("the number of epochs is out of range", found=len(correct), expected="1 to 64")
-    return pack_history(correct), len(correct)

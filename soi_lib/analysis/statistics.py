@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -138,17 +138,13 @@ def contributions(score: Score, gold: npt.ArrayLike, given: npt.ArrayLike) -> Ar
     Raises:
         FormatError: the shapes do not match, the score is unknown, or the classes for AUC are not exactly 0 and 1.
     """
-    g, x = _labels(gold, given)
-    match score:
-        case "auc":
-            return _auc(g, x)
-        case "accuracy":
-            return (x == g).astype(np.float64)
-        case "balanced_accuracy":
-            return _balanced(g, x == g)
-        case "macro_f1":
-            return _macro_f1(g, x)
-    raise FormatError(f"unknown score {score!r}", hint=nearest(str(score), get_args(Score)))
+    g, x = np.asarray(gold), np.atleast_2d(np.asarray(given))
+    if g.ndim != 1 or not len(g) or x.ndim != 2 or x.shape[1] != len(g):
+        found = f"{g.shape} and {x.shape}"
+        raise FormatError("gold and predictions differ in shape", found=found, expected="(N,) and (S, N)")
+    if score not in _SCORES:
+        raise FormatError(f"unknown score {score!r}", hint=nearest(str(score), _SCORES))
+    return _SCORES[score](g, x)
 
 
 def gain(score: Score, gold: npt.ArrayLike, before: npt.ArrayLike, after: npt.ArrayLike) -> Array:
@@ -174,16 +170,16 @@ def _auc(gold: Array, scores: Array) -> Array:
         raise FormatError("AUC needs both of two classes", found=np.unique(gold).tolist(), expected="0 and 1")
     out = np.empty(scores.shape)
     every = ranks(scores)
-    for side, sign in ((positive, 1), (~positive, -1)):
-        own = ranks(scores[:, side])
-        below = (every[:, side] - own) / (~side).sum()
-        placed = below if sign == 1 else 1 - below
+    for side in (positive, ~positive):
+        below = (every[:, side] - ranks(scores[:, side])) / (~side).sum()
+        placed = below if side is positive else 1 - below
         mean = placed.mean(axis=1, keepdims=True)
         out[:, side] = mean + (placed - mean) * len(gold) / side.sum()
     return out
 
 
-def _balanced(gold: Array, hit: Array) -> Array:
+def _balanced(gold: Array, predicted: Array) -> Array:
+    hit = predicted == gold
     classes, index, counts = np.unique(gold, return_inverse=True, return_counts=True)
     recall = np.stack([hit[:, index == c].mean(axis=1) for c in range(len(classes))], axis=1)
     scaled = (hit - recall[:, index]) * (len(gold) / counts[index] / len(classes))
@@ -194,20 +190,20 @@ def _macro_f1(gold: Array, predicted: Array) -> Array:
     total = np.zeros(predicted.shape)
     present = np.zeros((len(predicted), 1))
     for label in np.union1d(gold, predicted):
-        is_gold, said = gold == label, predicted == label
-        either = (is_gold + said.astype(np.float64)).mean(axis=1, keepdims=True)
-        hits = (is_gold & said).astype(np.float64)
-        f1 = np.divide(2 * hits.mean(axis=1, keepdims=True), either, out=np.zeros_like(either), where=either > 0)
-        slope = np.divide(1.0, either, out=np.zeros_like(either), where=either > 0)
-        total += f1 + (2 * hits - f1 * (is_gold + said.astype(np.float64))) * slope
-        present += either > 0
+        is_gold, said = (gold == label).astype(np.float64), (predicted == label).astype(np.float64)
+        hits, either = is_gold * said, is_gold + said
+        share = either.mean(axis=1, keepdims=True)
+        known = share > 0
+        slope = np.divide(1.0, share, out=np.zeros_like(share), where=known)
+        f1 = np.divide(2 * hits.mean(axis=1, keepdims=True), share, out=np.zeros_like(share), where=known)
+        total += f1 + (2 * hits - f1 * either) * slope
+        present += known
     return total / present
 
 
-def _labels(gold: npt.ArrayLike, given: npt.ArrayLike) -> tuple[Array, Array]:
-    """Return gold labels (N,) and predictions as (S, N)."""
-    g, x = np.asarray(gold), np.atleast_2d(np.asarray(given))
-    if g.ndim != 1 or not len(g) or x.ndim != 2 or x.shape[1] != len(g):
-        found = f"{g.shape} and {x.shape}"
-        raise FormatError("gold and predictions differ in shape", found=found, expected="(N,) and (S, N)")
-    return g, x
+_SCORES = {
+    "auc": _auc,
+    "accuracy": lambda gold, predicted: (predicted == gold).astype(np.float64),
+    "balanced_accuracy": _balanced,
+    "macro_f1": _macro_f1,
+}

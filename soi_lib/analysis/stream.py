@@ -97,17 +97,17 @@ def _checked(folder: Path) -> tuple[list[Path], int]:
     files = sorted(folder.glob("*.parquet"))
     if not files:
         raise SoiError("the folder contains no dynamics files", where=folder, expected="*.parquet")
-    columns = [check(file)[0] for file in files]
-    for file, other in zip(files, columns, strict=True):
-        if other != columns[0]:
+    first, *others = (check(file)[0] for file in files)
+    for file, columns in zip(files[1:], others, strict=True):
+        if columns != first:
             raise FormatError(
                 "the files differ in their columns",
                 where=file,
-                found=other,
-                expected=f"{columns[0]}, as in {files[0].name}",
+                found=columns,
+                expected=f"{first}, as in {files[0].name}",
                 hint="keep files with other epochs or ids in a folder of their own",
             )
-    return files, columns[0].field("p_gold").type.list_size
+    return files, first.field("p_gold").type.list_size
 
 
 def _register(engine: Any, name: str, kind: str, rule: Callable[[npt.NDArray[np.uint64]], npt.NDArray[Any]]) -> None:

@@ -156,7 +156,7 @@ def transition_test(single: npt.ArrayLike, multi: npt.ArrayLike) -> TransitionTe
     spread = np.array([[effect.by_examples for effect in row] for row in effects]) ** 0.5
     value = np.array([[effect.value for effect in row] for row in effects])
     known = OFF_DIAGONAL & (spread > 0)
-    p = np.where(known, 2 * ndtr(-np.abs(np.divide(value, spread, where=known, out=np.zeros_like(value)))), np.nan)
+    p = 2 * ndtr(-np.abs(np.divide(value, spread, where=known, out=np.full_like(value, np.nan))))
     swap_p = _swap_p(pairs, seeds, transition - floor)
     return TransitionTest(transition, floor, p, swap_p, effects, n, seeds)
 
