@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -25,6 +24,7 @@ from soi_lib.plots.style import (
     finish,
     need,
     style,
+    subplots,
 )
 
 VERDICTS = {  # colour and sign
@@ -50,7 +50,7 @@ def verdict_strip(verdicts: Mapping[str, str]) -> Figure:
             "not one of the verdicts", found=repr(next(iter(unknown), "")), expected=" or ".join(VERDICTS)
         )
     with style():
-        figure, ax = plt.subplots(figsize=(WIDTH, 0.42 * len(verdicts)))
+        figure, ax = subplots(figsize=(WIDTH, 0.42 * len(verdicts)))
         for k, (name, (kind, _, rest)) in enumerate(parts.items()):
             color, sign = VERDICTS[kind]
             ax.add_patch(Rectangle((0, k + 0.05), 1, 0.9, fc=color, ec="none"))
@@ -74,7 +74,7 @@ def agreement_plot(table: pd.DataFrame, *, title: str = "") -> Figure:
     high = -(-len(panels) // wide)
     with style():
         size = (WIDTH, (0.24 * len(cases) + 0.6) * high + 0.5)
-        figure, axes = plt.subplots(high, wide, figsize=size, sharey=True, squeeze=False)
+        figure, axes = subplots(high, wide, figsize=size, sharey=True, squeeze=False)
         for ax, panel in zip(axes.flat, panels, strict=False):
             part = table[table["panel"] == panel]
             y = part["case"].map(cases.index)
@@ -102,7 +102,7 @@ def histories_figure(epochs: int = 10, early: float = 0.5) -> Figure:
     """Draw one example history per category, one box per epoch. Raises FormatError for too few epochs."""
     drawn = example_histories(epochs, early)
     with style():
-        figure, ax = plt.subplots(figsize=(WIDTH, 4.2))
+        figure, ax = subplots(figsize=(WIDTH, 4.2))
         for row, soi in enumerate(ORDER):
             y = row * 1.7
             ax.text(0, y - 0.32, LONG_NAMES[soi], fontweight="bold", va="center")

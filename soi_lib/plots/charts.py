@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from textwrap import wrap
 from typing import Any, Literal
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from soi_lib.analysis.datamap import data_map
@@ -25,6 +25,7 @@ from soi_lib.errors import FormatError
 from soi_lib.plots.style import (
     DOWN,
     INK,
+    LONG_NAMES,
     MUTED,
     NAMES,
     OPEN,
@@ -34,13 +35,14 @@ from soi_lib.plots.style import (
     SOI_MARKERS,
     UP,
     WIDTH,
-    category_legend,
     finish,
+    grid,
     ink,
-    label_lowest,
+    legend_below,
     need,
     span,
     style,
+    subplots,
 )
 
 LINES = ("#0072B2", "#D55E00", "#009E73", "#7A4EA3", "#56B4E9", "#8C6D1F", "#3B3B3B", "#CC79A7")
@@ -49,6 +51,7 @@ ENOUGH = 0.8  # agreement that counts as reliable
 MOST_POINTS = 4000  # per data map; more would overlap
 
 
+@style()
 def soi_bars(table: pd.DataFrame, *, title: str = "", note: str = "") -> Figure:
     """Draw the shares of the six categories as stacked bars, one bar per row, grouped by dataset.
 
@@ -71,20 +74,31 @@ def soi_bars(table: pd.DataFrame, *, title: str = "", note: str = "") -> Figure:
     groups: list[Any] = list(shares.groupby(level=0, sort=False)) if nested else [("", shares)]
     rows = [len(part) for _, part in groups]
     size = (WIDTH, 0.28 * sum(rows) + 0.4 * len(groups) + 1.1)
-    with style():
-        figure, axes = plt.subplots(len(groups), 1, figsize=size, sharex=True, squeeze=False, height_ratios=rows)
-        for ax, (name, part) in zip(axes.flat, groups, strict=True):
-            _stack(ax, part.droplevel(0) if nested else part)
-            ax.set(title=name, xlim=(0, 1), ylabel="")
-        axes[-1, 0].set_xlabel("share of training examples (%)")
-        axes[-1, 0].xaxis.set_major_formatter(lambda share, _: f"{share * 100:g}")
-        category_legend(figure)
+    look: dict[str, Any] = {"color": list(SOI_COLORS.values()), "ec": "white", "lw": 0.5, "width": 0.82}
+    figure, axes = subplots(len(groups), 1, figsize=size, sharex=True, squeeze=False, height_ratios=rows)
+    for ax, (name, part) in zip(axes.flat, groups, strict=True):
+        (part.droplevel(0) if nested else part).plot.barh(stacked=True, ax=ax, legend=False, **look)
+        for soi, bars in zip(ORDER, ax.containers, strict=True):
+            for bar in bars:
+                bar.set_hatch(SOI_HATCHES[soi])
+            written = [f"{share * 100:.0f}" if share >= 0.06 else "" for share in part[soi.name]]
+            box = {"fc": SOI_COLORS[soi], "ec": "none", "pad": 1.2}
+            ax.bar_label(bars, written, label_type="center", fontsize=8.5, color=ink(SOI_COLORS[soi]), bbox=box)
+        ax.set(title=name, xlim=(0, 1), ylabel="")
+        ax.invert_yaxis()
+        ax.tick_params(axis="y", length=0)
+        ax.spines["left"].set_visible(False)
+    axes[-1, 0].set_xlabel("share of training examples (%)")
+    axes[-1, 0].xaxis.set_major_formatter(lambda share, _: f"{share * 100:g}")
+    handles = [Patch(fc=SOI_COLORS[s], hatch=SOI_HATCHES[s], ec="white", label=LONG_NAMES[s]) for s in ORDER]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, handlelength=1.4)
     text = "Shares of training examples in the six categories, by setting, as stacked bars."
     if not np.allclose(totals, 1, atol=0.01):  # shares, which may be rounded, sum to 1
         text += f" Each bar represents {span(round(n) for n in totals)} examples."
     return finish(figure, shares, text, title=title, note=note)
 
 
+@style()
 def interval_plot(table: pd.DataFrame, *, title: str = "", note: str = "") -> Figure:
     """Draw values with 95 % intervals relative to zero, with one row per case and one panel per measure.
 
@@ -106,46 +120,30 @@ def interval_plot(table: pd.DataFrame, *, title: str = "", note: str = "") -> Fi
     beside = len(measures) <= 3
     shape = (1, len(measures)) if beside else (len(measures), 1)
     size = (WIDTH, (0.26 * len(cases) + 0.75) * shape[0] + 0.2)
-    with style():
-        figure, axes = plt.subplots(*shape, figsize=size, sharey=beside, squeeze=False)
-        for ax, measure in zip(axes.flat, measures, strict=True):
-            here = known["measure"] == measure
-            part = known[here]
-            y = part["case"].map(cases.index)
-            spread = np.array([part["value"] - part["low"], part["high"] - part["value"]])
-            for color, face, rows in [(UP, UP, up), (DOWN, DOWN, down), (OPEN, "white", ~(up | down))]:
-                at, look = rows[here].to_numpy(), {"fmt": "o", "ms": 6, "lw": 1.6, "color": color, "mfc": face}
-                ax.errorbar(part["value"][at], y[at], xerr=spread[:, at], **look)
-            ax.axvline(0, color=INK, lw=1.1, zorder=1.5)
-            ax.set_xlabel("\n".join(wrap(measure, 44 // shape[1])))
-            ax.set_yticks(range(len(cases)), cases)
-            ax.set_ylim(len(cases) - 0.4, -0.6)
-            ax.xaxis.set_major_formatter(lambda v, _: f"{v:g}".replace("-", "−"))
-            ax.locator_params(axis="x", nbins=(7, 4, 2)[shape[1] - 1])
-            ax.grid(axis="x")
-            ax.tick_params(axis="y", length=0)
+    figure, axes = subplots(*shape, figsize=size, sharey=beside, squeeze=False)
+    for ax, measure in zip(axes.flat, measures, strict=True):
+        here = known["measure"] == measure
+        part = known[here]
+        y = part["case"].map(cases.index)
+        spread = np.array([part["value"] - part["low"], part["high"] - part["value"]])
+        for color, face, rows in [(UP, UP, up), (DOWN, DOWN, down), (OPEN, "white", ~(up | down))]:
+            at, look = rows[here].to_numpy(), {"fmt": "o", "ms": 6, "lw": 1.6, "color": color, "mfc": face}
+            ax.errorbar(part["value"][at], y[at], xerr=spread[:, at], **look)
+        ax.axvline(0, color=INK, lw=1.1, zorder=1.5)
+        ax.set_xlabel("\n".join(wrap(measure, 44 // shape[1])))
+        ax.set_yticks(range(len(cases)), cases)
+        ax.set_ylim(len(cases) - 0.4, -0.6)
+        ax.xaxis.set_major_formatter(lambda v, _: f"{v:g}".replace("-", "−"))
+        ax.locator_params(axis="x", nbins=(7, 4, 2)[shape[1] - 1])
+        ax.grid(axis="x")
+        ax.tick_params(axis="y", length=0)
     filled = "it is beyond chance, corrected over all cases" if corrected else "the interval excludes zero"
     text = f"""Points with 95 % intervals, by case; a point is filled if {filled} (blue above zero, orange below).
         Of {len(known)} intervals, {up.sum()} are above zero and {down.sum()} below{", corrected" * corrected}."""
     return finish(figure, known, text, title=title, note=note)
 
 
-def _stack(ax: Axes, shares: pd.DataFrame) -> None:
-    """Draw the stacked bars of one dataset; bars that are wide enough show their share."""
-    colors: Any = [SOI_COLORS[soi] for soi in ORDER]
-    shares.plot.barh(stacked=True, ax=ax, legend=False, width=0.82, color=colors, ec="white", lw=0.5)
-    containers: list[Any] = ax.containers
-    for soi, bars in zip(ORDER, containers, strict=True):
-        for bar in bars:
-            bar.set_hatch(SOI_HATCHES[soi])
-        written = [f"{share * 100:.0f}" if share >= 0.06 else "" for share in shares[soi.name]]
-        box = {"fc": SOI_COLORS[soi], "ec": "none", "pad": 1.2}
-        ax.bar_label(bars, written, label_type="center", fontsize=8.5, color=ink(SOI_COLORS[soi]), bbox=box)
-    ax.invert_yaxis()
-    ax.tick_params(axis="y", length=0)
-    ax.spines["left"].set_visible(False)
-
-
+@style()
 def training_curves(table: pd.DataFrame, measure: str = "accuracy", *, title: str = "", note: str = "") -> Figure:
     """Draw a score per epoch, one panel per dataset: the mean over seeds, and a band from the smallest to the largest.
 
@@ -161,28 +159,24 @@ def training_curves(table: pd.DataFrame, measure: str = "accuracy", *, title: st
 
     by = ["dataset", "setting", "split", "epoch"]
     need(table, [*by, "seed", measure])
-    datasets = list(dict.fromkeys(table["dataset"]))
-    rows = -(-len(datasets) // 2)
+    parts = list(table.groupby("dataset", sort=False))
     look: dict[str, Any] = {"hue": "setting", "palette": LINES[: table["setting"].nunique()]}
     if table["split"].nunique() > 1:
         look |= {"style": "split"}
-    with style():
-        figure, axes = plt.subplots(rows, min(2, len(datasets)), figsize=(WIDTH, 2.1 * rows + 0.7), sharex=True,
-                                    sharey=True, squeeze=False)  # fmt: skip
-        label_lowest(axes, len(datasets))
-        for ax, name in zip(axes.flat, datasets, strict=False):
-            part = table[table["dataset"] == name]
-            sns.lineplot(part, x="epoch", y=measure, errorbar=("pi", 100), ax=ax, **look)
-            ax.set_title(name)
-            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-            ax.grid(True)
-        _one_legend(figure, list(axes.flat), len(datasets))
+    figure, axes = grid(len(parts), 2.1, 0.7)
+    for ax, (name, part) in zip(axes, parts, strict=True):
+        sns.lineplot(part, x="epoch", y=measure, errorbar=("pi", 100), ax=ax, **look)
+        ax.set_title(str(name))
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.grid(True)
+    legend_below(figure, axes[0])
     values = table.groupby(by, sort=False)[measure].agg(["mean", "min", "max", "count"]).reset_index()
     seeds = table["seed"].nunique()
     text = f"Learning curves: {measure} per epoch; bands: smallest to largest of {seeds} seed{'s' * (seeds > 1)}."
     return finish(figure, values, text, title=title, note=note)
 
 
+@style()
 def gain_curves(
     table: pd.DataFrame, x: str = "examples", *, measure: str = "accuracy", title: str = "", note: str = ""
 ) -> Figure:
@@ -199,19 +193,16 @@ def gain_curves(
     Returns:
         the figure; its values are `table`. Raises FormatError if a column is missing.
     """
-    with style():
-        figure, ax = plt.subplots(figsize=(WIDTH, 3.2))
-        _lines(ax, table, x, "dataset")
-        ax.set_ylabel(measure)
-        if pd.api.types.is_numeric_dtype(table[x]):
-            ax.set(xlabel=x, xticks=sorted(set(table[x])))
-        if (table["low"] < 0).any():  # a gain, not a score
-            ax.axhline(0, color=INK, lw=1)
-        _one_legend(figure, [ax], 1)
+    figure, ax = _lines(table, x, "dataset", ylabel=measure)
+    if pd.api.types.is_numeric_dtype(table[x]):
+        ax.set(xlabel=x, xticks=sorted(set(table[x])))
+    if (table["low"] < 0).any():  # a gain, not a score
+        ax.axhline(0, color=INK, lw=1)
     text = f"The {measure} by {x} with 95 % intervals, one line per dataset."
     return finish(figure, table, text, title=title, note=note)
 
 
+@style()
 def reliability_curves(table: pd.DataFrame, *, title: str = "", note: str = "") -> Figure:
     """Draw how well scores agree between groups of seeds, against the number of seeds averaged; one line per score.
 
@@ -222,22 +213,21 @@ def reliability_curves(table: pd.DataFrame, *, title: str = "", note: str = "") 
         the figure; its values are `table`. Raises FormatError if a column is missing.
     """
     need(table, ["score", "seeds", "agreement"])
-    with style():
-        figure, ax = plt.subplots(figsize=(WIDTH, 3.2))
-        _lines(ax, table.rename(columns={"agreement": "value"}), "seeds", "score")
-        ax.axhline(ENOUGH, color=INK, lw=1, ls=":")
-        ax.set(xlabel="seeds averaged", ylabel="agreement of two groups", ylim=(min(0, ax.get_ylim()[0]), 1))
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        _one_legend(figure, [ax], 1)
+    renamed = table.rename(columns={"agreement": "value"})
+    figure, ax = _lines(renamed, "seeds", "score", xlabel="seeds averaged", ylabel="agreement of two groups")
+    ax.axhline(ENOUGH, color=INK, lw=1, ls=":")
+    ax.set_ylim(min(0, ax.get_ylim()[0]), 1)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     text = f"Agreement of each score between two groups of seeds, by group size; dotted line: {ENOUGH}."
     return finish(figure, table, text, title=title, note=note)
 
 
-def _lines(ax: Axes, table: pd.DataFrame, x: str, by: str) -> None:
+def _lines(table: pd.DataFrame, x: str, by: str, **labels: str) -> tuple[Figure, Axes]:
     """Draw one line per value of `by`, shifted slightly if x holds names so that the intervals do not overlap."""
     need(table, [by, x, "value"])
     groups = list(table.groupby(by, sort=False))
     names = [] if pd.api.types.is_numeric_dtype(table[x]) else list(dict.fromkeys(table[x]))
+    figure, ax = subplots(figsize=(WIDTH, 3.2))
     for k, (name, part) in enumerate(groups):
         at = part[x].map(names.index) + (k - (len(groups) - 1) / 2) * 0.05 if names else part[x]
         spread = np.array([part["value"] - part["low"], part["high"] - part["value"]]) if "low" in part else None
@@ -245,21 +235,13 @@ def _lines(ax: Axes, table: pd.DataFrame, x: str, by: str) -> None:
         ax.errorbar(at, part["value"], yerr=spread, label=str(name), lw=1.4, elinewidth=1, **look)
     if names:
         ax.set_xticks(range(len(names)), names)
+    ax.set(**labels)
     ax.grid(axis="y")
+    legend_below(figure, ax)
+    return figure, ax
 
 
-def _one_legend(figure: Figure, axes: list[Axes], used: int) -> None:
-    """Move the legend of the first axes below the figure, and hide unused axes."""
-    known = dict(zip(*axes[0].get_legend_handles_labels()[::-1], strict=True))
-    known = {name: handle for name, handle in known.items() if name not in ("setting", "split")}  # seaborn's titles
-    for k, ax in enumerate(axes):
-        if legend := ax.get_legend():
-            legend.remove()
-        ax.set_visible(k < used)
-    ncols = min(len(known), 2 if max(map(len, known)) > 16 else 4)
-    figure.legend(list(known.values()), list(known), loc="outside lower center", ncols=ncols)
-
-
+@style()
 def data_map_plot(
     runs: Mapping[str, TrainingDynamics | pd.DataFrame],
     *,
@@ -291,41 +273,30 @@ def data_map_plot(
         look = {"hue": "soi", "hue_order": NAMES, "palette": {s.name: SOI_COLORS[s] for s in ORDER}}
         look |= {"style": "soi", "style_order": NAMES, "markers": {s.name: SOI_MARKERS[s] for s in ORDER}}
     right = max(0.3, float(rows["variability"].max()) * 1.14)
-    wide = 1 if len(maps) == 1 else 2
-    high = -(-len(maps) // wide)
-    with style():
-        size = (WIDTH, 3.0 * high + 0.6)
-        figure, axes = plt.subplots(high, wide, figsize=size, sharex=True, sharey=True, squeeze=False)
-        label_lowest(axes, len(maps))
-        for ax, name in zip(axes.flat, maps, strict=False):
-            part = rows[rows["run"] == name]
-            sns.scatterplot(part, x="variability", y="confidence", s=16, lw=0, alpha=0.8, ax=ax, **look)
-            ax.set(title=f"{name} (n = {len(maps[name]):,})", xlim=(-0.015, right), ylim=(-0.03, 1.03))
-            ax.set(xlabel="variability of p(gold)", ylabel="confidence, mean p(gold)")
-            _regions(ax)
-            handles, labels = ax.get_legend_handles_labels()
-            ax.get_legend().remove()
-        for ax in axes.flat[len(maps) :]:
-            ax.axis("off")
-        head = "fraction of epochs with a correct prediction" if color == "correctness" else ""
-        look = {"ncols": 6, "handletextpad": 0.1, "columnspacing": 0.8, "title": head}
-        figure.legend(handles, labels, loc="outside lower center", **look)
+    meaning = "fraction of epochs with a correct prediction" if color == "correctness" else "category"
+    figure, axes = grid(len(maps), 3.0, 0.6)
+    for ax, name in zip(axes, maps, strict=True):
+        part = rows[rows["run"] == name]
+        sns.scatterplot(part, x="variability", y="confidence", s=16, lw=0, alpha=0.8, ax=ax, **look)
+        ax.set(title=f"{name} (n = {len(maps[name]):,})", xlim=(-0.015, right), ylim=(-0.03, 1.03))
+        ax.set(xlabel="variability of p(gold)", ylabel="confidence, mean p(gold)")
+        for x, y, region in (
+            (0.55, 0.97, "easy to learn"),
+            (0.96, 0.5, "ambiguous"),
+            (0.55, 0.03, "hard to learn"),
+        ):
+            box = {"fc": "white", "ec": "none", "alpha": 0.75, "pad": 1}
+            ax.text(x, y, region, transform=ax.transAxes, ha="center", va="center", fontsize=8.5, style="italic",
+                    color=MUTED, bbox=box, rotation=90 if region == "ambiguous" else 0)  # fmt: skip
+    head = meaning if color == "correctness" else ""
+    legend_below(figure, axes[-1], ncols=6, handletextpad=0.1, columnspacing=0.8, title=head)
     thinned = [f"of {len(table):,} examples of {name}, {MOST_POINTS:,} are drawn"
                for name, table in maps.items() if len(table) > MOST_POINTS]  # fmt: skip
     cut = "; ".join(thinned)
     text = f"""Data maps of training examples: variability across epochs (x), confidence (y) and
-        {"fraction of epochs with a correct prediction" if color == "correctness" else "category"} (colour).
-        Top left: easy to learn; right: ambiguous; bottom left: hard to learn. {cut[:1].upper()}{cut[1:]}"""
+        {meaning} (colour). Top left: easy to learn; right: ambiguous; bottom left: hard to learn.
+        {cut[:1].upper()}{cut[1:]}"""
     return finish(figure, rows, text, title=title, note=note)
-
-
-def _regions(ax: Axes) -> None:
-    """Label the regions of the map."""
-    look: dict[str, Any] = {"ha": "center", "va": "center", "color": MUTED, "fontsize": 8.5, "style": "italic"}
-    look |= {"bbox": {"fc": "white", "ec": "none", "alpha": 0.75, "pad": 1}, "transform": ax.transAxes}
-    ax.text(0.55, 0.97, "easy to learn", **look)
-    ax.text(0.96, 0.5, "ambiguous", rotation=90, **look)
-    ax.text(0.55, 0.03, "hard to learn", **look)
 
 
 def _sample(n: int) -> np.ndarray:

@@ -15,17 +15,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import matplotlib.pyplot as plt
+import matplotlib.pyplot as plt  # notebooks display figures once it is imported
+from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
+from matplotlib.legend import Legend
 from PIL import Image
 
 from soi_lib.analysis.soi import SOI
 from soi_lib.errors import FormatError
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
     import pandas as pd
 
 _CATEGORIES = {  # colour, hatch, marker; from easy to hard in every figure
@@ -72,22 +72,21 @@ _RC: dict[Any, Any] = {
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Apply the style of all figures inside the block, without changing global settings."""
-    before = set(plt.get_fignums())
+    """Apply the style of all figures in a block or a decorated function, without changing global settings."""
     with plt.rc_context(_RC):
-        try:
-            yield
-        except BaseException:  # do not let the next cell show an unfinished figure
-            for number in set(plt.get_fignums()) - before:
-                plt.close(number)
-            raise
+        yield
+
+
+def subplots(rows: int = 1, columns: int = 1, *, figsize: tuple[float, float], **look: Any) -> tuple[Figure, Any]:
+    """Like `pyplot.subplots`, but unknown to pyplot, so that a notebook shows a figure only where it is returned."""
+    figure = Figure(figsize=figsize)
+    return figure, figure.subplots(rows, columns, **look)
 
 
 def finish(figure: Figure, values: pd.DataFrame, caption: str, *, title: str = "", note: str = "") -> Figure:
-    """Attach values and caption, and remove the figure from pyplot so that a notebook shows it only once."""
+    """Attach values and caption to a figure, and add its title."""
     if title:
         figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
-    plt.close(figure)
     first, dot, rest = " ".join(caption.split()).partition(". ")
     parts = [first + dot.rstrip(), title and f"{title}.", rest, note and f"{note.removesuffix('.')}."]
     figure.soi_caption = " ".join(part for part in parts if part)  # type: ignore[attr-defined]
@@ -185,17 +184,27 @@ def _csv(table: pd.DataFrame) -> str:
     return str(table.to_csv(index=named, float_format="%.6g", lineterminator="\n"))
 
 
-def category_legend(figure: Figure) -> None:
-    """Add a legend of the six categories below the figure."""
-    handles = [Patch(fc=SOI_COLORS[s], hatch=SOI_HATCHES[s], ec="white", label=LONG_NAMES[s]) for s in ORDER]
-    figure.legend(handles=handles, loc="outside lower center", ncols=2, handlelength=1.4)
-
-
-def label_lowest(axes: npt.NDArray[Any], used: int) -> None:
-    """Label the x axis of the lowest panel in each column, even if the last row of `axes` is not full."""
+def grid(n: int, height: float, below: float) -> tuple[Figure, list[Axes]]:
+    """Return a figure of `n` panels with common axes, two side by side; heights (of a row, and below) in inches."""
+    rows, columns = -(-n // 2), min(2, n)
+    size = (WIDTH, height * rows + below)
+    figure, axes = subplots(rows, columns, figsize=size, sharex=True, sharey=True, squeeze=False)
     for k, ax in enumerate(axes.flat):
-        if k < used <= k + axes.shape[1]:
+        if k >= n:
+            ax.axis("off")
+        elif k >= n - columns:  # the lowest in its column, even if the last row is not full
             ax.tick_params(labelbottom=True)
+    return figure, list(axes.flat[:n])
+
+
+def legend_below(figure: Figure, ax: Axes, **look: Any) -> None:
+    """Add the legend of one panel below the figure, and remove those in the panels."""
+    known = dict(zip(*ax.get_legend_handles_labels()[::-1], strict=True))
+    known = {name: handle for name, handle in known.items() if name not in ("setting", "split")}  # seaborn's titles
+    for legend in figure.findobj(Legend):
+        legend.remove()
+    ncols = min(len(known), 2 if max(map(len, known)) > 16 else 4)
+    figure.legend(list(known.values()), list(known), loc="outside lower center", **{"ncols": ncols, **look})
 
 
 def need(table: pd.DataFrame, columns: Iterable[str]) -> None:

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, PowerNorm
@@ -32,10 +31,11 @@ from soi_lib.plots.style import (
     UP,
     WIDTH,
     finish,
-    label_lowest,
+    grid,
     percent,
     span,
     style,
+    subplots,
 )
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ _READING = "Rows: from; columns: to; examples below the diagonal became easier, 
 _DASH = f"A dash marks rows with fewer than {FEW} examples."
 
 
+@style()
 def transition_heatmap(counts: pd.DataFrame, *, title: str = "", note: str = "", sides: Sides = SIDES) -> Figure:
     """Draw where the examples of each category went, in per cent of each row; row labels show the number of examples.
 
@@ -63,9 +64,8 @@ def transition_heatmap(counts: pd.DataFrame, *, title: str = "", note: str = "",
         the figure; its values are the counts.
     """
     table = in_order(counts)
-    with style():
-        figure, ax = plt.subplots(figsize=(WIDTH * 0.8, 3.9))
-        _rows(ax, table, sides)
+    figure, ax = subplots(figsize=(WIDTH * 0.8, 3.9))
+    _rows(ax, table, sides)
     text = (
         f"Heatmap of the moves between categories from {sides[0]} to {sides[1]}, in % of each row. {_READING} {_DASH}"
     )
@@ -118,6 +118,7 @@ class Moves:
         return table / table.to_numpy().sum()
 
 
+@style()
 def transition_beside_floor(moves: Moves, *, title: str = "", note: str = "", sides: Sides = SIDES) -> Figure:
     """Draw the moves between seeds of a setting (left) and from that setting to another (right) as heatmaps.
 
@@ -125,19 +126,19 @@ def transition_beside_floor(moves: Moves, *, title: str = "", note: str = "", si
         the figure; its values are `moves.cells()`.
     """
     floor, transition = (moves.table(name) for name in ("floor", "transition"))
-    with style():
-        figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 2.75), sharey=True)
-        _rows(axes[0], floor * moves.n, (sides[0], "another seed"))
-        axes[0].set_title("only the seed differs")
-        _rows(axes[1], transition * moves.n, sides)
-        _frames(axes[1], transition - floor, moves.table("beyond"))
-        axes[1].set_title(f"{sides[0]} to {sides[1]}")
-        axes[1].set_ylabel("")
+    figure, axes = subplots(1, 2, figsize=(WIDTH, 2.75), sharey=True)
+    _rows(axes[0], floor * moves.n, (sides[0], "another seed"))
+    axes[0].set_title("only the seed differs")
+    _rows(axes[1], transition * moves.n, sides)
+    _frames(axes[1], transition - floor, moves.table("beyond"))
+    axes[1].set_title(f"{sides[0]} to {sides[1]}")
+    axes[1].set_ylabel("")
     text = f"""Heatmaps of the moves between categories in % of each row, between seeds ({sides[0]}; noise floor) and
         from {sides[0]} to {sides[1]}. {_READING} {_DASH} {_evidence([moves])}"""
     return finish(figure, moves.cells(), text, title=title, note=note)
 
 
+@style()
 def transition_panels(panels: Mapping[str, Moves], *, title: str = "", note: str = "", sides: Sides = SIDES) -> Figure:
     """Draw the difference between each move and its noise floor in % of all examples, one panel per dataset or pair.
 
@@ -151,26 +152,22 @@ def transition_panels(panels: Mapping[str, Moves], *, title: str = "", note: str
 
     if not panels:
         raise FormatError("there is nothing to draw", found="no transitions", expected="at least one")
-    rows = -(-len(panels) // 2)
-    with style():
-        figure, axes = plt.subplots(rows, 2, figsize=(WIDTH, 2.4 * rows + 0.5), sharex=True, sharey=True, squeeze=False)
-        label_lowest(axes, len(panels))
-        for ax, (name, moves) in zip(axes.flat, panels.items(), strict=False):
-            shift = (moves.table("transition") - moves.table("floor")) * 100
-            words = shift.map(lambda v: f"{v:+.{abs(v) < 9.95:d}f}".replace("-", "−") if abs(v) >= 0.05 else "")
-            marked_heatmap(ax, shift, moves.table("beyond"), words)
-            _axes(ax, ("", ""), NAMES)
-            ax.set_title(name, fontsize=9)
-        for ax in axes.flat[len(panels) :]:
-            ax.axis("off")
-        figure.supylabel(f"{sides[0]} (from)", fontsize=10)
-        figure.supxlabel(f"{sides[1]} (to)", fontsize=10)
+    figure, axes = grid(len(panels), 2.4, 0.5)
+    for ax, (name, moves) in zip(axes, panels.items(), strict=True):
+        shift = (moves.table("transition") - moves.table("floor")) * 100
+        words = shift.map(lambda v: f"{v:+.{abs(v) < 9.95:d}f}".replace("-", "−") if abs(v) >= 0.05 else "")
+        _cells(ax, np.zeros((6, 6)), words, NAMES)
+        _frames(ax, shift, moves.table("beyond"))
+        ax.set_title(name, fontsize=9)
+    figure.supylabel(f"{sides[0]} (from)", fontsize=10)
+    figure.supxlabel(f"{sides[1]} (to)", fontsize=10)
     text = f"""Heatmaps of how much more often each move happens from {sides[0]} to {sides[1]} than between two seeds
         ({sides[0]}), in % of all examples. {_READING} {_evidence(list(panels.values()))}"""
     cells = pd.concat([moves.cells().assign(panel=name) for name, moves in panels.items()], ignore_index=True)
     return finish(figure, cells, text, title=title, note=note)
 
 
+@style()
 def flow_plot(counts: pd.DataFrame, *, title: str = "", note: str = "", sides: Sides = SIDES) -> Figure:
     """Draw bands from the categories in one setting to those in the other; their width shows how many examples move.
 
@@ -183,12 +180,12 @@ def flow_plot(counts: pd.DataFrame, *, title: str = "", note: str = "", sides: S
     table = in_order(counts)
     text = f"""Bands from the category of each example when trained {sides[0]} (left) to its category {sides[1]}
         (right). Of {number(table.to_numpy().sum())} examples, {_summary(table)}."""
-    with style():
-        figure, ax = plt.subplots(figsize=(WIDTH, 4.2))
-        _flow(ax, table, sides)
+    figure, ax = subplots(figsize=(WIDTH, 4.2))
+    _flow(ax, table, sides)
     return finish(figure, table, text, title=title, note=note)
 
 
+@style()
 def flow_beside_floor(moves: Moves, *, title: str = "", note: str = "", sides: Sides = SIDES) -> Figure:
     """Draw the moves between two seeds of a setting (above) and from that setting to another (below) as bands.
 
@@ -200,20 +197,13 @@ def flow_beside_floor(moves: Moves, *, title: str = "", note: str = "", sides: S
     """
     floor, transition = (moves.table(name) for name in ("floor", "transition"))
     beyond = moves.table("beyond")
-    with style():
-        figure, axes = plt.subplots(2, 1, figsize=(WIDTH, 7.0))
-        _flow(axes[0], floor, (f"{sides[0]}, one seed", f"{sides[0]}, another seed"))
-        _flow(axes[1], transition, sides, beyond)
+    figure, axes = subplots(2, 1, figsize=(WIDTH, 7.0))
+    _flow(axes[0], floor, (f"{sides[0]}, one seed", f"{sides[0]}, another seed"))
+    _flow(axes[1], transition, sides, beyond)
     text = f"""Bands from the category of each example in one training to its category in another: between two seeds
         ({sides[0]}, above) and from {sides[0]} to {sides[1]} (below). Between seeds, {_summary(floor)}; from {sides[0]}
         to {sides[1]}, {_summary(transition)}. {_count(int(beyond.to_numpy().sum()))} beyond chance, drawn in colour."""
     return finish(figure, moves.cells(), text, title=title, note=note)
-
-
-def marked_heatmap(ax: Axes, values: pd.DataFrame, marked: pd.DataFrame, text: pd.DataFrame) -> None:
-    """Write `text` into the cells and frame the `marked` ones, blue above zero and orange below; all have one shape."""
-    _cells(ax, np.zeros(values.shape), text)
-    _frames(ax, values, marked)
 
 
 def in_order(table: Table) -> pd.DataFrame:
@@ -261,62 +251,55 @@ def _rows(ax: Axes, table: pd.DataFrame, sides: Sides) -> None:
     totals = table.sum(axis=1)
     shares = table.div(totals.where(totals >= FEW), axis=0).astype(float)
     text = shares.map(lambda v: "–" if np.isnan(v) else f"{v * 100:.0f}")
-    _cells(ax, shares.fillna(0).to_numpy(), text)
-    _axes(ax, sides, [f"{name} ({number(n)})" for name, n in totals.items()])
+    _cells(ax, shares.fillna(0).to_numpy(), text, [f"{name} ({number(n)})" for name, n in totals.items()])
+    ax.set(ylabel=f"{sides[0]} (from)", xlabel=f"{sides[1]} (to)")
 
 
-def _cells(ax: Axes, shares: np.ndarray, text: pd.DataFrame) -> None:
-    """Draw one cell per share, darker for larger shares, with its text."""
+def _cells(ax: Axes, shares: np.ndarray, text: pd.DataFrame, rows: list[str]) -> None:
+    """Draw one cell per share, darker for larger shares, with its text; `rows` are the names of the rows."""
     ax.pcolormesh(shares, cmap=_GREYS, norm=PowerNorm(0.6, 0, 1), linewidth=1, edgecolor="#E3E5E8")
-    ax.set(xlim=(0, shares.shape[1]), ylim=(shares.shape[0], 0))
+    ax.set(xlim=(0, 6), ylim=(6, 0), aspect="equal")
     ax.spines[:].set_visible(False)
     for (i, j), words in np.ndenumerate(text.to_numpy()):
         ax.text(j + 0.5, i + 0.5, words, ha="center", va="center", fontsize=8, color=INK)
-
-
-def _frames(ax: Axes, values: pd.DataFrame, marked: pd.DataFrame) -> None:
-    """Frame each marked cell, in blue if its value is above zero and in orange otherwise."""
-    for i, j in zip(*np.nonzero(marked.to_numpy(dtype=bool)), strict=True):
-        color = UP if values.to_numpy()[i, j] > 0 else DOWN
-        ax.add_patch(Rectangle((j + 0.05, i + 0.05), 0.9, 0.9, fc=f"{color}33", lw=1.8, ec=color))
-
-
-def _axes(ax: Axes, sides: Sides, rows: list[str]) -> None:
-    ax.set(ylabel=sides[0] and f"{sides[0]} (from)", xlabel=sides[1] and f"{sides[1]} (to)", aspect="equal")
     ax.set_xticks(np.arange(6) + 0.5, NAMES, rotation=45, ha="right", rotation_mode="anchor", fontsize=8)
     ax.set_yticks(np.arange(6) + 0.5, rows, va="center", fontsize=8)
     ax.tick_params(length=0)
 
 
+def _frames(ax: Axes, shift: pd.DataFrame, beyond: pd.DataFrame) -> None:
+    """Frame the cells `beyond` chance, in blue if more examples move and in orange if fewer."""
+    for i, j in zip(*np.nonzero(beyond.to_numpy()), strict=True):
+        color = UP if shift.iloc[i, j] > 0 else DOWN
+        ax.add_patch(Rectangle((j + 0.05, i + 0.05), 0.9, 0.9, fc=f"{color}33", lw=1.8, ec=color))
+
+
 def _flow(ax: Axes, table: pd.DataFrame, sides: Sides, beyond: pd.DataFrame | None = None) -> None:
     """Draw one alluvial diagram; bands are grey, or in the colour of their category if they are `beyond` chance."""
     shares = table.to_numpy(dtype=float) / table.to_numpy(dtype=float).sum()
-    tops: list[list[float]] = []
+    tops = np.zeros((2, 6))  # where the next band begins
     for side, sums in enumerate((shares.sum(axis=1), shares.sum(axis=0))):
-        y, label, edges = 0.0, -1.0, []
-        for soi, height in zip(ORDER, sums, strict=True):
+        y, label, align = 0.0, -1.0, ("right", "left")[side]
+        for k, (soi, height) in enumerate(zip(ORDER, sums, strict=True)):
             look: dict[str, Any] = {"fc": SOI_COLORS[soi], "hatch": SOI_HATCHES[soi], "ec": "white", "lw": 0.5}
             ax.add_patch(Rectangle((side if side else -0.03, y), 0.03, height, **look))
-            edges.append(y)
+            tops[side, k] = y
             label = max(label + 0.07, y + height / 2)  # keep the labels of small categories apart
-            place: dict[str, Any] = {"x": 1.045 if side else -0.045, "ha": "left" if side else "right"}
-            ax.text(y=label, s=f"{soi.name} {percent(height)}", va="center", fontsize=9, **place)
+            x = 1.045 if side else -0.045
+            ax.text(x, label, f"{soi.name} {percent(height)}", va="center", ha=align, fontsize=9)
             y += max(height, 0.012) + 0.02
-        tops.append(edges)
-        ax.text(side, -0.04, sides[side], ha="left" if side else "right", va="bottom", fontweight="bold")
+        ax.text(side, -0.04, sides[side], ha=align, va="bottom", fontweight="bold")
     for i, j in np.ndindex(shares.shape):
-        if shares[i, j]:
-            color = SOI_COLORS[ORDER[i]] if beyond is not None and beyond.iloc[i, j] else None
-            _band(ax, tops[0][i], tops[1][j], shares[i, j], color)
-            tops[0][i] += shares[i, j]
-            tops[1][j] += shares[i, j]
+        if width := shares[i, j]:
+            left, right = tops[0, i], tops[1, j]
+            points = [(0, left), (0.5, left), (0.5, right), (1, right), (1, right + width), (0.5, right + width)]
+            points += [(0.5, left + width), (0, left + width), (0, left)]
+            curve = [Path.CURVE4] * 3
+            band = Path(points, [Path.MOVETO, *curve, Path.LINETO, *curve, Path.CLOSEPOLY])
+            in_color = beyond is not None and beyond.iloc[i, j]
+            look = {"fc": SOI_COLORS[ORDER[i]], "alpha": 0.8} if in_color else {"fc": "#9AA0A6", "alpha": 0.35}
+            ax.add_patch(PathPatch(band, ec="none", **look))
+            tops[0, i] += width
+            tops[1, j] += width
     ax.set(xlim=(-0.34, 1.34), ylim=(1.2, -0.02))
     ax.axis("off")
-
-
-def _band(ax: Axes, left: float, right: float, width: float, color: str | None) -> None:
-    points = [(0, left), (0.5, left), (0.5, right), (1, right), (1, right + width), (0.5, right + width)]
-    points += [(0.5, left + width), (0, left + width), (0, left)]
-    kinds = [Path.MOVETO, Path.CURVE4, Path.CURVE4, Path.CURVE4, Path.LINETO, Path.CURVE4, Path.CURVE4, Path.CURVE4]
-    look: dict[str, Any] = {"fc": color, "alpha": 0.8} if color else {"fc": "#9AA0A6", "alpha": 0.35}
-    ax.add_patch(PathPatch(Path(points, [*kinds, Path.CLOSEPOLY]), ec="none", **look))
