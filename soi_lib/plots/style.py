@@ -116,6 +116,9 @@ class Shown:
         """Return HTML and text for a notebook, with the values in the output's metadata."""
         return {"text/html": self.markup, "text/plain": self.text}, {"soi": {"csv": self.csv}}
 
+    def __html__(self) -> str:  # Jinja does not escape it
+        return self.markup
+
     def __repr__(self) -> str:
         return self.text
 

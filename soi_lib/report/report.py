@@ -28,38 +28,29 @@ if TYPE_CHECKING:
 
     from soi_lib.data.dataset import Split
     from soi_lib.plots.explorer import Explorer
+    from soi_lib.plots.style import Shown
     from soi_lib.runs.results import Results
 
 Runs = Mapping[str, Sequence[TrainingDynamics]]
 """The dynamics of one dataset: for each setting ("alone", "together"), one per seed."""
-LONGEST = 400
-"""Maximum number of characters of a text in a table; longer texts are cut and end in an ellipsis."""
 EACH = 6
 """Number of examples shown for each category."""
-_WHY = {
-    SOI.UNE: "Never correct; least confident first. Look here for wrong labels, unclear texts and rare cases.",
-    SOI.FRGE_2: "Learned and forgotten several times; least confident first. Often unclear cases between two labels.",
-    SOI.FRGE_1: "Learned and forgotten once; least confident first.",
-    SOI.LLE: "Correct only in the second half of training: hard, but learnable.",
-    SOI.ELE: "Wrong at first, then learned early and never forgotten.",
-    SOI.ACE: "Correct from the first epoch on; most confident first. The model finds these typical of their label.",
-}
 
 
 @dataclass(frozen=True)
 class Subject:
     """The content of a report: the dynamics of each dataset and setting, and everything else known about them.
 
-    `texts` maps ids to texts for each dataset (ids are shown if it is empty). `scores` has one row per dataset, setting
-    and split, `runs` one row per run and dataset, and `stages` the gains of second stages (`own_stage.gains`).
-    `decisions` are sentences on how the data were read.
+    `texts` maps ids to one or two texts for each dataset (ids are shown if it is empty). `scores` has one row per
+    dataset, setting and split, `runs` one row per run and dataset, and `stages` the gains of second stages
+    (`own_stage.gains`). `decisions` are sentences on how the data were read.
     """
 
     title: str
     lead: str
     note: str
     datasets: dict[str, Runs]
-    texts: dict[str, dict[Any, str]] = field(default_factory=dict)
+    texts: dict[str, dict[Any, tuple[str, ...]]] = field(default_factory=dict)
     scores: pd.DataFrame | None = None
     runs: pd.DataFrame | None = None
     stages: pd.DataFrame | None = None
@@ -97,7 +88,7 @@ def subject(place: str | Path) -> Subject:
     if not place.exists():
         raise SoiError("no such file or folder", where=place, hint="give an output folder of soi train")
     if place.is_file():
-        return _of_dynamics(place, TrainingDynamics.load(place))
+        return _of_dynamics(place)
     if is_own(place):
         return _of_own(place)
     if (place / MANIFEST).is_file():
@@ -113,23 +104,22 @@ def subject(place: str | Path) -> Subject:
 def _of_own(folder: Path) -> Subject:
     results, index = open_own(folder)
     names = results.members
-    datasets: dict[str, Runs] = {
-        name: {
-            company(setting): [results.run(setting, seed).dynamics(name) for seed in results.seeds]
-            for setting in results.settings_with(name)
-        }
-        for name in names
-    }
+    sides = "alone and together" if len(names) > 1 else "alone"
+    seeds = f"seed{'s' * (len(results.seeds) > 1)} {', '.join(map(str, results.seeds))}"
     missing = len(index["runs"]) - len(results.runs)
-    some = f" {missing} of {len(index['runs'])} runs are missing, or belong to an incomplete seed."
+    some = f" {missing} of {len(index['runs'])} runs are missing, or belong to an incomplete seed." if missing else ""
     warned = "".join(f" {sentence[0].upper()}{sentence[1:]}." for sentence in below_words(index))
     return Subject(
         title=f"Training dynamics: {', '.join(names)}",
-        lead=f"{_count(names, 'dataset').capitalize()} ({', '.join(names)}), trained "
-        f"{'alone and together' if len(names) > 1 else 'alone'} for {index['epochs']} epochs from "
-        f"{index['model']}, {_count(results.seeds, 'seed')}.{some if missing else ''}{warned}",
+        lead=f"Trained {sides} for {index['epochs']} epochs from {index['model']}, {seeds}.{some}{warned}",
         note=results.note,
-        datasets=datasets,
+        datasets={
+            name: {
+                company(setting): [results.run(setting, seed).dynamics(name) for seed in results.seeds]
+                for setting in results.settings_with(name)
+            }
+            for name in names
+        },
         texts={m: _texts(training_rows(folder, m)) for m in names if data_file(folder, m).is_file()},
         scores=_scores(results),
         runs=_run_table(results.runs),
@@ -160,7 +150,8 @@ def _of_run(run: StoredRun) -> Subject:
     )
 
 
-def _of_dynamics(path: Path, dynamics: TrainingDynamics) -> Subject:
+def _of_dynamics(path: Path) -> Subject:
+    dynamics = TrainingDynamics.load(path)
     name = dynamics.meta.member or path.stem
     return Subject(
         title=f"Training dynamics: {name}",
@@ -172,30 +163,29 @@ def _of_dynamics(path: Path, dynamics: TrainingDynamics) -> Subject:
 
 def _scores(results: Results) -> pd.DataFrame:
     """Return `score_table` with the column names of the report, and intervals clipped to [0, 1]."""
+    import pandas as pd
+
     from soi_lib.runs.results import score_table
 
     table = score_table(results)
-    low, high = table["low"].clip(0, 1), table["high"].clip(0, 1)
-    columns = {"member": "dataset", "setting": "trained", "macro_f1": "macro-F1", "bag_of_words": "bag of words"}
-    shown = table.drop(columns=["low", "high", "loss"]).rename(columns=columns)
-    shown["trained"] = ["alone" if name == "alone" else "together" for name in shown["trained"]]
-    shown["split"] = shown["split"].replace({"ood": "OOD"})
-    interval = [f"{a:.3f} to {b:.3f}" for a, b in zip(low, high, strict=True)]
-    shown.insert(list(shown.columns).index("accuracy") + 1, "95 % interval", interval)
-    return shown
+    return pd.DataFrame(
+        {
+            "dataset": table["member"],
+            "trained": ["alone" if name == "alone" else "together" for name in table["setting"]],
+            "split": table["split"].replace({"ood": "OOD"}),
+            "n": table["n"],
+            "accuracy": table["accuracy"],
+            "95 % interval": [f"{a:.3f} to {b:.3f}" for a, b in table[["low", "high"]].clip(0, 1).to_numpy()],
+            "macro-F1": table["macro_f1"],
+            "majority": table["majority"],
+            "bag of words": table["bag_of_words"],
+        }
+    )
 
 
-def _texts(rows: Split) -> dict[Any, str]:
-    """Return the texts by id; the two texts of a pair are joined."""
-    if rows.text_pair is None:
-        return dict(zip(rows.ids, rows.text, strict=True))
-    return {i: f"{a}  |  {b}" for i, a, b in zip(rows.ids, rows.text, rows.text_pair, strict=True)}
-
-
-def _count(things: Sequence[Any], word: str) -> str:
-    numbers = ("no", "one", "two", "three", "four", "five", "six")
-    n = len(things)
-    return f"{numbers[n] if n < len(numbers) else n} {word}{'' if n == 1 else 's'}"
+def _texts(rows: Split) -> dict[Any, tuple[str, ...]]:
+    parts = [rows.text] if rows.text_pair is None else [rows.text, rows.text_pair]
+    return dict(zip(rows.ids, zip(*parts, strict=True), strict=True))
 
 
 def _run_table(runs: Sequence[StoredRun]) -> pd.DataFrame:
@@ -206,14 +196,12 @@ def _run_table(runs: Sequence[StoredRun]) -> pd.DataFrame:
     for run in runs:
         for name in run.setting:
             metrics = run.metrics[name]
-            row: dict[str, Any] = {"dataset": name, "trained": company(run.setting)}
-            row |= {"seed": run.seed, "train n": metrics["n"]}
+            row = {"dataset": name, "trained": company(run.setting), "seed": run.seed, "train n": metrics["n"]}
             for split in [s for s in metrics if s in ("test", "ood") or s.startswith("ood:")]:
                 shown = split.replace("ood", "OOD")
                 row |= {f"{shown} accuracy": metrics[split]["accuracy"]}
                 row |= {f"{shown} macro-F1": metrics[split]["macro_f1"]}
-            row |= {"minutes": run.manifest["seconds"]["total"] / 60, "run": run.key}
-            rows.append(row)
+            rows.append(row | {"minutes": run.manifest["seconds"]["total"] / 60, "run": run.key})
     return pd.DataFrame(rows)
 
 
@@ -224,11 +212,18 @@ def _page(about: Subject) -> str:
     """Render the report as a self-contained HTML page."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    from soi_lib.plots import SOI_COLORS, show, show_table, soi_bars
+    from soi_lib.plots import ORDER, SOI_COLORS, show, show_table, soi_bars
     from soi_lib.plots.explorer import explorer_files
 
     parts = explorer_files({name: _explorer(about, name) for name in about.datasets})
-    environment = Environment(
+    runs = {
+        (name, setting, k): run
+        for name, settings in about.datasets.items()
+        for setting, of in settings.items()
+        for k, run in enumerate(of)
+    }
+    counts = soi_table(runs, shares=False).groupby(level=[0, 1], sort=False).mean()
+    house = Environment(
         loader=PackageLoader("soi_lib", "report"),
         autoescape=True,
         undefined=StrictUndefined,
@@ -236,73 +231,46 @@ def _page(about: Subject) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    return (
-        environment.get_template("report.html.j2")
-        .render(
-            about=about,
-            categories=list(SOI),
-            colors=SOI_COLORS,
-            style=parts.pop("explorer.css"),
-            scripts=list(parts.values()),
-            scores=None if about.scores is None else show_table(about.scores, f"Mean over seeds. {about.note}.").markup,
-            runs=None if about.runs is None else show_table(about.runs, "").markup,
-            stages=None if about.stages is None or about.stages.empty else _stages(about.stages),
-            shares=show(soi_bars(_shares(about.datasets), note=about.note), dpi=150).markup,
-            datasets=[
-                {
-                    "name": name,
-                    "together": len(settings) > 1,
-                    "seeds": len(next(iter(settings.values()))),
-                    "moves": _moves(settings, about.note),
-                    "groups": _examples(settings, about.texts.get(name, {})),
-                }
-                for name, settings in about.datasets.items()
-            ],
-        )
-        .lstrip()
+    page = house.get_template("report.html.j2").render(
+        about=about,
+        categories=list(SOI),
+        hardest_first=ORDER[::-1],
+        colors=SOI_COLORS,
+        style=parts.pop("explorer.css"),
+        scripts=list(parts.values()),
+        scores=None if about.scores is None else show_table(about.scores, f"Mean over seeds. {about.note}."),
+        runs=None if about.runs is None else show_table(about.runs),
+        stages=None if about.stages is None or about.stages.empty else _stages(about.stages),
+        left_words=left_words,
+        shares=show(soi_bars(counts, note=about.note), dpi=150),
+        moves={name: _moves(settings, about.note) for name, settings in about.datasets.items()},
+        examples={name: _examples(about, name) for name in about.datasets},
     )
+    return page.lstrip()
 
 
 def _stages(found: pd.DataFrame) -> dict[str, Any]:
-    """Return the section on second stages: what was left to learn, gains over controls (figure, table), and advice."""
+    """Return the values of the section on second stages: the rows of `gains` with their case, a figure and a table."""
     import pandas as pd
 
     from soi_lib.plots import interval_plot, show, show_table
     from soi_lib.plots.style import span
 
     note = f"Seeds: {span(found['seeds'])}"
-    cases = [(case(row), str(row["subset"])) for _, row in found.iterrows()]
-    varied = [names for names in zip(*cases, strict=True) if len(set(names)) > 1] or [tuple(name for name, _ in cases)]
-    names = [fill(", ".join(parts), 24) for parts in zip(*varied, strict=True)]
+    found = found.assign(case=[case(row) for _, row in found.iterrows()])
+    varied = [column for column in ("case", "subset") if found[column].nunique() > 1] or ["case"]
+    names = [fill(", ".join(parts), 24) for parts in found[varied].to_numpy()]
     drawn = [
-        {"case": name, "measure": f"accuracy gain over {against}", "value": row[f"over {against}"]}
-        | {end: row[f"{end} over {against}"] for end in ("low", "high")}
+        pd.DataFrame({"case": names, "measure": f"accuracy gain over {against}", "value": found[f"over {against}"]})
+        .assign(low=found[f"low over {against}"], high=found[f"high over {against}"])
         for against in AGAINST
-        for name, (_, row) in zip(names, found.iterrows(), strict=True)
-    ]
+    ]  # fmt: skip
     return {
-        "left": [
-            f"{row['subset']}, {case(row).rpartition(',')[0]}: {row['examples']:.0f} examples. "
-            f"{left_words(row['left before'])}. After the second stage it is {row['left after']:.0%}."
-            for _, row in found.drop_duplicates(["subset", "setting", "dataset"]).iterrows()
-        ],
-        "figure": show(interval_plot(pd.DataFrame(drawn), note=note), dpi=150).markup,
-        "table": show_table(
-            pd.DataFrame(gain_table(found)), f"Accuracy, mean over seeds; 95 % intervals. {note}."
-        ).markup,
-        "advice": [f"{row['subset']}, {case(row)}: {row['advice']}" for _, row in found.iterrows()],
+        "rows": found.to_dict("records"),
+        "first": found.drop_duplicates(["subset", "setting", "dataset"]).to_dict("records"),
+        "figure": show(interval_plot(pd.concat(drawn, ignore_index=True), note=note), dpi=150),
+        "table": show_table(pd.DataFrame(gain_table(found)), f"Accuracy, mean over seeds; 95 % intervals. {note}."),
     }
-
-
-def _shares(datasets: Mapping[str, Runs]) -> pd.DataFrame:
-    """Return the counts of the six categories by (dataset, setting), averaged over seeds, for `soi_bars`."""
-    runs = {
-        (name, setting, number): run
-        for name, settings in datasets.items()
-        for setting, held in settings.items()
-        for number, run in enumerate(held)
-    }
-    return soi_table(runs, shares=False).groupby(level=[0, 1], sort=False).mean()
 
 
 def _explorer(about: Subject, name: str) -> Explorer:
@@ -313,12 +281,12 @@ def _explorer(about: Subject, name: str) -> Explorer:
     runs = {f"{setting}, seed {run.meta.seed}": run for setting, of in settings.items() for run in of}
     names = list(runs)
     other = names[-len(settings[list(settings)[-1]])] if len(settings) > 1 else names[min(1, len(names) - 1)]
-    texts = {key: (text,) for key, text in about.texts.get(name, {}).items()}
-    return Explorer({name: explorer_data(runs, texts, first=names[0], second=other)}, about.note)
+    data = explorer_data(runs, about.texts.get(name, {}), first=names[0], second=other)
+    return Explorer({name: data}, about.note)
 
 
-def _moves(settings: Runs, note: str) -> str:
-    """Draw the moves from alone to together beside those between seeds, as far as there are runs; "" for one run."""
+def _moves(settings: Runs, note: str) -> Shown | None:
+    """Draw the moves from alone to together beside those between seeds, as far as there are runs; None for one run."""
     from soi_lib.plots import Moves, show, transition_beside_floor, transition_heatmap
 
     single, *others = settings.values()
@@ -329,59 +297,35 @@ def _moves(settings: Runs, note: str) -> str:
     elif len(single) > 1:
         figure = transition_heatmap(noise_floor(single), note=note, sides=("one seed", "another seed"))
     else:
-        return ""
-    return show(figure, dpi=150).markup
+        return None
+    return show(figure, dpi=150)
 
 
-def _examples(settings: Runs, texts: Mapping[Any, str]) -> list[dict[str, Any]]:
+def _examples(about: Subject, name: str) -> dict[SOI, dict[str, Any]]:
     """Return the most typical examples of each category: text, gold label, and history in the first seed."""
-    names, runs = list(settings), [of[0] for of in settings.values()]
-    sides = {names[0]: runs[0], names[-1]: runs[-1]}
-    table, labels = data_map(runs[0]), runs[0].meta.label_names
-    gold = dict(zip(runs[0].ids.tolist(), runs[0].gold.tolist(), strict=True))
+    runs = {setting: of[0] for setting, of in about.datasets[name].items()}
+    first, texts = next(iter(runs.values())), about.texts.get(name, {})
+    sides = {side: run for side, run in runs.items() if run is first or side == list(runs)[-1]}
     history = {side: dict(zip(run.ids.tolist(), run.history, strict=True)) for side, run in sides.items()}
-    groups = []
-    for soi, why in _WHY.items():
+    labels = first.meta.label_names or range(first.meta.classes)
+    table = data_map(first).assign(label=[labels[gold] for gold in first.gold])
+    groups = {}
+    for soi in SOI:
         rows = table[table["soi"] == soi]
         rows = rows.sort_values(["confidence", "id"], ascending=[soi is not SOI.ACE, True], kind="stable")
-        if rows.empty:
-            continue
         examples = [
             {
                 "id": key,
-                "text": _cut(texts[key]) if key in texts else None,
-                "label": labels[gold[key]] if labels else gold[key],
+                "text": " ".join(" | ".join(texts.get(key, ())).split()),
+                "label": label,
                 "confidence": confidence,
-                "histories": [
-                    _squares(history[side][key], run.epochs, side if len(sides) > 1 else "")
+                "histories": {
+                    side: history_string(history[side][key], run.epochs)
                     for side, run in sides.items()
                     if key in history[side]
-                ],
+                },
             }
-            for key, confidence in rows.head(EACH)[["id", "confidence"]].itertuples(index=False)
+            for key, label, confidence in rows.head(EACH)[["id", "label", "confidence"]].itertuples(index=False)
         ]
-        groups.append(
-            {
-                "soi": soi,
-                "words": soi.description.partition(":")[0],
-                "why": why,
-                "open": soi in (SOI.UNE, SOI.FRGE_2),
-                "n": len(rows),
-                "share": len(rows) / len(table),
-                "rows": examples,
-            }
-        )
+        groups[soi] = {"n": len(rows), "share": len(rows) / len(table), "rows": examples}
     return groups
-
-
-def _squares(history: Any, epochs: int, side: str) -> dict[str, str]:
-    """Describe a history as small squares and in words."""
-    squares = history_string(history, epochs)
-    label = f"{side + ': ' if side else ''}correct in {squares.count('■')} of {epochs} epochs"
-    return {"squares": squares, "label": label, "side": side}
-
-
-def _cut(text: str) -> str:
-    """Put a text on one line and cut it to `LONGEST` characters."""
-    short = " ".join(text[: 4 * LONGEST].split())
-    return short if len(text) <= LONGEST and len(short) <= LONGEST else short[: LONGEST - 1] + "…"
