@@ -10,15 +10,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from soi_lib.analysis.datamap import data_map
-from soi_lib.analysis.soi import SOI
-from soi_lib.dynamics import TrainingDynamics
+from soi_lib.analysis.soi import SOI, history_string
+from soi_lib.dynamics import TrainingDynamics, shared_rows
 from soi_lib.plots.style import ORDER, SOI_COLORS
 
 MOST_EXAMPLES = 1500  # per dataset; more would overlap and take more than a megabyte
@@ -49,21 +48,23 @@ def explorer_data(
         sampling), first and second (positions in runs), and runs: one dictionary each with name, epochs, confidence and
         variability (N integers, in thousandths), history (N*E characters, 1 if correct) and soi (N digits, SOI codes).
     """
-    ids = reduce(np.intersect1d, [run.ids for run in runs.values()])
-    kept = ids
-    if len(ids) > MOST_EXAMPLES:
-        kept = ids[np.sort(np.random.default_rng(0).choice(len(ids), MOST_EXAMPLES, replace=False))]
+    rows = [
+        np.arange(len(run))[shared] for run, shared in zip(runs.values(), shared_rows([*runs.values()]), strict=True)
+    ]
+    of = len(rows[0])
+    if of > MOST_EXAMPLES:
+        kept = np.sort(np.random.default_rng(0).choice(of, MOST_EXAMPLES, replace=False))
+        rows = [row[kept] for row in rows]
     one = next(iter(runs.values()))
-    gold = dict(zip(one.ids.tolist(), one.gold.tolist(), strict=True))
-    shown = [texts.get(key, (str(key),)) for key in kept.tolist()]
+    shown = [texts.get(key, (str(key),)) for key in one.ids[rows[0]].tolist()]
     pairs = any(len(parts) > 1 for parts in shown)
     return {
-        "labels": list(one.meta.label_names or map(str, range(max(gold.values()) + 1))),
-        "of": len(ids),
+        "labels": list(one.meta.label_names or map(str, range(int(one.gold.max()) + 1))),
+        "of": of,
         "text": [_cut(parts[0]) for parts in shown],
         "pair": [_cut(parts[1] if len(parts) > 1 else "") for parts in shown] if pairs else None,
-        "gold": [gold[key] for key in kept.tolist()],
-        "runs": [{"name": name, **_track(run, kept)} for name, run in runs.items()],
+        "gold": one.gold[rows[0]].tolist(),
+        "runs": [{"name": name, **_track(run, row)} for (name, run), row in zip(runs.items(), rows, strict=True)],
         "first": list(runs).index(first),
         "second": list(runs).index(second),
     }
@@ -88,28 +89,24 @@ def explorer_files(explorers: Mapping[str, Explorer], version: str = "") -> dict
     }
     start = f"window.soiLook={_script(index)};soiLook.data={{}};"
     start += "soiLook.put=(name,value)=>{soiLook.data[name]=value;};\n"
-    here = {
-        name: Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("explorer.css", "explorer.js")
+    data = {
+        f"{name}-{member}": {"member": member, **v} for name, e in explorers.items() for member, v in e.datasets.items()
     }
-    data = {}
-    for name, explorer in explorers.items():
-        for dataset, value in explorer.datasets.items():
-            shown = _script({"member": dataset, **value})
-            data[f"{name}-{dataset}.js"] = f"soiLook.put({_script(f'{name}-{dataset}')},{shown});\n"
-    return {"explorer.css": here["explorer.css"], "index.js": start, **data, "plotly.min.js": str(get_plotlyjs()),
-            "explorer.js": here["explorer.js"]}  # fmt: skip
+    put = {f"{key}.js": f"soiLook.put({_script(key)},{_script(value)});\n" for key, value in data.items()}
+    style, script = (Path(__file__).with_name(f"explorer.{end}").read_text(encoding="utf-8") for end in ("css", "js"))
+    plotly = {"plotly.min.js": str(get_plotlyjs())}
+    return {"explorer.css": style, "index.js": start, **put, **plotly, "explorer.js": script}
 
 
-def _track(dynamics: TrainingDynamics, ids: np.ndarray) -> dict[str, Any]:
-    """Return the data of one run for `ids`, in their order."""
-    table = data_map(dynamics).assign(row=np.arange(len(dynamics))).set_index("id").loc[ids]
-    history = dynamics.correct[:, table["row"].to_numpy()].T
+def _track(dynamics: TrainingDynamics, rows: np.ndarray) -> dict[str, Any]:
+    """Return the data of one run for `rows`, in their order."""
+    table = data_map(dynamics).assign(history=dynamics.history).iloc[rows]
     return {
         "epochs": dynamics.epochs,
-        "confidence": np.rint(table["confidence"].to_numpy() * 1000).astype(int).tolist(),
-        "variability": np.rint(table["variability"].to_numpy() * 1000).astype(int).tolist(),
-        "history": "".join("1" if right else "0" for right in history.ravel()),
-        "soi": "".join(str(int(code)) for code in table["soi"]),
+        "confidence": np.rint(table["confidence"] * 1000).astype(int).tolist(),
+        "variability": np.rint(table["variability"] * 1000).astype(int).tolist(),
+        "history": "".join(history_string(history, dynamics.epochs, "1", "0") for history in table["history"]),
+        "soi": "".join(map(str, table["soi"])),
     }
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt  # notebooks display figures once it is imported
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
@@ -155,17 +156,15 @@ def show_table(frame: pd.DataFrame, caption: str = "", *, digits: int = 3) -> Sh
     numeric = [pd.api.types.is_numeric_dtype(t) and not pd.api.types.is_bool_dtype(t) for t in table.dtypes]
 
     def cell(value: Any) -> str:
-        if isinstance(value, bool) or type(value).__name__ == "bool":
+        if isinstance(value, bool | np.bool_):
             return "yes" if value else "no"
         if isinstance(value, float):
             return "" if value != value else f"{value:.{digits}f}"
         return str(value)
 
     def row(tag: str, values: list[str]) -> str:
-        cells = (
-            f'<{tag} class="num">{html.escape(v)}</{tag}>' if number else f"<{tag}>{html.escape(v)}</{tag}>"
-            for v, number in zip(values, numeric, strict=True)
-        )
+        starts = [f'<{tag} class="num">' if number else f"<{tag}>" for number in numeric]
+        cells = [f"{start}{html.escape(value)}</{tag}>" for start, value in zip(starts, values, strict=True)]
         return f"<tr>{''.join(cells)}</tr>"
 
     head = [str(c) for c in table.columns]

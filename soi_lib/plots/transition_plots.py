@@ -66,10 +66,8 @@ def transition_heatmap(counts: pd.DataFrame, *, title: str = "", note: str = "",
     table = in_order(counts)
     figure, ax = subplots(figsize=(WIDTH * 0.8, 3.9))
     _rows(ax, table, sides)
-    text = (
-        f"Heatmap of the moves between categories from {sides[0]} to {sides[1]}, in % of each row. {_READING} {_DASH}"
-    )
-    text += f" Of {number(table.to_numpy().sum())} examples, {_summary(table)}. Moves are not tested against chance."
+    text = f"""Heatmap of the moves between categories from {sides[0]} to {sides[1]}, in % of each row. {_READING}
+        {_DASH} Of {number(table.to_numpy().sum())} examples, {_summary(table)}. Moves are not tested against chance."""
     return finish(figure, table, text, title=title, note=note)
 
 
@@ -196,13 +194,12 @@ def flow_beside_floor(moves: Moves, *, title: str = "", note: str = "", sides: S
         the figure; its values are `moves.cells()`.
     """
     floor, transition = (moves.table(name) for name in ("floor", "transition"))
-    beyond = moves.table("beyond")
     figure, axes = subplots(2, 1, figsize=(WIDTH, 7.0))
     _flow(axes[0], floor, (f"{sides[0]}, one seed", f"{sides[0]}, another seed"))
-    _flow(axes[1], transition, sides, beyond)
+    _flow(axes[1], transition, sides, moves.table("beyond"))
     text = f"""Bands from the category of each example in one training to its category in another: between two seeds
         ({sides[0]}, above) and from {sides[0]} to {sides[1]} (below). Between seeds, {_summary(floor)}; from {sides[0]}
-        to {sides[1]}, {_summary(transition)}. {_count(int(beyond.to_numpy().sum()))} beyond chance, drawn in colour."""
+        to {sides[1]}, {_summary(transition)}. {_count([moves])}, drawn in colour."""
     return finish(figure, moves.cells(), text, title=title, note=note)
 
 
@@ -233,12 +230,12 @@ def _evidence(panels: Sequence[Moves]) -> str:
     size = f"{span(moves.n for moves in panels)} examples, {span(seeds)} seeds"
     if min(seeds) < SEEDS:
         return f"Detecting moves beyond chance takes {SEEDS} seeds per setting; with fewer, nothing is framed ({size})."
-    found = _count(sum(int(moves.table("beyond").to_numpy().sum()) for moves in panels))
-    return f"{found} beyond chance ({size}): framed in blue if more examples move, in orange if fewer."
+    return f"{_count(panels)} ({size}): framed in blue if more examples move, in orange if fewer."
 
 
-def _count(moves: int) -> str:
-    return f"{moves or 'No'} move{' is' if moves == 1 else 's are'}"
+def _count(panels: Sequence[Moves]) -> str:
+    found = sum(int(moves.table("beyond").to_numpy().sum()) for moves in panels)
+    return f"{found or 'No'} move{' is' if found == 1 else 's are'} beyond chance"
 
 
 def number(value: float) -> str:
