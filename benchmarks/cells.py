@@ -1,7 +1,5 @@
 """One training in its own process, with our engine or the Hugging Face Trainer on the same inputs; for training.py.
 
-    python cells.py '{"pack": DIR, "method": "ours", ...}'   # prints `ready`, waits for a line, trains, prints JSON
-
 Both sides get the same encoder weights, head, token ids, batch size, schedule, clipping and dropout. Each side also has
 what its users get: ours uses a trimmed vocabulary, length buckets and recording in the training pass; the Trainer uses
 the full vocabulary, dynamic padding, and a callback that predicts the training set after every epoch (in batches of 64,
@@ -13,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import tempfile
 import time
 import warnings
@@ -125,8 +122,8 @@ class Data:
         return {"tokens": float(lengths.sum() * epochs), "flops": float(flops * epochs)}
 
 
-def ours(data: Data, given: dict[str, Any], epochs: int, n: int | None = None) -> tuple[float, float]:
-    """Train with our engine; return the seconds without evaluation, and the test accuracy."""
+def ours(data: Data, given: dict[str, Any], epochs: int, n: int | None = None) -> tuple[float, Any]:
+    """Train with our engine; return the seconds without evaluation, and the result."""
     from soi_lib.models.vocabulary import remap
     from soi_lib.training.batching import Encoded
     from soi_lib.training.device import reproducibly
@@ -148,13 +145,11 @@ def ours(data: Data, given: dict[str, Any], epochs: int, n: int | None = None) -
         record=given.get("record", "train"),
         **RECIPE,
     )
-    encoder, device = data.encoder(trimmed=True), given.get("device", "cpu")
+    encoder, device = data.encoder(trimmed=True), given["device"]
     with reproducibly(device) if device == "cuda" else nullcontext():  # as in real runs
         start = time.monotonic()
         result = train(encoder, [member], config, device=device)
-        seconds = time.monotonic() - start - result.seconds["evaluate"]
-    found = result.predictions["bench"]["test"]
-    return seconds, float((found.predicted == found.gold).mean())
+        return time.monotonic() - start - result.seconds["evaluate"], result
 
 
 def trainer(data: Data, given: dict[str, Any], epochs: int, n: int | None = None) -> tuple[float, float]:
@@ -162,23 +157,11 @@ def trainer(data: Data, given: dict[str, Any], epochs: int, n: int | None = None
     import torch
     from torch import nn
     from torch.nn import functional
+    from torch.nn.utils.rnn import pad_sequence
     from transformers import Trainer, TrainerCallback, TrainingArguments
 
     from soi_lib.integrations.huggingface import record
     from soi_lib.models.multitask import Heads
-
-    class Rows(torch.utils.data.Dataset):  # type: ignore[type-arg]
-        def __init__(self, token: Any, offset: Any, gold: Any) -> None:
-            self.rows = [
-                {"input_ids": token[offset[i] : offset[i + 1]].tolist(), "labels": int(gold[i])}
-                for i in range(len(gold) if n is None else min(n, len(gold)))
-            ]
-
-        def __len__(self) -> int:
-            return len(self.rows)
-
-        def __getitem__(self, i: int) -> dict[str, Any]:
-            return self.rows[i]
 
     class Classifier(nn.Module):
         def __init__(self) -> None:
@@ -194,17 +177,18 @@ def trainer(data: Data, given: dict[str, Any], epochs: int, n: int | None = None
             return {"loss": functional.cross_entropy(logits, labels), "logits": logits}
 
     def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
-        width = max(len(row["input_ids"]) for row in rows)
-        padded = [row["input_ids"] + [data.pad] * (width - len(row["input_ids"])) for row in rows]
-        keep = [[1] * len(row["input_ids"]) + [0] * (width - len(row["input_ids"])) for row in rows]
-        labels = [row["labels"] for row in rows]
+        ids = [torch.tensor(row["input_ids"]) for row in rows]
         return {
-            "input_ids": torch.tensor(padded),
-            "attention_mask": torch.tensor(keep),
-            "labels": torch.tensor(labels),
+            "input_ids": pad_sequence(ids, batch_first=True, padding_value=data.pad),
+            "attention_mask": pad_sequence([torch.ones_like(one) for one in ids], batch_first=True),
+            "labels": torch.tensor([row["labels"] for row in rows]),
         }
 
-    train_rows, test_rows = (Rows(*data.splits[name]) for name in ("train", "test"))
+    def rows_of(token: Any, offset: Any, gold: Any) -> list[dict[str, Any]]:
+        texts = zip(offset[:-1], offset[1:], gold.tolist(), strict=True)
+        return [{"input_ids": token[a:b].tolist(), "labels": label} for a, b, label in texts][:n]
+
+    train_rows, test_rows = (rows_of(*data.splits[name]) for name in ("train", "test"))
     history: list[tuple[Any, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         made = Trainer(
@@ -271,29 +255,38 @@ def matmul_rate(device: str, size: int) -> tuple[str, float]:
     return precision, 2.0 * size**3 / float(np.median(times[3:]))
 
 
-def main() -> int:
-    warnings.filterwarnings("ignore")
-    given = json.loads(sys.argv[1])
+_start: Any = None  # all trainings of a call begin when this barrier opens
+
+
+def prepare(start: Any, threads: int | None) -> None:
+    """Set up a process that runs one training."""
+    global _start
     import torch
     from transformers.utils import logging
 
+    _start = start
+    warnings.filterwarnings("ignore")
     logging.set_verbosity_error()
-    if given["threads"]:
-        torch.set_num_threads(given["threads"])
-    data = Data(given["pack"], given["examples"])
-    do = {"ours": ours, "trainer": trainer}[given["method"]]
-    do(data, given, 1, 2 * given["batch"])  # the first steps of a process are slow
-    print("ready", flush=True)
-    sys.stdin.readline()
+    if threads:
+        torch.set_num_threads(threads)
+
+
+def run(given: dict[str, Any]) -> dict[str, Any]:
+    """Train as requested, at the same time as the other processes of the call; return times, accuracy and work."""
+    try:
+        data = Data(given["pack"], given["examples"])
+        do = {"ours": ours, "trainer": trainer}[given["method"]]
+        do(data, given, 1, 2 * given["batch"])  # the first steps of a process are slow
+        _start.wait()
+    except BaseException:
+        _start.abort()  # the others must not wait
+        raise
     out: dict[str, Any] = {}
-    if given.get("rate"):
+    if given["rate"]:
         out["precision"], out["rate"] = matmul_rate(given["device"], 8192 if given["device"] == "cuda" else 2048)
     start = time.monotonic()
-    out["seconds"], out["accuracy"] = do(data, given, given["epochs"])
-    out |= {"start": start, "end": start + out["seconds"], **data.work(given["epochs"])}
-    print(json.dumps(out), flush=True)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    out["seconds"], found = do(data, given, given["epochs"])
+    if given["method"] == "ours":
+        predicted = found.predictions["bench"]["test"]
+        found = float((predicted.predicted == predicted.gold).mean())
+    return out | {"accuracy": found, "start": start, "end": start + out["seconds"], **data.work(given["epochs"])}

@@ -12,8 +12,7 @@ amounts to a hundred repetitions.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
+import multiprocessing
 import sys
 import tempfile
 import time
@@ -32,11 +31,7 @@ def main() -> int:
     parser.add_argument("--largest", type=int, default=100_000_000)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--folder", type=Path, help="folder for the temporary files (the system's temporary folder)")
-    parser.add_argument("--child", help=bench.argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.child:
-        print(json.dumps(child(json.loads(given.child))))
-        return 0
     sizes = [n for n in (10**5, 10**6, 10**7, 10**8) if n <= given.largest]
     if given.quick:
         sizes, given.repeats = [20_000, 200_000], 1
@@ -76,14 +71,8 @@ def main() -> int:
 
 def run(call: dict[str, Any]) -> dict[str, float]:
     """Run a step in its own process; return its seconds and peak memory."""
-    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(bench.ROOT), os.environ.get("PYTHONPATH", "")])}
-    done = subprocess.run(
-        [sys.executable, __file__, "--child", json.dumps(call)], capture_output=True, text=True, env=env
-    )
-    if done.returncode:
-        raise SystemExit(done.stderr)
-    found: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
-    return found
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(child, (call,))
 
 
 def child(call: dict[str, Any]) -> dict[str, float]:
@@ -112,8 +101,8 @@ def made(n: int, epochs: int) -> Iterator[Any]:
     for start in range(0, n, PART):
         size = min(PART, n - start)
         rng = np.random.default_rng(start)
-        score = (
-            rng.normal(0, 1.8, size).astype(np.float32) + 1.5 * np.log1p(np.arange(epochs, dtype=np.float32))[:, None]
+        score = 1.5 * np.log1p(np.arange(epochs, dtype=np.float32))[:, None] + rng.normal(0, 1.8, size).astype(
+            np.float32
         )
         score += rng.standard_normal((epochs, size), dtype=np.float32)
         p = 1 / (1 + np.exp(-score))

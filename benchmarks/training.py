@@ -14,13 +14,13 @@ all methods one after another with one seed, so repetitions are seeds, and accur
 
 from __future__ import annotations
 
-import json
+import multiprocessing
 import os
-import subprocess
 import sys
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
+from unittest.mock import patch
 
 import bench
 import cells
@@ -143,29 +143,13 @@ def report(record: bench.Record, name: str, device: str, rows: dict[str, list[di
 
 def run(calls: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Start trainings at the same time, each in its own process; return their results."""
-    command = [sys.executable, str(Path(cells.__file__))]
-    children = []
-    for call in calls:
-        env = os.environ | ({"OMP_NUM_THREADS": str(call["threads"])} if call["threads"] else {})
-        env["PYTHONPATH"] = os.pathsep.join([str(bench.ROOT), env.get("PYTHONPATH", "")])
-        pipe = subprocess.PIPE
-        children.append(subprocess.Popen([*command, json.dumps(call)], stdin=pipe, stdout=pipe, text=True, env=env))
-    for child in children:
-        assert child.stdout is not None
-        while (line := child.stdout.readline()).strip() != "ready":
-            if not line:
-                raise SystemExit(f"a training process exited before training: {calls[0]}")
-    for child in children:
-        assert child.stdin is not None
-        child.stdin.write("go\n")
-        child.stdin.flush()
-    out = []
-    for child in children:
-        said, _ = child.communicate()
-        if child.returncode:
-            raise SystemExit(f"a training failed with exit code {child.returncode}")
-        out.append(json.loads(said.strip().splitlines()[-1]))
-    return out
+    context, threads = multiprocessing.get_context("spawn"), calls[0]["threads"]
+    start = context.Barrier(len(calls))
+    with (
+        patch.dict(os.environ, {"OMP_NUM_THREADS": str(threads)} if threads else {}),
+        context.Pool(len(calls), cells.prepare, (start, threads)) as pool,
+    ):
+        return pool.map(cells.run, calls, chunksize=1)
 
 
 if __name__ == "__main__":

@@ -17,24 +17,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-LAYERS = [
-    "cli",
-    "report",
-    "runs",
-    "training",
-    "models",
-    "data",
-    "plots",
-    "integrations",
-    "analysis",
-    "recorder",
-    "dynamics",
-    "io",
-    "distributed",
-    "packages",
-    "files",
-    "errors",
-]
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
+from test_import_rule import layer
 
 
 class Walk:
@@ -50,7 +34,7 @@ class Walk:
             return
         self.modules.setdefault(name)
         caller = frame.f_back.f_globals.get("__name__", "") if frame.f_back else ""
-        if caller.startswith("soi_lib.") and _layer(name) < _layer(caller):
+        if caller.startswith("soi_lib.") and layer(name) < layer(caller):
             self.climbs.setdefault(f"{caller} calls {name}")
 
     def __enter__(self) -> Walk:
@@ -87,10 +71,6 @@ def _importing(frame: FrameType | None) -> bool:
             return True
         frame = frame.f_back
     return False
-
-
-def _layer(module: str) -> int:
-    return LAYERS.index(module.split(".")[1])
 
 
 def heatmap(folder: Path) -> None:

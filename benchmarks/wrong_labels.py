@@ -30,6 +30,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import numpy as np
+import pandas as pd
 from scipy import stats
 from sklearn.metrics import average_precision_score
 from tqdm.auto import tqdm
@@ -101,13 +102,12 @@ def examples_of(job: dict[str, Any]) -> int:
 
 def path_of(given: argparse.Namespace, job: dict[str, Any]) -> Path:
     """Return the file of a training's result: dynamics with logits, or probabilities of a fold's held-out examples."""
-    from soi_lib.models.encoder import encoder_dir, fingerprint
     from soi_lib.training import ENGINE_VERSION
 
     corpus = job["corpus"]
     identity = job | {
         "corpus_fingerprint": corpus_of(corpus).fingerprint,
-        "encoder": cached_fingerprint(ENCODER.get(corpus, "minilm"), encoder_dir, fingerprint),
+        "encoder": encoder_of(corpus)[2],
         "engine": ENGINE_VERSION,
     }
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:20]
@@ -115,8 +115,12 @@ def path_of(given: argparse.Namespace, job: dict[str, Any]) -> Path:
 
 
 @lru_cache
-def cached_fingerprint(name: str, folder: Callable[[str], Path], fingerprint: Callable[[Path], str]) -> str:
-    return fingerprint(folder(name))
+def encoder_of(corpus: str) -> tuple[Path, str, str]:
+    """Return the folder, the prefix and the fingerprint of the encoder for a corpus."""
+    from soi_lib.models.encoder import encoder_card, encoder_dir, fingerprint
+
+    name = ENCODER.get(corpus, "minilm")
+    return encoder_dir(name), encoder_card(name).prefix, fingerprint(encoder_dir(name))
 
 
 @lru_cache
@@ -126,6 +130,12 @@ def corpus_of(name: str) -> Any:
     return load(name)
 
 
+def flipped(corpus: str, examples: int, rate: float, seed: int) -> tuple[Any, np.ndarray, np.ndarray]:
+    """Return the training examples, their labels of which some are flipped, and which are."""
+    split = corpus_of(corpus).splits["train"].take(examples)
+    return split, *flip(split.label.astype(np.int64), len(corpus_of(corpus).labels), rate, seed)
+
+
 def folds_of(labels: np.ndarray, folds: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
     from sklearn.model_selection import StratifiedKFold
 
@@ -133,49 +143,38 @@ def folds_of(labels: np.ndarray, folds: int, seed: int) -> list[tuple[np.ndarray
 
 
 def do(given: argparse.Namespace, job: dict[str, Any], progress: Callable[[int], Any]) -> None:
-    """Train, and save what the comparison needs."""
-    split = corpus_of(job["corpus"]).splits["train"].take(job["examples"])
-    classes = len(corpus_of(job["corpus"]).labels)
-    labels, _ = flip(split.label.astype(np.int64), classes, job["rate"], job["seed"])
-    path = path_of(given, job)
-    if job["part"] == "all":
-        result = train(job, split, labels, np.arange(len(split)), None, progress)
-        result.dynamics[job["corpus"]].save(path, overwrite=True)
-        return
-    number = int(job["part"].split()[1]) - 1
-    inside, outside = folds_of(labels, job["folds"], job["seed"])[number]
-    result = train(job, split, labels, inside, outside, progress)
-    with files.replacing(path) as tmp, open(tmp, "wb") as handle:
-        np.save(handle, result.predictions[job["corpus"]]["rest"].probabilities, allow_pickle=False)
-
-
-def train(
-    job: dict[str, Any], split: Any, labels: np.ndarray, inside: np.ndarray, outside: np.ndarray | None, progress: Any
-) -> Any:
-    """Train on the rows `inside`, recording logits, and predict the rows `outside`."""
-    from soi_lib.models.encoder import encoder_card, encoder_dir
+    """Train on all examples, recording logits, or on those outside a fold, and save the file of `path_of`."""
     from soi_lib.models.vocabulary import load_trimmed, tokenize
     from soi_lib.training import engine
     from soi_lib.training.batching import encode
 
-    encoder = ENCODER.get(job["corpus"], "minilm")
-    folder, card = encoder_dir(encoder), encoder_card(encoder)
+    corpus, path = job["corpus"], path_of(given, job)
+    split, labels, _ = flipped(corpus, job["examples"], job["rate"], job["seed"])
+    parts = {"train": np.arange(len(split))}
+    if job["folds"]:
+        number = int(job["part"].split()[1]) - 1
+        parts = dict(zip(("train", "rest"), folds_of(labels, job["folds"], job["seed"])[number], strict=True))
+    folder, prefix, _ = encoder_of(corpus)
 
     def tokens(rows: np.ndarray) -> Any:
         pair = None if split.text_pair is None else [split.text_pair[i] for i in rows]
-        return tokenize(folder, [split.text[i] for i in rows], pair, max_length=128, prefix=card.prefix)
+        return tokenize(folder, [split.text[i] for i in rows], pair, max_length=128, prefix=prefix)
 
-    parts = {"train": inside} if outside is None else {"train": inside, "rest": outside}
     made = {name: tokens(rows) for name, rows in parts.items()}
     model, id_map = load_trimmed(folder, [t.ids for t in made.values()])
     member = engine.TrainMember(
-        name=job["corpus"],
-        labels=corpus_of(job["corpus"]).labels,
-        ids=split.ids[inside],
+        name=corpus,
+        labels=corpus_of(corpus).labels,
+        ids=split.ids[parts["train"]],
         splits={name: encode(made[name], id_map, labels[rows], member=0) for name, rows in parts.items()},
     )
     config = engine.TrainConfig(epochs=job["epochs"], seed=job["seed"], keep_logits=True, **TRAINING)
-    return engine.train(model, [member], config, progress=lambda _, n: progress(n))
+    result = engine.train(model, [member], config, progress=lambda _, n: progress(n))
+    if job["folds"]:
+        with files.replacing(path) as tmp, open(tmp, "wb") as handle:
+            np.save(handle, result.predictions[corpus]["rest"].probabilities, allow_pickle=False)
+    else:
+        result.dynamics[corpus].save(path, overwrite=True)
 
 
 # --- rankings ---------------------------------------------------------------------------------------------------------
@@ -183,8 +182,7 @@ def train(
 
 def ranked(given: argparse.Namespace, corpus: str, rate: float, seed: int) -> dict[str, Any]:
     """Return the flipped examples of one cell, and each method's ranking of all rows, most suspicious first."""
-    split = corpus_of(corpus).splits["train"].take(given.examples)
-    labels, wrong = flip(split.label.astype(np.int64), len(corpus_of(corpus).labels), rate, seed)
+    split, labels, wrong = flipped(corpus, given.examples, rate, seed)
     whole, *parts = jobs(given, corpus, rate, seed)
     dynamics = TrainingDynamics.load(path_of(given, whole))
     assert np.array_equal(dynamics.gold, labels)
@@ -214,13 +212,14 @@ def by_cleanlab(labels: np.ndarray, held_out: np.ndarray) -> dict[str, np.ndarra
     return out | {"cleanlab find_label_issues": np.concatenate([issues, rest]).astype(np.int64)}
 
 
-def scores(order: np.ndarray, wrong: np.ndarray) -> tuple[float, float]:
+def scores(order: np.ndarray, wrong: np.ndarray) -> dict[str, float]:
     """Return the average precision of a ranking, and its recall at the number of wrong labels."""
     hits = wrong[order]
-    return float(average_precision_score(hits, -np.arange(len(hits)))), float(hits[: hits.sum()].mean())
+    precision = average_precision_score(hits, -np.arange(len(hits)))
+    return {"average_precision": float(precision), "recall": float(hits[: hits.sum()].mean())}
 
 
-def interval(values: list[float]) -> dict[str, Any]:
+def interval(values: pd.Series) -> dict[str, Any]:
     """Return the mean over seeds with its 95 % interval (Student's t); no interval for one seed."""
     mean, n = float(np.mean(values)), len(values)
     half = float(stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n)) if n > 1 else None
@@ -232,28 +231,26 @@ def summary(given: argparse.Namespace, rankings: dict[Any, Any]) -> dict[str, An
     """Return the report: every cell, the means over cells, and the differences from our rule by seed."""
     from soi_lib.runs.run import commit, machine, version
 
-    methods = list(next(iter(rankings.values()))["orders"])
-    measured = {
-        (*cell, method): scores(r["orders"][method], r["wrong"]) for cell, r in rankings.items() for method in methods
-    }
-    pairs = [(c, r) for c in given.corpora for r in given.rates]
-    names = ("average_precision", "recall")
+    measured = pd.DataFrame(
+        [
+            dict(zip(("corpus", "rate", "seed"), cell, strict=True), method=method) | scores(order, found["wrong"])
+            for cell, found in rankings.items()
+            for method, order in found["orders"].items()
+        ]
+    )
+    names = ["average_precision", "recall"]
+    keys = ["corpus", "rate", "method"]
     rows = [
-        {"corpus": c, "rate": r, "method": m}
-        | {name: interval([measured[c, r, s, m][i] for s in given.seeds]) for i, name in enumerate(names)}
-        for c, r in pairs
-        for m in methods
+        dict(zip(keys, cell, strict=True)) | {name: interval(part[name]) for name in names}
+        for cell, part in measured.groupby(keys, sort=False)
     ]
-
-    def mean(method: str, seed: int, i: int) -> float:
-        return float(np.mean([measured[c, r, seed, method][i] for c, r in pairs]))
-
+    means = measured.groupby(["method", "seed"], sort=False)[names].mean()
     overall = []
-    for m in methods:
-        row: dict[str, Any] = {"method": m}
-        for i, name in enumerate(names):
-            row[name] = interval([mean(m, s, i) for s in given.seeds])
-            row[f"{OURS} minus it, {name}"] = interval([mean(OURS, s, i) - mean(m, s, i) for s in given.seeds])
+    for method in measured["method"].unique():
+        row = {"method": method}
+        for name in names:
+            row[name] = interval(means.loc[method][name])
+            row[f"{OURS} minus it, {name}"] = interval((means.loc[OURS] - means.loc[method])[name])
         overall.append(row)
     overall.sort(key=lambda row: -row["average_precision"]["mean"])
     sizes = {k: getattr(given, k) for k in ("corpora", "rates", "seeds", "examples", "epochs", "folds")}
