@@ -65,11 +65,12 @@ def confidence_variability(p_gold: npt.NDArray[Any]) -> tuple[npt.NDArray[np.flo
         mean[columns] = center[0]
         block.std(axis=0, mean=center, out=spread[columns])
 
-    if n <= _BLOCK:
-        work(0)
+    starts = range(0, n, _BLOCK)
+    if len(starts) <= 16:  # threads would cost more than they save
+        list(map(work, starts))
     else:
         with ThreadPoolExecutor(max_workers=min(os.cpu_count() or 1, 8)) as pool:
-            list(pool.map(work, range(0, n, _BLOCK)))
+            list(pool.map(work, starts))
     return mean, spread
 
 

@@ -67,7 +67,6 @@ _RC: dict[Any, Any] = {
     "hatch.linewidth": 0.5,
     "figure.facecolor": "white",
     "figure.constrained_layout.use": True,
-    "savefig.dpi": 200,
 }
 
 
