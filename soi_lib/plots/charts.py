@@ -32,12 +32,12 @@ from soi_lib.plots.style import (
     ORDER,
     SOI_COLORS,
     SOI_HATCHES,
+    SOI_INKS,
     SOI_MARKERS,
     UP,
     WIDTH,
     finish,
     grid,
-    ink,
     legend_below,
     need,
     span,
@@ -83,7 +83,7 @@ def soi_bars(table: pd.DataFrame, *, title: str = "", note: str = "") -> Figure:
                 bar.set_hatch(SOI_HATCHES[soi])
             written = [f"{share * 100:.0f}" if share >= 0.06 else "" for share in part[soi.name]]
             box = {"fc": SOI_COLORS[soi], "ec": "none", "pad": 1.2}
-            ax.bar_label(bars, written, label_type="center", fontsize=8.5, color=ink(SOI_COLORS[soi]), bbox=box)
+            ax.bar_label(bars, written, label_type="center", fontsize=8.5, color=SOI_INKS[soi], bbox=box)
         ax.set(title=name, xlim=(0, 1), ylabel="")
         ax.invert_yaxis()
         ax.tick_params(axis="y", length=0)
@@ -263,8 +263,7 @@ def data_map_plot(
     """
     import seaborn as sns  # imports scipy.stats, which takes more than a second
 
-    if not runs:
-        raise FormatError("there is no data map to draw", expected="at least one run")
+    figure, axes = grid(len(runs), 3.0, 0.6)
     maps = {name: run if not isinstance(run, TrainingDynamics) else data_map(run, early) for name, run in runs.items()}
     rows = pd.concat([table.iloc[_sample(len(table))].assign(run=name) for name, table in maps.items()])
     rows = rows.assign(soi=[SOI(code).name for code in rows["soi"]]).reset_index(drop=True)
@@ -274,7 +273,6 @@ def data_map_plot(
         look |= {"style": "soi", "style_order": NAMES, "markers": {s.name: SOI_MARKERS[s] for s in ORDER}}
     right = max(0.3, float(rows["variability"].max()) * 1.14)
     meaning = "fraction of epochs with a correct prediction" if color == "correctness" else "category"
-    figure, axes = grid(len(maps), 3.0, 0.6)
     for ax, name in zip(axes, maps, strict=True):
         part = rows[rows["run"] == name]
         sns.scatterplot(part, x="variability", y="confidence", s=16, lw=0, alpha=0.8, ax=ax, **look)

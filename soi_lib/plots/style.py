@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 import matplotlib.pyplot as plt  # notebooks display figures once it is imported
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 from PIL import Image
@@ -29,20 +28,21 @@ from soi_lib.errors import FormatError
 if TYPE_CHECKING:
     import pandas as pd
 
-_CATEGORIES = {  # colour, hatch, marker; from easy to hard in every figure
-    SOI.ACE: ("#0072B2", "", "o"),
-    SOI.ELE: ("#7FC4EE", "", "o"),
-    SOI.LLE: ("#009E73", "....", "s"),
-    SOI.FRGE_1: ("#F0B429", "////", "^"),
-    SOI.FRGE_2: ("#D55E00", "xxxx", "D"),
-    SOI.UNE: ("#3B3B3B", "", "X"),
+_CATEGORIES = {  # colour, colour of text on it, hatch, marker; from easy to hard in every figure
+    SOI.ACE: ("#0072B2", "white", "", "o"),
+    SOI.ELE: ("#7FC4EE", "black", "", "o"),
+    SOI.LLE: ("#009E73", "black", "....", "s"),
+    SOI.FRGE_1: ("#F0B429", "black", "////", "^"),
+    SOI.FRGE_2: ("#D55E00", "black", "xxxx", "D"),
+    SOI.UNE: ("#3B3B3B", "white", "", "X"),
 }
 ORDER = tuple(_CATEGORIES)
 NAMES = [soi.name for soi in ORDER]
 LONG_NAMES = {soi: f"{soi.name} {soi.description.partition(':')[0]}" for soi in ORDER}  # for legends
 SOI_COLORS = {soi: look[0] for soi, look in _CATEGORIES.items()}
-SOI_HATCHES = {soi: look[1] for soi, look in _CATEGORIES.items()}
-SOI_MARKERS = {soi: look[2] for soi, look in _CATEGORIES.items()}
+SOI_INKS = {soi: look[1] for soi, look in _CATEGORIES.items()}
+SOI_HATCHES = {soi: look[2] for soi, look in _CATEGORIES.items()}
+SOI_MARKERS = {soi: look[3] for soi, look in _CATEGORIES.items()}
 UP, DOWN, OPEN, INK, MUTED = "#0072B2", "#D55E00", "#5F6368", "#202124", "#5F6368"
 WIDTH = 5.2  # inches: on a phone 390 pixels wide, 10 points are still 9 pixels high
 
@@ -186,7 +186,12 @@ def _csv(table: pd.DataFrame) -> str:
 
 
 def grid(n: int, height: float, below: float) -> tuple[Figure, list[Axes]]:
-    """Return a figure of `n` panels with common axes, two side by side; heights (of a row, and below) in inches."""
+    """Return a figure of `n` panels with common axes, two side by side; heights (of a row, and below) in inches.
+
+    Raises FormatError if `n` is 0.
+    """
+    if not n:
+        raise FormatError("there is nothing to draw", found="no panels", expected="at least one")
     rows, columns = -(-n // 2), min(2, n)
     size = (WIDTH, height * rows + below)
     figure, axes = subplots(rows, columns, figsize=size, sharex=True, sharey=True, squeeze=False)
@@ -220,12 +225,6 @@ def first_sentence(text: str) -> str:
     """Return the text up to the first full stop followed by a space."""
     head, dot, _ = text.partition(". ")
     return head + "." if dot else text
-
-
-def ink(color: Any) -> str:
-    """Return black or white, whichever is easier to read on `color` (relative luminance of WCAG 2)."""
-    r, g, b = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(color))
-    return "black" if 0.2126 * r + 0.7152 * g + 0.0722 * b > 0.179 else "white"
 
 
 def percent(share: float) -> str:

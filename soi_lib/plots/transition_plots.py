@@ -148,8 +148,6 @@ def transition_panels(panels: Mapping[str, Moves], *, title: str = "", note: str
     """
     import pandas as pd
 
-    if not panels:
-        raise FormatError("there is nothing to draw", found="no transitions", expected="at least one")
     figure, axes = grid(len(panels), 2.4, 0.5)
     for ax, (name, moves) in zip(axes, panels.items(), strict=True):
         shift = (moves.table("transition") - moves.table("floor")) * 100
