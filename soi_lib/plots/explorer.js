@@ -64,7 +64,7 @@
       const all = make("button", { type: "button", class: "look-all", click: () => this.clear() }, "show all");
       this.status = make("div", { class: "look-status" }, this.count, all, this.search);
       this.sides = make("div", { class: "look-sides", role: "group", "aria-label": "Run shown on the map" });
-      this.map = make("div", { class: "look-plot" });
+      this.map = make("div", { class: "look-plot", role: "group" });
       this.ring = make("div", { class: "look-ring", hidden: "" });
       this.mapText = make("figcaption");
       this.position = make("span");
@@ -76,7 +76,7 @@
       this.tip = make("div", { class: "look-tip", "aria-hidden": "true", hidden: "" });
       addEventListener("scroll", () => { this.tip.hidden = true; }, { passive: true, capture: true });
       document.body.append(this.tip); // inside the explorer, `fixed` would not refer to the window
-      this.flow = make("div", { class: "look-plot" });
+      this.flow = make("div", { class: "look-plot", role: "group" });
       this.flowText = make("figcaption");
       this.place.append(
         make("div", { class: "look-bar" }, this.members, this.runs), this.filters, this.status,
@@ -203,20 +203,19 @@
       else this.place.classList.remove("look-ahead");
     }
 
-    points() {
-      const { confidence, variability, soi } = this.here;
-      return {
-        x: this.drawn.map((i) => variability[i] / 1000), y: this.drawn.map((i) => confidence[i] / 1000),
-        color: this.drawn.map((i) => look.colors[soi[i]]), symbol: this.drawn.map((i) => MARKS.symbols[soi[i]]),
-      };
+    /* Return the positions of examples on the map of the run shown. */
+    points(examples) {
+      const { confidence, variability } = this.here;
+      return { x: examples.map((i) => variability[i] / 1000), y: examples.map((i) => confidence[i] / 1000) };
     }
 
     async drawMap(moving) {
       const round = this.round = {};
-      const { x, y, color, symbol } = this.points();
+      const { soi } = this.here;
+      const [color, symbol] = [look.colors, MARKS.symbols].map((looks) => this.drawn.map((i) => looks[soi[i]]));
       const top = Math.max(300, ...[this.a, this.b].flatMap((at) => this.run(at).variability)) / 1000;
       const traces = [
-        { type: "scatter", mode: "markers", x, y, customdata: this.drawn, hoverinfo: "none", showlegend: false,
+        { type: "scatter", mode: "markers", ...this.points(this.drawn), customdata: this.drawn, hoverinfo: "none", showlegend: false,
           marker: { color, symbol, size: 8, opacity: 0.85, line: { width: 0.6, color: "rgba(32,33,36,.55)" } } },
       ];
       const grid = { zeroline: false, gridcolor: "#e3e5e8", linecolor: "#9aa0a6", fixedrange: coarse };
@@ -243,7 +242,6 @@
       const part = this.data.of > n ? ` A random sample of ${format(n)} of ${format(this.data.of)} examples.` : "";
       this.mapText.textContent = `Data map of ${this.data.member}, ${this.here.name}: one mark per training example. `
         + `Point at a mark to read the example, click to keep it in view.${part} ${this.note}.`;
-      this.map.setAttribute("role", "group");
       this.map.setAttribute("aria-label", `${this.mapText.textContent} ${this.count.textContent}.`);
       this.settled = round;
       this.circle();
@@ -258,9 +256,7 @@
 
     /* Animate the marks to their positions in the other run. */
     walk() {
-      const drawn = this.map.data[0].customdata;
-      const { confidence, variability } = this.here;
-      const data = [{ x: drawn.map((i) => variability[i] / 1000), y: drawn.map((i) => confidence[i] / 1000) }];
+      const data = [this.points(this.map.data[0].customdata)];
       const pace = { duration: 700, easing: "cubic-in-out" };
       const options = { transition: pace, frame: { duration: 700, redraw: false }, mode: "immediate" };
       return Plotly.animate(this.map, { data, traces: [0] }, options).catch(() => null); // interrupted by another animation
@@ -272,8 +268,8 @@
       const i = this.pinned;
       this.ring.hidden = i === null;
       if (i === null) return;
-      const x = xaxis.d2p(this.here.variability[i] / 1000);
-      const y = yaxis.d2p(this.here.confidence[i] / 1000);
+      const { x: [right], y: [up] } = this.points([i]);
+      const [x, y] = [xaxis.d2p(right), yaxis.d2p(up)];
       this.ring.hidden = x < 0 || y < 0 || x > size.w || y > size.h; // outside the zoomed area
       this.ring.style.left = `${size.l + x}px`;
       this.ring.style.top = `${size.t + y}px`;
@@ -334,16 +330,10 @@
       if (n) this.pin(this.shown[(this.shown.indexOf(this.pinned) + by + n) % n]);
     }
 
-    /* Count the moves from category i to category j: counts[i][j]. */
-    moves() {
-      const counts = look.order.map(() => new Array(6).fill(0));
-      const [a, b] = [this.run(this.a).soi, this.run(this.b).soi];
-      for (let i = 0; i < a.length; i++) counts[look.order.indexOf(+a[i])][look.order.indexOf(+b[i])] += 1;
-      return counts;
-    }
-
     async drawFlow() {
-      const counts = this.moves();
+      const [a, b] = [this.run(this.a), this.run(this.b)];
+      const counts = look.order.map(() => new Array(6).fill(0)); // moves from category i to category j: counts[i][j]
+      [...a.soi].forEach((code, i) => { counts[look.order.indexOf(+code)][look.order.indexOf(+b.soi[i])] += 1; });
       const total = this.data.text.length;
       const colors = look.order.map((code) => look.colors[code]);
       const links = [];
@@ -370,10 +360,9 @@
           hovertemplate: "%{source.label} to %{target.label}: %{value:,} examples<extra><\/extra>",
         },
       };
-      const names = [this.run(this.a).name, this.run(this.b).name];
       const head = { showarrow: false, xref: "paper", yref: "paper", y: 1.01, yanchor: "bottom" };
       const layout = {
-        annotations: [{ ...head, text: `<b>${names[0]}<\/b>`, x: 0, xanchor: "left" }, { ...head, text: `<b>${names[1]}<\/b>`, x: 1, xanchor: "right" }],
+        annotations: [{ ...head, text: `<b>${a.name}<\/b>`, x: 0, xanchor: "left" }, { ...head, text: `<b>${b.name}<\/b>`, x: 1, xanchor: "right" }],
         margin: { l: 6, r: 6, t: 28, b: 12 }, height: 420, font: FONT, paper_bgcolor: "#fff",
       };
       const first = !this.flow.data;
@@ -381,10 +370,9 @@
       this.place.classList.remove("look-ahead");
       const stay = counts.reduce((s, row, k) => s + row[k], 0);
       const part = (test) => percent(links.filter(test).reduce((s, { value }) => s + value, 0) / total);
-      this.flowText.textContent = `Flow of the ${format(total)} examples of ${this.data.member} from their category in "${names[0]}" (left) `
-        + `to their category in "${names[1]}" (right): ${percent(stay / total)} stay, ${part(({ i, j }) => j < i)} become easier, `
+      this.flowText.textContent = `Flow of the ${format(total)} examples of ${this.data.member} from their category in "${a.name}" (left) `
+        + `to their category in "${b.name}" (right): ${percent(stay / total)} stay, ${part(({ i, j }) => j < i)} become easier, `
         + `${part(({ i, j }) => j > i)} harder. Click a band or a bar to show its examples on the map. ${this.note}.`;
-      this.flow.setAttribute("role", "group");
       this.flow.setAttribute("aria-label", this.flowText.textContent);
       if (first) this.flow.on("plotly_click", (event) => this.follow(event.points[0]));
     }
