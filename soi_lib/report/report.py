@@ -260,11 +260,11 @@ def _stages(found: pd.DataFrame) -> dict[str, Any]:
     found = found.assign(case=[case(row) for _, row in found.iterrows()])
     varied = [column for column in ("case", "subset") if found[column].nunique() > 1] or ["case"]
     names = [fill(", ".join(parts), 24) for parts in found[varied].to_numpy()]
-    drawn = [
-        pd.DataFrame({"case": names, "measure": f"accuracy gain over {against}", "value": found[f"over {against}"]})
-        .assign(low=found[f"low over {against}"], high=found[f"high over {against}"])
-        for against in AGAINST
-    ]  # fmt: skip
+    drawn = []
+    for against in AGAINST:
+        columns = {f"over {against}": "value", f"low over {against}": "low", f"high over {against}": "high"}
+        part = found[list(columns)].rename(columns=columns)
+        drawn.append(part.assign(case=names, measure=f"accuracy gain over {against}"))
     return {
         "rows": found.to_dict("records"),
         "first": found.drop_duplicates(["subset", "setting", "dataset"]).to_dict("records"),
@@ -277,10 +277,10 @@ def _explorer(about: Subject, name: str) -> Explorer:
     """Return the explorer of one dataset, with all of its runs."""
     from soi_lib.plots.explorer import Explorer, explorer_data
 
-    settings = about.datasets[name]
-    runs = {f"{setting}, seed {run.meta.seed}": run for setting, of in settings.items() for run in of}
+    single, *together = about.datasets[name].values()
+    runs = {f"{side}, seed {run.meta.seed}": run for side, of in about.datasets[name].items() for run in of}
     names = list(runs)
-    other = names[-len(settings[list(settings)[-1]])] if len(settings) > 1 else names[min(1, len(names) - 1)]
+    other = names[len(single) if together else min(1, len(names) - 1)]
     data = explorer_data(runs, about.texts.get(name, {}), first=names[0], second=other)
     return Explorer({name: data}, about.note)
 
@@ -289,11 +289,11 @@ def _moves(settings: Runs, note: str) -> Shown | None:
     """Draw the moves from alone to together beside those between seeds, as far as there are runs; None for one run."""
     from soi_lib.plots import Moves, show, transition_beside_floor, transition_heatmap
 
-    single, *others = settings.values()
-    if others and len(single) > 1:
-        figure = transition_beside_floor(Moves.of(single, others[-1]), note=note)
-    elif others:
-        figure = transition_heatmap(mean_transition(zip(single, others[-1], strict=True)), note=note)
+    single, *together = settings.values()
+    if together and len(single) > 1:
+        figure = transition_beside_floor(Moves.of(single, *together), note=note)
+    elif together:
+        figure = transition_heatmap(mean_transition(zip(single, *together, strict=True)), note=note)
     elif len(single) > 1:
         figure = transition_heatmap(noise_floor(single), note=note, sides=("one seed", "another seed"))
     else:
@@ -303,9 +303,8 @@ def _moves(settings: Runs, note: str) -> Shown | None:
 
 def _examples(about: Subject, name: str) -> dict[SOI, dict[str, Any]]:
     """Return the most typical examples of each category: text, gold label, and history in the first seed."""
-    runs = {setting: of[0] for setting, of in about.datasets[name].items()}
-    first, texts = next(iter(runs.values())), about.texts.get(name, {})
-    sides = {side: run for side, run in runs.items() if run is first or side == list(runs)[-1]}
+    sides = {side: of[0] for side, of in about.datasets[name].items()}
+    first, texts = next(iter(sides.values())), about.texts.get(name, {})
     history = {side: dict(zip(run.ids.tolist(), run.history, strict=True)) for side, run in sides.items()}
     labels = first.meta.label_names or range(first.meta.classes)
     table = data_map(first).assign(label=[labels[gold] for gold in first.gold])
