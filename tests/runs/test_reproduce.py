@@ -15,7 +15,7 @@ from paper import recorded as results
 from paper import tables
 from paper.claims.staged import by_case
 from paper.datasets import load
-from paper.stage_runs import pack_stages, read_stage, unpack_stages
+from paper.recorded import pack_stages, read_stage, unpack_stages
 from soi_lib.dynamics import TrainingDynamics
 from soi_lib.errors import OutputExistsError, StoreError
 from soi_lib.runs import second_stage as stages
