@@ -24,11 +24,10 @@ def agreements(evidence: Evidence) -> pd.DataFrame:
     Agreement is Cohen's kappa for the category and Spearman's rank correlation for other scores, with 95 % intervals.
     """
     rows = []
-    for results in evidence.comparisons.values():
-        for dataset in results.members:
-            for mode, name in MODES.items():
-                found = reliability([results.run((dataset,), seed).dynamics(dataset, mode) for seed in results.seeds])
-                rows.append(found.table.assign(dataset=dataset, mode=name, seeds=found.runs))
+    for _, results, dataset in evidence.datasets:
+        for mode, name in MODES.items():
+            found = reliability([results.run((dataset,), seed).dynamics(dataset, mode) for seed in results.seeds])
+            rows.append(found.table.assign(dataset=dataset, mode=name, seeds=found.runs))
     return pd.concat(rows, ignore_index=True)
 
 
@@ -75,8 +74,7 @@ def averages(evidence: Evidence) -> pd.DataFrame:
     """
     tables = [
         reliability([results.run((d,), seed).dynamics(d, "eval") for seed in results.seeds]).curve.assign(dataset=d)
-        for results in evidence.comparisons.values()
-        for d in results.members
+        for _, results, d in evidence.datasets
     ]
     return pd.concat(tables, ignore_index=True)
 
@@ -87,13 +85,12 @@ def kappas(evidence: Evidence) -> pd.DataFrame:
     All pairs have different seeds, so that what runs with the same seed share does not count.
     """
     rows = []
-    for results in evidence.comparisons.values():
-        for dataset in results.members:
-            alone, together = (codes(results, dataset, setting) for setting in ((dataset,), results.members))
-            pairs = list(permutations(range(len(alone)), 2))
-            sides = {"alone": (alone, alone), "together": (together, together), "alone to together": (alone, together)}
-            kappa = {k: np.mean([_kappa(a[s], b[t]) for s, t in pairs]) for k, (a, b) in sides.items()}
-            rows.append({"dataset": dataset} | kappa)
+    for _, results, dataset in evidence.datasets:
+        alone, together = (codes(results, dataset, setting) for setting in ((dataset,), results.members))
+        pairs = list(permutations(range(len(alone)), 2))
+        sides = {"alone": (alone, alone), "together": (together, together), "alone to together": (alone, together)}
+        kappa = {k: np.mean([_kappa(a[s], b[t]) for s, t in pairs]) for k, (a, b) in sides.items()}
+        rows.append({"dataset": dataset} | kappa)
     return pd.DataFrame(rows)
 
 

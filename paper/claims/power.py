@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from paper.claims import rules
-from paper.claims.judge import difference
+from paper.claims.judge import ALL, SINGLE, Evaluation, several_tasks
 from soi_lib import files
 from soi_lib.analysis.statistics import Effect, Score, gain, mean_effect
 from soi_lib.analysis.transitions import transition_test
@@ -130,30 +130,23 @@ def tasks(rng: np.random.Generator, reps: int) -> list[dict[str, Any]]:
 
 
 def _tasks(rng: np.random.Generator, kind: str, size: float) -> tuple[str, str, str]:
-    seeds, n, count = 5, 800, 5
-    pairs = list(combinations(range(count), 2))  # the first pair is the similar one, the last the dissimilar one
+    seeds, n, names = 5, 800, "ABCDE"
+    pairs = list(combinations(names, 2))  # the first pair is the similar one, the last the dissimilar one
     alike = dict(zip(pairs, np.linspace(1, -1, len(pairs)), strict=True))
-    settings: list[tuple[int, ...]] = [*pairs, tuple(range(count))]
     factor = {"none": np.zeros(11), "mixed": rng.uniform(-1, 1, 11), "same": np.ones(11)}
     factor["similar"] = np.array([*alike.values(), 0.0])
-    cases: dict[tuple[int, tuple[int, ...], str], Array] = {}
-    for task in range(count):
+    evaluations = {}
+    for task in names:
         for split in ("test", "OOD"):
             world = Examples(rng, n, "auc", SPREADS["auc"])
-            alone = world.runs(BASE["auc"], seeds)
-            for k, setting in enumerate(settings):
-                if task in setting:
-                    after = world.runs(BASE["auc"] + size * factor[kind][k], seeds)
-                    cases[task, setting, split] = world.gain(alone, after)
-    pooled = [mean_effect([v for (_, s, _), v in cases.items() if s == setting]) for setting in settings]
-    first = rules.mixed_results([mean_effect(v) for v in cases.values()], pooled)
-    of_pair = {pair: [v for (_, s, _), v in cases.items() if s == pair] for pair in pairs}
-    gains = {pair: float(np.mean([v.mean() for v in values])) for pair, values in of_pair.items()}
-    similar, dissimilar = of_pair[pairs[0]], of_pair[pairs[-1]]
-    contrast = difference(similar, dissimilar)
-    rho, p = rules.similarity_test(alike, gains)
-    second = rules.similar_gain(mean_effect(similar), contrast, p, rho)
-    return first, second, rules.together([first, second])
+            scores = {SINGLE: world.runs(BASE["auc"], seeds)}
+            for together, change in zip([*pairs, tuple(names)], factor[kind], strict=True):
+                if task in together:
+                    setting = ALL if len(together) > 2 else "".join(together).replace(task, "")
+                    scores[setting] = world.runs(BASE["auc"] + size * change, seeds)
+            evaluations[task, split] = Evaluation(world.gold, scores, scores)
+    found = several_tasks(evaluations, alike, named=(pairs[0], pairs[-1]))
+    return found.parts["mixed results"], found.parts["similar tasks"], found.verdict
 
 
 def transitions(rng: np.random.Generator, reps: int) -> list[dict[str, Any]]:
