@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 
 from paper import first_page, recorded, reproduced
 from paper.claims import verdicts
-from paper.execute import execute, is_made, library_hash, mark_made, run_notebook
+from paper.execute import execute, library_hash, make_once, run_notebook
 from paper.looking import LOOK, PLACE, write_look
 from soi_lib.errors import SoiError
 from soi_lib.files import checksums, write_bytes, write_json, write_text
@@ -174,31 +174,33 @@ def make_book(
         done = reproduce(sizes, RunStore(root / runs), device=device, precision=precision, jobs=jobs, quiet=quiet)
     write_json(root / "_build" / "results.json", recorded.summary(sizes, done or kept, commit()))
     reads = " ".join([*(run.manifest["sha256"] for run in done), _text(root / QUICK / recorded.CHECKSUMS)])
-    held, stamp = root / "_build" / "reproduced.json", _hash(library_hash(), sizes.name, reads)
-    if not is_made(held, stamp):
-        write_json(held, reproduced.as_json(reproduced.reproduction(sizes.name, done, root / QUICK)))
-        mark_made(held, stamp)
-    executed = _execute_own(
-        root,
-        set(COMPARISONS) & set(sizes.comparisons) if done else set(),
-        values={
-            "profile": (root / profile).resolve() if Path(profile).suffix in (".yaml", ".yml") else sizes.name,
-            "runs": (root / runs).resolve() if done else "",
-            "recorded": (root / QUICK).resolve(),
-        },
+    compared = root / "_build" / "reproduced.json"
+
+    def compare() -> None:
+        write_json(compared, reproduced.as_json(reproduced.reproduction(sizes.name, done, root / QUICK)))
+
+    make_once(compared, _hash(library_hash(), sizes.name, reads), compare)
+    own = _prepare_own(root, set(COMPARISONS) & set(sizes.comparisons) if done else set())
+    values = {
+        "profile": (root / profile).resolve() if Path(profile).suffix in (".yaml", ".yml") else sizes.name,
+        "runs": (root / runs).resolve() if done else "",
+        "recorded": (root / QUICK).resolve(),
+    }
+    execute(
+        dict.fromkeys(own, values),
+        root=root / "_build" / "own",
+        out=root / "_build" / "stamps",
         reads=reads,
         jobs=jobs or default_jobs("cpu"),
         quiet=quiet,
         environment={"SOI_DEVICE": resolve_device(device)} | ({"SOI_PRECISION": precision} if precision else {}),
     )
     write_look(root, shown, kept, quiet=quiet)
-    stage(root, executed)
-    html, stamp = root / "_build" / "html", _hash(json.dumps(checksums(root / STAGE)), library_hash())
-    index = html / "index.html"
-    if not index.exists() or not is_made(html, stamp):
-        render(root, quiet=quiet)
-        mark_made(html, stamp)
-    return index, json.loads(_text(held))["sentence"]
+    stage(root, {page: root / "_build" / "stamps" / page for page in own})
+    html = root / "_build" / "html"
+    inputs = _hash(json.dumps(checksums(root / STAGE)), library_hash())
+    make_once(html, inputs, lambda: render(root, quiet=quiet))
+    return html / "index.html", json.loads(_text(compared))["sentence"]
 
 
 def _judge(root: Path) -> None:
@@ -208,28 +210,16 @@ def _judge(root: Path) -> None:
     for folder in folders:
         recorded.verify_recorded(folder)
     claims = root / "_build" / "claims.json"
-    stamp = _hash(library_hash(), *(_text(folder / recorded.CHECKSUMS) for folder in folders))
-    if not is_made(claims, stamp):
+
+    def judge() -> None:
         evidence = verdicts.open_evidence(root / RECORDED, stages=root / RECORDED.parent)
         write_json(claims, verdicts.claims_json(verdicts.verdicts(evidence), evidence))
-        mark_made(claims, stamp)
+
+    make_once(claims, _hash(library_hash(), *(_text(folder / recorded.CHECKSUMS) for folder in folders)), judge)
 
 
-def _execute_own(
-    root: Path,
-    comparisons: set[str],
-    *,
-    values: dict[str, Any],
-    reads: str,
-    jobs: int,
-    quiet: bool,
-    environment: Mapping[str, str],
-) -> dict[Path, Path]:
-    """Execute the pages of this machine's runs; return the executed file of each page of the book.
-
-    A comparison's page is its notebook with a different title.
-    """
-    own = root / "_build" / "own"
+def _prepare_own(root: Path, comparisons: set[str]) -> list[Path]:
+    """Write the pages of this machine's runs to `_build/own`; a comparison's is its notebook with a different title."""
     pages = {REPRODUCED: root / REPRODUCED}
     pages |= {
         Path("reproduced", f"{COMPARISONS[c]}.ipynb"): root / f"notebooks/{COMPARISONS[c]}.ipynb" for c in comparisons
@@ -241,17 +231,8 @@ def _execute_own(
             title, _, rest = "".join(first["source"]).partition("\n")
             link = f"[{title.removeprefix('# ')}](../notebooks/{page.name}) shows the recorded runs"
             first["source"] = f"{title} on this machine\n\n*The runs of this machine. {link}.*\n{rest}"
-        write_json(own / page, notebook)
-    execute(
-        dict.fromkeys(pages, values),
-        root=own,
-        out=root / "_build" / "stamps",
-        reads=reads,
-        jobs=jobs,
-        quiet=quiet,
-        environment=environment,
-    )
-    return {page: root / "_build" / "stamps" / page for page in pages}
+        write_json(root / "_build" / "own" / page, notebook)
+    return list(pages)
 
 
 def _checkout(root: Path) -> None:
