@@ -16,7 +16,7 @@ from paper.claims import rules, staged
 from paper.claims.judge import Finding
 from paper.claims.verdicts import Evidence, open_evidence, task_cases, verdicts
 from paper.comparison import NAMES, examples
-from paper.tables import listing
+from paper.tables import listing, template_house
 from soi_lib.files import replacing
 from soi_lib.plots import Moves, gain_curves
 
@@ -47,158 +47,85 @@ def measure(evidence: Evidence) -> Numbers:
 
 def abstract(numbers: Numbers) -> str:
     """Summarise the findings in one paragraph with sizes and intervals, as Markdown."""
-    sources, languages = (numbers.evidence.comparisons[name] for name in ("source", "lingual"))
-    better = comparison.signed(_effects(numbers.findings["C2"], "auc")["gain"])
-    gained = _effects(numbers.findings["L"], "macro_f1")["gain"].to_dict("records")
-    rises = sorted(gained, key=lambda row: row["value"])
-    cases = task_cases(numbers.findings["C3"])
-    gains, losses, small, still = ((cases["outcome"] == kind).sum() for kind in ("gain", "loss", "negligible", "open"))
-    moved, floor = _moved(numbers.moves)
-    against_random = comparison.interval(_stage_effects(numbers.findings["C5"])["test", "random"], sign=True)
-    clean = staged.by_arm(numbers.evidence.stages[rules.MAIN_SUBSET]).iloc[0].to_dict()
-    epochs = sources.runs[0].manifest["identity"]["training"]["epochs"]
-    low, high = (comparison.interval(row, sign=True) for row in (rises[0], rises[-1]))
-    return (
-        f"**In short.** A small encoder trained on several sources does as well on a new source as one trained on the "
-        f"best of them alone (AUC {better['amazon']} over Amazon reviews, {better['movie']} over film reviews, "
-        f"equivalent to tweets within ±{rules.BOUND}), and the two gains need no more data in total. A multilingual "
-        f"encoder trained on three languages, with three times the data, classifies new sentence templates better in "
-        f"each (macro-F1 {low} to {high}), although in English more updates alone do as well. Several tasks are "
-        f"inconclusive (of {len(cases)} score changes, {gains} is a gain, {losses or 'none'} a loss, {small} are "
-        f"within ±{rules.BOUND}, and {still} are undecided). A second stage on only the forgotten or never learned "
-        f"examples, with the one recipe tested, lowers scores on average ({against_random} compared with a stage on as "
-        f"many random examples; {comparison.interval(clean, sign=True)} without the cases in which a tenth of the "
-        f"labels was flipped, where {clean['below']} of {clean['cases']} end below). "
-        f"Between training alone and together, {moved:.0%} of the training examples change subset, but {floor:.0%} "
-        f"also do when only the seed changes, and most of the difference disappears if the total number of examples "
-        f"and updates stays the same.\n\n"
-        f"*The main comparisons have {examples(languages)} to {examples(sources)} training examples per dataset, "
-        f"{epochs} epochs and {len(languages.seeds)} to {len(sources.seeds)} seeds. Brackets are 95 % intervals over "
-        f"seeds and test examples.*"
-    )
+    return str(_template(numbers).abstract())
 
 
 def details(numbers: Numbers, steps: pd.DataFrame, amounts: pd.DataFrame) -> str:
     """Describe the findings in Markdown, one paragraph per comparison; `more_updates` gives `steps` and `amounts`."""
-    parts = [_sources(numbers, amounts), _languages(numbers, steps), _tasks(numbers.findings["C3"])]
-    return "\n\n".join([*parts, _moves(numbers), _second_stage(numbers)])
+    repeated = repeat.needed(repeat.agreements(numbers.evidence)).set_index("score")
+    more = {
+        "agreement": repeated["agreement, evaluation mode"],
+        "runs_needed": repeated["seeds for 0.8, evaluation mode"],
+        "amounts": more_updates.by_source(amounts),
+        "steps": more_updates.changes(steps, "test"),
+        "ood": more_updates.changes(steps, "OOD"),
+    }
+    return str(_template(numbers, **more).details())
 
 
-def _sources(numbers: Numbers, amounts: pd.DataFrame) -> str:
-    results, finding = numbers.evidence.comparisons["source"], numbers.findings["C2"]
-    effects = _effects(finding, "auc")
-    change, diversity = (comparison.signed(effects[name]) for name in ("gain", "diversity"))
-    balanced = comparison.signed(_effects(finding, "balanced_accuracy")["gain"])
-    gained = effects["gain"].query("outcome == 'gain'")["dataset"]
-    rises = listing([f"{change[dataset]} over {NAMES[dataset]}" for dataset in gained])
-    parts = listing([diversity[dataset] for dataset in gained])
-    sizes = f"MiniLM, {examples(results)} texts per source, {len(results.seeds)} seeds"
-    return (
-        f"**Several sources: on a new source, as good as the best of them alone.** A sentiment classifier ({sizes}) "
-        f"trained on tweets, Amazon reviews and film reviews instead of one of them ranks newspaper sentences better: "
-        f"AUC rises by {rises}. Compared with tweets alone, it is equivalent ({change['tweets']}, within "
-        f"±{rules.BOUND}). The gains do not need more data: with the total number of examples of a single source, they "
-        f"are {parts}, and the change from tweets is {diversity['tweets']}. The score matters: by balanced accuracy, "
-        f"which depends on a threshold, the gain is over tweets ({balanced['tweets']}) and not beyond chance over "
-        f"Amazon reviews ({balanced['amazon']}) and film reviews ({balanced['movie']}); by accuracy, the claim would "
-        f"be {finding.parts['gain, accuracy']}. With fewer examples per source, and fewer updates, the other sources "
-        f"help even over tweets alone: AUC then changes by {more_updates.by_source(amounts)['tweets']} per source "
-        f"(exploratory; 5 seeds with 125 and 250). On the sources' own test sets, with {examples(results)} examples, "
-        f"all changes stay within ±{rules.BOUND}."
-    )
-
-
-def _languages(numbers: Numbers, steps: pd.DataFrame) -> str:
-    results = numbers.evidence.comparisons["lingual"]
-    found = more_updates.changes(steps, "test")
-    together = found[more_updates.TOGETHER]
-    equal = _effects(numbers.findings["L"], "macro_f1")["diversity"].set_index("dataset", drop=False)
-    budget = comparison.signed(equal)
-    lost = listing([NAMES[dataset] for dataset in equal.index[equal["outcome"] == "loss"]])
-    sizes = f"multilingual-e5-small, {examples(results)} commands per language, {len(results.seeds)} seeds"
-    return (
-        f"**Several languages: better on new templates, but in English more updates alone do as well.** An intent "
-        f"classifier ({sizes}) trained on three languages instead of one classifies new sentence templates better: "
-        f"macro-F1 rises by {more_updates.by_language(found[more_updates.BOTH])} (Persian has only {equal['n']['fa']} "
-        f"test templates; by accuracy, English is inconclusive). With the total number of examples of a single "
-        f"language, there is no gain: macro-F1 changes by {more_updates.by_language(budget)} (a loss in {lost}). "
-        f"Training together also means three times as many updates. Compared with one language trained for as many "
-        f"updates (an exploratory comparison), training together adds nothing in English ({together['en']}), perhaps "
-        f"something in French ({together['fr']}), and most of the gain in Persian ({together['fa']}); on OOD sentences "
-        f"it adds {more_updates.by_language(more_updates.changes(steps, 'OOD')[more_updates.TOGETHER])}. These runs "
-        f"cannot tell whether that comes from other languages or from other examples."
-    )
-
-
-def _tasks(finding: Finding) -> str:
-    cases = task_cases(finding)
-    counts = cases["outcome"].value_counts()
-    rho, p = finding.numbers["rank correlation"], finding.numbers["p"]
-    gained = [
+def _template(numbers: Numbers, **more: Any) -> Any:
+    """Return the macros of `first_page.md.j2` with the numbers that they need."""
+    found, shares = numbers.findings, numbers.always_correct
+    sources, languages = (numbers.evidence.comparisons[name] for name in ("source", "lingual"))
+    auc, macro_f1 = _effects(found["C2"], "auc"), _effects(found["L"], "macro_f1")
+    gain, diversity = (comparison.signed(auc[name]) for name in ("gain", "diversity"))
+    rising = macro_f1["gain"].sort_values("value").to_dict("records")
+    gained = auc["gain"].query("outcome == 'gain'")["dataset"]
+    equal = macro_f1["diversity"].set_index("dataset", drop=False)
+    cases = task_cases(found["C3"])
+    gained_tasks = [
         f"{row['task']} on {comparison.SETS[row['set']]} with {row['setting'].replace(row['task'], '').strip('+')}, "
-        f"{comparison.interval(row, sign=True)}"
+        f"{signed(row)}"
         for row in cases[cases["outcome"] == "gain"].to_dict("records")
     ]
-    return (
-        f"**Several tasks: one gain, the rest small or undecided.** Five tasks (MiniLM, {finding.seeds} seeds), in "
-        f"pairs and all together, give {len(cases)} score changes. After correction over all of them (Benjamini and "
-        f"Hochberg), {counts.get('gain', 0)} is a gain ({listing(gained)}) and {counts.get('loss', 'none')} a loss; "
-        f"{counts.get('negligible', 0)} stay within ±{rules.BOUND}, and {counts.get('open', 0)} are undecided. With "
-        f"only ten pairs, we find no evidence that tasks that are similar before training gain more (rank correlation "
-        f"{rho:+.2f}, one-sided p = {p:.2f})."
-    )
-
-
-def _moves(numbers: Numbers) -> str:
-    moved, floor = _moved(numbers.moves)
-    shares, finding = numbers.always_correct, numbers.findings["C4"]
-    rises = (shares["low"] > 0).groupby(shares["contrast"]).sum()
-    repeated = repeat.needed(repeat.agreements(numbers.evidence)).set_index("score")
-    seeds, agreement = repeated["seeds for 0.8, evaluation mode"], repeated["agreement, evaluation mode"]
-    datasets = shares["dataset"].nunique()
-    return (
-        f"**Examples move between subsets more often than by chance, but little at equal budget.** "
-        f"{_occurring(numbers.findings['C1'])} Between training alone and together, {moved:.0%} of the training "
-        f"examples change subset; between two seeds of the same training, {floor:.0%} do. In "
-        f"{finding.table['dataset'].nunique()} of {datasets} datasets some moves are beyond chance, mostly from early "
-        f"learned to always correct. But the share of always correct rises in {rises['gain']} datasets when all "
-        f"examples are used, and in {rises['diversity']} with the same total of examples and updates as alone. Two "
-        f"runs rank examples by confidence with a correlation of {agreement['confidence']:.2f}, but agree on the "
-        f"subsets with a kappa of only {agreement['category']:.2f}; for an agreement of 0.8, about "
-        f"{seeds['category']:.0f} runs would have to be averaged."
-    )
-
-
-def _occurring(finding: Finding) -> str:
-    """Name the subsets that occur in too few datasets."""
-    occurs = finding.table.groupby("category")["occurs"].agg(["sum", "size"])
+    occurs = found["C1"].table.groupby("category")["occurs"].agg(["sum", "size"])
     rare = occurs[occurs["sum"] < rules.LEAST_DATASETS * occurs["size"]]
-    named = listing([f"{name} in only {row['sum']} of {row['size']} datasets" for name, row in rare.iterrows()])
-    return f"All six subsets occur, but {named}."
+    moved, floor = _moved(numbers.moves)
+    stages = numbers.evidence.stages[rules.MAIN_SUBSET]
+    effects = _stage_effects(found["C5"])
+    values = {
+        "sources": sources,
+        "languages": languages,
+        "epochs": sources.runs[0].manifest["identity"]["training"]["epochs"],
+        "gain": gain,
+        "diversity": diversity,
+        "balanced": comparison.signed(_effects(found["C2"], "balanced_accuracy")["gain"]),
+        "by_accuracy": found["C2"].parts["gain, accuracy"],
+        "rises": listing([f"{gain[dataset]} over {NAMES[dataset]}" for dataset in gained]),
+        "parts": listing([diversity[dataset] for dataset in gained]),
+        "least": signed(rising[0]),
+        "most": signed(rising[-1]),
+        "budget": comparison.signed(equal),
+        "templates": equal["n"],
+        "lost": listing([NAMES[dataset] for dataset in equal.index[equal["outcome"] == "loss"]]),
+        "cases": cases,
+        "kinds": {kind: int((cases["outcome"] == kind).sum()) for kind in ("gain", "loss", "negligible", "open")},
+        "gained": listing(gained_tasks),
+        "task_seeds": found["C3"].seeds,
+        "rho": found["C3"].numbers["rank correlation"],
+        "p": found["C3"].numbers["p"],
+        "rare": listing([f"{name} in only {row['sum']} of {row['size']} datasets" for name, row in rare.iterrows()]),
+        "moved": moved,
+        "floor": floor,
+        "moving": found["C4"].table["dataset"].nunique(),
+        "datasets": shares["dataset"].nunique(),
+        "rising": (shares["low"] > 0).groupby(shares["contrast"]).sum(),
+        "stages": stages,
+        "passed": sum(stage.manipulated for stage in stages.values()),
+        "stage": {split: signed(effects[split, "random"]) for split in ("test", "ood")},
+        "against": staged.over_random(stages),
+        "two": staged.levels(stages, "test").query("score == 'AUC'"),
+        "clean": staged.by_arm(stages).iloc[0].to_dict(),
+    }
+    tools = {"examples": examples, "signed": signed, "by_language": more_updates.by_language}
+    names = {"bound": rules.BOUND, "TOGETHER": more_updates.TOGETHER}
+    house = template_house(share="{:.0%}".format)
+    return house.get_template("first_page.md.j2").make_module(values | more | tools | names)
 
 
-def _second_stage(numbers: Numbers) -> str:
-    cases = numbers.evidence.stages[rules.MAIN_SUBSET]
-    passed = sum(stage.manipulated for stage in cases.values())
-    against = staged.over_random(cases)
-    below, above = (against["high"] < 0).sum(), (against["low"] > 0).sum()
-    two = staged.levels(cases, "test").query("score == 'AUC'")
-    effects = _stage_effects(numbers.findings["C5"])
-    test, ood = (comparison.interval(effects[split, "random"], sign=True) for split in ("test", "ood"))
-    arm = staged.by_arm(cases).iloc[0].to_dict()
-    clean = comparison.interval(arm, sign=True)
-    return (
-        f"**A second stage on forgotten or never learned examples: lower scores with the recipe tested.** Of "
-        f"{len(cases)} cases (a dataset, alone or together, with its own labels or a tenth of them flipped), {passed} "
-        f"passed the check that the stage learned what it was shown. In these, the score changes by {test} on the test "
-        f"sets and by {ood} out of distribution, compared with a stage on as many random examples; without flipped "
-        f"labels, by {clean} on the test sets, with {arm['below']} of {arm['cases']} cases below the control: the mean "
-        f"hides large differences between datasets. Of all {len(against)} cases with enough such examples, {below} end "
-        f"below that control and {above or 'none'} above it. In {(two['subset'] < 0.5).sum()} of {len(two)} cases with "
-        f"two classes, AUC falls below one half, mostly with flipped labels, which accumulate among these examples. An "
-        f"earlier, shorter stage learned too little for a verdict, and mixing the subset with other examples was not "
-        f"tried."
-    )
+def signed(row: Mapping[Any, Any]) -> str:
+    """Write a change with its interval."""
+    return comparison.interval(row, sign=True)
 
 
 def _stage_effects(finding: Finding) -> dict[tuple[str, str], dict[Hashable, Any]]:

@@ -14,7 +14,7 @@ import pandas as pd
 from paper.claims import rules
 from paper.claims.judge import ALL, SINGLE, Evaluation, measured
 from paper.claims.verdicts import alone_and_together
-from paper.comparison import NAMES, SETS, SETTINGS, WORDS, examples, interval, signed
+from paper.comparison import NAMES, SETS, SETTINGS, WORDS, difference_table, examples, interval, level_table, signed
 from paper.tables import listing
 from soi_lib.analysis.statistics import mean_effect
 from soi_lib.runs.results import Results
@@ -24,38 +24,26 @@ ALONE, TOGETHER, BOTH = "more updates, alone", "together, as many updates", "bot
 STEPS = {ALONE: (SINGLE, LONGER), TOGETHER: (LONGER, ALL), BOTH: (SINGLE, ALL)}
 
 
-def with_longer(results: Results, longer: Results, split: str) -> dict[str, Evaluation]:
-    """Return the evaluations of every dataset alone and together, and those of `longer`: alone, as many updates."""
-    found = {}
-    for dataset, one in alone_and_together(results, split).items():
-        more = longer.evaluated(dataset, (dataset,), split).predicted
-        found[dataset] = replace(one, predicted={**one.predicted, LONGER: more})
-    return found
+def with_longer(results: Results, longer: Results) -> dict[tuple[str, str], Evaluation]:
+    """Return the evaluations by dataset and set: alone, together, and those of `longer`: alone, as many updates."""
+    return {
+        (dataset, split): replace(one, predicted={**one.predicted, LONGER: more})
+        for split in SETS
+        for dataset, one in alone_and_together(results, split).items()
+        for more in [longer.evaluated(dataset, (dataset,), split).predicted]
+    }
 
 
 def levels(results: Results, longer: Results) -> pd.DataFrame:
     """Return the deciding score alone, alone with as many updates, and together, per dataset, set and setting."""
     names = {SINGLE: SETTINGS[SINGLE], LONGER: LONGER, ALL: SETTINGS[ALL]}
-    return pd.DataFrame(
-        [
-            measured(mean_effect(one.values(setting)), dataset=dataset, set=SETS[split], setting=name)
-            for split in SETS
-            for dataset, one in with_longer(results, longer, split).items()
-            for setting, name in names.items()
-        ]
-    )
+    return level_table(with_longer(results, longer), names).drop(columns="score")
 
 
 def steps(results: Results, longer: Results) -> pd.DataFrame:
     """Return how much macro-F1 changes from alone to more updates, from there to together, and overall."""
-    rows = []
-    for split in SETS:
-        for dataset, one in with_longer(results, longer, split).items():
-            for step, (before, after) in STEPS.items():
-                effect = mean_effect(one.gain(before, after))
-                row = measured(effect, dataset=dataset, set=SETS[split], step=step)
-                rows.append(row | {"outcome": WORDS[rules.outcome(effect)]})
-    return pd.DataFrame(rows)
+    table = difference_table(with_longer(results, longer), STEPS).rename(columns={"contrast": "step"})
+    return table[table["score"] == "macro-F1"].drop(columns="score").reset_index(drop=True)
 
 
 def describe(table: pd.DataFrame) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from paper.claims import rules
-from paper.tables import markdown
+from paper.tables import markdown, template_house
 from soi_lib import files
 
 Rows = Sequence[Mapping[str, Any]]
@@ -21,14 +21,10 @@ POWER = Path("data/power/power.json")
 
 def page(power: Mapping[str, Any]) -> str:
     """Return the whole page as Markdown; `power` is the content of `data/power/power.json`."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    folder = FileSystemLoader(Path(__file__).parent)
-    house = Environment(loader=folder, undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)
-    house.filters["pct"] = _pct
+    house = template_house(pct=_pct)
     house.globals.update(case=_case, verdicts=_verdicts, tasks=_tasks, moves=_moves, said=_said)
     house.globals.update(inside=_inside, reached=_reached, excluded=_excluded)
-    return house.get_template("rules.md.j2").render(rules=rules, power=power, names=rules.NAMES)
+    return house.get_template("claims/rules.md.j2").render(rules=rules, power=power, names=rules.NAMES)
 
 
 def _pct(share: float, digits: int = 0) -> str:
