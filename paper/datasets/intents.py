@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from paper.datasets.building import card, deduplicate, make
 from paper.datasets.french import agree
-from paper.datasets.homes import CITIES, COMMANDS, HOMES, N_HOMES
+from paper.datasets.homes import COMMANDS, HOMES, N_HOMES
 from paper.datasets.templates import OPEN, Grammar, Template, Values, plain
 from soi_lib.data.dataset import Corpus, Split, hashed, normalise
 
@@ -52,7 +52,7 @@ def fillings(language: str, home: int, domains: tuple[str, ...]) -> Values:
     return {
         "area": [values["area"]],
         "floor": [values["floor"]],
-        "name": [CITIES[language][home]] if "weather" in domains else names,
+        "name": [values["city"]] if "weather" in domains else names,
         "timer_name": [bare(values["timer"])],
         "timer_command": [c.format(**values) for c in COMMANDS[language]],
         "timer_hours": hours,
@@ -135,8 +135,8 @@ def collect(language: str) -> pd.DataFrame:
 
 def form(language: str, text: str, home: int) -> str:
     """Return the sentence with numbers and the values of its home blanked out."""
-    values = [*map(bare, HOMES[language][home].values()), CITIES[language][home]]
-    blank = "|".join(re.escape(normalise(v)) for v in sorted(values, key=len, reverse=True))
+    values = sorted(map(bare, HOMES[language][home].values()), key=len, reverse=True)
+    blank = "|".join(re.escape(normalise(value)) for value in values)
     return re.sub(r"\d+", "_", re.sub(blank, "_", normalise(text)))
 
 
