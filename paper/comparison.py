@@ -256,10 +256,8 @@ def map_shifts(results: Results) -> pd.DataFrame:
                 [_shift(*(results.run(side, seed).dynamics(dataset) for side in sides)) for seed in results.seeds]
             )
             for measure, values in zip(("confidence", "variability", "share of ACE"), found.T, strict=True):
-                reach = mean_effect(values[:, None]).reach(rules.LEVEL) if len(values) > 1 else np.nan
-                what = {"dataset": dataset, "contrast": contrast, "measure": measure}
-                mean = float(values.mean())
-                rows.append(what | {"value": mean, "low": mean - reach, "high": mean + reach})
+                row = measured(mean_effect(values[:, None]), dataset=dataset, contrast=contrast, measure=measure)
+                rows.append(row | ({} if len(values) > 1 else {"low": np.nan, "high": np.nan}))
     return pd.DataFrame(rows)
 
 
@@ -279,13 +277,10 @@ def contents(results: Results) -> pd.DataFrame:
         right = _bag_of_words(split)
         for soi in SOI:
             chosen = every == soi
-            weight = chosen.mean(axis=0)
-            known = weight.sum() > 0
-            row: dict[str, Any] = {"dataset": dataset, "category": soi.name, "share": chosen.mean()}
-            row |= {"examples": chosen.sum() / len(every)}
-            row |= {"mean words": np.average(count, weights=weight) if known else np.nan}
-            row |= {"right by bag of words": np.average(right, weights=weight) if known else np.nan}
-            rows.append(row)
+            weight = chosen.mean(axis=0) / (chosen.mean() or np.nan) / chosen.shape[1]
+            row = {"dataset": dataset, "category": soi.name, "share": chosen.mean()}
+            row |= {"examples": chosen.sum() / len(every), "mean words": weight @ count}
+            rows.append(row | {"right by bag of words": weight @ right})
     return pd.DataFrame(rows)
 
 

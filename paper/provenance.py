@@ -62,15 +62,13 @@ def folder_table(recorded: str | Path) -> pd.DataFrame:
     for folder in sorted(path.parent for path in Path(recorded).glob(f"*/{CHECKSUMS}")):
         checked = verify_recorded(folder)
         about = [run.manifest for run in recorded_runs(folder)]
-        for name in dict.fromkeys(one["identity"]["comparison"] for one in about):
-            some = [one for one in about if one["identity"]["comparison"] == name]
-            origins = [_origin(one) for one in some]
-            started = sorted(one["started"] for one in origins)
+        known = [{**one["identity"], "seconds": one["seconds"]["total"], **_origin(one)} for one in about]
+        for name, runs in pd.DataFrame(known).groupby("comparison", sort=False):
             rows.append(
-                {"folder": folder.name, "comparison": name, "runs": len(some)}
-                | {"seeds": len({one["identity"]["seed"] for one in some}), "first": started[0], "last": started[-1]}
-                | {"hours": round(sum(one["seconds"]["total"] for one in some) / 3600, 1)}
-                | {k: ", ".join(sorted({str(o[k]) for o in origins})) for k in ("commit", "device", "precision")}
+                {"folder": folder.name, "comparison": name, "runs": len(runs), "seeds": runs["seed"].nunique()}
+                | {"first": runs["started"].min(), "last": runs["started"].max()}
+                | {"hours": round(runs["seconds"].sum() / 3600, 1)}
+                | {k: ", ".join(sorted(runs[k].unique())) for k in ("commit", "device", "precision")}
                 | {"files checked": checked}
             )
     return pd.DataFrame(rows)
