@@ -26,7 +26,12 @@ from paper.execute import execute, library_hash, make_once, run_notebook
 from paper.looking import LOOK, PLACE, write_look
 from soi_lib.errors import SoiError
 from soi_lib.files import checksums, write_bytes, write_json, write_text
+from soi_lib.runs.config import load_profile
 from soi_lib.runs.progress import error_stream
+from soi_lib.runs.run import commit
+from soi_lib.runs.scheduler import reproduce
+from soi_lib.runs.store import RunStore
+from soi_lib.training.device import cards, default_jobs, resolve_device
 
 STAGE = Path("_build/stage")
 RECORDED = Path("data/recorded/standard")
@@ -72,8 +77,7 @@ def stage(root: Path, executed: Mapping[Path, Path]) -> None:
     target = root / STAGE
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
-    folders = {name: root / name for name in _COPIED} | {PLACE: root / LOOK}
-    for name, source in folders.items():
+    for name, source in {**{name: root / name for name in _COPIED}, PLACE: root / LOOK}.items():
         if source.is_dir():
             unwanted = shutil.ignore_patterns(".ipynb_checkpoints", "__pycache__")
             shutil.copytree(source, target / name, ignore=unwanted, dirs_exist_ok=True)
@@ -112,21 +116,9 @@ def render(root: Path, *, quiet: bool) -> Path:
 
 def run_jupyter_book(root: Path, builder: str, *, quiet: bool) -> Path:
     """Render the staged book with a Sphinx builder; return the folder. Raises SoiError for errors and warnings."""
-    command = [
-        sys.executable,
-        "-c",
-        "from jupyter_book.cli.main import main; main()",
-        "build",
-        str(root / STAGE),
-        "--path-output",
-        str(root),
-        *(["--builder", "custom", "--custom-builder", builder] if builder != "html" else []),
-        "-n",
-        "-W",
-        "--keep-going",
-        "--all",
-        "--quiet",
-    ]
+    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(root / STAGE)]
+    command += ["--path-output", str(root), "-n", "-W", "--keep-going", "--all", "--quiet"]
+    command += ["--builder", "custom", "--custom-builder", builder] if builder != "html" else []
     log = root / "_build" / "render.log"
     if not quiet:
         print("rendering the book (about half a minute)", file=sys.stderr)
@@ -134,10 +126,8 @@ def run_jupyter_book(root: Path, builder: str, *, quiet: bool) -> Path:
     said = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr)  # without the terminal's colours
     write_text(log, said)
     if done.returncode != 0:
-        lines = re.findall(r".*(?:WARNING|ERROR).*", said)
-        raise SoiError(
-            "the book could not be rendered", where=log, found=lines[0] if lines else "an error", hint="read the log"
-        )
+        first = next(iter(re.findall(r".*(?:WARNING|ERROR).*", said)), "an error")
+        raise SoiError("the book could not be rendered", where=log, found=first, hint="read the log")
     return root / "_build" / builder
 
 
@@ -158,12 +148,6 @@ def make_book(
     `device` and `precision` are as for `plan`; the notebooks find the same runs through `$SOI_DEVICE` and
     `$SOI_PRECISION`.
     """
-    from soi_lib.runs.config import load_profile
-    from soi_lib.runs.run import commit
-    from soi_lib.runs.scheduler import reproduce
-    from soi_lib.runs.store import RunStore
-    from soi_lib.training.device import cards, default_jobs, resolve_device
-
     _checkout(root)
     cards(resolve_device(device))  # a missing GPU is reported before any data are read
     _judge(root)
@@ -180,7 +164,7 @@ def make_book(
         write_json(compared, reproduced.as_json(reproduced.reproduction(sizes.name, done, root / QUICK)))
 
     make_once(compared, _hash(library_hash(), sizes.name, reads), compare)
-    own = _prepare_own(root, set(COMPARISONS) & set(sizes.comparisons) if done else set())
+    own = _prepare_own(root, [c for c in COMPARISONS if done and c in sizes.comparisons])
     values = {
         "profile": (root / profile).resolve() if Path(profile).suffix in (".yaml", ".yml") else sizes.name,
         "runs": (root / runs).resolve() if done else "",
@@ -218,7 +202,7 @@ def _judge(root: Path) -> None:
     make_once(claims, _hash(library_hash(), *(_text(folder / recorded.CHECKSUMS) for folder in folders)), judge)
 
 
-def _prepare_own(root: Path, comparisons: set[str]) -> list[Path]:
+def _prepare_own(root: Path, comparisons: list[str]) -> list[Path]:
     """Write the pages of this machine's runs to `_build/own`; a comparison's is its notebook with a different title."""
     pages = {REPRODUCED: root / REPRODUCED}
     pages |= {

@@ -117,10 +117,8 @@ def run_notebook(
             partial = target.with_name(f"{target.stem}-failed.ipynb")
             if tmp.exists():
                 shutil.copyfile(tmp, partial)
-            lines = [line for line in done.stderr.strip().splitlines() if line.strip()]
-            raise SoiError(
-                "the notebook failed", where=source, found=lines[-1] if lines else "no message", hint=f"see {partial}"
-            )
+            said = done.stderr.strip() or "no message"
+            raise SoiError("the notebook failed", where=source, found=said.splitlines()[-1], hint=f"see {partial}")
         _clean(tmp)
 
 

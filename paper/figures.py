@@ -14,18 +14,7 @@ from matplotlib.patches import Rectangle
 from paper.tables import listing
 from soi_lib.analysis.soi import SOI, categorize
 from soi_lib.errors import FormatError
-from soi_lib.plots.style import (
-    INK,
-    LONG_NAMES,
-    MUTED,
-    ORDER,
-    SOI_COLORS,
-    SOI_HATCHES,
-    WIDTH,
-    finish,
-    need,
-    style,
-)
+from soi_lib.plots.style import INK, LONG_NAMES, MUTED, ORDER, SOI_COLORS, SOI_HATCHES, WIDTH, finish, need, style
 
 VERDICTS = {  # colour and sign
     "supported": ("#1B7F4B", "✓"),

@@ -119,12 +119,8 @@ def open_results(
             further = [read_stage(run) for run in done]
     kept = [r for r in found if r.comparison == comparison and (seeds is None or r.seed in seeds)]
     if not kept:
-        raise StoreError(
-            "no runs of this comparison",
-            where=folder,
-            found=f"{len(found)} others",
-            expected=f"{comparison} with seeds {list(seeds or [])}",
-        )
+        wanted = f"{comparison} with seeds {list(seeds or [])}"
+        raise StoreError("no runs of this comparison", where=folder, found=f"{len(found)} others", expected=wanted)
     also = [s for s in further if s.comparison == comparison and (seeds is None or s.seed in seeds)]
     return Results(comparison, sizes, tuple(kept), tuple(also))
 
@@ -146,12 +142,7 @@ def by_comparison(profile: Profile, runs: Sequence[StoredRun]) -> dict[str, Resu
 
 
 def finished(
-    profile: Profile,
-    store: RunStore,
-    *,
-    only: Iterable[str] = (),
-    device: str = "auto",
-    precision: str | None = None,
+    profile: Profile, store: RunStore, *, only: Iterable[str] = (), device: str = "auto", precision: str | None = None
 ) -> list[StoredRun]:
     """Return the runs of `profile` in plan order. Raises StoreError with the number of runs missing from `store`."""
     from soi_lib.runs.spec import plan
@@ -160,11 +151,11 @@ def finished(
     found = [run for spec in specs if (run := store.get(spec.key)) is not None]
     if len(found) < len(specs):
         missing = next(spec for spec in specs if spec.key not in {run.key for run in found})
-        raise StoreError(
-            f"{len(specs) - len(found)} of {len(specs)} runs are not done, the first is {missing.name} ({missing.key})",
-            where=store.root,
-            hint=f"run `python -m paper reproduce --profile {profile.name}`",
+        what = (
+            f"{len(specs) - len(found)} of {len(specs)} runs are not done, the first is {missing.name} ({missing.key})"
         )
+        hint = f"run `python -m paper reproduce --profile {profile.name}`"
+        raise StoreError(what, where=store.root, hint=hint)
     return found
 
 
@@ -254,9 +245,8 @@ def verify_recorded(folder: str | os.PathLike[str]) -> int:
     folder = Path(folder)
     restore = "restore it from the repository, or record the runs again"
     if not (folder / CHECKSUMS).is_file():
-        raise StoreError(
-            "there are no recorded runs here", where=folder, expected=f"{CHECKSUMS} beside the runs", hint=restore
-        )
+        expected = f"{CHECKSUMS} beside the runs"
+        raise StoreError("there are no recorded runs here", where=folder, expected=expected, hint=restore)
     try:
         listed = read_checksums(folder / CHECKSUMS)
     except (OSError, ValueError) as error:

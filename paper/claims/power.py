@@ -153,28 +153,22 @@ def transitions(rng: np.random.Generator, reps: int) -> list[dict[str, Any]]:
     """Simulate C4: eleven datasets of 500 examples, eight with 5 seeds and three with 10; in some, ELE becomes ACE."""
     rows = []
     for moved, push in ((0, 0.0), (3, 0.5), (6, 0.25), (6, 0.5), (6, 1.0), (11, 0.25), (11, 0.5)):
-        verdicts: list[str] = []
-        right: list[bool] = []
-        wrong: list[bool] = []
-        size: list[float] = []
+        planted = np.arange(11) * 5 % 11 < moved
+        verdicts, found, size = [], [], []
         for _ in range(reps):
             tests = []
             for d in range(11):
                 seeds = 10 if d >= 8 else 5
                 base = rng.normal(size=(6, 500)) * 1.5 + np.log(SHARES)[:, None]
-                tests.append(
-                    transition_test(
-                        _codes(rng, base, seeds, 0.0), _codes(rng, base, seeds, push * ((d * 5) % 11 < moved))
-                    )
-                )
-            cells = rules.moving(tests)
+                sides = (_codes(rng, base, seeds, shift) for shift in (0.0, push * planted[d]))
+                tests.append(transition_test(*sides))
             verdicts.append(rules.moves(tests))
-            for d, (test, found) in enumerate(zip(tests, cells, strict=True)):
-                planted = (d * 5) % 11 < moved
-                (right if planted else wrong).append(bool(found.any()))
-                size += [test.difference[2, 1]] * planted
-        row: dict[str, Any] = {"datasets moved": moved, "ELE to ACE": _round(np.mean(size)) if size else 0.0}
-        row |= {"seen": _rate(right) if right else None, "false": _rate(wrong) if wrong else None}
+            found.append([cells.any() for cells in rules.moving(tests)])
+            size.append([test.difference[2, 1] for test in tests])
+        hits = {"seen": np.array(found)[:, planted], "false": np.array(found)[:, ~planted]}
+        row: dict[str, Any] = {"datasets moved": moved}
+        row["ELE to ACE"] = _round(np.array(size)[:, planted].mean()) if moved else 0.0
+        row |= {name: _round(hit.mean()) if hit.size else None for name, hit in hits.items()}
         rows.append(row | {"claim": _shares(verdicts)})
     return rows
 
