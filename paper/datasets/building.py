@@ -74,19 +74,13 @@ def make(
     card: Card,
     extra_ood: Mapping[str, Split] | None = None,
 ) -> Corpus:
-    """Return a validated corpus with its fingerprint. Raises CorpusError if a guarantee of this module is violated."""
-    extra = dict(extra_ood or {})
-    validate(name, labels, splits, extra)
-    ordered = {s: splits[s] for s in SPLITS if s in splits}
-    found = fingerprint(labels, splits, extra, comparison)
-    return Corpus(name, comparison, tuple(labels), ordered, card, found, extra)
+    """Return a corpus with its fingerprint.
 
-
-def validate(name: str, labels: tuple[str, ...], splits: Mapping[str, Split], extra: Mapping[str, Split]) -> None:
-    """Raise CorpusError, naming the split and the example, if a guarantee of this module is violated."""
+    Raises CorpusError, naming the split and the example, if a guarantee of this module is violated.
+    """
     import pandas as pd
 
-    everything = all_splits(splits, extra)
+    everything = all_splits(splits, extra_ood or {})
     for split_name, split in everything.items():
         if not len(split):
             raise CorpusError("the split is empty", where=f"{name}/{split_name}", expected="at least one example")
@@ -116,3 +110,6 @@ def validate(name: str, labels: tuple[str, ...], splits: Mapping[str, Split], ex
             raise CorpusError(problem, where=f"{name}/{row['split']}", found=row[what])
     if splits["train"].label.min() == splits["train"].label.max():
         raise CorpusError("the training split has only one class", where=name, expected="at least two classes")
+    ordered = {s: splits[s] for s in SPLITS if s in splits}
+    digest = fingerprint(labels, splits, extra_ood or {}, comparison)
+    return Corpus(name, comparison, tuple(labels), ordered, card, digest, dict(extra_ood or {}))

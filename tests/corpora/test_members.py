@@ -11,8 +11,9 @@ import sys
 import pytest
 
 from paper import ROOT
-from paper.datasets import COMPARISONS, load, registry
+from paper.datasets import COMPARISONS, cached, load
 from soi_lib import files
+from soi_lib.data.cache import read as read_corpus
 from soi_lib.errors import CorpusError
 
 MEMBERS = [name for names in COMPARISONS.values() for name in names]
@@ -21,7 +22,7 @@ import sys
 import paper.datasets
 heavy = [m for m in ('pandas', 'pyarrow', 'sklearn', 'hassil', 'torch') if m in sys.modules]
 assert not heavy, heavy
-from paper.datasets.registry import BUILD
+from paper.datasets import BUILD
 for name in sys.argv[1:]:
     print(name, BUILD[name][0]().fingerprint)
 """
@@ -55,7 +56,7 @@ def test_a_corpus_is_built_once_and_any_changed_byte_is_noticed_or_harmless(tmp_
     (tmp_path / "packages").symlink_to(files.cache_dir() / "packages")
     monkeypatch.setenv("SOI_CACHE", str(tmp_path))
     good = load("tweets")
-    file = registry.cached("tweets")
+    file = cached("tweets")
     written, data = file.stat().st_mtime_ns, file.read_bytes()
     again = load("tweets")
     assert file.stat().st_mtime_ns == written
@@ -67,7 +68,7 @@ def test_a_corpus_is_built_once_and_any_changed_byte_is_noticed_or_harmless(tmp_
         broken[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
         file.write_bytes(broken)
         try:
-            read = registry.read(file)
+            read = read_corpus(file)
         except CorpusError as error:
             noticed += str(file) in str(error)
         else:
