@@ -60,15 +60,3 @@ def beside(results: Results, path: str | os.PathLike[str], task: str = "paraphra
     table = pd.DataFrame(rows, columns=["who", *known.columns])
     table.insert(len(table.columns) - 1, "share flagged", (table["flagged"] / table["n_train"]).round(3))
     return table
-
-
-def describe(table: pd.DataFrame) -> str:
-    """Compare our share of flagged examples and test accuracy with those of the earlier single-task run."""
-    theirs: Any = table[(table["who"] == "earlier code") & (table["setting"] == "single")].iloc[0]
-    ours: Any = table[table["who"].str.startswith("ours")].iloc[0]
-    return (
-        f"Of the same {int(ours['n_train']):,} examples, MiniLM forgets at least once or never learns "
-        f"{ours['share flagged']:.1%}, their BERT {theirs['share flagged']:.1%}. MiniLM never learns "
-        f"{int(ours['never learned'])} and BERT {int(theirs['never learned'])}; test accuracy is "
-        f"{ours['test accuracy']:.3f} and {theirs['test accuracy']:.3f}. One run each gives no interval."
-    )
