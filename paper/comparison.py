@@ -15,7 +15,7 @@ import pandas as pd
 
 from paper.claims import rules
 from paper.claims.judge import ALL, CONTRASTS, EQUAL, SINGLE, Array, Evaluation, differences, measured
-from paper.claims.verdicts import Evidence, Mode, alone_and_together, codes, evaluation, likeness, verdicts
+from paper.claims.verdicts import Mode, alone_and_together, codes, evaluation
 from paper.tables import listing, texts, words
 from soi_lib.analysis.datamap import confidence_variability
 from soi_lib.analysis.soi import SOI, categorize, history_string
@@ -164,23 +164,6 @@ def similarity_and_gain(similarities: pd.DataFrame, pairs: pd.DataFrame) -> pd.D
     values = pd.concat([named[["pair", "measure", "value"]], pairs[["pair", "measure", "value"]]])
     table = values.pivot_table(index="pair", columns="measure", values="value", sort=False)
     return table.loc[pairs["pair"].unique(), values["measure"].unique()].round(3)
-
-
-def similar_tasks(results: Results, similarities: pd.DataFrame) -> str:
-    """Describe the result of the second half of claim C3 in these runs."""
-    found = verdicts(Evidence({"task": results}, likeness(similarities)))["C3"]
-    if found.parts["similar tasks"] == "not tested":
-        return "These runs do not include the pairs named by the rule of claim C3."
-    rho, p = found.numbers["rank correlation"], found.numbers["p"]
-    named = found.table[found.table["setting"] == ""]
-    gains = listing(
-        [f"{row['task']} {interval(row, sign=True)} ({WORDS[row['outcome']]})" for _, row in named.iterrows()]
-    )
-    return (
-        f"Over all pairs, gain and similarity ({rules.SIMILARITY}) have a rank correlation of {rho:+.2f} (one-sided "
-        f"p = {p:.2f} over all relabellings of the tasks; the rule requires {rules.RELABELLING_P:g} or less). Gains "
-        f"named by the rule: {gains}. *Similar tasks gain more*: **{found.parts['similar tasks']}**."
-    )
 
 
 def curves(results: Results) -> pd.DataFrame:
