@@ -168,14 +168,13 @@ def similarity_and_gain(similarities: pd.DataFrame, pairs: pd.DataFrame) -> pd.D
 
 def curves(results: Results) -> pd.DataFrame:
     """Return the accuracy per epoch on the training and validation examples, by dataset, setting and seed."""
-    tables = []
-    for setting, name in settings(results).items():
-        for seed in results.seeds:
-            table = results.run(setting, seed).curves().assign(setting=name, seed=seed)
-            tables += [
-                table.assign(split=split, accuracy=table[f"{split}_accuracy"]).dropna(subset=["accuracy"])
-                for split in ("train", "validation")
-            ]
+    tables = [
+        table.assign(split=split, accuracy=table[f"{split}_accuracy"]).dropna(subset=["accuracy"])
+        for setting, name in settings(results).items()
+        for seed in results.seeds
+        for table in [results.run(setting, seed).curves().assign(setting=name, seed=seed)]
+        for split in ("train", "validation")
+    ]
     out = pd.concat(tables, ignore_index=True)
     return out.assign(epoch=out["epoch"] + 1)
 

@@ -15,18 +15,15 @@ from soi_lib.plots.style import Shown
 
 def run_table(found: Mapping[str, Results]) -> pd.DataFrame:
     """Return one row per run: key, comparison, setting, seed, started (UTC), machine, commit, precision, minutes."""
-    rows = []
-    for name, results in found.items():
-        for setting in results.settings:
-            for seed in results.seeds:
-                run = results.run(setting, seed)
-                about = run.manifest
-                rows.append(
-                    {"key": run.key, "comparison": name, "setting": str(setting), "seed": seed}
-                    | _origin(about)
-                    | {"minutes": round(about["seconds"]["total"] / 60, 1)}
-                )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(
+        {"key": run.key, "comparison": name, "setting": str(setting), "seed": seed}
+        | _origin(run.manifest)
+        | {"minutes": round(run.manifest["seconds"]["total"] / 60, 1)}
+        for name, results in found.items()
+        for setting in results.settings
+        for seed in results.seeds
+        for run in [results.run(setting, seed)]
+    )
 
 
 def runs_behind(found: Mapping[str, Results]) -> Shown:

@@ -45,16 +45,13 @@ def deduplicate(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
     return frame[~contradictory & ~repeated], counts
 
 
-def cap(frame: pd.DataFrame, n: int) -> pd.DataFrame:
-    """Keep at most n rows, chosen by the hash of their ids."""
-    return frame if len(frame) <= n else frame.iloc[np.sort(id_order(frame["id"])[:n])]
-
-
 def divide(frame: pd.DataFrame, salt: str) -> dict[str, Split]:
     """Split a frame with columns id, text, [text_pair], label, group: assign rows by group, then cap each split."""
     frame = frame.sort_values("id", kind="stable")
     home = assign(frame["group"].to_numpy(), frame["label"].to_numpy(), SHARES, salt)
-    return {name: Split.from_frame(cap(frame[home == name], CAPS[name])) for name in SHARES}
+    parts = {name: frame[home == name] for name in SHARES}
+    chosen = {name: np.sort(id_order(part["id"])[: CAPS[name]]) for name, part in parts.items()}  # by the hash of ids
+    return {name: Split.from_frame(part.iloc[chosen[name]]) for name, part in parts.items()}
 
 
 def card(name: str, counts: dict[str, int], **facts: Any) -> Card:
