@@ -77,7 +77,8 @@ def stage(root: Path, executed: Mapping[Path, Path]) -> None:
     target = root / STAGE
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
-    for name, source in {**{name: root / name for name in _COPIED}, PLACE: root / LOOK}.items():
+    folders = {name: root / name for name in _COPIED} | {PLACE: root / LOOK}
+    for name, source in folders.items():
         if source.is_dir():
             unwanted = shutil.ignore_patterns(".ipynb_checkpoints", "__pycache__")
             shutil.copytree(source, target / name, ignore=unwanted, dirs_exist_ok=True)

@@ -36,7 +36,7 @@ def library_hash() -> str:
     root = Path(__file__).resolve().parents[1]
     digest = hashlib.sha256()
     files = [path for name in ("soi_lib", "paper") for path in (root / name).rglob("*")]
-    for path in sorted(path for path in files if path.suffix in (".py", ".js", ".css", ".j2", ".yaml")):
+    for path in sorted(path for path in files if path.suffix in (".py", ".js", ".css", ".j2", ".yaml", ".csv")):
         digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
 

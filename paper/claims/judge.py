@@ -104,7 +104,8 @@ def consistent_gain(evaluations: Mapping[str, Evaluation]) -> Finding:
         outcomes.setdefault(f"{contrast}, {score}", []).append(rules.outcome(effect))
         rows.append(_row(effect, dataset=dataset, contrast=contrast, score=score, outcome=rules.outcome(effect)))
     parts = {name: rules.consistent(found) for name, found in outcomes.items()}
-    return _finding(next(iter(parts.values()), "not tested"), rows, parts)  # the first part is the deciding one
+    deciding = (verdict for name, verdict in parts.items() if name.startswith("gain"))  # by the deciding score first
+    return _finding(next(deciding, "not tested"), rows, parts)
 
 
 def differences(
