@@ -22,7 +22,7 @@ POWER = Path("data/power/power.json")
 def page(power: Mapping[str, Any]) -> str:
     """Return the whole page as Markdown; `power` is the content of `data/power/power.json`."""
     house = template_house(pct=_pct)
-    house.globals.update(case=_case, verdicts=_verdicts, inside=_inside, reached=_reached, excluded=_excluded)
+    house.globals.update(case=_case, inside=_inside, reached=_reached, excluded=_excluded)
     return house.get_template("claims/rules.md.j2").render(rules=rules, power=power, names=rules.NAMES)
 
 
@@ -43,15 +43,6 @@ def _case(rows: Rows) -> str:
         line += [_pct(zero[f"inside {b}"]) for b in (0.01, 0.02, 0.03)]
         body.append([*line, _pct(sum(r["coverage"] for r in part.values()) / len(part), 1)])
     return markdown(head, body)
-
-
-def _verdicts(title: str, rows: Rows, keys: tuple[str, ...]) -> str:
-    names = [name for name in rules.JUDGEMENTS if name != "not tested"]
-    body = []
-    for row in rows:
-        cells = [rules.NAMES.get(row[k], f"{row[k]:+}" if k == "true" else row[k]) for k in keys]
-        body.append([*cells, *(_pct(row.get(name, 0)) for name in names)])
-    return f"{title}.\n\n" + markdown([*("true gain" if k == "true" else k for k in keys), *names], body)
 
 
 def _inside(rows: Rows, score: str, seeds: int, bound: float) -> float:
