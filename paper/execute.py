@@ -94,8 +94,8 @@ def execute(
         return make_once(target, hashlib.sha256(text.encode()).hexdigest(), run)
 
     with ThreadPoolExecutor(max_workers=jobs) as pool:
-        made = pool.map(one, parameters)
-        bar = tqdm(made, total=len(parameters), desc="notebooks", unit="", disable=quiet, file=error_stream())
+        look = {"desc": "notebooks", "unit": "", "delay": 1, "disable": quiet, "file": error_stream()}
+        bar = tqdm(pool.map(one, parameters), total=len(parameters), **look)
         return [path for path, executed in zip(parameters, bar, strict=True) if executed]
 
 
