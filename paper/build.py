@@ -22,11 +22,16 @@ from tqdm.auto import tqdm
 
 from paper import first_page, recorded, reproduced
 from paper.claims import verdicts
-from paper.execute import execute, is_made, library_hash, mark_made, run_notebook
+from paper.execute import execute, library_hash, make_once, run_notebook
 from paper.looking import LOOK, PLACE, write_look
 from soi_lib.errors import SoiError
 from soi_lib.files import checksums, write_bytes, write_json, write_text
+from soi_lib.runs.config import load_profile
 from soi_lib.runs.progress import error_stream
+from soi_lib.runs.run import commit
+from soi_lib.runs.scheduler import reproduce
+from soi_lib.runs.store import RunStore
+from soi_lib.training.device import cards, default_jobs, resolve_device
 
 STAGE = Path("_build/stage")
 RECORDED = Path("data/recorded/standard")
@@ -112,21 +117,9 @@ def render(root: Path, *, quiet: bool) -> Path:
 
 def run_jupyter_book(root: Path, builder: str, *, quiet: bool) -> Path:
     """Render the staged book with a Sphinx builder; return the folder. Raises SoiError for errors and warnings."""
-    command = [
-        sys.executable,
-        "-c",
-        "from jupyter_book.cli.main import main; main()",
-        "build",
-        str(root / STAGE),
-        "--path-output",
-        str(root),
-        *(["--builder", "custom", "--custom-builder", builder] if builder != "html" else []),
-        "-n",
-        "-W",
-        "--keep-going",
-        "--all",
-        "--quiet",
-    ]
+    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(root / STAGE)]
+    command += ["--path-output", str(root), "-n", "-W", "--keep-going", "--all", "--quiet"]
+    command += ["--builder", "custom", "--custom-builder", builder] if builder != "html" else []
     log = root / "_build" / "render.log"
     if not quiet:
         print("rendering the book (about half a minute)", file=sys.stderr)
@@ -134,10 +127,8 @@ def run_jupyter_book(root: Path, builder: str, *, quiet: bool) -> Path:
     said = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr)  # without the terminal's colours
     write_text(log, said)
     if done.returncode != 0:
-        lines = re.findall(r".*(?:WARNING|ERROR).*", said)
-        raise SoiError(
-            "the book could not be rendered", where=log, found=lines[0] if lines else "an error", hint="read the log"
-        )
+        first = next(iter(re.findall(r".*(?:WARNING|ERROR).*", said)), "an error")
+        raise SoiError("the book could not be rendered", where=log, found=first, hint="read the log")
     return root / "_build" / builder
 
 
@@ -158,12 +149,6 @@ def make_book(
     `device` and `precision` are as for `plan`; the notebooks find the same runs through `$SOI_DEVICE` and
     `$SOI_PRECISION`.
     """
-    from soi_lib.runs.config import load_profile
-    from soi_lib.runs.run import commit
-    from soi_lib.runs.scheduler import reproduce
-    from soi_lib.runs.store import RunStore
-    from soi_lib.training.device import cards, default_jobs, resolve_device
-
     _checkout(root)
     cards(resolve_device(device))  # a missing GPU is reported before any data are read
     _judge(root)
@@ -174,31 +159,33 @@ def make_book(
         done = reproduce(sizes, RunStore(root / runs), device=device, precision=precision, jobs=jobs, quiet=quiet)
     write_json(root / "_build" / "results.json", recorded.summary(sizes, done or kept, commit()))
     reads = " ".join([*(run.manifest["sha256"] for run in done), _text(root / QUICK / recorded.CHECKSUMS)])
-    held, stamp = root / "_build" / "reproduced.json", _hash(library_hash(), sizes.name, reads)
-    if not is_made(held, stamp):
-        write_json(held, reproduced.as_json(reproduced.reproduction(sizes.name, done, root / QUICK)))
-        mark_made(held, stamp)
-    executed = _execute_own(
-        root,
-        set(COMPARISONS) & set(sizes.comparisons) if done else set(),
-        values={
-            "profile": (root / profile).resolve() if Path(profile).suffix in (".yaml", ".yml") else sizes.name,
-            "runs": (root / runs).resolve() if done else "",
-            "recorded": (root / QUICK).resolve(),
-        },
+    compared = root / "_build" / "reproduced.json"
+
+    def compare() -> None:
+        write_json(compared, reproduced.as_json(reproduced.reproduction(sizes.name, done, root / QUICK)))
+
+    make_once(compared, _hash(library_hash(), sizes.name, reads), compare)
+    own = _prepare_own(root, [c for c in COMPARISONS if done and c in sizes.comparisons])
+    values = {
+        "profile": (root / profile).resolve() if Path(profile).suffix in (".yaml", ".yml") else sizes.name,
+        "runs": (root / runs).resolve() if done else "",
+        "recorded": (root / QUICK).resolve(),
+    }
+    execute(
+        dict.fromkeys(own, values),
+        root=root / "_build" / "own",
+        out=root / "_build" / "stamps",
         reads=reads,
         jobs=jobs or default_jobs("cpu"),
         quiet=quiet,
         environment={"SOI_DEVICE": resolve_device(device)} | ({"SOI_PRECISION": precision} if precision else {}),
     )
     write_look(root, shown, kept, quiet=quiet)
-    stage(root, executed)
-    html, stamp = root / "_build" / "html", _hash(json.dumps(checksums(root / STAGE)), library_hash())
-    index = html / "index.html"
-    if not index.exists() or not is_made(html, stamp):
-        render(root, quiet=quiet)
-        mark_made(html, stamp)
-    return index, json.loads(_text(held))["sentence"]
+    stage(root, {page: root / "_build" / "stamps" / page for page in own})
+    html = root / "_build" / "html"
+    inputs = _hash(json.dumps(checksums(root / STAGE)), library_hash())
+    make_once(html, inputs, lambda: render(root, quiet=quiet))
+    return html / "index.html", json.loads(_text(compared))["sentence"]
 
 
 def _judge(root: Path) -> None:
@@ -208,28 +195,16 @@ def _judge(root: Path) -> None:
     for folder in folders:
         recorded.verify_recorded(folder)
     claims = root / "_build" / "claims.json"
-    stamp = _hash(library_hash(), *(_text(folder / recorded.CHECKSUMS) for folder in folders))
-    if not is_made(claims, stamp):
+
+    def judge() -> None:
         evidence = verdicts.open_evidence(root / RECORDED, stages=root / RECORDED.parent)
         write_json(claims, verdicts.claims_json(verdicts.verdicts(evidence), evidence))
-        mark_made(claims, stamp)
+
+    make_once(claims, _hash(library_hash(), *(_text(folder / recorded.CHECKSUMS) for folder in folders)), judge)
 
 
-def _execute_own(
-    root: Path,
-    comparisons: set[str],
-    *,
-    values: dict[str, Any],
-    reads: str,
-    jobs: int,
-    quiet: bool,
-    environment: Mapping[str, str],
-) -> dict[Path, Path]:
-    """Execute the pages of this machine's runs; return the executed file of each page of the book.
-
-    A comparison's page is its notebook with a different title.
-    """
-    own = root / "_build" / "own"
+def _prepare_own(root: Path, comparisons: list[str]) -> list[Path]:
+    """Write the pages of this machine's runs to `_build/own`; a comparison's is its notebook with a different title."""
     pages = {REPRODUCED: root / REPRODUCED}
     pages |= {
         Path("reproduced", f"{COMPARISONS[c]}.ipynb"): root / f"notebooks/{COMPARISONS[c]}.ipynb" for c in comparisons
@@ -241,17 +216,8 @@ def _execute_own(
             title, _, rest = "".join(first["source"]).partition("\n")
             link = f"[{title.removeprefix('# ')}](../notebooks/{page.name}) shows the recorded runs"
             first["source"] = f"{title} on this machine\n\n*The runs of this machine. {link}.*\n{rest}"
-        write_json(own / page, notebook)
-    execute(
-        dict.fromkeys(pages, values),
-        root=own,
-        out=root / "_build" / "stamps",
-        reads=reads,
-        jobs=jobs,
-        quiet=quiet,
-        environment=environment,
-    )
-    return {page: root / "_build" / "stamps" / page for page in pages}
+        write_json(root / "_build" / "own" / page, notebook)
+    return list(pages)
 
 
 def _checkout(root: Path) -> None:

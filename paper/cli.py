@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -21,10 +21,11 @@ from soi_lib.cli.shared import (
     table,
 )
 from soi_lib.errors import SoiError
-
-if TYPE_CHECKING:
-    from soi_lib.runs.spec import Job
-
+from soi_lib.files import write_json
+from soi_lib.runs import spec
+from soi_lib.runs.config import load_profile
+from soi_lib.runs.store import RunStore
+from soi_lib.training.device import default_jobs
 
 ProfileOption = Annotated[str, typer.Option("--profile", "-p", help="quick, standard, paper, or a YAML file.")]
 RunsOption = Annotated[Path, typer.Option(help="The folder that stores runs by key.")]
@@ -57,18 +58,13 @@ def plan(
     precision and kind, and for a stage the key of the run that it starts from (`base`). Planning for a GPU does not
     require one if the precision is given.
     """
-    from soi_lib.runs.config import load_profile
     from soi_lib.runs.scheduler import describe_job
-    from soi_lib.runs.spec import plan as specs_of
-    from soi_lib.runs.spec import plan_stages
-    from soi_lib.runs.store import RunStore
-    from soi_lib.training.device import default_jobs
 
     sizes, store = load_profile(profile), RunStore(runs)
-    specs: list[Job] = [*specs_of(sizes, only=only or (), device=device, precision=precision)]
+    specs: list[spec.Job] = [*spec.plan(sizes, only=only or (), device=device, precision=precision)]
     if stages:
-        specs += plan_stages(sizes, only=only or (), device=device, precision=precision)
-    rows = [describe_job(spec, store) for spec in specs]
+        specs += spec.plan_stages(sizes, only=only or (), device=device, precision=precision)
+    rows = [describe_job(job, store) for job in specs]
     if as_json:
         print_json(rows)
         return
@@ -94,17 +90,12 @@ def run(
     quiet: QuietOption = False,
 ) -> None:
     """Train one run or stage of a profile, unless it is done, and print its folder."""
-    from soi_lib.runs.config import load_profile
     from soi_lib.runs.scheduler import run_all, runs_of
-    from soi_lib.runs.spec import plan_stages
-    from soi_lib.runs.store import RunStore
 
     sizes = load_profile(profile)
-    listed: list[Job] = [
-        *runs_of(sizes, RunStore(runs), device=device, precision=precision),
-        *plan_stages(sizes, device=device, precision=precision),
-    ]
-    specs = [spec for spec in listed if spec.key.startswith(key)]
+    listed: list[spec.Job] = runs_of(sizes, RunStore(runs), device=device, precision=precision)
+    listed += spec.plan_stages(sizes, device=device, precision=precision)
+    specs = [job for job in listed if job.key.startswith(key)]
     if len(specs) != 1:
         raise SoiError(
             "no run has this key" if not specs else "several runs have keys that begin with this",
@@ -135,20 +126,17 @@ def reproduce(
 
     You can stop it at any time: the same command continues with the missing runs.
     """
-    from paper import recorded as results
-    from soi_lib.runs.config import load_profile
-    from soi_lib.runs.scheduler import reproduce as do_all
-    from soi_lib.runs.scheduler import reproduce_stages
-    from soi_lib.runs.store import RunStore
+    from paper import recorded
+    from soi_lib.runs import scheduler
 
-    sizes = load_profile(profile)
+    sizes, store = load_profile(profile), RunStore(runs)
     if reuse is not None:
-        results.reuse(reuse, RunStore(runs))
+        recorded.reuse(reuse, store)
     how: dict[str, Any] = {"only": only or (), "device": device, "precision": precision, "jobs": jobs, "quiet": quiet}
-    done = do_all(sizes, RunStore(runs), **how)
-    stages = reproduce_stages(sizes, RunStore(runs), **how)
+    done = scheduler.reproduce(sizes, store, **how)
+    stages = scheduler.reproduce_stages(sizes, store, **how)
     if keep:
-        typer.echo(results.record(sizes, done, Path("data/recorded") / sizes.name, stages=stages, force=force))
+        typer.echo(recorded.record(sizes, done, Path("data/recorded") / sizes.name, stages=stages, force=force))
     for one in [*done, *stages]:
         typer.echo(one.folder)
 
@@ -167,10 +155,7 @@ def results(
     Trains nothing: a missing run is an error.
     """
     from paper.recorded import finished, summary
-    from soi_lib import files
-    from soi_lib.runs.config import load_profile
     from soi_lib.runs.run import commit
-    from soi_lib.runs.store import RunStore
 
     sizes = load_profile(profile)
     done = finished(sizes, RunStore(runs), only=only or (), device=device, precision=precision)
@@ -178,7 +163,7 @@ def results(
     if out is None:
         print_json(value)
     else:
-        files.write_json(out, value)
+        write_json(out, value)
         typer.echo(out)
 
 

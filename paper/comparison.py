@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 
 from paper.claims import rules
-from paper.claims.judge import ALL, CONTRASTS, EQUAL, SINGLE, Array, Evaluation, measured
-from paper.claims.verdicts import Evidence, Mode, alone_and_together, codes, evaluation, likeness, verdicts
+from paper.claims.judge import ALL, CONTRASTS, EQUAL, SINGLE, Array, Evaluation, differences, measured
+from paper.claims.verdicts import Mode, alone_and_together, codes, evaluation
 from paper.tables import listing, texts, words
 from soi_lib.analysis.datamap import confidence_variability
 from soi_lib.analysis.soi import SOI, categorize, history_string
@@ -75,15 +75,18 @@ def score_of(results: Results, dataset: str) -> str:
 
 def effects(results: Results) -> pd.DataFrame:
     """Return one row per dataset, set, score and contrast: the difference, its 95 % interval, and its outcome."""
-    rows = []
-    for (dataset, split), one in _evaluations(results).items():
-        for contrast, (before, after) in CONTRASTS.items():
-            if after in one.predicted and before in one.predicted:
-                for score in one.scores:
-                    effect = mean_effect(one.gain(before, after, score))
-                    row = measured(effect, dataset=dataset, set=SETS[split], contrast=contrast, score=SCORES[score])
-                    rows.append(row | {"outcome": WORDS[rules.outcome(effect)]})
-    return pd.DataFrame(rows)
+    return difference_table(_evaluations(results), CONTRASTS)
+
+
+def difference_table(
+    evaluations: Mapping[tuple[str, str], Evaluation], contrasts: Mapping[str, tuple[str, str]]
+) -> pd.DataFrame:
+    """Return the table of `effects` for evaluations by dataset and set, and contrasts between any two settings."""
+    return pd.DataFrame(
+        measured(effect, dataset=dataset, set=SETS[split], contrast=contrast, score=SCORES[score])
+        | {"outcome": WORDS[rules.outcome(effect)]}
+        for (dataset, split), contrast, score, effect in differences(evaluations, contrasts)
+    )
 
 
 def describe_parts(deciding: pd.DataFrame) -> str:
@@ -102,16 +105,19 @@ def describe_parts(deciding: pd.DataFrame) -> str:
 
 def levels(results: Results) -> pd.DataFrame:
     """Return one row per dataset, set and setting: the deciding score and its 95 % interval, for curves and tables."""
+    return level_table(_evaluations(results), SETTINGS)
+
+
+def level_table(evaluations: Mapping[tuple[str, str], Evaluation], names: Mapping[str, str]) -> pd.DataFrame:
+    """Return the table of `levels` for evaluations by dataset and set, and the settings in `names`."""
     rows = []
-    for (dataset, split), one in _evaluations(results).items():
-        for setting, name in SETTINGS.items():
+    for (dataset, split), one in evaluations.items():
+        for setting, name in names.items():
             if setting in one.predicted:
-                found = mean_effect(one.values(setting)).interval(rules.LEVEL)
-                rows.append(
-                    {"dataset": dataset, "set": SETS[split], "setting": name, "score": SCORES[one.scores[0]]}
-                    | {"value": found.value, "low": max(found.low, 0.0), "high": min(found.high, 1.0)}
-                )
-    return pd.DataFrame(rows)
+                what = {"dataset": dataset, "set": SETS[split], "setting": name, "score": SCORES[one.scores[0]]}
+                rows.append(measured(mean_effect(one.values(setting)), **what))
+    table = pd.DataFrame(rows)
+    return table.assign(low=table["low"].clip(lower=0.0), high=table["high"].clip(upper=1.0))
 
 
 def seed_spread(results: Results) -> pd.DataFrame:
@@ -128,16 +134,16 @@ def results_table(results: Results) -> pd.DataFrame:
 
     The bag of words is scored by accuracy or macro-F1; for two classes, the accuracy of training alone is added.
     """
-    scored, gains = levels(results), effects(results)
+    gains: Any = effects(results)
+    gains = gains[gains["contrast"] == "gain"].set_index(["dataset", "set", "score"])
     rows = []
-    for dataset, split in dict.fromkeys(zip(scored["dataset"], scored["set"], strict=True)):
-        part = scored[(scored["dataset"] == dataset) & (scored["set"] == split)]
+    parts: Any = levels(results).groupby(["dataset", "set"], sort=False)
+    for (dataset, split), part in parts:
         metrics = results.run((dataset,)).metrics[dataset]
         score = part["score"].iloc[0]
         row: dict[str, Any] = {"dataset": dataset, "set": split, "score": score}
         row |= {r["setting"]: interval(r) for _, r in part.iterrows()}
-        gain = gains[(gains["dataset"] == dataset) & (gains["set"] == split) & (gains["contrast"] == "gain")]
-        gain = gain[gain["score"] == score].iloc[0]
+        gain = gains.loc[(dataset, split, score)]
         row |= {"gain": interval(gain, sign=True), "": gain["outcome"]}
         kind = "macro_f1" if score == SCORES["macro_f1"] else "accuracy"
         row[f"bag of words, {SCORES[kind]}"] = f"{metrics['bag_of_words'][split.lower()][kind]:.2f}"
@@ -172,33 +178,15 @@ def similarity_and_gain(similarities: pd.DataFrame, pairs: pd.DataFrame) -> pd.D
     return table.loc[pairs["pair"].unique(), values["measure"].unique()].round(3)
 
 
-def similar_tasks(results: Results, similarities: pd.DataFrame) -> str:
-    """Describe the result of the second half of claim C3 in these runs."""
-    found = verdicts(Evidence({"task": results}, likeness(similarities)))["C3"]
-    if found.parts["similar tasks"] == "not tested":
-        return "These runs do not include the pairs named by the rule of claim C3."
-    rho, p = found.numbers["rank correlation"], found.numbers["p"]
-    named = found.table[found.table["setting"] == ""]
-    gains = listing(
-        [f"{row['task']} {interval(row, sign=True)} ({WORDS[row['outcome']]})" for _, row in named.iterrows()]
-    )
-    return (
-        f"Over all pairs, gain and similarity ({rules.SIMILARITY}) have a rank correlation of {rho:+.2f} (one-sided "
-        f"p = {p:.2f} over all relabellings of the tasks; the rule requires {rules.RELABELLING_P:g} or less). Gains "
-        f"named by the rule: {gains}. *Similar tasks gain more*: **{found.parts['similar tasks']}**."
-    )
-
-
 def curves(results: Results) -> pd.DataFrame:
     """Return the accuracy per epoch on the training and validation examples, by dataset, setting and seed."""
-    tables = []
-    for setting, name in settings(results).items():
-        for seed in results.seeds:
-            table = results.run(setting, seed).curves().assign(setting=name, seed=seed)
-            tables += [
-                table.assign(split=split, accuracy=table[f"{split}_accuracy"]).dropna(subset=["accuracy"])
-                for split in ("train", "validation")
-            ]
+    tables = [
+        table.assign(split=split, accuracy=table[f"{split}_accuracy"]).dropna(subset=["accuracy"])
+        for setting, name in settings(results).items()
+        for seed in results.seeds
+        for table in [results.run(setting, seed).curves().assign(setting=name, seed=seed)]
+        for split in ("train", "validation")
+    ]
     out = pd.concat(tables, ignore_index=True)
     return out.assign(epoch=out["epoch"] + 1)
 
@@ -281,22 +269,18 @@ def map_shifts(results: Results) -> pd.DataFrame:
     One row per dataset, contrast and measure; the 95 % interval is over seeds, and missing with one.
     """
     rows = []
-    named = {SINGLE: None, ALL: Setting(results.members), EQUAL: Setting(results.members, "equal")}
+    shared = {ALL: Setting(results.members), EQUAL: Setting(results.members, "equal")}
     for dataset in results.members:
         for contrast, pair in CONTRASTS.items():
-            sides = [named[name] or Setting((dataset,)) for name in pair]
+            sides = [shared.get(name, Setting((dataset,))) for name in pair]
             if not set(sides) <= set(results.settings):
                 continue
             found = np.array(
                 [_shift(*(results.run(side, seed).dynamics(dataset) for side in sides)) for seed in results.seeds]
             )
             for measure, values in zip(("confidence", "variability", "share of ACE"), found.T, strict=True):
-                reach = mean_effect(values[:, None]).reach(rules.LEVEL) if len(values) > 1 else np.nan
-                mean = float(values.mean())
-                rows.append(
-                    {"dataset": dataset, "contrast": contrast, "measure": measure}
-                    | {"value": mean, "low": mean - reach, "high": mean + reach}
-                )
+                row = measured(mean_effect(values[:, None]), dataset=dataset, contrast=contrast, measure=measure)
+                rows.append(row | ({} if len(values) > 1 else {"low": np.nan, "high": np.nan}))
     return pd.DataFrame(rows)
 
 
@@ -316,13 +300,10 @@ def contents(results: Results) -> pd.DataFrame:
         right = _bag_of_words(split)
         for soi in SOI:
             chosen = every == soi
-            weight = chosen.mean(axis=0)
-            known = weight.sum() > 0
-            row: dict[str, Any] = {"dataset": dataset, "category": soi.name, "share": chosen.mean()}
-            row |= {"examples": chosen.sum() / len(every)}
-            row |= {"mean words": np.average(count, weights=weight) if known else np.nan}
-            row |= {"right by bag of words": np.average(right, weights=weight) if known else np.nan}
-            rows.append(row)
+            weight = chosen.mean(axis=0) / (chosen.mean() or np.nan) / chosen.shape[1]
+            row = {"dataset": dataset, "category": soi.name, "share": chosen.mean()}
+            row |= {"examples": chosen.sum() / len(every), "mean words": weight @ count}
+            rows.append(row | {"right by bag of words": weight @ right})
     return pd.DataFrame(rows)
 
 

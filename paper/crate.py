@@ -50,8 +50,7 @@ def write_crate(root: Path) -> Path:
     (paper,) = cited["references"]
     about = {"@type": "ScholarlyArticle", "name": paper["title"], "datePublished": str(paper["year"])}
     about["author"] = "; ".join(f"{a['given-names']} {a['family-names']}" for a in paper["authors"])
-    article = crate.add(ContextEntity(crate, "https://arxiv.org/abs/2507.15236", properties=about))
-    crate.root_dataset["isBasedOn"] = article
+    crate.root_dataset["isBasedOn"] = crate.add(ContextEntity(crate, "https://arxiv.org/abs/2507.15236", about))
 
     def add(path: Path, description: str = "") -> None:
         kind = _TYPES.get(path.suffix) or guess_type(path.name)[0] or "application/octet-stream"

@@ -12,7 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -36,20 +36,26 @@ def library_hash() -> str:
     root = Path(__file__).resolve().parents[1]
     digest = hashlib.sha256()
     files = [path for name in ("soi_lib", "paper") for path in (root / name).rglob("*")]
-    for path in sorted(path for path in files if path.suffix in (".py", ".js", ".css", ".j2")):
+    for path in sorted(path for path in files if path.suffix in (".py", ".js", ".css", ".j2", ".yaml", ".csv")):
         digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
 
 
-def is_made(made: Path, stamp: str) -> bool:
-    """Return whether a file or folder exists and was made from the inputs of `stamp`."""
+def make_once(made: Path, stamp: str, make: Callable[[], object]) -> bool:
+    """Call `make`, which writes the file or folder `made`, unless that was made from the inputs of `stamp`.
+
+    The stamp is kept beside it, with the hash of a file. Returns whether `make` was called.
+    """
     kept = made.with_suffix(".sha256")
-    return made.exists() and kept.exists() and kept.read_text(encoding="utf-8").strip() == stamp
 
+    def state() -> str:
+        return f"{stamp} {sha256_file(made)}\n" if made.is_file() else f"{stamp}\n"
 
-def mark_made(made: Path, stamp: str) -> None:
-    """Write the stamp of a file or folder beside it, for `is_made`."""
-    write_text(made.with_suffix(".sha256"), stamp + "\n")
+    if made.exists() and kept.exists() and kept.read_text(encoding="utf-8") == state():
+        return False
+    make()
+    write_text(kept, state())
+    return True
 
 
 def execute(
@@ -71,38 +77,26 @@ def execute(
     from papermill import inspect_notebook
 
     library = library_hash()
-    pending: list[tuple[Path, str]] = []
-    for path, given in parameters.items():
-        text = json.dumps([source_of(root / path), library, reads, given], sort_keys=True, default=str)
-        stamp, kept = hashlib.sha256(text.encode()).hexdigest(), out / path
-        if not kept.exists() or not is_made(kept, f"{stamp} {sha256_file(kept)}"):
-            pending.append((path, stamp))
 
-    def one(item: tuple[Path, str]) -> Path:
-        path, stamp = item
-        target = out / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        source = root / path
-        declared = inspect_notebook(source)
-        values = {
-            name: os.path.relpath(root / value, source.parent) if isinstance(value, Path) else value
-            for name, value in parameters[path].items()
-            if name in declared
-        }
-        run_notebook(source, target, values, cwd=source.parent, environment=environment)
-        mark_made(target, f"{stamp} {sha256_file(target)}")
-        return path
+    def one(path: Path) -> bool:
+        source, target, given = root / path, out / path, parameters[path]
+        text = json.dumps([source_of(source), library, reads, given], sort_keys=True, default=str)
 
-    with (
-        ThreadPoolExecutor(max_workers=max(1, jobs)) as pool,
-        tqdm(total=len(pending), desc="notebooks", unit="", disable=quiet or not pending, file=error_stream()) as bar,
-    ):
-        done = []
-        for path in pool.map(one, pending):
-            done.append(path)
-            bar.set_postfix_str(path.stem, refresh=False)
-            bar.update()
-    return done
+        def run() -> None:
+            declared = inspect_notebook(source)
+            values = {
+                name: os.path.relpath(root / value, source.parent) if isinstance(value, Path) else value
+                for name, value in given.items()
+                if name in declared
+            }
+            run_notebook(source, target, values, cwd=source.parent, environment=environment)
+
+        return make_once(target, hashlib.sha256(text.encode()).hexdigest(), run)
+
+    with ThreadPoolExecutor(max_workers=jobs) as pool:
+        look = {"desc": "notebooks", "unit": "", "delay": 1, "disable": quiet, "file": error_stream()}
+        bar = tqdm(pool.map(one, parameters), total=len(parameters), **look)
+        return [path for path, executed in zip(parameters, bar, strict=True) if executed]
 
 
 def run_notebook(
@@ -123,10 +117,8 @@ def run_notebook(
             partial = target.with_name(f"{target.stem}-failed.ipynb")
             if tmp.exists():
                 shutil.copyfile(tmp, partial)
-            lines = [line for line in done.stderr.strip().splitlines() if line.strip()]
-            raise SoiError(
-                "the notebook failed", where=source, found=lines[-1] if lines else "no message", hint=f"see {partial}"
-            )
+            said = done.stderr.strip() or "no message"
+            raise SoiError("the notebook failed", where=source, found=said.splitlines()[-1], hint=f"see {partial}")
         _clean(tmp)
 
 

@@ -33,21 +33,22 @@ def write_look(root: Path, profile: Profile, runs: Sequence[StoredRun], *, quiet
     """Make `_build/look` from `runs` and the texts of their corpora, unless it is up to date."""
     from tqdm.auto import tqdm  # in a notebook, importing it warns about missing widgets
 
-    from paper.execute import is_made, library_hash, mark_made
+    from paper.execute import library_hash, make_once
 
     inputs = [sorted(run.manifest["sha256"] for run in runs), profile.model_dump_json(), version("plotly")]
     stamp = hashlib.sha256(json.dumps([library_hash(), inputs]).encode()).hexdigest()
-    folder = root / LOOK
-    if is_made(folder, stamp):
-        return
-    explorers = {}
-    for results in tqdm(by_comparison(profile, runs).values(), desc="texts", unit="", disable=quiet, file=sys.stderr):
-        members = [member for member in results.members if results.settings_with(member)]
-        explorers[results.comparison] = explorer.Explorer({m: examples(results, m) for m in members}, results.note)
-    with files.building(folder, replace=True) as out:
-        for name, body in explorer.explorer_files(explorers, stamp[:12]).items():
-            files.write_text(out / name, body)
-    mark_made(folder, stamp)
+
+    def make() -> None:
+        explorers = {}
+        found = by_comparison(profile, runs).values()
+        for results in tqdm(found, desc="texts", unit="", disable=quiet, file=sys.stderr):
+            data = {m: examples(results, m) for m in results.members if results.settings_with(m)}
+            explorers[results.comparison] = explorer.Explorer(data, results.note)
+        with files.building(root / LOOK, replace=True) as out:
+            for name, body in explorer.explorer_files(explorers, stamp[:12]).items():
+                files.write_text(out / name, body)
+
+    make_once(root / LOOK, stamp, make)
 
 
 def examples(results: Results, member: str) -> dict[str, Any]:

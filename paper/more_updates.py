@@ -14,7 +14,7 @@ import pandas as pd
 from paper.claims import rules
 from paper.claims.judge import ALL, SINGLE, Evaluation, measured
 from paper.claims.verdicts import alone_and_together
-from paper.comparison import NAMES, SETS, SETTINGS, WORDS, examples, interval, signed
+from paper.comparison import NAMES, SETS, SETTINGS, difference_table, examples, interval, level_table, signed
 from paper.tables import listing
 from soi_lib.analysis.statistics import mean_effect
 from soi_lib.runs.results import Results
@@ -24,50 +24,26 @@ ALONE, TOGETHER, BOTH = "more updates, alone", "together, as many updates", "bot
 STEPS = {ALONE: (SINGLE, LONGER), TOGETHER: (LONGER, ALL), BOTH: (SINGLE, ALL)}
 
 
-def with_longer(results: Results, longer: Results, split: str) -> dict[str, Evaluation]:
-    """Return the evaluations of every dataset alone and together, and those of `longer`: alone, as many updates."""
-    found = {}
-    for dataset, one in alone_and_together(results, split).items():
-        more = longer.evaluated(dataset, (dataset,), split).predicted
-        found[dataset] = replace(one, predicted={**one.predicted, LONGER: more})
-    return found
+def with_longer(results: Results, longer: Results) -> dict[tuple[str, str], Evaluation]:
+    """Return the evaluations by dataset and set: alone, together, and those of `longer`: alone, as many updates."""
+    return {
+        (dataset, split): replace(one, predicted={**one.predicted, LONGER: more})
+        for split in SETS
+        for dataset, one in alone_and_together(results, split).items()
+        for more in [longer.evaluated(dataset, (dataset,), split).predicted]
+    }
 
 
 def levels(results: Results, longer: Results) -> pd.DataFrame:
     """Return the deciding score alone, alone with as many updates, and together, per dataset, set and setting."""
     names = {SINGLE: SETTINGS[SINGLE], LONGER: LONGER, ALL: SETTINGS[ALL]}
-    return pd.DataFrame(
-        [
-            measured(mean_effect(one.values(setting)), dataset=dataset, set=SETS[split], setting=name)
-            for split in SETS
-            for dataset, one in with_longer(results, longer, split).items()
-            for setting, name in names.items()
-        ]
-    )
+    return level_table(with_longer(results, longer), names).drop(columns="score")
 
 
 def steps(results: Results, longer: Results) -> pd.DataFrame:
     """Return how much macro-F1 changes from alone to more updates, from there to together, and overall."""
-    rows = []
-    for split in SETS:
-        for dataset, one in with_longer(results, longer, split).items():
-            for step, (before, after) in STEPS.items():
-                effect = mean_effect(one.gain(before, after))
-                row = measured(effect, dataset=dataset, set=SETS[split], step=step)
-                rows.append(row | {"outcome": WORDS[rules.outcome(effect)]})
-    return pd.DataFrame(rows)
-
-
-def describe(table: pd.DataFrame) -> str:
-    """Describe the result of `steps` as Markdown; `check` compares the words with the numbers."""
-    test, ood = changes(table, "test"), changes(table, "OOD")
-    return (
-        "**On the test templates, longer training alone matches the gain in English, but only part of it in "
-        f"Persian.** It raises macro-F1 by {by_language(test[ALONE])}. Beyond that, training together adds nothing in "
-        f"English ({test[TOGETHER]['en']}, within ±{rules.BOUND}), is inconclusive in French ({test[TOGETHER]['fr']}), "
-        f"and adds most of the gain in Persian ({test[TOGETHER]['fa']}). On OOD sentences, it raises macro-F1 in all "
-        f"three: {by_language(ood[TOGETHER])}."
-    )
+    table = difference_table(with_longer(results, longer), STEPS).rename(columns={"contrast": "step"})
+    return table[table["score"] == "macro-F1"].drop(columns="score").reset_index(drop=True)
 
 
 def changes(table: pd.DataFrame, split: str) -> dict[str, dict[str, str]]:
@@ -79,17 +55,6 @@ def changes(table: pd.DataFrame, split: str) -> dict[str, dict[str, str]]:
 def by_language(found: Mapping[str, str]) -> str:
     """Write changes for a sentence: `A in English, B in French and C in Persian`."""
     return listing([f"{change} in {NAMES[language]}" for language, change in found.items()])
-
-
-def check(table: pd.DataFrame) -> None:
-    """Raise AssertionError if the recorded numbers no longer support the words of `describe`."""
-    found = table.set_index(["set", "step", "dataset"]).sort_index()
-    gain, kinds = WORDS["gain"], found["outcome"]
-    assert (kinds["test", ALONE] == gain).all(), kinds
-    assert kinds["test", TOGETHER].to_dict() == {"en": WORDS["negligible"], "fr": WORDS["open"], "fa": gain}, kinds
-    assert (kinds["OOD", TOGETHER] == gain).all(), kinds
-    value = found["value"]["test"]
-    assert value[TOGETHER, "fa"] > value[BOTH, "fa"] / 2, value
 
 
 def by_amount(every: Sequence[Results]) -> pd.DataFrame:
@@ -107,17 +72,6 @@ def by_amount(every: Sequence[Results]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def describe_amount(table: pd.DataFrame) -> str:
-    """Describe the result of `by_amount` as Markdown; `check_amount` compares the words with the numbers."""
-    over = by_source(table)
-    return (
-        f"**With fewer examples per source, the other sources help more.** On newspaper sentences, training on all "
-        f"sources instead of tweets alone, the best single source, changes AUC by {over['tweets']} examples per "
-        f"source; instead of Amazon reviews by {over['amazon']}; instead of film reviews by {over['movie']}. On the "
-        f"sources' own test sets, only tweets and Amazon reviews gain, and only with the fewest examples."
-    )
-
-
 def by_source(table: pd.DataFrame) -> dict[str, str]:
     """Write the changes out of distribution for a sentence, by source: `A with 125, B with 250 and C with 500`."""
     ood = table[table["set"] == SETS["ood"]]
@@ -125,14 +79,3 @@ def by_source(table: pd.DataFrame) -> dict[str, str]:
         str(dataset): listing([f"{interval(row, sign=True)} with {row['examples']}" for _, row in part.iterrows()])
         for dataset, part in ood.groupby("dataset")
     }
-
-
-def check_amount(table: pd.DataFrame) -> None:
-    """Raise AssertionError if the recorded numbers no longer support the words of `describe_amount`."""
-    fewest = table["examples"].min()
-    ood, test = (table[table["set"] == SETS[split]] for split in ("ood", "test"))
-    assert (ood[ood["examples"] == fewest]["low"] > 0).all(), ood
-    assert all(part.sort_values("examples")["value"].is_monotonic_decreasing for _, part in ood.groupby("dataset")), ood
-    assert ood.set_index(["dataset", "examples"])["outcome"]["tweets"].iloc[-1] == "negligible", ood
-    assert (test[test["outcome"] == "gain"]["examples"] == fewest).all(), test
-    assert set(test[test["outcome"] == "gain"]["dataset"]) == {"tweets", "amazon"}, test

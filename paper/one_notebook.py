@@ -9,30 +9,22 @@ import json
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import papermill
 from traitlets.config import Config
 
-
-def run(source: str, target: str, parameters: dict[str, Any], cwd: str) -> None:
-    """Execute a notebook in this process and a kernel. Raises PapermillExecutionError if a cell fails.
-
-    The kernel communicates through sockets in a private folder: TCP ports are chosen some time before they are opened,
-    so kernels that start at the same moment could choose the same ports and crash.
-    """
+if __name__ == "__main__":
+    call = json.load(sys.stdin)
+    # The kernel communicates through sockets in a private folder: TCP ports are chosen some time before they are
+    # opened, so kernels that start at the same moment could choose the same ports and crash.
     with tempfile.TemporaryDirectory(prefix="soi-") as private:  # short, since socket paths have at most 107 bytes
         kernel = {"transport": "ipc", "connection_file": str(Path(private, "kernel.json"))}
         papermill.execute_notebook(
-            source,
-            target,
-            parameters,
+            call["source"],
+            call["target"],
+            call["parameters"],
             kernel_name="python3",
             progress_bar=False,
-            cwd=cwd,
+            cwd=call["cwd"],
             config=Config(KernelManager=kernel),
         )
-
-
-if __name__ == "__main__":
-    run(**json.load(sys.stdin))

@@ -27,14 +27,10 @@ def counts(dynamics: TrainingDynamics) -> dict[str, Any]:
     events = forgetting_events(dynamics.history, dynamics.epochs)
     never = dynamics.history == 0
     flagged = never | (events > 0)
-    return {
-        "n_train": len(dynamics),
-        "flagged": int(flagged.sum()),
-        "never learned": int(never.sum()),
-        **{name: int((events == k).sum()) for k, name in ((1, "1 event"), (2, "2 events"))},
-        "3 or more": int((events >= 3).sum()),
-        "right at last": int(dynamics.correct[-1, flagged].sum()),
-    }
+    counted = {"n_train": len(dynamics), "flagged": int(flagged.sum()), "never learned": int(never.sum())}
+    counted |= {name: int((events == k).sum()) for k, name in ((1, "1 event"), (2, "2 events"))}
+    last = int(dynamics.correct[-1, flagged].sum())
+    return counted | {"3 or more": int((events >= 3).sum()), "right at last": last}
 
 
 def earlier(path: str | os.PathLike[str]) -> pd.DataFrame:
@@ -52,29 +48,15 @@ def beside(results: Results, path: str | os.PathLike[str], task: str = "paraphra
 
     Columns: who, setting, those of `counts`, share flagged, test accuracy.
     """
-    known = earlier(path)
-    records: Any = known[known["task"] == task].drop(columns="task").to_dict("records")
-    rows: list[dict[str, Any]] = [
-        {"who": "earlier code" + (", resumed" if row["setting"] == RESUMED else ""), **row} for row in records
-    ]
+    known = earlier(path).query("task == @task").drop(columns="task")
+    who = known["setting"].map(lambda setting: "earlier code" + (", resumed" if setting == RESUMED else ""))
+    rows: list[Any] = known.assign(who=who).to_dict("records")
     for member in results.members:
         run = results.run((member,))
         rows.append(
             {"who": f"ours, seed {run.seed}", "setting": "single", **counts(run.dynamics(member))}
             | {"test accuracy": run.metrics[member]["test"]["accuracy"]}
         )
-    table = pd.DataFrame(rows)
+    table = pd.DataFrame(rows, columns=["who", *known.columns])
     table.insert(len(table.columns) - 1, "share flagged", (table["flagged"] / table["n_train"]).round(3))
     return table
-
-
-def describe(table: pd.DataFrame) -> str:
-    """Compare our share of flagged examples and test accuracy with those of the earlier single-task run."""
-    theirs: Any = table[(table["who"] == "earlier code") & (table["setting"] == "single")].iloc[0]
-    ours: Any = table[table["who"].str.startswith("ours")].iloc[0]
-    return (
-        f"Of the same {int(ours['n_train']):,} examples, MiniLM forgets at least once or never learns "
-        f"{ours['share flagged']:.1%}, their BERT {theirs['share flagged']:.1%}. MiniLM never learns "
-        f"{int(ours['never learned'])} and BERT {int(theirs['never learned'])}; test accuracy is "
-        f"{ours['test accuracy']:.3f} and {theirs['test accuracy']:.3f}. One run each gives no interval."
-    )

@@ -15,18 +15,15 @@ from soi_lib.plots.style import Shown
 
 def run_table(found: Mapping[str, Results]) -> pd.DataFrame:
     """Return one row per run: key, comparison, setting, seed, started (UTC), machine, commit, precision, minutes."""
-    rows = []
-    for name, results in found.items():
-        for setting in results.settings:
-            for seed in results.seeds:
-                run = results.run(setting, seed)
-                about = run.manifest
-                rows.append(
-                    {"key": run.key, "comparison": name, "setting": str(setting), "seed": seed}
-                    | _origin(about)
-                    | {"minutes": round(about["seconds"]["total"] / 60, 1)}
-                )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(
+        {"key": run.key, "comparison": name, "setting": str(setting), "seed": seed}
+        | _origin(run.manifest)
+        | {"minutes": round(run.manifest["seconds"]["total"] / 60, 1)}
+        for name, results in found.items()
+        for setting in results.settings
+        for seed in results.seeds
+        for run in [results.run(setting, seed)]
+    )
 
 
 def runs_behind(found: Mapping[str, Results]) -> Shown:
@@ -62,15 +59,13 @@ def folder_table(recorded: str | Path) -> pd.DataFrame:
     for folder in sorted(path.parent for path in Path(recorded).glob(f"*/{CHECKSUMS}")):
         checked = verify_recorded(folder)
         about = [run.manifest for run in recorded_runs(folder)]
-        for name in dict.fromkeys(one["identity"]["comparison"] for one in about):
-            some = [one for one in about if one["identity"]["comparison"] == name]
-            origins = [_origin(one) for one in some]
-            started = sorted(one["started"] for one in origins)
+        known = [{**one["identity"], "seconds": one["seconds"]["total"], **_origin(one)} for one in about]
+        for name, runs in pd.DataFrame(known).groupby("comparison", sort=False):
             rows.append(
-                {"folder": folder.name, "comparison": name, "runs": len(some)}
-                | {"seeds": len({one["identity"]["seed"] for one in some}), "first": started[0], "last": started[-1]}
-                | {"hours": round(sum(one["seconds"]["total"] for one in some) / 3600, 1)}
-                | {k: ", ".join(sorted({str(o[k]) for o in origins})) for k in ("commit", "device", "precision")}
+                {"folder": folder.name, "comparison": name, "runs": len(runs), "seeds": runs["seed"].nunique()}
+                | {"first": runs["started"].min(), "last": runs["started"].max()}
+                | {"hours": round(runs["seconds"].sum() / 3600, 1)}
+                | {k: ", ".join(sorted(runs[k].unique())) for k in ("commit", "device", "precision")}
                 | {"files checked": checked}
             )
     return pd.DataFrame(rows)

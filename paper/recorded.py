@@ -2,6 +2,10 @@
 
 Runs are read from a recorded folder (all of them, after its checksum list has been verified) or from a store (those in
 the profile's plan; missing ones are trained first).
+
+A second stage has a folder like any run, but there are hundreds, and a verdict needs only their predictions. So a
+recorded folder holds all stages as `stages.json` (identity, sizes, scores and origin of each) and `stages.parquet` (its
+predictions, in the order of the ids): two megabytes instead of thousands of files.
 """
 
 from __future__ import annotations
@@ -11,22 +15,68 @@ import math
 import os
 import shutil
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import yaml
 
-from paper.stage_runs import StageRun, pack_stages, read_stage, unpack_stages
 from soi_lib.errors import OutputExistsError, StoreError
-from soi_lib.files import building, read_checksums, sha256_file, write_checksums, write_text
+from soi_lib.files import building, checksums, read_checksums, replacing, write_checksums, write_text
 from soi_lib.runs import results
-from soi_lib.runs.config import Profile, load_profile
+from soi_lib.runs.config import Profile, Setting, load_profile
 from soi_lib.runs.store import RunStore, StoredRun, open_run
 
 CHECKSUMS = "checksums.txt"
 PROFILE_COPY = "profile.yaml"
+ABOUT = "stages.json"
+ANSWERS = "stages.parquet"
+_KEPT = ("commit", "started", "seconds", "updates", "examples", "precision", "machine", "versions")
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """A finished stage: its identity, what was chosen and where it ran (about), scores, and predictions.
+
+    `answers` holds the predicted classes (N,) int16 by dataset and split, sorted by example id, and `odds` the log odds
+    of p(gold) (N,) float16. Both are empty if the stage was not tested because its subset was too small.
+    """
+
+    key: str
+    identity: dict[str, Any]
+    about: dict[str, Any]
+    metrics: dict[str, Any]
+    answers: dict[tuple[str, str], np.ndarray] = field(repr=False)
+    odds: dict[tuple[str, str], np.ndarray] = field(repr=False)
+
+    @property
+    def comparison(self) -> str:
+        """The name of the comparison: task, source or lingual."""
+        return str(self.identity["comparison"])
+
+    @property
+    def setting(self) -> Setting:
+        """The members that were trained together."""
+        return Setting(self.identity["setting"])
+
+    @property
+    def seed(self) -> int:
+        """The seed of the run that the stage started from."""
+        return int(self.identity["seed"])
+
+    @property
+    def kind(self) -> tuple[str, str | None]:
+        """The subset, and the control (None, "random" or "all")."""
+        stage = self.identity["stage"]
+        return stage["subset"], stage["control"]
+
+    @property
+    def tested(self) -> bool:
+        """Whether the subset was large enough to train on."""
+        return bool(self.about["stage"]["tested"])
 
 
 @dataclass(frozen=True)
@@ -69,12 +119,8 @@ def open_results(
             further = [read_stage(run) for run in done]
     kept = [r for r in found if r.comparison == comparison and (seeds is None or r.seed in seeds)]
     if not kept:
-        raise StoreError(
-            "no runs of this comparison",
-            where=folder,
-            found=f"{len(found)} others",
-            expected=f"{comparison} with seeds {list(seeds or [])}",
-        )
+        wanted = f"{comparison} with seeds {list(seeds or [])}"
+        raise StoreError("no runs of this comparison", where=folder, found=f"{len(found)} others", expected=wanted)
     also = [s for s in further if s.comparison == comparison and (seeds is None or s.seed in seeds)]
     return Results(comparison, sizes, tuple(kept), tuple(also))
 
@@ -96,12 +142,7 @@ def by_comparison(profile: Profile, runs: Sequence[StoredRun]) -> dict[str, Resu
 
 
 def finished(
-    profile: Profile,
-    store: RunStore,
-    *,
-    only: Iterable[str] = (),
-    device: str = "auto",
-    precision: str | None = None,
+    profile: Profile, store: RunStore, *, only: Iterable[str] = (), device: str = "auto", precision: str | None = None
 ) -> list[StoredRun]:
     """Return the runs of `profile` in plan order. Raises StoreError with the number of runs missing from `store`."""
     from soi_lib.runs.spec import plan
@@ -110,11 +151,11 @@ def finished(
     found = [run for spec in specs if (run := store.get(spec.key)) is not None]
     if len(found) < len(specs):
         missing = next(spec for spec in specs if spec.key not in {run.key for run in found})
-        raise StoreError(
-            f"{len(specs) - len(found)} of {len(specs)} runs are not done, the first is {missing.name} ({missing.key})",
-            where=store.root,
-            hint=f"run `python -m paper reproduce --profile {profile.name}`",
+        what = (
+            f"{len(specs) - len(found)} of {len(specs)} runs are not done, the first is {missing.name} ({missing.key})"
         )
+        hint = f"run `python -m paper reproduce --profile {profile.name}`"
+        raise StoreError(what, where=store.root, hint=hint)
     return found
 
 
@@ -123,27 +164,21 @@ def summary(profile: Profile, runs: Sequence[StoredRun], commit: str) -> dict[st
 
     `training_seconds` adds up the times of all runs; `wall_seconds` is how long at least one of them was in progress.
     """
-    rows = []
-    for run in runs:
-        members = {}
-        for name, m in run.metrics.items():
-            members[name] = {
-                "n": m["n"],
-                "soi": m["soi"],
-                **{k: {x: m[k][x] for x in ("n", "accuracy", "macro_f1")} for k in ("test", "ood") if k in m},
-                "majority": m["majority"],
-                "bag_of_words": m["bag_of_words"],
-            }
-        rows.append(
-            {
-                "key": run.key,
-                "comparison": run.comparison,
-                "setting": list(run.setting),
-                "budget": run.setting.budget,
-                "seed": run.seed,
-                "members": members,
-            }
-        )
+    rows = [
+        {
+            "key": run.key,
+            "comparison": run.comparison,
+            "setting": list(run.setting),
+            "budget": run.setting.budget,
+            "seed": run.seed,
+            "members": {
+                name: {k: m[k] for k in ("n", "soi", "majority", "bag_of_words")}
+                | {k: {x: m[k][x] for x in ("n", "accuracy", "macro_f1")} for k in ("test", "ood") if k in m}
+                for name, m in run.metrics.items()
+            },
+        }
+        for run in runs
+    ]
     return {
         "profile": profile.name,
         "wall_seconds": round(_wall_seconds(runs), 1),
@@ -210,36 +245,72 @@ def verify_recorded(folder: str | os.PathLike[str]) -> int:
     folder = Path(folder)
     restore = "restore it from the repository, or record the runs again"
     if not (folder / CHECKSUMS).is_file():
-        raise StoreError(
-            "there are no recorded runs here", where=folder, expected=f"{CHECKSUMS} beside the runs", hint=restore
-        )
+        expected = f"{CHECKSUMS} beside the runs"
+        raise StoreError("there are no recorded runs here", where=folder, expected=expected, hint=restore)
     try:
         listed = read_checksums(folder / CHECKSUMS)
     except (OSError, ValueError) as error:
         raise StoreError("the list cannot be read", where=folder / CHECKSUMS, found=error, hint=restore) from error
-    for name, digest in listed.items():
-        path = folder / name
-        if not path.is_file():
-            raise StoreError(f"a file listed in {CHECKSUMS} is missing", where=path, hint=restore)
-        if sha256_file(path) != digest:
-            raise StoreError(
-                "a recorded file has changed",
-                where=path,
-                found="another sha256",
-                expected=f"{digest[:12]}, as in {CHECKSUMS}",
-                hint=restore,
+    there = checksums(folder)
+    del there[CHECKSUMS]
+    for name in sorted(listed | there):
+        if listed.get(name) != there.get(name):
+            found = (
+                "no file" if name not in there else "another sha256" if name in listed else "a file that is not listed"
             )
-    there = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()} - {CHECKSUMS}
-    if unknown := sorted(there - set(listed)):
-        raise StoreError(
-            f"a file is not listed in {CHECKSUMS}",
-            where=folder / unknown[0],
-            found=f"{len(unknown)} such files",
-            hint=f"remove it, or restore {CHECKSUMS} from the repository",
-        )
+            hint = f"restore the file or {CHECKSUMS} from the repository, or remove a file that is not listed"
+            raise StoreError(f"the recorded runs differ from {CHECKSUMS}", where=folder / name, found=found, hint=hint)
     return len(listed)
 
 
 def is_recorded(folder: Path) -> bool:
     """Return whether `folder` was written by `record`, even if it is damaged; a store has neither of these files."""
     return (folder / CHECKSUMS).exists() or (folder / PROFILE_COPY).exists()
+
+
+def read_stage(run: StoredRun) -> StageRun:
+    """Read a stage from its folder."""
+    answers, odds = {}, {}
+    if run.manifest["stage"]["tested"]:
+        for member in run.setting:
+            for split, part in run.predictions(member).groupby("split"):
+                part = part.sort_values("id")
+                answers[member, str(split)] = part["predicted"].to_numpy(np.int16)
+                odds[member, str(split)] = log_odds(part["p_gold"].to_numpy())
+    about = {"stage": run.manifest["stage"], **{k: run.manifest[k] for k in _KEPT if k in run.manifest}}
+    return StageRun(run.key, run.manifest["identity"], about, run.metrics, answers, odds)
+
+
+def log_odds(p: np.ndarray) -> np.ndarray:
+    """Convert probabilities to float16 log odds, which keep ranks: float16 itself cannot tell .9996 from .9999."""
+    p = np.clip(p.astype(np.float64), 1e-7, 1 - 1e-7)
+    return np.asarray(np.log(p / (1 - p)), dtype=np.float16)
+
+
+def pack_stages(runs: Iterable[StoredRun], folder: Path) -> None:
+    """Write all `runs` (finished stages) as two files into `folder`; equal runs give equal files."""
+    stages = sorted((read_stage(run) for run in runs), key=lambda stage: stage.key)
+    about = [{"key": s.key, "identity": s.identity, "about": s.about, "metrics": s.metrics} for s in stages]
+    lines = ",\n".join(json.dumps(one, sort_keys=True, ensure_ascii=False) for one in about)
+    write_text(folder / ABOUT, f"[\n{lines}\n]\n")
+    rows = [
+        {"key": s.key, "member": m, "split": split, "predicted": answers, "odds": s.odds[m, split].view(np.int16)}
+        for s in stages
+        for (m, split), answers in sorted(s.answers.items())
+    ]
+    with replacing(folder / ANSWERS) as tmp:
+        frame = pd.DataFrame(rows, columns=["key", "member", "split", "predicted", "odds"])
+        frame.to_parquet(tmp, compression="zstd", index=False)
+
+
+def unpack_stages(folder: Path) -> list[StageRun]:
+    """Return the stages of a verified recorded folder, sorted by key; an empty list if it has none."""
+    if not (folder / ABOUT).exists():
+        return []
+    about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+    found = {one["key"]: StageRun(**one, answers={}, odds={}) for one in about}
+    for row in pd.read_parquet(folder / ANSWERS).itertuples():
+        stage, place = found[str(row.key)], (str(row.member), str(row.split))
+        stage.answers[place] = np.asarray(row.predicted, dtype=np.int16)
+        stage.odds[place] = np.asarray(row.odds, dtype=np.int16).view(np.float16)
+    return list(found.values())

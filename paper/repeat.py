@@ -24,11 +24,10 @@ def agreements(evidence: Evidence) -> pd.DataFrame:
     Agreement is Cohen's kappa for the category and Spearman's rank correlation for other scores, with 95 % intervals.
     """
     rows = []
-    for results in evidence.comparisons.values():
-        for dataset in results.members:
-            for mode, name in MODES.items():
-                found = reliability([results.run((dataset,), seed).dynamics(dataset, mode) for seed in results.seeds])
-                rows.append(found.table.assign(dataset=dataset, mode=name, seeds=found.runs))
+    for _, results, dataset in evidence.datasets:
+        for mode, name in MODES.items():
+            found = reliability([results.run((dataset,), seed).dynamics(dataset, mode) for seed in results.seeds])
+            rows.append(found.table.assign(dataset=dataset, mode=name, seeds=found.runs))
     return pd.concat(rows, ignore_index=True)
 
 
@@ -81,8 +80,7 @@ def averages(evidence: Evidence) -> pd.DataFrame:
     """
     tables = [
         reliability([results.run((d,), seed).dynamics(d, "eval") for seed in results.seeds]).curve.assign(dataset=d)
-        for results in evidence.comparisons.values()
-        for d in results.members
+        for _, results, d in evidence.datasets
     ]
     return pd.concat(tables, ignore_index=True)
 
@@ -94,14 +92,13 @@ def kappas(evidence: Evidence) -> pd.DataFrame:
     (value, low, high). All pairs have different seeds, so that what runs with the same seed share does not count.
     """
     rows = []
-    for results in evidence.comparisons.values():
-        for dataset in results.members:
-            alone, together = (codes(results, dataset, setting) for setting in ((dataset,), results.members))
-            sides = {"alone": (alone, alone), "together": (together, together), "alone to together": (alone, together)}
-            pairs = {name: np.array([[_kappa(x, y) for y in b] for x in a]) for name, (a, b) in sides.items()}
-            effect = mean_effect(_jackknife(*pairs.values())[:, None])
-            kappa = {name: _off_diagonal(values) for name, values in pairs.items()}
-            rows.append(measured(effect, dataset=dataset, **kappa))
+    for _, results, dataset in evidence.datasets:
+        alone, together = (codes(results, dataset, setting) for setting in ((dataset,), results.members))
+        sides = {"alone": (alone, alone), "together": (together, together), "alone to together": (alone, together)}
+        pairs = {name: np.array([[_kappa(x, y) for y in b] for x in a]) for name, (a, b) in sides.items()}
+        effect = mean_effect(_jackknife(*pairs.values())[:, None])
+        kappa = {name: _off_diagonal(values) for name, values in pairs.items()}
+        rows.append(measured(effect, dataset=dataset, **kappa))
     return pd.DataFrame(rows)
 
 

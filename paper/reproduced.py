@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from paper.claims.judge import ALL, SINGLE
+from paper.claims.judge import ALL, SINGLE, Array
 from paper.claims.verdicts import alone_and_together, codes
 from paper.comparison import SCORES, SETS, SETTINGS
 from paper.comparison import settings as settings_of
@@ -28,7 +28,6 @@ from soi_lib.runs.store import RunStore, StoredRun
 LEVEL = 0.95
 LEAST_INSIDE = 0.90
 """Share of the numbers that must lie inside. By chance about `LEVEL` do; they vary because they are not independent."""
-SCORE, GAIN = "score", "gain"
 
 
 @dataclass(frozen=True)
@@ -112,28 +111,26 @@ def _numbers(results: Results) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     sets = {split: alone_and_together(results, split) for split in SETS}
     for dataset in results.members:
+        found: dict[tuple[str, str, str], tuple[Array, float]] = {}  # by setting, kind and number: values (S,), step
         for split in results.splits(dataset):
             one = sets[split][dataset]
             score, step = f"{SCORES[one.scores[0]]}, {SETS[split]}", 1 / len(one.gold)
             scored = {setting: one.values(setting).mean(axis=1) for setting in SETTINGS if setting in one.predicted}
-            for setting, values in scored.items():
-                rows += _rows(results, dataset, SETTINGS[setting], SCORE, score, values, step)
-            gain = scored[ALL] - scored[SINGLE]
-            rows += _rows(results, dataset, SETTINGS[ALL], GAIN, f"gain, {SETS[split]}", gain, step)
+            found |= {(SETTINGS[setting], "score", score): (values, step) for setting, values in scored.items()}
+            found[SETTINGS[ALL], "gain", f"gain, {SETS[split]}"] = scored[ALL] - scored[SINGLE], step
         for trained, name in settings_of(results).items():
             if dataset in trained:
-                found = codes(results, dataset, trained, None)
+                categories = codes(results, dataset, trained, None)
                 for soi in SOI:
-                    shares = (found == soi).mean(axis=1)
-                    rows += _rows(results, dataset, name, soi.name, f"share of {soi.name}", shares, 1 / found.shape[1])
+                    shares = (categories == soi).mean(axis=1)
+                    found[name, soi.name, f"share of {soi.name}"] = shares, 1 / categories.shape[1]
+        rows += [
+            {"dataset": dataset, "setting": setting, "kind": kind, "number": number, "step": step}
+            | {"seed": seed, "value": float(value)}
+            for (setting, kind, number), (values, step) in found.items()
+            for seed, value in zip(results.seeds, values, strict=True)
+        ]
     return pd.DataFrame(rows)
-
-
-def _rows(
-    results: Results, dataset: str, setting: str, kind: str, number: str, values: np.ndarray, step: float
-) -> list[dict[str, Any]]:
-    what = {"dataset": dataset, "setting": setting, "kind": kind, "number": number, "step": step}
-    return [what | {"seed": seed, "value": float(v)} for seed, v in zip(results.seeds, values, strict=True)]
 
 
 def _held(ours: pd.DataFrame, theirs: pd.DataFrame) -> pd.DataFrame:

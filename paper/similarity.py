@@ -26,7 +26,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,7 @@ from paper.datasets import load
 from paper.recorded import CHECKSUMS, Results
 from soi_lib import files
 from soi_lib.analysis.statistics import mean_effect
-from soi_lib.data.dataset import Split, normalise
+from soi_lib.data.dataset import Split
 from soi_lib.errors import CorpusError, StoreError
 from soi_lib.models.encoder import encoder_card, encoder_dir, fingerprint
 from soi_lib.runs.spec import key_of
@@ -45,11 +46,11 @@ from soi_lib.runs.spec import key_of
 if TYPE_CHECKING:
     import torch
 
-    from soi_lib.models.multitask import Heads
     from soi_lib.training.batching import Encoded
 
 COLUMNS = ("first", "second", "measure", "value", "low", "high", "ceiling", "draws", "n")
 DIRECTIONS = 8
+SEED = 0
 VERSION = 2
 """Increased whenever a change here changes the numbers, so that stored ones are computed again."""
 
@@ -60,7 +61,6 @@ def task_similarity(
     *,
     n: int = 64,
     draws: int = 5,
-    seed: int = 0,
     max_length: int = 128,
     pooling: str = "mean",
 ) -> pd.DataFrame:
@@ -75,7 +75,7 @@ def task_similarity(
     parts: list[list[Split]] = []
     for corpus in corpora:
         train, each = corpus.splits["train"], max(2, n // len(corpus.labels)) // 2 * 2
-        rng = np.random.default_rng([seed, *corpus.name.encode()])
+        rng = np.random.default_rng([SEED, *corpus.name.encode()])
         orders = [rng.permutation(np.flatnonzero(train.label == c)) for c in range(len(corpus.labels))]
         if min(map(len, orders)) < each * draws:
             raise CorpusError(
@@ -86,7 +86,7 @@ def task_similarity(
                 hint="use fewer draws or examples",
             )
         parts.append([_halves(train, [o[d * each : (d + 1) * each] for o in orders]) for d in range(draws)])
-    measured = _gradients(corpora, parts, encoder, seed=seed, max_length=max_length, pooling=pooling)
+    measured = _gradients(corpora, parts, encoder, max_length=max_length, pooling=pooling)
     measured["words"] = np.stack([_words([part[d] for part in parts]) for d in range(draws)])
     rows: list[dict[str, Any]] = []
     for measure, values in measured.items():  # (draws, M, M): pairs off the diagonal, halves of one member on it
@@ -96,11 +96,9 @@ def task_similarity(
                 if "initial" in measure and corpora[a].labels != corpora[b].labels:
                     continue
                 found = mean_effect(values[:, a, b, None]).interval()
-                own = mean[a, a] * mean[b, b]
-                ceiling = float(np.sqrt(own)) if min(mean[a, a], mean[b, b]) > 0 else np.nan
-                row = {"first": first, "second": second, "measure": measure, "value": found.value}
-                row |= {"low": found.low, "high": found.high, "ceiling": ceiling, "draws": draws, "n": n}
-                rows.append(row)
+                own = (mean[a, a], mean[b, b])
+                row = {"first": first, "second": second, "measure": measure, **asdict(found), "draws": draws, "n": n}
+                rows.append(row | {"ceiling": float(np.sqrt(own[0] * own[1])) if min(own) > 0 else np.nan})
     return pd.DataFrame(rows, columns=COLUMNS).round(4)
 
 
@@ -140,16 +138,16 @@ def _halves(split: Split, classes: list[np.ndarray]) -> Split:
 
 
 def _gradients(
-    corpora: Sequence[Any], parts: list[list[Split]], encoder: str, *, seed: int, max_length: int, pooling: str
+    corpora: Sequence[Any], parts: list[list[Split]], encoder: str, *, max_length: int, pooling: str
 ) -> dict[str, np.ndarray]:
     """Compute the measures that need the encoder, each (draws, M, M)."""
     import torch
-    from torch import nn
+    from torch.nn.functional import cross_entropy
     from tqdm.auto import tqdm
 
     from soi_lib.models.multitask import Heads, MultiTaskModel
     from soi_lib.models.vocabulary import load_trimmed, tokenize
-    from soi_lib.training.batching import collate, encode
+    from soi_lib.training.batching import collate, encode, sorted_batches
 
     folder, prefix = encoder_dir(encoder), encoder_card(encoder).prefix
     tokens = [[tokenize(folder, s.text, s.text_pair, max_length=max_length, prefix=prefix) for s in p] for p in parts]
@@ -159,76 +157,56 @@ def _gradients(
         for m, both in enumerate(zip(tokens, parts, strict=True))
     ]
     labels, draws, count = [c.labels for c in corpora], len(parts[0]), len(corpora)
-
-    class Pooled(nn.Module):
-        def forward(self, pooled: torch.Tensor, member: torch.Tensor) -> torch.Tensor:
-            return pooled
-
     shape: Any = network.config
-    sentence = MultiTaskModel(network, Pooled(), pooling=pooling).eval()  # type: ignore[arg-type]
+    sentence = MultiTaskModel(network, lambda pooled, member: pooled, pooling=pooling).eval()  # type: ignore[arg-type]
     layers = [parameter for name, parameter in network.named_parameters() if not name.startswith("embeddings.")]
 
-    def vectors(batch: Encoded, index: np.ndarray) -> torch.Tensor:
-        inputs = collate(batch, index, pad=int(shape.pad_token_id))
-        out: torch.Tensor = sentence(inputs, inputs["member"])
-        return out
+    def batches(batch: Encoded, index: np.ndarray) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+        """Yield the rows and sentence vectors (B, H) of small batches of similar lengths."""
+        for order in sorted_batches(batch.lengths[index], 16):
+            inputs = collate(batch, index[order], pad=int(shape.pad_token_id))
+            yield index[order], sentence(inputs, inputs["member"])
+
+    def vectors(batch: Encoded) -> np.ndarray:
+        """Return the sentence vectors (N, H) of all examples."""
+        rows, found = zip(*batches(batch, np.arange(len(batch))), strict=True)
+        return np.concatenate(found)[np.argsort(np.concatenate(rows), kind="stable")]
+
+    def gradient(batch: Encoded, index: np.ndarray, loss: Callable[..., torch.Tensor]) -> np.ndarray:
+        """Return the gradient (P,) of a summed loss with respect to `layers`."""
+        summed = []
+        for rows, pooled in batches(batch, index):
+            gold, member = torch.from_numpy(batch.gold[rows]), torch.from_numpy(batch.member[rows])
+            summed.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss(pooled, gold, member), layers)]))
+        return torch.stack(summed).sum(0).numpy()
 
     with torch.no_grad():
-        sentences = [[_in_order(d, vectors) for d in member] for member in data]
+        sentences = [[vectors(d) for d in member] for member in data]
     kinds = ("initial", "aligned") if len(set(labels)) < count else ("aligned",)
     out = {f"gradient, {kind} heads": np.zeros((draws, count, count)) for kind in kinds}
     out["representation"] = np.zeros((draws, count, count))
     with tqdm(total=draws * count, desc="similarity", unit=" draws", leave=False) as bar:
         for d in range(draws):
-            initial = Heads(shape.hidden_size, labels, dropout=0.0, seed=seed + d).eval()
+            heads = Heads(shape.hidden_size, labels, dropout=0.0, seed=SEED + d).eval()
             halves: dict[str, list[np.ndarray]] = {kind: [] for kind in kinds}
             for m in range(count):
                 weight = torch.from_numpy(_aligned(sentences[m], data[m], d, len(labels[m])))
+                losses: dict[str, Callable[..., torch.Tensor]] = {
+                    "initial": lambda x, gold, member, heads=heads: cross_entropy(
+                        heads(x, member), gold + heads.offset[member], reduction="sum"
+                    ),
+                    "aligned": lambda x, gold, member, weight=weight: cross_entropy(
+                        x @ weight.T, gold, reduction="sum"
+                    ),
+                }
                 for half in np.array_split(np.arange(len(data[m][d])), 2):
                     for kind in kinds:
-                        head = initial if kind == "initial" else weight
-                        halves[kind].append(_half_gradient(data[m][d], half, vectors, head, layers))
+                        halves[kind].append(gradient(data[m][d], half, losses[kind]))
                 bar.update()
             for kind, gradients in halves.items():
                 out[f"gradient, {kind} heads"][d] = _cosines(np.stack(gradients))
             out["representation"][d] = _overlaps([s[d] for s in sentences])
     return out
-
-
-def _half_gradient(
-    data: Encoded,
-    half: np.ndarray,
-    vectors: Callable[[Encoded, np.ndarray], torch.Tensor],
-    head: Heads | torch.Tensor,
-    layers: Sequence[torch.Tensor],
-) -> np.ndarray:
-    """Return the gradient (P,) of half a draw's loss with respect to `layers`, through initial heads or a weight."""
-    import torch
-
-    summed = []
-    for index in _by_length(data, half):
-        pooled = vectors(data, index)
-        gold, member = torch.from_numpy(data.gold[index]), torch.from_numpy(data.member[index])
-        if isinstance(head, torch.Tensor):
-            logits, target = pooled @ head.T, gold
-        else:
-            logits, target = head(pooled, member), gold + head.offset[member]
-        loss = torch.nn.functional.cross_entropy(logits, target, reduction="sum")
-        summed.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, layers)]))
-    return torch.stack(summed).sum(0).numpy()
-
-
-def _by_length(data: Encoded, index: np.ndarray) -> list[np.ndarray]:
-    """Divide `index` into small batches of similar lengths, to reduce padding."""
-    ordered = index[np.argsort(data.lengths[index], kind="stable")]
-    return [ordered[i : i + 16] for i in range(0, len(ordered), 16)]
-
-
-def _in_order(data: Encoded, vectors: Callable[[Encoded, np.ndarray], torch.Tensor]) -> np.ndarray:
-    """Return the sentence vectors (N, H) of all examples."""
-    batches = _by_length(data, np.arange(len(data)))
-    found = np.concatenate([vectors(data, index).numpy() for index in batches])
-    return found[np.argsort(np.concatenate(batches), kind="stable")]
 
 
 def _aligned(vectors: list[np.ndarray], data: list[Encoded], held_out: int, classes: int) -> np.ndarray:
@@ -257,37 +235,32 @@ def _cosines(halves: np.ndarray) -> np.ndarray:
     return out
 
 
+def _pairwise(members: Sequence[Any], describe: Callable[[Any], Any], alike: Callable[[Any, Any], float]) -> np.ndarray:
+    """Return how much the descriptions of members are alike (M, M), and those of a member's halves on the diagonal."""
+    every = [describe(member) for member in members]
+    out = np.array([[alike(a, b) for b in every] for a in every])
+    middle = [(len(member) + 1) // 2 for member in members]
+    halves = [(member[:k], member[k:]) for member, k in zip(members, middle, strict=True)]
+    np.fill_diagonal(out, [alike(*map(describe, pair)) for pair in halves])
+    return out
+
+
 def _overlaps(sentences: list[np.ndarray]) -> np.ndarray:
-    """Return subspace overlaps (M, M) of the sentence vectors (N, H) of each member, of halves on the diagonal."""
+    """Return subspace overlaps of the sentence vectors (N, H) of each member."""
 
     def directions(x: np.ndarray) -> np.ndarray:
         return np.linalg.svd(x - x.mean(axis=0), full_matrices=False)[2][:DIRECTIONS]
 
-    def overlap(a: np.ndarray, b: np.ndarray) -> float:
-        return float(((a @ b.T) ** 2).sum() / DIRECTIONS)
-
-    every = [directions(x) for x in sentences]
-    out = np.array([[overlap(a, b) for b in every] for a in every])
-    np.fill_diagonal(out, [overlap(*map(directions, np.array_split(x, 2))) for x in sentences])
-    return out
+    return _pairwise(sentences, directions, lambda a, b: float(((a @ b.T) ** 2).sum() / DIRECTIONS))
 
 
 def _words(splits: list[Split]) -> np.ndarray:
-    """Return 1 minus the Jensen-Shannon divergence of word distributions (M, M), of halves on the diagonal."""
-
+    """Return 1 minus the Jensen-Shannon divergence of word distributions."""
     from scipy.spatial.distance import jensenshannon  # type: ignore[import-untyped]
-
-    def counted(split: Split, rows: np.ndarray) -> Counter[str]:
-        sides = [split.text] if split.text_pair is None else [split.text, split.text_pair]
-        return Counter(word for side in sides for row in rows for word in normalise(side[row]).split())
 
     def alike(a: Counter[str], b: Counter[str]) -> float:
         words = sorted(a.keys() | b.keys())
         p, q = (np.array([c[w] for w in words]) / c.total() for c in (a, b))
         return float(1 - jensenshannon(p, q, base=2) ** 2)  # SciPy returns the square root
 
-    every = [counted(s, np.arange(len(s))) for s in splits]
-    out = np.array([[alike(a, b) for b in every] for a in every])
-    halves = [[counted(s, rows) for rows in np.array_split(np.arange(len(s)), 2)] for s in splits]
-    np.fill_diagonal(out, [alike(*pair) for pair in halves])
-    return out
+    return _pairwise([split.keys for split in splits], lambda texts: Counter(" ".join(texts).split()), alike)

@@ -6,8 +6,9 @@ for a result.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,9 @@ from soi_lib.analysis.soi import SOI
 from soi_lib.analysis.transitions import Normalize, mean_transition
 from soi_lib.data.dataset import Corpus, Split
 from soi_lib.runs.results import setting_name
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 
 def member_table(results: Results) -> pd.DataFrame:
@@ -85,3 +89,13 @@ def words(split: Split) -> np.ndarray:
 def listing(items: Sequence[str]) -> str:
     """Join words into a list for running text: `a, b and c`."""
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}" if items else ""
+
+
+def template_house(**filters: Callable[..., str]) -> Environment:
+    """Return the environment of the templates in `paper`, whose text is Markdown; a missing value is an error."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    folder = FileSystemLoader(Path(__file__).parent)
+    house = Environment(loader=folder, undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)
+    house.filters |= filters
+    return house

@@ -6,10 +6,10 @@ page can show the basis of a verdict.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import combinations
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ from soi_lib.analysis.statistics import Effect, Score, contributions, mean_effec
 from soi_lib.analysis.transitions import transition_test
 
 Array = npt.NDArray[Any]
+Case = TypeVar("Case")
 SINGLE, ALL, EQUAL = "single", "all", "equal budget"
 CONTRASTS = {"gain": (SINGLE, ALL), "diversity": (SINGLE, EQUAL), "quantity": (EQUAL, ALL)}
 RUN, SUBSET, RANDOM, MORE = "run", "subset", "random", "equal updates"
@@ -97,60 +98,63 @@ def consistent_gain(evaluations: Mapping[str, Evaluation]) -> Finding:
 
     `parts` has the verdicts on gain, diversity and quantity by every score.
     """
-    rows = []
-    outcomes: dict[tuple[str, int], list[Outcome]] = {}
-    for name, evaluation in evaluations.items():
-        for contrast, (before, after) in CONTRASTS.items():
-            if before not in evaluation.predicted or after not in evaluation.predicted:
-                continue
-            for k, score in enumerate(evaluation.scores):
-                effect = mean_effect(evaluation.gain(before, after, score))
-                outcomes.setdefault((contrast, k), []).append(rules.outcome(effect))
-                rows.append(_row(effect, dataset=name, contrast=contrast, score=score, outcome=rules.outcome(effect)))
-    scores = next(iter(evaluations.values())).scores if evaluations else ()
-    parts = {f"{contrast}, {scores[k]}": rules.consistent(found) for (contrast, k), found in outcomes.items()}
-    return _finding(rules.consistent(outcomes.get(("gain", 0), [])), rows, parts)
+    rows: list[dict[str, Any]] = []
+    outcomes: dict[str, list[Outcome]] = {}
+    for dataset, contrast, score, effect in differences(evaluations, CONTRASTS):
+        outcomes.setdefault(f"{contrast}, {score}", []).append(rules.outcome(effect))
+        rows.append(_row(effect, dataset=dataset, contrast=contrast, score=score, outcome=rules.outcome(effect)))
+    parts = {name: rules.consistent(found) for name, found in outcomes.items()}
+    deciding = (verdict for name, verdict in parts.items() if name.startswith("gain"))  # by the deciding score first
+    return _finding(next(deciding, "not tested"), rows, parts)
+
+
+def differences(
+    evaluations: Mapping[Case, Evaluation], contrasts: Mapping[str, tuple[str, str]]
+) -> Iterator[tuple[Case, str, Score, Effect]]:
+    """Yield the effect of every contrast (settings before, after) by every score, for the cases that have both."""
+    for case, one in evaluations.items():
+        for contrast, (before, after) in contrasts.items():
+            if before in one.predicted and after in one.predicted:
+                for score in one.scores:
+                    yield case, contrast, score, mean_effect(one.gain(before, after, score))
 
 
 def several_tasks(
-    evaluations: Mapping[tuple[str, str], Evaluation], similarity: Mapping[tuple[str, str], float]
+    evaluations: Mapping[tuple[str, str], Evaluation],
+    similarity: Mapping[tuple[str, str], float],
+    named: Sequence[tuple[str, str]] = (rules.SIMILAR_PAIR, rules.DISSIMILAR_PAIR),
 ) -> Finding:
     """Judge C3 from the evaluations of every task on every set, by (task, set), and the similarity of pairs of tasks.
 
-    The settings are single, all, and for every pair the name of the partner. Without the pairs named by the rules, or
-    with a pair that has no similarity, the second half is not tested.
+    The settings are single, all, and for every pair the name of the partner. Without the pairs `named` similar and
+    dissimilar, or with a pair that has no similarity, the second half is not tested.
     """
-    cases: dict[tuple[frozenset[str], str, str], Array] = {}
+    cases: dict[tuple[str, str, str], Array] = {}
     tasks = list(dict.fromkeys(task for task, _ in evaluations))
     for (task, split), evaluation in evaluations.items():
         for setting in evaluation.predicted:
             if setting == ALL or setting in tasks:
-                together = frozenset(tasks if setting == ALL else (task, setting))
+                trained = sorted(tasks if setting == ALL else (task, setting))
+                together = "+".join(trained) if len(trained) == 2 else ALL
                 cases[together, task, split] = evaluation.gain(SINGLE, setting)
-    effects = {case: mean_effect(values) for case, values in cases.items()}
-    outcomes = dict(zip(effects, rules.corrected(list(effects.values())), strict=True))
+    effects = [mean_effect(values) for values in cases.values()]
     rows = [
-        _row(effect, task=task, setting=_together(together), set=split, outcome=outcomes[together, task, split])
-        for (together, task, split), effect in effects.items()
+        _row(effect, task=task, setting=together, set=split, outcome=outcome)
+        for (together, task, split), effect, outcome in zip(cases, effects, rules.corrected(effects), strict=True)
     ]
     of = {together: [v for (t, _, _), v in cases.items() if t == together] for together, _, _ in cases}
-    first = rules.mixed_results(list(effects.values()), [mean_effect(values) for values in of.values()])
-    pairs = [pair for pair in combinations(sorted(tasks), 2) if frozenset(pair) in of]
-    gains = {pair: float(np.mean([v.mean() for v in of[frozenset(pair)]])) for pair in pairs}
+    first = rules.mixed_results(effects, [mean_effect(values) for values in of.values()])
+    pairs = [pair for pair in combinations(sorted(tasks), 2) if "+".join(pair) in of]
+    gains = {pair: float(np.mean([v.mean() for v in of["+".join(pair)]])) for pair in pairs}
     rho, p = rules.similarity_test(similarity, gains)
-    named = [of.get(frozenset(pair), []) for pair in (rules.SIMILAR_PAIR, rules.DISSIMILAR_PAIR)]
-    similar = mean_effect(named[0]) if named[0] else None
-    contrast = difference(*named) if all(named) else None
-    for what, effect in (("similar pair", similar), ("similar minus dissimilar pair", contrast)):
-        rows += [_row(effect, task=what, setting="", set="all", outcome=rules.outcome(effect))] if effect else []
+    chosen = [of.get("+".join(sorted(pair)), []) for pair in named]
+    similar = mean_effect(chosen[0]) if chosen[0] else None
+    contrast = difference(*chosen) if all(chosen) else None
+    for what, found in (("similar pair", similar), ("similar minus dissimilar pair", contrast)):
+        rows += [_row(found, task=what, setting="", set="all", outcome=rules.outcome(found))] if found else []
     second = rules.similar_gain(similar, contrast, p, rho)
-    found = _finding(rules.together([first, second]), rows, {"mixed results": first, "similar tasks": second})
-    return replace(found, numbers={"rank correlation": rho, "p": p})
-
-
-def _together(tasks: frozenset[str]) -> str:
-    """Return a pair by its names, and more tasks as "all"."""
-    return "+".join(sorted(tasks)) if len(tasks) == 2 else ALL
+    finding = _finding(rules.together([first, second]), rows, {"mixed results": first, "similar tasks": second})
+    return replace(finding, numbers={"rank correlation": rho, "p": p})
 
 
 def difference(first: Sequence[Array], second: Sequence[Array]) -> Effect:
@@ -208,32 +212,31 @@ class Stage:
 def second_stage(stages: Mapping[str, Mapping[str, Stage]]) -> Finding:
     """Judge C5 from the stages by subset and case. Of subsets that coincide in a case, only the first counts there."""
     rows: list[dict[str, Any]] = []
-    effects: dict[tuple[str, str, str], Effect] = {}
-    passed: dict[str, int] = {}
+    effects: dict[tuple[str, str], dict[str, Effect]] = {}  # by subset and what it is compared with, then by set
+    tested = 0.0
     for subset, cases in stages.items():
         own = {case: stage for case, stage in cases.items() if not _seen_before(stages, subset, case)}
         good = [stage for stage in own.values() if stage.manipulated]
-        passed[subset] = len(good)
+        if subset == rules.MAIN_SUBSET:
+            tested = len(good) / len(cases)
         for case, stage in own.items():
             check = {"start": float(np.mean(stage.start)), "end": float(np.mean(stage.end)), "flips": stage.flips}
             rows.append({"subset": subset, "case": case, "manipulated": stage.manipulated} | check)
         for split in dict.fromkeys(split for stage in good for split in stage.evaluations):
+            there = [stage.evaluations[split] for stage in good if split in stage.evaluations]
             for against in (RUN, RANDOM, MORE):
-                tables = [
-                    stage.evaluations[split].gain(against, SUBSET)
-                    for stage in good
-                    if split in stage.evaluations and against in stage.evaluations[split].predicted
-                ]
-                if tables:
-                    effect = effects[subset, split, against] = mean_effect(tables)
+                if tables := [one.gain(against, SUBSET) for one in there if against in one.predicted]:
+                    effect = effects.setdefault((subset, against), {})[split] = mean_effect(tables)
                     row = {"subset": subset, "case": "pooled", "set": split, "against": against}
                     rows.append(_row(effect, **row, outcome=rules.outcome(effect)))
-    main = rules.MAIN_SUBSET
-    by = {a: {s: e for (name, s, x), e in effects.items() if (name, x) == (main, a)} for a in (RUN, RANDOM)}
-    others = [effect for (name, _, against), effect in effects.items() if name != main and against == RANDOM]
-    count = len(stages.get(main, {}))
-    tested = passed.get(main, 0) / count if count else 0.0
-    return _finding(rules.second_stage(tested, by[RUN], by[RANDOM], others), rows)
+    over_run, over_random = (effects.get((rules.MAIN_SUBSET, against), {}) for against in (RUN, RANDOM))
+    others = [
+        effect
+        for (subset, against), found in effects.items()
+        if subset != rules.MAIN_SUBSET and against == RANDOM
+        for effect in found.values()
+    ]
+    return _finding(rules.second_stage(tested, over_run, over_random, others), rows)
 
 
 def _seen_before(stages: Mapping[str, Mapping[str, Stage]], subset: str, case: str) -> bool:

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from paper.claims import rules
-from paper.claims.judge import difference
+from paper.claims.judge import ALL, SINGLE, Evaluation, several_tasks
 from soi_lib import files
 from soi_lib.analysis.statistics import Effect, Score, gain, mean_effect
 from soi_lib.analysis.transitions import transition_test
@@ -130,58 +130,45 @@ def tasks(rng: np.random.Generator, reps: int) -> list[dict[str, Any]]:
 
 
 def _tasks(rng: np.random.Generator, kind: str, size: float) -> tuple[str, str, str]:
-    seeds, n, count = 5, 800, 5
-    pairs = list(combinations(range(count), 2))  # the first pair is the similar one, the last the dissimilar one
+    seeds, n, names = 5, 800, "ABCDE"
+    pairs = list(combinations(names, 2))  # the first pair is the similar one, the last the dissimilar one
     alike = dict(zip(pairs, np.linspace(1, -1, len(pairs)), strict=True))
-    settings: list[tuple[int, ...]] = [*pairs, tuple(range(count))]
     factor = {"none": np.zeros(11), "mixed": rng.uniform(-1, 1, 11), "same": np.ones(11)}
     factor["similar"] = np.array([*alike.values(), 0.0])
-    cases: dict[tuple[int, tuple[int, ...], str], Array] = {}
-    for task in range(count):
+    evaluations = {}
+    for task in names:
         for split in ("test", "OOD"):
             world = Examples(rng, n, "auc", SPREADS["auc"])
-            alone = world.runs(BASE["auc"], seeds)
-            for k, setting in enumerate(settings):
-                if task in setting:
-                    after = world.runs(BASE["auc"] + size * factor[kind][k], seeds)
-                    cases[task, setting, split] = world.gain(alone, after)
-    pooled = [mean_effect([v for (_, s, _), v in cases.items() if s == setting]) for setting in settings]
-    first = rules.mixed_results([mean_effect(v) for v in cases.values()], pooled)
-    of_pair = {pair: [v for (_, s, _), v in cases.items() if s == pair] for pair in pairs}
-    gains = {pair: float(np.mean([v.mean() for v in values])) for pair, values in of_pair.items()}
-    similar, dissimilar = of_pair[pairs[0]], of_pair[pairs[-1]]
-    contrast = difference(similar, dissimilar)
-    rho, p = rules.similarity_test(alike, gains)
-    second = rules.similar_gain(mean_effect(similar), contrast, p, rho)
-    return first, second, rules.together([first, second])
+            scores = {SINGLE: world.runs(BASE["auc"], seeds)}
+            for together, change in zip([*pairs, tuple(names)], factor[kind], strict=True):
+                if task in together:
+                    setting = ALL if len(together) > 2 else "".join(together).replace(task, "")
+                    scores[setting] = world.runs(BASE["auc"] + size * change, seeds)
+            evaluations[task, split] = Evaluation(world.gold, scores, scores)
+    found = several_tasks(evaluations, alike, named=(pairs[0], pairs[-1]))
+    return found.parts["mixed results"], found.parts["similar tasks"], found.verdict
 
 
 def transitions(rng: np.random.Generator, reps: int) -> list[dict[str, Any]]:
     """Simulate C4: eleven datasets of 500 examples, eight with 5 seeds and three with 10; in some, ELE becomes ACE."""
     rows = []
     for moved, push in ((0, 0.0), (3, 0.5), (6, 0.25), (6, 0.5), (6, 1.0), (11, 0.25), (11, 0.5)):
-        verdicts: list[str] = []
-        right: list[bool] = []
-        wrong: list[bool] = []
-        size: list[float] = []
+        planted = np.arange(11) * 5 % 11 < moved
+        verdicts, found, size = [], [], []
         for _ in range(reps):
             tests = []
             for d in range(11):
                 seeds = 10 if d >= 8 else 5
                 base = rng.normal(size=(6, 500)) * 1.5 + np.log(SHARES)[:, None]
-                tests.append(
-                    transition_test(
-                        _codes(rng, base, seeds, 0.0), _codes(rng, base, seeds, push * ((d * 5) % 11 < moved))
-                    )
-                )
-            cells = rules.moving(tests)
+                sides = (_codes(rng, base, seeds, shift) for shift in (0.0, push * planted[d]))
+                tests.append(transition_test(*sides))
             verdicts.append(rules.moves(tests))
-            for d, (test, found) in enumerate(zip(tests, cells, strict=True)):
-                planted = (d * 5) % 11 < moved
-                (right if planted else wrong).append(bool(found.any()))
-                size += [test.difference[2, 1]] * planted
-        row: dict[str, Any] = {"datasets moved": moved, "ELE to ACE": _round(np.mean(size)) if size else 0.0}
-        row |= {"seen": _rate(right) if right else None, "false": _rate(wrong) if wrong else None}
+            found.append([cells.any() for cells in rules.moving(tests)])
+            size.append([test.difference[2, 1] for test in tests])
+        hits = {"seen": np.array(found)[:, planted], "false": np.array(found)[:, ~planted]}
+        row: dict[str, Any] = {"datasets moved": moved}
+        row["ELE to ACE"] = _round(np.array(size)[:, planted].mean()) if moved else 0.0
+        row |= {name: _round(hit.mean()) if hit.size else None for name, hit in hits.items()}
         rows.append(row | {"claim": _shares(verdicts)})
     return rows
 

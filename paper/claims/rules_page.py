@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from paper.claims import rules
-from paper.tables import markdown
+from paper.tables import markdown, template_house
 from soi_lib import files
 
 Rows = Sequence[Mapping[str, Any]]
@@ -21,18 +21,13 @@ POWER = Path("data/power/power.json")
 
 def page(power: Mapping[str, Any]) -> str:
     """Return the whole page as Markdown; `power` is the content of `data/power/power.json`."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    folder = FileSystemLoader(Path(__file__).parent)
-    house = Environment(loader=folder, undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)
-    house.filters["pct"] = _pct
-    house.globals.update(case=_case, verdicts=_verdicts, tasks=_tasks, moves=_moves, said=_said)
-    house.globals.update(inside=_inside, reached=_reached, excluded=_excluded)
-    return house.get_template("rules.md.j2").render(rules=rules, power=power, names=rules.NAMES)
+    house = template_house(pct=_pct)
+    house.globals.update(case=_case, inside=_inside, reached=_reached, excluded=_excluded)
+    return house.get_template("claims/rules.md.j2").render(rules=rules, power=power, names=rules.NAMES)
 
 
-def _pct(share: float, digits: int = 0) -> str:
-    return f"{share:.{digits}%}".replace("%", " %")
+def _pct(share: float | None, digits: int = 0) -> str:
+    return "–" if share is None else f"{share:.{digits}%}".replace("%", " %")
 
 
 def _case(rows: Rows) -> str:
@@ -50,31 +45,6 @@ def _case(rows: Rows) -> str:
     return markdown(head, body)
 
 
-def _verdicts(title: str, rows: Rows, keys: tuple[str, ...]) -> str:
-    names = [name for name in rules.JUDGEMENTS if name != "not tested"]
-    body = []
-    for row in rows:
-        cells = [rules.NAMES.get(row[k], f"{row[k]:+}" if k == "true" else row[k]) for k in keys]
-        body.append([*cells, *(_pct(row.get(name, 0)) for name in names)])
-    return f"{title}.\n\n" + markdown([*("true gain" if k == "true" else k for k in keys), *names], body)
-
-
-def _tasks(rows: Rows) -> str:
-    body = [
-        [row["gains"], str(row["size"]), *(_said(row[part]) for part in ("first half", "second half", "claim"))]
-        for row in rows
-    ]
-    return markdown(["gains", "size", "mixed results", "similar gain more", "C3"], body)
-
-
-def _moves(rows: Rows) -> str:
-    body = []
-    for row in rows:
-        rates = ["–" if row[name] is None else _pct(row[name], 1) for name in ("ELE to ACE", "seen", "false")]
-        body.append([row["datasets moved"], *rates, _said(row["claim"])])
-    return markdown(["datasets moved", "examples moved", "seen", "false", "C4"], body)
-
-
 def _inside(rows: Rows, score: str, seeds: int, bound: float) -> float:
     """Return how often the interval lies inside ±`bound` if nothing changes, with 2,000 examples."""
     of = {(r["score"], r["seeds"], r["n"], r["true"]): r for r in rows}
@@ -90,10 +60,6 @@ def _reached(rows: Rows, score: str | None = None) -> str:
 def _excluded(rows: Rows, score: str | None = None) -> float:
     """Return how often the claim is called not supported if nothing changes."""
     return float(next(r.get("not supported", 0) for r in rows if r["true"] == 0 and r.get("score") == score))
-
-
-def _said(shares: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {_pct(share)}" for name, share in shares.items())
 
 
 def main() -> None:

@@ -10,8 +10,7 @@ import pandas as pd
 
 from paper.claims import rules
 from paper.claims.judge import MORE, RANDOM, RUN, SUBSET, Evaluation, Stage, measured
-from paper.recorded import Results, is_recorded, open_results, recorded_profile
-from paper.stage_runs import StageRun
+from paper.recorded import Results, StageRun, is_recorded, open_results, recorded_profile
 from soi_lib.analysis.selection import select
 from soi_lib.analysis.statistics import Interval, mean_effect
 from soi_lib.runs.config import Setting, parts_of

@@ -44,6 +44,11 @@ class Evidence:
     similarity: Mapping[tuple[str, str], float] = field(default_factory=dict)
     stages: Mapping[str, Mapping[str, Stage]] = field(default_factory=dict)
 
+    @property
+    def datasets(self) -> list[tuple[str, Results, str]]:
+        """Every dataset of every comparison: COMPARISON/DATASET, the results, the dataset."""
+        return [(f"{name}/{dataset}", of, dataset) for name, of in self.comparisons.items() for dataset in of.members]
+
 
 @dataclass(frozen=True)
 class Claim:
@@ -57,15 +62,6 @@ class Claim:
     judge: Callable[[Evidence], Finding]
 
 
-def _six_behaviours(evidence: Evidence) -> Finding:
-    found = {
-        f"{name}/{dataset}": codes(results, dataset, (dataset,))
-        for name, results in evidence.comparisons.items()
-        for dataset in results.members
-    }
-    return judge.six_behaviours(found)
-
-
 def _tasks(evidence: Evidence) -> Finding:
     results = evidence.comparisons["task"]
     found = {
@@ -74,21 +70,12 @@ def _tasks(evidence: Evidence) -> Finding:
             task,
             split,
             {SINGLE: Setting((task,)), ALL: Setting(results.members)}
-            | {_partner(s, task): s for s in results.settings if len(s) == 2 and task in s},
+            | {next(t for t in s if t != task): s for s in results.settings if len(s) == 2 and task in s},
         )
         for task in results.members
         for split in results.splits(task)
     }
     return judge.several_tasks(found, evidence.similarity)
-
-
-def _moves(evidence: Evidence) -> Finding:
-    found = {
-        f"{name}/{dataset}": (codes(results, dataset, (dataset,)), codes(results, dataset, results.members))
-        for name, results in evidence.comparisons.items()
-        for dataset in results.members
-    }
-    return judge.moves(found)
 
 
 CLAIMS = (
@@ -97,7 +84,7 @@ CLAIMS = (
         "Six learning behaviours",
         "Examples show six behaviours: never learned; learned at once, early or late; forgotten once or repeatedly.",
         ("task", "source", "lingual"),
-        _six_behaviours,
+        lambda evidence: judge.six_behaviours({case: codes(of, d, (d,)) for case, of, d in evidence.datasets}),
     ),
     Claim(
         "C2",
@@ -118,7 +105,9 @@ CLAIMS = (
         "Moves between categories",
         "Training on several datasets instead of one moves examples between the categories.",
         ("task", "source", "lingual"),
-        _moves,
+        lambda evidence: judge.moves(
+            {case: (codes(of, d, (d,)), codes(of, d, of.members)) for case, of, d in evidence.datasets}
+        ),
     ),
     Claim(
         "C5",
@@ -267,7 +256,3 @@ def _words(part: str) -> str:
     """Return the display name of a part of a claim: `gain, macro-F1` for `gain, macro_f1`."""
     what, comma, score = part.partition(", ")
     return f"{what}{comma}{rules.NAMES.get(score, score)}"
-
-
-def _partner(setting: Setting, task: str) -> str:
-    return next(name for name in setting if name != task)

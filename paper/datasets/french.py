@@ -60,36 +60,30 @@ def _value(match: re.Match[str]) -> str:
 
 
 def _noun(match: re.Match[str]) -> str:
-    noun, det = match["noun"], match["det"]
-    gender, elided = NOUNS[noun][0], NOUNS[noun].endswith("'")
-    plural = bool(match["plural"]) or match["all"] is not None
-    plural = plural and noun not in MASS
-    stem = noun.split(" ", 1)
-    ending = "" if not plural or stem[0].endswith("s") else ("x" if stem[0].endswith("eau") else "s")
-    written = stem[0] + ending + (f" {stem[1]}" if len(stem) > 1 else "")
+    noun, det, prep = match["noun"], match["det"], match["prep"]
+    feminine, elided = NOUNS[noun].startswith("f"), NOUNS[noun].endswith("'")
+    plural = bool(match["plural"] or match["all"]) and noun not in MASS
+    first, space, rest = noun.partition(" ")
+    ending = "" if not plural or first.endswith("s") else "x" if first.endswith("eau") else "s"
+    written = f"{first}{ending}{space}{rest}"
     if match["next"]:
-        written += " suivant" + ("e" if gender == "f" else "") + ("s" if plural else "")
-    if match["all"] is not None:
-        everything = ("toutes " if gender == "f" else "tous ") if plural else ("toute " if gender == "f" else "tout ")
-        article = "les " if plural else ("l'" if elided else ("la " if gender == "f" else "le "))
-        prep = f"{match['prep']} " if match["prep"] in ("dans", "sur", "de", "à") else ""
-        if not match["prep"] and noun in PLACES and len(match.string[: match.start()].split()) > 1:
-            prep = "dans "
-        return prep + everything + article + written
+        written += " suivant" + "e" * feminine + "s" * plural
+    article = "les " if plural else "l'" if elided else "la " if feminine else "le "
+    kept = f"{prep} " if prep in ("dans", "sur", "de", "à") else ""
+    if match["all"]:
+        everything = ("toutes " if plural else "toute ") if feminine else ("tous " if plural else "tout ")
+        if not prep and noun in PLACES and len(match.string[: match.start()].split()) > 1:
+            kept = "dans "
+        return kept + everything + article + written
     if det in ("mon", "ma", "mes"):
-        owner = "mes " if plural else ("ma " if gender == "f" and not elided else "mon ")
-        return _join(None if match["prep"] is None else match["prep"], owner, written)
+        return _join(prep, "mes " if plural else "ma " if feminine and not elided else "mon ", written)
     if det in ("cet", "cette"):
-        this = "cette " if gender == "f" else ("cet " if elided else "ce ")
-        return (f"{match['prep']} " if match["prep"] in ("dans", "sur", "à", "de") else "dans ") + this + written
+        return (kept or "dans ") + ("cette " if feminine else "cet " if elided else "ce ") + written
     if det in ("un", "une"):
-        return (f"{match['prep']} " if match["prep"] else "") + ("une " if gender == "f" else "un ") + written
-    if det is None and match["el"] is None and match["prep"] is None:
-        return written
-    if det is None and match["el"] is None and match["prep"] == "de":
-        return ("d'" if elided else "de ") + written
-    article = "les " if plural else ("l'" if elided else ("la " if gender == "f" else "le "))
-    return _join(match["prep"], article, written)
+        return (f"{prep} " if prep else "") + ("une " if feminine else "un ") + written
+    if det is None and match["el"] is None and prep in (None, "de"):
+        return ("" if prep is None else "d'" if elided else "de ") + written
+    return _join(prep, article, written)
 
 
 def agree(text: str) -> str:

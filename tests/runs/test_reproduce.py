@@ -14,7 +14,7 @@ import torch
 
 from paper import recorded as results
 from paper.datasets import load
-from paper.stage_runs import pack_stages, read_stage, unpack_stages
+from paper.recorded import pack_stages, read_stage, unpack_stages
 from soi_lib.dynamics import TrainingDynamics
 from soi_lib.errors import OutputExistsError, StoreError
 from soi_lib.runs import progress
