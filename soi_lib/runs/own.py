@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -24,7 +25,7 @@ from soi_lib.data import cache
 from soi_lib.data.dataset import Split
 from soi_lib.data.load import LoadedDataset, load_dataset
 from soi_lib.data.places import DatasetSpec
-from soi_lib.errors import OutputExistsError, ProfileError, SoiError, StoreError, raise_all
+from soi_lib.errors import OutputExistsError, ProfileError, SoiError, raise_all
 from soi_lib.models.encoder import encoder_card, find_encoder, fingerprint
 from soi_lib.runs.config import NAME, ComparisonPlan, DataSizes, Profile, Setting, Training
 from soi_lib.runs.own_folder import (
@@ -33,11 +34,12 @@ from soi_lib.runs.own_folder import (
     README,
     RUNS,
     data_file,
-    index_of,
     keep_model,
+    known_index,
+    model_folder,
     own_profile,
-    read_index,
     readme,
+    run_of,
     time_words,
 )
 from soi_lib.runs.scheduler import run_all
@@ -119,8 +121,9 @@ def prepare(request: TrainRequest, folder: str | Path, *, force: bool = False) -
         from soi_lib.models.multitask import check_encoder
 
         check_encoder(path, pooling=request.pooling, max_length=request.max_length)
-    datasets = _load(request, _sources(folder))
-    rate = request.learning_rate or (1e-4 if source is None else 5e-5)
+    datasets = _load(request, known_index(folder).get("sources", {}))
+    training = {name: value for name, value in vars(request).items() if name in Training.model_fields}
+    training |= {"learning_rate": request.learning_rate or (1e-4 if source is None else 5e-5), "precision": precision}
     sizes = [{split: len(rows) for split, rows in dataset.corpus.splits.items()} for dataset in datasets]
     profile = Profile(
         name=folder.resolve().name or "own",
@@ -130,15 +133,7 @@ def prepare(request: TrainRequest, folder: str | Path, *, force: bool = False) -
             train=max(size["train"] for size in sizes),
             evaluate=max(n for size in sizes for split, n in size.items() if split != "train"),
         ),
-        training=Training(
-            epochs=request.epochs,
-            batch_size=request.batch_size,
-            learning_rate=rate,
-            max_length=request.max_length,
-            pooling=request.pooling,
-            keep_logits=request.keep_logits,
-            precision=precision,
-        ),
+        training=Training(**training),
         comparisons={"user": ComparisonPlan(encoder=name, members=tuple(request.datasets), settings=("single", "all"))},
         corpora={name: DatasetSpec(path=str(data_file(folder, name).resolve())) for name in request.datasets},
         encoders={} if source is None else {name: source},
@@ -162,8 +157,10 @@ def train(
     profile = yaml.safe_dump(json.loads(todo.profile.model_dump_json()), sort_keys=False, allow_unicode=True)
     _write(todo.folder / PROFILE, f"# Made by soi train; the runs in {RUNS}/ depend on it.\n{profile}".encode())
     for dataset in todo.datasets:
-        path = data_file(todo.folder, dataset.name)
-        if not _holds(path, dataset):
+        path, held = data_file(todo.folder, dataset.name), None
+        with suppress(SoiError):
+            held = cache.read(path)
+        if held is None or (held.fingerprint, held.card) != (dataset.corpus.fingerprint, dataset.corpus.card):
             cache.write(path, dataset.corpus)
     specs = [replace(spec, keep_weights=models and todo.store.get(spec.key) is None) for spec in todo.specs()]
     _write_index(todo, specs, command)
@@ -174,15 +171,6 @@ def train(
             keep_model(todo.folder, spec)
     _write_index(todo, specs, command)
     return runs
-
-
-def _holds(path: Path, dataset: LoadedDataset) -> bool:
-    """Return whether a file already contains this dataset."""
-    try:
-        there = cache.read(path)
-    except SoiError:
-        return False
-    return (there.fingerprint, there.card) == (dataset.corpus.fingerprint, dataset.corpus.card)
 
 
 def summary(todo: TrainingJob) -> dict[str, Any]:
@@ -242,8 +230,8 @@ def _time(todo: TrainingJob, done: float, jobs: int | None) -> str:
 
 def _check_sizes(request: TrainRequest) -> None:
     if not 2 <= request.epochs <= 64:
-        what, hint = "training dynamics need 2 to 64 epochs", "start with 10"
-        raise ProfileError(what, where="--epochs", found=request.epochs, expected="2 to 64", hint=hint)
+        what = "training dynamics need 2 to 64 epochs"
+        raise ProfileError(what, where="--epochs", found=request.epochs, hint="start with 10")
     seeds = {seed for seed in request.seeds if isinstance(seed, int) and seed >= 0}
     if not seeds or len(seeds) < len(request.seeds):
         found = ", ".join(map(str, request.seeds)) or "none"
@@ -251,20 +239,8 @@ def _check_sizes(request: TrainRequest) -> None:
         raise ProfileError("these seeds are not valid", where="--seed", found=found, expected=expected)
     for name in request.datasets:
         if not re.fullmatch(NAME, name):
-            raise ProfileError(
-                "this cannot be used as a dataset name",
-                found=repr(name),
-                expected="letters, digits, '-', '_' and '.'",
-                hint="choose a name: --dataset NAME=FILE",
-            )
-
-
-def _sources(folder: Path) -> dict[str, Any]:
-    """Return the sources of a folder's datasets, with the commits that were used."""
-    try:
-        return dict(read_index(folder)["sources"])
-    except StoreError:
-        return {}
+            what, expected = "this cannot be used as a dataset name", "letters, digits, '-', '_' and '.'"
+            raise ProfileError(what, found=repr(name), expected=expected, hint="choose a name: --dataset NAME=FILE")
 
 
 def _load(request: TrainRequest, sources: dict[str, Any]) -> tuple[LoadedDataset, ...]:
@@ -331,8 +307,20 @@ def _foreign_share(split: Split) -> float:
 
 
 def _refuse_other(new: TrainingJob, old: Profile) -> None:
-    """Raise OutputExistsError if the folder was made with other settings or rows than those requested."""
-    if differences := _differences(new, old):
+    """Raise OutputExistsError if the folder was made with other settings or rows; additional seeds are allowed."""
+    index = known_index(new.folder)  # if it was not written yet, run keys distinguish old rows from new ones
+    before, now = _settings(old), _settings(new.profile)
+    before["device"], now["device"] = index.get("device", kind_of(new.device)), kind_of(new.device)
+    if set(old.seeds) <= set(new.profile.seeds):
+        before["seeds"] = now["seeds"]
+    other = [name for name in before if before[name] != now[name]]
+    differences = [f"{name.replace('_', ' ')} {before[name]}, now {now[name]}" for name in other]
+    for dataset in new.datasets:
+        if index.get("corpora", {}).get(dataset.name) not in (None, dataset.corpus.fingerprint):
+            differences.append(f"other rows of {dataset.name}")
+    if not differences and index.get("encoder") not in (None, fingerprint(new.encoder)):
+        differences.append("another model in the same folder")
+    if differences:
         raise OutputExistsError(
             "the folder was made with other settings",
             where=new.folder,
@@ -341,33 +329,11 @@ def _refuse_other(new: TrainingJob, old: Profile) -> None:
         )
 
 
-def _differences(new: TrainingJob, old: Profile) -> list[str]:
-    """Return how the folder's profile and rows differ from those requested; additional seeds are allowed."""
-    out = []
-    if not set(old.seeds) <= set(new.profile.seeds):
-        out.append(f"seeds {_words(old.seeds)}, now {_words(new.profile.seeds)}")
-    parts = [(p.comparisons["user"].members, p.comparisons["user"].encoder) for p in (old, new.profile)]
-    for what, a, b in zip(("datasets", "model"), *parts, strict=True):
-        if a != b:
-            out.append(f"{what} {_words(a)}, now {_words(b)}")
-    before, now = old.training.model_dump(), new.profile.training.model_dump()
-    out += [f"{name.replace('_', ' ')} {before[name]}, now {now[name]}" for name in before if before[name] != now[name]]
-    try:
-        index = read_index(new.folder)
-    except StoreError:  # interrupted before it was written: run keys distinguish old rows from new ones
-        return out
-    for dataset in new.datasets:
-        if index.get("corpora", {}).get(dataset.name, dataset.corpus.fingerprint) != dataset.corpus.fingerprint:
-            out.append(f"other rows of {dataset.name}")
-    if index.get("device") not in (None, kind_of(new.device)):
-        out.append(f"device {index['device']}, now {kind_of(new.device)}")
-    if not out and index.get("encoder") not in (None, fingerprint(new.encoder)):
-        out.append("another model in the same folder")
-    return out
-
-
-def _words(values: Any) -> str:
-    return values if isinstance(values, str) else ", ".join(map(str, values))
+def _settings(profile: Profile) -> dict[str, Any]:
+    """Return what runs in one folder have in common, by name."""
+    part, seeds = profile.comparisons["user"], ", ".join(map(str, profile.seeds))
+    members = {"seeds": seeds, "datasets": ", ".join(part.members), "model": part.encoder}
+    return members | profile.training.model_dump()
 
 
 # --- writing the folder ---------------------------------------------------------------------------------------------
@@ -385,7 +351,32 @@ def _write(path: Path, data: bytes) -> None:
 
 def _write_index(todo: TrainingJob, specs: Sequence[RunSpec], command: str) -> None:
     """Write runs.json for programs and README.md for people."""
-    value = index_of(todo.profile, specs, todo.store, fingerprint(todo.encoder), command)
-    value |= {"device": kind_of(todo.device), "precision": todo.profile.training.precision} | summary(todo)
-    _write(todo.folder / INDEX, files.json_text(value).encode())
-    _write(todo.folder / README, readme(value).encode())
+    about, part = summary(todo), todo.profile.comparisons["user"]
+    about |= {"command": command, "members": list(part.members), "model": part.encoder}
+    about |= {"epochs": todo.profile.training.epochs, "precision": todo.profile.training.precision}
+    about |= {"encoder": fingerprint(todo.encoder), "device": kind_of(todo.device)}
+    about["corpora"] = {dataset.name: dataset.corpus.fingerprint for dataset in todo.datasets}
+    about["runs"] = [_row(todo, spec) for spec in specs]
+    _write(todo.folder / INDEX, files.json_text(about).encode())
+    _write(todo.folder / README, readme(about).encode())
+
+
+def _row(todo: TrainingJob, spec: RunSpec) -> dict[str, Any]:
+    """Return the entry of a run in runs.json: its setting and seed, whether it is done, its dynamics and scores."""
+    run, scores = spec.found(todo.store), {}
+    for member, metrics in run.metrics.items() if run is not None else ():
+        scores[member] = {"n": metrics["n"], "soi": metrics["soi"]}
+        for split in [split for split in ("test", "ood") if split in metrics]:
+            held = {name: metrics[split][name] for name in ("n", "accuracy", "macro_f1")}
+            scores[member][split] = held | {"bag_of_words": metrics["bag_of_words"][split]["accuracy"]}
+    folder, model = f"{RUNS}/{spec.key}", model_folder(spec.setting, spec.seed)
+    return {
+        "key": spec.key,
+        "setting": list(spec.setting),
+        "seed": spec.seed,
+        "state": "to do" if run is None else "done",
+        "folder": folder,
+        "dynamics": {member: f"{folder}/dynamics/{member}.parquet" for member in spec.setting},
+        "scores": scores,
+        "model": model if run_of(todo.folder / model) == spec.key else None,
+    }

@@ -14,7 +14,7 @@ from soi_lib.data.dataset import Split
 from soi_lib.errors import ProfileError, SoiError, StoreError
 from soi_lib.runs.config import Profile, Stages, load_profile
 from soi_lib.runs.results import Results
-from soi_lib.runs.spec import Job, RunSpec, StageSpec
+from soi_lib.runs.spec import Job, StageSpec
 from soi_lib.runs.store import RunStore, open_run
 
 PROFILE, INDEX, README, DATA, RUNS = "profile.yaml", "runs.json", "README.md", "data", "runs"
@@ -74,6 +74,14 @@ def read_index(folder: str | Path) -> dict[str, Any]:
     return dict(value)
 
 
+def known_index(folder: Path) -> dict[str, Any]:
+    """Return the index of a folder, or an empty one if it was not written yet or is damaged."""
+    try:
+        return read_index(folder)
+    except StoreError:
+        return {}
+
+
 def training_rows(folder: str | Path, member: str) -> Split:
     """Return the training rows of a dataset in a folder. Raises StoreError."""
     path = data_file(Path(folder), member)
@@ -87,43 +95,6 @@ def training_rows(folder: str | Path, member: str) -> Split:
 def data_file(folder: Path, name: str) -> Path:
     """Return the path of a folder's copy of a dataset."""
     return folder / DATA / f"{name}.parquet"
-
-
-def index_of(profile: Profile, specs: Sequence[RunSpec], store: RunStore, encoder: str, command: str) -> dict[str, Any]:
-    """Return the content of runs.json: each run's setting and seed, whether it is done, its dynamics and scores."""
-    rows = []
-    for spec in specs:
-        run = spec.found(store)
-        scores = {}
-        for member, metrics in run.metrics.items() if run is not None else ():
-            scores[member] = {"n": metrics["n"], "soi": metrics["soi"]}
-            for split in [split for split in ("test", "ood") if split in metrics]:
-                held = {name: metrics[split][name] for name in ("n", "accuracy", "macro_f1")}
-                scores[member][split] = held | {"bag_of_words": metrics["bag_of_words"][split]["accuracy"]}
-        folder, model = f"{store.root.name}/{spec.key}", model_folder(spec.setting, spec.seed)
-        rows.append(
-            {
-                "key": spec.key,
-                "setting": list(spec.setting),
-                "seed": spec.seed,
-                "state": "to do" if run is None else "done",
-                "folder": folder,
-                "dynamics": {member: f"{folder}/dynamics/{member}.parquet" for member in spec.setting},
-                "scores": scores,
-                "model": model if run_of(store.root.parent / model) == spec.key else None,
-            }
-        )
-    corpora = {name.removeprefix("corpus/"): p for s in specs for name, p in s.fingerprints if name != "encoder"}
-    part = profile.comparisons["user"]
-    return {
-        "command": command,
-        "members": list(part.members),
-        "model": part.encoder,
-        "epochs": profile.training.epochs,
-        "corpora": corpora,
-        "encoder": encoder,
-        "runs": rows,
-    }
 
 
 _README = """\

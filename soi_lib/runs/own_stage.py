@@ -29,7 +29,7 @@ from soi_lib.runs.spec import Job, RunSpec, StageSpec, plan, stages_of
 from soi_lib.runs.store import RunStore, StoredRun
 from soi_lib.training.device import is_writer
 
-SIDES = {None: "second stage", "random": "random examples", "all": "all examples"}
+_SIDES = {None: "second stage", "random": "random examples", "all": "all examples"}
 """Names of the trainings that continue the first model, by the control of a stage."""
 AGAINST = ("first model", "random examples", "all examples")
 """What a second stage is compared with."""
@@ -110,88 +110,71 @@ def prepare_stage(
         SelectionError: no run has enough examples in the subset.
     """
     folder = Path(folder)
-    known = [soi.name for soi in SOI] + list(REGIONS)
+    known = [*SOI.__members__, *REGIONS]
     for part in subset if not ids else ():
         if part not in known:
             raise SelectionError(f"unknown category {part!r}", hint=nearest(part, known))
-    subset = [name for name in known if name in subset]  # the order in which they are given does not matter
-    store = RunStore(folder / RUNS)
-    bases = _bases(folder, store, device)
-    wanted = Stages(subsets=("FRGE",), epochs=epochs, learning_rate_factor=learning_rate_factor)
-    united, ids = "ids" if ids else "+".join(subset), tuple(sorted(set(ids)))
-    stages = [
-        replace(stage, subset=united, ids=ids, keep_weights=stage.control is None)
-        for base in bases
-        for stage in stages_of(base, wanted)
-    ]
-    held = [dynamics for base in bases for dynamics in _dynamics(base, store).values()] if ids else []
-    trained = {str(i) for dynamics in held for i in dynamics.ids}
+    # neither the order in which categories or ids are given nor repetitions matter
+    united = "ids" if ids else "+".join(name for name in known if name in subset)
+    ids = tuple(sorted(set(ids)))
+    bases = _bases(folder, device)
+    trained = {str(i) for _, held in bases for dynamics in held.values() for i in dynamics.ids} if ids else set()
     unknown = tuple(i for i in ids if i not in trained)
     if ids and len(unknown) == len(ids):
         what = "none of these is the id of a training example"
         expected = "one id per line, as in a .txt file from soi select"
         raise SelectionError(what, where=folder, found=unknown[0], expected=expected)
-    rows = [row for stage in stages if stage.control is None for row in _left(stage, store)]
-    if not any(row["reason"] == "" for row in rows):
+    wanted = Stages(subsets=("FRGE",), epochs=epochs, learning_rate_factor=learning_rate_factor)
+    possible: list[StageSpec] = []
+    rows: list[dict[str, Any]] = []
+    for base, dynamics in bases:
+        stages = [replace(s, subset=united, ids=ids, keep_weights=not s.control) for s in stages_of(base, wanted)]
+        choice = choose(stages[0], dynamics)
+        possible += [] if choice.reason else stages
+        rows += [
+            {
+                "dataset": name,
+                "setting": str(base.setting),
+                "seed": base.seed,
+                "in the subset": choice.there[name],
+                "examples": choice.n[name],
+                "left to learn": left_to_learn(dynamics[name], choice.ids[name]) if choice.ids else float("nan"),
+                "reason": choice.reason,
+            }
+            for name in base.setting
+        ]
+    if not possible:
+        regions = {name: choose(replace(stages[0], subset=name, ids=()), dynamics) for name in REGIONS}
+        enough = [f"--subset {name} ({sum(c.n.values())} examples)" for name, c in regions.items() if not c.reason]
         raise SelectionError(
             "no run has enough examples in this subset",
             where=folder,
-            found=rows[0]["reason"],
+            found=choice.reason,
             expected=f"at least {SMALLEST} examples and two labels",
-            hint=_larger(stages[0], _dynamics(bases[0], store)),
+            hint=f"combine more categories, or use {' or '.join(enough)}" if enough else "train on more rows",
         )
-    name = stage_name(stages[0].identity()["stage"], stages[0].base.training.learning_rate)
-    usable = {(row["setting"], row["seed"]) for row in rows if not row["reason"]}
-    stages = [stage for stage in stages if (str(stage.setting), stage.base.seed) in usable]
-    return StageJob(folder, name, tuple(stages), pd.DataFrame(rows), unknown)
+    name = stage_name(possible[0].identity()["stage"], possible[0].base.training.learning_rate)
+    return StageJob(folder, name, tuple(possible), pd.DataFrame(rows), unknown)
 
 
-def _larger(stage: StageSpec, dynamics: dict[str, TrainingDynamics]) -> str:
-    """Return the hint for a subset that is too small: the map regions that are large enough."""
-    choices = {name: choose(replace(stage, subset=name, ids=()), dynamics) for name in REGIONS}
-    enough = [f"--subset {name} ({sum(c.n.values())} examples)" for name, c in choices.items() if not c.reason]
-    return f"combine more categories, or use {' or '.join(enough)}" if enough else "train on more rows"
+def _bases(folder: Path, device: str) -> list[tuple[RunSpec, dict[str, TrainingDynamics]]]:
+    """Return the finished runs of a folder, and the dynamics of their datasets.
 
-
-def _bases(folder: Path, store: RunStore, device: str) -> list[RunSpec]:
-    """Return the finished runs of a folder. Raises StoreError if there are none, or one cannot be continued."""
+    Raises StoreError if no run is finished, or one cannot be continued.
+    """
     read_index(folder)
-    bases = [spec for spec in plan(own_profile(folder), device=device) if store.get(spec.key) is not None]
+    store = RunStore(folder / RUNS)
+    bases = []
+    for spec in plan(own_profile(folder), device=device):
+        if (run := store.get(spec.key)) is None:
+            continue
+        if not store.weights_path(spec.key).exists():
+            what, hint = "the model of a run was not kept", "train into another folder without --no-model"
+            raise StoreError(f"{what}, so it cannot be continued", where=folder, found=spec.name, hint=hint)
+        bases.append((spec, {name: run.dynamics(name) for name in run.setting}))
     if not bases:
-        hint = "run the soi train command again"
-        raise StoreError("no run of this folder is finished", where=folder, hint=hint)
-    for base in bases:
-        if not store.weights_path(base.key).exists():
-            raise StoreError(
-                "the model of a run was not kept, so it cannot be continued",
-                where=folder,
-                found=base.name,
-                hint="train into another folder without --no-model",
-            )
+        raise StoreError("no run of this folder is finished", where=folder, hint="run the soi train command again")
     return bases
-
-
-def _dynamics(base: RunSpec, store: RunStore) -> dict[str, TrainingDynamics]:
-    run = store.get(base.key)
-    assert run is not None
-    return {name: run.dynamics(name) for name in run.setting}
-
-
-def _left(stage: StageSpec, store: RunStore) -> list[dict[str, Any]]:
-    dynamics = _dynamics(stage.base, store)
-    choice = choose(stage, dynamics)
-    return [
-        {
-            "dataset": name,
-            "setting": str(stage.setting),
-            "seed": stage.base.seed,
-            "in the subset": choice.there[name],
-            "examples": choice.n[name],
-            "left to learn": left_to_learn(dynamics[name], choice.ids[name]) if choice.ids else float("nan"),
-            "reason": choice.reason,
-        }
-        for name in stage.setting
-    ]
 
 
 def train_stage(job: StageJob, *, jobs: int | None = None, quiet: bool = False) -> pd.DataFrame:
@@ -220,7 +203,7 @@ def gains(folder: str | Path, stages: Sequence[StoredRun] | None = None) -> pd.D
     """
     store = RunStore(Path(folder) / RUNS)
     bases = {row["key"] for row in read_index(folder)["runs"]}
-    groups: dict[tuple[str, Setting], dict[str | None, dict[int, StoredRun]]] = {}
+    groups: dict[tuple[str, Setting], dict[str, dict[int, StoredRun]]] = {}
     for run in store if stages is None else stages:
         about = run.manifest["identity"]
         base = store.get(about["base"]) if run.stage and about["base"] in bases else None
@@ -228,15 +211,13 @@ def gains(folder: str | Path, stages: Sequence[StoredRun] | None = None) -> pd.D
             continue
         name = stage_name(about["stage"], base.manifest["identity"]["training"]["learning_rate"])
         sides = groups.setdefault((name, run.setting), {})
-        sides.setdefault(about["stage"]["control"], {})[run.seed] = run
-        sides.setdefault("first", {})[run.seed] = base
+        sides.setdefault("first model", {})[run.seed] = base
+        sides.setdefault(_SIDES[about["stage"]["control"]], {})[run.seed] = run
     rows = []
     for (name, setting), sides in groups.items():
-        seeds = sorted(set.intersection(*(set(sides.get(side, {})) for side in SIDES)))
-        if seeds:
-            named = {"first": "first model", **SIDES}
-            runs = {words: [sides[side][seed] for seed in seeds] for side, words in named.items()}
-            rows += [row for dataset in setting for row in _gain_rows(name, setting, dataset, runs)]
+        seeds = sorted(set.intersection(*(set(sides.get(side, {})) for side in _SIDES.values())))
+        runs = {side: [held[seed] for seed in seeds] for side, held in sides.items()}
+        rows += [row for dataset in setting if seeds for row in _gain_rows(name, setting, dataset, runs)]
     return pd.DataFrame(rows)
 
 
