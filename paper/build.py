@@ -26,7 +26,7 @@ from paper.execute import execute, is_made, library_hash, mark_made, run_noteboo
 from paper.looking import LOOK, PLACE, write_look
 from soi_lib.errors import SoiError
 from soi_lib.files import checksums, write_bytes, write_json, write_text
-from soi_lib.runs.progress import error_stream
+from soi_lib.runs.scheduler import error_stream
 
 STAGE = Path("_build/stage")
 RECORDED = Path("data/recorded/standard")

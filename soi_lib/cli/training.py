@@ -32,7 +32,6 @@ from soi_lib.cli.shared import (
 from soi_lib.errors import CorpusError, SelectionError, nearest
 
 if TYPE_CHECKING:
-
     from soi_lib.data.places import DatasetSpec
     from soi_lib.data.table_files import Table
     from soi_lib.runs.own import TrainingJob

@@ -48,16 +48,30 @@ def do_run(spec: RunSpec, store: RunStore, *, progress: Progress | None = None) 
     stage to start from. If the store has the run but not its weights, it is trained again; raises StoreError if that
     does not reproduce the stored dynamics bit for bit.
     """
+    from soi_lib.training.checkpoint import has_weights
+
     with held(store.lock(spec.key)):
         run = store.get(spec.key)
-        if run is None:
-            return _train_and_store(spec, store, progress)
-        if spec.keep_weights:
-            from soi_lib.training.checkpoint import has_weights
-
+        if run is not None:
             stored = {member: run.dynamics(member).fingerprint() for member in run.setting}
-            if not has_weights(store.weights_path(spec.key), key=spec.key, dynamics=stored):
-                _train_again(spec, run, stored, store, progress)
+            path = store.weights_path(spec.key)
+            if not spec.keep_weights or has_weights(path, key=spec.key, dynamics=stored):
+                return run
+        began, ready = begin(), prepare(spec)
+        result = train_prepared(spec, ready, store, progress)
+        if run is None:
+            return _finish(spec, store, ready, result, began)
+        store.checkpoint_path(spec.key).unlink(missing_ok=True)
+        for member, dynamics in result.dynamics.items():
+            if (made := dynamics.fingerprint()) != stored[member]:
+                raise StoreError(
+                    "training the run again gives other dynamics than those stored, so its weights cannot be recreated",
+                    where=run.folder / "dynamics" / f"{member}.parquet",
+                    found=made[:12],
+                    expected=stored[member][:12],
+                    hint="use the machine that made the run, or train all runs again in another folder with --runs",
+                )
+        keep_weights(store, spec.key, ready, result)
         return run
 
 
@@ -101,15 +115,14 @@ def prepare(spec: RunSpec) -> Prepared:
     splits = {name: taken_splits(corpus, spec) for name, corpus in corpora.items()}
     encoder = spec.encoder_folder or spec.encoder
     folder, card = encoder_dir(encoder), encoder_card(encoder)
+    longest = spec.training.max_length
     tokens = {
-        (member, name): tokenize(
-            folder, split.text, split.text_pair, max_length=spec.training.max_length, prefix=card.prefix
-        )
+        (member, name): tokenize(folder, split.text, split.text_pair, max_length=longest, prefix=card.prefix)
         for member, parts in splits.items()
         for name, split in parts.items()
     }
-    pooler = spec.training.pooling == "pooler"
-    model, id_map = load_trimmed(folder, [t.ids for t in tokens.values()], pooler=pooler)
+    texts, pooler = [t.ids for t in tokens.values()], spec.training.pooling == "pooler"
+    model, id_map = load_trimmed(folder, texts, pooler=pooler)
     members = [
         TrainMember(
             name=member,
@@ -119,8 +132,7 @@ def prepare(spec: RunSpec) -> Prepared:
         )
         for i, (member, parts) in enumerate(splits.items())
     ]
-    vocabulary = np.flatnonzero(id_map >= 0)
-    return Prepared(corpora, splits, tokens, model, vocabulary, members)
+    return Prepared(corpora, splits, tokens, model, np.flatnonzero(id_map >= 0), members)
 
 
 def train_prepared(
@@ -160,25 +172,6 @@ def train_prepared(
         )
 
 
-def _train_again(
-    spec: RunSpec, run: StoredRun, stored: dict[str, str], store: RunStore, progress: Progress | None
-) -> None:
-    """Recreate the weights of a run; check that training gives its `stored` dynamics, given as fingerprints."""
-    ready = prepare(spec)
-    result = train_prepared(spec, ready, store, progress)
-    store.checkpoint_path(spec.key).unlink(missing_ok=True)
-    for member, dynamics in result.dynamics.items():
-        if (made := dynamics.fingerprint()) != stored[member]:
-            raise StoreError(
-                "training the run again gives other dynamics than those stored, so its weights cannot be recreated",
-                where=run.folder / "dynamics" / f"{member}.parquet",
-                found=made[:12],
-                expected=stored[member][:12],
-                hint="use the machine that made the run, or train all runs again in another folder with --runs",
-            )
-    keep_weights(store, spec.key, ready, result)
-
-
 def keep_weights(store: RunStore, key: str, ready: Prepared, result: TrainResult) -> None:
     """Keep the final weights of a run or a stage beside the store's runs."""
     from soi_lib.training.checkpoint import save_weights
@@ -189,12 +182,12 @@ def keep_weights(store: RunStore, key: str, ready: Prepared, result: TrainResult
         save_weights(path, result.weights, key=key, vocabulary=ready.vocabulary, dynamics=dynamics)
 
 
-def _train_and_store(spec: RunSpec, store: RunStore, progress: Progress | None) -> StoredRun:
+def _finish(
+    spec: RunSpec, store: RunStore, ready: Prepared, result: TrainResult, began: tuple[str, float]
+) -> StoredRun:
+    """Score a new run and write its folder, after its weights if they are kept."""
     from soi_lib.data.baselines import baselines
 
-    started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
-    ready = prepare(spec)
-    result = train_prepared(spec, ready, store, progress)
     splits, tokens = ready.splits, ready.tokens
     metrics = {
         member: {
@@ -210,7 +203,7 @@ def _train_and_store(spec: RunSpec, store: RunStore, progress: Progress | None) 
     manifest = {
         "identity": spec.identity(),
         "command": "soi train" if spec.comparison == "user" else f"python -m paper run {spec.key}",
-        **provenance(started, clock, result),
+        **provenance(began, result),
         "examples": sum(len(m.splits["train"]) for m in ready.members),
     }
     if spec.keep_weights:
@@ -235,8 +228,7 @@ def version(package: str) -> str:
 
 def machine(device: dict[str, str]) -> dict[str, Any]:
     """Return what a run was trained on: processor, `device` (name and versions), Python, system; no hosts or paths."""
-    about = {"threads": 1, "python": platform.python_version(), "system": sys.platform}
-    return {"cpu": processor(), **device, **about}
+    return {"cpu": processor(), **device, "threads": 1, "python": platform.python_version(), "system": sys.platform}
 
 
 @cache
@@ -247,7 +239,6 @@ def commit() -> str:
     """
     if given := os.environ.get("SOI_COMMIT"):
         return given
-
     root = Path(__file__).resolve().parents[2]
 
     def git(*words: str) -> str:
@@ -263,8 +254,14 @@ def commit() -> str:
         return ""
 
 
-def provenance(started: str, clock: float, result: TrainResult) -> dict[str, Any]:
-    """Return the part of a manifest on when, how long and where; `clock` is time.monotonic() at the start."""
+def begin() -> tuple[str, float]:
+    """Return the time as text, and the reading of a clock that never jumps."""
+    return datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
+
+
+def provenance(began: tuple[str, float], result: TrainResult) -> dict[str, Any]:
+    """Return the part of a manifest on when, how long and where; `began` is `begin()` at the start."""
+    started, clock = began
     return {
         "commit": commit(),
         "started": started,
@@ -283,24 +280,36 @@ def save_result(out: Path, splits: dict[str, dict[str, Split]], result: TrainRes
     `dynamics-train/` holds the latter. log.jsonl has one line per epoch: its number from 0, the mean training loss of
     all examples (`loss`), and under `datasets`, for each dataset, train_loss, train_accuracy and, with validation
     examples, validation_loss and validation_accuracy; losses in nats.
+    Predictions have one row per example and no texts.
     """
+    import pandas as pd
+
     for name, found in (("dynamics", result.dynamics), ("dynamics-train", result.dynamics_train)):
         for member, dynamics in found.items():
             (out / name).mkdir(exist_ok=True)
             dynamics.save(out / name / f"{member}.parquet")
     (out / "predictions").mkdir()
     for member, predictions in result.predictions.items():
-        _save_predictions(out / "predictions" / f"{member}.parquet", splits[member], predictions)
+        parts = [
+            pd.DataFrame(
+                {
+                    "split": name,
+                    "id": splits[member][name].ids,
+                    "gold": p.gold.astype(np.int16),
+                    "predicted": p.predicted.astype(np.int16),
+                    "p_gold": p.probabilities[np.arange(len(p.gold)), p.gold],
+                }
+            )
+            for name, p in predictions.items()
+        ]
+        with files.replacing(out / "predictions" / f"{member}.parquet") as tmp:
+            pd.concat(parts, ignore_index=True).to_parquet(tmp, compression="zstd", index=False)
     files.write_json(out / "metrics.json", metrics)
-    lines = [
-        {
-            "epoch": i,
-            "loss": round(loss, 6),
-            "datasets": {m: {k: round(float(v[i]), 6) for k, v in c.items()} for m, c in result.curves.items()},
-        }
-        for i, loss in enumerate(result.losses)
-    ]
-    files.write_text(out / "log.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    log = ""
+    for i, loss in enumerate(result.losses):
+        curves = {m: {k: round(float(v[i]), 6) for k, v in c.items()} for m, c in result.curves.items()}
+        log += json.dumps({"epoch": i, "loss": round(loss, 6), "datasets": curves}) + "\n"
+    files.write_text(out / "log.jsonl", log)
 
 
 def scores(predictions: Predictions) -> dict[str, float]:
@@ -319,23 +328,3 @@ def scores(predictions: Predictions) -> dict[str, float]:
         found["auc"] = float(roc_auc_score(gold, predictions.probabilities[:, 1]))
         found["balanced_accuracy"] = float(balanced_accuracy_score(gold, predicted))
     return {name: round(value, 6) for name, value in found.items()}
-
-
-def _save_predictions(path: Path, splits: dict[str, Split], predictions: dict[str, Any]) -> None:
-    """Save one row per evaluated example, as intervals over examples need; no texts."""
-    import pandas as pd
-
-    parts = [
-        pd.DataFrame(
-            {
-                "split": name,
-                "id": splits[name].ids,
-                "gold": p.gold.astype(np.int16),
-                "predicted": p.predicted.astype(np.int16),
-                "p_gold": p.probabilities[np.arange(len(p.gold)), p.gold],
-            }
-        )
-        for name, p in predictions.items()
-    ]
-    with files.replacing(path) as tmp:
-        pd.concat(parts, ignore_index=True).to_parquet(tmp, compression="zstd", index=False)

@@ -10,9 +10,7 @@ and as many updates on all data. Each of these is a run in the same store, under
 from __future__ import annotations
 
 import hashlib
-import time
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,7 +27,6 @@ from soi_lib.runs.store import RunStore, StoredRun
 from soi_lib.training.device import held
 
 if TYPE_CHECKING:
-    from soi_lib.training.batching import Encoded
     from soi_lib.training.engine import TrainMember
 
 SMALLEST = 8
@@ -164,14 +161,14 @@ def _stage(spec: StageSpec, base: StoredRun, store: RunStore, progress: Progress
     """Choose the examples, then train the stage or store that it cannot be tested."""
     from soi_lib.training.checkpoint import load_weights
 
-    started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
+    began = run.begin()
     choice = choose(spec, {member: base.dynamics(member) for member in spec.setting})
     command = "soi second-stage" if spec.base.comparison == "user" else f"python -m paper run {spec.key}"
     about = {"identity": spec.identity(), "command": command, "base": base.manifest["sha256"]}
     stage = {"tested": not choice.reason, "reason": choice.reason, "n": choice.n, "passes": choice.passes}
     if choice.reason:
         sizes = {member: {"n": n} for member, n in choice.n.items()}
-        about |= {"commit": run.commit(), "started": started, "stage": stage}
+        about |= {"commit": run.commit(), "started": began[0], "stage": stage}
         return store.write(spec.key, about, lambda out: files.write_json(out / "metrics.json", sizes))
 
     hashes = {m: hashlib.sha256("\n".join(map(str, ids)).encode()).hexdigest() for m, ids in choice.ids.items()}
@@ -184,7 +181,7 @@ def _stage(spec: StageSpec, base: StoredRun, store: RunStore, progress: Progress
         store,
         progress,
         epochs=choice.passes,
-        members=_members(ready.members, rows),
+        members=[_part(member, rows[member.name]) for member in ready.members],
         seed=spec.seed_for("training"),
         initial=initial,
     )
@@ -201,11 +198,16 @@ def _stage(spec: StageSpec, base: StoredRun, store: RunStore, progress: Progress
         for member in spec.setting
     }
     examples = sum(len(index) for index in rows.values())
-    about |= run.provenance(started, clock, result) | {
+    about |= run.provenance(began, result) | {
         "examples": examples,
         "stage": stage
         | {"presentations": choice.passes * examples, "ids": hashes, "weights": weights}
-        | {"left": {m: _left(base.dynamics(m), result.dynamics[m]) for m in spec.setting}},
+        | {
+            "left": {
+                member: [round(left_to_learn(d, after.ids), 6) for d in (base.dynamics(member), after)]
+                for member, after in result.dynamics.items()
+            }
+        },
     }
     return store.write(spec.key, about, lambda out: run.save_result(out, ready.splits, result, metrics))
 
@@ -223,30 +225,15 @@ def left_to_learn(dynamics: TrainingDynamics, ids: np.ndarray) -> float:
     return float((~chosen.correct[-1] | (chosen.p_gold[-1] < CONFIDENT)).mean())
 
 
-def _left(before: TrainingDynamics, after: TrainingDynamics) -> list[float]:
-    """Return the shares of a stage's examples with something left to learn before and after it."""
-    return [round(left_to_learn(d, after.ids), 6) for d in (before, after)]
-
-
-def _members(members: list[TrainMember], rows: dict[str, np.ndarray]) -> list[TrainMember]:
-    """Return the examples at positions `rows` of each dataset, and the sets that gains are measured on."""
-    return [
-        replace(
-            m,
-            ids=m.ids[rows[m.name]],
-            splits={"train": _rows(m.splits["train"], rows[m.name])}
-            | {name: m.splits[name] for name in ("test", "ood") if name in m.splits},
-        )
-        for m in members
-    ]
-
-
-def _rows(data: Encoded, index: np.ndarray) -> Encoded:
-    """Return the examples at positions `index`."""
+def _part(member: TrainMember, rows: np.ndarray) -> TrainMember:
+    """Return the examples at positions `rows` of a dataset, and the sets that gains are measured on."""
     from soi_lib.training.batching import Encoded
 
-    lengths = data.lengths[index]
+    data = member.splits["train"]
+    lengths = data.lengths[rows]
     offset = np.concatenate([[0], np.cumsum(lengths)])
-    place = np.repeat(data.offset[index] - offset[:-1], lengths) + np.arange(offset[-1])
+    place = np.repeat(data.offset[rows] - offset[:-1], lengths) + np.arange(offset[-1])
     segment = None if data.segment is None else data.segment[place]
-    return Encoded(data.token[place], segment, offset, data.gold[index], data.member[index])
+    train = Encoded(data.token[place], segment, offset, data.gold[rows], data.member[rows])
+    tested = {name: member.splits[name] for name in ("test", "ood") if name in member.splits}
+    return replace(member, ids=member.ids[rows], splits={"train": train, **tested})

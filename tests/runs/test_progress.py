@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from soi_lib.runs import progress
+from soi_lib.runs import scheduler as progress
 
 
 def job(setting: str, examples: int) -> SimpleNamespace:
