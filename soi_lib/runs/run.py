@@ -96,7 +96,7 @@ def taken_splits(corpus: Corpus, spec: RunSpec) -> dict[str, Split]:
     Only a corpus defined by a profile may lack `ood`; the run's metrics and predictions then lack it too.
     """
     train = corpus.splits["train"].take(spec.data.train)
-    if spec.budget == "equal":
+    if spec.setting.budget == "equal":
         train = train.take(max(1, len(train) // len(spec.setting)))
     sizes = {"validation": spec.data.validation, "test": spec.data.evaluate, "ood": spec.data.ood}
     taken = {"train": train}
@@ -149,7 +149,7 @@ def train_prepared(
     meta: dict[str, Any] = {
         "comparison": base.comparison,
         "setting": list(base.setting),
-        "budget": base.budget,
+        "budget": base.setting.budget,
         "seed": base.seed,
         "profile": job.key,
         "library_version": version("soi_lib"),

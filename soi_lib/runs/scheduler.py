@@ -68,7 +68,7 @@ def describe_job(job: Job, store: RunStore) -> dict[str, Any]:
         "key": job.key,
         "comparison": base.comparison,
         "setting": "+".join(base.setting),
-        "budget": base.budget,
+        "budget": base.setting.budget,
         "seed": base.seed,
         "state": "done" if store.get(job.key) else "to do",
         "minutes": round(core_seconds(job) / 60, 3),

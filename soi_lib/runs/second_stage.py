@@ -235,5 +235,5 @@ def _part(member: TrainMember, rows: np.ndarray) -> TrainMember:
     place = np.repeat(data.offset[rows] - offset[:-1], lengths) + np.arange(offset[-1])
     segment = None if data.segment is None else data.segment[place]
     train = Encoded(data.token[place], segment, offset, data.gold[rows], data.member[rows])
-    tested = {name: member.splits[name] for name in ("test", "ood") if name in member.splits}
+    tested = {name: split for name, split in member.splits.items() if name in ("test", "ood")}
     return replace(member, ids=member.ids[rows], splits={"train": train, **tested})
