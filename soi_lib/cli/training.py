@@ -236,13 +236,13 @@ def _datasets(
     if not places:
         raise CorpusError("no training data are given", expected="--train FILE, or --dataset NAME=FILE")
     names = list(places)
-    options = {part: _each(f"--{part.replace('_', '-')}", values, names) for part, values in each.items()}
+    options = {part: _of_each(f"--{part.replace('_', '-')}", values, names) for part, values in each.items()}
     labels, splits = _pairs("--label-names", label_names, names), _pairs("--split", split, names)
     specs = {}
     for name, place in places.items():
         hub = hub_name(place)
         values = {"path": place} if hub is None else {"hub": hub[0], "revision": hub[1]}
-        values |= {part: found[name] for part, found in options.items() if name in found}
+        values |= {part: found[name][0] for part, found in options.items() if found[name]}
         try:
             specs[name] = DatasetSpec(**values, labels=labels[name], splits=splits[name], strict=False, **shared)
         except ValidationError as error:
@@ -259,37 +259,30 @@ def _name(place: str) -> str:
     return "own" if name.lower() in ("", "train", "training") else name
 
 
-def _of_each(values: Texts, names: list[str], *, pairs: bool = False) -> dict[str, list[str]]:
+def _of_each(option: str, values: Texts, names: list[str], *, pairs: bool = False) -> dict[str, list[str]]:
     """Return the values of an option for each dataset: `VALUE` applies to all of them, `DATASET=VALUE` to one.
 
-    If values are themselves `pairs` (`KEY=VALUE`), the form for one dataset has two equals signs.
+    A dataset can have one value, or several `pairs` (`KEY=VALUE`); their form for one dataset has two equals signs.
     """
     out: dict[str, list[str]] = {name: [] for name in names}
     for value in values or []:
         name, is_named, rest = value.partition("=")
         own = name in out and is_named and ("=" in rest or not pairs)
+        if option == "--test" and not own and len(names) > 1:
+            what, expected = "with several datasets, the dataset of these rows must be given", f"{names[0]}={value}"
+            raise CorpusError(what, where=option, found=repr(value), expected=expected)
         for one in [name] if own else names:
             out[one].append(rest if own else value)
-    return out
-
-
-def _each(option: str, values: Texts, names: list[str]) -> dict[str, str]:
-    """Return the value of a single-valued option for each dataset that has one."""
-    unnamed = [value for value in values or [] if value.partition("=")[0] not in names]
-    if option == "--test" and unnamed and len(names) > 1:
-        what, expected = "with several datasets, the dataset of these rows must be given", f"{names[0]}={unnamed[0]}"
-        raise CorpusError(what, where=option, found=repr(unnamed[0]), expected=expected)
-    given = _of_each(values, names)
-    for found in given.values():
-        if len(found) > 1:
+    for found in out.values():
+        if len(found) > 1 and not pairs:
             raise CorpusError("this option is given twice", where=option, found=" and ".join(map(repr, found)))
-    return {name: found[0] for name, found in given.items() if found}
+    return out
 
 
 def _pairs(option: str, values: Texts, names: list[str]) -> dict[str, dict[str, str]]:
     """Return the `KEY=VALUE` pairs of an option for each dataset; an argument can hold several, separated by commas."""
     out = {}
-    for name, given in _of_each(values, names, pairs=True).items():
+    for name, given in _of_each(option, values, names, pairs=True).items():
         parts = [part.partition("=") for value in given for part in re.split(r",(?=[^,=]+=)", value)]
         for key, is_pair, value in parts:
             if not is_pair or not key:

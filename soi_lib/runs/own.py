@@ -13,7 +13,6 @@ import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -27,25 +26,11 @@ from soi_lib.data.load import LoadedDataset, load_dataset
 from soi_lib.data.places import DatasetSpec
 from soi_lib.errors import OutputExistsError, ProfileError, SoiError, raise_all
 from soi_lib.models.encoder import encoder_card, find_encoder, fingerprint
+from soi_lib.runs import own_folder
 from soi_lib.runs.config import NAME, ComparisonPlan, DataSizes, Profile, Setting, Training
-from soi_lib.runs.own_folder import (
-    INDEX,
-    PROFILE,
-    README,
-    RUNS,
-    data_file,
-    keep_model,
-    known_index,
-    model_folder,
-    own_profile,
-    readme,
-    run_of,
-    time_words,
-)
-from soi_lib.runs.scheduler import run_all
 from soi_lib.runs.spec import BYTES_A_PARAMETER, CORE_RATE, RunSpec, flop, plan
 from soi_lib.runs.store import RunStore, StoredRun
-from soi_lib.training.device import cards, default_jobs, is_writer, kind_of, resolve_device, resolve_precision
+from soi_lib.training.device import cards, default_jobs, kind_of, resolve_device, resolve_precision
 
 _START = 8.0  # seconds before a run's first update
 
@@ -82,7 +67,7 @@ class TrainingJob:
     @property
     def store(self) -> RunStore:
         """The store of the folder's runs."""
-        return RunStore(self.folder / RUNS)
+        return RunStore(self.folder / own_folder.RUNS)
 
     def specs(self) -> list[RunSpec]:
         """Return the runs; the folder must already contain the rows."""
@@ -112,19 +97,20 @@ def prepare(request: TrainRequest, folder: str | Path, *, force: bool = False) -
     device = resolve_device(request.device)
     cards(device)  # report a missing GPU before reading any data
     begun = _begun(folder, force)
-    old = own_profile(folder) if begun else None
+    old = own_folder.own_profile(folder) if begun else None
     precision = request.precision or (old.training.precision if old else "auto")  # a folder keeps its precision
     precision = resolve_precision(precision, kind_of(device))
     taken = {s.hub: s.revision for s in old.encoders.values()} if old else {}
-    name, source, path = find_encoder(request.model, taken)
+    encoder, source, place = find_encoder(request.model, taken)
     if source is not None or request.pooling == "pooler":
         from soi_lib.models.multitask import check_encoder
 
-        check_encoder(path, pooling=request.pooling, max_length=request.max_length)
-    datasets = _load(request, known_index(folder).get("sources", {}))
+        check_encoder(place, pooling=request.pooling, max_length=request.max_length)
+    datasets = _load(request, own_folder.known_index(folder).get("sources", {}))
     training = {name: value for name, value in vars(request).items() if name in Training.model_fields}
     training |= {"learning_rate": request.learning_rate or (1e-4 if source is None else 5e-5), "precision": precision}
     sizes = [{split: len(rows) for split, rows in dataset.corpus.splits.items()} for dataset in datasets]
+    copies = {name: own_folder.data_file(folder, name).resolve() for name in request.datasets}
     profile = Profile(
         name=folder.resolve().name or "own",
         description="made by soi train",
@@ -134,11 +120,13 @@ def prepare(request: TrainRequest, folder: str | Path, *, force: bool = False) -
             evaluate=max(n for size in sizes for split, n in size.items() if split != "train"),
         ),
         training=Training(**training),
-        comparisons={"user": ComparisonPlan(encoder=name, members=tuple(request.datasets), settings=("single", "all"))},
-        corpora={name: DatasetSpec(path=str(data_file(folder, name).resolve())) for name in request.datasets},
-        encoders={} if source is None else {name: source},
+        comparisons={
+            "user": ComparisonPlan(encoder=encoder, members=tuple(request.datasets), settings=("single", "all"))
+        },
+        corpora={name: DatasetSpec(path=str(path)) for name, path in copies.items()},
+        encoders={} if source is None else {encoder: source},
     )
-    found = TrainingJob(folder, profile, datasets, path, _decisions(profile, datasets), begun, device)
+    found = TrainingJob(folder, profile, datasets, place, _decisions(profile, datasets), begun, device)
     if old is not None and not force:
         _refuse_other(found, old)
     return found
@@ -152,23 +140,20 @@ def train(
     If it is interrupted, the same call continues. `command` is the command line that does so, for the folder's README;
     `models` keeps the trained model of every run that this call trains.
     """
-    if not todo.begun and (todo.folder / PROFILE).is_file():  # another process created it first
-        _refuse_other(todo, own_profile(todo.folder))
+    path = todo.folder / own_folder.PROFILE
+    if not todo.begun and path.is_file():  # another process created it first
+        _refuse_other(todo, own_folder.own_profile(todo.folder))
     profile = yaml.safe_dump(json.loads(todo.profile.model_dump_json()), sort_keys=False, allow_unicode=True)
-    _write(todo.folder / PROFILE, f"# Made by soi train; the runs in {RUNS}/ depend on it.\n{profile}".encode())
+    _write(path, f"# Made by soi train; the runs in {own_folder.RUNS}/ depend on it.\n{profile}".encode())
     for dataset in todo.datasets:
-        path, held = data_file(todo.folder, dataset.name), None
+        path, held = own_folder.data_file(todo.folder, dataset.name), None
         with suppress(SoiError):
             held = cache.read(path)
         if held is None or (held.fingerprint, held.card) != (dataset.corpus.fingerprint, dataset.corpus.card):
             cache.write(path, dataset.corpus)
     specs = [replace(spec, keep_weights=models and todo.store.get(spec.key) is None) for spec in todo.specs()]
     _write_index(todo, specs, command)
-    then = partial(keep_model, todo.folder) if models else None
-    runs = run_all(specs, todo.store, jobs=jobs, quiet=quiet, then=then)
-    if models and is_writer():
-        for spec in specs:  # write lost models of earlier runs again
-            keep_model(todo.folder, spec)
+    runs = own_folder.run_and_keep(todo.folder, specs, models=models, jobs=jobs, quiet=quiet)
     _write_index(todo, specs, command)
     return runs
 
@@ -222,7 +207,7 @@ def _time(todo: TrainingJob, done: float, jobs: int | None) -> str:
     every = [_START + sum(seconds[m] for m in s) for s in todo.settings for _ in todo.profile.seeds]
     cores = default_jobs("cpu")
     minutes = sum(every) * (1 - done) / min(jobs or cores, len(every)) / 60
-    return f"{time_words(minutes)} on {cores} core{'s' if cores > 1 else ''} (a rough estimate)"
+    return f"{own_folder.time_words(minutes)} on {cores} core{'s' if cores > 1 else ''} (a rough estimate)"
 
 
 # --- checking a request ---------------------------------------------------------------------------------------------
@@ -263,7 +248,7 @@ def _begun(folder: Path, force: bool) -> bool:
     """Return whether `soi train` created this folder; raise if it is a file, or (unless `force`) has other content."""
     if folder.exists() and not folder.is_dir():
         raise SoiError("the output folder is a file", where=folder, hint="choose another --out")
-    if (folder / PROFILE).is_file():
+    if (folder / own_folder.PROFILE).is_file():
         return True
     there = sorted(p.name for p in folder.iterdir() if not p.name.startswith(files.PREFIX)) if folder.is_dir() else []
     if there and not force:
@@ -308,7 +293,7 @@ def _foreign_share(split: Split) -> float:
 
 def _refuse_other(new: TrainingJob, old: Profile) -> None:
     """Raise OutputExistsError if the folder was made with other settings or rows; additional seeds are allowed."""
-    index = known_index(new.folder)  # if it was not written yet, run keys distinguish old rows from new ones
+    index = own_folder.known_index(new.folder)  # if it was not written yet, run keys distinguish old rows from new ones
     before, now = _settings(old), _settings(new.profile)
     before["device"], now["device"] = index.get("device", kind_of(new.device)), kind_of(new.device)
     if set(old.seeds) <= set(new.profile.seeds):
@@ -357,8 +342,8 @@ def _write_index(todo: TrainingJob, specs: Sequence[RunSpec], command: str) -> N
     about |= {"encoder": fingerprint(todo.encoder), "device": kind_of(todo.device)}
     about["corpora"] = {dataset.name: dataset.corpus.fingerprint for dataset in todo.datasets}
     about["runs"] = [_row(todo, spec) for spec in specs]
-    _write(todo.folder / INDEX, files.json_text(about).encode())
-    _write(todo.folder / README, readme(about).encode())
+    _write(todo.folder / own_folder.INDEX, files.json_text(about).encode())
+    _write(todo.folder / own_folder.README, own_folder.readme(about).encode())
 
 
 def _row(todo: TrainingJob, spec: RunSpec) -> dict[str, Any]:
@@ -369,7 +354,7 @@ def _row(todo: TrainingJob, spec: RunSpec) -> dict[str, Any]:
         for split in [split for split in ("test", "ood") if split in metrics]:
             held = {name: metrics[split][name] for name in ("n", "accuracy", "macro_f1")}
             scores[member][split] = held | {"bag_of_words": metrics["bag_of_words"][split]["accuracy"]}
-    folder, model = f"{RUNS}/{spec.key}", model_folder(spec.setting, spec.seed)
+    folder, model = f"{own_folder.RUNS}/{spec.key}", own_folder.model_folder(spec.setting, spec.seed)
     return {
         "key": spec.key,
         "setting": list(spec.setting),
@@ -378,5 +363,5 @@ def _row(todo: TrainingJob, spec: RunSpec) -> dict[str, Any]:
         "folder": folder,
         "dynamics": {member: f"{folder}/dynamics/{member}.parquet" for member in spec.setting},
         "scores": scores,
-        "model": model if run_of(todo.folder / model) == spec.key else None,
+        "model": model if own_folder.run_of(todo.folder / model) == spec.key else None,
     }

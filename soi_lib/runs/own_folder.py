@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from math import isclose
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ from soi_lib.data.dataset import Split
 from soi_lib.errors import ProfileError, SoiError, StoreError
 from soi_lib.runs.config import Profile, Stages, load_profile
 from soi_lib.runs.results import Results
+from soi_lib.runs.scheduler import run_all
 from soi_lib.runs.spec import Job, StageSpec
-from soi_lib.runs.store import RunStore, open_run
+from soi_lib.runs.store import RunStore, StoredRun, open_run
+from soi_lib.training.device import is_writer
 
 PROFILE, INDEX, README, DATA, RUNS = "profile.yaml", "runs.json", "README.md", "data", "runs"
 
@@ -29,10 +32,8 @@ def own_profile(folder: str | Path) -> Profile:
     profile = load_profile(folder / PROFILE)
     if "user" not in profile.comparisons:
         raise ProfileError("was not made by soi train", where=folder / PROFILE, hint="give a folder made by soi train")
-    corpora = {
-        name: spec.model_copy(update={"path": str(data_file(folder, name).resolve())})
-        for name, spec in profile.corpora.items()
-    }
+    paths = {name: str(data_file(folder, name).resolve()) for name in profile.corpora}
+    corpora = {name: spec.model_copy(update={"path": paths[name]}) for name, spec in profile.corpora.items()}
     return profile.model_copy(update={"corpora": corpora})
 
 
@@ -49,12 +50,8 @@ def open_own(folder: str | Path) -> tuple[Results, dict[str, Any]]:
     settings = {tuple(row["setting"]) for row in index["runs"]}
     whole = [s for s in profile.seeds if {run.setting for run in runs if run.seed == s} >= settings]
     if not whole:
-        raise StoreError(
-            "the runs are not finished",
-            where=folder,
-            found=f"{len(runs)} of {len(index['runs'])}",
-            hint=index.get("command") or "run the soi train command again",
-        )
+        found, hint = f"{len(runs)} of {len(index['runs'])}", index.get("command") or "run the soi train command again"
+        raise StoreError("the runs are not finished", where=folder, found=found, hint=hint)
     return Results("user", profile, tuple(run for run in runs if run.seed in whole)), index
 
 
@@ -128,17 +125,15 @@ files above.
 
 def readme(index: dict[str, Any]) -> str:
     """Return README.md: what the folder contains and how to continue."""
-    runs = []
+    runs, decided = [], []
     for row in index["runs"]:
         files = ", ".join(f"[{dataset}]({path})" for dataset, path in row["dynamics"].items())
         runs.append(f"| {setting_words(row['setting'])} | {row['seed']} | {row['state']} | {files} |")
-    text = _README.format(
-        datasets=", ".join(index["members"]),
-        model=index["model"],
-        epochs=index["epochs"],
-        runs="\n".join(runs),
-        decisions="\n".join(f"- {_plain(sentence)}" for sentence in index["decided"]),
-    )
+    for sentence in index["decided"]:  # the user's text: on one line, without markup
+        plain = " ".join(sentence.split()).replace("<", "&lt;").replace("|", "\\|").replace("`", "'")
+        decided.append(f"- {plain}")
+    values = {"model": index["model"], "epochs": index["epochs"], "datasets": ", ".join(index["members"])}
+    text = _README.format(**values, runs="\n".join(runs), decisions="\n".join(decided))
     command = " ".join(index["command"].split())
     return text + (f"\nMade with this command, which also continues it:\n\n    {command}\n" if command else "")
 
@@ -148,8 +143,19 @@ def model_folder(setting: Sequence[str], seed: int, stage: str = "") -> str:
     return f"models/{'+'.join(setting)}-seed{seed}" + (f"-{stage}" if stage else "")
 
 
+def run_and_keep(
+    folder: Path, specs: Sequence[Job], *, models: bool = True, jobs: int | None = None, quiet: bool = False
+) -> list[StoredRun]:
+    """Train the missing runs or stages of a folder and keep their `models`; return all of them. Raises SoiError."""
+    keep = partial(keep_model, folder)
+    runs = run_all(specs, RunStore(folder / RUNS), jobs=jobs, quiet=quiet, then=keep if models else None)
+    for spec in specs if models and is_writer() else ():  # models of earlier runs that were lost
+        keep(spec)
+    return runs
+
+
 def keep_model(folder: Path, spec: Job) -> None:
-    """Write the model of a run or second stage whose weights were kept, replacing that of another run."""
+    """Write the model of a run or second stage if its weights were kept, replacing that of another run."""
     base = spec.base if isinstance(spec, StageSpec) else spec
     stage = stage_name(spec.identity()["stage"], base.training.learning_rate) if isinstance(spec, StageSpec) else ""
     target = folder / model_folder(spec.setting, base.seed, stage)
@@ -233,9 +239,3 @@ def below_words(index: dict[str, Any]) -> list[str]:
                 "on the categories or label issues of such a model"
             )
     return found
-
-
-def _plain(text: str) -> str:
-    """Return the user's text for Markdown: on one line, without markup."""
-    one = " ".join(text.split())
-    return one.replace("<", "&lt;").replace("|", "\\|").replace("`", "'")

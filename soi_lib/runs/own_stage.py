@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +21,11 @@ from soi_lib.analysis.statistics import Effect, mean_effect
 from soi_lib.dynamics import TrainingDynamics
 from soi_lib.errors import SelectionError, StoreError, nearest
 from soi_lib.runs.config import Setting, Stages
-from soi_lib.runs.own_folder import RUNS, keep_model, model_folder, own_profile, read_index, stage_name, time_words
-from soi_lib.runs.scheduler import run_all
+from soi_lib.runs.own_folder import RUNS, model_folder, own_profile, read_index, run_and_keep, stage_name, time_words
+from soi_lib.runs.results import Results
 from soi_lib.runs.second_stage import CONFIDENT, SMALLEST, choose, left_to_learn
-from soi_lib.runs.spec import Job, RunSpec, StageSpec, plan, stages_of
+from soi_lib.runs.spec import RunSpec, StageSpec, plan, stages_of
 from soi_lib.runs.store import RunStore, StoredRun
-from soi_lib.training.device import is_writer
 
 _SIDES = {None: "second stage", "random": "random examples", "all": "all examples"}
 """Names of the trainings that continue the first model, by the control of a stage."""
@@ -179,17 +177,7 @@ def _bases(folder: Path, device: str) -> list[tuple[RunSpec, dict[str, TrainingD
 
 def train_stage(job: StageJob, *, jobs: int | None = None, quiet: bool = False) -> pd.DataFrame:
     """Train the missing parts of a second stage, keep its models, and return `gains`. Raises SoiError."""
-    done = run_all(job.stages, job.store, jobs=jobs, quiet=quiet, then=partial(_keep, job.folder))
-    if is_writer():
-        for stage in job.stages:  # stages that were trained earlier
-            _keep(job.folder, stage)
-    return gains(job.folder, done)
-
-
-def _keep(folder: Path, stage: Job) -> None:
-    """Keep the model of a stage, unless it is a control."""
-    if isinstance(stage, StageSpec) and stage.control is None:
-        keep_model(folder, stage)
+    return gains(job.folder, run_and_keep(job.folder, job.stages, jobs=jobs, quiet=quiet))
 
 
 def gains(folder: str | Path, stages: Sequence[StoredRun] | None = None) -> pd.DataFrame:
@@ -201,7 +189,8 @@ def gains(folder: str | Path, stages: Sequence[StoredRun] | None = None) -> pd.D
         stage and both controls (means over seeds); gains over each with the low and high ends of 95 % intervals;
         `seeds`, `n`, and `advice`. No rows if there are no stages.
     """
-    store = RunStore(Path(folder) / RUNS)
+    folder = Path(folder)
+    store, profile = RunStore(folder / RUNS), own_profile(folder)
     bases = {row["key"] for row in read_index(folder)["runs"]}
     groups: dict[tuple[str, Setting], dict[str, dict[int, StoredRun]]] = {}
     for run in store if stages is None else stages:
@@ -215,38 +204,31 @@ def gains(folder: str | Path, stages: Sequence[StoredRun] | None = None) -> pd.D
         sides.setdefault(_SIDES[about["stage"]["control"]], {})[run.seed] = run
     rows = []
     for (name, setting), sides in groups.items():
-        seeds = sorted(set.intersection(*(set(sides.get(side, {})) for side in _SIDES.values())))
-        runs = {side: [held[seed] for seed in seeds] for side, held in sides.items()}
-        rows += [row for dataset in setting if seeds for row in _gain_rows(name, setting, dataset, runs)]
+        seeds = set.intersection(*(set(sides.get(side, {})) for side in _SIDES.values()))
+        parts = {side: tuple(held[seed] for seed in sorted(seeds)) for side, held in sides.items()}
+        results = {side: Results("user", profile, part) for side, part in parts.items()}
+        rows += [row for dataset in setting if seeds for row in _gain_rows(name, setting, dataset, results)]
     return pd.DataFrame(rows)
 
 
-def _gain_rows(name: str, setting: Setting, dataset: str, runs: dict[str, list[StoredRun]]) -> list[dict[str, Any]]:
-    frames = {side: [run.predictions(dataset) for run in held] for side, held in runs.items()}
-    stages = [run.manifest["stage"] for run in runs["second stage"]]
-    left = np.mean([stage["left"][dataset] for stage in stages], axis=0)
-    rows = []
-    for split in [s for s in ("test", "ood") if (frames["first model"][0]["split"] == s).any()]:
-        right = {
-            side: np.stack([_right(frame[frame["split"] == split]) for frame in held]) for side, held in frames.items()
-        }
+def _gain_rows(name: str, setting: Setting, dataset: str, sides: dict[str, Results]) -> list[dict[str, Any]]:
+    stages = [run.manifest["stage"] for run in sides["second stage"].runs]
+    before, after = np.mean([stage["left"][dataset] for stage in stages], axis=0).tolist()
+    examples, rows = float(np.mean([stage["n"][dataset] for stage in stages])), []
+    for split in sides["first model"].splits(dataset):
+        answers = {side: results.evaluated(dataset, setting, split) for side, results in sides.items()}
+        right = {side: (found.predicted == found.gold).astype(float) for side, found in answers.items()}
         row: dict[str, Any] = {"subset": name, "setting": str(setting), "dataset": dataset, "set": split}
-        row |= {"examples": float(np.mean([stage["n"][dataset] for stage in stages]))}
-        row |= {"left before": float(left[0]), "left after": float(left[1])}
+        row |= {"examples": examples, "left before": before, "left after": after}
         row |= {side: float(table.mean()) for side, table in right.items()}
-        effects = [mean_effect(right["second stage"].astype(float) - right[against]) for against in AGAINST]
-        for against, effect in zip(AGAINST, effects, strict=True):
-            interval = effect.interval(0.95)
+        effects = {against: mean_effect(right["second stage"] - right[against]) for against in AGAINST}
+        for against, effect in effects.items():
+            interval = effect.interval()
             row |= {f"over {against}": effect.value, f"low over {against}": interval.low}
             row |= {f"high over {against}": interval.high}
-        row |= {"seeds": len(right["second stage"]), "n": right["second stage"].shape[1]}
-        rows.append(row | {"advice": advice(*effects)})
+        row |= {"seeds": len(stages), "n": right["second stage"].shape[1], "advice": advice(*effects.values())}
+        rows.append(row)
     return rows
-
-
-def _right(frame: pd.DataFrame) -> np.ndarray:
-    ordered = frame.sort_values("id")
-    return (ordered["predicted"] == ordered["gold"]).to_numpy()
 
 
 # --- texts and tables for people, the same in the command and on the page --------------------------------------------
@@ -254,14 +236,14 @@ def _right(frame: pd.DataFrame) -> np.ndarray:
 
 def advice(over_first: Effect, over_random: Effect, over_all: Effect) -> str:
     """Return one sentence of advice that follows from the gains."""
-    first = over_first.interval(0.95)
+    first, *others = (effect.interval() for effect in (over_first, over_random, over_all))
     seeds = f"{over_first.seeds} seed{'' if over_first.seeds == 1 else 's'}"
     if first.high < 0:
         return "It made the model worse: keep the first model."
     if first.low <= 0:
         known = f"{over_first.n} test examples and {seeds}"
         return f"No gain is distinguishable from chance with {known}: keep the first model, or add test rows or seeds."
-    if min(over_random.interval(0.95).low, over_all.interval(0.95).low) <= 0:
+    if min(other.low for other in others) <= 0:
         return "It helped, but other examples may help just as much: train longer, and do not credit the subset."
     if over_first.seeds < 3:
         return f"The subset itself helped with {seeds}: repeat it with three or more before you rely on it."

@@ -40,15 +40,7 @@ from soi_lib.runs.run import do_run
 from soi_lib.runs.second_stage import do_stage
 from soi_lib.runs.spec import Job, Progress, StageSpec, core_seconds, plan, plan_stages, staged
 from soi_lib.runs.store import RunStore, StoredRun, open_run
-from soi_lib.training.device import (
-    CUBLAS_WORKSPACE,
-    cards,
-    default_jobs,
-    is_writer,
-    launched_together,
-    one_thread_no_hub,
-    visible_cards,
-)
+from soi_lib.training import device as devices
 
 _SLOW = 5.0
 """Seconds after the first training step that are left out of the estimate."""
@@ -138,14 +130,14 @@ def run_all(
     `then` is called with each one that was trained, in the process that trained it and so has loaded what it needs.
     Under `accelerate launch` all processes train every run together, one run after another.
     """
-    if launched_together():
-        jobs, quiet = 1, quiet or not is_writer()
+    if devices.launched_together():
+        jobs, quiet = 1, quiet or not devices.is_writer()
     done = {spec.key: run for spec in specs if (run := spec.found(store)) is not None}
     missing = [spec for spec in specs if spec.key not in done]
-    if is_writer():
+    if devices.is_writer():
         store.tidy()
     if missing:
-        jobs = jobs or default_jobs(missing[0].device)
+        jobs = jobs or devices.default_jobs(missing[0].device)
         _train(missing, store, total=len(specs), jobs=jobs, quiet=quiet, then=then)
         done |= {spec.key: open_run(store.path(spec.key)) for spec in missing}
     return [done[spec.key] for spec in specs]
@@ -157,7 +149,7 @@ def _train(
     device, jobs = specs[0].device, min(jobs, len(specs))
     context = _context(device)
     reports, slots = context.Queue(), context.Queue()
-    for card in [None] * jobs if launched_together() else visible_cards(device, jobs):
+    for card in [None] * jobs if devices.launched_together() else devices.visible_cards(device, jobs):
         slots.put(card)
     if not quiet:
         print(_placed(specs, jobs), file=sys.stderr)
@@ -214,8 +206,8 @@ def _placed(specs: Sequence[Job], jobs: int) -> str:
     """Return where these runs are trained, as a line for people."""
     device = specs[0].device
     where = {"cpu": "the CPU", "cuda": "the GPU"}.get(device, f"GPU {device.partition(':')[2]}")
-    if device == "cuda" and len(cards(device)) > 1:
-        where = f"{len(cards(device))} GPUs"
+    if device == "cuda" and len(devices.cards(device)) > 1:
+        where = f"{len(devices.cards(device))} GPUs"
     precision = " and ".join(sorted({spec.training.precision for spec in specs}))
     return f"training on {where} in {precision}, {f'{jobs} runs side by side' if jobs > 1 else '1 run at a time'}"
 
@@ -246,8 +238,8 @@ def _start_worker(reports: Any, environment: dict[str, str], device: str, slots:
         os.environ["ACCELERATE_USE_CPU"] = "true"  # for the processes of one run, which connect through accelerate
     if (card := slots.get()) is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = card  # this and the next before CUDA starts here
-    os.environ.setdefault(*CUBLAS_WORKSPACE)
-    one_thread_no_hub()
+    os.environ.setdefault(*devices.CUBLAS_WORKSPACE)
+    devices.one_thread_no_hub()
     tqdm.set_lock(threading.RLock())  # its own lock is a system semaphore, which outlives a terminated worker
 
     def watch() -> None:
@@ -272,7 +264,7 @@ def _work(spec: Job, root: Path, then: Callable[[Job], None] | None) -> None:
             pending, last = 0, time.monotonic()
 
     do(spec, RunStore(root), progress)
-    if then is not None and is_writer():
+    if then is not None and devices.is_writer():
         then(spec)
 
 
