@@ -187,9 +187,9 @@ def _scores(index: dict[str, Any]) -> list[dict[str, Any]]:
             scores = run["scores"][dataset]
             row = {"dataset": dataset, "setting": company(run["setting"]), "seed": run["seed"]}
             for split in splits:
-                held = scores.get(split)
-                row[f"{split} accuracy"] = "–" if held is None else f"{held['accuracy']:.3f}"
-                row["F1" if split == "test" else f"{split} F1"] = "–" if held is None else f"{held['macro_f1']:.3f}"
+                held = {name: f"{scores[split][name]:.3f}" for name in ("accuracy", "macro_f1") if split in scores}
+                row[f"{split} accuracy"] = held.get("accuracy", "–")
+                row["F1" if split == "test" else f"{split} F1"] = held.get("macro_f1", "–")
             row |= {"unlearned": scores["soi"]["UNE"], "forgotten": scores["soi"]["FRGE_1"] + scores["soi"]["FRGE_2"]}
             rows.append(row)
     return rows
@@ -212,83 +212,6 @@ def _preview(todo: TrainingJob, costs: list[str]) -> None:
     of_each = [f"{d.name}: {line}" if several else line for d in todo.datasets for line in d.decisions]
     for line in [*of_each, *todo.decisions, *costs]:
         typer.echo(printable(line, 400), err=True)
-
-
-# --- from options to datasets ---------------------------------------------------------------------------------------
-
-
-def _datasets(
-    train_rows: str | None, dataset: Texts, each: dict[str, Texts], label_names: Texts, split: Texts, **shared: Any
-) -> dict[str, DatasetSpec]:
-    """Return the datasets that the options describe; `each` holds options per dataset, `shared` those for all."""
-    from pydantic import ValidationError
-
-    from soi_lib.data.places import DatasetSpec, hub_name
-
-    places = {} if train_rows is None else {_name(train_rows): train_rows}
-    for value in dataset or []:
-        name, _, place = value.partition("=")
-        if not name or not place:
-            raise CorpusError("a dataset needs a name", where="--dataset", found=repr(value), expected="NAME=FILE")
-        if name in places:
-            raise CorpusError("two datasets share a name", found=repr(name), hint="rename one: --dataset NAME=FILE")
-        places[name] = place
-    if not places:
-        raise CorpusError("no training data are given", expected="--train FILE, or --dataset NAME=FILE")
-    names = list(places)
-    options = {part: _of_each(f"--{part.replace('_', '-')}", values, names) for part, values in each.items()}
-    labels, splits = _pairs("--label-names", label_names, names), _pairs("--split", split, names)
-    specs = {}
-    for name, place in places.items():
-        hub = hub_name(place)
-        values = {"path": place} if hub is None else {"hub": hub[0], "revision": hub[1]}
-        values |= {part: found[name][0] for part, found in options.items() if found[name]}
-        try:
-            specs[name] = DatasetSpec(**values, labels=labels[name], splits=splits[name], strict=False, **shared)
-        except ValidationError as error:
-            first = error.errors()[0]
-            what = f"{first['loc'][0]}: {first['msg'].removeprefix('Value error, ')}"
-            raise CorpusError(what, where=place, found=repr(first["input"])) from None
-    return specs
-
-
-def _name(place: str) -> str:
-    """Derive a dataset's name from its file: `my-reviews` from `my reviews.csv`, but `own` from `train.csv`."""
-    stem = Path(place.partition("@")[0]).name.removesuffix(".gz")
-    name = re.sub(r"[^\w.-]+", "-", Path(stem).stem).strip("-._")
-    return "own" if name.lower() in ("", "train", "training") else name
-
-
-def _of_each(option: str, values: Texts, names: list[str], *, pairs: bool = False) -> dict[str, list[str]]:
-    """Return the values of an option for each dataset: `VALUE` applies to all of them, `DATASET=VALUE` to one.
-
-    A dataset can have one value, or several `pairs` (`KEY=VALUE`); their form for one dataset has two equals signs.
-    """
-    out: dict[str, list[str]] = {name: [] for name in names}
-    for value in values or []:
-        name, is_named, rest = value.partition("=")
-        own = name in out and is_named and ("=" in rest or not pairs)
-        if option == "--test" and not own and len(names) > 1:
-            what, expected = "with several datasets, the dataset of these rows must be given", f"{names[0]}={value}"
-            raise CorpusError(what, where=option, found=repr(value), expected=expected)
-        for one in [name] if own else names:
-            out[one].append(rest if own else value)
-    for found in out.values():
-        if len(found) > 1 and not pairs:
-            raise CorpusError("this option is given twice", where=option, found=" and ".join(map(repr, found)))
-    return out
-
-
-def _pairs(option: str, values: Texts, names: list[str]) -> dict[str, dict[str, str]]:
-    """Return the `KEY=VALUE` pairs of an option for each dataset; an argument can hold several, separated by commas."""
-    out = {}
-    for name, given in _of_each(option, values, names, pairs=True).items():
-        parts = [part.partition("=") for value in given for part in re.split(r",(?=[^,=]+=)", value)]
-        for key, is_pair, value in parts:
-            if not is_pair or not key:
-                raise CorpusError("this is not a pair", where=option, found=repr(key + value), expected="KEY=VALUE")
-        out[name] = {key.strip(): value.strip() for key, _, value in parts}
-    return out
 
 
 @app.command("second-stage", rich_help_panel=OWN_DATA)
@@ -420,10 +343,81 @@ def _texts(table: Table, text: str | None, text_pair: str | None) -> tuple[list[
     columns = [[text_of(value) for value in table.frame[name]] for name in chosen[:2]]
     empty = [n for n, values in enumerate(zip(*columns, strict=True)) if any(v is None or v == "" for v in values)]
     if empty:
-        raise CorpusError(
-            "1 row has no text" if len(empty) == 1 else f"{len(empty)} rows have no text",
-            where=table.where,
-            found=table.row(empty[0]),
-            hint="fill them in, or remove these rows",
-        )
+        what, hint = f"{len(empty)} rows have no text", "fill them in, or remove these rows"
+        what = "1 row has no text" if len(empty) == 1 else what
+        raise CorpusError(what, where=table.where, found=table.row(empty[0]), hint=hint)
     return columns[0], columns[1] if len(columns) > 1 else None
+
+
+# --- from options to datasets ---------------------------------------------------------------------------------------
+
+
+def _datasets(
+    train_rows: str | None, dataset: Texts, each: dict[str, Texts], label_names: Texts, split: Texts, **shared: Any
+) -> dict[str, DatasetSpec]:
+    """Return the datasets that the options describe; `each` holds options per dataset, `shared` those for all."""
+    from pydantic import ValidationError
+
+    from soi_lib.data.places import DatasetSpec, hub_name
+
+    places = {}
+    if train_rows is not None:  # `my-reviews` for `my reviews.csv`, but `own` for `train.csv`
+        stem = Path(Path(train_rows.partition("@")[0]).name.removesuffix(".gz")).stem
+        name = re.sub(r"[^\w.-]+", "-", stem).strip("-._")
+        places["own" if name.lower() in ("", "train", "training") else name] = train_rows
+    for value in dataset or []:
+        name, _, place = value.partition("=")
+        if not name or not place:
+            raise CorpusError("a dataset needs a name", where="--dataset", found=repr(value), expected="NAME=FILE")
+        if name in places:
+            raise CorpusError("two datasets share a name", found=repr(name), hint="rename one: --dataset NAME=FILE")
+        places[name] = place
+    if not places:
+        raise CorpusError("no training data are given", expected="--train FILE, or --dataset NAME=FILE")
+    names = list(places)
+    options = {part: _of_each(f"--{part.replace('_', '-')}", values, names) for part, values in each.items()}
+    labels, splits = _pairs("--label-names", label_names, names), _pairs("--split", split, names)
+    specs = {}
+    for name, place in places.items():
+        hub = hub_name(place)
+        values = {"path": place} if hub is None else {"hub": hub[0], "revision": hub[1]}
+        values |= {part: found[name][0] for part, found in options.items() if found[name]}
+        try:
+            specs[name] = DatasetSpec(**values, labels=labels[name], splits=splits[name], strict=False, **shared)
+        except ValidationError as error:
+            first = error.errors()[0]
+            what = f"{first['loc'][0]}: {first['msg'].removeprefix('Value error, ')}"
+            raise CorpusError(what, where=place, found=repr(first["input"])) from None
+    return specs
+
+
+def _of_each(option: str, values: Texts, names: list[str], *, pairs: bool = False) -> dict[str, list[str]]:
+    """Return the values of an option for each dataset: `VALUE` applies to all of them, `DATASET=VALUE` to one.
+
+    A dataset can have one value, or several `pairs` (`KEY=VALUE`); their form for one dataset has two equals signs.
+    """
+    out: dict[str, list[str]] = {name: [] for name in names}
+    for value in values or []:
+        name, is_named, rest = value.partition("=")
+        own = name in out and is_named and ("=" in rest or not pairs)
+        if option == "--test" and not own and len(names) > 1:
+            what, expected = "with several datasets, the dataset of these rows must be given", f"{names[0]}={value}"
+            raise CorpusError(what, where=option, found=repr(value), expected=expected)
+        for one in [name] if own else names:
+            out[one].append(rest if own else value)
+    for found in out.values():
+        if len(found) > 1 and not pairs:
+            raise CorpusError("this option is given twice", where=option, found=" and ".join(map(repr, found)))
+    return out
+
+
+def _pairs(option: str, values: Texts, names: list[str]) -> dict[str, dict[str, str]]:
+    """Return the `KEY=VALUE` pairs of an option for each dataset; an argument can hold several, separated by commas."""
+    out = {}
+    for name, given in _of_each(option, values, names, pairs=True).items():
+        parts = [part.partition("=") for value in given for part in re.split(r",(?=[^,=]+=)", value)]
+        for key, is_pair, value in parts:
+            if not is_pair or not key:
+                raise CorpusError("this is not a pair", where=option, found=repr(key + value), expected="KEY=VALUE")
+        out[name] = {key.strip(): value.strip() for key, _, value in parts}
+    return out
