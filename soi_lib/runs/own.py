@@ -252,13 +252,9 @@ def _begun(folder: Path, force: bool) -> bool:
         return True
     there = sorted(p.name for p in folder.iterdir() if not p.name.startswith(files.PREFIX)) if folder.is_dir() else []
     if there and not force:
-        raise OutputExistsError(
-            "the folder contains something else",
-            where=folder,
-            found=", ".join(there[:4]) + (" ..." if len(there) > 4 else ""),
-            expected="a new or empty folder",
-            hint="choose another --out, or pass --force to write into it anyway",
-        )
+        what, found = "the folder contains something else", ", ".join(there[:4]) + (" ..." if len(there) > 4 else "")
+        expected, hint = "a new or empty folder", "choose another --out, or pass --force to write into it anyway"
+        raise OutputExistsError(what, where=folder, found=found, expected=expected, hint=hint)
     return False
 
 
@@ -306,12 +302,9 @@ def _refuse_other(new: TrainingJob, old: Profile) -> None:
     if not differences and index.get("encoder") not in (None, fingerprint(new.encoder)):
         differences.append("another model in the same folder")
     if differences:
-        raise OutputExistsError(
-            "the folder was made with other settings",
-            where=new.folder,
-            found="; ".join(differences),
-            hint="choose another --out, or pass --force (finished runs are kept, models are replaced)",
-        )
+        what, found = "the folder was made with other settings", "; ".join(differences)
+        hint = "choose another --out, or pass --force (finished runs are kept, models are replaced)"
+        raise OutputExistsError(what, where=new.folder, found=found, hint=hint)
 
 
 def _settings(profile: Profile) -> dict[str, Any]:

@@ -144,13 +144,9 @@ def prepare_stage(
     if not possible:
         regions = {name: choose(replace(stages[0], subset=name, ids=()), dynamics) for name in REGIONS}
         enough = [f"--subset {name} ({sum(c.n.values())} examples)" for name, c in regions.items() if not c.reason]
-        raise SelectionError(
-            "no run has enough examples in this subset",
-            where=folder,
-            found=choice.reason,
-            expected=f"at least {SMALLEST} examples and two labels",
-            hint=f"combine more categories, or use {' or '.join(enough)}" if enough else "train on more rows",
-        )
+        what, expected = "no run has enough examples in this subset", f"at least {SMALLEST} examples and two labels"
+        hint = f"combine more categories, or use {' or '.join(enough)}" if enough else "train on more rows"
+        raise SelectionError(what, where=folder, found=choice.reason, expected=expected, hint=hint)
     name = stage_name(possible[0].identity()["stage"], possible[0].base.training.learning_rate)
     return StageJob(folder, name, tuple(possible), pd.DataFrame(rows), unknown)
 

@@ -48,6 +48,7 @@ def do_run(spec: RunSpec, store: RunStore, *, progress: Progress | None = None) 
     stage to start from. If the store has the run but not its weights, it is trained again; raises StoreError if that
     does not reproduce the stored dynamics bit for bit.
     """
+    from soi_lib.data.baselines import baselines
     from soi_lib.training.checkpoint import has_weights
 
     with held(store.lock(spec.key)):
@@ -60,17 +61,26 @@ def do_run(spec: RunSpec, store: RunStore, *, progress: Progress | None = None) 
         began, ready = begin(), prepare(spec)
         result = train_prepared(spec, ready, store, progress)
         if run is None:
-            return _finish(spec, store, ready, result, began)
+            metrics = {
+                member: {
+                    "n": len(splits["train"]),
+                    **baselines(splits),
+                    "tokens": {name: round(float(ready.tokens[member, name].lengths.mean()), 2) for name in splits},
+                    "truncated": {name: ready.tokens[member, name].truncated for name in splits},
+                }
+                for member, splits in ready.splits.items()
+            }
+            examples = sum(len(member.splits["train"]) for member in ready.members)
+            return write_run(spec, store, ready, result, began, metrics, {"examples": examples})
         store.checkpoint_path(spec.key).unlink(missing_ok=True)
         for member, dynamics in result.dynamics.items():
             if (made := dynamics.fingerprint()) != stored[member]:
-                raise StoreError(
-                    "training the run again gives other dynamics than those stored, so its weights cannot be recreated",
-                    where=run.folder / "dynamics" / f"{member}.parquet",
-                    found=made[:12],
-                    expected=stored[member][:12],
-                    hint="use the machine that made the run, or train all runs again in another folder with --runs",
+                path, expected = run.folder / "dynamics" / f"{member}.parquet", stored[member][:12]
+                what = (
+                    "training the run again gives other dynamics than those stored, so its weights cannot be recreated"
                 )
+                hint = "use the machine that made the run, or train all runs again in another folder with --runs"
+                raise StoreError(what, where=path, found=made[:12], expected=expected, hint=hint)
         keep_weights(store, spec.key, ready, result)
         return run
 
@@ -182,40 +192,56 @@ def keep_weights(store: RunStore, key: str, ready: Prepared, result: TrainResult
         save_weights(path, result.weights, key=key, vocabulary=ready.vocabulary, dynamics=dynamics)
 
 
-def _finish(
-    spec: RunSpec, store: RunStore, ready: Prepared, result: TrainResult, began: tuple[str, float]
+def write_run(
+    job: Job,
+    store: RunStore,
+    ready: Prepared,
+    result: TrainResult,
+    began: tuple[str, float],
+    metrics: dict[str, dict[str, Any]],
+    about: dict[str, Any],
 ) -> StoredRun:
-    """Score a new run and write its folder, after its weights if they are kept."""
-    from soi_lib.data.baselines import baselines
+    """Write the folder of a trained run or stage, after its weights if they are to be kept.
 
-    splits, tokens = ready.splits, ready.tokens
-    metrics = {
-        member: {
-            "n": len(splits[member]["train"]),
-            "soi": soi_counts(categorize(result.dynamics[member])),
-            **{name: scores(p) for name, p in result.predictions[member].items()},
-            **baselines(splits[member]),
-            "tokens": {n: round(float(tokens[member, n].lengths.mean()), 2) for n in splits[member]},
-            "truncated": {n: tokens[member, n].truncated for n in splits[member]},
-        }
-        for member in spec.setting
+    `began` is `begin()` before it was trained; `metrics` and `about` are what only a run or only a stage has in its
+    metrics and in its manifest.
+    """
+    if job.keep_weights:
+        keep_weights(store, job.key, ready, result)
+    for member, found in metrics.items():
+        found["soi"] = soi_counts(categorize(result.dynamics[member]))
+        found |= {split: scores(predictions) for split, predictions in result.predictions[member].items()}
+    started, clock = began
+    manifest = heading(job) | about
+    manifest |= {
+        "started": started,
+        "seconds": {"total": round(time.monotonic() - clock, 2)} | {k: round(v, 2) for k, v in result.seconds.items()},
+        "updates": result.updates,
+        "precision": result.precision,
+        "machine": machine(result.device) | ({"processes": result.processes} if result.processes > 1 else {}),
+        "versions": {name: version(name) for name in ("soi_lib", "torch", "transformers", "numpy", "pyarrow")},
     }
-    manifest = {
-        "identity": spec.identity(),
-        "command": "soi train" if spec.comparison == "user" else f"python -m paper run {spec.key}",
-        **provenance(began, result),
-        "examples": sum(len(m.splits["train"]) for m in ready.members),
-    }
-    if spec.keep_weights:
-        keep_weights(store, spec.key, ready, result)
 
     def fill(out: Path) -> None:
-        save_result(out, splits, result, metrics)
-        for member, corpus in ready.corpora.items():
+        save_result(out, ready.splits, result, metrics)
+        for member, corpus in ready.corpora.items() if isinstance(job, RunSpec) else ():
             if corpus.comparison == "user":
-                save_trained_rows(out / "rows" / f"{member}.parquet", corpus, splits[member]["train"])
+                save_trained_rows(out / "rows" / f"{member}.parquet", corpus, ready.splits[member]["train"])
 
-    return store.write(spec.key, manifest, fill)
+    return store.write(job.key, manifest, fill)
+
+
+def heading(job: Job) -> dict[str, Any]:
+    """Return the part of a manifest that is known before training: what is trained, by which command and commit."""
+    identity = job.identity()
+    command = "soi second-stage" if "stage" in identity else "soi train"
+    own = identity["comparison"] == "user"
+    return {"identity": identity, "command": command if own else f"python -m paper run {job.key}", "commit": commit()}
+
+
+def begin() -> tuple[str, float]:
+    """Return the time as text, and the reading of a clock that never jumps."""
+    return datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
 
 
 def version(package: str) -> str:
@@ -252,25 +278,6 @@ def commit() -> str:
         return git("rev-parse", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return ""
-
-
-def begin() -> tuple[str, float]:
-    """Return the time as text, and the reading of a clock that never jumps."""
-    return datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
-
-
-def provenance(began: tuple[str, float], result: TrainResult) -> dict[str, Any]:
-    """Return the part of a manifest on when, how long and where; `began` is `begin()` at the start."""
-    started, clock = began
-    return {
-        "commit": commit(),
-        "started": started,
-        "seconds": {"total": round(time.monotonic() - clock, 2)} | {k: round(v, 2) for k, v in result.seconds.items()},
-        "updates": result.updates,
-        "precision": result.precision,
-        "machine": machine(result.device) | ({"processes": result.processes} if result.processes > 1 else {}),
-        "versions": {name: version(name) for name in ("soi_lib", "torch", "transformers", "numpy", "pyarrow")},
-    }
 
 
 def save_result(out: Path, splits: dict[str, dict[str, Split]], result: TrainResult, metrics: dict[str, Any]) -> None:

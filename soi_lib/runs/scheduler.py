@@ -89,11 +89,8 @@ def reproduce(
 
 def runs_of(profile: Profile, store: RunStore, **which: Any) -> list[Job]:
     """Return the runs of `profile`; missing runs that second stages start from are to keep their weights."""
-    continued = profile.stages is not None and bool(profile.stages.subsets)
-    return [
-        replace(spec, keep_weights=continued and staged(profile, spec) and store.get(spec.key) is None)
-        for spec in plan(profile, **which)
-    ]
+    specs = plan(profile, **which)
+    return [replace(spec, keep_weights=staged(profile, spec) and store.get(spec.key) is None) for spec in specs]
 
 
 def reproduce_stages(
@@ -174,11 +171,8 @@ def _train(
             future.result()
             reports.put((futures[future].key, None, 0))
     except BrokenProcessPool as error:
-        raise StoreError(
-            "a worker process was killed",
-            where=store.root,
-            hint="make sure there is enough memory, or use --jobs 1; the same command continues",
-        ) from error
+        hint = "make sure there is enough memory, or use --jobs 1; the same command continues"
+        raise StoreError("a worker process was killed", where=store.root, hint=hint) from error
     except KeyboardInterrupt:
         for process in set(multiprocessing.active_children()) - others:  # otherwise exiting would wait for them
             process.terminate()

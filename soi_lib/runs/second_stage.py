@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from soi_lib import files
 from soi_lib.analysis.selection import select
-from soi_lib.analysis.soi import SOI, categorize, soi_counts
+from soi_lib.analysis.soi import SOI
 from soi_lib.dynamics import TrainingDynamics
 from soi_lib.errors import SelectionError
 from soi_lib.runs import run
@@ -163,12 +163,11 @@ def _stage(spec: StageSpec, base: StoredRun, store: RunStore, progress: Progress
 
     began = run.begin()
     choice = choose(spec, {member: base.dynamics(member) for member in spec.setting})
-    command = "soi second-stage" if spec.base.comparison == "user" else f"python -m paper run {spec.key}"
-    about = {"identity": spec.identity(), "command": command, "base": base.manifest["sha256"]}
-    stage = {"tested": not choice.reason, "reason": choice.reason, "n": choice.n, "passes": choice.passes}
+    about: dict[str, Any] = {"base": base.manifest["sha256"]}
+    about["stage"] = {"tested": not choice.reason, "reason": choice.reason, "n": choice.n, "passes": choice.passes}
     if choice.reason:
         sizes = {member: {"n": n} for member, n in choice.n.items()}
-        about |= {"commit": run.commit(), "started": began[0], "stage": stage}
+        about |= run.heading(spec) | {"started": began[0]}
         return store.write(spec.key, about, lambda out: files.write_json(out / "metrics.json", sizes))
 
     hashes = {m: hashlib.sha256("\n".join(map(str, ids)).encode()).hexdigest() for m, ids in choice.ids.items()}
@@ -185,31 +184,22 @@ def _stage(spec: StageSpec, base: StoredRun, store: RunStore, progress: Progress
         seed=spec.seed_for("training"),
         initial=initial,
     )
-    if spec.keep_weights:
-        run.keep_weights(store, spec.key, ready, result)
     metrics = {
         member: {
             "n": choice.n[member],
             "trained": len(rows[member]),
-            "soi": soi_counts(categorize(result.dynamics[member])),
-            **{split: run.scores(p) for split, p in result.predictions[member].items()},
             "base": {split: base.metrics[member][split] for split in result.predictions[member]},
         }
         for member in spec.setting
     }
-    examples = sum(len(index) for index in rows.values())
-    about |= run.provenance(began, result) | {
-        "examples": examples,
-        "stage": stage
-        | {"presentations": choice.passes * examples, "ids": hashes, "weights": weights}
-        | {
-            "left": {
-                member: [round(left_to_learn(d, after.ids), 6) for d in (base.dynamics(member), after)]
-                for member, after in result.dynamics.items()
-            }
-        },
+    left = {
+        member: [round(left_to_learn(d, after.ids), 6) for d in (base.dynamics(member), after)]
+        for member, after in result.dynamics.items()
     }
-    return store.write(spec.key, about, lambda out: run.save_result(out, ready.splits, result, metrics))
+    about["examples"] = sum(len(index) for index in rows.values())
+    presentations = choice.passes * about["examples"]
+    about["stage"] |= {"presentations": presentations, "ids": hashes, "weights": weights, "left": left}
+    return run.write_run(spec, store, ready, result, began, metrics, about)
 
 
 CONFIDENT = 0.9

@@ -250,17 +250,17 @@ def _heads_apart(corpora: dict[str, Corpus]) -> None:
     for member, corpus in corpora.items():
         other = seen.setdefault(corpus.labels, member)
         if other != member and all(label.lstrip("-").isdigit() for label in corpus.labels):
-            raise ProfileError(
-                f"the tasks {other} and {member} use the same numbers as labels, so they would share a head",
-                where="corpora",
-                found=", ".join(corpus.labels[:8]),
-                hint="give the labels names, e.g. labels: {0: different, 1: paraphrase}",
+            what = f"the tasks {other} and {member} use the same numbers as labels, so they would share a head"
+            found, hint = (
+                ", ".join(corpus.labels[:8]),
+                "give the labels names, e.g. labels: {0: different, 1: paraphrase}",
             )
+            raise ProfileError(what, where="corpora", found=found, hint=hint)
 
 
 def staged(profile: Profile, spec: RunSpec) -> bool:
     """Return whether stages of `profile` start from this run: datasets alone, and all together at full budget."""
-    if profile.stages is None:
+    if profile.stages is None or not profile.stages.subsets:
         return False
     sizes = (1, len(profile.comparisons[spec.comparison].members))
     return spec.setting.budget == "full" and len(spec.setting) in sizes
