@@ -25,7 +25,7 @@ from soi_lib.data.dataset import Split
 from soi_lib.data.load import LoadedDataset, load_dataset
 from soi_lib.data.places import DatasetSpec
 from soi_lib.errors import OutputExistsError, ProfileError, SoiError, raise_all
-from soi_lib.models.encoder import encoder_card, find_encoder, fingerprint
+from soi_lib.models.encoder import EncoderCard, encoder_card, find_encoder, fingerprint
 from soi_lib.runs import own_folder
 from soi_lib.runs.config import NAME, ComparisonPlan, DataSizes, Profile, Setting, Training
 from soi_lib.runs.spec import BYTES_A_PARAMETER, CORE_RATE, RunSpec, flop, plan
@@ -183,20 +183,20 @@ def cost_lines(todo: TrainingJob, *, finished: int, jobs: int | None, models: bo
         return [f"{what}; all done"]
     if finished:
         what += f"; {finished} done already"
-    time, parameters = _time(todo, finished / total, jobs), encoder_card(todo.encoder).parameters
-    lines = [f"{what}; {time if todo.device == 'cpu' else 'the time on a GPU is not estimated'}"]
+    card = encoder_card(todo.encoder)
+    time = _time(todo, card, jobs, finished / total) if todo.device == "cpu" else "the time on a GPU is not estimated"
     # an upper bound: vocabulary rows that no text uses are left out of training
-    gigabytes = BYTES_A_PARAMETER * parameters / 1e9
-    lines.append(f"memory: up to {gigabytes:.1f} GB per run for its parameters, plus memory for its batches")
+    gigabytes = BYTES_A_PARAMETER * card.parameters / 1e9
+    memory = f"memory: up to {gigabytes:.1f} GB per run for its parameters, plus memory for its batches"
+    lines = [f"{what}; {time}", memory]
     if models:  # the model with its full vocabulary, and the weights that a second stage starts from
-        lines.append(f"disk: up to {2 * 4 * parameters / 1e6:.0f} MB per run for its model (none with --no-model)")
+        lines.append(f"disk: up to {2 * 4 * card.parameters / 1e6:.0f} MB per run for its model (none with --no-model)")
     return lines
 
 
-def _time(todo: TrainingJob, done: float, jobs: int | None) -> str:
+def _time(todo: TrainingJob, card: EncoderCard, jobs: int | None, done: float) -> str:
     """Return about how long the runs take on this machine's cores, in words."""
-    card, longest = encoder_card(todo.encoder), todo.profile.training.max_length
-    seconds = {}
+    longest, seconds = todo.profile.training.max_length, {}
     for dataset in todo.datasets:
         splits = dataset.corpus.splits.items()
         tokens = {split: len(part) * min(1.35 * part.mean_words + 3, longest) for split, part in splits}

@@ -10,6 +10,8 @@ from math import isclose
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from soi_lib.data import cache
 from soi_lib.data.dataset import Split
 from soi_lib.errors import ProfileError, SoiError, StoreError
@@ -223,19 +225,16 @@ def company(setting: Sequence[str]) -> str:
 
 def below_words(index: dict[str, Any]) -> list[str]:
     """Return a sentence for each dataset and setting whose models are less accurate than a bag of words."""
-    accuracies: dict[str, list[tuple[float, float]]] = {}
-    for row in index["runs"]:
-        for dataset, scores in row["scores"].items():
-            if "bag_of_words" in scores.get("test", {}):
-                name = f"{dataset} {company(row['setting'])}"
-                pair = scores["test"]["accuracy"], scores["test"]["bag_of_words"]
-                accuracies.setdefault(name, []).append(pair)
-    found = []
-    for name, pairs in accuracies.items():
-        own, words = (sum(values) / len(pairs) for values in zip(*pairs, strict=True))
-        if round(own, 3) < round(words, 3):
-            found.append(
-                f"caution: {name} reaches an accuracy of {own:.3f}, but a bag of words {words:.3f}; do not rely "
-                "on the categories or label issues of such a model"
-            )
-    return found
+    rows = [
+        (f"{dataset} {company(row['setting'])}", scores["test"]["accuracy"], scores["test"]["bag_of_words"])
+        for row in index["runs"]
+        for dataset, scores in row["scores"].items()
+        if "bag_of_words" in scores.get("test", {})
+    ]
+    means = pd.DataFrame(rows, columns=["name", "own", "words"]).groupby("name", sort=False).mean()
+    return [
+        f"caution: {name} reaches an accuracy of {own:.3f}, but a bag of words {words:.3f}; do not rely on the "
+        "categories or label issues of such a model"
+        for name, own, words in means.round(3).itertuples()
+        if own < words
+    ]

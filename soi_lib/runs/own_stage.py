@@ -152,10 +152,7 @@ def prepare_stage(
 
 
 def _bases(folder: Path, device: str) -> list[tuple[RunSpec, dict[str, TrainingDynamics]]]:
-    """Return the finished runs of a folder, and the dynamics of their datasets.
-
-    Raises StoreError if no run is finished, or one cannot be continued.
-    """
+    """Return the finished runs of a folder with their dynamics. Raises StoreError if there are none."""
     read_index(folder)
     store = RunStore(folder / RUNS)
     bases = []

@@ -28,7 +28,7 @@ from soi_lib.data.cache import load
 from soi_lib.data.dataset import Corpus, Split
 from soi_lib.data.match import save_trained_rows
 from soi_lib.errors import StoreError
-from soi_lib.runs.spec import Job, Progress, RunSpec, StageSpec
+from soi_lib.runs.spec import Job, Progress, RunSpec
 from soi_lib.runs.store import RunStore, StoredRun
 from soi_lib.training.device import held, is_writer, processor, reproducibly
 
@@ -59,7 +59,7 @@ def do_run(spec: RunSpec, store: RunStore, *, progress: Progress | None = None) 
             if not spec.keep_weights or has_weights(path, key=spec.key, dynamics=stored):
                 return run
         began, ready = begin(), prepare(spec)
-        result = train_prepared(spec, ready, store, progress)
+        result = train_prepared(spec, ready, store, progress, seed=spec.seed)
         if run is None:
             metrics = {
                 member: {
@@ -146,37 +146,30 @@ def prepare(spec: RunSpec) -> Prepared:
 
 
 def train_prepared(
-    job: Job, ready: Prepared, store: RunStore, progress: Progress | None, **changed: Any
+    job: Job, ready: Prepared, store: RunStore, progress: Progress | None, *, seed: int, **other: Any
 ) -> TrainResult:
     """Train the prepared run or stage `job`; its state is kept in `store` until it is done.
 
-    For a stage, `changed` replaces `members` (all of the run's), `initial` (weights to start from), `seed`, `epochs`.
+    For a stage, `other` gives `initial` (the weights to start from) and the number of `epochs`.
     """
     from soi_lib.training.checkpoint import Checkpoint
     from soi_lib.training.engine import TrainConfig, train
 
-    base = job.base if isinstance(job, StageSpec) else job
-    meta: dict[str, Any] = {
-        "comparison": base.comparison,
-        "setting": list(base.setting),
-        "budget": base.setting.budget,
-        "seed": base.seed,
-        "profile": job.key,
-        "library_version": version("soi_lib"),
-        "commit": commit(),
-    }
-    if isinstance(job, StageSpec):
-        meta |= {"base": base.key, "stage": job.identity()["stage"]}
+    identity = job.identity()
+    of_identity = ("comparison", "setting", "seed", "base", "stage")
+    meta: dict[str, Any] = {name: identity[name] for name in of_identity if name in identity}
+    meta |= {"budget": job.setting.budget, "profile": job.key}
+    meta |= {"library_version": version("soi_lib"), "commit": commit()}
     settings = job.training.model_dump(exclude={"max_length"})
-    settings |= {"seed": changed.get("seed", base.seed), "epochs": changed.get("epochs", job.training.epochs)}
+    settings |= {"seed": seed, "epochs": other.get("epochs", job.training.epochs)}
     with reproducibly(job.device):
         return train(
             ready.encoder,
-            changed.get("members", ready.members),
+            ready.members,
             TrainConfig(**settings),
             device=job.device,
             meta=meta,
-            initial=changed.get("initial"),
+            initial=other.get("initial"),
             progress=None if progress is None else lambda epoch, n: progress(job.key, epoch, n),
             checkpoint=Checkpoint(store.checkpoint_path(job.key), job.key),
         )

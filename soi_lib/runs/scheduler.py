@@ -185,10 +185,8 @@ def _train(
 
 
 def _context(device: str) -> BaseContext:
-    """Return how workers are started: on the CPU, forked from a process that has imported what they need.
-
-    That process stays for later runs. CUDA does not survive a fork, and outside Linux threads may not either.
-    """
+    """Return how workers are started: on the CPU, forked from a lasting process that has imported what they need."""
+    # CUDA does not survive a fork, and outside Linux threads may not either
     if device != "cpu" or sys.platform != "linux":
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
@@ -199,9 +197,9 @@ def _context(device: str) -> BaseContext:
 def _placed(specs: Sequence[Job], jobs: int) -> str:
     """Return where these runs are trained, as a line for people."""
     device = specs[0].device
-    where = {"cpu": "the CPU", "cuda": "the GPU"}.get(device, f"GPU {device.partition(':')[2]}")
-    if device == "cuda" and len(devices.cards(device)) > 1:
-        where = f"{len(devices.cards(device))} GPUs"
+    n = len(devices.cards(device)) if device == "cuda" else 1
+    named = {"cpu": "the CPU", "cuda": "the GPU" if n == 1 else f"{n} GPUs"}
+    where = named.get(device, f"GPU {device.partition(':')[2]}")
     precision = " and ".join(sorted({spec.training.precision for spec in specs}))
     return f"training on {where} in {precision}, {f'{jobs} runs side by side' if jobs > 1 else '1 run at a time'}"
 
@@ -281,21 +279,14 @@ class _Lines:
 
 
 def error_stream() -> Any:
-    """Return the stream that a bar writes to: standard error, line by line if it is a log file.
-
-    Terminals and notebooks can draw a bar.
-    """
+    """Return the stream that a bar writes to: standard error, line by line if neither a terminal nor a notebook."""
     return sys.stderr if sys.stderr.isatty() or issubclass(tqdm, tqdm_notebook) else _Lines(sys.stderr)
 
 
 class Display:
     """One bar, or lines, over all runs.
 
-    Args:
-        jobs: the runs to do, by key.
-        costs: how long each of them takes, in any unit.
-        finished: how many runs were done before.
-        workers: how many runs are done side by side.
+    `jobs` are the runs to do and `costs` how long each takes, in any unit, by key. `finished` runs were done before.
     """
 
     def __init__(

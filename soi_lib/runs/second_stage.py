@@ -174,16 +174,9 @@ def _stage(spec: StageSpec, base: StoredRun, store: RunStore, progress: Progress
     ready = run.prepare(spec.base)
     rows = {m.name: np.flatnonzero(np.isin(m.ids, choice.ids[m.name])) for m in ready.members}
     initial, _, weights = load_weights(store.weights_path(base.key), ready.vocabulary)
-    result = run.train_prepared(
-        spec,
-        ready,
-        store,
-        progress,
-        epochs=choice.passes,
-        members=[_part(member, rows[member.name]) for member in ready.members],
-        seed=spec.seed_for("training"),
-        initial=initial,
-    )
+    ready = replace(ready, members=[_part(member, rows[member.name]) for member in ready.members])
+    how: dict[str, Any] = {"seed": spec.seed_for("training"), "initial": initial, "epochs": choice.passes}
+    result = run.train_prepared(spec, ready, store, progress, **how)
     metrics = {
         member: {
             "n": choice.n[member],
