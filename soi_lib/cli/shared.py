@@ -81,17 +81,16 @@ def dynamics_in(path: Path, dataset: str | None = None) -> tuple[Path, TrainingD
             what = "this file holds the final predictions of a run, not its dynamics"
             raise SchemaError(what, where=path, hint=f"give {beside}")
         return path, TrainingDynamics.load(path)
+    runs = _runs_in(path, dataset)
+    if len(runs) > 1:
+        listing = ", ".join(f"{run} ({', '.join(what)})" for run, what in list(runs.items())[:6])
+        hint = f"give one: {listing}{' ...' if len(runs) > 6 else ''}"
+        raise SoiError("this folder holds several runs", where=path, found=f"{len(runs)}", hint=hint)
+    path = next(iter(runs), path)
     if (path / "manifest.json").is_file():
         from soi_lib.runs.store import open_run
 
         open_run(path)
-    runs = _runs_in(path, dataset)
-    if len(runs) == 1:
-        return dynamics_in(next(iter(runs)), dataset)
-    if runs:
-        listing = ", ".join(f"{run} ({', '.join(what)})" for run, what in list(runs.items())[:6])
-        hint = f"give one: {listing}{' ...' if len(runs) > 6 else ''}"
-        raise SoiError("this folder holds several runs", where=path, found=f"{len(runs)}", hint=hint)
     files = {file.stem: file for file in sorted((path / "dynamics").glob("*.parquet"))}
     if not files:
         hint = _OTHERS_HINT if any(path.rglob("dynamics_epoch_*.jsonl")) else "name a file"
