@@ -319,12 +319,10 @@ def _settings(profile: Profile) -> dict[str, Any]:
 
 def _write(path: Path, data: bytes) -> None:
     """Write the file unless it already has this content."""
-    try:
-        same = path.read_bytes() == data
-    except OSError:
-        same = False
-    if not same:
-        files.write_bytes(path, data)
+    with suppress(OSError):
+        if path.read_bytes() == data:
+            return
+    files.write_bytes(path, data)
 
 
 def _write_index(todo: TrainingJob, specs: Sequence[RunSpec], command: str) -> None:

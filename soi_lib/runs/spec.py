@@ -251,11 +251,8 @@ def _heads_apart(corpora: dict[str, Corpus]) -> None:
         other = seen.setdefault(corpus.labels, member)
         if other != member and all(label.lstrip("-").isdigit() for label in corpus.labels):
             what = f"the tasks {other} and {member} use the same numbers as labels, so they would share a head"
-            found, hint = (
-                ", ".join(corpus.labels[:8]),
-                "give the labels names, e.g. labels: {0: different, 1: paraphrase}",
-            )
-            raise ProfileError(what, where="corpora", found=found, hint=hint)
+            hint = "give the labels names, e.g. labels: {0: different, 1: paraphrase}"
+            raise ProfileError(what, where="corpora", found=", ".join(corpus.labels[:8]), hint=hint)
 
 
 def staged(profile: Profile, spec: RunSpec) -> bool:

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from soi_lib.runs import scheduler as progress
+from soi_lib.runs import scheduler
 
 
 def job(setting: str, examples: int) -> SimpleNamespace:
@@ -22,8 +22,8 @@ def job(setting: str, examples: int) -> SimpleNamespace:
 def simulate(monkeypatch: pytest.MonkeyPatch, jobs: dict[str, SimpleNamespace], costs: dict[str, float]) -> float:
     """Two workers need 40 s to start, 3 s before each run, then do 20 units of cost per second; return the total."""
     clock = 0.0
-    monkeypatch.setattr(progress.time, "monotonic", lambda: clock)
-    shown = progress.Display(jobs, costs, finished=1, workers=2, quiet=False)
+    monkeypatch.setattr(scheduler.time, "monotonic", lambda: clock)
+    shown = scheduler.Display(jobs, costs, finished=1, workers=2, quiet=False)
     queue = sorted(jobs, key=lambda key: -costs[key])
     hands = {worker: ["", 43.0, 0.0] for worker in range(2)}  # run, time of its next report, examples done
     while hands:
