@@ -142,11 +142,12 @@ def prepare_stage(
             for name in base.setting
         ]
     if not possible:
-        regions = {name: choose(replace(stages[0], subset=name, ids=()), dynamics) for name in REGIONS}
+        base, dynamics = bases[0]
+        regions = {name: choose(replace(stages[0], base=base, subset=name, ids=()), dynamics) for name in REGIONS}
         enough = [f"--subset {name} ({sum(c.n.values())} examples)" for name, c in regions.items() if not c.reason]
         what, expected = "no run has enough examples in this subset", f"at least {SMALLEST} examples and two labels"
         hint = f"combine more categories, or use {' or '.join(enough)}" if enough else "train on more rows"
-        raise SelectionError(what, where=folder, found=choice.reason, expected=expected, hint=hint)
+        raise SelectionError(what, where=folder, found=rows[0]["reason"], expected=expected, hint=hint)
     name = stage_name(possible[0].identity()["stage"], possible[0].base.training.learning_rate)
     return StageJob(folder, name, tuple(possible), pd.DataFrame(rows), unknown)
 
