@@ -27,9 +27,8 @@ from paper.looking import LOOK, PLACE, write_look
 from soi_lib.errors import SoiError
 from soi_lib.files import checksums, write_bytes, write_json, write_text
 from soi_lib.runs.config import load_profile
-from soi_lib.runs.progress import error_stream
 from soi_lib.runs.run import commit
-from soi_lib.runs.scheduler import reproduce
+from soi_lib.runs.scheduler import error_stream, reproduce
 from soi_lib.runs.store import RunStore
 from soi_lib.training.device import cards, default_jobs, resolve_device
 

@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 
 from soi_lib.errors import SoiError
 from soi_lib.files import replacing, sha256_file, write_text
-from soi_lib.runs.progress import error_stream
+from soi_lib.runs.scheduler import error_stream
 
 
 def source_of(path: Path) -> str:

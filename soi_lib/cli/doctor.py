@@ -25,7 +25,6 @@ from soi_lib.training.device import processor
 
 _EXTRAS = {"": "the core", "train": "training", "book": "figures and the book"}
 """What each extra is for; all but `book` are required."""
-_MISSING = "missing"
 _VARIABLES = (
     "SOI_CACHE", "SOI_JOBS", "SOI_DEVICE", "SOI_PRECISION", "ACCELERATE_USE_CPU", "HF_HUB_OFFLINE",
     "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS",
@@ -99,11 +98,11 @@ def _packages(problems: list[str], notes: list[str]) -> dict[str, dict[str, str]
         try:
             found[_EXTRAS[extra]][name] = version(name)
         except PackageNotFoundError:
-            found[_EXTRAS[extra]][name] = _MISSING
+            found[_EXTRAS[extra]][name] = "missing"
     if not any(found.values()):
         problems.append("soi_lib is on the path but not installed. Next: `pip install '.[train,book]'` in its folder")
     for extra, purpose in _EXTRAS.items():
-        if missing := [name for name, there in found[purpose].items() if there == _MISSING]:
+        if missing := [name for name, there in found[purpose].items() if there == "missing"]:
             kind = notes if extra == "book" else problems
             kind.append(f"{purpose} needs {', '.join(missing)}. Next: {_install(extra)}")
     return found
@@ -135,10 +134,7 @@ def _training(problems: list[str]) -> dict[str, Any]:
 
 
 def _gpus(notes: list[str]) -> list[str]:
-    """List the GPUs with memory and driver, and whether torch can use them; a note explains why not.
-
-    GPUs that torch sees but training does not support are listed, too.
-    """
+    """List the GPUs with memory and driver, and whether torch can use and training supports them."""
     from soi_lib.training.device import nvidia_gpus
 
     seen = nvidia_gpus()
@@ -181,7 +177,7 @@ def _data(problems: list[str]) -> dict[str, str]:
     from soi_lib.packages import read_list
 
     states = {
-        package.name: "verified" if package.present() else "damaged" if package.path.is_file() else _MISSING
+        package.name: "verified" if package.present() else "damaged" if package.path.is_file() else "missing"
         for package in read_list()
     }
     bad = [f"{name} ({state})" for name, state in states.items() if state != "verified"]
@@ -200,18 +196,16 @@ def _folder(path: Path) -> dict[str, Any]:
 def _show(found: dict[str, Any]) -> None:
     """Print the findings as a table, then the notes and problems."""
     rows = {name: value for name, value in found.items() if name not in ("packages", "notes", "problems")}
-    rows = {**rows, "data and weights": Counter(rows["data and weights"].values()), **found["packages"]}
-    table([{"what": what, "found": _text(value)} for what, value in rows.items()])
+    rows |= {"data and weights": Counter(rows["data and weights"].values())} | found["packages"]
+    for what, value in rows.items():
+        parts = [f"{k} {v}" for k, v in value.items()] if isinstance(value, dict) else value
+        rows[what] = parts if isinstance(parts, str) else ", ".join(parts) or "none"
+    table([{"what": what, "found": text} for what, text in rows.items()])
     for kind in ("note", "problem"):
         for line in found[f"{kind}s"]:
             typer.echo(f"{kind}: {line}")
     if not found["problems"]:
         typer.echo("no problems found")
-
-
-def _text(value: Any) -> str:
-    parts = [f"{k} {v}" for k, v in value.items()] if isinstance(value, dict) else value
-    return parts if isinstance(parts, str) else ", ".join(parts) or "none"
 
 
 @app.command(rich_help_panel=THIS_MACHINE)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from typer import Argument, Option
+from typer import Option
 
 from soi_lib.errors import SchemaError, SoiError, nearest
 
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
 
-    from soi_lib.analysis.soi import SOI
     from soi_lib.dynamics import TrainingDynamics
 
 app = typer.Typer(
@@ -54,11 +54,7 @@ def _silence(context: typer.Context, quiet: bool) -> bool:
 
 
 QuietOption = Annotated[bool, Option("--quiet", "-q", help="Print no progress to standard error.", callback=_silence)]
-HeaderOption = Annotated[bool, Option(help="Whether the file has a header row; if not, columns are named 1, 2, ...")]
 ForceOption = Annotated[bool, Option("--force", help="Replace an existing output file.")]
-EarlyOption = Annotated[float, Option(help="Examples learned before this share of the epochs are early, others late.")]
-DynamicsOrRun = Annotated[Path, Argument(help="A dynamics file (.parquet) or the folder of a run.", metavar="FILE")]
-DatasetOption = Annotated[str | None, Option(help="The dataset to use, if the run has several.")]
 _TABLES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 _OTHERS = (".csv", ".tsv", ".json", ".jsonl", ".npy", ".npz")
 _OTHERS_HINT = (
@@ -67,55 +63,46 @@ _OTHERS_HINT = (
 )
 
 
-def load_dynamics(path: Path) -> TrainingDynamics:
-    """Read a dynamics file; raise SchemaError for the predictions of a run, which have the same file name."""
-    from soi_lib.dynamics import TrainingDynamics
-
-    beside = path.parent.parent / "dynamics" / path.name
-    if path.parent.name == "predictions" and beside.is_file():
-        what = "this file holds the final predictions of a run, not its dynamics"
-        raise SchemaError(what, where=path, hint=f"give {beside}")
-    return TrainingDynamics.load(path)
-
-
 def dynamics_in(path: Path, dataset: str | None = None) -> tuple[Path, TrainingDynamics]:
     """Return a dynamics file, and the dynamics in it, for a file or for one dataset of a run's folder.
 
     Files of a folder with a manifest are checked against it. Raises SoiError.
     """
+    from soi_lib.dynamics import TrainingDynamics
+
     if not path.is_dir():
         if dataset is not None:
             raise SoiError("--dataset needs the folder of a run", where=path, hint="give the folder, or omit --dataset")
         if path.is_file() and path.suffix in _OTHERS:
-            raise SchemaError(
-                "this is not a dynamics file", where=path, found=path.suffix, expected=".parquet", hint=_OTHERS_HINT
-            )
-        return path, load_dynamics(path)
+            what = "this is not a dynamics file"
+            raise SchemaError(what, where=path, found=path.suffix, expected=".parquet", hint=_OTHERS_HINT)
+        beside = path.parent.parent / "dynamics" / path.name
+        if path.parent.name == "predictions" and beside.is_file():
+            what = "this file holds the final predictions of a run, not its dynamics"
+            raise SchemaError(what, where=path, hint=f"give {beside}")
+        return path, TrainingDynamics.load(path)
+    runs = _runs_in(path, dataset)
+    if len(runs) > 1:
+        listing = ", ".join(f"{run} ({', '.join(what)})" for run, what in list(runs.items())[:6])
+        hint = f"give one: {listing}{' ...' if len(runs) > 6 else ''}"
+        raise SoiError("this folder holds several runs", where=path, found=f"{len(runs)}", hint=hint)
+    path = next(iter(runs), path)
     if (path / "manifest.json").is_file():
         from soi_lib.runs.store import open_run
 
         open_run(path)
-    runs = _runs_in(path, dataset)
-    if len(runs) == 1:
-        return dynamics_in(next(iter(runs)), dataset)
-    if runs:
-        listing = ", ".join(f"{run} ({', '.join(what)})" for run, what in list(runs.items())[:6])
-        hint = f"give one: {listing}{' ...' if len(runs) > 6 else ''}"
-        raise SoiError("this folder holds several runs", where=path, found=f"{len(runs)}", hint=hint)
     files = {file.stem: file for file in sorted((path / "dynamics").glob("*.parquet"))}
     if not files:
         hint = _OTHERS_HINT if any(path.rglob("dynamics_epoch_*.jsonl")) else "name a file"
-        raise SoiError(
-            "this folder is not a run", where=path, expected="a subfolder `dynamics` with .parquet files", hint=hint
-        )
+        expected = "a subfolder `dynamics` with .parquet files"
+        raise SoiError("this folder is not a run", where=path, expected=expected, hint=hint)
     if dataset is None and len(files) > 1:
-        raise SoiError(
-            "the run has several datasets", where=path, found=", ".join(files), hint="choose one with --dataset"
-        )
+        hint = "choose one with --dataset"
+        raise SoiError("the run has several datasets", where=path, found=", ".join(files), hint=hint)
     if dataset is not None and dataset not in files:
         raise SoiError("no such dataset in this run", where=path, found=repr(dataset), hint=nearest(dataset, files))
-    file = files[dataset] if dataset is not None else next(iter(files.values()))
-    return file, load_dynamics(file)
+    file = files[dataset or next(iter(files))]
+    return file, TrainingDynamics.load(file)
 
 
 def _runs_in(path: Path, dataset: str | None) -> dict[Path, tuple[str, ...]]:
@@ -141,19 +128,20 @@ def seeds_in(path: Path, dataset: str | None) -> list[Path]:
     return list(runs) if len(settings) == 1 else [path]
 
 
-def category_name(soi: SOI) -> str:
-    """Return a category in words: "unlearned", "forgotten once"."""
-    return soi.description.partition(":")[0]
+def say(quiet: bool, text: str) -> None:
+    """Print a message to standard error, unless `quiet`."""
+    if not quiet:
+        typer.echo(text, err=True)
 
 
-def table(rows: list[dict[str, Any]], *, title: str | None = None, err: bool = False) -> None:
+def table(rows: Sequence[Mapping[Any, Any]], *, title: str | None = None, err: bool = False) -> None:
     """Print rows as a table that fits the terminal; keys are never wrapped, so that they can be copied."""
     from rich.table import Table
 
     out = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
     for name in rows[0] if rows else []:
         number = all(isinstance(row[name], int | float) for row in rows)
-        out.add_column(name, justify="right" if number else "left", overflow="fold", no_wrap=name == "key")
+        out.add_column(str(name), justify="right" if number else "left", overflow="fold", no_wrap=name == "key")
     for row in rows:
         out.add_row(*(printable(str(value)) for value in row.values()))
     console(stderr=err).print(out)

@@ -1,7 +1,8 @@
-"""`soi train` turns options into a request to `runs.own` and prints its progress; `soi report` makes the HTML page."""
+"""Commands on your own data: `train`, `report`, and those that use the trained models, `second-stage` and `predict`."""
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import sys
@@ -10,13 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from typer import Option
+from typer import Argument, Option
 
 from soi_lib.cli.shared import (
     OWN_DATA,
     DeviceOption,
     ForceOption,
-    HeaderOption,
     JobsOption,
     JsonOption,
     PrecisionOption,
@@ -25,14 +25,18 @@ from soi_lib.cli.shared import (
     app,
     print_json,
     printable,
+    say,
     table,
+    write_table,
 )
-from soi_lib.errors import CorpusError
+from soi_lib.errors import CorpusError, SelectionError, nearest
 
 if TYPE_CHECKING:
     from soi_lib.data.places import DatasetSpec
+    from soi_lib.data.table_files import Table
     from soi_lib.runs.own import TrainingJob
 
+HeaderOption = Annotated[bool, Option(help="Whether the file has a header row; if not, columns are named 1, 2, ...")]
 _EACH = "With several datasets: DATASET=VALUE, once per dataset."
 _ROWS = "Training rows: a CSV, TSV, TXT, JSON, JSONL or Parquet file (also .gz), a folder, or OWNER/NAME on the Hub."
 _POOLING = """How token vectors become one text vector: their mean, the first token, or BERT's pooler. Models trained
@@ -124,9 +128,8 @@ def train(
         return
     own.train(todo, command=shlex.join(["soi", *sys.argv[1:]]), models=not no_model, jobs=jobs, quiet=quiet)
     index = read_index(out)
-    if not quiet:
-        done = f"all {total} runs were already done" if total > 1 else "the run was already done"
-        typer.echo(f"{done}: nothing was trained" if finished == total else f"done: {out}", err=True)
+    already = f"all {total} runs were already done" if total > 1 else "the run was already done"
+    say(quiet, f"{already}: nothing was trained" if finished == total else f"done: {out}")
     if as_json:
         print_json({"folder": str(out), "trained": total - finished, **index})
         return
@@ -154,8 +157,7 @@ def report(
 
     path = write_report(place, out, force=force)
     typer.echo(path)
-    if not quiet:
-        typer.echo(f"open it in a browser: {path.resolve().as_uri()}", err=True)
+    say(quiet, f"open it in a browser: {path.resolve().as_uri()}")
 
 
 def _next(out: Path, index: dict[str, Any]) -> None:
@@ -185,9 +187,9 @@ def _scores(index: dict[str, Any]) -> list[dict[str, Any]]:
             scores = run["scores"][dataset]
             row = {"dataset": dataset, "setting": company(run["setting"]), "seed": run["seed"]}
             for split in splits:
-                held = scores.get(split)
-                row[f"{split} accuracy"] = "–" if held is None else f"{held['accuracy']:.3f}"
-                row["F1" if split == "test" else f"{split} F1"] = "–" if held is None else f"{held['macro_f1']:.3f}"
+                held = {name: f"{scores[split][name]:.3f}" for name in ("accuracy", "macro_f1") if split in scores}
+                row[f"{split} accuracy"] = held.get("accuracy", "–")
+                row["F1" if split == "test" else f"{split} F1"] = held.get("macro_f1", "–")
             row |= {"unlearned": scores["soi"]["UNE"], "forgotten": scores["soi"]["FRGE_1"] + scores["soi"]["FRGE_2"]}
             rows.append(row)
     return rows
@@ -212,6 +214,141 @@ def _preview(todo: TrainingJob, costs: list[str]) -> None:
         typer.echo(printable(line, 400), err=True)
 
 
+@app.command("second-stage", rich_help_panel=OWN_DATA)
+def second_stage(
+    folder: Annotated[Path, Argument(help="An output folder of soi train.", metavar="DIR")],
+    subset: Annotated[
+        Texts, Option(help="A category or map region; repeat to combine several [default: UNE, FRGE_1, FRGE_2].")
+    ] = None,
+    ids: Annotated[Path | None, Option(help="A file of ids instead, one per line.")] = None,
+    epochs: Annotated[int, Option(min=1, max=64, help="Passes over the subset.")] = 4,
+    learning_rate_factor: Annotated[float, Option(min=1e-6, help="Multiplies the original learning rate.")] = 0.1,
+    jobs: JobsOption = None,
+    device: DeviceOption = "auto",
+    dry_run: Annotated[bool, Option("--dry-run", help="Only show what would be trained.")] = False,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Continue training the models of a folder on a subset of their examples, and report whether that helped.
+
+    As controls, each model is also continued on random examples and on all examples, for as many updates; only a gain
+    over these controls is due to the subset. The continued models are kept next to the original ones.
+
+    Example: `soi second-stage reviews --subset UNE --subset FRGE_1 --subset FRGE_2`
+    """
+    from soi_lib.runs.own_stage import case, cost_words, cut_words, gain_table, left_words, prepare_stage, train_stage
+
+    if ids is not None and subset:
+        raise SelectionError("both a subset and a file of ids are given", hint="give either --subset or --ids")
+    job = prepare_stage(
+        folder,
+        [name for one in subset or ("UNE+FRGE_1+FRGE_2",) for name in one.split("+")],
+        ids=_lines(ids) if ids is not None else (),
+        epochs=epochs,
+        learning_rate_factor=learning_rate_factor,
+        device=device,
+    )
+    if not quiet:
+        reached = [reason or f"{share:.0%}" for reason, share in job.left[["reason", "left to learn"]].to_numpy()]
+        shown = job.left.astype(str).assign(**{"left to learn": reached}).drop(columns="reason")
+        table(shown.to_dict("records"), err=True)
+        if cut := cut_words(job.left):
+            typer.echo(cut, err=True)
+        typer.echo(left_words(job.left["left to learn"].mean()), err=True)
+        if job.unknown:
+            few = ", ".join(job.unknown[:6]) + (" ..." if len(job.unknown) > 6 else "")
+            typer.echo(f"caution: {len(job.unknown)} ids do not belong to training examples: {few}", err=True)
+        typer.echo(f"{job.recipe}; {cost_words(job)}", err=True)
+    if dry_run:
+        typer.echo("nothing was trained (--dry-run)", err=True)
+        return
+    found = train_stage(job, jobs=jobs, quiet=quiet)
+    if as_json:
+        gained = found.to_dict("records")
+        print_json({"folder": str(folder), "subset": job.name, "models": job.models, "gains": gained})
+        return
+    table(gain_table(found))
+    for _, row in found.iterrows():
+        typer.echo(f"{case(row)}: {row['advice']}", err=True)
+    say(quiet, "models: " + (", ".join(str(folder / name) for name in job.models) or "none"))
+    say(quiet, f"next:\n  soi report {shlex.quote(str(folder))} --force")
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SelectionError("the file of ids cannot be read", where=path, found=error) from error
+    found = [line.strip() for line in lines if line.strip()]
+    if not found:
+        raise SelectionError("the file contains no ids", where=path, expected="one id per line")
+    return found
+
+
+@app.command(rich_help_panel=OWN_DATA)
+def predict(
+    model: Annotated[Path, Argument(help="The folder of a model kept by soi train.", metavar="DIR")],
+    rows: Annotated[Path, Argument(help="The rows to label: CSV, TSV, TXT, JSON or Parquet.", metavar="FILE")],
+    text: Annotated[str | None, Option(metavar="COLUMN", help="Column with the texts.")] = None,
+    text_pair: Annotated[str | None, Option(metavar="COLUMN", help="Column with the second texts, for pairs.")] = None,
+    dataset: Annotated[str | None, Option(help="Whose labels to predict, if the model has several datasets.")] = None,
+    separator: Annotated[str | None, Option(help="Column separator, if it is not detected: ; or tab.")] = None,
+    encoding: Annotated[str | None, Option(help="Encoding of a text file, if not UTF-8: cp1252, utf-16.")] = None,
+    header: HeaderOption = True,
+    out: Annotated[
+        Path | None, Option("--out", "-o", help="Output: .csv .tsv .jsonl .json .parquet [default: print CSV].")
+    ] = None,
+    device: DeviceOption = "auto",
+    force: ForceOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Predict the labels of texts with a model kept by `soi train`.
+
+    The output is the input file with two more columns: `predicted`, the most probable label, and `p`, its probability.
+
+    Example: `soi predict reviews/models/reviews-seed0 new.csv --out labelled.csv`
+    """
+    from soi_lib.data.table_files import read_table
+    from soi_lib.training.classifier import load_classifier
+
+    table = read_table(rows, separator, encoding, header)
+    texts, pairs = _texts(table, text, text_pair)
+    found = load_classifier(model, device=device).predict(texts, pairs, dataset=dataset)
+    made = table.frame.assign(predicted=found["label"].to_numpy(), p=found["p"].astype(float).round(4).to_numpy())
+    if out is None:
+        typer.echo(made.to_csv(index=False), nl=False)
+        return
+    write_table(out, made, overwrite=force)
+    say(quiet, f"{len(made)} rows of {rows}")
+    typer.echo(out)
+
+
+def _texts(table: Table, text: str | None, text_pair: str | None) -> tuple[list[str], list[str] | None]:
+    """Return the texts of a table, and the second texts of pairs, from the named columns or those with usual names."""
+    from soi_lib.data.columns import longest_column, text_columns, text_of
+
+    have = [str(name) for name in table.frame.columns]
+    named = [name for name in (text, text_pair) if name is not None]
+    for name in named:
+        if name not in have:
+            raise CorpusError(f"there is no column {name!r}", where=table.where, hint=nearest(name, have))
+    chosen = named if text is not None else [*text_columns(have), *named]
+    if not chosen and have == ["1"]:  # a single column without a header must be the text
+        chosen = have
+    if not chosen:
+        likely = json.dumps(longest_column(table, have), ensure_ascii=False)
+        hint = f"name it, such as --text {likely}, and --text-pair for pairs"
+        hint += "" if have[0] == "1" else "; give --no-header if the file has no header"
+        raise CorpusError("no column looks like the text", where=table.where, found=", ".join(have), hint=hint)
+    columns = [[text_of(value) for value in table.frame[name]] for name in chosen[:2]]
+    empty = [n for n, values in enumerate(zip(*columns, strict=True)) if any(v is None or v == "" for v in values)]
+    if empty:
+        what, hint = f"{len(empty)} rows have no text", "fill them in, or remove these rows"
+        what = "1 row has no text" if len(empty) == 1 else what
+        raise CorpusError(what, where=table.where, found=table.row(empty[0]), hint=hint)
+    return columns[0], columns[1] if len(columns) > 1 else None
+
+
 # --- from options to datasets ---------------------------------------------------------------------------------------
 
 
@@ -223,7 +360,11 @@ def _datasets(
 
     from soi_lib.data.places import DatasetSpec, hub_name
 
-    places = {} if train_rows is None else {_name(train_rows): train_rows}
+    places = {}
+    if train_rows is not None:  # `my-reviews` for `my reviews.csv`, but `own` for `train.csv`
+        stem = Path(Path(train_rows.partition("@")[0]).name.removesuffix(".gz")).stem
+        name = re.sub(r"[^\w.-]+", "-", stem).strip("-._")
+        places["own" if name.lower() in ("", "train", "training") else name] = train_rows
     for value in dataset or []:
         name, _, place = value.partition("=")
         if not name or not place:
@@ -234,13 +375,13 @@ def _datasets(
     if not places:
         raise CorpusError("no training data are given", expected="--train FILE, or --dataset NAME=FILE")
     names = list(places)
-    options = {part: _each(f"--{part.replace('_', '-')}", values, names) for part, values in each.items()}
+    options = {part: _of_each(f"--{part.replace('_', '-')}", values, names) for part, values in each.items()}
     labels, splits = _pairs("--label-names", label_names, names), _pairs("--split", split, names)
     specs = {}
     for name, place in places.items():
         hub = hub_name(place)
         values = {"path": place} if hub is None else {"hub": hub[0], "revision": hub[1]}
-        values |= {part: found[name] for part, found in options.items() if name in found}
+        values |= {part: found[name][0] for part, found in options.items() if found[name]}
         try:
             specs[name] = DatasetSpec(**values, labels=labels[name], splits=splits[name], strict=False, **shared)
         except ValidationError as error:
@@ -250,44 +391,30 @@ def _datasets(
     return specs
 
 
-def _name(place: str) -> str:
-    """Derive a dataset's name from its file: `my-reviews` from `my reviews.csv`, but `own` from `train.csv`."""
-    stem = Path(place.partition("@")[0]).name.removesuffix(".gz")
-    name = re.sub(r"[^\w.-]+", "-", Path(stem).stem).strip("-._")
-    return "own" if name.lower() in ("", "train", "training") else name
-
-
-def _of_each(values: Texts, names: list[str], *, pairs: bool = False) -> dict[str, list[str]]:
+def _of_each(option: str, values: Texts, names: list[str], *, pairs: bool = False) -> dict[str, list[str]]:
     """Return the values of an option for each dataset: `VALUE` applies to all of them, `DATASET=VALUE` to one.
 
-    If values are themselves `pairs` (`KEY=VALUE`), the form for one dataset has two equals signs.
+    A dataset can have one value, or several `pairs` (`KEY=VALUE`); their form for one dataset has two equals signs.
     """
     out: dict[str, list[str]] = {name: [] for name in names}
     for value in values or []:
         name, is_named, rest = value.partition("=")
         own = name in out and is_named and ("=" in rest or not pairs)
+        if option == "--test" and not own and len(names) > 1:
+            what, expected = "with several datasets, the dataset of these rows must be given", f"{names[0]}={value}"
+            raise CorpusError(what, where=option, found=repr(value), expected=expected)
         for one in [name] if own else names:
             out[one].append(rest if own else value)
-    return out
-
-
-def _each(option: str, values: Texts, names: list[str]) -> dict[str, str]:
-    """Return the value of a single-valued option for each dataset that has one."""
-    unnamed = [value for value in values or [] if value.partition("=")[0] not in names]
-    if option == "--test" and unnamed and len(names) > 1:
-        what, expected = "with several datasets, the dataset of these rows must be given", f"{names[0]}={unnamed[0]}"
-        raise CorpusError(what, where=option, found=repr(unnamed[0]), expected=expected)
-    given = _of_each(values, names)
-    for found in given.values():
-        if len(found) > 1:
+    for found in out.values():
+        if len(found) > 1 and not pairs:
             raise CorpusError("this option is given twice", where=option, found=" and ".join(map(repr, found)))
-    return {name: found[0] for name, found in given.items() if found}
+    return out
 
 
 def _pairs(option: str, values: Texts, names: list[str]) -> dict[str, dict[str, str]]:
     """Return the `KEY=VALUE` pairs of an option for each dataset; an argument can hold several, separated by commas."""
     out = {}
-    for name, given in _of_each(values, names, pairs=True).items():
+    for name, given in _of_each(option, values, names, pairs=True).items():
         parts = [part.partition("=") for value in given for part in re.split(r",(?=[^,=]+=)", value)]
         for key, is_pair, value in parts:
             if not is_pair or not key:

@@ -55,16 +55,11 @@ class Setting(tuple[str, ...]):
 
     budget: Budget
 
-    def __new__(cls, names: Iterable[str], budget: Budget = "full") -> Setting:
-        """Create the setting of the datasets `names`."""
+    def __new__(cls, names: Iterable[str], budget: Budget | None = None) -> Setting:
+        """Create the setting of the datasets `names`; the budget is by default that of `names`, or "full"."""
         made = super().__new__(cls, names)
-        made.budget = budget
+        made.budget = budget or (names.budget if isinstance(names, Setting) else "full")
         return made
-
-    @classmethod
-    def of(cls, names: Iterable[str]) -> Setting:
-        """Return `names` if it is a setting, otherwise a setting of these names with the full budget."""
-        return names if isinstance(names, Setting) else cls(names)
 
     def __eq__(self, other: object) -> bool:
         return tuple.__eq__(self, other) is True and self.budget == getattr(other, "budget", "full")
@@ -284,15 +279,11 @@ def _explain(error: ValidationError, path: Path) -> ProfileError:
     place = [str(part) for part in first["loc"]]
     where = f"{path}, field {'.'.join(place)}" if place else str(path)
     if first["type"] == "extra_forbidden":
-        parents: dict[str, type[BaseModel]] = {
-            "data": DataSizes,
-            "training": Training,
-            "comparisons": ComparisonPlan,
-            "stages": Stages,
-            "corpora": DatasetSpec,
-            "encoders": EncoderSource,
-        }
-        model = parents.get(place[0], Profile) if len(place) > 1 else Profile
+        parts: dict[str, type[BaseModel]] = {
+            "data": DataSizes, "training": Training, "comparisons": ComparisonPlan, "stages": Stages,
+            "corpora": DatasetSpec, "encoders": EncoderSource,
+        }  # fmt: skip
+        model = parts.get(place[0], Profile) if len(place) > 1 else Profile
         return ProfileError("unknown field", where=where, hint=nearest(place[-1], model.model_fields))
     message = first["msg"].removeprefix("Value error, ")
     found = None if first["type"] == "missing" else repr(first["input"])[:80]

@@ -11,8 +11,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -24,26 +24,13 @@ from soi_lib.data import cache
 from soi_lib.data.dataset import Split
 from soi_lib.data.load import LoadedDataset, load_dataset
 from soi_lib.data.places import DatasetSpec
-from soi_lib.errors import OutputExistsError, ProfileError, SoiError, StoreError, raise_all
-from soi_lib.models.encoder import encoder_card, find_encoder, fingerprint
+from soi_lib.errors import OutputExistsError, ProfileError, SoiError, raise_all
+from soi_lib.models.encoder import EncoderCard, encoder_card, find_encoder, fingerprint
+from soi_lib.runs import own_folder
 from soi_lib.runs.config import NAME, ComparisonPlan, DataSizes, Profile, Setting, Training
-from soi_lib.runs.own_folder import (
-    INDEX,
-    PROFILE,
-    README,
-    RUNS,
-    data_file,
-    index_of,
-    keep_model,
-    own_profile,
-    read_index,
-    readme,
-    time_words,
-)
-from soi_lib.runs.scheduler import run_all
 from soi_lib.runs.spec import BYTES_A_PARAMETER, CORE_RATE, RunSpec, flop, plan
 from soi_lib.runs.store import RunStore, StoredRun
-from soi_lib.training.device import cards, default_jobs, is_writer, kind_of, resolve_device, resolve_precision
+from soi_lib.training.device import cards, default_jobs, kind_of, resolve_device, resolve_precision
 
 _START = 8.0  # seconds before a run's first update
 
@@ -80,7 +67,7 @@ class TrainingJob:
     @property
     def store(self) -> RunStore:
         """The store of the folder's runs."""
-        return RunStore(self.folder / RUNS)
+        return RunStore(self.folder / own_folder.RUNS)
 
     def specs(self) -> list[RunSpec]:
         """Return the runs; the folder must already contain the rows."""
@@ -110,18 +97,20 @@ def prepare(request: TrainRequest, folder: str | Path, *, force: bool = False) -
     device = resolve_device(request.device)
     cards(device)  # report a missing GPU before reading any data
     begun = _begun(folder, force)
-    old = own_profile(folder) if begun else None
+    old = own_folder.own_profile(folder) if begun else None
     precision = request.precision or (old.training.precision if old else "auto")  # a folder keeps its precision
     precision = resolve_precision(precision, kind_of(device))
     taken = {s.hub: s.revision for s in old.encoders.values()} if old else {}
-    name, source, path = find_encoder(request.model, taken)
+    encoder, source, place = find_encoder(request.model, taken)
     if source is not None or request.pooling == "pooler":
         from soi_lib.models.multitask import check_encoder
 
-        check_encoder(path, pooling=request.pooling, max_length=request.max_length)
-    datasets = _load(request, _sources(folder))
-    rate = request.learning_rate or (1e-4 if source is None else 5e-5)
+        check_encoder(place, pooling=request.pooling, max_length=request.max_length)
+    datasets = _load(request, own_folder.known_index(folder).get("sources", {}))
+    training = {name: value for name, value in vars(request).items() if name in Training.model_fields}
+    training |= {"learning_rate": request.learning_rate or (1e-4 if source is None else 5e-5), "precision": precision}
     sizes = [{split: len(rows) for split, rows in dataset.corpus.splits.items()} for dataset in datasets]
+    copies = {name: own_folder.data_file(folder, name).resolve() for name in request.datasets}
     profile = Profile(
         name=folder.resolve().name or "own",
         description="made by soi train",
@@ -130,20 +119,14 @@ def prepare(request: TrainRequest, folder: str | Path, *, force: bool = False) -
             train=max(size["train"] for size in sizes),
             evaluate=max(n for size in sizes for split, n in size.items() if split != "train"),
         ),
-        training=Training(
-            epochs=request.epochs,
-            batch_size=request.batch_size,
-            learning_rate=rate,
-            max_length=request.max_length,
-            pooling=request.pooling,
-            keep_logits=request.keep_logits,
-            precision=precision,
-        ),
-        comparisons={"user": ComparisonPlan(encoder=name, members=tuple(request.datasets), settings=("single", "all"))},
-        corpora={name: DatasetSpec(path=str(data_file(folder, name).resolve())) for name in request.datasets},
-        encoders={} if source is None else {name: source},
+        training=Training(**training),
+        comparisons={
+            "user": ComparisonPlan(encoder=encoder, members=tuple(request.datasets), settings=("single", "all"))
+        },
+        corpora={name: DatasetSpec(path=str(path)) for name, path in copies.items()},
+        encoders={} if source is None else {encoder: source},
     )
-    found = TrainingJob(folder, profile, datasets, path, _decisions(profile, datasets), begun, device)
+    found = TrainingJob(folder, profile, datasets, place, _decisions(profile, datasets), begun, device)
     if old is not None and not force:
         _refuse_other(found, old)
     return found
@@ -157,32 +140,22 @@ def train(
     If it is interrupted, the same call continues. `command` is the command line that does so, for the folder's README;
     `models` keeps the trained model of every run that this call trains.
     """
-    if not todo.begun and (todo.folder / PROFILE).is_file():  # another process created it first
-        _refuse_other(todo, own_profile(todo.folder))
+    path = todo.folder / own_folder.PROFILE
+    if not todo.begun and path.is_file():  # another process created it first
+        _refuse_other(todo, own_folder.own_profile(todo.folder))
     profile = yaml.safe_dump(json.loads(todo.profile.model_dump_json()), sort_keys=False, allow_unicode=True)
-    _write(todo.folder / PROFILE, f"# Made by soi train; the runs in {RUNS}/ depend on it.\n{profile}".encode())
+    _write(path, f"# Made by soi train; the runs in {own_folder.RUNS}/ depend on it.\n{profile}".encode())
     for dataset in todo.datasets:
-        path = data_file(todo.folder, dataset.name)
-        if not _holds(path, dataset):
+        path, held = own_folder.data_file(todo.folder, dataset.name), None
+        with suppress(SoiError):
+            held = cache.read(path)
+        if held is None or (held.fingerprint, held.card) != (dataset.corpus.fingerprint, dataset.corpus.card):
             cache.write(path, dataset.corpus)
     specs = [replace(spec, keep_weights=models and todo.store.get(spec.key) is None) for spec in todo.specs()]
     _write_index(todo, specs, command)
-    then = partial(keep_model, todo.folder) if models else None
-    runs = run_all(specs, todo.store, jobs=jobs, quiet=quiet, then=then)
-    if models and is_writer():
-        for spec in specs:  # write lost models of earlier runs again
-            keep_model(todo.folder, spec)
+    runs = own_folder.run_and_keep(todo.folder, specs, models=models, jobs=jobs, quiet=quiet)
     _write_index(todo, specs, command)
     return runs
-
-
-def _holds(path: Path, dataset: LoadedDataset) -> bool:
-    """Return whether a file already contains this dataset."""
-    try:
-        there = cache.read(path)
-    except SoiError:
-        return False
-    return (there.fingerprint, there.card) == (dataset.corpus.fingerprint, dataset.corpus.card)
 
 
 def summary(todo: TrainingJob) -> dict[str, Any]:
@@ -210,20 +183,20 @@ def cost_lines(todo: TrainingJob, *, finished: int, jobs: int | None, models: bo
         return [f"{what}; all done"]
     if finished:
         what += f"; {finished} done already"
-    time, parameters = _time(todo, finished / total, jobs), encoder_card(todo.encoder).parameters
-    lines = [f"{what}; {time if todo.device == 'cpu' else 'the time on a GPU is not estimated'}"]
+    card = encoder_card(todo.encoder)
+    time = _time(todo, card, jobs, finished / total) if todo.device == "cpu" else "the time on a GPU is not estimated"
     # an upper bound: vocabulary rows that no text uses are left out of training
-    gigabytes = BYTES_A_PARAMETER * parameters / 1e9
-    lines.append(f"memory: up to {gigabytes:.1f} GB per run for its parameters, plus memory for its batches")
+    gigabytes = BYTES_A_PARAMETER * card.parameters / 1e9
+    memory = f"memory: up to {gigabytes:.1f} GB per run for its parameters, plus memory for its batches"
+    lines = [f"{what}; {time}", memory]
     if models:  # the model with its full vocabulary, and the weights that a second stage starts from
-        lines.append(f"disk: up to {2 * 4 * parameters / 1e6:.0f} MB per run for its model (none with --no-model)")
+        lines.append(f"disk: up to {2 * 4 * card.parameters / 1e6:.0f} MB per run for its model (none with --no-model)")
     return lines
 
 
-def _time(todo: TrainingJob, done: float, jobs: int | None) -> str:
+def _time(todo: TrainingJob, card: EncoderCard, jobs: int | None, done: float) -> str:
     """Return about how long the runs take on this machine's cores, in words."""
-    card, longest = encoder_card(todo.encoder), todo.profile.training.max_length
-    seconds = {}
+    longest, seconds = todo.profile.training.max_length, {}
     for dataset in todo.datasets:
         splits = dataset.corpus.splits.items()
         tokens = {split: len(part) * min(1.35 * part.mean_words + 3, longest) for split, part in splits}
@@ -234,7 +207,7 @@ def _time(todo: TrainingJob, done: float, jobs: int | None) -> str:
     every = [_START + sum(seconds[m] for m in s) for s in todo.settings for _ in todo.profile.seeds]
     cores = default_jobs("cpu")
     minutes = sum(every) * (1 - done) / min(jobs or cores, len(every)) / 60
-    return f"{time_words(minutes)} on {cores} core{'s' if cores > 1 else ''} (a rough estimate)"
+    return f"{own_folder.time_words(minutes)} on {cores} core{'s' if cores > 1 else ''} (a rough estimate)"
 
 
 # --- checking a request ---------------------------------------------------------------------------------------------
@@ -242,8 +215,8 @@ def _time(todo: TrainingJob, done: float, jobs: int | None) -> str:
 
 def _check_sizes(request: TrainRequest) -> None:
     if not 2 <= request.epochs <= 64:
-        what, hint = "training dynamics need 2 to 64 epochs", "start with 10"
-        raise ProfileError(what, where="--epochs", found=request.epochs, expected="2 to 64", hint=hint)
+        what = "training dynamics need 2 to 64 epochs"
+        raise ProfileError(what, where="--epochs", found=request.epochs, hint="start with 10")
     seeds = {seed for seed in request.seeds if isinstance(seed, int) and seed >= 0}
     if not seeds or len(seeds) < len(request.seeds):
         found = ", ".join(map(str, request.seeds)) or "none"
@@ -251,20 +224,8 @@ def _check_sizes(request: TrainRequest) -> None:
         raise ProfileError("these seeds are not valid", where="--seed", found=found, expected=expected)
     for name in request.datasets:
         if not re.fullmatch(NAME, name):
-            raise ProfileError(
-                "this cannot be used as a dataset name",
-                found=repr(name),
-                expected="letters, digits, '-', '_' and '.'",
-                hint="choose a name: --dataset NAME=FILE",
-            )
-
-
-def _sources(folder: Path) -> dict[str, Any]:
-    """Return the sources of a folder's datasets, with the commits that were used."""
-    try:
-        return dict(read_index(folder)["sources"])
-    except StoreError:
-        return {}
+            what, expected = "this cannot be used as a dataset name", "letters, digits, '-', '_' and '.'"
+            raise ProfileError(what, found=repr(name), expected=expected, hint="choose a name: --dataset NAME=FILE")
 
 
 def _load(request: TrainRequest, sources: dict[str, Any]) -> tuple[LoadedDataset, ...]:
@@ -287,17 +248,13 @@ def _begun(folder: Path, force: bool) -> bool:
     """Return whether `soi train` created this folder; raise if it is a file, or (unless `force`) has other content."""
     if folder.exists() and not folder.is_dir():
         raise SoiError("the output folder is a file", where=folder, hint="choose another --out")
-    if (folder / PROFILE).is_file():
+    if (folder / own_folder.PROFILE).is_file():
         return True
     there = sorted(p.name for p in folder.iterdir() if not p.name.startswith(files.PREFIX)) if folder.is_dir() else []
     if there and not force:
-        raise OutputExistsError(
-            "the folder contains something else",
-            where=folder,
-            found=", ".join(there[:4]) + (" ..." if len(there) > 4 else ""),
-            expected="a new or empty folder",
-            hint="choose another --out, or pass --force to write into it anyway",
-        )
+        what, found = "the folder contains something else", ", ".join(there[:4]) + (" ..." if len(there) > 4 else "")
+        expected, hint = "a new or empty folder", "choose another --out, or pass --force to write into it anyway"
+        raise OutputExistsError(what, where=folder, found=found, expected=expected, hint=hint)
     return False
 
 
@@ -331,43 +288,30 @@ def _foreign_share(split: Split) -> float:
 
 
 def _refuse_other(new: TrainingJob, old: Profile) -> None:
-    """Raise OutputExistsError if the folder was made with other settings or rows than those requested."""
-    if differences := _differences(new, old):
-        raise OutputExistsError(
-            "the folder was made with other settings",
-            where=new.folder,
-            found="; ".join(differences),
-            hint="choose another --out, or pass --force (finished runs are kept, models are replaced)",
-        )
-
-
-def _differences(new: TrainingJob, old: Profile) -> list[str]:
-    """Return how the folder's profile and rows differ from those requested; additional seeds are allowed."""
-    out = []
-    if not set(old.seeds) <= set(new.profile.seeds):
-        out.append(f"seeds {_words(old.seeds)}, now {_words(new.profile.seeds)}")
-    parts = [(p.comparisons["user"].members, p.comparisons["user"].encoder) for p in (old, new.profile)]
-    for what, a, b in zip(("datasets", "model"), *parts, strict=True):
-        if a != b:
-            out.append(f"{what} {_words(a)}, now {_words(b)}")
-    before, now = old.training.model_dump(), new.profile.training.model_dump()
-    out += [f"{name.replace('_', ' ')} {before[name]}, now {now[name]}" for name in before if before[name] != now[name]]
-    try:
-        index = read_index(new.folder)
-    except StoreError:  # interrupted before it was written: run keys distinguish old rows from new ones
-        return out
+    """Raise OutputExistsError if the folder was made with other settings or rows; additional seeds are allowed."""
+    index = own_folder.known_index(new.folder)  # if it was not written yet, run keys distinguish old rows from new ones
+    before, now = _settings(old), _settings(new.profile)
+    before["device"], now["device"] = index.get("device", kind_of(new.device)), kind_of(new.device)
+    if set(old.seeds) <= set(new.profile.seeds):
+        before["seeds"] = now["seeds"]
+    other = [name for name in before if before[name] != now[name]]
+    differences = [f"{name.replace('_', ' ')} {before[name]}, now {now[name]}" for name in other]
     for dataset in new.datasets:
-        if index.get("corpora", {}).get(dataset.name, dataset.corpus.fingerprint) != dataset.corpus.fingerprint:
-            out.append(f"other rows of {dataset.name}")
-    if index.get("device") not in (None, kind_of(new.device)):
-        out.append(f"device {index['device']}, now {kind_of(new.device)}")
-    if not out and index.get("encoder") not in (None, fingerprint(new.encoder)):
-        out.append("another model in the same folder")
-    return out
+        if index.get("corpora", {}).get(dataset.name) not in (None, dataset.corpus.fingerprint):
+            differences.append(f"other rows of {dataset.name}")
+    if not differences and index.get("encoder") not in (None, fingerprint(new.encoder)):
+        differences.append("another model in the same folder")
+    if differences:
+        what, found = "the folder was made with other settings", "; ".join(differences)
+        hint = "choose another --out, or pass --force (finished runs are kept, models are replaced)"
+        raise OutputExistsError(what, where=new.folder, found=found, hint=hint)
 
 
-def _words(values: Any) -> str:
-    return values if isinstance(values, str) else ", ".join(map(str, values))
+def _settings(profile: Profile) -> dict[str, Any]:
+    """Return what runs in one folder have in common, by name."""
+    part, seeds = profile.comparisons["user"], ", ".join(map(str, profile.seeds))
+    members = {"seeds": seeds, "datasets": ", ".join(part.members), "model": part.encoder}
+    return members | profile.training.model_dump()
 
 
 # --- writing the folder ---------------------------------------------------------------------------------------------
@@ -375,17 +319,40 @@ def _words(values: Any) -> str:
 
 def _write(path: Path, data: bytes) -> None:
     """Write the file unless it already has this content."""
-    try:
-        same = path.read_bytes() == data
-    except OSError:
-        same = False
-    if not same:
-        files.write_bytes(path, data)
+    with suppress(OSError):
+        if path.read_bytes() == data:
+            return
+    files.write_bytes(path, data)
 
 
 def _write_index(todo: TrainingJob, specs: Sequence[RunSpec], command: str) -> None:
     """Write runs.json for programs and README.md for people."""
-    value = index_of(todo.profile, specs, todo.store, fingerprint(todo.encoder), command)
-    value |= {"device": kind_of(todo.device), "precision": todo.profile.training.precision} | summary(todo)
-    _write(todo.folder / INDEX, files.json_text(value).encode())
-    _write(todo.folder / README, readme(value).encode())
+    about, part = summary(todo), todo.profile.comparisons["user"]
+    about |= {"command": command, "members": list(part.members), "model": part.encoder}
+    about |= {"epochs": todo.profile.training.epochs, "precision": todo.profile.training.precision}
+    about |= {"encoder": fingerprint(todo.encoder), "device": kind_of(todo.device)}
+    about["corpora"] = {dataset.name: dataset.corpus.fingerprint for dataset in todo.datasets}
+    about["runs"] = [_row(todo, spec) for spec in specs]
+    _write(todo.folder / own_folder.INDEX, files.json_text(about).encode())
+    _write(todo.folder / own_folder.README, own_folder.readme(about).encode())
+
+
+def _row(todo: TrainingJob, spec: RunSpec) -> dict[str, Any]:
+    """Return the entry of a run in runs.json: its setting and seed, whether it is done, its dynamics and scores."""
+    run, scores = spec.found(todo.store), {}
+    for member, metrics in run.metrics.items() if run is not None else ():
+        scores[member] = {"n": metrics["n"], "soi": metrics["soi"]}
+        for split in [split for split in ("test", "ood") if split in metrics]:
+            held = {name: metrics[split][name] for name in ("n", "accuracy", "macro_f1")}
+            scores[member][split] = held | {"bag_of_words": metrics["bag_of_words"][split]["accuracy"]}
+    folder, model = f"{own_folder.RUNS}/{spec.key}", own_folder.model_folder(spec.setting, spec.seed)
+    return {
+        "key": spec.key,
+        "setting": list(spec.setting),
+        "seed": spec.seed,
+        "state": "to do" if run is None else "done",
+        "folder": folder,
+        "dynamics": {member: f"{folder}/dynamics/{member}.parquet" for member in spec.setting},
+        "scores": scores,
+        "model": model if own_folder.run_of(todo.folder / model) == spec.key else None,
+    }

@@ -5,17 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from math import isclose
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from soi_lib.data import cache
 from soi_lib.data.dataset import Split
 from soi_lib.errors import ProfileError, SoiError, StoreError
 from soi_lib.runs.config import Profile, Stages, load_profile
 from soi_lib.runs.results import Results
-from soi_lib.runs.spec import Job, RunSpec, StageSpec
-from soi_lib.runs.store import RunStore, open_run
+from soi_lib.runs.scheduler import run_all
+from soi_lib.runs.spec import Job, StageSpec
+from soi_lib.runs.store import RunStore, StoredRun, open_run
+from soi_lib.training.device import is_writer
 
 PROFILE, INDEX, README, DATA, RUNS = "profile.yaml", "runs.json", "README.md", "data", "runs"
 
@@ -29,10 +34,8 @@ def own_profile(folder: str | Path) -> Profile:
     profile = load_profile(folder / PROFILE)
     if "user" not in profile.comparisons:
         raise ProfileError("was not made by soi train", where=folder / PROFILE, hint="give a folder made by soi train")
-    corpora = {
-        name: spec.model_copy(update={"path": str(data_file(folder, name).resolve())})
-        for name, spec in profile.corpora.items()
-    }
+    paths = {name: str(data_file(folder, name).resolve()) for name in profile.corpora}
+    corpora = {name: spec.model_copy(update={"path": paths[name]}) for name, spec in profile.corpora.items()}
     return profile.model_copy(update={"corpora": corpora})
 
 
@@ -49,12 +52,8 @@ def open_own(folder: str | Path) -> tuple[Results, dict[str, Any]]:
     settings = {tuple(row["setting"]) for row in index["runs"]}
     whole = [s for s in profile.seeds if {run.setting for run in runs if run.seed == s} >= settings]
     if not whole:
-        raise StoreError(
-            "the runs are not finished",
-            where=folder,
-            found=f"{len(runs)} of {len(index['runs'])}",
-            hint=index.get("command") or "run the soi train command again",
-        )
+        found, hint = f"{len(runs)} of {len(index['runs'])}", index.get("command") or "run the soi train command again"
+        raise StoreError("the runs are not finished", where=folder, found=found, hint=hint)
     return Results("user", profile, tuple(run for run in runs if run.seed in whole)), index
 
 
@@ -74,6 +73,14 @@ def read_index(folder: str | Path) -> dict[str, Any]:
     return dict(value)
 
 
+def known_index(folder: Path) -> dict[str, Any]:
+    """Return the index of a folder, or an empty one if it was not written yet or is damaged."""
+    try:
+        return read_index(folder)
+    except StoreError:
+        return {}
+
+
 def training_rows(folder: str | Path, member: str) -> Split:
     """Return the training rows of a dataset in a folder. Raises StoreError."""
     path = data_file(Path(folder), member)
@@ -87,43 +94,6 @@ def training_rows(folder: str | Path, member: str) -> Split:
 def data_file(folder: Path, name: str) -> Path:
     """Return the path of a folder's copy of a dataset."""
     return folder / DATA / f"{name}.parquet"
-
-
-def index_of(profile: Profile, specs: Sequence[RunSpec], store: RunStore, encoder: str, command: str) -> dict[str, Any]:
-    """Return the content of runs.json: each run's setting and seed, whether it is done, its dynamics and scores."""
-    rows = []
-    for spec in specs:
-        run = spec.found(store)
-        scores = {}
-        for member, metrics in run.metrics.items() if run is not None else ():
-            scores[member] = {"n": metrics["n"], "soi": metrics["soi"]}
-            for split in [split for split in ("test", "ood") if split in metrics]:
-                held = {name: metrics[split][name] for name in ("n", "accuracy", "macro_f1")}
-                scores[member][split] = held | {"bag_of_words": metrics["bag_of_words"][split]["accuracy"]}
-        folder, model = f"{store.root.name}/{spec.key}", model_folder(spec.setting, spec.seed)
-        rows.append(
-            {
-                "key": spec.key,
-                "setting": list(spec.setting),
-                "seed": spec.seed,
-                "state": "to do" if run is None else "done",
-                "folder": folder,
-                "dynamics": {member: f"{folder}/dynamics/{member}.parquet" for member in spec.setting},
-                "scores": scores,
-                "model": model if run_of(store.root.parent / model) == spec.key else None,
-            }
-        )
-    corpora = {name.removeprefix("corpus/"): p for s in specs for name, p in s.fingerprints if name != "encoder"}
-    part = profile.comparisons["user"]
-    return {
-        "command": command,
-        "members": list(part.members),
-        "model": part.encoder,
-        "epochs": profile.training.epochs,
-        "corpora": corpora,
-        "encoder": encoder,
-        "runs": rows,
-    }
 
 
 _README = """\
@@ -157,17 +127,15 @@ files above.
 
 def readme(index: dict[str, Any]) -> str:
     """Return README.md: what the folder contains and how to continue."""
-    runs = []
+    runs, decided = [], []
     for row in index["runs"]:
         files = ", ".join(f"[{dataset}]({path})" for dataset, path in row["dynamics"].items())
         runs.append(f"| {setting_words(row['setting'])} | {row['seed']} | {row['state']} | {files} |")
-    text = _README.format(
-        datasets=", ".join(index["members"]),
-        model=index["model"],
-        epochs=index["epochs"],
-        runs="\n".join(runs),
-        decisions="\n".join(f"- {_plain(sentence)}" for sentence in index["decided"]),
-    )
+    for sentence in index["decided"]:  # the user's text: on one line, without markup
+        plain = " ".join(sentence.split()).replace("<", "&lt;").replace("|", "\\|").replace("`", "'")
+        decided.append(f"- {plain}")
+    values = {"model": index["model"], "epochs": index["epochs"], "datasets": ", ".join(index["members"])}
+    text = _README.format(**values, runs="\n".join(runs), decisions="\n".join(decided))
     command = " ".join(index["command"].split())
     return text + (f"\nMade with this command, which also continues it:\n\n    {command}\n" if command else "")
 
@@ -177,8 +145,19 @@ def model_folder(setting: Sequence[str], seed: int, stage: str = "") -> str:
     return f"models/{'+'.join(setting)}-seed{seed}" + (f"-{stage}" if stage else "")
 
 
+def run_and_keep(
+    folder: Path, specs: Sequence[Job], *, models: bool = True, jobs: int | None = None, quiet: bool = False
+) -> list[StoredRun]:
+    """Train the missing runs or stages of a folder and keep their `models`; return all of them. Raises SoiError."""
+    keep = partial(keep_model, folder)
+    runs = run_all(specs, RunStore(folder / RUNS), jobs=jobs, quiet=quiet, then=keep if models else None)
+    for spec in specs if models and is_writer() else ():  # models of earlier runs that were lost
+        keep(spec)
+    return runs
+
+
 def keep_model(folder: Path, spec: Job) -> None:
-    """Write the model of a run or second stage whose weights were kept, replacing that of another run."""
+    """Write the model of a run or second stage if its weights were kept, replacing that of another run."""
     base = spec.base if isinstance(spec, StageSpec) else spec
     stage = stage_name(spec.identity()["stage"], base.training.learning_rate) if isinstance(spec, StageSpec) else ""
     target = folder / model_folder(spec.setting, base.seed, stage)
@@ -246,25 +225,16 @@ def company(setting: Sequence[str]) -> str:
 
 def below_words(index: dict[str, Any]) -> list[str]:
     """Return a sentence for each dataset and setting whose models are less accurate than a bag of words."""
-    accuracies: dict[str, list[tuple[float, float]]] = {}
-    for row in index["runs"]:
-        for dataset, scores in row["scores"].items():
-            if "bag_of_words" in scores.get("test", {}):
-                name = f"{dataset} {company(row['setting'])}"
-                pair = scores["test"]["accuracy"], scores["test"]["bag_of_words"]
-                accuracies.setdefault(name, []).append(pair)
-    found = []
-    for name, pairs in accuracies.items():
-        own, words = (sum(values) / len(pairs) for values in zip(*pairs, strict=True))
-        if round(own, 3) < round(words, 3):
-            found.append(
-                f"caution: {name} reaches an accuracy of {own:.3f}, but a bag of words {words:.3f}; do not rely "
-                "on the categories or label issues of such a model"
-            )
-    return found
-
-
-def _plain(text: str) -> str:
-    """Return the user's text for Markdown: on one line, without markup."""
-    one = " ".join(text.split())
-    return one.replace("<", "&lt;").replace("|", "\\|").replace("`", "'")
+    rows = [
+        (f"{dataset} {company(row['setting'])}", scores["test"]["accuracy"], scores["test"]["bag_of_words"])
+        for row in index["runs"]
+        for dataset, scores in row["scores"].items()
+        if "bag_of_words" in scores.get("test", {})
+    ]
+    means = pd.DataFrame(rows, columns=["name", "own", "words"]).groupby("name", sort=False).mean()
+    return [
+        f"caution: {name} reaches an accuracy of {own:.3f}, but a bag of words {words:.3f}; do not rely on the "
+        "categories or label issues of such a model"
+        for name, own, words in means.round(3).itertuples()
+        if own < words
+    ]

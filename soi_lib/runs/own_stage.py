@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +21,13 @@ from soi_lib.analysis.statistics import Effect, mean_effect
 from soi_lib.dynamics import TrainingDynamics
 from soi_lib.errors import SelectionError, StoreError, nearest
 from soi_lib.runs.config import Setting, Stages
-from soi_lib.runs.own_folder import RUNS, keep_model, model_folder, own_profile, read_index, stage_name, time_words
-from soi_lib.runs.scheduler import run_all
+from soi_lib.runs.own_folder import RUNS, model_folder, own_profile, read_index, run_and_keep, stage_name, time_words
+from soi_lib.runs.results import Results
 from soi_lib.runs.second_stage import CONFIDENT, SMALLEST, choose, left_to_learn
-from soi_lib.runs.spec import Job, RunSpec, StageSpec, plan, stages_of
+from soi_lib.runs.spec import RunSpec, StageSpec, plan, stages_of
 from soi_lib.runs.store import RunStore, StoredRun
-from soi_lib.training.device import is_writer
 
-SIDES = {None: "second stage", "random": "random examples", "all": "all examples"}
+_SIDES = {None: "second stage", "random": "random examples", "all": "all examples"}
 """Names of the trainings that continue the first model, by the control of a stage."""
 AGAINST = ("first model", "random examples", "all examples")
 """What a second stage is compared with."""
@@ -110,103 +108,70 @@ def prepare_stage(
         SelectionError: no run has enough examples in the subset.
     """
     folder = Path(folder)
-    known = [soi.name for soi in SOI] + list(REGIONS)
+    known = [*SOI.__members__, *REGIONS]
     for part in subset if not ids else ():
         if part not in known:
             raise SelectionError(f"unknown category {part!r}", hint=nearest(part, known))
-    subset = [name for name in known if name in subset]  # the order in which they are given does not matter
-    store = RunStore(folder / RUNS)
-    bases = _bases(folder, store, device)
-    wanted = Stages(subsets=("FRGE",), epochs=epochs, learning_rate_factor=learning_rate_factor)
-    united, ids = "ids" if ids else "+".join(subset), tuple(sorted(set(ids)))
-    stages = [
-        replace(stage, subset=united, ids=ids, keep_weights=stage.control is None)
-        for base in bases
-        for stage in stages_of(base, wanted)
-    ]
-    held = [dynamics for base in bases for dynamics in _dynamics(base, store).values()] if ids else []
-    trained = {str(i) for dynamics in held for i in dynamics.ids}
+    # neither the order in which categories or ids are given nor repetitions matter
+    united = "ids" if ids else "+".join(name for name in known if name in subset)
+    ids = tuple(sorted(set(ids)))
+    bases = _bases(folder, device)
+    trained = {str(i) for _, held in bases for dynamics in held.values() for i in dynamics.ids} if ids else set()
     unknown = tuple(i for i in ids if i not in trained)
     if ids and len(unknown) == len(ids):
         what = "none of these is the id of a training example"
         expected = "one id per line, as in a .txt file from soi select"
         raise SelectionError(what, where=folder, found=unknown[0], expected=expected)
-    rows = [row for stage in stages if stage.control is None for row in _left(stage, store)]
-    if not any(row["reason"] == "" for row in rows):
-        raise SelectionError(
-            "no run has enough examples in this subset",
-            where=folder,
-            found=rows[0]["reason"],
-            expected=f"at least {SMALLEST} examples and two labels",
-            hint=_larger(stages[0], _dynamics(bases[0], store)),
-        )
-    name = stage_name(stages[0].identity()["stage"], stages[0].base.training.learning_rate)
-    usable = {(row["setting"], row["seed"]) for row in rows if not row["reason"]}
-    stages = [stage for stage in stages if (str(stage.setting), stage.base.seed) in usable]
-    return StageJob(folder, name, tuple(stages), pd.DataFrame(rows), unknown)
+    wanted = Stages(subsets=("FRGE",), epochs=epochs, learning_rate_factor=learning_rate_factor)
+    possible: list[StageSpec] = []
+    rows: list[dict[str, Any]] = []
+    for base, dynamics in bases:
+        stages = [replace(s, subset=united, ids=ids, keep_weights=not s.control) for s in stages_of(base, wanted)]
+        choice = choose(stages[0], dynamics)
+        possible += [] if choice.reason else stages
+        rows += [
+            {
+                "dataset": name,
+                "setting": str(base.setting),
+                "seed": base.seed,
+                "in the subset": choice.there[name],
+                "examples": choice.n[name],
+                "left to learn": left_to_learn(dynamics[name], choice.ids[name]) if choice.ids else float("nan"),
+                "reason": choice.reason,
+            }
+            for name in base.setting
+        ]
+    if not possible:
+        base, dynamics = bases[0]
+        regions = {name: choose(replace(stages[0], base=base, subset=name, ids=()), dynamics) for name in REGIONS}
+        enough = [f"--subset {name} ({sum(c.n.values())} examples)" for name, c in regions.items() if not c.reason]
+        what, expected = "no run has enough examples in this subset", f"at least {SMALLEST} examples and two labels"
+        hint = f"combine more categories, or use {' or '.join(enough)}" if enough else "train on more rows"
+        raise SelectionError(what, where=folder, found=rows[0]["reason"], expected=expected, hint=hint)
+    name = stage_name(possible[0].identity()["stage"], possible[0].base.training.learning_rate)
+    return StageJob(folder, name, tuple(possible), pd.DataFrame(rows), unknown)
 
 
-def _larger(stage: StageSpec, dynamics: dict[str, TrainingDynamics]) -> str:
-    """Return the hint for a subset that is too small: the map regions that are large enough."""
-    choices = {name: choose(replace(stage, subset=name, ids=()), dynamics) for name in REGIONS}
-    enough = [f"--subset {name} ({sum(c.n.values())} examples)" for name, c in choices.items() if not c.reason]
-    return f"combine more categories, or use {' or '.join(enough)}" if enough else "train on more rows"
-
-
-def _bases(folder: Path, store: RunStore, device: str) -> list[RunSpec]:
-    """Return the finished runs of a folder. Raises StoreError if there are none, or one cannot be continued."""
+def _bases(folder: Path, device: str) -> list[tuple[RunSpec, dict[str, TrainingDynamics]]]:
+    """Return the finished runs of a folder with their dynamics. Raises StoreError if there are none."""
     read_index(folder)
-    bases = [spec for spec in plan(own_profile(folder), device=device) if store.get(spec.key) is not None]
+    store = RunStore(folder / RUNS)
+    bases = []
+    for spec in plan(own_profile(folder), device=device):
+        if (run := store.get(spec.key)) is None:
+            continue
+        if not store.weights_path(spec.key).exists():
+            what, hint = "the model of a run was not kept", "train into another folder without --no-model"
+            raise StoreError(f"{what}, so it cannot be continued", where=folder, found=spec.name, hint=hint)
+        bases.append((spec, {name: run.dynamics(name) for name in run.setting}))
     if not bases:
-        hint = "run the soi train command again"
-        raise StoreError("no run of this folder is finished", where=folder, hint=hint)
-    for base in bases:
-        if not store.weights_path(base.key).exists():
-            raise StoreError(
-                "the model of a run was not kept, so it cannot be continued",
-                where=folder,
-                found=base.name,
-                hint="train into another folder without --no-model",
-            )
+        raise StoreError("no run of this folder is finished", where=folder, hint="run the soi train command again")
     return bases
-
-
-def _dynamics(base: RunSpec, store: RunStore) -> dict[str, TrainingDynamics]:
-    run = store.get(base.key)
-    assert run is not None
-    return {name: run.dynamics(name) for name in run.setting}
-
-
-def _left(stage: StageSpec, store: RunStore) -> list[dict[str, Any]]:
-    dynamics = _dynamics(stage.base, store)
-    choice = choose(stage, dynamics)
-    return [
-        {
-            "dataset": name,
-            "setting": str(stage.setting),
-            "seed": stage.base.seed,
-            "in the subset": choice.there[name],
-            "examples": choice.n[name],
-            "left to learn": left_to_learn(dynamics[name], choice.ids[name]) if choice.ids else float("nan"),
-            "reason": choice.reason,
-        }
-        for name in stage.setting
-    ]
 
 
 def train_stage(job: StageJob, *, jobs: int | None = None, quiet: bool = False) -> pd.DataFrame:
     """Train the missing parts of a second stage, keep its models, and return `gains`. Raises SoiError."""
-    done = run_all(job.stages, job.store, jobs=jobs, quiet=quiet, then=partial(_keep, job.folder))
-    if is_writer():
-        for stage in job.stages:  # stages that were trained earlier
-            _keep(job.folder, stage)
-    return gains(job.folder, done)
-
-
-def _keep(folder: Path, stage: Job) -> None:
-    """Keep the model of a stage, unless it is a control."""
-    if isinstance(stage, StageSpec) and stage.control is None:
-        keep_model(folder, stage)
+    return gains(job.folder, run_and_keep(job.folder, job.stages, jobs=jobs, quiet=quiet))
 
 
 def gains(folder: str | Path, stages: Sequence[StoredRun] | None = None) -> pd.DataFrame:
@@ -218,9 +183,10 @@ def gains(folder: str | Path, stages: Sequence[StoredRun] | None = None) -> pd.D
         stage and both controls (means over seeds); gains over each with the low and high ends of 95 % intervals;
         `seeds`, `n`, and `advice`. No rows if there are no stages.
     """
-    store = RunStore(Path(folder) / RUNS)
+    folder = Path(folder)
+    store, profile = RunStore(folder / RUNS), own_profile(folder)
     bases = {row["key"] for row in read_index(folder)["runs"]}
-    groups: dict[tuple[str, Setting], dict[str | None, dict[int, StoredRun]]] = {}
+    groups: dict[tuple[str, Setting], dict[str, dict[int, StoredRun]]] = {}
     for run in store if stages is None else stages:
         about = run.manifest["identity"]
         base = store.get(about["base"]) if run.stage and about["base"] in bases else None
@@ -228,44 +194,35 @@ def gains(folder: str | Path, stages: Sequence[StoredRun] | None = None) -> pd.D
             continue
         name = stage_name(about["stage"], base.manifest["identity"]["training"]["learning_rate"])
         sides = groups.setdefault((name, run.setting), {})
-        sides.setdefault(about["stage"]["control"], {})[run.seed] = run
-        sides.setdefault("first", {})[run.seed] = base
+        sides.setdefault("first model", {})[run.seed] = base
+        sides.setdefault(_SIDES[about["stage"]["control"]], {})[run.seed] = run
     rows = []
     for (name, setting), sides in groups.items():
-        seeds = sorted(set.intersection(*(set(sides.get(side, {})) for side in SIDES)))
-        if seeds:
-            named = {"first": "first model", **SIDES}
-            runs = {words: [sides[side][seed] for seed in seeds] for side, words in named.items()}
-            rows += [row for dataset in setting for row in _gain_rows(name, setting, dataset, runs)]
+        seeds = set.intersection(*(set(sides.get(side, {})) for side in _SIDES.values()))
+        parts = {side: tuple(held[seed] for seed in sorted(seeds)) for side, held in sides.items()}
+        results = {side: Results("user", profile, part) for side, part in parts.items()}
+        rows += [row for dataset in setting if seeds for row in _gain_rows(name, setting, dataset, results)]
     return pd.DataFrame(rows)
 
 
-def _gain_rows(name: str, setting: Setting, dataset: str, runs: dict[str, list[StoredRun]]) -> list[dict[str, Any]]:
-    frames = {side: [run.predictions(dataset) for run in held] for side, held in runs.items()}
-    stages = [run.manifest["stage"] for run in runs["second stage"]]
-    left = np.mean([stage["left"][dataset] for stage in stages], axis=0)
-    rows = []
-    for split in [s for s in ("test", "ood") if (frames["first model"][0]["split"] == s).any()]:
-        right = {
-            side: np.stack([_right(frame[frame["split"] == split]) for frame in held]) for side, held in frames.items()
-        }
+def _gain_rows(name: str, setting: Setting, dataset: str, sides: dict[str, Results]) -> list[dict[str, Any]]:
+    stages = [run.manifest["stage"] for run in sides["second stage"].runs]
+    before, after = np.mean([stage["left"][dataset] for stage in stages], axis=0).tolist()
+    examples, rows = float(np.mean([stage["n"][dataset] for stage in stages])), []
+    for split in sides["first model"].splits(dataset):
+        answers = {side: results.evaluated(dataset, setting, split) for side, results in sides.items()}
+        right = {side: (found.predicted == found.gold).astype(float) for side, found in answers.items()}
         row: dict[str, Any] = {"subset": name, "setting": str(setting), "dataset": dataset, "set": split}
-        row |= {"examples": float(np.mean([stage["n"][dataset] for stage in stages]))}
-        row |= {"left before": float(left[0]), "left after": float(left[1])}
+        row |= {"examples": examples, "left before": before, "left after": after}
         row |= {side: float(table.mean()) for side, table in right.items()}
-        effects = [mean_effect(right["second stage"].astype(float) - right[against]) for against in AGAINST]
-        for against, effect in zip(AGAINST, effects, strict=True):
-            interval = effect.interval(0.95)
+        effects = {against: mean_effect(right["second stage"] - right[against]) for against in AGAINST}
+        for against, effect in effects.items():
+            interval = effect.interval()
             row |= {f"over {against}": effect.value, f"low over {against}": interval.low}
             row |= {f"high over {against}": interval.high}
-        row |= {"seeds": len(right["second stage"]), "n": right["second stage"].shape[1]}
-        rows.append(row | {"advice": advice(*effects)})
+        row |= {"seeds": len(stages), "n": right["second stage"].shape[1], "advice": advice(*effects.values())}
+        rows.append(row)
     return rows
-
-
-def _right(frame: pd.DataFrame) -> np.ndarray:
-    ordered = frame.sort_values("id")
-    return (ordered["predicted"] == ordered["gold"]).to_numpy()
 
 
 # --- texts and tables for people, the same in the command and on the page --------------------------------------------
@@ -273,14 +230,14 @@ def _right(frame: pd.DataFrame) -> np.ndarray:
 
 def advice(over_first: Effect, over_random: Effect, over_all: Effect) -> str:
     """Return one sentence of advice that follows from the gains."""
-    first = over_first.interval(0.95)
+    first, *others = (effect.interval() for effect in (over_first, over_random, over_all))
     seeds = f"{over_first.seeds} seed{'' if over_first.seeds == 1 else 's'}"
     if first.high < 0:
         return "It made the model worse: keep the first model."
     if first.low <= 0:
         known = f"{over_first.n} test examples and {seeds}"
         return f"No gain is distinguishable from chance with {known}: keep the first model, or add test rows or seeds."
-    if min(over_random.interval(0.95).low, over_all.interval(0.95).low) <= 0:
+    if min(other.low for other in others) <= 0:
         return "It helped, but other examples may help just as much: train longer, and do not credit the subset."
     if over_first.seeds < 3:
         return f"The subset itself helped with {seeds}: repeat it with three or more before you rely on it."

@@ -11,16 +11,10 @@ import importlib
 from soi_lib.training.device import one_thread_no_hub
 
 one_thread_no_hub()  # before the imports, which read these settings
-for name in (
-    "pandas",
-    "pyarrow.dataset",
-    "sklearn.feature_extraction.text",
-    "sklearn.linear_model",
-    "sklearn.metrics",
-    "soi_lib.data.baselines",
-    "soi_lib.runs.second_stage",
-    "soi_lib.training.engine",
-    "tokenizers",
+MODULES = (
+    "pandas", "pyarrow.dataset", "sklearn.feature_extraction.text", "sklearn.linear_model", "sklearn.metrics",
+    "soi_lib.data.baselines", "soi_lib.runs.second_stage", "soi_lib.training.engine", "tokenizers",
     "transformers.models.bert.modeling_bert",
-):
+)  # fmt: skip
+for name in MODULES:
     importlib.import_module(name)

@@ -61,7 +61,7 @@ class Results:
 
         Plain names mean the full budget; see `soi_lib.runs.config.Setting`.
         """
-        setting = Setting.of(setting)
+        setting = Setting(setting)
         seed = self.seeds[0] if seed is None else seed
         for run in self.runs:
             if run.setting == setting and run.seed == seed:
@@ -87,7 +87,7 @@ class Results:
 
         All seeds were evaluated on the same rows in the same order, so ids and labels are read from the first one.
         """
-        key = (member, Setting.of(setting))
+        key = (member, Setting(setting))
         if key not in self._evaluated:
             first, *others = (self.run(setting, seed) for seed in self.seeds)
             frame = first.predictions(member)
@@ -134,8 +134,8 @@ def setting_name(setting: Sequence[str], members: tuple[str, ...] = ()) -> str:
         return "alone"
     if len(setting) == len(members) > 2:
         name = "all three" if len(members) == 3 else "all"
-        return name + (" at equal budget" if Setting.of(setting).budget == "equal" else "")
-    return str(Setting.of(setting))
+        return name + (" at equal budget" if Setting(setting).budget == "equal" else "")
+    return str(Setting(setting))
 
 
 def score_table(results: Results) -> pd.DataFrame:

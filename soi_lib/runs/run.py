@@ -28,7 +28,7 @@ from soi_lib.data.cache import load
 from soi_lib.data.dataset import Corpus, Split
 from soi_lib.data.match import save_trained_rows
 from soi_lib.errors import StoreError
-from soi_lib.runs.spec import Job, Progress, RunSpec, StageSpec
+from soi_lib.runs.spec import Job, Progress, RunSpec
 from soi_lib.runs.store import RunStore, StoredRun
 from soi_lib.training.device import held, is_writer, processor, reproducibly
 
@@ -48,16 +48,40 @@ def do_run(spec: RunSpec, store: RunStore, *, progress: Progress | None = None) 
     stage to start from. If the store has the run but not its weights, it is trained again; raises StoreError if that
     does not reproduce the stored dynamics bit for bit.
     """
+    from soi_lib.data.baselines import baselines
+    from soi_lib.training.checkpoint import has_weights
+
     with held(store.lock(spec.key)):
         run = store.get(spec.key)
-        if run is None:
-            return _train_and_store(spec, store, progress)
-        if spec.keep_weights:
-            from soi_lib.training.checkpoint import has_weights
-
+        if run is not None:
             stored = {member: run.dynamics(member).fingerprint() for member in run.setting}
-            if not has_weights(store.weights_path(spec.key), key=spec.key, dynamics=stored):
-                _train_again(spec, run, stored, store, progress)
+            path = store.weights_path(spec.key)
+            if not spec.keep_weights or has_weights(path, key=spec.key, dynamics=stored):
+                return run
+        began, ready = begin(), prepare(spec)
+        result = train_prepared(spec, ready, store, progress, seed=spec.seed)
+        if run is None:
+            metrics = {
+                member: {
+                    "n": len(splits["train"]),
+                    **baselines(splits),
+                    "tokens": {name: round(float(ready.tokens[member, name].lengths.mean()), 2) for name in splits},
+                    "truncated": {name: ready.tokens[member, name].truncated for name in splits},
+                }
+                for member, splits in ready.splits.items()
+            }
+            examples = sum(len(member.splits["train"]) for member in ready.members)
+            return write_run(spec, store, ready, result, began, metrics, {"examples": examples})
+        store.checkpoint_path(spec.key).unlink(missing_ok=True)
+        for member, dynamics in result.dynamics.items():
+            if (made := dynamics.fingerprint()) != stored[member]:
+                path, expected = run.folder / "dynamics" / f"{member}.parquet", stored[member][:12]
+                what = (
+                    "training the run again gives other dynamics than those stored, so its weights cannot be recreated"
+                )
+                hint = "use the machine that made the run, or train all runs again in another folder with --runs"
+                raise StoreError(what, where=path, found=made[:12], expected=expected, hint=hint)
+        keep_weights(store, spec.key, ready, result)
         return run
 
 
@@ -82,7 +106,7 @@ def taken_splits(corpus: Corpus, spec: RunSpec) -> dict[str, Split]:
     Only a corpus defined by a profile may lack `ood`; the run's metrics and predictions then lack it too.
     """
     train = corpus.splits["train"].take(spec.data.train)
-    if spec.budget == "equal":
+    if spec.setting.budget == "equal":
         train = train.take(max(1, len(train) // len(spec.setting)))
     sizes = {"validation": spec.data.validation, "test": spec.data.evaluate, "ood": spec.data.ood}
     taken = {"train": train}
@@ -101,15 +125,14 @@ def prepare(spec: RunSpec) -> Prepared:
     splits = {name: taken_splits(corpus, spec) for name, corpus in corpora.items()}
     encoder = spec.encoder_folder or spec.encoder
     folder, card = encoder_dir(encoder), encoder_card(encoder)
+    longest = spec.training.max_length
     tokens = {
-        (member, name): tokenize(
-            folder, split.text, split.text_pair, max_length=spec.training.max_length, prefix=card.prefix
-        )
+        (member, name): tokenize(folder, split.text, split.text_pair, max_length=longest, prefix=card.prefix)
         for member, parts in splits.items()
         for name, split in parts.items()
     }
-    pooler = spec.training.pooling == "pooler"
-    model, id_map = load_trimmed(folder, [t.ids for t in tokens.values()], pooler=pooler)
+    texts, pooler = [t.ids for t in tokens.values()], spec.training.pooling == "pooler"
+    model, id_map = load_trimmed(folder, texts, pooler=pooler)
     members = [
         TrainMember(
             name=member,
@@ -119,64 +142,37 @@ def prepare(spec: RunSpec) -> Prepared:
         )
         for i, (member, parts) in enumerate(splits.items())
     ]
-    vocabulary = np.flatnonzero(id_map >= 0)
-    return Prepared(corpora, splits, tokens, model, vocabulary, members)
+    return Prepared(corpora, splits, tokens, model, np.flatnonzero(id_map >= 0), members)
 
 
 def train_prepared(
-    job: Job, ready: Prepared, store: RunStore, progress: Progress | None, **changed: Any
+    job: Job, ready: Prepared, store: RunStore, progress: Progress | None, *, seed: int, **other: Any
 ) -> TrainResult:
     """Train the prepared run or stage `job`; its state is kept in `store` until it is done.
 
-    For a stage, `changed` replaces `members` (all of the run's), `initial` (weights to start from), `seed`, `epochs`.
+    For a stage, `other` gives `initial` (the weights to start from) and the number of `epochs`.
     """
     from soi_lib.training.checkpoint import Checkpoint
     from soi_lib.training.engine import TrainConfig, train
 
-    base = job.base if isinstance(job, StageSpec) else job
-    meta: dict[str, Any] = {
-        "comparison": base.comparison,
-        "setting": list(base.setting),
-        "budget": base.budget,
-        "seed": base.seed,
-        "profile": job.key,
-        "library_version": version("soi_lib"),
-        "commit": commit(),
-    }
-    if isinstance(job, StageSpec):
-        meta |= {"base": base.key, "stage": job.identity()["stage"]}
+    identity = job.identity()
+    of_identity = ("comparison", "setting", "seed", "base", "stage")
+    meta: dict[str, Any] = {name: identity[name] for name in of_identity if name in identity}
+    meta |= {"budget": job.setting.budget, "profile": job.key}
+    meta |= {"library_version": version("soi_lib"), "commit": commit()}
     settings = job.training.model_dump(exclude={"max_length"})
-    settings |= {"seed": changed.get("seed", base.seed), "epochs": changed.get("epochs", job.training.epochs)}
+    settings |= {"seed": seed, "epochs": other.get("epochs", job.training.epochs)}
     with reproducibly(job.device):
         return train(
             ready.encoder,
-            changed.get("members", ready.members),
+            ready.members,
             TrainConfig(**settings),
             device=job.device,
             meta=meta,
-            initial=changed.get("initial"),
+            initial=other.get("initial"),
             progress=None if progress is None else lambda epoch, n: progress(job.key, epoch, n),
             checkpoint=Checkpoint(store.checkpoint_path(job.key), job.key),
         )
-
-
-def _train_again(
-    spec: RunSpec, run: StoredRun, stored: dict[str, str], store: RunStore, progress: Progress | None
-) -> None:
-    """Recreate the weights of a run; check that training gives its `stored` dynamics, given as fingerprints."""
-    ready = prepare(spec)
-    result = train_prepared(spec, ready, store, progress)
-    store.checkpoint_path(spec.key).unlink(missing_ok=True)
-    for member, dynamics in result.dynamics.items():
-        if (made := dynamics.fingerprint()) != stored[member]:
-            raise StoreError(
-                "training the run again gives other dynamics than those stored, so its weights cannot be recreated",
-                where=run.folder / "dynamics" / f"{member}.parquet",
-                found=made[:12],
-                expected=stored[member][:12],
-                hint="use the machine that made the run, or train all runs again in another folder with --runs",
-            )
-    keep_weights(store, spec.key, ready, result)
 
 
 def keep_weights(store: RunStore, key: str, ready: Prepared, result: TrainResult) -> None:
@@ -189,40 +185,56 @@ def keep_weights(store: RunStore, key: str, ready: Prepared, result: TrainResult
         save_weights(path, result.weights, key=key, vocabulary=ready.vocabulary, dynamics=dynamics)
 
 
-def _train_and_store(spec: RunSpec, store: RunStore, progress: Progress | None) -> StoredRun:
-    from soi_lib.data.baselines import baselines
+def write_run(
+    job: Job,
+    store: RunStore,
+    ready: Prepared,
+    result: TrainResult,
+    began: tuple[str, float],
+    metrics: dict[str, dict[str, Any]],
+    about: dict[str, Any],
+) -> StoredRun:
+    """Write the folder of a trained run or stage, after its weights if they are to be kept.
 
-    started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
-    ready = prepare(spec)
-    result = train_prepared(spec, ready, store, progress)
-    splits, tokens = ready.splits, ready.tokens
-    metrics = {
-        member: {
-            "n": len(splits[member]["train"]),
-            "soi": soi_counts(categorize(result.dynamics[member])),
-            **{name: scores(p) for name, p in result.predictions[member].items()},
-            **baselines(splits[member]),
-            "tokens": {n: round(float(tokens[member, n].lengths.mean()), 2) for n in splits[member]},
-            "truncated": {n: tokens[member, n].truncated for n in splits[member]},
-        }
-        for member in spec.setting
+    `began` is `begin()` before it was trained; `metrics` and `about` are what only a run or only a stage has in its
+    metrics and in its manifest.
+    """
+    if job.keep_weights:
+        keep_weights(store, job.key, ready, result)
+    for member, found in metrics.items():
+        found["soi"] = soi_counts(categorize(result.dynamics[member]))
+        found |= {split: scores(predictions) for split, predictions in result.predictions[member].items()}
+    started, clock = began
+    manifest = heading(job) | about
+    manifest |= {
+        "started": started,
+        "seconds": {"total": round(time.monotonic() - clock, 2)} | {k: round(v, 2) for k, v in result.seconds.items()},
+        "updates": result.updates,
+        "precision": result.precision,
+        "machine": machine(result.device) | ({"processes": result.processes} if result.processes > 1 else {}),
+        "versions": {name: version(name) for name in ("soi_lib", "torch", "transformers", "numpy", "pyarrow")},
     }
-    manifest = {
-        "identity": spec.identity(),
-        "command": "soi train" if spec.comparison == "user" else f"python -m paper run {spec.key}",
-        **provenance(started, clock, result),
-        "examples": sum(len(m.splits["train"]) for m in ready.members),
-    }
-    if spec.keep_weights:
-        keep_weights(store, spec.key, ready, result)
 
     def fill(out: Path) -> None:
-        save_result(out, splits, result, metrics)
-        for member, corpus in ready.corpora.items():
+        save_result(out, ready.splits, result, metrics)
+        for member, corpus in ready.corpora.items() if isinstance(job, RunSpec) else ():
             if corpus.comparison == "user":
-                save_trained_rows(out / "rows" / f"{member}.parquet", corpus, splits[member]["train"])
+                save_trained_rows(out / "rows" / f"{member}.parquet", corpus, ready.splits[member]["train"])
 
-    return store.write(spec.key, manifest, fill)
+    return store.write(job.key, manifest, fill)
+
+
+def heading(job: Job) -> dict[str, Any]:
+    """Return the part of a manifest that is known before training: what is trained, by which command and commit."""
+    identity = job.identity()
+    command = "soi second-stage" if "stage" in identity else "soi train"
+    own = identity["comparison"] == "user"
+    return {"identity": identity, "command": command if own else f"python -m paper run {job.key}", "commit": commit()}
+
+
+def begin() -> tuple[str, float]:
+    """Return the time as text, and the reading of a clock that never jumps."""
+    return datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
 
 
 def version(package: str) -> str:
@@ -235,8 +247,7 @@ def version(package: str) -> str:
 
 def machine(device: dict[str, str]) -> dict[str, Any]:
     """Return what a run was trained on: processor, `device` (name and versions), Python, system; no hosts or paths."""
-    about = {"threads": 1, "python": platform.python_version(), "system": sys.platform}
-    return {"cpu": processor(), **device, **about}
+    return {"cpu": processor(), **device, "threads": 1, "python": platform.python_version(), "system": sys.platform}
 
 
 @cache
@@ -247,7 +258,6 @@ def commit() -> str:
     """
     if given := os.environ.get("SOI_COMMIT"):
         return given
-
     root = Path(__file__).resolve().parents[2]
 
     def git(*words: str) -> str:
@@ -263,19 +273,6 @@ def commit() -> str:
         return ""
 
 
-def provenance(started: str, clock: float, result: TrainResult) -> dict[str, Any]:
-    """Return the part of a manifest on when, how long and where; `clock` is time.monotonic() at the start."""
-    return {
-        "commit": commit(),
-        "started": started,
-        "seconds": {"total": round(time.monotonic() - clock, 2)} | {k: round(v, 2) for k, v in result.seconds.items()},
-        "updates": result.updates,
-        "precision": result.precision,
-        "machine": machine(result.device) | ({"processes": result.processes} if result.processes > 1 else {}),
-        "versions": {name: version(name) for name in ("soi_lib", "torch", "transformers", "numpy", "pyarrow")},
-    }
-
-
 def save_result(out: Path, splits: dict[str, dict[str, Split]], result: TrainResult, metrics: dict[str, Any]) -> None:
     """Write the files of a run to `out`: dynamics and predictions of each member, metrics.json, log.jsonl.
 
@@ -283,24 +280,36 @@ def save_result(out: Path, splits: dict[str, dict[str, Split]], result: TrainRes
     `dynamics-train/` holds the latter. log.jsonl has one line per epoch: its number from 0, the mean training loss of
     all examples (`loss`), and under `datasets`, for each dataset, train_loss, train_accuracy and, with validation
     examples, validation_loss and validation_accuracy; losses in nats.
+    Predictions have one row per example and no texts.
     """
+    import pandas as pd
+
     for name, found in (("dynamics", result.dynamics), ("dynamics-train", result.dynamics_train)):
         for member, dynamics in found.items():
             (out / name).mkdir(exist_ok=True)
             dynamics.save(out / name / f"{member}.parquet")
     (out / "predictions").mkdir()
     for member, predictions in result.predictions.items():
-        _save_predictions(out / "predictions" / f"{member}.parquet", splits[member], predictions)
+        parts = [
+            pd.DataFrame(
+                {
+                    "split": name,
+                    "id": splits[member][name].ids,
+                    "gold": p.gold.astype(np.int16),
+                    "predicted": p.predicted.astype(np.int16),
+                    "p_gold": p.probabilities[np.arange(len(p.gold)), p.gold],
+                }
+            )
+            for name, p in predictions.items()
+        ]
+        with files.replacing(out / "predictions" / f"{member}.parquet") as tmp:
+            pd.concat(parts, ignore_index=True).to_parquet(tmp, compression="zstd", index=False)
     files.write_json(out / "metrics.json", metrics)
-    lines = [
-        {
-            "epoch": i,
-            "loss": round(loss, 6),
-            "datasets": {m: {k: round(float(v[i]), 6) for k, v in c.items()} for m, c in result.curves.items()},
-        }
-        for i, loss in enumerate(result.losses)
-    ]
-    files.write_text(out / "log.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    log = ""
+    for i, loss in enumerate(result.losses):
+        curves = {m: {k: round(float(v[i]), 6) for k, v in c.items()} for m, c in result.curves.items()}
+        log += json.dumps({"epoch": i, "loss": round(loss, 6), "datasets": curves}) + "\n"
+    files.write_text(out / "log.jsonl", log)
 
 
 def scores(predictions: Predictions) -> dict[str, float]:
@@ -319,23 +328,3 @@ def scores(predictions: Predictions) -> dict[str, float]:
         found["auc"] = float(roc_auc_score(gold, predictions.probabilities[:, 1]))
         found["balanced_accuracy"] = float(balanced_accuracy_score(gold, predicted))
     return {name: round(value, 6) for name, value in found.items()}
-
-
-def _save_predictions(path: Path, splits: dict[str, Split], predictions: dict[str, Any]) -> None:
-    """Save one row per evaluated example, as intervals over examples need; no texts."""
-    import pandas as pd
-
-    parts = [
-        pd.DataFrame(
-            {
-                "split": name,
-                "id": splits[name].ids,
-                "gold": p.gold.astype(np.int16),
-                "predicted": p.predicted.astype(np.int16),
-                "p_gold": p.probabilities[np.arange(len(p.gold)), p.gold],
-            }
-        )
-        for name, p in predictions.items()
-    ]
-    with files.replacing(path) as tmp:
-        pd.concat(parts, ignore_index=True).to_parquet(tmp, compression="zstd", index=False)

@@ -10,16 +10,14 @@ and as many updates on all data. Each of these is a run in the same store, under
 from __future__ import annotations
 
 import hashlib
-import time
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from soi_lib import files
 from soi_lib.analysis.selection import select
-from soi_lib.analysis.soi import SOI, categorize, soi_counts
+from soi_lib.analysis.soi import SOI
 from soi_lib.dynamics import TrainingDynamics
 from soi_lib.errors import SelectionError
 from soi_lib.runs import run
@@ -29,7 +27,6 @@ from soi_lib.runs.store import RunStore, StoredRun
 from soi_lib.training.device import held
 
 if TYPE_CHECKING:
-    from soi_lib.training.batching import Encoded
     from soi_lib.training.engine import TrainMember
 
 SMALLEST = 8
@@ -164,50 +161,38 @@ def _stage(spec: StageSpec, base: StoredRun, store: RunStore, progress: Progress
     """Choose the examples, then train the stage or store that it cannot be tested."""
     from soi_lib.training.checkpoint import load_weights
 
-    started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
+    began = run.begin()
     choice = choose(spec, {member: base.dynamics(member) for member in spec.setting})
-    command = "soi second-stage" if spec.base.comparison == "user" else f"python -m paper run {spec.key}"
-    about = {"identity": spec.identity(), "command": command, "base": base.manifest["sha256"]}
-    stage = {"tested": not choice.reason, "reason": choice.reason, "n": choice.n, "passes": choice.passes}
+    about: dict[str, Any] = {"base": base.manifest["sha256"]}
+    about["stage"] = {"tested": not choice.reason, "reason": choice.reason, "n": choice.n, "passes": choice.passes}
     if choice.reason:
         sizes = {member: {"n": n} for member, n in choice.n.items()}
-        about |= {"commit": run.commit(), "started": started, "stage": stage}
+        about |= run.heading(spec) | {"started": began[0]}
         return store.write(spec.key, about, lambda out: files.write_json(out / "metrics.json", sizes))
 
     hashes = {m: hashlib.sha256("\n".join(map(str, ids)).encode()).hexdigest() for m, ids in choice.ids.items()}
     ready = run.prepare(spec.base)
     rows = {m.name: np.flatnonzero(np.isin(m.ids, choice.ids[m.name])) for m in ready.members}
     initial, _, weights = load_weights(store.weights_path(base.key), ready.vocabulary)
-    result = run.train_prepared(
-        spec,
-        ready,
-        store,
-        progress,
-        epochs=choice.passes,
-        members=_members(ready.members, rows),
-        seed=spec.seed_for("training"),
-        initial=initial,
-    )
-    if spec.keep_weights:
-        run.keep_weights(store, spec.key, ready, result)
+    ready = replace(ready, members=[_part(member, rows[member.name]) for member in ready.members])
+    how: dict[str, Any] = {"seed": spec.seed_for("training"), "initial": initial, "epochs": choice.passes}
+    result = run.train_prepared(spec, ready, store, progress, **how)
     metrics = {
         member: {
             "n": choice.n[member],
             "trained": len(rows[member]),
-            "soi": soi_counts(categorize(result.dynamics[member])),
-            **{split: run.scores(p) for split, p in result.predictions[member].items()},
             "base": {split: base.metrics[member][split] for split in result.predictions[member]},
         }
         for member in spec.setting
     }
-    examples = sum(len(index) for index in rows.values())
-    about |= run.provenance(started, clock, result) | {
-        "examples": examples,
-        "stage": stage
-        | {"presentations": choice.passes * examples, "ids": hashes, "weights": weights}
-        | {"left": {m: _left(base.dynamics(m), result.dynamics[m]) for m in spec.setting}},
+    left = {
+        member: [round(left_to_learn(d, after.ids), 6) for d in (base.dynamics(member), after)]
+        for member, after in result.dynamics.items()
     }
-    return store.write(spec.key, about, lambda out: run.save_result(out, ready.splits, result, metrics))
+    about["examples"] = sum(len(index) for index in rows.values())
+    presentations = choice.passes * about["examples"]
+    about["stage"] |= {"presentations": presentations, "ids": hashes, "weights": weights, "left": left}
+    return run.write_run(spec, store, ready, result, began, metrics, about)
 
 
 CONFIDENT = 0.9
@@ -223,30 +208,15 @@ def left_to_learn(dynamics: TrainingDynamics, ids: np.ndarray) -> float:
     return float((~chosen.correct[-1] | (chosen.p_gold[-1] < CONFIDENT)).mean())
 
 
-def _left(before: TrainingDynamics, after: TrainingDynamics) -> list[float]:
-    """Return the shares of a stage's examples with something left to learn before and after it."""
-    return [round(left_to_learn(d, after.ids), 6) for d in (before, after)]
-
-
-def _members(members: list[TrainMember], rows: dict[str, np.ndarray]) -> list[TrainMember]:
-    """Return the examples at positions `rows` of each dataset, and the sets that gains are measured on."""
-    return [
-        replace(
-            m,
-            ids=m.ids[rows[m.name]],
-            splits={"train": _rows(m.splits["train"], rows[m.name])}
-            | {name: m.splits[name] for name in ("test", "ood") if name in m.splits},
-        )
-        for m in members
-    ]
-
-
-def _rows(data: Encoded, index: np.ndarray) -> Encoded:
-    """Return the examples at positions `index`."""
+def _part(member: TrainMember, rows: np.ndarray) -> TrainMember:
+    """Return the examples at positions `rows` of a dataset, and the sets that gains are measured on."""
     from soi_lib.training.batching import Encoded
 
-    lengths = data.lengths[index]
+    data = member.splits["train"]
+    lengths = data.lengths[rows]
     offset = np.concatenate([[0], np.cumsum(lengths)])
-    place = np.repeat(data.offset[index] - offset[:-1], lengths) + np.arange(offset[-1])
+    place = np.repeat(data.offset[rows] - offset[:-1], lengths) + np.arange(offset[-1])
     segment = None if data.segment is None else data.segment[place]
-    return Encoded(data.token[place], segment, offset, data.gold[index], data.member[index])
+    train = Encoded(data.token[place], segment, offset, data.gold[rows], data.member[rows])
+    tested = {name: split for name, split in member.splits.items() if name in ("test", "ood")}
+    return replace(member, ids=member.ids[rows], splits={"train": train, **tested})

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from soi_lib.errors import ProfileError, nearest
-from soi_lib.runs.config import Budget, Comparison, DataSizes, Profile, Setting, Stages, Training
+from soi_lib.runs.config import Comparison, DataSizes, Profile, Setting, Stages, Training
 from soi_lib.training.device import kind_of, resolve_device, resolve_precision
 
 if TYPE_CHECKING:
@@ -52,17 +52,12 @@ class RunSpec:
     keep_weights: bool = False
     """Whether to keep the final weights, for second stages to start from; not part of the identity."""
 
-    @property
-    def budget(self) -> Budget:
-        """Whether each dataset contributes all its training examples, or a share of them; see `Setting`."""
-        return self.setting.budget
-
     def identity(self) -> dict[str, Any]:
         """Return everything that determines the run, as JSON values."""
         return {
             "comparison": self.comparison,
             "setting": list(self.setting),
-            "budget": self.budget,
+            "budget": self.setting.budget,
             "seed": self.seed,
             "encoder": self.encoder,
             "data": self.data.model_dump(),
@@ -90,7 +85,7 @@ class RunSpec:
     def examples(self) -> int:
         """How many examples are trained on, counted once per epoch (fewer if a split is smaller)."""
         whole = self.data.train * self.training.epochs
-        return whole if self.budget == "equal" else whole * len(self.setting)
+        return whole if self.setting.budget == "equal" else whole * len(self.setting)
 
     def found(self, store: RunStore) -> StoredRun | None:
         """Return the finished run in `store`, or None if it or weights that are to be kept are missing."""
@@ -228,9 +223,9 @@ def _runs_of(profile: Profile, comparison: Comparison, device: str, precision: s
     corpora = {m: load_spec(m, profile.corpora[m]) if m in profile.corpora else keep(load(m)) for m in part.members}
     if comparison == "task":
         _heads_apart(corpora)
-    prints = {f"corpus/{dataset}": corpus.fingerprint for dataset, corpus in corpora.items()}
     encoder = fingerprint(folder)
     resolved = resolve_precision(precision or training.precision, kind_of(device))
+    training = training.model_copy(update={"precision": resolved})
     return [
         RunSpec(
             comparison=comparison,
@@ -238,8 +233,8 @@ def _runs_of(profile: Profile, comparison: Comparison, device: str, precision: s
             seed=seed,
             encoder=part.encoder,
             data=profile.data_of(comparison),
-            training=training.model_copy(update={"precision": resolved}),
-            fingerprints=(*sorted((f"corpus/{m}", prints[f"corpus/{m}"]) for m in setting), ("encoder", encoder)),
+            training=training,
+            fingerprints=(*sorted((f"corpus/{m}", corpora[m].fingerprint) for m in setting), ("encoder", encoder)),
             engine=ENGINE_VERSION,
             device=device,
             encoder_folder="" if own is None else str(folder),
@@ -255,20 +250,17 @@ def _heads_apart(corpora: dict[str, Corpus]) -> None:
     for member, corpus in corpora.items():
         other = seen.setdefault(corpus.labels, member)
         if other != member and all(label.lstrip("-").isdigit() for label in corpus.labels):
-            raise ProfileError(
-                f"the tasks {other} and {member} use the same numbers as labels, so they would share a head",
-                where="corpora",
-                found=", ".join(corpus.labels[:8]),
-                hint="give the labels names, e.g. labels: {0: different, 1: paraphrase}",
-            )
+            what = f"the tasks {other} and {member} use the same numbers as labels, so they would share a head"
+            hint = "give the labels names, e.g. labels: {0: different, 1: paraphrase}"
+            raise ProfileError(what, where="corpora", found=", ".join(corpus.labels[:8]), hint=hint)
 
 
 def staged(profile: Profile, spec: RunSpec) -> bool:
     """Return whether stages of `profile` start from this run: datasets alone, and all together at full budget."""
-    if profile.stages is None:
+    if profile.stages is None or not profile.stages.subsets:
         return False
     sizes = (1, len(profile.comparisons[spec.comparison].members))
-    return spec.budget == "full" and len(spec.setting) in sizes
+    return spec.setting.budget == "full" and len(spec.setting) in sizes
 
 
 def plan_stages(
@@ -277,9 +269,8 @@ def plan_stages(
     """Return the stages of `profile`, in the order of its runs; empty if it has none. Other arguments as for `plan`."""
     if profile.stages is None:
         return []
-    specs = plan(profile, only=only, device=device, precision=precision)
-    bases = [spec for spec in specs if staged(profile, spec)]
-    return [stage for base in bases for stage in stages_of(base, profile.stages)]
+    bases = plan(profile, only=only, device=device, precision=precision)
+    return [stage for base in bases if staged(profile, base) for stage in stages_of(base, profile.stages)]
 
 
 def stages_of(base: RunSpec, wanted: Stages) -> list[StageSpec]:
@@ -323,21 +314,20 @@ largest training split in the authors' data or ours; None if it is larger than a
 
 def tokens(job: Job) -> tuple[float, float, float]:
     """Return the examples and tokens to train on, counted once per epoch, and the tokens to evaluate on."""
-    base = job.base if isinstance(job, StageSpec) else job
+    base, epochs = job.base if isinstance(job, StageSpec) else job, job.training.epochs
     examples = trained = evaluated = 0.0
     for dataset in base.setting:
         length, most = DATASETS.get(dataset, (128, None))
         n = float(min(base.data.train, most or base.data.train))
         if isinstance(job, StageSpec):
-            share = job.examples / (base.examples / base.training.epochs * job.training.epochs)
-            n *= share
-        if base.budget == "equal":
+            n *= job.examples / (base.examples / base.training.epochs * epochs)
+        if base.setting.budget == "equal":
             n /= len(base.setting)
-        examples += n * job.training.epochs
-        trained += n * job.training.epochs * length
-        rows = base.data.evaluate + (base.data.ood or OOD) + base.data.validation * job.training.epochs
+        rows: float = base.data.evaluate + (base.data.ood or OOD) + base.data.validation * epochs
         if job.training.record != "train" and not isinstance(job, StageSpec):
-            evaluated += n * job.training.epochs * length  # the pass that records in evaluation mode
+            rows += n * epochs  # the pass that records in evaluation mode
+        examples += n * epochs
+        trained += n * epochs * length
         evaluated += rows * length
     return examples, trained, evaluated
 

@@ -68,8 +68,7 @@ class StoredRun:
     @property
     def record(self) -> Literal["train", "eval", "both"]:
         """Which modes were recorded; with both, evaluation mode is the primary one."""
-        identity = self.manifest["identity"]
-        training: dict[str, Any] = (self.stage or identity).get("training") or {}
+        training: dict[str, Any] = (self.stage or self.manifest["identity"]).get("training") or {}
         return training.get("record", "train")
 
     @property
@@ -85,8 +84,7 @@ class StoredRun:
     @cached_property
     def metrics(self) -> dict[str, Any]:
         """metrics.json: for each member its size, category counts, test and OOD metrics, and baselines."""
-        values: dict[str, Any] = json.loads((self.folder / "metrics.json").read_text(encoding="utf-8"))
-        return values
+        return dict(json.loads((self.folder / "metrics.json").read_text(encoding="utf-8")))
 
     def dynamics(self, member: str, mode: Literal["train", "eval"] | None = None) -> TrainingDynamics:
         """Return the dynamics of one dataset, by default in the run's primary mode; each file is read once.
@@ -99,9 +97,8 @@ class StoredRun:
         folder = "dynamics-train" if mode == "train" and self.record == "both" else "dynamics"
         path = self.folder / folder / f"{member}.parquet"
         if not path.exists():
-            raise StoreError(
-                "no such dataset in this run", where=self.folder, found=repr(member), expected=" or ".join(self.setting)
-            )
+            what, expected = "no such dataset in this run", " or ".join(self.setting)
+            raise StoreError(what, where=self.folder, found=repr(member), expected=expected)
         if path not in self._dynamics:
             self._dynamics[path] = TrainingDynamics.load(path)
         return self._dynamics[path]
@@ -159,12 +156,8 @@ class RunStore:
             (self.root / "locks").mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.root / "locks" / f"{key}.lock").acquire()
         except OSError as error:
-            raise StoreError(
-                "the store cannot be written",
-                where=self.root,
-                found=error.strerror or error,
-                hint="free some space, or choose another folder with --runs",
-            ) from error
+            what, hint = "the store cannot be written", "free some space, or choose another folder with --runs"
+            raise StoreError(what, where=self.root, found=error.strerror or error, hint=hint) from error
         with lock:
             yield
 
@@ -175,11 +168,8 @@ class RunStore:
         """
         folder = self.path(key)
         if folder.is_symlink():
-            raise StoreError(
-                "the run is a link, not a folder",
-                where=folder,
-                hint="copy the run itself there, or remove the link",
-            )
+            hint = "copy the run itself there, or remove the link"
+            raise StoreError("the run is a link, not a folder", where=folder, hint=hint)
         if not folder.exists():
             return None
         try:
@@ -196,11 +186,9 @@ class RunStore:
 
     def __iter__(self) -> Iterator[StoredRun]:
         """Yield all finished runs that verify, in the order of their keys."""
-        for folder in sorted(self.root.glob("*/")):
-            if (folder / MANIFEST).exists():
-                run = self.get(folder.name)
-                if run is not None:
-                    yield run
+        for manifest in sorted(self.root.glob(f"*/{MANIFEST}")):
+            if (run := self.get(manifest.parent.name)) is not None:
+                yield run
 
     def write(self, key: str, manifest: dict[str, Any], fill: Callable[[Path], None]) -> StoredRun:
         """Write the folder of the run `key`: `fill` writes its files to a temporary folder, which is then sealed.
@@ -240,9 +228,8 @@ class RunStore:
                 place.parent.mkdir(parents=True, exist_ok=True)
                 os.rename(folder, place)
             except OSError as failure:
-                raise StoreError(
-                    "a damaged run cannot be moved away", where=folder, found=failure.strerror, hint="remove it by hand"
-                ) from error
+                what, hint = "a damaged run cannot be moved away", "remove it by hand"
+                raise StoreError(what, where=folder, found=failure.strerror, hint=hint) from error
             logger.warning("%s The damaged run was moved to %s.", error, place)
 
 
@@ -254,10 +241,8 @@ def _warn_once(text: str) -> None:
 
 def seal(folder: Path, manifest: dict[str, Any]) -> None:
     """Write the manifest of a complete run folder: its values, the sha256 of every file, its own sha256."""
-    files = checksums(folder)
-    files.pop(MANIFEST, None)
-    sealed = {**manifest, "files": files}
-    sealed = json.loads(json.dumps(sealed))
+    files = {name: digest for name, digest in checksums(folder).items() if name != MANIFEST}
+    sealed = json.loads(json.dumps({**manifest, "files": files}))
     write_json(folder / MANIFEST, {**sealed, "sha256": _seal(sealed)})
 
 
@@ -270,33 +255,26 @@ def open_run(folder: str | os.PathLike[str]) -> StoredRun:
         manifest = json.loads(text)
         known = manifest["sha256"] == _seal(manifest) and text == json_text(manifest)
     except FileNotFoundError:
-        raise StoreError(
-            "is not a finished run: it has no manifest",
-            where=folder,
-            hint="give the folder of a finished run",
-        ) from None
+        hint = "give the folder of a finished run"
+        raise StoreError("is not a finished run: it has no manifest", where=folder, hint=hint) from None
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise StoreError("the manifest cannot be read", where=path, found=str(error) or type(error).__name__) from error
+    again = "train the run again"
     if not known:
-        raise StoreError("the manifest was changed after it was written", where=path, hint="train the run again")
-    expected, home = manifest["files"], folder.resolve()
-    for name, digest in expected.items():
+        raise StoreError("the manifest was changed after it was written", where=path, hint=again)
+    home = folder.resolve()
+    for name, digest in manifest["files"].items():
         file = folder / name
         if file.resolve() != home / name or not file.is_file():  # missing, or a link to another place
-            raise StoreError("a file of the run is missing", where=file, hint="train the run again")
+            raise StoreError("a file of the run is missing", where=file, hint=again)
         try:
             found = sha256_file(file)
         except OSError as error:
             raise StoreError("a file of the run cannot be read", where=file, found=error.strerror) from error
         if found != digest:
-            raise StoreError(
-                "a file of the run was changed after it was written",
-                where=file,
-                found="another sha256",
-                expected=digest[:12],
-                hint="train the run again",
-            )
-    extra = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()} - set(expected) - {MANIFEST}
-    if extra:
+            what, other = "a file of the run was changed after it was written", "another sha256"
+            raise StoreError(what, where=file, found=other, expected=digest[:12], hint=again)
+    there = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}
+    if extra := there - set(manifest["files"]) - {MANIFEST}:
         raise StoreError("this file was not written by the run", where=folder / min(extra), hint="remove it")
     return StoredRun(folder, manifest)

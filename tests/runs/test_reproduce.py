@@ -17,7 +17,7 @@ from paper.datasets import load
 from paper.recorded import pack_stages, read_stage, unpack_stages
 from soi_lib.dynamics import TrainingDynamics
 from soi_lib.errors import OutputExistsError, StoreError
-from soi_lib.runs import progress
+from soi_lib.runs import scheduler
 from soi_lib.runs import second_stage as stages
 from soi_lib.runs.config import Setting, Stages, load_profile
 from soi_lib.runs.run import prepare
@@ -286,8 +286,8 @@ def job(setting: str, examples: int) -> SimpleNamespace:
 def simulate(monkeypatch: pytest.MonkeyPatch, jobs: dict[str, SimpleNamespace], costs: dict[str, float]) -> float:
     """Two workers need 40 s to start, 3 s before each run, then do 20 units of cost per second; return the total."""
     clock = 0.0
-    monkeypatch.setattr(progress.time, "monotonic", lambda: clock)
-    shown = progress.Display(jobs, costs, finished=1, workers=2, quiet=False)
+    monkeypatch.setattr(scheduler.time, "monotonic", lambda: clock)
+    shown = scheduler.Display(jobs, costs, finished=1, workers=2, quiet=False)
     queue = sorted(jobs, key=lambda key: -costs[key])
     hands = {worker: ["", 43.0, 0.0] for worker in range(2)}  # run, time of its next report, examples done
     while hands:
