@@ -4,7 +4,7 @@ Every function does nothing in a process that trains alone, so callers are the s
 recorded value or prediction comes from exactly one process; adding the zeros of the others is exact, and no process
 needs to gather the others' copies. Only gradients and losses are real sums.
 
-All processes must call the functions from `start_together` on, all of them and in the same order. If one process ends
+All processes must call the functions from `check_same` on, all of them and in the same order. If one process ends
 early, the others raise SoiError under gloo. Under NCCL a call returns before the others have answered, and NCCL's
 watchdog ends the whole process after its timeout; its message is in the log.
 """
@@ -29,19 +29,19 @@ _GONE = re.compile("gloo|connection|timed out", re.IGNORECASE)
 """Matches what gloo reports, as a plain RuntimeError, when another process does not answer."""
 
 
+def world_size() -> int:
+    """Return the number of processes."""
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+
+
 def is_distributed() -> bool:
     """Return whether several processes take part."""
-    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+    return world_size() > 1
 
 
 def rank() -> int:
     """Return the number of this process, from 0."""
     return distributed.get_rank() if is_distributed() else 0
-
-
-def world_size() -> int:
-    """Return the number of processes."""
-    return distributed.get_world_size() if is_distributed() else 1
 
 
 def is_main_process() -> bool:
@@ -59,36 +59,34 @@ def shard_batches(batches: Sequence[T]) -> Sequence[T]:
     return batches[rank() :: world_size()]
 
 
-def start_together(master: Tensor, **settings: object) -> None:
-    """Check that all processes were given the same settings, then copy the weights `master` of process 0 to all.
-
-    If not, raises AlignmentError in every process and names the settings whose `repr` differs.
-    """
+def check_same(device: torch.device, **settings: object) -> None:
+    """Raise AlignmentError in every process unless all were given the same; name the settings whose `repr` differs."""
     if not is_distributed():
         return
     hashes = [int.from_bytes(hashlib.sha256(repr(v).encode()).digest()[:7], "little") for v in settings.values()]
-    highest = _highest(hashes + [-value for value in hashes], master.device)
-    wrong = [name for i, name in enumerate(settings) if highest[i] != -highest[len(hashes) + i]]
+    largest = highest(hashes + [-value for value in hashes], device)
+    wrong = [name for i, name in enumerate(settings) if largest[i] != -largest[len(hashes) + i]]
     if wrong:
         raise AlignmentError(
             f"the processes were not given the same {' and '.join(wrong)}",
             where=f"process {rank()}",
-            expected="the same call in every process, and a checkpoint that all of them can read",
-            hint="give every process all the data: each takes its own share of a batch",
+            hint="give every process all the data, not its share, and a checkpoint that all of them can read",
         )
-    sent = master.to(_wire(master.device))
-    with _others_needed():
-        distributed.broadcast(sent, 0)
-    master.copy_(sent)
+
+
+def copy_to_all(held: Tensor) -> None:
+    """Replace `held` by that of process 0, in place."""
+    if is_distributed():
+        sent = held.to(_wire(held.device))
+        with _others_needed():
+            distributed.broadcast(sent, 0)
+        held.copy_(sent)
 
 
 def sum_processes(held: Tensor) -> None:
     """Sum `held` over the processes, in place."""
     if is_distributed():
-        sent = held.to(_wire(held.device))
-        _reduce(sent, distributed.ReduceOp.SUM)
-        if sent is not held:
-            held.copy_(sent)
+        held.copy_(_reduce(held.to(_wire(held.device)), distributed.ReduceOp.SUM))
 
 
 def average_gradient(gradient: Tensor, weight: float) -> None:
@@ -100,31 +98,22 @@ def average_gradient(gradient: Tensor, weight: float) -> None:
         sum_processes(gradient.mul_(weight))
 
 
+def highest(values: list[int], device: torch.device) -> list[int]:
+    """Return the maximum of each of `values` over the processes."""
+    if not is_distributed():
+        return values
+    found: list[int] = _reduce(torch.tensor(values, device=_wire(device)), distributed.ReduceOp.MAX).tolist()
+    return found
+
+
 def main_process_says(yes: bool, device: torch.device) -> bool:
     """Return the answer of process 0 in every process, for decisions that depend on a clock."""
-    return _highest([int(yes and is_main_process())], device) == [1] if is_distributed() else yes
+    return highest([int(yes and is_main_process())], device) == [1]
 
 
 def wait_for_all() -> None:
     """Wait until all processes have called this function."""
-    if is_distributed():
-        _highest([0], torch.device("cpu"))
-
-
-def agree_on_classes(fingerprint: int, classes: int | None, device: torch.device) -> int | None:
-    """Check that `fingerprint` is the same in all processes; return the number of classes that any of them knows.
-
-    Raises AlignmentError in every process if the fingerprints differ.
-    """
-    highest, lowest, known = _highest([fingerprint, -fingerprint, classes or 0], device)
-    if highest != -lowest:
-        raise AlignmentError(
-            "the processes did not announce the same examples",
-            where=f"process {rank()}",
-            expected="the same ids and gold, in the same order, in every process",
-            hint="give the recorder the whole training set, not this process's share",
-        )
-    return known or None
+    highest([0], torch.device("cpu"))
 
 
 def join_buffers(buffers: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
@@ -175,9 +164,3 @@ def _reduce(sent: Tensor, how: Any) -> Tensor:
     with _others_needed():
         distributed.all_reduce(sent, how)
     return sent
-
-
-def _highest(values: list[int], device: torch.device) -> list[int]:
-    """Return the maximum of each of `values` over the processes."""
-    found: list[int] = _reduce(torch.tensor(values, device=_wire(device)), distributed.ReduceOp.MAX).tolist()
-    return found

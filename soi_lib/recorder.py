@@ -30,7 +30,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from soi_lib.distributed import agree_on_classes, is_distributed, is_main_process, join_buffers
+from soi_lib.distributed import check_same, highest, is_distributed, is_main_process, join_buffers
 from soi_lib.dynamics import MAX_EPOCHS, Meta, TrainingDynamics, as_ids, refuse_duplicates
 from soi_lib.errors import AlignmentError, FormatError, RangeError
 
@@ -85,34 +85,18 @@ class DynamicsRecorder:
         self._ids = _id_array(self.ids)
         refuse_duplicates(self._ids)
         self._row_of = {example: i for i, example in enumerate(self.ids)}
-        golds = np.asarray(gold.cpu() if isinstance(gold, Tensor) else gold)
-        if golds.shape != (len(self.ids),):
-            raise FormatError("gold and ids differ in length", found=golds.shape, expected=(len(self.ids),))
-        if golds.dtype.kind not in "iub" and len(golds):
-            raise FormatError(
-                "gold does not contain class numbers",
-                found=repr(golds[0].item() if isinstance(golds[0], np.generic) else golds[0]),
-                expected="integers from 0",
-                hint="number the classes, e.g. sorted(set(labels)).index(label)",
-            )
-        self._gold_cpu = golds.astype(np.int64)
-        self.n_classes: int | None = None
+        self._gold_cpu = _class_numbers(gold, len(self.ids))
         self.keep_logits, self.meta = keep_logits, dict(meta or {})
         self._device, self._follow = torch.device(device or "cpu"), device is None
-        # of the open epoch: one entry per example, and one more for presentations that a later one overrides
+        # the open epoch: one entry per example, and one more for presentations that a later one overrides
         n = len(self.ids) + 1
         self._gold = torch.from_numpy(np.append(self._gold_cpu, 0)).to(self._device)
-        self._buffers = {
-            "p": torch.zeros(n, dtype=torch.float32, device=self._device),
-            "correct": torch.zeros(n, dtype=torch.bool, device=self._device),
-            "seen": torch.zeros(n, dtype=torch.int32, device=self._device),
-            "turn": torch.zeros(n, dtype=torch.int32, device=self._device),
-        }
-        self._updates = 0  # so far in the open epoch
+        kinds = {"p": torch.float32, "correct": torch.bool, "seen": torch.int32, "turn": torch.int32}
+        self._buffers = {name: torch.zeros(n, dtype=kind, device=self._device) for name, kind in kinds.items()}
+        self._updates = 0
         self._set_classes(n_classes)
-        self._p: list[np.ndarray] = []
-        self._correct: list[np.ndarray] = []
-        self._logits: list[np.ndarray] = []
+        # the closed epochs
+        self._closed: dict[str, list[np.ndarray]] = {name: [] for name in ("p", "correct", *["logits"] * keep_logits)}
         self._missing = np.zeros(len(self.ids), dtype=bool)
         self._repeated = 0
 
@@ -130,15 +114,14 @@ class DynamicsRecorder:
                 found=int(self._gold_cpu[row]),
                 expected="0 or more" if n is None else f"0 to {n - 1}",
             )
-        self.n_classes = n
+        self.n_classes: int | None = n
         if self.keep_logits and n is not None and "logits" not in self._buffers:
-            shape = len(self.ids) + 1, n
-            self._buffers["logits"] = torch.zeros(shape, dtype=torch.float32, device=self._device)
+            self._buffers["logits"] = torch.zeros(len(self.ids) + 1, n, device=self._device)
 
     @property
     def epochs(self) -> int:
         """Number of epochs recorded so far."""
-        return len(self._p)
+        return len(self._closed["p"])
 
     @property
     def begun(self) -> bool:
@@ -201,10 +184,9 @@ class DynamicsRecorder:
                 expected=f"at most {MAX_EPOCHS}",
                 hint=f"finish() returns the first {MAX_EPOCHS}; call end_epoch() less often",
             )
-        n = len(self.ids)
-        now = {name: held.cpu().numpy().copy() for name, held in self._joined_buffers().items()}
-        overruled = int(now["seen"][n])
-        now = {name: held[:n] for name, held in now.items()}
+        joined = {name: held.cpu().numpy().copy() for name, held in self._joined_buffers().items()}
+        overridden = int(joined["seen"][-1])
+        now = {name: held[:-1] for name, held in joined.items()}
         seen = now["seen"]
         if not seen.any():
             raise FormatError(
@@ -214,11 +196,9 @@ class DynamicsRecorder:
             )
         self._refuse_non_finite(now)
         self._missing |= seen == 0
-        self._repeated += int(np.maximum(seen - 1, 0).sum()) + overruled
-        self._p.append(now["p"])
-        self._correct.append(now["correct"])
-        if self.keep_logits:
-            self._logits.append(now["logits"])
+        self._repeated += int(np.maximum(seen - 1, 0).sum()) + overridden
+        for name, epochs in self._closed.items():
+            epochs.append(now[name])
         self.discard()
 
     def discard(self) -> None:
@@ -244,7 +224,8 @@ class DynamicsRecorder:
         """Return the buffers of the open epoch, joined over all processes; every process gets the same."""
         if not is_distributed():
             return self._buffers
-        self._set_classes(agree_on_classes(self.fingerprint, self.n_classes, self._device))
+        check_same(self._device, examples=self.fingerprint)
+        self._set_classes(highest([self.n_classes or 0], self._device)[0] or None)
         return join_buffers(self._buffers, self._device)
 
     @cached_property
@@ -263,7 +244,7 @@ class DynamicsRecorder:
 
     def so_far(self) -> tuple[list[np.ndarray], list[np.ndarray], np.ndarray]:
         """Return p_gold (N,) and correct (N,) of each closed epoch, and a bool mask (N,) of examples seen in all."""
-        return self._p, self._correct, ~self._missing
+        return self._closed["p"], self._closed["correct"], ~self._missing
 
     def state(self) -> dict[str, np.ndarray]:
         """Return the recording, including an open epoch, as arrays for a checkpoint.
@@ -272,15 +253,12 @@ class DynamicsRecorder:
         """
         state = {
             "fingerprint": np.array(self.fingerprint),
-            "p": np.array(self._p),
-            "correct": np.array(self._correct),
             "missing": self._missing,
             "repeated": np.array(self._repeated),
+            **{name: np.array(epochs) for name, epochs in self._closed.items()},
         }
         if self.n_classes is not None:
             state["classes"] = np.array(self.n_classes)
-        if self.keep_logits:
-            state["logits"] = np.array(self._logits)
         joined = self._joined_buffers()
         if bool(joined["seen"].any()):
             state |= {_OPEN + name: held.cpu().numpy().copy() for name, held in joined.items()}
@@ -304,9 +282,8 @@ class DynamicsRecorder:
             raise AlignmentError("the state has a different number of classes", found=classes, expected=self.n_classes)
         self._set_classes(classes)
         self.discard()
-        self._p, self._correct = list(state["p"]), list(state["correct"])
+        self._closed = {name: list(state[name]) for name in self._closed}
         self._missing, self._repeated = state["missing"].astype(bool), int(state["repeated"])
-        self._logits = list(state["logits"]) if self.keep_logits else []
         begun = {name.removeprefix(_OPEN): held for name, held in state.items() if name.startswith(_OPEN)}
         if begun:
             self._updates = int(begun["turn"].max()) + 1
@@ -320,7 +297,7 @@ class DynamicsRecorder:
         The numbers of examples left out and of repeated presentations, if not 0, are logged and stored in the metadata
         (`recorded_missing`, `recorded_repeated`). Raises FormatError if no epoch was closed or no example remains.
         """
-        if not self._p:
+        if not self.epochs:
             raise FormatError("nothing was recorded", expected="at least one epoch", hint="call end_epoch()")
         keep = ~self._missing
         left = np.flatnonzero(self._missing)
@@ -338,13 +315,15 @@ class DynamicsRecorder:
         if self._repeated:
             met["recorded_repeated"] = self._repeated
             logger.warning("%d presentations were repeats within an epoch; only the last one counts", self._repeated)
+        closed = {name: np.stack(epochs)[:, keep] for name, epochs in self._closed.items()}
+        meta = {"epochs": self.epochs, "classes": self.n_classes, **met, **self.meta}
         return TrainingDynamics(
-            ids=self._ids[keep],
-            gold=self._gold_cpu[keep].astype(np.int16),
-            p_gold=np.ascontiguousarray(np.stack(self._p)[:, keep]),
-            correct=np.ascontiguousarray(np.stack(self._correct)[:, keep]),
-            meta=Meta.from_dict({"epochs": self.epochs, "classes": self.n_classes, **met, **self.meta}),
-            logits=np.ascontiguousarray(np.stack(self._logits)[:, keep]) if self.keep_logits else None,
+            self._ids[keep],
+            self._gold_cpu[keep],
+            closed["p"],
+            closed["correct"],
+            Meta.from_dict(meta),
+            closed.get("logits"),
         )
 
 
@@ -363,6 +342,21 @@ def _as_python(ids: Iterable[Any]) -> list[Any]:
     if isinstance(ids, Tensor | np.ndarray):
         return ids.tolist()
     return [e.item() if isinstance(e, Tensor | np.generic) else e for e in ids]
+
+
+def _class_numbers(gold: Sequence[int] | np.ndarray | Tensor, n: int) -> np.ndarray:
+    """Return `gold` as (N,) int64."""
+    golds = np.asarray(gold.cpu() if isinstance(gold, Tensor) else gold)
+    if golds.shape != (n,):
+        raise FormatError("gold and ids differ in length", found=golds.shape, expected=(n,))
+    if golds.dtype.kind not in "iub" and n:
+        raise FormatError(
+            "gold does not contain class numbers",
+            found=repr(golds.tolist()[0]),
+            expected="integers from 0",
+            hint="number the classes, e.g. sorted(set(labels)).index(label)",
+        )
+    return golds.astype(np.int64)
 
 
 def _id_array(ids: list[Any]) -> np.ndarray:

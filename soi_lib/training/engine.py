@@ -161,17 +161,12 @@ def _target(name: str) -> torch.device:
 
 
 @dataclass(frozen=True)
-class _Part:
-    """This process's part of a batch, on the device: its rows, and which of them belong to each member.
-
-    An entry of `own` is the number of a member, the positions of its rows in the part (None for all), and their
-    positions among the member's examples. `size` is the size of the whole batch.
-    """
+class _Share:
+    """This process's share of a batch: rows of the training data in host memory, and on the device with their order."""
 
     index: np.ndarray
     rows: Tensor
-    own: list[tuple[int, Tensor | None, Tensor]]
-    size: int
+    order: Tensor
 
 
 class _Run:
@@ -204,7 +199,7 @@ class _Run:
         )
         self.data = join([m.splits["train"] for m in members])
         self.batches = Batches(self.data, target, pad=self.pad)
-        self.bounds = np.cumsum([0, *(len(m.splits["train"]) for m in members)])
+        self.first = np.cumsum([0, *(len(m.splits["train"]) for m in members)]).tolist()  # row of each member
         self.per_epoch = -(-len(self.data) // config.batch_size)
         self.seconds = {"train": 0.0, "record": 0.0, "evaluate": 0.0, "checkpoint": 0.0}
         self.losses: list[float] = []
@@ -245,13 +240,14 @@ class _Run:
 
     def align(self, first: int, *, kept: bool) -> None:
         """Start all processes from the same state, after checking that they were given the same inputs."""
-        processes.start_together(
-            self.flat.master,
+        processes.check_same(
+            self.target,
             configuration=(self.config, self.precision, self.pad),
             members=[(m.name, m.labels, self.recorders["train"][m.name].fingerprint) for m in self.members],
             texts=hashlib.sha256(self.data.token.tobytes() + self.data.offset.tobytes()).digest(),
             checkpoint=(kept, first),
         )
+        processes.copy_to_all(self.flat.master)
 
     def train_epoch(self, epoch: int, progress: Progress | None) -> None:
         """Train on every example once. The loop neither waits for the device nor sends anything to it."""
@@ -263,16 +259,17 @@ class _Run:
             cpu.seed_dropout(masks)
             summed = torch.zeros((), device=self.target)
             batches = epoch_batches(self.data.lengths, config.batch_size, seed=config.seed, epoch=epoch)
-            for step, part in enumerate(self._parts(batches), epoch * self.per_epoch):
-                if len(part.index):
-                    batch = self.batches.make(part.index, part.rows)
+            shares = self._uploaded([processes.shard(index) for index in batches])
+            for step, (whole, share) in enumerate(zip(batches, shares, strict=True), epoch * self.per_epoch):
+                if n := len(share.index):
+                    batch = self.batches.make(share.index, share.rows)
                     logits = self.model(batch, batch["member"])
                     column = batch["gold"] + self.heads.offset[batch["member"]]
                     loss = functional.cross_entropy(logits, column)
                     loss.backward()
-                    summed += loss.detach() * len(part.index)
-                    self._record("train", part, logits)
-                processes.average_gradient(self.flat.gather_gradients(), len(part.index) / part.size)
+                    summed += loss.detach() * n
+                    self._record("train", share, logits)
+                processes.average_gradient(self.flat.gather_gradients(), n / len(whole))
                 self.flat.clip(config.clip)
                 rate = config.learning_rate * _rate(step, self.per_epoch * config.epochs, config.warmup)
                 for group in self.optimizer.param_groups:
@@ -280,7 +277,7 @@ class _Run:
                 self.optimizer.step()
                 self.flat.sync_low_precision()
                 if progress:
-                    progress(epoch, part.size)
+                    progress(epoch, len(whole))
             processes.sum_processes(summed)
             self.losses.append(float(summed) / len(self.data))
 
@@ -290,9 +287,9 @@ class _Run:
             with self._clock("record"), torch.no_grad():
                 self.model.eval()
                 shard = processes.shard_batches(sorted_batches(self.data.lengths, EVALUATED))
-                for part in self._parts(shard, shared=False):
-                    batch = self.batches.make(part.index, part.rows)
-                    self._record("eval", part, self.model(batch, batch["member"]))
+                for share in self._uploaded(shard):
+                    batch = self.batches.make(share.index, share.rows)
+                    self._record("eval", share, self.model(batch, batch["member"]))
         for recorder in self.every.values():
             recorder.end_epoch()
         with self._clock("evaluate"):
@@ -320,32 +317,20 @@ class _Run:
             processes=processes.world_size(),
         )
 
-    def _parts(self, batches: Sequence[np.ndarray], *, shared: bool = True) -> list[_Part]:
-        """Return this process's part of each batch (all of it if not `shared`), with one transfer to the device."""
-        taken = [processes.shard(index) if shared else index for index in batches]
-        owned: list[list[tuple[int, np.ndarray]]] = []
-        for index in taken:
-            owner = np.searchsorted(self.bounds, index, side="right") - 1
-            owned.append([(int(i), np.flatnonzero(owner == i)) for i in np.unique(owner)])
-        positions = [
-            values
-            for index, own in zip(taken, owned, strict=True)
-            for values in (index, *(v for i, rows in own for v in (rows, index[rows] - self.bounds[i])))
-        ]
-        uploaded = iter(self.batches.upload(positions))
-        parts = []
-        for batch, index, own in zip(batches, taken, owned, strict=True):
-            rows = next(uploaded)
-            held = [(i, next(uploaded), next(uploaded)) for i, _ in own]
-            single = len(held) == 1
-            parts.append(_Part(index, rows, [(i, None if single else r, p) for i, r, p in held], len(batch)))
-        return parts
+    def _uploaded(self, batches: Sequence[np.ndarray]) -> list[_Share]:
+        """Send the rows of `batches`, and their order by member, to the device in one transfer."""
+        orders = [np.argsort(self.data.member[index], kind="stable") for index in batches]
+        sent = self.batches.upload([*batches, *orders])
+        return [_Share(*one) for one in zip(batches, sent[: len(batches)], sent[len(batches) :], strict=True)]
 
-    def _record(self, mode: str, part: _Part, logits: Tensor) -> None:
+    def _record(self, mode: str, share: _Share, logits: Tensor) -> None:
         """Pass every recorder of `mode` its own rows of the batch, in the columns of its head."""
-        for i, rows, positions in part.own:
-            own = logits.detach() if rows is None else logits.detach()[rows]
-            self.recorders[mode][self.members[i].name].update_at(positions, own[:, self.heads.columns[i]])
+        sizes = np.bincount(self.data.member[share.index], minlength=len(self.members)).tolist()
+        by_member = zip(share.rows[share.order].split(sizes), logits.detach()[share.order].split(sizes), strict=True)
+        for i, (rows, own) in enumerate(by_member):
+            if len(rows):
+                recorder = self.recorders[mode][self.members[i].name]
+                recorder.update_at(rows - self.first[i], own[:, self.heads.columns[i]])
 
     def _predicted(self, member: int, split: str) -> Predictions:
         data, columns = self.members[member].splits[split], self.heads.columns[member]
