@@ -69,28 +69,37 @@ def _left_over(path: Path) -> bool:
     return False
 
 
-def _fsync_dir(folder: Path) -> None:
-    """Make a rename in `folder` durable (does nothing where directories cannot be opened)."""
+@contextmanager
+def _beside(target: Path) -> Iterator[Path]:
+    """Yield a new folder next to `target`, in which to prepare it; remove what is left of it afterwards.
+
+    Raises SoiError if the disk or the permissions do not allow a write in the block.
+    """
+    folder: Path | None = None
     try:
-        fd = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(fd)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _remove(target.parent.glob(f"{PREFIX}*"))
+        folder = Path(tempfile.mkdtemp(prefix=temporary(), dir=target.parent))
+        yield folder
+        with suppress(PermissionError):  # some systems cannot open a folder
+            _fsync(target.parent)
+    except OSError as error:
+        hint = "free some space, or choose a folder that you may write to"
+        if isinstance(error, NotADirectoryError | FileExistsError):
+            hint = "part of this path is a file: choose another path"
+        raise SoiError("could not write", where=target, found=error.strerror or error, hint=hint) from error
     finally:
-        os.close(fd)
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
-def _refused(target: Path, error: OSError) -> SoiError:
-    """Return the error for a write that the disk or the permissions do not allow."""
-    return SoiError(
-        "could not write",
-        where=target,
-        found=error.strerror or error,
-        hint="part of this path is a file: choose another path"
-        if isinstance(error, (NotADirectoryError, FileExistsError))
-        else "free some space, or choose a folder that you may write to",
-    )
+def _fsync(path: Path) -> None:
+    """Make the content of a file, or the renames in a folder, durable."""
+    opened = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 @contextmanager
@@ -106,23 +115,12 @@ def replacing(path: str | os.PathLike[str], *, overwrite: bool = True) -> Iterat
         raise SoiError("this is a directory, not a file", where=target, hint="give the name of a file")
     if target.exists() and not overwrite:
         raise OutputExistsError("the file is already there", where=target, hint="pass overwrite=True to replace it")
-    folder: Path | None = None
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _remove(target.parent.glob(f"{PREFIX}*"))
-        folder = Path(tempfile.mkdtemp(prefix=temporary(), dir=target.parent))
+    with _beside(target) as folder:
         tmp = folder / target.name
         yield tmp
-        with open(tmp, "rb+") as handle:
-            os.fsync(handle.fileno())
+        _fsync(tmp)
         os.chmod(tmp, 0o644)
         os.replace(tmp, target)
-        _fsync_dir(target.parent)
-    except OSError as error:
-        raise _refused(target, error) from error
-    finally:
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes, *, overwrite: bool = True) -> None:
@@ -156,28 +154,16 @@ def building(folder: str | os.PathLike[str], *, replace: bool = False) -> Iterat
     temporary name, and the next process restores it.
     """
     target = Path(folder)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _remove(target.parent.glob(f"{PREFIX}*"))
-        tmp = Path(tempfile.mkdtemp(prefix=temporary(), dir=target.parent))
-    except OSError as error:
-        raise _refused(target, error) from error
-    try:
+    with _beside(target) as tmp:
         yield tmp
         for file in sorted(tmp.rglob("*")):
             if file.is_file():
-                with open(file, "rb+") as handle:
-                    os.fsync(handle.fileno())
+                _fsync(file)
         os.chmod(tmp, 0o755)
         if replace and target.exists():
             _swap(tmp, target)
         elif not target.exists():
             os.rename(tmp, target)
-        _fsync_dir(target.parent)
-    except OSError as error:
-        raise _refused(target, error) from error
-    finally:
-        shutil.rmtree(tmp, ignore_errors=True)
 
 
 def _swap(tmp: Path, target: Path) -> None:

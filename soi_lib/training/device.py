@@ -29,21 +29,15 @@ Precision = Literal["fp32", "bf16"]
 CUBLAS_WORKSPACE = ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 """The environment variable and value without which cuBLAS results may differ between runs."""
 _NAMES = ("auto", "cpu", "cuda", "cuda:N")
-_GIB = 2**30
-RUN_MEMORY = 8 * _GIB
-"""GPU memory in bytes that each of several parallel runs may need: a BERT-base with batches of 32 x 128."""
-RUNS_A_CARD = 4
-"""Maximum number of parallel runs on one GPU: more would only take turns."""
+_RUN_MEMORY = 8 * 2**30  # bytes of GPU memory that a run may need: a BERT-base with batches of 32 x 128
+_RUNS_A_CARD = 4  # parallel runs on one GPU; more would only take turns
 
 
 def resolve_device(name: str = "auto") -> str:
     """Return the device that `name` means: "cpu", "cuda" (any GPU), or "cuda:N".
 
-    Args:
-        name: "auto" (a GPU if there is one, unless `ACCELERATE_USE_CPU` is set), "cpu", "cuda" or "cuda:N".
-
-    Raises:
-        SoiError: for any other name. `cards` checks whether the GPU exists.
+    "auto" is a GPU if there is one, unless `ACCELERATE_USE_CPU` is set. Raises SoiError for any other name; `cards`
+    checks whether the GPU exists.
     """
     if name == "auto":
         name = os.environ.get("SOI_DEVICE") or "auto"
@@ -65,8 +59,7 @@ def kind_of(device: str) -> Kind:
 def cards(device: str) -> tuple[int, ...]:
     """Return the numbers of the GPUs that a resolved device may use, as CUDA numbers the visible ones; none for "cpu".
 
-    Raises:
-        SoiError: if there is no such GPU.
+    Raises SoiError if there is no such GPU.
     """
     if device == "cpu":
         return ()
@@ -96,26 +89,16 @@ def torch_device(device: str) -> torch.device:
 
 
 def resolve_precision(precision: str, kind: str) -> Precision:
-    """Return the precision to compute in on this `kind` of device.
+    """Return the precision to compute in on a `kind` of device; "auto" is bf16 if it supports that natively, else fp32.
 
-    Args:
-        precision: "fp32", "bf16", or "auto": bf16 if the device supports it natively, otherwise fp32.
-        kind: "cpu" or "cuda".
-
-    Raises:
-        SoiError: for any other precision, and for "auto" on "cuda" if there is no GPU.
+    Raises SoiError for an unknown precision, and for "auto" on "cuda" if there is no GPU.
     """
-    if precision in ("fp32", "bf16"):
-        return precision  # type: ignore[return-value]
+    names = ("auto", "fp32", "bf16")
+    if precision not in names:
+        where, hint = "--precision", nearest(precision, names)
+        raise SoiError("unknown precision", where=where, found=repr(precision), expected=", ".join(names), hint=hint)
     if precision != "auto":
-        names = ("auto", "fp32", "bf16")
-        raise SoiError(
-            "unknown precision",
-            where="--precision",
-            found=repr(precision),
-            expected=", ".join(names),
-            hint=nearest(precision, names),
-        )
+        return precision  # type: ignore[return-value]
     import torch
 
     if kind == "cpu":
@@ -123,11 +106,9 @@ def resolve_precision(precision: str, kind: str) -> Precision:
     elif _count():
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        raise SoiError(
-            "the precision for a GPU cannot be chosen without a GPU",
-            where="--precision auto",
-            hint="give --precision bf16 or fp32, or plan on a machine that has the GPU",
-        )
+        what = "the precision for a GPU cannot be chosen without a GPU"
+        hint = "give --precision bf16 or fp32, or plan on a machine that has the GPU"
+        raise SoiError(what, where="--precision auto", hint=hint)
     return "bf16" if native else "fp32"
 
 
@@ -180,7 +161,7 @@ def default_jobs(device: str) -> int:
 
     found = cards(device)
     memory = [int(torch.cuda.get_device_properties(card).total_memory) for card in found]
-    wanted = sum(min(RUNS_A_CARD, max(1, size // RUN_MEMORY)) for size in memory)
+    wanted = sum(min(_RUNS_A_CARD, max(1, size // _RUN_MEMORY)) for size in memory)
     return max(len(found), min(wanted, cores))
 
 
@@ -238,12 +219,9 @@ def enough_memory() -> Iterator[None]:
     except RuntimeError as error:
         if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
             raise
-        raise SoiError(
-            "there is not enough memory to train",
-            found=str(error).splitlines()[0][-200:],
-            hint="use smaller batches (--batch-size, or training.batch_size in a profile) or fewer parallel runs "
-            "(--jobs)",
-        ) from error
+        hint = "use smaller batches (--batch-size, or training.batch_size in a profile) or fewer parallel runs (--jobs)"
+        found = str(error).splitlines()[0][-200:]
+        raise SoiError("there is not enough memory to train", found=found, hint=hint) from error
 
 
 def _count() -> int:
