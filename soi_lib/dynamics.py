@@ -96,12 +96,12 @@ class TrainingDynamics:
         with located(meta.member or None):
             arrays = {
                 "ids": as_ids(self.ids),
-                "gold": _as_gold(self.gold),
-                "p_gold": _as_float(self.p_gold, "p_gold"),
-                "correct": _as_bool(self.correct),
+                "gold": _as(np.int16, self.gold, "gold"),
+                "p_gold": _as(np.float32, self.p_gold, "p_gold"),
+                "correct": _as(np.bool_, self.correct, "correct"),
             }
             if self.logits is not None:
-                arrays["logits"] = _as_float(self.logits, "logits")
+                arrays["logits"] = _as(np.float32, self.logits, "logits")
             for name, array in arrays.items():
                 object.__setattr__(self, name, _read_only(array))
             object.__setattr__(self, "meta", self._checked(meta))
@@ -111,7 +111,11 @@ class TrainingDynamics:
         epochs, n = len(self.p_gold), len(self.ids)
         if n == 0:
             raise FormatError("there are no examples", hint="give at least one")
-        classes = meta.classes or len(meta.label_names) or self._classes()
+        if self.logits is not None and self.logits.ndim == 3:
+            known = self.logits.shape[2]
+        else:
+            known = max(2, int(self.gold.max(initial=1)) + 1)
+        classes = meta.classes or len(meta.label_names) or known
         shapes = {"p_gold": (epochs, n), "correct": (epochs, n), "gold": (n,), "logits": (epochs, n, classes)}
         for name, shape in shapes.items():
             array = getattr(self, name)
@@ -141,12 +145,6 @@ class TrainingDynamics:
             raise RangeError("logits contain values that are not finite")
         refuse_duplicates(self.ids)
         return replace(meta, epochs=epochs, classes=classes)
-
-    def _classes(self) -> int:
-        """Return the number of classes if it is not given."""
-        if self.logits is not None and self.logits.ndim == 3:
-            return int(self.logits.shape[2])
-        return max(2, int(self.gold.max(initial=1)) + 1)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -336,29 +334,15 @@ def as_ids(ids: Any) -> Array:
     raise FormatError("ids are neither all integers nor all text", found=names, hint="use str(id) for every id")
 
 
-def _as_float(values: Any, name: str) -> Array:
+def _as(dtype: type[np.generic], values: Any, name: str) -> Array:
+    """Return values as a contiguous array of `dtype`. Integers and truth values must keep their values, in any type."""
     array = np.asarray(values)
-    if array.dtype.kind not in "fiub":
-        raise FormatError(f"{name} is not numeric", found=array.dtype)
-    return np.ascontiguousarray(array, dtype=np.float32)
-
-
-def _as_bool(values: Any) -> Array:
-    array = np.asarray(values)
-    if array.dtype != bool:
-        if array.dtype.kind not in "iuf" or not np.isin(array, (0, 1)).all():
-            raise FormatError("correct is not boolean", found=array.dtype, expected="bool, or only 0 and 1")
-        array = array.astype(bool)
-    return np.ascontiguousarray(array)
-
-
-def _as_gold(values: Any) -> Array:
-    array = np.asarray(values)
-    if array.dtype.kind not in "iu":
-        raise FormatError("gold is not a list of class numbers", found=array.dtype, expected="integers")
-    if array.size and (int(array.min()) < -1 or int(array.max()) > np.iinfo(np.int16).max):
-        raise RangeError("a gold label does not fit into 16 bits", found=f"{array.min()} to {array.max()}")
-    return np.ascontiguousarray(array, dtype=np.int16)
+    if array.dtype.kind not in ("iu" if dtype is np.int16 else "fiub"):
+        raise FormatError(f"{name} has the wrong type", found=array.dtype, expected=dtype.__name__)
+    cast = np.ascontiguousarray(array, dtype=dtype)
+    if dtype is not np.float32 and array.dtype != dtype and not (cast == array).all():
+        raise RangeError(f"{name} does not fit", found=f"{array.min()} to {array.max()}", expected=dtype.__name__)
+    return cast
 
 
 def refuse_duplicates(ids: Array) -> None:
