@@ -85,7 +85,7 @@ class DynamicsRecorder:
         self._ids = _id_array(self.ids)
         refuse_duplicates(self._ids)
         self._row_of = {example: i for i, example in enumerate(self.ids)}
-        self._gold_cpu = _class_numbers(gold, len(self.ids))
+        self._gold_cpu = class_numbers(gold, len(self.ids))
         self.keep_logits, self.meta = keep_logits, dict(meta or {})
         self._device, self._follow = torch.device(device or "cpu"), device is None
         # the open epoch: one entry per example, and one more for presentations that a later one overrides
@@ -344,15 +344,15 @@ def _as_python(ids: Iterable[Any]) -> list[Any]:
     return [e.item() if isinstance(e, Tensor | np.generic) else e for e in ids]
 
 
-def _class_numbers(gold: Sequence[int] | np.ndarray | Tensor, n: int) -> np.ndarray:
-    """Return `gold` as (N,) int64."""
+def class_numbers(gold: Sequence[int] | np.ndarray | Tensor, n: int) -> np.ndarray:
+    """Return `gold` as (N,) int64. Raises FormatError if it has another length or type."""
     golds = np.asarray(gold.cpu() if isinstance(gold, Tensor) else gold)
     if golds.shape != (n,):
         raise FormatError("gold and ids differ in length", found=golds.shape, expected=(n,))
     if golds.dtype.kind not in "iub" and n:
         raise FormatError(
             "gold does not contain class numbers",
-            found=repr(golds.tolist()[0]),
+            found=repr(next((label for label in golds.tolist() if not isinstance(label, int)), golds.dtype)),
             expected="integers from 0",
             hint="number the classes, e.g. sorted(set(labels)).index(label)",
         )

@@ -21,6 +21,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,9 +75,11 @@ def record(
     """
     if isinstance(getattr(trainer.training_step, "__self__", None), TrainerRecording):
         raise FormatError("this Trainer is already being recorded", hint="use the first recording, or detach() it")
-    labels = list(trainer.label_names or ["labels"])
+    labels = trainer.label_names or ["labels"]
     examples = examples_of(trainer.train_dataset, id_column, ids, gold, labels, dataset_column)
-    return TrainerRecording(trainer, examples, labels, logits, keep_logits, meta)
+    meta = {"seed": trainer.args.seed, "record": "train", **(meta or {})}
+    new = partial(DynamicsRecorder, examples.ids, examples.gold, keep_logits=keep_logits, meta=meta)
+    return TrainerRecording(trainer, examples, new, logits)
 
 
 class TrainerRecording(TrainerCallback):
@@ -86,15 +89,11 @@ class TrainerRecording(TrainerCallback):
         self,
         trainer: Any,
         examples: Examples,
-        labels: list[str],
+        new: Callable[[], DynamicsRecorder],
         logits: Callable[[Any], Tensor] | None,
-        keep_logits: bool,
-        meta: dict[str, Any] | None,
     ) -> None:
-        self.trainer, self._examples, self._labels = trainer, examples, labels
-        self._choose, self._keep_logits = logits, keep_logits
-        self._meta = {"seed": trainer.args.seed, "record": "train", **(meta or {})}
-        self.recorder = self._fresh()
+        self.trainer, self._examples, self._new, self._choose = trainer, examples, new, logits
+        self.recorder = new()
         self._checkpoint: str | None = None  # the one that the current train() resumes from
         self.resumed = False  # until the first epoch after resuming
         self._rows: Tensor | None = None  # of the current step, until its logits have been recorded
@@ -103,10 +102,6 @@ class TrainerRecording(TrainerCallback):
         trainer.train, trainer.training_step = self._train, self._training_step
         trainer.get_train_dataloader = self._get_train_dataloader
         trainer.add_callback(self)
-
-    def _fresh(self) -> DynamicsRecorder:
-        examples = self._examples
-        return DynamicsRecorder(examples.ids, examples.gold, keep_logits=self._keep_logits, meta=self._meta)
 
     @property
     def report(self) -> RecordingReport:
@@ -151,7 +146,7 @@ class TrainerRecording(TrainerCallback):
         return self._originals["train"](resume_from_checkpoint, *args, **kwargs)
 
     def _get_train_dataloader(self) -> Any:
-        return number(self._originals["get_train_dataloader"](), self._examples, self._labels)
+        return number(self._originals["get_train_dataloader"](), self._examples)
 
     def _training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         self._rows = inputs.pop(KEY, None)
@@ -187,7 +182,7 @@ class TrainerRecording(TrainerCallback):
         if state.num_train_epochs > MAX_EPOCHS:
             found, expected = state.num_train_epochs, f"at most {MAX_EPOCHS}"
             raise RangeError("more epochs are planned than a history can hold", found=found, expected=expected)
-        self.recorder = self._fresh()
+        self.recorder = self._new()
         self.resumed = self._checkpoint is not None
         if self._checkpoint is not None:
             path = Path(self._checkpoint) / FILE
@@ -264,9 +259,8 @@ def _load(path: Path) -> dict[str, np.ndarray]:
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise FormatError(
-            "the recording cannot be read", where=path, found=error, hint="resume from an earlier checkpoint"
-        ) from error
+        hint = "resume from an earlier checkpoint"
+        raise FormatError("the recording cannot be read", where=path, found=error, hint=hint) from error
 
 
 def _logits(output: Any, rows: int) -> Tensor | None:
