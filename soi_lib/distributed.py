@@ -89,26 +89,12 @@ def sum_processes(held: Tensor) -> None:
         held.copy_(_reduce(held.to(_wire(held.device)), distributed.ReduceOp.SUM))
 
 
-def average_gradient(gradient: Tensor, weight: float) -> None:
-    """Turn `gradient`, the mean over this process's share of a batch, into the mean over the whole batch, in place.
-
-    `weight` is this process's share of the batch, from 0 to 1.
-    """
-    if is_distributed():
-        sum_processes(gradient.mul_(weight))
-
-
 def highest(values: list[int], device: torch.device) -> list[int]:
     """Return the maximum of each of `values` over the processes."""
     if not is_distributed():
         return values
     found: list[int] = _reduce(torch.tensor(values, device=_wire(device)), distributed.ReduceOp.MAX).tolist()
     return found
-
-
-def main_process_says(yes: bool, device: torch.device) -> bool:
-    """Return the answer of process 0 in every process, for decisions that depend on a clock."""
-    return highest([int(yes and is_main_process())], device) == [1]
 
 
 def wait_for_all() -> None:
@@ -119,20 +105,16 @@ def wait_for_all() -> None:
 def join_buffers(buffers: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
     """Merge the recorded buffers of all processes; every process gets the same result.
 
-    `seen` (N,) counts presentations and is summed; `turn` (N,) is the update of the last one. `turn` and all other
-    buffers (N, ...), float32 or integers of up to 32 bits, keep the values of the last presentation, the one with the
-    highest (update, process).
+    `turn` (N,) is the number of the last update with an example, 0 without one. All buffers (N, ...), float32 or
+    integers of up to 32 bits, keep the values of the last presentation, the one with the highest (update, process).
     """
     now = {name: held.to(_wire(device)) for name, held in buffers.items()}
-    turn = now["turn"].long() * world_size() + rank()
-    turn = torch.where(now["seen"] > 0, turn, -1)
-    best = _reduce(turn.clone(), distributed.ReduceOp.MAX)
-    mine = (turn == best) & (turn >= 0)
+    seen = now["turn"] > 0
+    order = torch.where(seen, now["turn"].long() * world_size() + rank(), 0)
+    mine = seen & (order == _reduce(order.clone(), distributed.ReduceOp.MAX))
     for name, held in now.items():
         bits = held.view(torch.int32) if held.is_floating_point() else held.int()  # a float sum would lose -0.0
-        if name != "seen":
-            bits = torch.where(mine.view(-1, *[1] * (bits.ndim - 1)), bits, 0)
-        bits = _reduce(bits.clone(), distributed.ReduceOp.SUM)
+        bits = _reduce(torch.where(mine.view(-1, *[1] * (bits.ndim - 1)), bits, 0), distributed.ReduceOp.SUM)
         now[name] = bits.view(held.dtype) if held.is_floating_point() else bits.to(held.dtype)
     return now
 

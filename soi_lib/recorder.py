@@ -30,7 +30,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from soi_lib.distributed import check_same, highest, is_distributed, is_main_process, join_buffers
+from soi_lib.distributed import check_same, highest, is_distributed, is_main_process, join_buffers, sum_processes
 from soi_lib.dynamics import MAX_EPOCHS, Meta, TrainingDynamics, as_ids, refuse_duplicates
 from soi_lib.errors import AlignmentError, FormatError, RangeError
 
@@ -88,12 +88,12 @@ class DynamicsRecorder:
         self._gold_cpu = class_numbers(gold, len(self.ids))
         self.keep_logits, self.meta = keep_logits, dict(meta or {})
         self._device, self._follow = torch.device(device or "cpu"), device is None
-        # the open epoch: one entry per example, and one more for presentations that a later one overrides
-        n = len(self.ids) + 1
+        # the open epoch: one entry per example, and one more for presentations that a later one overrides;
+        # "turn" is the number of the last update with this example, from 1, or 0 if it has not been seen
+        n, kinds = len(self.ids) + 1, {"p": torch.float32, "correct": torch.bool, "turn": torch.int32}
         self._gold = torch.from_numpy(np.append(self._gold_cpu, 0)).to(self._device)
-        kinds = {"p": torch.float32, "correct": torch.bool, "seen": torch.int32, "turn": torch.int32}
         self._buffers = {name: torch.zeros(n, dtype=kind, device=self._device) for name, kind in kinds.items()}
-        self._updates = 0
+        self._updates = self._presented = 0
         self._set_classes(n_classes)
         # the closed epochs
         self._closed: dict[str, list[np.ndarray]] = {name: [] for name in ("p", "correct", *["logits"] * keep_logits)}
@@ -136,11 +136,8 @@ class DynamicsRecorder:
         try:
             index = np.fromiter((self._row_of[e] for e in _as_python(ids)), dtype=np.int64)
         except (KeyError, TypeError) as error:
-            raise FormatError(
-                "the recorder was not given this id",
-                found=repr(error.args[0]),
-                hint="give all ids when creating the recorder",
-            ) from None
+            hint = "give all ids when creating the recorder"
+            raise FormatError("the recorder was not given this id", found=repr(error.args[0]), hint=hint) from None
         self.update_at(torch.from_numpy(last_of(index, len(self.ids))).to(logits.device, non_blocking=True), logits)
 
     @torch.no_grad()
@@ -152,11 +149,8 @@ class DynamicsRecorder:
         if self.n_classes is None and logits.ndim == 2:
             self._set_classes(logits.shape[1])
         if logits.ndim != 2 or logits.shape[0] != index.shape[0] or logits.shape[1] != self.n_classes:
-            raise FormatError(
-                "logits have the wrong shape",
-                found=tuple(logits.shape),
-                expected=f"({index.shape[0]}, {self.n_classes or 'classes'})",
-            )
+            expected = f"({index.shape[0]}, {self.n_classes or 'classes'})"
+            raise FormatError("logits have the wrong shape", found=tuple(logits.shape), expected=expected)
         if self._follow and self._device != logits.device:
             self._device, self._gold = logits.device, self._gold.to(logits.device)
             self._buffers = {name: held.to(logits.device) for name, held in self._buffers.items()}
@@ -165,11 +159,11 @@ class DynamicsRecorder:
         now, gold = self._buffers, self._gold[index]
         now["p"][index] = logits.softmax(1).gather(1, gold[:, None])[:, 0]
         now["correct"][index] = logits.argmax(1) == gold
-        now["seen"].index_add_(0, index, torch.ones_like(index, dtype=torch.int32))
-        now["turn"].index_fill_(0, index, self._updates)  # assignment would create a tensor first
         if self.keep_logits:
             now["logits"][index] = logits
         self._updates += 1
+        self._presented += len(index)
+        now["turn"].index_fill_(0, index, self._updates)  # assignment would create a tensor first
 
     def end_epoch(self) -> None:
         """Close the epoch: join the processes, if there are several, and copy the recording to host memory, once.
@@ -184,10 +178,9 @@ class DynamicsRecorder:
                 expected=f"at most {MAX_EPOCHS}",
                 hint=f"finish() returns the first {MAX_EPOCHS}; call end_epoch() less often",
             )
-        joined = {name: held.cpu().numpy().copy() for name, held in self._joined_buffers().items()}
-        overridden = int(joined["seen"][-1])
-        now = {name: held[:-1] for name, held in joined.items()}
-        seen = now["seen"]
+        buffers, presented = self._joined()
+        now = {name: held[:-1].cpu().numpy().copy() for name, held in buffers.items()}
+        seen = now["turn"] > 0
         if not seen.any():
             raise FormatError(
                 "no example was seen in this epoch",
@@ -195,8 +188,8 @@ class DynamicsRecorder:
                 hint="call update() after every forward pass and end_epoch() once per epoch",
             )
         self._refuse_non_finite(now)
-        self._missing |= seen == 0
-        self._repeated += int(np.maximum(seen - 1, 0).sum()) + overridden
+        self._missing |= ~seen
+        self._repeated += presented - int(seen.sum())
         for name, epochs in self._closed.items():
             epochs.append(now[name])
         self.discard()
@@ -205,7 +198,7 @@ class DynamicsRecorder:
         """Discard everything seen since the last `end_epoch`."""
         for held in self._buffers.values():
             held.zero_()
-        self._updates = 0
+        self._updates = self._presented = 0
 
     def _refuse_non_finite(self, now: dict[str, np.ndarray]) -> None:
         """Raise if a softmax failed (NaN or +inf among the logits), or if logits are kept and one is not finite."""
@@ -220,13 +213,14 @@ class DynamicsRecorder:
                 hint="lower the learning rate, clip gradients, or train in a higher precision",
             )
 
-    def _joined_buffers(self) -> dict[str, Tensor]:
-        """Return the buffers of the open epoch, joined over all processes; every process gets the same."""
+    def _joined(self) -> tuple[dict[str, Tensor], int]:
+        """Return the buffers of the open epoch and how many examples were presented, over all processes."""
         if not is_distributed():
-            return self._buffers
+            return self._buffers, self._presented
         check_same(self._device, examples=self.fingerprint)
         self._set_classes(highest([self.n_classes or 0], self._device)[0] or None)
-        return join_buffers(self._buffers, self._device)
+        sum_processes(presented := torch.tensor(self._presented, device=self._device))
+        return join_buffers(self._buffers, self._device), int(presented)
 
     @cached_property
     def fingerprint(self) -> int:
@@ -239,7 +233,7 @@ class DynamicsRecorder:
     def report(self) -> RecordingReport:
         """How many examples were recorded, and which ones were not."""
         missing = tuple(self.ids[i] for i in np.flatnonzero(self._missing))
-        unfinished = int((self._buffers["seen"][:-1] > 0).sum()) if self.begun else 0
+        unfinished = int((self._buffers["turn"][:-1] > 0).sum())
         return RecordingReport(self.epochs, len(self.ids) - len(missing), missing, self._repeated, unfinished)
 
     def so_far(self) -> tuple[list[np.ndarray], list[np.ndarray], np.ndarray]:
@@ -259,9 +253,10 @@ class DynamicsRecorder:
         }
         if self.n_classes is not None:
             state["classes"] = np.array(self.n_classes)
-        joined = self._joined_buffers()
-        if bool(joined["seen"].any()):
-            state |= {_OPEN + name: held.cpu().numpy().copy() for name, held in joined.items()}
+        buffers, presented = self._joined()
+        if presented:
+            state |= {_OPEN + name: held.cpu().numpy().copy() for name, held in buffers.items()}
+            state["presented"] = np.array(presented)
         return state
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
@@ -284,12 +279,12 @@ class DynamicsRecorder:
         self.discard()
         self._closed = {name: list(state[name]) for name in self._closed}
         self._missing, self._repeated = state["missing"].astype(bool), int(state["repeated"])
-        begun = {name.removeprefix(_OPEN): held for name, held in state.items() if name.startswith(_OPEN)}
-        if begun:
-            self._updates = int(begun["turn"].max()) + 1
+        if "presented" in state:
+            self._updates = int(state[_OPEN + "turn"].max())
             if is_main_process():  # only one process holds it; otherwise it would count several times
+                self._presented = int(state["presented"])
                 for name, held in self._buffers.items():
-                    held.copy_(torch.from_numpy(begun[name]))
+                    held.copy_(torch.from_numpy(state[_OPEN + name]))
 
     def finish(self) -> TrainingDynamics:
         """Return the dynamics of all examples seen in every closed epoch; with several processes, in each process.
@@ -299,9 +294,8 @@ class DynamicsRecorder:
         """
         if not self.epochs:
             raise FormatError("nothing was recorded", expected="at least one epoch", hint="call end_epoch()")
-        keep = ~self._missing
-        left = np.flatnonzero(self._missing)
-        if len(left) == len(self.ids):
+        keep, left = ~self._missing, np.flatnonzero(self._missing)
+        if not keep.any():
             raise FormatError(
                 "no example was seen in every epoch",
                 found=f"{len(left)} examples, each missing at least once",
@@ -315,23 +309,14 @@ class DynamicsRecorder:
         if self._repeated:
             met["recorded_repeated"] = self._repeated
             logger.warning("%d presentations were repeats within an epoch; only the last one counts", self._repeated)
-        closed = {name: np.stack(epochs)[:, keep] for name, epochs in self._closed.items()}
-        meta = {"epochs": self.epochs, "classes": self.n_classes, **met, **self.meta}
-        return TrainingDynamics(
-            self._ids[keep],
-            self._gold_cpu[keep],
-            closed["p"],
-            closed["correct"],
-            Meta.from_dict(meta),
-            closed.get("logits"),
-        )
+        p, correct, *logits = (np.stack(epochs)[:, keep] for epochs in self._closed.values())
+        meta = Meta.from_dict({"epochs": self.epochs, "classes": self.n_classes, **met, **self.meta})
+        return TrainingDynamics(self._ids[keep], self._gold_cpu[keep], p, correct, meta, *logits)
 
 
 def last_of(index: np.ndarray, n: int) -> np.ndarray:
     """Return positions (B,) of one batch, with `n` for those that occur again later in it: only the last one counts."""
     last = len(index) - 1 - np.unique(index[::-1], return_index=True)[1]
-    if len(last) == len(index):
-        return index
     out = np.full_like(index, n)
     out[last] = index[last]
     return out

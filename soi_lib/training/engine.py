@@ -142,8 +142,10 @@ def train(
         for epoch in range(first, config.epochs):
             run.train_epoch(epoch, progress)
             run.close_epoch()
-            due = checkpoint is not None and time.monotonic() - saved >= checkpoint.every * cost
-            if checkpoint and epoch < config.epochs - 1 and processes.main_process_says(due, target):
+            if checkpoint is None or epoch == config.epochs - 1:
+                continue
+            due = processes.is_main_process() and time.monotonic() - saved >= checkpoint.every * cost
+            if processes.highest([int(due)], target) == [1]:  # the first process decides
                 before = run.seconds["checkpoint"]
                 run.save(checkpoint, epoch + 1)
                 saved, cost = time.monotonic(), run.seconds["checkpoint"] - before
@@ -269,7 +271,9 @@ class _Run:
                     loss.backward()
                     summed += loss.detach() * n
                     self._record("train", share, logits)
-                processes.average_gradient(self.flat.gather_gradients(), n / len(whole))
+                gradient = self.flat.gather_gradients()
+                if processes.is_distributed():  # the mean over the share becomes that over the whole batch
+                    processes.sum_processes(gradient.mul_(n / len(whole)))
                 self.flat.clip(config.clip)
                 rate = config.learning_rate * _rate(step, self.per_epoch * config.epochs, config.warmup)
                 for group in self.optimizer.param_groups:
