@@ -111,14 +111,9 @@ def _files(root: Path) -> list[Path]:
     """Return the files of all epochs in order."""
     there = {path.name for path in root.glob("dynamics_epoch_*")}
     names = [f"dynamics_epoch_{epoch}.jsonl" for epoch in range(max(1, len(there)))]
-    for name in names:
-        if name not in there:
-            raise FormatError(
-                f"{name} is missing",
-                where=root,
-                found=f"{len(there)} epoch files",
-                hint="restore the file, or renumber the files and their keys from 0 without gaps",
-            )
+    if missing := [name for name in names if name not in there]:
+        hint = "restore the file, or renumber the files and their keys from 0 without gaps"
+        raise FormatError(f"{missing[0]} is missing", where=root, found=f"{len(there)} epoch files", hint=hint)
     return [root / name for name in names]
 
 
@@ -153,18 +148,18 @@ def _epoch(file: Path, number: int) -> tuple[pd.DataFrame, Array]:
 def _logits_of(dyn: TrainingDynamics, epoch: int) -> Array:
     """Return the logits (N, C) to write for an epoch, which give its p_gold and correctness."""
     p, correct, gold = dyn.p_gold[epoch].astype(np.float64), dyn.correct[epoch], dyn.gold.astype(np.int64)
-    rows = np.arange(len(dyn))
     if dyn.logits is not None:
-        logits, close = dyn.logits[epoch].astype(np.float64), _AGREE
+        logits, close, what = dyn.logits[epoch].astype(np.float64), _AGREE, "the logits contradict p_gold or correct"
     else:
         logits, close = _made_up(p, correct, gold, dyn.meta.classes), _CLOSE
-    contradicted = _contradicts(logits, gold, correct) | (np.abs(softmax(logits, axis=1)[rows, gold] - p) > close)
+        what = "no logits give what was recorded"
+    chance = softmax(logits, axis=1)[np.arange(len(dyn)), gold]
+    contradicted = _contradicts(logits, gold, correct) | (np.abs(chance - p) > close)
     if contradicted.any():
-        row = int(np.flatnonzero(contradicted)[0])
+        row = int(contradicted.argmax())
         raise FormatError(
-            f"no logits give what was recorded for id {shown(dyn.ids[row])} at epoch {epoch}"
-            if dyn.logits is None
-            else f"the logits of id {shown(dyn.ids[row])} at epoch {epoch} contradict p_gold or correct",
+            what,
+            where=f"id {shown(dyn.ids[row])} at epoch {epoch}",
             found=f"p_gold {p[row]:g} and {'right' if correct[row] else 'wrong'} with {dyn.meta.classes} classes",
             hint="save the dynamics as Parquet instead",
         )
@@ -217,6 +212,5 @@ def _refuse_others(target: Path, overwrite: bool) -> None:
         raise OutputExistsError("the folder already exists", where=target, hint="pass overwrite=True to replace it")
     other = [name for name in inside if not _NAME.fullmatch(name)]
     if other:
-        raise OutputExistsError(
-            "the folder contains other files too", where=target, found=other[0], hint="choose another folder"
-        )
+        what, hint = "the folder contains other files too", "choose another folder"
+        raise OutputExistsError(what, where=target, found=other[0], hint=hint)
