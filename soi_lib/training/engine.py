@@ -91,9 +91,7 @@ Progress = Callable[[int, int], None]
 def _rate(step: int, total: int, warmup: float) -> float:
     """Linear warm-up over the first `warmup` share of `total` updates, then linear decay to 0."""
     rising = math.ceil(warmup * total)
-    if step < rising:
-        return (step + 1) / rising
-    return (total - step) / max(1, total - rising)
+    return (step + 1) / rising if step < rising else (total - step) / max(1, total - rising)
 
 
 def train(
@@ -160,15 +158,6 @@ def _target(name: str) -> torch.device:
     from accelerate import Accelerator
 
     return Accelerator(cpu=kind_of(device) == "cpu").device
-
-
-@dataclass(frozen=True)
-class _Share:
-    """This process's share of a batch: rows of the training data in host memory, and on the device with their order."""
-
-    index: np.ndarray
-    rows: Tensor
-    order: Tensor
 
 
 class _Run:
@@ -261,16 +250,15 @@ class _Run:
             cpu.seed_dropout(masks)
             summed = torch.zeros((), device=self.target)
             batches = epoch_batches(self.data.lengths, config.batch_size, seed=config.seed, epoch=epoch)
-            shares = self._uploaded([processes.shard(index) for index in batches])
-            for step, (whole, share) in enumerate(zip(batches, shares, strict=True), epoch * self.per_epoch):
-                if n := len(share.index):
-                    batch = self.batches.make(share.index, share.rows)
+            shares = self.batches.made([processes.shard(index) for index in batches])
+            for step, (whole, batch) in enumerate(zip(batches, shares, strict=True), epoch * self.per_epoch):
+                if n := len(batch["row"]):
                     logits = self.model(batch, batch["member"])
                     column = batch["gold"] + self.heads.offset[batch["member"]]
                     loss = functional.cross_entropy(logits, column)
                     loss.backward()
                     summed += loss.detach() * n
-                    self._record("train", share, logits)
+                    self._record("train", batch, logits)
                 gradient = self.flat.gather_gradients()
                 if processes.is_distributed():  # the mean over the share becomes that over the whole batch
                     processes.sum_processes(gradient.mul_(n / len(whole)))
@@ -291,13 +279,16 @@ class _Run:
             with self._clock("record"), torch.no_grad():
                 self.model.eval()
                 shard = processes.shard_batches(sorted_batches(self.data.lengths, EVALUATED))
-                for share in self._uploaded(shard):
-                    batch = self.batches.make(share.index, share.rows)
-                    self._record("eval", share, self.model(batch, batch["member"]))
+                for batch in self.batches.made(shard):
+                    self._record("eval", batch, self.model(batch, batch["member"]))
         for recorder in self.every.values():
             recorder.end_epoch()
         with self._clock("evaluate"):
-            self.validation.append([self._validated(i) for i in range(len(self.members))])
+            found = [
+                self._predicted(i, "validation") if "validation" in m.splits else None
+                for i, m in enumerate(self.members)
+            ]
+            self.validation.append([(math.nan, math.nan) if p is None else (p.loss, p.accuracy) for p in found])
 
     def result(self) -> TrainResult:
         """Return the result of the run."""
@@ -321,31 +312,17 @@ class _Run:
             processes=processes.world_size(),
         )
 
-    def _uploaded(self, batches: Sequence[np.ndarray]) -> list[_Share]:
-        """Send the rows of `batches`, and their order by member, to the device in one transfer."""
-        orders = [np.argsort(self.data.member[index], kind="stable") for index in batches]
-        sent = self.batches.upload([*batches, *orders])
-        return [_Share(*one) for one in zip(batches, sent[: len(batches)], sent[len(batches) :], strict=True)]
-
-    def _record(self, mode: str, share: _Share, logits: Tensor) -> None:
+    def _record(self, mode: str, batch: dict[str, Tensor], logits: Tensor) -> None:
         """Pass every recorder of `mode` its own rows of the batch, in the columns of its head."""
-        sizes = np.bincount(self.data.member[share.index], minlength=len(self.members)).tolist()
-        by_member = zip(share.rows[share.order].split(sizes), logits.detach()[share.order].split(sizes), strict=True)
-        for i, (rows, own) in enumerate(by_member):
-            if len(rows):
-                recorder = self.recorders[mode][self.members[i].name]
-                recorder.update_at(rows - self.first[i], own[:, self.heads.columns[i]])
+        sizes = batch["sizes"].tolist()
+        rows, own = (held[batch["by_member"]].split(sizes) for held in (batch["row"], logits.detach()))
+        for i, recorder in enumerate(self.recorders[mode].values()):
+            if i < len(sizes) and sizes[i]:
+                recorder.update_at(rows[i] - self.first[i], own[i][:, self.heads.columns[i]])
 
     def _predicted(self, member: int, split: str) -> Predictions:
         data, columns = self.members[member].splits[split], self.heads.columns[member]
         return predict(self.model, data, columns, pad=self.pad, device=self.target)
-
-    def _validated(self, member: int) -> tuple[float, float]:
-        """Return the loss and accuracy on the validation examples of a member; NaN if it has none."""
-        if "validation" not in self.members[member].splits:
-            return math.nan, math.nan
-        found = self._predicted(member, "validation")
-        return found.loss, found.accuracy
 
     @contextmanager
     def _clock(self, what: str) -> Iterator[None]:

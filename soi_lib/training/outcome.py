@@ -88,8 +88,7 @@ def predict(model: nn.Module, data: Encoded, columns: slice, *, pad: int, device
     batches = Batches(data, device, pad=pad)
     shard = processes.shard_batches(sorted_batches(data.lengths, EVALUATED))
     probabilities = torch.zeros(len(data), columns.stop - columns.start, device=device)
-    for index, rows in zip(shard, batches.upload(shard), strict=True):
-        batch = batches.make(index, rows)
-        probabilities[rows] = model(batch, batch["member"])[:, columns].softmax(1)
+    for batch in batches.made(shard):
+        probabilities[batch["row"]] = model(batch, batch["member"])[:, columns].softmax(1)
     processes.sum_processes(probabilities)
     return Predictions(probabilities.cpu().numpy(), data.gold)
