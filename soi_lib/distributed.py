@@ -67,11 +67,9 @@ def check_same(device: torch.device, **settings: object) -> None:
     largest = highest(hashes + [-value for value in hashes], device)
     wrong = [name for i, name in enumerate(settings) if largest[i] != -largest[len(hashes) + i]]
     if wrong:
-        raise AlignmentError(
-            f"the processes were not given the same {' and '.join(wrong)}",
-            where=f"process {rank()}",
-            hint="give every process all the data, not its share, and a checkpoint that all of them can read",
-        )
+        what = f"the processes were not given the same {' and '.join(wrong)}"
+        hint = "give every process all the data, not its share, and a checkpoint that all of them can read"
+        raise AlignmentError(what, where=f"process {rank()}", hint=hint)
 
 
 def copy_to_all(held: Tensor) -> None:
@@ -133,12 +131,9 @@ def _others_needed() -> Iterator[None]:
     except RuntimeError as error:
         if not isinstance(error, distributed.DistError) and not _GONE.search(str(error)):
             raise
-        raise SoiError(
-            "another process has stopped, so this one cannot go on",
-            where=f"process {rank()}",
-            found=str(error).splitlines()[0][-200:],
-            hint="see the output of that process; the same command resumes from the last checkpoint",
-        ) from error
+        what, found = "another process has stopped, so this one cannot go on", str(error).splitlines()[0][-200:]
+        hint = "see the output of that process; the same command resumes from the last checkpoint"
+        raise SoiError(what, where=f"process {rank()}", found=found, hint=hint) from error
 
 
 def _reduce(sent: Tensor, how: Any) -> Tensor:

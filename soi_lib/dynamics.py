@@ -61,11 +61,10 @@ class Meta:
         given = {k: v for k, v in values.items() if k in known}
         extra = {k: v for k, v in values.items() if k not in known and k not in ("schema", "sha256")}
         for name in ("setting", "label_names"):
-            if name in given:
-                value = given[name]
-                if not isinstance(value, list | tuple) or not all(isinstance(v, str) for v in value):
-                    raise FormatError(f"meta field {name!r} is not a list of names", found=repr(value))
-                given[name] = tuple(value)
+            value = given.get(name, ())
+            if not isinstance(value, list | tuple) or not all(isinstance(v, str) for v in value):
+                raise FormatError(f"meta field {name!r} is not a list of names", found=repr(value))
+            given[name] = tuple(value)
         return cls(**given, extra=extra)
 
     def to_dict(self) -> dict[str, Any]:
@@ -128,19 +127,10 @@ class TrainingDynamics:
         if meta.label_names and len(meta.label_names) != classes:
             raise FormatError("label_names do not match classes", found=meta.label_names, expected=classes)
         if not (self.p_gold.min() >= 0.0 and self.p_gold.max() <= 1.0):  # false for NaN, which compares false
-            epoch, row = (int(x) for x in np.argwhere(~((self.p_gold >= 0) & (self.p_gold <= 1)))[0])
-            raise RangeError(
-                f"p_gold of id {self.ids[row]!r} at epoch {epoch} is not a probability",
-                found=self.p_gold[epoch, row],
-                expected="a number from 0 to 1",
-            )
-        if int(self.gold.min()) < 0 or int(self.gold.max()) >= classes:
-            row = int(np.flatnonzero((self.gold < 0) | (self.gold >= classes))[0])
-            raise RangeError(
-                f"the gold label of id {self.ids[row]!r} is not one of the classes",
-                found=int(self.gold[row]),
-                expected=f"0 to {classes - 1}",
-            )
+            epoch, row = np.argwhere(~((self.p_gold >= 0) & (self.p_gold <= 1)))[0]
+            what = f"p_gold of id {self.ids[row]!r} at epoch {epoch} is not a probability"
+            raise RangeError(what, found=self.p_gold[epoch, row], expected="a number from 0 to 1")
+        refuse_unknown(self.ids, self.gold, classes)
         if self.logits is not None and not np.isfinite(self.logits).all():
             raise RangeError("logits contain values that are not finite")
         refuse_duplicates(self.ids)
@@ -231,11 +221,9 @@ class TrainingDynamics:
             beyond = history >> np.uint64(meta.epochs) if meta.epochs < MAX_EPOCHS else history[:0]
             if beyond.any():
                 row = int(np.flatnonzero(beyond)[0])
-                raise RangeError(
-                    f"the history of id {ids[row]!r} goes beyond the last epoch",
-                    found=f"bit {int(history[row]).bit_length() - 1}",
-                    expected=f"bits 0 to {meta.epochs - 1}",
-                )
+                what = f"the history of id {ids[row]!r} goes beyond the last epoch"
+                found = int(history[row]).bit_length() - 1
+                raise RangeError(what, found=f"bit {found}", expected=f"bits 0 to {meta.epochs - 1}")
             dyn = cls(ids, correct=unpack_history(history, meta.epochs), meta=meta, **columns)
         dyn.__dict__["history"] = _read_only(history)  # already packed in the file
         return dyn
@@ -256,32 +244,27 @@ def shared_rows(runs: Sequence[TrainingDynamics], *, ordered: bool = True) -> li
     first = runs[0]
     for other in runs[1:]:
         if first.ids.dtype.kind != other.ids.dtype.kind:
-            raise AlignmentError(
+            what, found = (
                 "one side has integer ids and the other has text ids",
-                found=f"{first.ids[0]!r} and {other.ids[0]!r}",
-                hint="record both with the same ids",
+                f"{first.ids[0]!r} and {other.ids[0]!r}",
             )
+            raise AlignmentError(what, found=found, hint="record both with the same ids")
     same = all(run.ids is first.ids or np.array_equal(run.ids, first.ids) for run in runs[1:])
     rows: list[Array | slice] = [slice(None)] * len(runs)
     if not same or (ordered and not bool((first.ids[1:] > first.ids[:-1]).all())):
         ids = reduce(lambda a, b: np.intersect1d(a, b, assume_unique=True), [run.ids for run in runs])
         if not len(ids):
-            raise AlignmentError(
-                "the runs have no id in common",
-                found=f"{first.ids[0]!r} and {runs[-1].ids[0]!r} for example",
-                hint="compare runs of the same dataset",
-            )
+            found = f"{first.ids[0]!r} and {runs[-1].ids[0]!r} for example"
+            raise AlignmentError("the runs have no id in common", found=found, hint="compare runs of the same dataset")
         orders = [np.argsort(run.ids, kind="stable") for run in runs]
         rows = [order[np.searchsorted(run.ids[order], ids)] for run, order in zip(runs, orders, strict=True)]
     golds = [run.gold[row] for run, row in zip(runs, rows, strict=True)]
     for gold in golds[1:]:
         differ = np.flatnonzero(gold != golds[0])
         if len(differ):
-            raise AlignmentError(
-                f"gold labels differ for {len(differ)} ids",
-                found=f"{golds[0][differ[0]]} and {gold[differ[0]]} for id {first.ids[rows[0]][differ[0]]!r}",
-                hint="compare runs of the same dataset",
-            )
+            what, row = f"gold labels differ for {len(differ)} ids", differ[0]
+            found = f"{golds[0][row]} and {gold[row]} for id {first.ids[rows[0]][row]!r}"
+            raise AlignmentError(what, found=found, hint="compare runs of the same dataset")
     return rows
 
 
@@ -345,16 +328,20 @@ def _as(dtype: type[np.generic], values: Any, name: str) -> Array:
     return cast
 
 
+def refuse_unknown(ids: Array, gold: Array, classes: int) -> None:
+    """Raise RangeError if one of the gold labels (N,) is not one of the classes."""
+    wrong = np.flatnonzero((gold < 0) | (gold >= classes))
+    if len(wrong):
+        what, found = f"the gold label of id {ids[wrong[0]]!r} is not one of the classes", int(gold[wrong[0]])
+        raise RangeError(what, found=found, expected=f"0 to {classes - 1}")
+
+
 def refuse_duplicates(ids: Array) -> None:
     """Raise DuplicateIdError if one of the ids (N,) appears more than once."""
     if ids.dtype.kind == "i" and bool((ids[1:] > ids[:-1]).all()):  # sorted already, the usual case
         return
     keys = ids.tolist()
-    if len(set(keys)) == len(keys):
-        return
-    first = next(key for key, times in Counter(keys).items() if times > 1)
-    raise DuplicateIdError(
-        f"the id {first!r} appears more than once",
-        expected="every id once",
-        hint="number the rows, or drop the duplicates",
-    )
+    if len(set(keys)) < len(keys):
+        first = next(key for key, times in Counter(keys).items() if times > 1)
+        hint = "number the rows, or drop the duplicates"
+        raise DuplicateIdError(f"the id {first!r} appears more than once", expected="every id once", hint=hint)

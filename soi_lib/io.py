@@ -144,12 +144,8 @@ def _parse(source: Any, path: Path) -> tuple[pq.ParquetFile, dict[str, Any]]:
         raise SchemaError("the file has another schema", where=path, found=found, expected=SCHEMA, hint=hint)
     epochs, classes = meta.get("epochs"), meta.get("classes")
     if not isinstance(epochs, int) or not isinstance(classes, int) or not 1 <= epochs <= MAX_EPOCHS or classes < 1:
-        raise RangeError(
-            "epochs or classes are out of range",
-            where=path,
-            found=f"{epochs!r} epochs and {classes!r} classes",
-            expected=f"1 to {MAX_EPOCHS} epochs, at least 1 class",
-        )
+        found, wanted = f"{epochs!r} epochs and {classes!r} classes", f"1 to {MAX_EPOCHS} epochs, at least 1 class"
+        raise RangeError("epochs or classes are out of range", where=path, found=found, expected=wanted)
     names = file.schema_arrow.names
     text = "id" in names and file.schema_arrow.field("id").type == pa.string()
     expected = _arrow_schema(text, epochs, classes if "logits" in names else None)

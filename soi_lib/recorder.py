@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from soi_lib.distributed import check_same, highest, is_distributed, is_main_process, join_buffers, sum_processes
-from soi_lib.dynamics import MAX_EPOCHS, Meta, TrainingDynamics, as_ids, refuse_duplicates
+from soi_lib.dynamics import MAX_EPOCHS, Meta, TrainingDynamics, as_ids, refuse_duplicates, refuse_unknown
 from soi_lib.errors import AlignmentError, FormatError, RangeError
 
 logger = logging.getLogger("soi_lib")
@@ -105,15 +105,8 @@ class DynamicsRecorder:
         if n is not None and not 2 <= n <= np.iinfo(np.int16).max:
             hint = "pass a sigmoid's logit z as torch.stack([torch.zeros_like(z), z], 1)" if n == 1 else None
             raise RangeError("the number of classes is out of range", found=n, expected="2 to 32767", hint=hint)
-        wrong = (self._gold_cpu < 0) if n is None else (self._gold_cpu < 0) | (self._gold_cpu >= n)
-        if wrong.any():
-            row = int(np.flatnonzero(wrong)[0])
-            raise RangeError(
-                "a gold label is not one of the classes",
-                where=f"id {self.ids[row]!r}",
-                found=int(self._gold_cpu[row]),
-                expected="0 or more" if n is None else f"0 to {n - 1}",
-            )
+        if n is not None:
+            refuse_unknown(self._ids, self._gold_cpu, n)
         self.n_classes: int | None = n
         if self.keep_logits and n is not None and "logits" not in self._buffers:
             self._buffers["logits"] = torch.zeros(len(self.ids) + 1, n, device=self._device)
@@ -172,21 +165,14 @@ class DynamicsRecorder:
         AlignmentError if the processes were given different ids. Earlier epochs are kept.
         """
         if self.epochs == MAX_EPOCHS:
-            raise RangeError(
-                "there are more epochs than a history can hold",
-                found=MAX_EPOCHS + 1,
-                expected=f"at most {MAX_EPOCHS}",
-                hint=f"finish() returns the first {MAX_EPOCHS}; call end_epoch() less often",
-            )
+            what, hint = "there are more epochs than a history can hold", "finish() returns those before this one"
+            raise RangeError(what, found=MAX_EPOCHS + 1, expected=f"at most {MAX_EPOCHS}", hint=hint)
         buffers, presented = self._joined()
         now = {name: held[:-1].cpu().numpy().copy() for name, held in buffers.items()}
         seen = now["turn"] > 0
         if not seen.any():
-            raise FormatError(
-                "no example was seen in this epoch",
-                where=f"epoch {self.epochs}",
-                hint="call update() after every forward pass and end_epoch() once per epoch",
-            )
+            hint = "call update() after every forward pass and end_epoch() once per epoch"
+            raise FormatError("no example was seen in this epoch", where=f"epoch {self.epochs}", hint=hint)
         self._refuse_non_finite(now)
         self._missing |= ~seen
         self._repeated += presented - int(seen.sum())
@@ -296,11 +282,8 @@ class DynamicsRecorder:
             raise FormatError("nothing was recorded", expected="at least one epoch", hint="call end_epoch()")
         keep, left = ~self._missing, np.flatnonzero(self._missing)
         if not keep.any():
-            raise FormatError(
-                "no example was seen in every epoch",
-                found=f"{len(left)} examples, each missing at least once",
-                hint="call end_epoch() only after all examples have been seen",
-            )
+            what, hint = "no example was seen in every epoch", "call end_epoch() only after all examples have been seen"
+            raise FormatError(what, found=f"{len(left)} examples, each missing at least once", hint=hint)
         met: dict[str, Any] = {}
         if len(left):
             met["recorded_missing"] = len(left)
@@ -335,12 +318,9 @@ def class_numbers(gold: Sequence[int] | np.ndarray | Tensor, n: int) -> np.ndarr
     if golds.shape != (n,):
         raise FormatError("gold and ids differ in length", found=golds.shape, expected=(n,))
     if golds.dtype.kind not in "iub" and n:
-        raise FormatError(
-            "gold does not contain class numbers",
-            found=repr(next((label for label in golds.tolist() if not isinstance(label, int)), golds.dtype)),
-            expected="integers from 0",
-            hint="number the classes, e.g. sorted(set(labels)).index(label)",
-        )
+        found = repr(next((label for label in golds.tolist() if not isinstance(label, int)), golds.dtype))
+        what, hint = "gold does not contain class numbers", "number the classes, e.g. sorted(set(labels)).index(label)"
+        raise FormatError(what, found=found, expected="integers from 0", hint=hint)
     return golds.astype(np.int64)
 
 

@@ -234,22 +234,16 @@ class Table:
         again = pd.Series(cell).duplicated().to_numpy()
         if again.any():
             row = int(again.argmax())
-            raise DuplicateIdError(
-                f"id {shown(keys[order[row]])} appears twice at epoch {epochs[row]}",
-                where=self.where(row),
-                found=f"already in {self.where(int((cell == cell[row]).argmax()))}",
-                hint="keep one row per example and epoch",
-            )
+            what = f"id {shown(keys[order[row]])} appears twice at epoch {epochs[row]}"
+            found = f"already in {self.where(int((cell == cell[row]).argmax()))}"
+            raise DuplicateIdError(what, where=self.where(row), found=found, hint="keep one row per example and epoch")
         if len(cell) != count * n:
             size = pd.Series(epochs).value_counts().reindex(range(first, first + count), fill_value=0)
             part = int(size.index[size < n][0])
             lacking = set(range(n)) - set(order[epochs == part].tolist())
-            raise FormatError(
-                f"epoch {part} is partial or missing",
-                where=self.file,
-                found=f"{size[part]} of {n} examples; {shown(keys[min(lacking)])} is missing",
-                hint="leave the epoch out and renumber the later ones, or record all of it",
-            )
+            found = f"{size[part]} of {n} examples; {shown(keys[min(lacking)])} is missing"
+            hint = "leave the epoch out and renumber the later ones, or record all of it"
+            raise FormatError(f"epoch {part} is partial or missing", where=self.file, found=found, hint=hint)
         place = np.argsort(cell).reshape(count, n)
         self.refuse(golds != golds[place[0]][order], gold, "differs from the label in the first epoch")
         return np.asarray(keys), golds[place[0]], place

@@ -75,11 +75,8 @@ def read_dynamics(
     contradicted = np.abs(dyn.p_gold - p) > _AGREE
     contradicted |= [_contradicts(z, gold, right) for z, right in zip(logits, correct, strict=True)]
     if contradicted.any():
-        raise FormatError(
-            "p_gold or correct contradicts the logits",
-            where=table.where(int(place[contradicted].min())),
-            hint="if the logits are right, remove both keys from all lines",
-        )
+        what, hint = "p_gold or correct contradicts the logits", "if they are right, remove both keys from all lines"
+        raise FormatError(what, where=table.where(int(place[contradicted].min())), hint=hint)
     return replace(dyn, p_gold=p, correct=correct)
 
 
@@ -130,13 +127,10 @@ def _epoch(file: Path, number: int) -> tuple[pd.DataFrame, Array]:
             ours |= {name: row.get(name) for name in ("p_gold", "correct")}
             rows.append({"epoch": number, "line": line, **{name: row[name] for name in ("guid", "gold", key)}, **ours})
         except (ValueError, KeyError, AttributeError) as error:  # also for bytes that are not UTF-8
-            raise FormatError(
-                "the line is broken or lacks a key",
-                where=f"{file} line {line}",
-                found=f"{type(error).__name__} {error}",
-                expected=f"a JSON object with guid, {key} and gold",
-                hint="the file may be truncated: record the epoch again",
-            ) from error
+            what, found = "the line is broken or lacks a key", f"{type(error).__name__} {error}"
+            where, expected = f"{file} line {line}", f"a JSON object with guid, {key} and gold"
+            hint = "the file may be truncated: record the epoch again"
+            raise FormatError(what, where=where, found=found, expected=expected, hint=hint) from error
     frame = pd.DataFrame(rows)
     scores = Table(frame, file, lambda row: f"{file} line {rows[row]['line']}").lists(key)
     return frame.drop(columns=key), scores
@@ -175,7 +169,6 @@ def _contradicts(logits: Array, gold: Array, correct: Array) -> npt.NDArray[np.b
 
 def _made_up(p: Array, correct: Array, gold: Array, classes: int) -> npt.NDArray[np.float64]:
     """Return logits (N, C) with the given p and correctness, as far as possible; see `write_dynamics`."""
-    rows = np.arange(len(p))
     own = np.log(np.maximum(p, _FLOOR))
     # right: the others share the rest, and stay below the gold class even after rounding
     share = np.minimum(np.log(np.maximum((1 - p) / (classes - 1), _FLOOR)), own - _NUDGE)
@@ -185,20 +178,15 @@ def _made_up(p: Array, correct: Array, gold: Array, classes: int) -> npt.NDArray
     logits[wrong] = np.log(_FLOOR)
     rival = np.where(gold[wrong] == 0, 1, 0)
     logits[wrong, rival] = np.maximum(np.log(np.maximum(1 - p[wrong], _FLOOR)), own[wrong] + _NUDGE)
-    logits[rows, gold] = own
+    logits[np.arange(len(p)), gold] = own
     return np.asarray(logits)
 
 
 def _lines(dyn: TrainingDynamics, epoch: int, logits: Array) -> Iterator[str]:
     """Yield the lines of an epoch; numbers are written so that they are read back exactly."""
     made_up = {"logits_made_up": True} if dyn.logits is None else {}
-    columns = {
-        "guid": dyn.ids,
-        f"logits_epoch_{epoch}": logits,
-        "gold": dyn.gold,
-        "p_gold": dyn.p_gold[epoch],
-        "correct": dyn.correct[epoch],
-    }
+    columns = {"guid": dyn.ids, f"logits_epoch_{epoch}": logits, "gold": dyn.gold}
+    columns |= {"p_gold": dyn.p_gold[epoch], "correct": dyn.correct[epoch]}
     for values in zip(*(column.tolist() for column in columns.values()), strict=True):
         yield json.dumps(dict(zip(columns, values, strict=True)) | made_up) + "\n"
 

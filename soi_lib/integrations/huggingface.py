@@ -156,11 +156,9 @@ class TrainerRecording(TrainerCallback):
         try:
             loss = self._originals["training_step"](model, inputs, *args, **kwargs)
             if self._rows is not None:
-                raise FormatError(
-                    "no logits were seen in a training step",
-                    expected=f"a ({len(self._rows)}, classes) tensor in the model's output",
-                    hint="name that part: record(trainer, logits=lambda output: ...)",
-                )
+                expected = f"a ({len(self._rows)}, classes) tensor in the model's output"
+                hint = "name that part: record(trainer, logits=lambda output: ...)"
+                raise FormatError("no logits were seen in a training step", expected=expected, hint=hint)
         finally:
             self._rows = None
             hook.remove()  # between steps the model may be copied or saved
@@ -250,12 +248,9 @@ def _summary(p: list[np.ndarray], correct: list[np.ndarray], chosen: np.ndarray,
 def _load(path: Path) -> dict[str, np.ndarray]:
     """Return the state that `TrainerRecording.on_save` wrote."""
     if not path.is_file():
-        raise FormatError(
-            "the checkpoint contains no recording, so its epochs are lost",
-            where=path.parent,
-            expected=path.name,
-            hint="train from the start, or resume from a checkpoint with a recording",
-        )
+        what = "the checkpoint contains no recording, so its epochs are lost"
+        hint = "train from the start, or resume from a checkpoint with a recording"
+        raise FormatError(what, where=path.parent, expected=path.name, hint=hint)
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:

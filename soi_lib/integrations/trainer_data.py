@@ -58,12 +58,11 @@ def examples_of(
     column, or no length.
     """
     if dataset is None or isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
-        raise FormatError(
+        what, hint = (
             "the rows of the training set cannot be distinguished",
-            found=type(dataset).__name__,
-            expected="a dataset with a length",
-            hint="give the Trainer a train_dataset that is not iterable-only",
+            "give the Trainer a map-style train_dataset",
         )
+        raise FormatError(what, found=type(dataset).__name__, expected="a dataset with a length", hint=hint)
     if id_column is not None and ids is not None:
         raise FormatError("both id_column and ids are given", hint="give one of them")
     labels = tuple(dict.fromkeys([*label_names, "label", "label_ids"])) if gold is None else ()
@@ -110,13 +109,9 @@ def _items(dataset: Any, wanted: list[tuple[str, ...]]) -> list[tuple[str, list[
         for row in tqdm(range(len(dataset) if any(wanted) else 0), desc="reading labels", delay=2, leave=False):
             item = dataset[row]
             if not isinstance(item, Mapping):
-                raise FormatError(
-                    "the items of the training set have no named fields",
-                    where=f"row {row}",
-                    found=type(item).__name__,
-                    expected="a mapping",
-                    hint="give ids=... and gold=...",
-                )
+                what, found = "the items of the training set have no named fields", type(item).__name__
+                where, hint = f"row {row}", "give ids=... and gold=..."
+                raise FormatError(what, where=where, found=found, expected="a mapping", hint=hint)
             columns = columns or [(_first(names, list(item)), []) for names in wanted]
             for name, values in columns:
                 value = item.get(name)
@@ -126,17 +121,14 @@ def _items(dataset: Any, wanted: list[tuple[str, ...]]) -> list[tuple[str, list[
 
 def _first(names: tuple[str, ...], have: Sequence[str]) -> str:
     """Return the first of `names` that exists, or "" if none is wanted."""
-    if not names:
-        return ""
-    for name in names:
-        if name in have:
-            return name
-    raise FormatError(
-        "the training set has no such column",
-        found=", ".join(have),
-        expected=" or ".join(names),
-        hint="name one of these, give ids=... or gold=..., or rename the column",
-    )
+    found = [name for name in names if name in have] if names else [""]
+    if not found:
+        what, hint = (
+            "the training set has no such column",
+            "name a column, give ids=... or gold=..., or rename the column",
+        )
+        raise FormatError(what, found=", ".join(have), expected=" or ".join(names), hint=hint)
+    return found[0]
 
 
 class Numbered(Dataset[tuple[int, Any]]):
@@ -200,12 +192,12 @@ def number(loader: Any, examples: Examples) -> Any:
         raise FormatError("the training loader does not reveal its rows", found=found, expected="a DataLoader")
     if not isinstance(base.dataset, Numbered):
         if len(base.dataset) != len(examples.ids):  # type: ignore[arg-type]
-            raise FormatError(
-                "the Trainer's training set has changed since record(trainer)",
-                found=f"{len(base.dataset)} rows",  # type: ignore[arg-type]
-                expected=f"{len(examples.ids)}",
-                hint="call record(trainer) after the training set is chosen",
+            what, hint = (
+                "the Trainer's training set has changed",
+                "call record(trainer) after the training set is chosen",
             )
+            found = f"{len(base.dataset)} rows"  # type: ignore[arg-type]
+            raise FormatError(what, found=found, expected=len(examples.ids), hint=hint)
         vars(base)["dataset"] = Numbered(base.dataset)  # DataLoader does not allow a plain assignment
         base.collate_fn = NumberedCollator(base.collate_fn, examples)
     return loader

@@ -146,10 +146,6 @@ def load_weights(path: Path, vocabulary: np.ndarray | None = None) -> tuple[dict
     tensors, about = read_tensors(path)
     tokens = tensors.pop(_VOCABULARY).numpy()
     if vocabulary is not None and not np.array_equal(tokens, vocabulary):
-        raise StoreError(
-            "the weights belong to another vocabulary",
-            where=path,
-            expected=f"the {len(vocabulary)} tokens of the run's texts",
-            hint="delete the file; it will be recreated",
-        )
+        what, expected = "the weights belong to another vocabulary", f"the {len(vocabulary)} tokens of the run's texts"
+        raise StoreError(what, where=path, expected=expected, hint="delete the file; it will be recreated")
     return tensors, tokens, about["sha256"]

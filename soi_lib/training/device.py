@@ -71,13 +71,9 @@ def cards(device: str) -> tuple[int, ...]:
 
     built = "this build of torch supports only CPUs" if torch.version.cuda is None else "torch sees no such GPU"
     there = f"{count} GPU{'s' if count > 1 else ''}" if count else f"no GPU ({built})"
-    raise SoiError(
-        "this device is not available",
-        where=f"device {device}",
-        found=there,
-        expected="a GPU that torch can use" if device == "cuda" else f"more than {wanted[0]} GPUs",
-        hint="use --device cpu, or run `soi doctor` to see what is missing",
-    )
+    expected = "a GPU that torch can use" if device == "cuda" else f"more than {wanted[0]} GPUs"
+    what, hint = "this device is not available", "use --device cpu, or run `soi doctor` to see what is missing"
+    raise SoiError(what, where=f"device {device}", found=there, expected=expected, hint=hint)
 
 
 def torch_device(device: str) -> torch.device:
