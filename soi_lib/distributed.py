@@ -13,17 +13,15 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, distributed
 
 from soi_lib.errors import AlignmentError, SoiError
-
-T = TypeVar("T")
 
 _GONE = re.compile("gloo|connection|timed out", re.IGNORECASE)
 """Matches what gloo reports, as a plain RuntimeError, when another process does not answer."""
@@ -34,34 +32,19 @@ def world_size() -> int:
     return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
 
 
-def is_distributed() -> bool:
-    """Return whether several processes take part."""
-    return world_size() > 1
-
-
 def rank() -> int:
-    """Return the number of this process, from 0."""
-    return distributed.get_rank() if is_distributed() else 0
-
-
-def is_main_process() -> bool:
-    """Return whether this is the process that writes."""
-    return rank() == 0
+    """Return the number of this process, from 0; process 0 is the one that writes."""
+    return distributed.get_rank() if world_size() > 1 else 0
 
 
 def shard(index: np.ndarray) -> np.ndarray:
     """Return this process's rows of a batch: neighbours, since they have similar lengths. May be empty."""
-    return index if world_size() == 1 else np.array_split(index, world_size())[rank()]
-
-
-def shard_batches(batches: Sequence[T]) -> Sequence[T]:
-    """Return the batches of this process: every n-th one, for n processes."""
-    return batches[rank() :: world_size()]
+    return np.array_split(index, world_size())[rank()] if world_size() > 1 else index
 
 
 def check_same(device: torch.device, **settings: object) -> None:
     """Raise AlignmentError in every process unless all were given the same; name the settings whose `repr` differs."""
-    if not is_distributed():
+    if world_size() == 1:
         return
     hashes = [int.from_bytes(hashlib.sha256(repr(v).encode()).digest()[:7], "little") for v in settings.values()]
     largest = highest(hashes + [-value for value in hashes], device)
@@ -74,7 +57,7 @@ def check_same(device: torch.device, **settings: object) -> None:
 
 def copy_to_all(held: Tensor) -> None:
     """Replace `held` by that of process 0, in place."""
-    if is_distributed():
+    if world_size() > 1:
         sent = held.to(_wire(held.device))
         with _others_needed():
             distributed.broadcast(sent, 0)
@@ -83,21 +66,16 @@ def copy_to_all(held: Tensor) -> None:
 
 def sum_processes(held: Tensor) -> None:
     """Sum `held` over the processes, in place."""
-    if is_distributed():
+    if world_size() > 1:
         held.copy_(_reduce(held.to(_wire(held.device)), distributed.ReduceOp.SUM))
 
 
 def highest(values: list[int], device: torch.device) -> list[int]:
-    """Return the maximum of each of `values` over the processes."""
-    if not is_distributed():
+    """Return the maximum of each of `values` over the processes, once all have called this."""
+    if world_size() == 1:
         return values
     found: list[int] = _reduce(torch.tensor(values, device=_wire(device)), distributed.ReduceOp.MAX).tolist()
     return found
-
-
-def wait_for_all() -> None:
-    """Wait until all processes have called this function."""
-    highest([0], torch.device("cpu"))
 
 
 def join_buffers(buffers: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:

@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import platform
+import re
 import shutil
 import tempfile
 import zlib
@@ -54,18 +55,18 @@ def temporary() -> str:
 
 def _left_over(path: Path) -> bool:
     """Return whether `path` is a leftover: its process ran on this machine and has ended."""
-    host, _, rest = path.name.removeprefix(PREFIX).partition(".")
-    number = rest.partition("-")[0]
-    if not number.isdigit() or not temporary().startswith(f"{PREFIX}{host}."):
+    ours, _, _ = temporary().rpartition(".")
+    found = re.match(rf"{re.escape(ours)}\.(\d+)-", path.name)
+    if found is None:
         return False  # not our kind of name, or from another machine that shares the disk: it may be in use
     try:
-        os.kill(int(number), 0)
+        os.kill(int(found[1]), 0)
     except ProcessLookupError:
         return True
     except PermissionError:
         pass  # it is running, as another user
     with suppress(OSError, IndexError):  # a killed process keeps its number until its parent takes note of its end
-        return Path(f"/proc/{number}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] == "Z"
+        return Path(f"/proc/{found[1]}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] == "Z"
     return False
 
 

@@ -30,7 +30,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from soi_lib.distributed import check_same, highest, is_distributed, is_main_process, join_buffers, sum_processes
+from soi_lib.distributed import check_same, highest, join_buffers, rank, sum_processes, world_size
 from soi_lib.dynamics import MAX_EPOCHS, Meta, TrainingDynamics, as_ids, refuse_duplicates, refuse_unknown
 from soi_lib.errors import AlignmentError, FormatError, RangeError
 
@@ -201,7 +201,7 @@ class DynamicsRecorder:
 
     def _joined(self) -> tuple[dict[str, Tensor], int]:
         """Return the buffers of the open epoch and how many examples were presented, over all processes."""
-        if not is_distributed():
+        if world_size() == 1:
             return self._buffers, self._presented
         check_same(self._device, examples=self.fingerprint)
         self._set_classes(highest([self.n_classes or 0], self._device)[0] or None)
@@ -267,7 +267,7 @@ class DynamicsRecorder:
         self._missing, self._repeated = state["missing"].astype(bool), int(state["repeated"])
         if "presented" in state:
             self._updates = int(state[_OPEN + "turn"].max())
-            if is_main_process():  # only one process holds it; otherwise it would count several times
+            if rank() == 0:  # only one process holds it; otherwise it would count several times
                 self._presented = int(state["presented"])
                 for name, held in self._buffers.items():
                     held.copy_(torch.from_numpy(state[_OPEN + name]))

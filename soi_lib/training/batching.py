@@ -37,12 +37,6 @@ def epoch_batches(lengths: np.ndarray, batch_size: int, *, seed: int, epoch: int
     return [batches[i] for i in rng.permutation(len(batches))]
 
 
-def sorted_batches(lengths: np.ndarray, batch_size: int) -> list[np.ndarray]:
-    """Return index arrays in order of length, for evaluation, where the order does not matter."""
-    order = np.argsort(lengths, kind="stable")
-    return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
-
-
 @dataclass(frozen=True)
 class Encoded:
     """Token ids of N examples from one or several members, without padding.

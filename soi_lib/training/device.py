@@ -244,12 +244,13 @@ def meet() -> None:
     """Wait for all processes, or return at once if there is only one; the first call connects them."""
     if not launched_together():
         return
+    import torch
     from accelerate import Accelerator
 
-    from soi_lib.distributed import wait_for_all
+    from soi_lib.distributed import highest
 
     Accelerator()
-    wait_for_all()
+    highest([0], torch.device("cpu"))  # which returns once all have called it
 
 
 @contextmanager

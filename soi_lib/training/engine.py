@@ -29,7 +29,7 @@ from soi_lib import distributed as processes
 from soi_lib.models.multitask import Heads, MultiTaskModel, derived_seed
 from soi_lib.recorder import DynamicsRecorder
 from soi_lib.training import cpu
-from soi_lib.training.batching import Batches, Encoded, epoch_batches, join, sorted_batches
+from soi_lib.training.batching import Batches, Encoded, epoch_batches, join
 from soi_lib.training.checkpoint import Checkpoint
 from soi_lib.training.device import (
     describe_device,
@@ -41,7 +41,7 @@ from soi_lib.training.device import (
     torch_device,
 )
 from soi_lib.training.optimizer import FlatParameters, moments, restore_moments
-from soi_lib.training.outcome import EVALUATED, Predictions, TrainResult, curves_of, predict
+from soi_lib.training.outcome import Predictions, TrainResult, curves_of, evaluated, predict
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def train(
             run.close_epoch()
             if checkpoint is None or epoch == config.epochs - 1:
                 continue
-            due = processes.is_main_process() and time.monotonic() - saved >= checkpoint.every * cost
+            due = processes.rank() == 0 and time.monotonic() - saved >= checkpoint.every * cost
             if processes.highest([int(due)], target) == [1]:  # the first process decides
                 before = run.seconds["checkpoint"]
                 run.save(checkpoint, epoch + 1)
@@ -226,7 +226,7 @@ class _Run:
                 state[f"tensor/{name}"] = torch.tensor(values, dtype=torch.float64)
             for name, recorder in self.every.items():
                 state |= {f"recorder/{name}/{k}": torch.from_numpy(np.array(v)) for k, v in recorder.state().items()}
-            if processes.is_main_process():
+            if processes.rank() == 0:
                 checkpoint.save(state)
 
     def align(self, first: int, *, kept: bool) -> None:
@@ -260,7 +260,7 @@ class _Run:
                     summed += loss.detach() * n
                     self._record("train", batch, logits)
                 gradient = self.flat.gather_gradients()
-                if processes.is_distributed():  # the mean over the share becomes that over the whole batch
+                if processes.world_size() > 1:  # the mean over the share becomes that over the whole batch
                     processes.sum_processes(gradient.mul_(n / len(whole)))
                 self.flat.clip(config.clip)
                 rate = config.learning_rate * _rate(step, self.per_epoch * config.epochs, config.warmup)
@@ -278,8 +278,7 @@ class _Run:
         if "eval" in self.recorders:
             with self._clock("record"), torch.no_grad():
                 self.model.eval()
-                shard = processes.shard_batches(sorted_batches(self.data.lengths, EVALUATED))
-                for batch in self.batches.made(shard):
+                for batch in self.batches.made(evaluated(self.data)):
                     self._record("eval", batch, self.model(batch, batch["member"]))
         for recorder in self.every.values():
             recorder.end_epoch()
