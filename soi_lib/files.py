@@ -34,11 +34,7 @@ _PACKAGE = Path(__file__).resolve().parent
 
 
 def cache_dir() -> Path:
-    """Return the root of the cache: `$SOI_CACHE`, or the platform's user cache (not created here).
-
-    It holds fetched packages, built corpora and converted encoders. Their names contain their hashes, so nothing ever
-    needs to be invalidated.
-    """
+    """Return the root of the cache of packages, corpora and encoders: `$SOI_CACHE`, or the platform's user cache."""
     return Path(os.environ["SOI_CACHE"]).expanduser() if os.environ.get("SOI_CACHE") else user_cache_path("soi_lib")
 
 
@@ -221,7 +217,7 @@ def sha256_file(path: str | os.PathLike[str]) -> str:
 def stamped_sha256(path: Path, *, verify: bool = False) -> str:
     """Return the hex sha256 of `path`: from its stamp in the cache if size and time match, else computed and stamped.
 
-    `verify` always computes it. If the stamp cannot be written (a read-only cache), this only costs time.
+    `verify` always computes it.
     """
     stat = path.stat()
     name = hashlib.sha256(str(path.resolve()).encode("utf-8", "surrogateescape")).hexdigest()[:20]
@@ -235,7 +231,7 @@ def stamped_sha256(path: Path, *, verify: bool = False) -> str:
     elif (size, time) == (str(stat.st_size), str(stat.st_mtime_ns)):
         return digest
     digest = sha256_file(path)
-    with suppress(SoiError):
+    with suppress(SoiError):  # a read-only cache costs only time
         write_text(stamp, _stamp(stat.st_size, stat.st_mtime_ns, digest))
     return digest
 

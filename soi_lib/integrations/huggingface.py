@@ -99,8 +99,7 @@ class TrainerRecording(TrainerCallback):
         self._rows: Tensor | None = None  # of the current step, until its logits have been recorded
         self._originals = {name: getattr(trainer, name) for name in ("train", "training_step", "get_train_dataloader")}
         self._before = {name: vars(trainer)[name] for name in self._originals if name in vars(trainer)}
-        trainer.train, trainer.training_step = self._train, self._training_step
-        trainer.get_train_dataloader = self._get_train_dataloader
+        vars(trainer).update({name: getattr(self, f"_{name}") for name in self._originals})
         trainer.add_callback(self)
 
     @property
@@ -177,9 +176,9 @@ class TrainerRecording(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Start a new recording, or restore the one in the checkpoint."""
-        if state.num_train_epochs > MAX_EPOCHS:
-            found, expected = state.num_train_epochs, f"at most {MAX_EPOCHS}"
-            raise RangeError("more epochs are planned than a history can hold", found=found, expected=expected)
+        if (planned := state.num_train_epochs) > MAX_EPOCHS:
+            what = "more epochs are planned than a history can hold"
+            raise RangeError(what, found=planned, expected=f"at most {MAX_EPOCHS}")
         self.recorder = self._new()
         self.resumed = self._checkpoint is not None
         if self._checkpoint is not None:

@@ -118,15 +118,12 @@ def processor() -> str:
 
 
 def nvidia_gpus() -> list[dict[str, str]]:
-    """Return this machine's NVIDIA GPUs, whether or not torch can use them: `name` and, if known, `memory`, `driver`.
-
-    They come from `nvidia-smi`; if it fails, the device files at least show how many there are.
-    """
+    """Return this machine's NVIDIA GPUs, usable by torch or not: `name` and, if known, `memory` and `driver`."""
     query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
     try:
         answer = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True).stdout
     except (OSError, subprocess.SubprocessError):
-        return [{"name": "an NVIDIA GPU"} for _ in glob("/dev/nvidia[0-9]*")]
+        return [{"name": "an NVIDIA GPU"} for _ in glob("/dev/nvidia[0-9]*")]  # at least their number
     lines = [re.split(r"\s*,\s*", line.strip()) for line in answer.splitlines() if line.strip()]
     return [dict(zip(("name", "memory", "driver"), parts, strict=False)) for parts in lines]
 
@@ -162,10 +159,7 @@ def default_jobs(device: str) -> int:
 
 
 def visible_cards(device: str, jobs: int) -> list[str | None]:
-    """Return the value of CUDA_VISIBLE_DEVICES for each of `jobs` workers, so that they share several GPUs evenly.
-
-    None leaves it unchanged: on the CPU, and for a GPU given by its number.
-    """
+    """Return CUDA_VISIBLE_DEVICES for each of `jobs` workers, which share the GPUs evenly; None leaves it unchanged."""
     found = cards(device)
     if device != "cuda":
         return [None] * jobs
@@ -184,8 +178,8 @@ def one_thread_no_hub() -> None:
 def reproducibly(device: str) -> Iterator[None]:
     """Make results in the block bit-identical on the same machine and resolved `device`.
 
-    On the CPU, torch uses one thread, so that results do not depend on the number of cores. On a GPU it also uses only
-    deterministic algorithms. For that cuBLAS needs a workspace of fixed size, which it reads when CUDA starts.
+    torch uses one thread, whatever the number of cores, and on a GPU only deterministic algorithms. For these cuBLAS
+    needs a workspace of fixed size, which it reads when CUDA starts.
     """
     import torch
 
