@@ -94,21 +94,22 @@ class DynamicsRecorder:
         self._gold = torch.from_numpy(np.append(self._gold_cpu, 0)).to(self._device)
         self._buffers = {name: torch.zeros(n, dtype=kind, device=self._device) for name, kind in kinds.items()}
         self._updates = self._presented = 0
-        self._set_classes(n_classes)
         # the closed epochs
-        self._closed: dict[str, list[np.ndarray]] = {name: [] for name in ("p", "correct", *["logits"] * keep_logits)}
-        self._missing = np.zeros(len(self.ids), dtype=bool)
-        self._repeated = 0
+        names = ("p", "correct", "logits") if keep_logits else ("p", "correct")
+        self._closed: dict[str, list[np.ndarray]] = {name: [] for name in names}
+        self._missing, self._repeated = np.zeros(len(self.ids), dtype=bool), 0
+        self.n_classes: int | None = None
+        if n_classes is not None:
+            self._set_classes(n_classes)
 
-    def _set_classes(self, n: int | None) -> None:
+    def _set_classes(self, n: int) -> None:
         """Set the number of classes once it is known, check gold against it, and allocate the buffer for logits."""
-        if n is not None and not 2 <= n <= np.iinfo(np.int16).max:
+        if not 2 <= n <= np.iinfo(np.int16).max:
             hint = "pass a sigmoid's logit z as torch.stack([torch.zeros_like(z), z], 1)" if n == 1 else None
             raise RangeError("the number of classes is out of range", found=n, expected="2 to 32767", hint=hint)
-        if n is not None:
-            refuse_unknown(self._ids, self._gold_cpu, n)
-        self.n_classes: int | None = n
-        if self.keep_logits and n is not None and "logits" not in self._buffers:
+        refuse_unknown(self._ids, self._gold_cpu, n)
+        self.n_classes = n
+        if self.keep_logits and "logits" not in self._buffers:
             self._buffers["logits"] = torch.zeros(len(self.ids) + 1, n, device=self._device)
 
     @property
@@ -204,7 +205,8 @@ class DynamicsRecorder:
         if world_size() == 1:
             return self._buffers, self._presented
         check_same(self._device, examples=self.fingerprint)
-        self._set_classes(highest([self.n_classes or 0], self._device)[0] or None)
+        if known := highest([self.n_classes or 0], self._device)[0]:
+            self._set_classes(known)
         sum_processes(presented := torch.tensor(self._presented, device=self._device))
         return join_buffers(self._buffers, self._device), int(presented)
 
@@ -258,10 +260,11 @@ class DynamicsRecorder:
                 expected=f"{len(self.ids)} examples {'with' if self.keep_logits else 'without'} logits",
                 hint="give the recorder the ids, gold and keep_logits that it had when the state was saved",
             )
-        classes = int(state["classes"]) if "classes" in state else self.n_classes
-        if self.n_classes not in (None, classes):
-            raise AlignmentError("the state has a different number of classes", found=classes, expected=self.n_classes)
-        self._set_classes(classes)
+        if "classes" in state:
+            known, found = self.n_classes, int(state["classes"])
+            if known not in (None, found):
+                raise AlignmentError("the state has a different number of classes", found=found, expected=known)
+            self._set_classes(found)
         self.discard()
         self._closed = {name: list(state[name]) for name in self._closed}
         self._missing, self._repeated = state["missing"].astype(bool), int(state["repeated"])

@@ -1,8 +1,9 @@
 """Group examples into batches: every example once per epoch, members mixed by size, similar lengths together.
 
 An epoch is one permutation of all members' examples, drawn from the seed and the epoch. In each window of `WINDOW`
-batches the examples are sorted by length and cut into batches, and those of all windows are shuffled. A window is a uniform sample of the union, so members appear in proportion to their sizes throughout the
-epoch, and padding stays small without making the order of the epoch depend on length.
+batches the examples are sorted by length and cut into batches, and those of all windows are shuffled. A window is a
+uniform sample of the union, so members appear in proportion to their sizes throughout the epoch, and padding stays
+small without making the order of the epoch depend on length.
 """
 
 from __future__ import annotations

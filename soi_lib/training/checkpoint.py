@@ -110,7 +110,7 @@ class Checkpoint:
 def save_weights(
     path: Path, weights: Mapping[str, Tensor], *, key: str, vocabulary: np.ndarray, dynamics: dict[str, str]
 ) -> None:
-    """Save the final weights of the run `key`, the tokens of its embedding (K,) and the fingerprints of its dynamics."""
+    """Save the weights of the run `key`, the tokens of its embedding (K,) and the fingerprints of its dynamics."""
     tensors = {name: value.detach().cpu().clone() for name, value in weights.items()}
     tensors[_VOCABULARY] = torch.from_numpy(vocabulary.astype(np.int64))
     save_tensors(path, tensors, {"key": key, "dynamics": json.dumps(dynamics, sort_keys=True)})

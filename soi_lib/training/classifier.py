@@ -152,11 +152,12 @@ class Classifier:
         import pandas as pd
 
         dataset = self._known(dataset)
-        if (pairs is not None) != (dataset in self.pairs):
-            what, given, hint = "pairs of texts", "single texts", "give both texts: --text COLUMN --text-pair COLUMN"
-            if pairs is not None:
-                what, given, hint = "single texts", "pairs", "give one text: --text COLUMN"
-            raise FormatError(f"the model was trained on {what}", where=self.folder, found=given, hint=hint)
+        if pairs is None and dataset in self.pairs:
+            what, hint = "the model was trained on pairs of texts", "give both: --text COLUMN --text-pair COLUMN"
+            raise FormatError(what, where=self.folder, found="single texts", hint=hint)
+        if pairs is not None and dataset not in self.pairs:
+            what, hint = "the model was trained on single texts", "give one text: --text COLUMN"
+            raise FormatError(what, where=self.folder, found="pairs", hint=hint)
         number = list(self.datasets).index(dataset)
         labels = self.datasets[dataset]
         columns = self.model.heads.columns[number]
