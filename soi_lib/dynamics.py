@@ -244,10 +244,8 @@ def shared_rows(runs: Sequence[TrainingDynamics], *, ordered: bool = True) -> li
     first = runs[0]
     for other in runs[1:]:
         if first.ids.dtype.kind != other.ids.dtype.kind:
-            what, found = (
-                "one side has integer ids and the other has text ids",
-                f"{first.ids[0]!r} and {other.ids[0]!r}",
-            )
+            what = "one side has integer ids and the other has text ids"
+            found = f"{first.ids[0]!r} and {other.ids[0]!r}"
             raise AlignmentError(what, found=found, hint="record both with the same ids")
     same = all(run.ids is first.ids or np.array_equal(run.ids, first.ids) for run in runs[1:])
     rows: list[Array | slice] = [slice(None)] * len(runs)

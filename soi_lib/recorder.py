@@ -317,12 +317,15 @@ def _as_python(ids: Iterable[Any]) -> list[Any]:
 
 def class_numbers(gold: Sequence[int] | np.ndarray | Tensor, n: int) -> np.ndarray:
     """Return `gold` as (N,) int64. Raises FormatError if it has another length or type."""
-    golds = np.asarray(gold.cpu() if isinstance(gold, Tensor) else gold)
+    what, hint = "gold does not contain class numbers", "number the classes, e.g. sorted(set(labels)).index(label)"
+    try:
+        golds = np.asarray(gold.cpu() if isinstance(gold, Tensor) else gold)
+    except ValueError as error:  # lists of different lengths
+        raise FormatError(what, found=error, expected="integers from 0", hint=hint) from None
     if golds.shape != (n,):
         raise FormatError("gold and ids differ in length", found=golds.shape, expected=(n,))
     if golds.dtype.kind not in "iub" and n:
         found = repr(next((label for label in golds.tolist() if not isinstance(label, int)), golds.dtype))
-        what, hint = "gold does not contain class numbers", "number the classes, e.g. sorted(set(labels)).index(label)"
         raise FormatError(what, found=found, expected="integers from 0", hint=hint)
     return golds.astype(np.int64)
 

@@ -32,7 +32,7 @@ class Examples:
     `labels` are the names that the labels may have in a batch.
     """
 
-    ids: Sequence[Any]
+    ids: list[Any]
     gold: np.ndarray
     labels: tuple[str, ...]
     names: tuple[str, ...] = ()
@@ -58,21 +58,19 @@ def examples_of(
     column, or no length.
     """
     if dataset is None or isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
-        what, hint = (
-            "the rows of the training set cannot be distinguished",
-            "give the Trainer a map-style train_dataset",
-        )
+        what = "the rows of the training set cannot be distinguished"
+        hint = "give the Trainer a train_dataset that is not iterable-only"
         raise FormatError(what, found=type(dataset).__name__, expected="a dataset with a length", hint=hint)
     if id_column is not None and ids is not None:
         raise FormatError("both id_column and ids are given", hint="give one of them")
     labels = tuple(dict.fromkeys([*label_names, "label", "label_ids"])) if gold is None else ()
     read = _columns if hasattr(dataset, "column_names") and hasattr(dataset, "with_format") else _items
-    found = read(dataset, [(id_column,) if id_column else (), labels, (dataset_column,) if dataset_column else ()])
-    (_, keys), (label, values), (source, sources) = found
+    id_names, source_names = (() if column is None else (column,) for column in (id_column, dataset_column))
+    (_, keys), (label, values), (source, sources) = read(dataset, [id_names, labels, source_names])
     with located(f"column {label!r}" if label else None):
         golds = class_numbers(values if label else gold, len(dataset))
     return Examples(
-        ids=keys if id_column else range(len(dataset)) if ids is None else ids,
+        ids=keys if id_names else list(range(len(dataset)) if ids is None else ids),
         gold=golds,
         labels=tuple(label_names),
         names=_class_names(dataset, label),
@@ -123,10 +121,8 @@ def _first(names: tuple[str, ...], have: Sequence[str]) -> str:
     """Return the first of `names` that exists, or "" if none is wanted."""
     found = [name for name in names if name in have] if names else [""]
     if not found:
-        what, hint = (
-            "the training set has no such column",
-            "name a column, give ids=... or gold=..., or rename the column",
-        )
+        what = "the training set has no such column"
+        hint = "name one of these, give ids=... or gold=..., or rename the column"
         raise FormatError(what, found=", ".join(have), expected=" or ".join(names), hint=hint)
     return found[0]
 
@@ -192,10 +188,8 @@ def number(loader: Any, examples: Examples) -> Any:
         raise FormatError("the training loader does not reveal its rows", found=found, expected="a DataLoader")
     if not isinstance(base.dataset, Numbered):
         if len(base.dataset) != len(examples.ids):  # type: ignore[arg-type]
-            what, hint = (
-                "the Trainer's training set has changed",
-                "call record(trainer) after the training set is chosen",
-            )
+            what = "the Trainer's training set has changed since record(trainer)"
+            hint = "call record(trainer) after the training set is chosen"
             found = f"{len(base.dataset)} rows"  # type: ignore[arg-type]
             raise FormatError(what, found=found, expected=len(examples.ids), hint=hint)
         vars(base)["dataset"] = Numbered(base.dataset)  # DataLoader does not allow a plain assignment
