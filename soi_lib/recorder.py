@@ -268,7 +268,7 @@ class DynamicsRecorder:
         self.discard()
         self._closed = {name: list(state[name]) for name in self._closed}
         self._missing, self._repeated = state["missing"].astype(bool), int(state["repeated"])
-        if "presented" in state:
+        if _OPEN + "turn" in state:
             self._updates = int(state[_OPEN + "turn"].max())
             if rank() == 0:  # only one process holds it; otherwise it would count several times
                 self._presented = int(state["presented"])
