@@ -4,7 +4,7 @@ Every function does nothing in a process that trains alone, so callers are the s
 recorded value or prediction comes from exactly one process; adding the zeros of the others is exact, and no process
 needs to gather the others' copies. Only gradients and losses are real sums.
 
-All processes must call the functions from `start_together` on, all of them and in the same order. If one process ends
+All processes must call the functions from `check_same` on, all of them and in the same order. If one process ends
 early, the others raise SoiError under gloo. Under NCCL a call returns before the others have answered, and NCCL's
 watchdog ends the whole process after its timeout; its message is in the log.
 """
@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,127 +23,74 @@ from torch import Tensor, distributed
 
 from soi_lib.errors import AlignmentError, SoiError
 
-T = TypeVar("T")
-
 _GONE = re.compile("gloo|connection|timed out", re.IGNORECASE)
 """Matches what gloo reports, as a plain RuntimeError, when another process does not answer."""
 
 
-def is_distributed() -> bool:
-    """Return whether several processes take part."""
-    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+def world_size() -> int:
+    """Return the number of processes."""
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
 
 
 def rank() -> int:
-    """Return the number of this process, from 0."""
-    return distributed.get_rank() if is_distributed() else 0
-
-
-def world_size() -> int:
-    """Return the number of processes."""
-    return distributed.get_world_size() if is_distributed() else 1
-
-
-def is_main_process() -> bool:
-    """Return whether this is the process that writes."""
-    return rank() == 0
+    """Return the number of this process, from 0; process 0 is the one that writes."""
+    return distributed.get_rank() if world_size() > 1 else 0
 
 
 def shard(index: np.ndarray) -> np.ndarray:
     """Return this process's rows of a batch: neighbours, since they have similar lengths. May be empty."""
-    return index if world_size() == 1 else np.array_split(index, world_size())[rank()]
+    return np.array_split(index, world_size())[rank()] if world_size() > 1 else index
 
 
-def shard_batches(batches: Sequence[T]) -> Sequence[T]:
-    """Return the batches of this process: every n-th one, for n processes."""
-    return batches[rank() :: world_size()]
-
-
-def start_together(master: Tensor, **settings: object) -> None:
-    """Check that all processes were given the same settings, then copy the weights `master` of process 0 to all.
-
-    If not, raises AlignmentError in every process and names the settings whose `repr` differs.
-    """
-    if not is_distributed():
+def check_same(device: torch.device, **settings: object) -> None:
+    """Raise AlignmentError in every process unless all were given the same; name the settings whose `repr` differs."""
+    if world_size() == 1:
         return
     hashes = [int.from_bytes(hashlib.sha256(repr(v).encode()).digest()[:7], "little") for v in settings.values()]
-    highest = _highest(hashes + [-value for value in hashes], master.device)
-    wrong = [name for i, name in enumerate(settings) if highest[i] != -highest[len(hashes) + i]]
+    largest = highest(hashes + [-value for value in hashes], device)
+    wrong = [name for i, name in enumerate(settings) if largest[i] != -largest[len(hashes) + i]]
     if wrong:
-        raise AlignmentError(
-            f"the processes were not given the same {' and '.join(wrong)}",
-            where=f"process {rank()}",
-            expected="the same call in every process, and a checkpoint that all of them can read",
-            hint="give every process all the data: each takes its own share of a batch",
-        )
-    sent = master.to(_wire(master.device))
-    with _others_needed():
-        distributed.broadcast(sent, 0)
-    master.copy_(sent)
+        what = f"the processes were not given the same {' and '.join(wrong)}"
+        hint = "give every process all the data, not its share, and a checkpoint that all of them can read"
+        raise AlignmentError(what, where=f"process {rank()}", hint=hint)
+
+
+def copy_to_all(held: Tensor) -> None:
+    """Replace `held` by that of process 0, in place."""
+    if world_size() > 1:
+        sent = held.to(_wire(held.device))
+        with _others_needed():
+            distributed.broadcast(sent, 0)
+        held.copy_(sent)
 
 
 def sum_processes(held: Tensor) -> None:
     """Sum `held` over the processes, in place."""
-    if is_distributed():
-        sent = held.to(_wire(held.device))
-        _reduce(sent, distributed.ReduceOp.SUM)
-        if sent is not held:
-            held.copy_(sent)
+    if world_size() > 1:
+        held.copy_(_reduce(held.to(_wire(held.device)), distributed.ReduceOp.SUM))
 
 
-def average_gradient(gradient: Tensor, weight: float) -> None:
-    """Turn `gradient`, the mean over this process's share of a batch, into the mean over the whole batch, in place.
-
-    `weight` is this process's share of the batch, from 0 to 1.
-    """
-    if is_distributed():
-        sum_processes(gradient.mul_(weight))
-
-
-def main_process_says(yes: bool, device: torch.device) -> bool:
-    """Return the answer of process 0 in every process, for decisions that depend on a clock."""
-    return _highest([int(yes and is_main_process())], device) == [1] if is_distributed() else yes
-
-
-def wait_for_all() -> None:
-    """Wait until all processes have called this function."""
-    if is_distributed():
-        _highest([0], torch.device("cpu"))
-
-
-def agree_on_classes(fingerprint: int, classes: int | None, device: torch.device) -> int | None:
-    """Check that `fingerprint` is the same in all processes; return the number of classes that any of them knows.
-
-    Raises AlignmentError in every process if the fingerprints differ.
-    """
-    highest, lowest, known = _highest([fingerprint, -fingerprint, classes or 0], device)
-    if highest != -lowest:
-        raise AlignmentError(
-            "the processes did not announce the same examples",
-            where=f"process {rank()}",
-            expected="the same ids and gold, in the same order, in every process",
-            hint="give the recorder the whole training set, not this process's share",
-        )
-    return known or None
+def highest(values: list[int], device: torch.device) -> list[int]:
+    """Return the maximum of each of `values` over the processes, once all have called this."""
+    if world_size() == 1:
+        return values
+    found: list[int] = _reduce(torch.tensor(values, device=_wire(device)), distributed.ReduceOp.MAX).tolist()
+    return found
 
 
 def join_buffers(buffers: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
     """Merge the recorded buffers of all processes; every process gets the same result.
 
-    `seen` (N,) counts presentations and is summed; `turn` (N,) is the update of the last one. `turn` and all other
-    buffers (N, ...), float32 or integers of up to 32 bits, keep the values of the last presentation, the one with the
-    highest (update, process).
+    `turn` (N,) is the number of the last update with an example, 0 without one. All buffers (N, ...), float32 or
+    integers of up to 32 bits, keep the values of the last presentation, the one with the highest (update, process).
     """
     now = {name: held.to(_wire(device)) for name, held in buffers.items()}
-    turn = now["turn"].long() * world_size() + rank()
-    turn = torch.where(now["seen"] > 0, turn, -1)
-    best = _reduce(turn.clone(), distributed.ReduceOp.MAX)
-    mine = (turn == best) & (turn >= 0)
+    seen = now["turn"] > 0
+    order = torch.where(seen, now["turn"].long() * world_size() + rank(), 0)
+    mine = seen & (order == _reduce(order.clone(), distributed.ReduceOp.MAX))
     for name, held in now.items():
         bits = held.view(torch.int32) if held.is_floating_point() else held.int()  # a float sum would lose -0.0
-        if name != "seen":
-            bits = torch.where(mine.view(-1, *[1] * (bits.ndim - 1)), bits, 0)
-        bits = _reduce(bits.clone(), distributed.ReduceOp.SUM)
+        bits = _reduce(torch.where(mine.view(-1, *[1] * (bits.ndim - 1)), bits, 0), distributed.ReduceOp.SUM)
         now[name] = bits.view(held.dtype) if held.is_floating_point() else bits.to(held.dtype)
     return now
 
@@ -162,12 +109,9 @@ def _others_needed() -> Iterator[None]:
     except RuntimeError as error:
         if not isinstance(error, distributed.DistError) and not _GONE.search(str(error)):
             raise
-        raise SoiError(
-            "another process has stopped, so this one cannot go on",
-            where=f"process {rank()}",
-            found=str(error).splitlines()[0][-200:],
-            hint="see the output of that process; the same command resumes from the last checkpoint",
-        ) from error
+        what, found = "another process has stopped, so this one cannot go on", str(error).splitlines()[0][-200:]
+        hint = "see the output of that process; the same command resumes from the last checkpoint"
+        raise SoiError(what, where=f"process {rank()}", found=found, hint=hint) from error
 
 
 def _reduce(sent: Tensor, how: Any) -> Tensor:
@@ -175,9 +119,3 @@ def _reduce(sent: Tensor, how: Any) -> Tensor:
     with _others_needed():
         distributed.all_reduce(sent, how)
     return sent
-
-
-def _highest(values: list[int], device: torch.device) -> list[int]:
-    """Return the maximum of each of `values` over the processes."""
-    found: list[int] = _reduce(torch.tensor(values, device=_wire(device)), distributed.ReduceOp.MAX).tolist()
-    return found

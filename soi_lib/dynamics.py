@@ -61,11 +61,10 @@ class Meta:
         given = {k: v for k, v in values.items() if k in known}
         extra = {k: v for k, v in values.items() if k not in known and k not in ("schema", "sha256")}
         for name in ("setting", "label_names"):
-            if name in given:
-                value = given[name]
-                if not isinstance(value, list | tuple) or not all(isinstance(v, str) for v in value):
-                    raise FormatError(f"meta field {name!r} is not a list of names", found=repr(value))
-                given[name] = tuple(value)
+            value = given.get(name, ())
+            if not isinstance(value, list | tuple) or not all(isinstance(v, str) for v in value):
+                raise FormatError(f"meta field {name!r} is not a list of names", found=repr(value))
+            given[name] = tuple(value)
         return cls(**given, extra=extra)
 
     def to_dict(self) -> dict[str, Any]:
@@ -96,12 +95,12 @@ class TrainingDynamics:
         with located(meta.member or None):
             arrays = {
                 "ids": as_ids(self.ids),
-                "gold": _as_gold(self.gold),
-                "p_gold": _as_float(self.p_gold, "p_gold"),
-                "correct": _as_bool(self.correct),
+                "gold": _as(np.int16, self.gold, "gold"),
+                "p_gold": _as(np.float32, self.p_gold, "p_gold"),
+                "correct": _as(np.bool_, self.correct, "correct"),
             }
             if self.logits is not None:
-                arrays["logits"] = _as_float(self.logits, "logits")
+                arrays["logits"] = _as(np.float32, self.logits, "logits")
             for name, array in arrays.items():
                 object.__setattr__(self, name, _read_only(array))
             object.__setattr__(self, "meta", self._checked(meta))
@@ -111,7 +110,11 @@ class TrainingDynamics:
         epochs, n = len(self.p_gold), len(self.ids)
         if n == 0:
             raise FormatError("there are no examples", hint="give at least one")
-        classes = meta.classes or len(meta.label_names) or self._classes()
+        if self.logits is not None and self.logits.ndim == 3:
+            known = self.logits.shape[2]
+        else:
+            known = max(2, int(self.gold.max(initial=1)) + 1)
+        classes = meta.classes or len(meta.label_names) or known
         shapes = {"p_gold": (epochs, n), "correct": (epochs, n), "gold": (n,), "logits": (epochs, n, classes)}
         for name, shape in shapes.items():
             array = getattr(self, name)
@@ -124,29 +127,14 @@ class TrainingDynamics:
         if meta.label_names and len(meta.label_names) != classes:
             raise FormatError("label_names do not match classes", found=meta.label_names, expected=classes)
         if not (self.p_gold.min() >= 0.0 and self.p_gold.max() <= 1.0):  # false for NaN, which compares false
-            epoch, row = (int(x) for x in np.argwhere(~((self.p_gold >= 0) & (self.p_gold <= 1)))[0])
-            raise RangeError(
-                f"p_gold of id {self.ids[row]!r} at epoch {epoch} is not a probability",
-                found=self.p_gold[epoch, row],
-                expected="a number from 0 to 1",
-            )
-        if int(self.gold.min()) < 0 or int(self.gold.max()) >= classes:
-            row = int(np.flatnonzero((self.gold < 0) | (self.gold >= classes))[0])
-            raise RangeError(
-                f"the gold label of id {self.ids[row]!r} is not one of the classes",
-                found=int(self.gold[row]),
-                expected=f"0 to {classes - 1}",
-            )
+            epoch, row = np.argwhere(~((self.p_gold >= 0) & (self.p_gold <= 1)))[0]
+            what = f"p_gold of id {self.ids[row]!r} at epoch {epoch} is not a probability"
+            raise RangeError(what, found=self.p_gold[epoch, row], expected="a number from 0 to 1")
+        refuse_unknown(self.ids, self.gold, classes)
         if self.logits is not None and not np.isfinite(self.logits).all():
             raise RangeError("logits contain values that are not finite")
         refuse_duplicates(self.ids)
         return replace(meta, epochs=epochs, classes=classes)
-
-    def _classes(self) -> int:
-        """Return the number of classes if it is not given."""
-        if self.logits is not None and self.logits.ndim == 3:
-            return int(self.logits.shape[2])
-        return max(2, int(self.gold.max(initial=1)) + 1)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -233,11 +221,9 @@ class TrainingDynamics:
             beyond = history >> np.uint64(meta.epochs) if meta.epochs < MAX_EPOCHS else history[:0]
             if beyond.any():
                 row = int(np.flatnonzero(beyond)[0])
-                raise RangeError(
-                    f"the history of id {ids[row]!r} goes beyond the last epoch",
-                    found=f"bit {int(history[row]).bit_length() - 1}",
-                    expected=f"bits 0 to {meta.epochs - 1}",
-                )
+                what = f"the history of id {ids[row]!r} goes beyond the last epoch"
+                found = int(history[row]).bit_length() - 1
+                raise RangeError(what, found=f"bit {found}", expected=f"bits 0 to {meta.epochs - 1}")
             dyn = cls(ids, correct=unpack_history(history, meta.epochs), meta=meta, **columns)
         dyn.__dict__["history"] = _read_only(history)  # already packed in the file
         return dyn
@@ -258,32 +244,25 @@ def shared_rows(runs: Sequence[TrainingDynamics], *, ordered: bool = True) -> li
     first = runs[0]
     for other in runs[1:]:
         if first.ids.dtype.kind != other.ids.dtype.kind:
-            raise AlignmentError(
-                "one side has integer ids and the other has text ids",
-                found=f"{first.ids[0]!r} and {other.ids[0]!r}",
-                hint="record both with the same ids",
-            )
+            what = "one side has integer ids and the other has text ids"
+            found = f"{first.ids[0]!r} and {other.ids[0]!r}"
+            raise AlignmentError(what, found=found, hint="record both with the same ids")
     same = all(run.ids is first.ids or np.array_equal(run.ids, first.ids) for run in runs[1:])
     rows: list[Array | slice] = [slice(None)] * len(runs)
     if not same or (ordered and not bool((first.ids[1:] > first.ids[:-1]).all())):
         ids = reduce(lambda a, b: np.intersect1d(a, b, assume_unique=True), [run.ids for run in runs])
         if not len(ids):
-            raise AlignmentError(
-                "the runs have no id in common",
-                found=f"{first.ids[0]!r} and {runs[-1].ids[0]!r} for example",
-                hint="compare runs of the same dataset",
-            )
+            found = f"{first.ids[0]!r} and {runs[-1].ids[0]!r} for example"
+            raise AlignmentError("the runs have no id in common", found=found, hint="compare runs of the same dataset")
         orders = [np.argsort(run.ids, kind="stable") for run in runs]
         rows = [order[np.searchsorted(run.ids[order], ids)] for run, order in zip(runs, orders, strict=True)]
     golds = [run.gold[row] for run, row in zip(runs, rows, strict=True)]
     for gold in golds[1:]:
         differ = np.flatnonzero(gold != golds[0])
         if len(differ):
-            raise AlignmentError(
-                f"gold labels differ for {len(differ)} ids",
-                found=f"{golds[0][differ[0]]} and {gold[differ[0]]} for id {first.ids[rows[0]][differ[0]]!r}",
-                hint="compare runs of the same dataset",
-            )
+            what, row = f"gold labels differ for {len(differ)} ids", differ[0]
+            found = f"{golds[0][row]} and {gold[row]} for id {first.ids[rows[0]][row]!r}"
+            raise AlignmentError(what, found=found, hint="compare runs of the same dataset")
     return rows
 
 
@@ -336,29 +315,23 @@ def as_ids(ids: Any) -> Array:
     raise FormatError("ids are neither all integers nor all text", found=names, hint="use str(id) for every id")
 
 
-def _as_float(values: Any, name: str) -> Array:
+def _as(dtype: type[np.generic], values: Any, name: str) -> Array:
+    """Return values as a contiguous array of `dtype`. Integers and truth values must keep their values, in any type."""
     array = np.asarray(values)
-    if array.dtype.kind not in "fiub":
-        raise FormatError(f"{name} is not numeric", found=array.dtype)
-    return np.ascontiguousarray(array, dtype=np.float32)
+    if array.dtype.kind not in ("iu" if dtype is np.int16 else "fiub"):
+        raise FormatError(f"{name} has the wrong type", found=array.dtype, expected=dtype.__name__)
+    cast = np.ascontiguousarray(array, dtype=dtype)
+    if dtype is not np.float32 and array.dtype != dtype and not (cast == array).all():
+        raise RangeError(f"{name} does not fit", found=f"{array.min()} to {array.max()}", expected=dtype.__name__)
+    return cast
 
 
-def _as_bool(values: Any) -> Array:
-    array = np.asarray(values)
-    if array.dtype != bool:
-        if array.dtype.kind not in "iuf" or not np.isin(array, (0, 1)).all():
-            raise FormatError("correct is not boolean", found=array.dtype, expected="bool, or only 0 and 1")
-        array = array.astype(bool)
-    return np.ascontiguousarray(array)
-
-
-def _as_gold(values: Any) -> Array:
-    array = np.asarray(values)
-    if array.dtype.kind not in "iu":
-        raise FormatError("gold is not a list of class numbers", found=array.dtype, expected="integers")
-    if array.size and (int(array.min()) < -1 or int(array.max()) > np.iinfo(np.int16).max):
-        raise RangeError("a gold label does not fit into 16 bits", found=f"{array.min()} to {array.max()}")
-    return np.ascontiguousarray(array, dtype=np.int16)
+def refuse_unknown(ids: Array, gold: Array, classes: int) -> None:
+    """Raise RangeError if one of the gold labels (N,) is not one of the classes."""
+    wrong = np.flatnonzero((gold < 0) | (gold >= classes))
+    if len(wrong):
+        what, found = f"the gold label of id {ids[wrong[0]]!r} is not one of the classes", int(gold[wrong[0]])
+        raise RangeError(what, found=found, expected=f"0 to {classes - 1}")
 
 
 def refuse_duplicates(ids: Array) -> None:
@@ -366,11 +339,7 @@ def refuse_duplicates(ids: Array) -> None:
     if ids.dtype.kind == "i" and bool((ids[1:] > ids[:-1]).all()):  # sorted already, the usual case
         return
     keys = ids.tolist()
-    if len(set(keys)) == len(keys):
-        return
-    first = next(key for key, times in Counter(keys).items() if times > 1)
-    raise DuplicateIdError(
-        f"the id {first!r} appears more than once",
-        expected="every id once",
-        hint="number the rows, or drop the duplicates",
-    )
+    if len(set(keys)) < len(keys):
+        first = next(key for key, times in Counter(keys).items() if times > 1)
+        hint = "number the rows, or drop the duplicates"
+        raise DuplicateIdError(f"the id {first!r} appears more than once", expected="every id once", hint=hint)

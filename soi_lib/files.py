@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import platform
+import re
 import shutil
 import tempfile
 import zlib
@@ -33,11 +34,7 @@ _PACKAGE = Path(__file__).resolve().parent
 
 
 def cache_dir() -> Path:
-    """Return the root of the cache: `$SOI_CACHE`, or the platform's user cache (not created here).
-
-    It holds fetched packages, built corpora and converted encoders. Their names contain their hashes, so nothing ever
-    needs to be invalidated.
-    """
+    """Return the root of the cache of packages, corpora and encoders: `$SOI_CACHE`, or the platform's user cache."""
     return Path(os.environ["SOI_CACHE"]).expanduser() if os.environ.get("SOI_CACHE") else user_cache_path("soi_lib")
 
 
@@ -54,43 +51,52 @@ def temporary() -> str:
 
 def _left_over(path: Path) -> bool:
     """Return whether `path` is a leftover: its process ran on this machine and has ended."""
-    host, _, rest = path.name.removeprefix(PREFIX).partition(".")
-    number = rest.partition("-")[0]
-    if not number.isdigit() or not temporary().startswith(f"{PREFIX}{host}."):
+    ours, _, _ = temporary().rpartition(".")
+    found = re.match(rf"{re.escape(ours)}\.(\d+)-", path.name)
+    if found is None:
         return False  # not our kind of name, or from another machine that shares the disk: it may be in use
     try:
-        os.kill(int(number), 0)
+        os.kill(int(found[1]), 0)
     except ProcessLookupError:
         return True
     except PermissionError:
         pass  # it is running, as another user
     with suppress(OSError, IndexError):  # a killed process keeps its number until its parent takes note of its end
-        return Path(f"/proc/{number}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] == "Z"
+        return Path(f"/proc/{found[1]}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] == "Z"
     return False
 
 
-def _fsync_dir(folder: Path) -> None:
-    """Make a rename in `folder` durable (does nothing where directories cannot be opened)."""
+@contextmanager
+def _beside(target: Path) -> Iterator[Path]:
+    """Yield a new folder next to `target`, in which to prepare it; remove what is left of it afterwards.
+
+    Raises SoiError if the disk or the permissions do not allow a write in the block.
+    """
+    folder: Path | None = None
     try:
-        fd = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(fd)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _remove(target.parent.glob(f"{PREFIX}*"))
+        folder = Path(tempfile.mkdtemp(prefix=temporary(), dir=target.parent))
+        yield folder
+        with suppress(PermissionError):  # some systems cannot open a folder
+            _fsync(target.parent)
+    except OSError as error:
+        hint = "free some space, or choose a folder that you may write to"
+        if isinstance(error, NotADirectoryError | FileExistsError):
+            hint = "part of this path is a file: choose another path"
+        raise SoiError("could not write", where=target, found=error.strerror or error, hint=hint) from error
     finally:
-        os.close(fd)
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
-def _refused(target: Path, error: OSError) -> SoiError:
-    """Return the error for a write that the disk or the permissions do not allow."""
-    return SoiError(
-        "could not write",
-        where=target,
-        found=error.strerror or error,
-        hint="part of this path is a file: choose another path"
-        if isinstance(error, (NotADirectoryError, FileExistsError))
-        else "free some space, or choose a folder that you may write to",
-    )
+def _fsync(path: Path) -> None:
+    """Make the content of a file, or the renames in a folder, durable."""
+    opened = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 @contextmanager
@@ -106,23 +112,12 @@ def replacing(path: str | os.PathLike[str], *, overwrite: bool = True) -> Iterat
         raise SoiError("this is a directory, not a file", where=target, hint="give the name of a file")
     if target.exists() and not overwrite:
         raise OutputExistsError("the file is already there", where=target, hint="pass overwrite=True to replace it")
-    folder: Path | None = None
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _remove(target.parent.glob(f"{PREFIX}*"))
-        folder = Path(tempfile.mkdtemp(prefix=temporary(), dir=target.parent))
+    with _beside(target) as folder:
         tmp = folder / target.name
         yield tmp
-        with open(tmp, "rb+") as handle:
-            os.fsync(handle.fileno())
+        _fsync(tmp)
         os.chmod(tmp, 0o644)
         os.replace(tmp, target)
-        _fsync_dir(target.parent)
-    except OSError as error:
-        raise _refused(target, error) from error
-    finally:
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes, *, overwrite: bool = True) -> None:
@@ -156,28 +151,16 @@ def building(folder: str | os.PathLike[str], *, replace: bool = False) -> Iterat
     temporary name, and the next process restores it.
     """
     target = Path(folder)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _remove(target.parent.glob(f"{PREFIX}*"))
-        tmp = Path(tempfile.mkdtemp(prefix=temporary(), dir=target.parent))
-    except OSError as error:
-        raise _refused(target, error) from error
-    try:
+    with _beside(target) as tmp:
         yield tmp
         for file in sorted(tmp.rglob("*")):
             if file.is_file():
-                with open(file, "rb+") as handle:
-                    os.fsync(handle.fileno())
+                _fsync(file)
         os.chmod(tmp, 0o755)
         if replace and target.exists():
             _swap(tmp, target)
         elif not target.exists():
             os.rename(tmp, target)
-        _fsync_dir(target.parent)
-    except OSError as error:
-        raise _refused(target, error) from error
-    finally:
-        shutil.rmtree(tmp, ignore_errors=True)
 
 
 def _swap(tmp: Path, target: Path) -> None:
@@ -234,7 +217,7 @@ def sha256_file(path: str | os.PathLike[str]) -> str:
 def stamped_sha256(path: Path, *, verify: bool = False) -> str:
     """Return the hex sha256 of `path`: from its stamp in the cache if size and time match, else computed and stamped.
 
-    `verify` always computes it. If the stamp cannot be written (a read-only cache), this only costs time.
+    `verify` always computes it.
     """
     stat = path.stat()
     name = hashlib.sha256(str(path.resolve()).encode("utf-8", "surrogateescape")).hexdigest()[:20]
@@ -248,7 +231,7 @@ def stamped_sha256(path: Path, *, verify: bool = False) -> str:
     elif (size, time) == (str(stat.st_size), str(stat.st_mtime_ns)):
         return digest
     digest = sha256_file(path)
-    with suppress(SoiError):
+    with suppress(SoiError):  # a read-only cache costs only time
         write_text(stamp, _stamp(stat.st_size, stat.st_mtime_ns, digest))
     return digest
 

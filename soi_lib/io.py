@@ -72,9 +72,7 @@ def write(path: Path, columns: Mapping[str, Array], meta: Mapping[str, Any], *, 
             # added to the footer only: Arrow's own copy of the schema would repeat it, including the seal
             writer.add_key_value_metadata({_KEY.decode(): text[:-1] + ", " + (_SEAL + _BLANK).decode() + '"}'})
         with open(tmp, "rb+") as handle:
-            place = _seal_place(handle)
-            assert place is not None
-            digest = _digest(handle, place)
+            place, _, digest = _seal(handle)
             handle.seek(place)
             handle.write(digest.encode())
     return path
@@ -101,11 +99,10 @@ def read(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
         # unlike ParquetFile.read, read_table decodes row groups in parallel
         table = file.read() if file.num_row_groups == 1 else pq.read_table(pa.BufferReader(held))
         columns: dict[str, Array] = {name: _values(table[name]) for name in ("id", "gold", "history")}
-        n, epochs = table.num_rows, meta["epochs"]
-        columns["p_gold"] = np.ascontiguousarray(_values(table["p_gold"]).reshape(n, epochs).T)
+        shape = table.num_rows, meta["epochs"], meta["classes"]
+        columns["p_gold"] = np.ascontiguousarray(_values(table["p_gold"]).reshape(shape[:2]).T)
         if "logits" in table.schema.names:
-            logits = _values(table["logits"]).reshape(n, epochs, meta["classes"])
-            columns["logits"] = np.ascontiguousarray(logits.transpose(1, 0, 2))
+            columns["logits"] = np.ascontiguousarray(_values(table["logits"]).reshape(shape).swapaxes(0, 1))
     except (pa.ArrowException, OSError, ValueError) as error:
         raise FormatError("the columns cannot be decoded", where=path, found=error) from error
     return columns, meta
@@ -139,31 +136,21 @@ def _parse(source: Any, path: Path) -> tuple[pq.ParquetFile, dict[str, Any]]:
         file = pq.ParquetFile(source)
         meta = json.loads(file.metadata.metadata[_KEY])
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
-        raise SchemaError(
-            "this is not a dynamics file", where=path, found=error, hint="give a file that TrainingDynamics.save wrote"
-        ) from error
-    if not isinstance(meta, dict) or meta.get("schema") != SCHEMA:
-        raise SchemaError(
-            "the file has another schema",
-            where=path,
-            found=meta.get("schema") if isinstance(meta, dict) else type(meta).__name__,
-            expected=SCHEMA,
-            hint="read it with the soi_lib version that wrote it, or update soi_lib",
-        )
+        hint = "give a file that TrainingDynamics.save wrote"
+        raise SchemaError("this is not a dynamics file", where=path, found=error, hint=hint) from error
+    found = meta.get("schema") if isinstance(meta, dict) else type(meta).__name__
+    if found != SCHEMA:
+        hint = "read it with the soi_lib version that wrote it, or update soi_lib"
+        raise SchemaError("the file has another schema", where=path, found=found, expected=SCHEMA, hint=hint)
     epochs, classes = meta.get("epochs"), meta.get("classes")
     if not isinstance(epochs, int) or not isinstance(classes, int) or not 1 <= epochs <= MAX_EPOCHS or classes < 1:
-        raise RangeError(
-            "epochs or classes are out of range",
-            where=path,
-            found=f"{epochs!r} epochs and {classes!r} classes",
-            expected=f"1 to {MAX_EPOCHS} epochs, at least 1 class",
-        )
+        found, wanted = f"{epochs!r} epochs and {classes!r} classes", f"1 to {MAX_EPOCHS} epochs, at least 1 class"
+        raise RangeError("epochs or classes are out of range", where=path, found=found, expected=wanted)
     names = file.schema_arrow.names
     text = "id" in names and file.schema_arrow.field("id").type == pa.string()
     expected = _arrow_schema(text, epochs, classes if "logits" in names else None)
     if not file.schema_arrow.remove_metadata().equals(expected):
-        found = ", ".join(f"{f.name} {f.type}" for f in file.schema_arrow)
-        wanted = ", ".join(f"{f.name} {f.type}" for f in expected)
+        found, wanted = (", ".join(f"{f.name} {f.type}" for f in schema) for schema in (file.schema_arrow, expected))
         raise SchemaError("the columns are not those of schema 1", where=path, found=found, expected=wanted)
     return file, meta
 
@@ -172,18 +159,20 @@ def _table(columns: Mapping[str, Array], path: Path) -> pa.Table:
     """Return the columns of schema 1 as an Arrow table."""
     import pyarrow as pa
 
-    p_gold, logits = columns["p_gold"], columns.get("logits")
-    schema = _arrow_schema(columns["id"].dtype.kind != "i", len(p_gold), None if logits is None else logits.shape[2])
-    try:
-        ids = pa.array(columns["id"], type=schema.field("id").type)
-    except (pa.ArrowException, UnicodeError) as error:
-        raise FormatError("an id cannot be written as UTF-8", where=path, found=error) from error
-    arrays = {"id": ids, "gold": pa.array(columns["gold"]), "history": pa.array(columns["history"])}
-    flat = {"p_gold": p_gold.T} if logits is None else {"p_gold": p_gold.T, "logits": logits.transpose(1, 0, 2)}
-    for name, values in flat.items():
-        numbers = pa.array(np.ascontiguousarray(values).reshape(-1))
-        arrays[name] = pa.FixedSizeListArray.from_arrays(numbers, type=schema.field(name).type)
-    return pa.table([arrays[name] for name in schema.names], schema=schema)
+    ids, epochs, logits = columns["id"], len(columns["p_gold"]), columns.get("logits")
+    schema = _arrow_schema(ids.dtype.kind != "i", epochs, None if logits is None else logits.shape[2])
+    arrays = []
+    for field in schema:
+        values = columns[field.name]
+        if values.ndim == 1:
+            try:
+                arrays.append(pa.array(values, type=field.type))
+            except (pa.ArrowException, UnicodeError) as error:
+                raise FormatError("an id cannot be written as UTF-8", where=path, found=error) from error
+        else:  # one list per example
+            numbers = pa.array(values.swapaxes(0, 1).reshape(-1))
+            arrays.append(pa.FixedSizeListArray.from_arrays(numbers, type=field.type))
+    return pa.table(arrays, schema=schema)
 
 
 def _arrow_schema(text_ids: bool, epochs: int, classes: int | None) -> pa.Schema:
@@ -205,30 +194,23 @@ def _arrow_schema(text_ids: bool, epochs: int, classes: int | None) -> pa.Schema
 # --- the seal ------------------------------------------------------------------------------------------------------
 
 
-def _seal_place(handle: BinaryIO) -> int | None:
-    """Return the position of the 64 hex digits of the seal, searching only the footer; None if there is no seal."""
+def _seal(handle: BinaryIO) -> tuple[int, str, str]:
+    """Return where the digits of the seal are, the digits, and what they should be; 0 and "" if there is no seal."""
     size = handle.seek(0, os.SEEK_END)
     handle.seek(size - 8)
-    length = int.from_bytes(handle.read(4), "little") + 8
-    start = max(0, size - length)
+    start = max(0, size - 8 - int.from_bytes(handle.read(4), "little"))
     handle.seek(start)
-    place = handle.read().rfind(_SEAL)
-    return None if place < 0 or start + place + len(_SEAL) + 64 > size else start + place + len(_SEAL)
-
-
-def _digest(handle: BinaryIO, place: int) -> str:
-    """Return the sha256 (hex) of the whole file with the seal's digits at `place` taken as zeros."""
+    footer = handle.read()
+    before, mark, after = footer.rpartition(_SEAL)
+    if not mark or len(after) < len(_BLANK):
+        return 0, "", ""
     digest = hashlib.sha256()
     handle.seek(0)
-    left = place
-    while left and (block := handle.read(min(left, 1 << 20))):
-        digest.update(block)
-        left -= len(block)
-    digest.update(_BLANK)
-    handle.seek(place + 64)
-    while block := handle.read(1 << 20):
-        digest.update(block)
-    return digest.hexdigest()
+    for place in range(0, start, 1 << 20):
+        digest.update(handle.read(min(start - place, 1 << 20)))
+    digest.update(before + mark + _BLANK + after[len(_BLANK) :])
+    stored = after[: len(_BLANK)].decode("ascii", "replace")
+    return start + len(before + mark), stored, digest.hexdigest()
 
 
 @contextmanager
@@ -252,22 +234,10 @@ def _check_seal(handle: BinaryIO, path: Path) -> None:
     handle.seek(size - 4)
     if handle.read(4) != b"PAR1":
         raise ChecksumError("the file is truncated or its end has changed", where=path, hint=again)
-    place = _seal_place(handle)
-    if place is None:
-        raise SchemaError(
-            "the file has no checksum: another program wrote it, or it is damaged",
-            where=path,
-            expected="the sha256 that TrainingDynamics.save writes",
-            hint=again,
-        )
-    handle.seek(place)
-    stored = handle.read(64).decode("ascii", "replace")
-    actual = _digest(handle, place)
+    place, stored, actual = _seal(handle)
+    if not place:
+        what = "the file has no checksum: another program wrote it, or it is damaged"
+        raise SchemaError(what, where=path, expected="the sha256 that TrainingDynamics.save writes", hint=again)
     if stored != actual:
-        raise ChecksumError(
-            "the file has changed since it was written",
-            where=path,
-            found=f"sha256 {actual[:12]}",
-            expected=stored[:12],
-            hint=again,
-        )
+        what, found = "the file has changed since it was written", f"sha256 {actual[:12]}"
+        raise ChecksumError(what, where=path, found=found, expected=stored[:12], hint=again)

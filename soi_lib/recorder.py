@@ -30,8 +30,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from soi_lib.distributed import agree_on_classes, is_distributed, is_main_process, join_buffers
-from soi_lib.dynamics import MAX_EPOCHS, Meta, TrainingDynamics, as_ids, refuse_duplicates
+from soi_lib.distributed import check_same, highest, join_buffers, rank, sum_processes, world_size
+from soi_lib.dynamics import MAX_EPOCHS, Meta, TrainingDynamics, as_ids, refuse_duplicates, refuse_unknown
 from soi_lib.errors import AlignmentError, FormatError, RangeError
 
 logger = logging.getLogger("soi_lib")
@@ -85,60 +85,37 @@ class DynamicsRecorder:
         self._ids = _id_array(self.ids)
         refuse_duplicates(self._ids)
         self._row_of = {example: i for i, example in enumerate(self.ids)}
-        golds = np.asarray(gold.cpu() if isinstance(gold, Tensor) else gold)
-        if golds.shape != (len(self.ids),):
-            raise FormatError("gold and ids differ in length", found=golds.shape, expected=(len(self.ids),))
-        if golds.dtype.kind not in "iub" and len(golds):
-            raise FormatError(
-                "gold does not contain class numbers",
-                found=repr(golds[0].item() if isinstance(golds[0], np.generic) else golds[0]),
-                expected="integers from 0",
-                hint="number the classes, e.g. sorted(set(labels)).index(label)",
-            )
-        self._gold_cpu = golds.astype(np.int64)
-        self.n_classes: int | None = None
+        self._gold_cpu = class_numbers(gold, len(self.ids))
         self.keep_logits, self.meta = keep_logits, dict(meta or {})
         self._device, self._follow = torch.device(device or "cpu"), device is None
-        # of the open epoch: one entry per example, and one more for presentations that a later one overrides
-        n = len(self.ids) + 1
+        # the open epoch: one entry per example, and one more for presentations that a later one overrides;
+        # "turn" is the number of the last update with this example, from 1, or 0 if it has not been seen
+        n, kinds = len(self.ids) + 1, {"p": torch.float32, "correct": torch.bool, "turn": torch.int32}
         self._gold = torch.from_numpy(np.append(self._gold_cpu, 0)).to(self._device)
-        self._buffers = {
-            "p": torch.zeros(n, dtype=torch.float32, device=self._device),
-            "correct": torch.zeros(n, dtype=torch.bool, device=self._device),
-            "seen": torch.zeros(n, dtype=torch.int32, device=self._device),
-            "turn": torch.zeros(n, dtype=torch.int32, device=self._device),
-        }
-        self._updates = 0  # so far in the open epoch
-        self._set_classes(n_classes)
-        self._p: list[np.ndarray] = []
-        self._correct: list[np.ndarray] = []
-        self._logits: list[np.ndarray] = []
-        self._missing = np.zeros(len(self.ids), dtype=bool)
-        self._repeated = 0
+        self._buffers = {name: torch.zeros(n, dtype=kind, device=self._device) for name, kind in kinds.items()}
+        self._updates = self._presented = 0
+        # the closed epochs
+        names = ("p", "correct", "logits") if keep_logits else ("p", "correct")
+        self._closed: dict[str, list[np.ndarray]] = {name: [] for name in names}
+        self._missing, self._repeated = np.zeros(len(self.ids), dtype=bool), 0
+        self.n_classes: int | None = None
+        if n_classes is not None:
+            self._set_classes(n_classes)
 
-    def _set_classes(self, n: int | None) -> None:
+    def _set_classes(self, n: int) -> None:
         """Set the number of classes once it is known, check gold against it, and allocate the buffer for logits."""
-        if n is not None and not 2 <= n <= np.iinfo(np.int16).max:
+        if not 2 <= n <= np.iinfo(np.int16).max:
             hint = "pass a sigmoid's logit z as torch.stack([torch.zeros_like(z), z], 1)" if n == 1 else None
             raise RangeError("the number of classes is out of range", found=n, expected="2 to 32767", hint=hint)
-        wrong = (self._gold_cpu < 0) if n is None else (self._gold_cpu < 0) | (self._gold_cpu >= n)
-        if wrong.any():
-            row = int(np.flatnonzero(wrong)[0])
-            raise RangeError(
-                "a gold label is not one of the classes",
-                where=f"id {self.ids[row]!r}",
-                found=int(self._gold_cpu[row]),
-                expected="0 or more" if n is None else f"0 to {n - 1}",
-            )
+        refuse_unknown(self._ids, self._gold_cpu, n)
         self.n_classes = n
-        if self.keep_logits and n is not None and "logits" not in self._buffers:
-            shape = len(self.ids) + 1, n
-            self._buffers["logits"] = torch.zeros(shape, dtype=torch.float32, device=self._device)
+        if self.keep_logits and "logits" not in self._buffers:
+            self._buffers["logits"] = torch.zeros(len(self.ids) + 1, n, device=self._device)
 
     @property
     def epochs(self) -> int:
         """Number of epochs recorded so far."""
-        return len(self._p)
+        return len(self._closed["p"])
 
     @property
     def begun(self) -> bool:
@@ -153,11 +130,8 @@ class DynamicsRecorder:
         try:
             index = np.fromiter((self._row_of[e] for e in _as_python(ids)), dtype=np.int64)
         except (KeyError, TypeError) as error:
-            raise FormatError(
-                "the recorder was not given this id",
-                found=repr(error.args[0]),
-                hint="give all ids when creating the recorder",
-            ) from None
+            hint = "give all ids when creating the recorder"
+            raise FormatError("the recorder was not given this id", found=repr(error.args[0]), hint=hint) from None
         self.update_at(torch.from_numpy(last_of(index, len(self.ids))).to(logits.device, non_blocking=True), logits)
 
     @torch.no_grad()
@@ -169,11 +143,8 @@ class DynamicsRecorder:
         if self.n_classes is None and logits.ndim == 2:
             self._set_classes(logits.shape[1])
         if logits.ndim != 2 or logits.shape[0] != index.shape[0] or logits.shape[1] != self.n_classes:
-            raise FormatError(
-                "logits have the wrong shape",
-                found=tuple(logits.shape),
-                expected=f"({index.shape[0]}, {self.n_classes or 'classes'})",
-            )
+            expected = f"({index.shape[0]}, {self.n_classes or 'classes'})"
+            raise FormatError("logits have the wrong shape", found=tuple(logits.shape), expected=expected)
         if self._follow and self._device != logits.device:
             self._device, self._gold = logits.device, self._gold.to(logits.device)
             self._buffers = {name: held.to(logits.device) for name, held in self._buffers.items()}
@@ -182,11 +153,11 @@ class DynamicsRecorder:
         now, gold = self._buffers, self._gold[index]
         now["p"][index] = logits.softmax(1).gather(1, gold[:, None])[:, 0]
         now["correct"][index] = logits.argmax(1) == gold
-        now["seen"].index_add_(0, index, torch.ones_like(index, dtype=torch.int32))
-        now["turn"].index_fill_(0, index, self._updates)  # assignment would create a tensor first
         if self.keep_logits:
             now["logits"][index] = logits
         self._updates += 1
+        self._presented += len(index)
+        now["turn"].index_fill_(0, index, self._updates)  # assignment would create a tensor first
 
     def end_epoch(self) -> None:
         """Close the epoch: join the processes, if there are several, and copy the recording to host memory, once.
@@ -195,37 +166,26 @@ class DynamicsRecorder:
         AlignmentError if the processes were given different ids. Earlier epochs are kept.
         """
         if self.epochs == MAX_EPOCHS:
-            raise RangeError(
-                "there are more epochs than a history can hold",
-                found=MAX_EPOCHS + 1,
-                expected=f"at most {MAX_EPOCHS}",
-                hint=f"finish() returns the first {MAX_EPOCHS}; call end_epoch() less often",
-            )
-        n = len(self.ids)
-        now = {name: held.cpu().numpy().copy() for name, held in self._joined_buffers().items()}
-        overruled = int(now["seen"][n])
-        now = {name: held[:n] for name, held in now.items()}
-        seen = now["seen"]
+            what, hint = "there are more epochs than a history can hold", "finish() returns those before this one"
+            raise RangeError(what, found=MAX_EPOCHS + 1, expected=f"at most {MAX_EPOCHS}", hint=hint)
+        buffers, presented = self._joined()
+        now = {name: held[:-1].cpu().numpy().copy() for name, held in buffers.items()}
+        seen = now["turn"] > 0
         if not seen.any():
-            raise FormatError(
-                "no example was seen in this epoch",
-                where=f"epoch {self.epochs}",
-                hint="call update() after every forward pass and end_epoch() once per epoch",
-            )
+            hint = "call update() after every forward pass and end_epoch() once per epoch"
+            raise FormatError("no example was seen in this epoch", where=f"epoch {self.epochs}", hint=hint)
         self._refuse_non_finite(now)
-        self._missing |= seen == 0
-        self._repeated += int(np.maximum(seen - 1, 0).sum()) + overruled
-        self._p.append(now["p"])
-        self._correct.append(now["correct"])
-        if self.keep_logits:
-            self._logits.append(now["logits"])
+        self._missing |= ~seen
+        self._repeated += presented - int(seen.sum())
+        for name, epochs in self._closed.items():
+            epochs.append(now[name])
         self.discard()
 
     def discard(self) -> None:
         """Discard everything seen since the last `end_epoch`."""
         for held in self._buffers.values():
             held.zero_()
-        self._updates = 0
+        self._updates = self._presented = 0
 
     def _refuse_non_finite(self, now: dict[str, np.ndarray]) -> None:
         """Raise if a softmax failed (NaN or +inf among the logits), or if logits are kept and one is not finite."""
@@ -240,12 +200,15 @@ class DynamicsRecorder:
                 hint="lower the learning rate, clip gradients, or train in a higher precision",
             )
 
-    def _joined_buffers(self) -> dict[str, Tensor]:
-        """Return the buffers of the open epoch, joined over all processes; every process gets the same."""
-        if not is_distributed():
-            return self._buffers
-        self._set_classes(agree_on_classes(self.fingerprint, self.n_classes, self._device))
-        return join_buffers(self._buffers, self._device)
+    def _joined(self) -> tuple[dict[str, Tensor], int]:
+        """Return the buffers of the open epoch and how many examples were presented, over all processes."""
+        if world_size() == 1:
+            return self._buffers, self._presented
+        check_same(self._device, examples=self.fingerprint)
+        if known := highest([self.n_classes or 0], self._device)[0]:
+            self._set_classes(known)
+        sum_processes(presented := torch.tensor(self._presented, device=self._device))
+        return join_buffers(self._buffers, self._device), int(presented)
 
     @cached_property
     def fingerprint(self) -> int:
@@ -258,12 +221,12 @@ class DynamicsRecorder:
     def report(self) -> RecordingReport:
         """How many examples were recorded, and which ones were not."""
         missing = tuple(self.ids[i] for i in np.flatnonzero(self._missing))
-        unfinished = int((self._buffers["seen"][:-1] > 0).sum()) if self.begun else 0
+        unfinished = int((self._buffers["turn"][:-1] > 0).sum())
         return RecordingReport(self.epochs, len(self.ids) - len(missing), missing, self._repeated, unfinished)
 
     def so_far(self) -> tuple[list[np.ndarray], list[np.ndarray], np.ndarray]:
         """Return p_gold (N,) and correct (N,) of each closed epoch, and a bool mask (N,) of examples seen in all."""
-        return self._p, self._correct, ~self._missing
+        return self._closed["p"], self._closed["correct"], ~self._missing
 
     def state(self) -> dict[str, np.ndarray]:
         """Return the recording, including an open epoch, as arrays for a checkpoint.
@@ -272,18 +235,16 @@ class DynamicsRecorder:
         """
         state = {
             "fingerprint": np.array(self.fingerprint),
-            "p": np.array(self._p),
-            "correct": np.array(self._correct),
             "missing": self._missing,
             "repeated": np.array(self._repeated),
+            **{name: np.array(epochs) for name, epochs in self._closed.items()},
         }
         if self.n_classes is not None:
             state["classes"] = np.array(self.n_classes)
-        if self.keep_logits:
-            state["logits"] = np.array(self._logits)
-        joined = self._joined_buffers()
-        if bool(joined["seen"].any()):
-            state |= {_OPEN + name: held.cpu().numpy().copy() for name, held in joined.items()}
+        buffers, presented = self._joined()
+        if presented:
+            state |= {_OPEN + name: held.cpu().numpy().copy() for name, held in buffers.items()}
+            state["presented"] = np.array(presented)
         return state
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
@@ -299,20 +260,20 @@ class DynamicsRecorder:
                 expected=f"{len(self.ids)} examples {'with' if self.keep_logits else 'without'} logits",
                 hint="give the recorder the ids, gold and keep_logits that it had when the state was saved",
             )
-        classes = int(state["classes"]) if "classes" in state else self.n_classes
-        if self.n_classes not in (None, classes):
-            raise AlignmentError("the state has a different number of classes", found=classes, expected=self.n_classes)
-        self._set_classes(classes)
+        if "classes" in state:
+            known, found = self.n_classes, int(state["classes"])
+            if known not in (None, found):
+                raise AlignmentError("the state has a different number of classes", found=found, expected=known)
+            self._set_classes(found)
         self.discard()
-        self._p, self._correct = list(state["p"]), list(state["correct"])
+        self._closed = {name: list(state[name]) for name in self._closed}
         self._missing, self._repeated = state["missing"].astype(bool), int(state["repeated"])
-        self._logits = list(state["logits"]) if self.keep_logits else []
-        begun = {name.removeprefix(_OPEN): held for name, held in state.items() if name.startswith(_OPEN)}
-        if begun:
-            self._updates = int(begun["turn"].max()) + 1
-            if is_main_process():  # only one process holds it; otherwise it would count several times
+        if _OPEN + "turn" in state:
+            self._updates = int(state[_OPEN + "turn"].max())
+            if rank() == 0:  # only one process holds it; otherwise it would count several times
+                self._presented = int(state["presented"])
                 for name, held in self._buffers.items():
-                    held.copy_(torch.from_numpy(begun[name]))
+                    held.copy_(torch.from_numpy(state[_OPEN + name]))
 
     def finish(self) -> TrainingDynamics:
         """Return the dynamics of all examples seen in every closed epoch; with several processes, in each process.
@@ -320,16 +281,12 @@ class DynamicsRecorder:
         The numbers of examples left out and of repeated presentations, if not 0, are logged and stored in the metadata
         (`recorded_missing`, `recorded_repeated`). Raises FormatError if no epoch was closed or no example remains.
         """
-        if not self._p:
+        if not self.epochs:
             raise FormatError("nothing was recorded", expected="at least one epoch", hint="call end_epoch()")
-        keep = ~self._missing
-        left = np.flatnonzero(self._missing)
-        if len(left) == len(self.ids):
-            raise FormatError(
-                "no example was seen in every epoch",
-                found=f"{len(left)} examples, each missing at least once",
-                hint="call end_epoch() only after all examples have been seen",
-            )
+        keep, left = ~self._missing, np.flatnonzero(self._missing)
+        if not keep.any():
+            what, hint = "no example was seen in every epoch", "call end_epoch() only after all examples have been seen"
+            raise FormatError(what, found=f"{len(left)} examples, each missing at least once", hint=hint)
         met: dict[str, Any] = {}
         if len(left):
             met["recorded_missing"] = len(left)
@@ -338,21 +295,14 @@ class DynamicsRecorder:
         if self._repeated:
             met["recorded_repeated"] = self._repeated
             logger.warning("%d presentations were repeats within an epoch; only the last one counts", self._repeated)
-        return TrainingDynamics(
-            ids=self._ids[keep],
-            gold=self._gold_cpu[keep].astype(np.int16),
-            p_gold=np.ascontiguousarray(np.stack(self._p)[:, keep]),
-            correct=np.ascontiguousarray(np.stack(self._correct)[:, keep]),
-            meta=Meta.from_dict({"epochs": self.epochs, "classes": self.n_classes, **met, **self.meta}),
-            logits=np.ascontiguousarray(np.stack(self._logits)[:, keep]) if self.keep_logits else None,
-        )
+        p, correct, *logits = (np.stack(epochs)[:, keep] for epochs in self._closed.values())
+        meta = Meta.from_dict({"epochs": self.epochs, "classes": self.n_classes, **met, **self.meta})
+        return TrainingDynamics(self._ids[keep], self._gold_cpu[keep], p, correct, meta, *logits)
 
 
 def last_of(index: np.ndarray, n: int) -> np.ndarray:
     """Return positions (B,) of one batch, with `n` for those that occur again later in it: only the last one counts."""
     last = len(index) - 1 - np.unique(index[::-1], return_index=True)[1]
-    if len(last) == len(index):
-        return index
     out = np.full_like(index, n)
     out[last] = index[last]
     return out
@@ -363,6 +313,21 @@ def _as_python(ids: Iterable[Any]) -> list[Any]:
     if isinstance(ids, Tensor | np.ndarray):
         return ids.tolist()
     return [e.item() if isinstance(e, Tensor | np.generic) else e for e in ids]
+
+
+def class_numbers(gold: Sequence[int] | np.ndarray | Tensor, n: int) -> np.ndarray:
+    """Return `gold` as (N,) int64. Raises FormatError if it has another length or type."""
+    what, hint = "gold does not contain class numbers", "number the classes, e.g. sorted(set(labels)).index(label)"
+    try:
+        golds = np.asarray(gold.cpu() if isinstance(gold, Tensor) else gold)
+    except ValueError as error:  # lists of different lengths
+        raise FormatError(what, found=error, expected="integers from 0", hint=hint) from None
+    if golds.shape != (n,):
+        raise FormatError("gold and ids differ in length", found=golds.shape, expected=(n,))
+    if golds.dtype.kind not in "iub" and n:
+        found = repr(next((label for label in golds.tolist() if not isinstance(label, int)), golds.dtype))
+        raise FormatError(what, found=found, expected="integers from 0", hint=hint)
+    return golds.astype(np.int64)
 
 
 def _id_array(ids: list[Any]) -> np.ndarray:

@@ -74,13 +74,12 @@ def from_arrays(
     own = np.clip(golds, 0, classes - 1).astype(np.int64)  # a label that is not a class raises below, with its id
     for epoch in range(epochs):
         block = np.asarray(array[epoch], dtype=np.float64)
-        if kind == "logits":
-            with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
+            if kind == "logits":
                 block = block.astype(np.float32).astype(np.float64)  # as stored, so that p agrees with them
-        bad = ~np.isfinite(block).all(1)
-        if kind == "probabilities":
-            with np.errstate(invalid="ignore"):
-                bad |= (block < 0).any(1) | (block > 1 + _SUM).any(1) | (np.abs(block.sum(1) - 1) > _SUM)
+                bad = ~np.isfinite(block).all(1)
+            else:
+                bad = (block < 0).any(1) | ~(np.abs(block.sum(1) - 1) <= _SUM)  # true for NaN too
         if bad.any():
             row = int(np.flatnonzero(bad)[0])
             raise RangeError(
@@ -122,8 +121,6 @@ def read_table(
     row after the header is row 1).
     """
     file = Path(path)
-    if file.suffix.lower() not in (".csv", ".tsv", ".parquet"):
-        raise FormatError("unknown kind of file", where=file, expected=".csv, .tsv or .parquet")
     table = Table(_frame(file), file)
     if file.suffix.lower() != ".parquet" and table.column(id).str.fullmatch(_WHOLE).all():
         table.frame[id] = table.frame[id].astype(np.int64)
@@ -133,35 +130,35 @@ def read_table(
         if values is not None:
             return from_arrays(values[place], golds, keys, kind=kind, meta=meta, where=file)  # type: ignore[arg-type]
     known = meta_of(meta, 0)
-    right = table.truth("correct") if "correct" in table.frame else None
-    name = next((n for n in ("p", "p_gold") if n in table.frame), None)
-    if name is not None:
-        p = table.number(name)
-        table.refuse(~((p >= 0) & (p <= 1)), name, "does not contain a probability", "0 to 1", RangeError)
-        if right is None:
-            if max(golds.max() + 1, known.classes) > 2:
-                raise FormatError(f"column 'correct' is missing next to {name!r}", where=file, expected="0 or 1")
-            right = p > 0.5
-        table.refuse(~right & (p > 0.5 + _SLACK), name, "contradicts column 'correct'", "at most 1/2 if wrong")
-    elif right is not None:
-        p, known = right.astype(np.float64), replace(known, extra={**known.extra, "p_gold_from": "correct"})
+    name = next((n for n in ("p", "p_gold", "correct") if n in table.names), None)
+    if name is None:
+        expected = "one of p, p_gold, correct, logits, logits_0, probabilities, p_0"
+        what, found = "there is no column of predictions", ", ".join(table.names)
+        raise FormatError(what, where=file, found=found, expected=expected)
+    if name == "correct":
+        right = table.truth(name)
+        p, known = right.astype(np.float64), replace(known, extra={**known.extra, "p_gold_from": name})
     else:
-        raise FormatError(
-            "there is no column of predictions",
-            where=file,
-            found=", ".join(table.names),
-            expected="one of p, p_gold, correct, logits, logits_0, probabilities, p_0",
-        )
+        p = table.number(name)
+        table.refuse((p < 0) | (p > 1), name, "does not contain a probability", "0 to 1", RangeError)
+        alone = "correct" not in table.names
+        if alone and max(golds.max() + 1, known.classes) > 2:
+            raise FormatError(f"column 'correct' is missing next to {name!r}", where=file, expected="0 or 1")
+        right = p > 0.5 if alone else table.truth("correct")
+        table.refuse(~right & (p > 0.5 + _SLACK), name, "contradicts column 'correct'", "at most 1/2 if wrong")
     with located(file):
         return TrainingDynamics(keys, golds, p[place].astype(np.float32), right[place], known)
 
 
 def _frame(file: Path) -> pd.DataFrame:
     """Return the columns of a file; the text of a CSV is not converted."""
+    kind = file.suffix.lower()
+    if kind not in (".csv", ".tsv", ".parquet"):
+        raise FormatError("unknown kind of file", where=file, expected=".csv, .tsv or .parquet")
     try:
-        if file.suffix.lower() == ".parquet":
+        if kind == ".parquet":
             return pd.read_parquet(file)
-        separator = "\t" if file.suffix.lower() == ".tsv" else ","
+        separator = "\t" if kind == ".tsv" else ","
         return pd.read_csv(file, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
     except UnicodeDecodeError as error:
         hint = "convert it, e.g. iconv -f latin1 -t utf-8"
@@ -237,22 +234,16 @@ class Table:
         again = pd.Series(cell).duplicated().to_numpy()
         if again.any():
             row = int(again.argmax())
-            raise DuplicateIdError(
-                f"id {shown(keys[order[row]])} appears twice at epoch {epochs[row]}",
-                where=self.where(row),
-                found=f"already in {self.where(int((cell == cell[row]).argmax()))}",
-                hint="keep one row per example and epoch",
-            )
+            what = f"id {shown(keys[order[row]])} appears twice at epoch {epochs[row]}"
+            found = f"already in {self.where(int((cell == cell[row]).argmax()))}"
+            raise DuplicateIdError(what, where=self.where(row), found=found, hint="keep one row per example and epoch")
         if len(cell) != count * n:
             size = pd.Series(epochs).value_counts().reindex(range(first, first + count), fill_value=0)
             part = int(size.index[size < n][0])
             lacking = set(range(n)) - set(order[epochs == part].tolist())
-            raise FormatError(
-                f"epoch {part} is partial or missing",
-                where=self.file,
-                found=f"{size[part]} of {n} examples; {shown(keys[min(lacking)])} is missing",
-                hint="leave the epoch out and renumber the later ones, or record all of it",
-            )
+            found = f"{size[part]} of {n} examples; {shown(keys[min(lacking)])} is missing"
+            hint = "leave the epoch out and renumber the later ones, or record all of it"
+            raise FormatError(f"epoch {part} is partial or missing", where=self.file, found=found, hint=hint)
         place = np.argsort(cell).reshape(count, n)
         self.refuse(golds != golds[place[0]][order], gold, "differs from the label in the first epoch")
         return np.asarray(keys), golds[place[0]], place
@@ -263,9 +254,8 @@ class Table:
         if names:
             wanted = [f"{prefix}{c}" for c in range(max(2, len(names)))]
             if set(names) != set(wanted):
-                raise FormatError(
-                    "a class has no column", where=self.file, found=", ".join(names), expected=", ".join(wanted)
-                )
+                found, expected = ", ".join(names), ", ".join(wanted)
+                raise FormatError("a class has no column", where=self.file, found=found, expected=expected)
             return np.stack([self.number(name) for name in wanted], axis=1)
         return self.lists(whole) if whole in self.frame else None
 

@@ -75,11 +75,8 @@ def read_dynamics(
     contradicted = np.abs(dyn.p_gold - p) > _AGREE
     contradicted |= [_contradicts(z, gold, right) for z, right in zip(logits, correct, strict=True)]
     if contradicted.any():
-        raise FormatError(
-            "p_gold or correct contradicts the logits",
-            where=table.where(int(place[contradicted].min())),
-            hint="if the logits are right, remove both keys from all lines",
-        )
+        what, hint = "p_gold or correct contradicts the logits", "if they are right, remove both keys from all lines"
+        raise FormatError(what, where=table.where(int(place[contradicted].min())), hint=hint)
     return replace(dyn, p_gold=p, correct=correct)
 
 
@@ -111,14 +108,9 @@ def _files(root: Path) -> list[Path]:
     """Return the files of all epochs in order."""
     there = {path.name for path in root.glob("dynamics_epoch_*")}
     names = [f"dynamics_epoch_{epoch}.jsonl" for epoch in range(max(1, len(there)))]
-    for name in names:
-        if name not in there:
-            raise FormatError(
-                f"{name} is missing",
-                where=root,
-                found=f"{len(there)} epoch files",
-                hint="restore the file, or renumber the files and their keys from 0 without gaps",
-            )
+    if missing := [name for name in names if name not in there]:
+        hint = "restore the file, or renumber the files and their keys from 0 without gaps"
+        raise FormatError(f"{missing[0]} is missing", where=root, found=f"{len(there)} epoch files", hint=hint)
     return [root / name for name in names]
 
 
@@ -135,13 +127,10 @@ def _epoch(file: Path, number: int) -> tuple[pd.DataFrame, Array]:
             ours |= {name: row.get(name) for name in ("p_gold", "correct")}
             rows.append({"epoch": number, "line": line, **{name: row[name] for name in ("guid", "gold", key)}, **ours})
         except (ValueError, KeyError, AttributeError) as error:  # also for bytes that are not UTF-8
-            raise FormatError(
-                "the line is broken or lacks a key",
-                where=f"{file} line {line}",
-                found=f"{type(error).__name__} {error}",
-                expected=f"a JSON object with guid, {key} and gold",
-                hint="the file may be truncated: record the epoch again",
-            ) from error
+            what, found = "the line is broken or lacks a key", f"{type(error).__name__} {error}"
+            where, expected = f"{file} line {line}", f"a JSON object with guid, {key} and gold"
+            hint = "the file may be truncated: record the epoch again"
+            raise FormatError(what, where=where, found=found, expected=expected, hint=hint) from error
     frame = pd.DataFrame(rows)
     scores = Table(frame, file, lambda row: f"{file} line {rows[row]['line']}").lists(key)
     return frame.drop(columns=key), scores
@@ -153,18 +142,18 @@ def _epoch(file: Path, number: int) -> tuple[pd.DataFrame, Array]:
 def _logits_of(dyn: TrainingDynamics, epoch: int) -> Array:
     """Return the logits (N, C) to write for an epoch, which give its p_gold and correctness."""
     p, correct, gold = dyn.p_gold[epoch].astype(np.float64), dyn.correct[epoch], dyn.gold.astype(np.int64)
-    rows = np.arange(len(dyn))
     if dyn.logits is not None:
-        logits, close = dyn.logits[epoch].astype(np.float64), _AGREE
+        logits, close, what = dyn.logits[epoch].astype(np.float64), _AGREE, "the logits contradict p_gold or correct"
     else:
         logits, close = _made_up(p, correct, gold, dyn.meta.classes), _CLOSE
-    contradicted = _contradicts(logits, gold, correct) | (np.abs(softmax(logits, axis=1)[rows, gold] - p) > close)
+        what = "no logits give what was recorded"
+    chance = softmax(logits, axis=1)[np.arange(len(dyn)), gold]
+    contradicted = _contradicts(logits, gold, correct) | (np.abs(chance - p) > close)
     if contradicted.any():
-        row = int(np.flatnonzero(contradicted)[0])
+        row = int(contradicted.argmax())
         raise FormatError(
-            f"no logits give what was recorded for id {shown(dyn.ids[row])} at epoch {epoch}"
-            if dyn.logits is None
-            else f"the logits of id {shown(dyn.ids[row])} at epoch {epoch} contradict p_gold or correct",
+            what,
+            where=f"id {shown(dyn.ids[row])} at epoch {epoch}",
             found=f"p_gold {p[row]:g} and {'right' if correct[row] else 'wrong'} with {dyn.meta.classes} classes",
             hint="save the dynamics as Parquet instead",
         )
@@ -180,7 +169,6 @@ def _contradicts(logits: Array, gold: Array, correct: Array) -> npt.NDArray[np.b
 
 def _made_up(p: Array, correct: Array, gold: Array, classes: int) -> npt.NDArray[np.float64]:
     """Return logits (N, C) with the given p and correctness, as far as possible; see `write_dynamics`."""
-    rows = np.arange(len(p))
     own = np.log(np.maximum(p, _FLOOR))
     # right: the others share the rest, and stay below the gold class even after rounding
     share = np.minimum(np.log(np.maximum((1 - p) / (classes - 1), _FLOOR)), own - _NUDGE)
@@ -190,20 +178,15 @@ def _made_up(p: Array, correct: Array, gold: Array, classes: int) -> npt.NDArray
     logits[wrong] = np.log(_FLOOR)
     rival = np.where(gold[wrong] == 0, 1, 0)
     logits[wrong, rival] = np.maximum(np.log(np.maximum(1 - p[wrong], _FLOOR)), own[wrong] + _NUDGE)
-    logits[rows, gold] = own
+    logits[np.arange(len(p)), gold] = own
     return np.asarray(logits)
 
 
 def _lines(dyn: TrainingDynamics, epoch: int, logits: Array) -> Iterator[str]:
     """Yield the lines of an epoch; numbers are written so that they are read back exactly."""
     made_up = {"logits_made_up": True} if dyn.logits is None else {}
-    columns = {
-        "guid": dyn.ids,
-        f"logits_epoch_{epoch}": logits,
-        "gold": dyn.gold,
-        "p_gold": dyn.p_gold[epoch],
-        "correct": dyn.correct[epoch],
-    }
+    columns = {"guid": dyn.ids, f"logits_epoch_{epoch}": logits, "gold": dyn.gold}
+    columns |= {"p_gold": dyn.p_gold[epoch], "correct": dyn.correct[epoch]}
     for values in zip(*(column.tolist() for column in columns.values()), strict=True):
         yield json.dumps(dict(zip(columns, values, strict=True)) | made_up) + "\n"
 
@@ -217,6 +200,5 @@ def _refuse_others(target: Path, overwrite: bool) -> None:
         raise OutputExistsError("the folder already exists", where=target, hint="pass overwrite=True to replace it")
     other = [name for name in inside if not _NAME.fullmatch(name)]
     if other:
-        raise OutputExistsError(
-            "the folder contains other files too", where=target, found=other[0], hint="choose another folder"
-        )
+        what, hint = "the folder contains other files too", "choose another folder"
+        raise OutputExistsError(what, where=target, found=other[0], hint=hint)

@@ -21,6 +21,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,9 +75,11 @@ def record(
     """
     if isinstance(getattr(trainer.training_step, "__self__", None), TrainerRecording):
         raise FormatError("this Trainer is already being recorded", hint="use the first recording, or detach() it")
-    labels = list(trainer.label_names or ["labels"])
+    labels = trainer.label_names or ["labels"]
     examples = examples_of(trainer.train_dataset, id_column, ids, gold, labels, dataset_column)
-    return TrainerRecording(trainer, examples, labels, logits, keep_logits, meta)
+    meta = {"seed": trainer.args.seed, "record": "train", **(meta or {})}
+    new = partial(DynamicsRecorder, examples.ids, examples.gold, keep_logits=keep_logits, meta=meta)
+    return TrainerRecording(trainer, examples, new, logits)
 
 
 class TrainerRecording(TrainerCallback):
@@ -86,27 +89,18 @@ class TrainerRecording(TrainerCallback):
         self,
         trainer: Any,
         examples: Examples,
-        labels: list[str],
+        new: Callable[[], DynamicsRecorder],
         logits: Callable[[Any], Tensor] | None,
-        keep_logits: bool,
-        meta: dict[str, Any] | None,
     ) -> None:
-        self.trainer, self._examples, self._labels = trainer, examples, labels
-        self._choose, self._keep_logits = logits, keep_logits
-        self._meta = {"seed": trainer.args.seed, "record": "train", **(meta or {})}
-        self.recorder = self._fresh()
+        self.trainer, self._examples, self._new, self._choose = trainer, examples, new, logits
+        self.recorder = new()
         self._checkpoint: str | None = None  # the one that the current train() resumes from
         self.resumed = False  # until the first epoch after resuming
         self._rows: Tensor | None = None  # of the current step, until its logits have been recorded
         self._originals = {name: getattr(trainer, name) for name in ("train", "training_step", "get_train_dataloader")}
         self._before = {name: vars(trainer)[name] for name in self._originals if name in vars(trainer)}
-        trainer.train, trainer.training_step = self._train, self._training_step
-        trainer.get_train_dataloader = self._get_train_dataloader
+        vars(trainer).update({name: getattr(self, f"_{name}") for name in self._originals})
         trainer.add_callback(self)
-
-    def _fresh(self) -> DynamicsRecorder:
-        examples = self._examples
-        return DynamicsRecorder(examples.ids, examples.gold, keep_logits=self._keep_logits, meta=self._meta)
 
     @property
     def report(self) -> RecordingReport:
@@ -151,7 +145,7 @@ class TrainerRecording(TrainerCallback):
         return self._originals["train"](resume_from_checkpoint, *args, **kwargs)
 
     def _get_train_dataloader(self) -> Any:
-        return number(self._originals["get_train_dataloader"](), self._examples, self._labels)
+        return number(self._originals["get_train_dataloader"](), self._examples)
 
     def _training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         self._rows = inputs.pop(KEY, None)
@@ -161,11 +155,9 @@ class TrainerRecording(TrainerCallback):
         try:
             loss = self._originals["training_step"](model, inputs, *args, **kwargs)
             if self._rows is not None:
-                raise FormatError(
-                    "no logits were seen in a training step",
-                    expected=f"a ({len(self._rows)}, classes) tensor in the model's output",
-                    hint="name that part: record(trainer, logits=lambda output: ...)",
-                )
+                expected = f"a ({len(self._rows)}, classes) tensor in the model's output"
+                hint = "name that part: record(trainer, logits=lambda output: ...)"
+                raise FormatError("no logits were seen in a training step", expected=expected, hint=hint)
         finally:
             self._rows = None
             hook.remove()  # between steps the model may be copied or saved
@@ -184,10 +176,10 @@ class TrainerRecording(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Start a new recording, or restore the one in the checkpoint."""
-        if state.num_train_epochs > MAX_EPOCHS:
-            found, expected = state.num_train_epochs, f"at most {MAX_EPOCHS}"
-            raise RangeError("more epochs are planned than a history can hold", found=found, expected=expected)
-        self.recorder = self._fresh()
+        if (planned := state.num_train_epochs) > MAX_EPOCHS:
+            what = "more epochs are planned than a history can hold"
+            raise RangeError(what, found=planned, expected=f"at most {MAX_EPOCHS}")
+        self.recorder = self._new()
         self.resumed = self._checkpoint is not None
         if self._checkpoint is not None:
             path = Path(self._checkpoint) / FILE
@@ -255,18 +247,14 @@ def _summary(p: list[np.ndarray], correct: list[np.ndarray], chosen: np.ndarray,
 def _load(path: Path) -> dict[str, np.ndarray]:
     """Return the state that `TrainerRecording.on_save` wrote."""
     if not path.is_file():
-        raise FormatError(
-            "the checkpoint contains no recording, so its epochs are lost",
-            where=path.parent,
-            expected=path.name,
-            hint="train from the start, or resume from a checkpoint with a recording",
-        )
+        what = "the checkpoint contains no recording, so its epochs are lost"
+        hint = "train from the start, or resume from a checkpoint with a recording"
+        raise FormatError(what, where=path.parent, expected=path.name, hint=hint)
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise FormatError(
-            "the recording cannot be read", where=path, found=error, hint="resume from an earlier checkpoint"
-        ) from error
+        hint = "resume from an earlier checkpoint"
+        raise FormatError("the recording cannot be read", where=path, found=error, hint=hint) from error
 
 
 def _logits(output: Any, rows: int) -> Tensor | None:

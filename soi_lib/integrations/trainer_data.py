@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 from tqdm.auto import tqdm
 
-from soi_lib.errors import FormatError
-from soi_lib.recorder import last_of
+from soi_lib.errors import FormatError, located
+from soi_lib.recorder import class_numbers, last_of
 
 KEY = "soi_rows"
 """The key of the row numbers in a batch, from the collator to the training step."""
@@ -27,11 +27,15 @@ KEY = "soi_rows"
 
 @dataclass(frozen=True)
 class Examples:
-    """Ids (N,), gold labels (N,) int64, class names (empty if unknown) and datasets (N,) str of a training set."""
+    """Ids (N,), gold labels (N,) int64, class names (empty if unknown) and datasets (N,) str of a training set.
+
+    `labels` are the names that the labels may have in a batch.
+    """
 
     ids: list[Any]
     gold: np.ndarray
-    names: tuple[str, ...]
+    labels: tuple[str, ...]
+    names: tuple[str, ...] = ()
     datasets: np.ndarray | None = None
 
     @cached_property
@@ -54,26 +58,24 @@ def examples_of(
     column, or no length.
     """
     if dataset is None or isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
-        raise FormatError(
-            "the rows of the training set cannot be distinguished",
-            found=type(dataset).__name__,
-            expected="a dataset with a length",
-            hint="give the Trainer a train_dataset that is not iterable-only",
-        )
+        what = "the rows of the training set cannot be distinguished"
+        hint = "give the Trainer a train_dataset that is not iterable-only"
+        raise FormatError(what, found=type(dataset).__name__, expected="a dataset with a length", hint=hint)
     if id_column is not None and ids is not None:
         raise FormatError("both id_column and ids are given", hint="give one of them")
+    labels = tuple(dict.fromkeys([*label_names, "label", "label_ids"])) if gold is None else ()
     read = _columns if hasattr(dataset, "column_names") and hasattr(dataset, "with_format") else _items
-    wanted = [(column,) for column in (id_column, dataset_column) if column is not None]
-    labels = tuple(dict.fromkeys([*label_names, "label", "label_ids"]))
-    found = read(dataset, wanted + ([labels] if gold is None else []))
-    if gold is None:
-        label, values = found.pop()
-        gold, names = _whole(values, label), _class_names(dataset, label)
-    else:
-        gold, names = np.asarray(gold.cpu() if isinstance(gold, Tensor) else gold), ()
-    sources = None if dataset_column is None else _sources(dataset, *found.pop())
-    keys = found[0][1] if found else list(range(len(dataset)) if ids is None else ids)
-    return Examples(keys, gold, names, sources)
+    id_names, source_names = (() if column is None else (column,) for column in (id_column, dataset_column))
+    (_, keys), (label, values), (source, sources) = read(dataset, [id_names, labels, source_names])
+    with located(f"column {label!r}" if label else None):
+        golds = class_numbers(values if label else gold, len(dataset))
+    return Examples(
+        ids=keys if id_names else list(range(len(dataset)) if ids is None else ids),
+        gold=golds,
+        labels=tuple(label_names),
+        names=_class_names(dataset, label),
+        datasets=_sources(dataset, source, sources) if source else None,
+    )
 
 
 def _class_names(dataset: Any, column: str) -> tuple[str, ...]:
@@ -95,25 +97,19 @@ def _columns(dataset: Any, wanted: list[tuple[str, ...]]) -> list[tuple[str, lis
     """Return the name and values of the first existing column of a `datasets.Dataset`, for each choice of names."""
     plain = dataset.with_format(None)  # no transform, no tensors
     chosen = [_first(names, dataset.column_names) for names in wanted]
-    return [(name, list(plain[name][:])) for name in chosen]
+    return [(name, list(plain[name][:]) if name else []) for name in chosen]
 
 
 def _items(dataset: Any, wanted: list[tuple[str, ...]]) -> list[tuple[str, list[Any]]]:
     """Like `_columns`, from the items of a dataset, which must be mappings."""
-    if not wanted:
-        return []
-    columns: list[tuple[str, list[Any]]] = []
+    columns: list[tuple[str, list[Any]]] = [] if any(wanted) else [("", []) for _ in wanted]
     with torch.random.fork_rng(devices=[]):  # reading must not change the random numbers of training
-        for row in tqdm(range(len(dataset)), desc="reading labels", delay=2, leave=False):
+        for row in tqdm(range(len(dataset) if any(wanted) else 0), desc="reading labels", delay=2, leave=False):
             item = dataset[row]
             if not isinstance(item, Mapping):
-                raise FormatError(
-                    "the items of the training set have no named fields",
-                    where=f"row {row}",
-                    found=type(item).__name__,
-                    expected="a mapping",
-                    hint="give ids=... and gold=...",
-                )
+                what, found = "the items of the training set have no named fields", type(item).__name__
+                where, hint = f"row {row}", "give ids=... and gold=..."
+                raise FormatError(what, where=where, found=found, expected="a mapping", hint=hint)
             columns = columns or [(_first(names, list(item)), []) for names in wanted]
             for name, values in columns:
                 value = item.get(name)
@@ -122,38 +118,16 @@ def _items(dataset: Any, wanted: list[tuple[str, ...]]) -> list[tuple[str, list[
 
 
 def _first(names: tuple[str, ...], have: Sequence[str]) -> str:
-    for name in names:
-        if name in have:
-            return name
-    raise FormatError(
-        "the training set has no such column",
-        found=", ".join(have),
-        expected=" or ".join(names),
-        hint="name one of these, give ids=... or gold=..., or rename the column",
-    )
+    """Return the first of `names` that exists, or "" if none is wanted."""
+    found = [name for name in names if name in have] if names else [""]
+    if not found:
+        what = "the training set has no such column"
+        hint = "name one of these, give ids=... or gold=..., or rename the column"
+        raise FormatError(what, found=", ".join(have), expected=" or ".join(names), hint=hint)
+    return found[0]
 
 
-def _whole(values: list[Any], name: str) -> np.ndarray:
-    wrong = [i for i, v in enumerate(values) if not isinstance(v, int) or isinstance(v, bool)]
-    if wrong:
-        raise FormatError(
-            f"the label column {name!r} does not contain class numbers",
-            where=f"row {wrong[0]}",
-            found=repr(values[wrong[0]]),
-            expected="an integer from 0",
-            hint="number the classes, e.g. dataset.class_encode_column(...)",
-        )
-    return np.array(values, dtype=np.int64)
-
-
-class Row(NamedTuple):
-    """An item of a dataset and its row number."""
-
-    row: int
-    item: Any
-
-
-class Numbered(Dataset[Row]):
+class Numbered(Dataset[tuple[int, Any]]):
     """A dataset whose items come with their row numbers; everything else is delegated to `inner`."""
 
     def __init__(self, inner: Any) -> None:
@@ -162,13 +136,13 @@ class Numbered(Dataset[Row]):
     def __len__(self) -> int:
         return len(self.inner)
 
-    def __getitem__(self, row: Any) -> Row:
-        return Row(int(row), self.inner[row])
+    def __getitem__(self, row: Any) -> tuple[int, Any]:
+        return int(row), self.inner[row]
 
-    def __getitems__(self, rows: Sequence[Any]) -> list[Row]:
+    def __getitems__(self, rows: Sequence[Any]) -> list[tuple[int, Any]]:
         fetch = getattr(self.inner, "__getitems__", None)
         items = fetch(rows) if fetch else [self.inner[row] for row in rows]
-        return [Row(int(row), item) for row, item in zip(rows, items, strict=True)]
+        return [(int(row), item) for row, item in zip(rows, items, strict=True)]
 
     def __getattr__(self, name: str) -> Any:
         if name == "inner":  # during unpickling in a worker
@@ -176,20 +150,21 @@ class Numbered(Dataset[Row]):
         return getattr(self.inner, name)
 
 
+@dataclass(frozen=True)
 class NumberedCollator:
     """Call the user's collator and add the row numbers to the batch; check the batch's labels against gold."""
 
-    def __init__(self, inner: Callable[[list[Any]], Any], examples: Examples, label_names: Sequence[str]) -> None:
-        self.inner, self.examples, self.label_names = inner, examples, tuple(label_names)
+    inner: Callable[[list[Any]], Any]
+    examples: Examples
 
-    def __call__(self, features: list[Row]) -> MutableMapping[str, Any]:
-        """Return the batch of `features`, with `KEY`: int64 (B,)."""
-        rows = np.array([f.row for f in features], dtype=np.int64)
-        batch = self.inner([f.item for f in features])
+    def __call__(self, numbered: list[tuple[int, Any]]) -> MutableMapping[str, Any]:
+        """Return the batch of `numbered` items, with `KEY`: int64 (B,)."""
+        rows = np.array([row for row, _ in numbered], dtype=np.int64)
+        batch = self.inner([item for _, item in numbered])
         if not isinstance(batch, MutableMapping):
             found = type(batch).__name__
             raise FormatError("the collator does not return a mapping", found=found, expected="a dict of tensors")
-        labels = next((batch[name] for name in self.label_names if name in batch), None)
+        labels = next((batch[name] for name in self.examples.labels if name in batch), None)
         if isinstance(labels, Tensor) and labels.shape == rows.shape and not labels.is_floating_point():
             wrong = np.flatnonzero(labels.numpy() != self.examples.gold[rows])
             if len(wrong):
@@ -205,21 +180,18 @@ class NumberedCollator:
         return batch
 
 
-def number(loader: Any, examples: Examples, label_names: Sequence[str]) -> Any:
+def number(loader: Any, examples: Examples) -> Any:
     """Make a (prepared) DataLoader return row numbers; its sampling, workers and collator are unchanged."""
     base = getattr(loader, "base_dataloader", loader)  # accelerate wraps the real one
     if not isinstance(base, DataLoader) or isinstance(base.dataset, IterableDataset):
-        raise FormatError(
-            "the training loader does not reveal its rows", found=type(base).__name__, expected="a DataLoader"
-        )
+        found = type(base).__name__
+        raise FormatError("the training loader does not reveal its rows", found=found, expected="a DataLoader")
     if not isinstance(base.dataset, Numbered):
         if len(base.dataset) != len(examples.ids):  # type: ignore[arg-type]
-            raise FormatError(
-                "the Trainer's training set has changed since record(trainer)",
-                found=f"{len(base.dataset)} rows",  # type: ignore[arg-type]
-                expected=f"{len(examples.ids)}",
-                hint="call record(trainer) after the training set is chosen",
-            )
+            what = "the Trainer's training set has changed since record(trainer)"
+            hint = "call record(trainer) after the training set is chosen"
+            found = f"{len(base.dataset)} rows"  # type: ignore[arg-type]
+            raise FormatError(what, found=found, expected=len(examples.ids), hint=hint)
         vars(base)["dataset"] = Numbered(base.dataset)  # DataLoader does not allow a plain assignment
-        base.collate_fn = NumberedCollator(base.collate_fn, examples, label_names)
+        base.collate_fn = NumberedCollator(base.collate_fn, examples)
     return loader

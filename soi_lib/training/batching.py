@@ -1,14 +1,14 @@
 """Group examples into batches: every example once per epoch, members mixed by size, similar lengths together.
 
-An epoch is one permutation of all members' examples, drawn from the seed and the epoch. It is cut into windows of
-`WINDOW` batches. Within each window the examples are sorted by length and cut into batches; the batches of all
-windows are then shuffled. A window is a uniform sample of the union, so members appear in proportion to their
-sizes throughout the epoch, and padding stays small without making the order of the epoch depend on length.
+An epoch is one permutation of all members' examples, drawn from the seed and the epoch. In each window of `WINDOW`
+batches the examples are sorted by length and cut into batches, and those of all windows are shuffled. A window is a
+uniform sample of the union, so members appear in proportion to their sizes throughout the epoch, and padding stays
+small without making the order of the epoch depend on length.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -35,12 +35,6 @@ def epoch_batches(lengths: np.ndarray, batch_size: int, *, seed: int, epoch: int
         part = part[np.argsort(lengths[part], kind="stable")]
         batches += [part[i : i + batch_size] for i in range(0, len(part), batch_size)]
     return [batches[i] for i in rng.permutation(len(batches))]
-
-
-def sorted_batches(lengths: np.ndarray, batch_size: int) -> list[np.ndarray]:
-    """Return index arrays in order of length, for evaluation, where the order does not matter."""
-    order = np.argsort(lengths, kind="stable")
-    return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
 
 
 @dataclass(frozen=True)
@@ -86,8 +80,7 @@ class Batches:
     """Make batches of `data` on `device`, which holds all of its tokens.
 
     A batch is as wide as its longest text. On a GPU, widths are multiples of 16, so that few shapes occur and matrix
-    products are fast, but none exceeds the longest text of `data`: the model may have no more positions. If the rows
-    are uploaded beforehand (`upload`, once per epoch), making a batch requires no transfer.
+    products are fast, but none exceeds the longest text of `data`: the model may have no more positions.
     """
 
     def __init__(self, data: Encoded, device: torch.device, *, pad: int) -> None:
@@ -97,40 +90,41 @@ class Batches:
         arrays = {name: getattr(data, name) for name in names} | {"start": data.offset[:-1], "length": data.lengths}
         self._on = {name: torch.from_numpy(array).to(device) for name, array in arrays.items() if array is not None}
 
-    def upload(self, parts: Sequence[np.ndarray]) -> list[Tensor]:
-        """Copy integer arrays of any lengths to the device in one transfer."""
-        if not parts:
-            return []
-        sizes = [len(part) for part in parts]
-        return list(torch.from_numpy(np.concatenate(parts)).to(self.device).split(sizes))
+    def made(self, parts: Sequence[np.ndarray]) -> Iterator[dict[str, Tensor]]:
+        """Yield the batch of each of `parts`, its rows (B,), after a single transfer to the device.
 
-    def make(self, index: np.ndarray, rows: Tensor) -> dict[str, Tensor]:
-        """Return the tensors of the batch `index` (B,); `rows` is the same index on the device.
-
-        token, segment (B, T) int64, keep (B, T) float32, gold, member (B,) int64. `padded` (in host memory) is true if
-        any position is padding; a batch of equal lengths needs no attention mask.
+        token, segment (B, T) int64, keep (B, T) float32, gold, member, row (B,) int64, and by_member (B,) int64, which
+        sorts by member. In host memory: `padded`, true if any position is padding (a batch of equal lengths needs no
+        attention mask), and `sizes`, the number of rows of each member. A batch may be empty.
         """
-        longest = self.data.lengths[index].max()
-        width = int(min(-(-longest // self._multiple) * self._multiple, self._longest))
-        on = self._on
-        span = torch.arange(width, device=self.device)
-        keep = span < on["length"][rows][:, None]
-        place = (on["start"][rows][:, None] + span).clamp_(max=len(self.data.token) - 1)
-        batch = {
-            "token": on["token"][place].masked_fill_(~keep, self._pad),
-            "keep": keep.float(),
-            "padded": torch.tensor(bool((self.data.lengths[index] < width).any())),
-            "gold": on["gold"][rows],
-            "member": on["member"][rows],
-        }
-        if "segment" in on:
-            batch["segment"] = on["segment"][place].masked_fill_(~keep, 0)
-        return batch
+        orders = [np.argsort(self.data.member[index], kind="stable") for index in parts]
+        sizes, n = [len(index) for index in parts], sum(len(index) for index in parts)
+        sent = torch.from_numpy(np.concatenate([*parts, *orders, np.empty(0, np.int64)])).to(self.device)
+        on, last = self._on, len(self.data.token) - 1
+        for index, rows, order in zip(parts, sent[:n].split(sizes), sent[n:].split(sizes), strict=True):
+            lengths = self.data.lengths[index]
+            width = int(min(-(-lengths.max(initial=0) // self._multiple) * self._multiple, self._longest))
+            span = torch.arange(width, device=self.device)
+            keep = span < on["length"][rows][:, None]
+            place = (on["start"][rows][:, None] + span).clamp_(max=last)
+            batch = {
+                "token": on["token"][place].masked_fill_(~keep, self._pad),
+                "keep": keep.float(),
+                "padded": torch.tensor(bool((lengths < width).any())),
+                "gold": on["gold"][rows],
+                "member": on["member"][rows],
+                "row": rows,
+                "by_member": order,
+                "sizes": torch.from_numpy(np.bincount(self.data.member[index])),
+            }
+            if "segment" in on:
+                batch["segment"] = on["segment"][place].masked_fill_(~keep, 0)
+            yield batch
 
 
 def collate(data: Encoded, index: np.ndarray, *, pad: int) -> dict[str, Tensor]:
-    """Make one batch in host memory; see `Batches.make`."""
-    return Batches(data, torch.device("cpu"), pad=pad).make(index, torch.from_numpy(index))
+    """Make one batch in host memory; see `Batches.made`."""
+    return next(Batches(data, torch.device("cpu"), pad=pad).made([index]))
 
 
 def encode(tokens: Tokens, id_map: np.ndarray, gold: np.ndarray, *, member: int) -> Encoded:

@@ -1,14 +1,12 @@
 """Tensors on disk, verified on every read: the state of a run at the end of an epoch, and final weights.
 
-Safetensors checks the layout of a file, not its values: a flipped bit in a weight loads without an error. So a sha256
-of all tensors (names, types, shapes, values) is stored in the metadata and compared on every read.
+Safetensors checks the layout of a file, not its values, so the metadata hold a sha256 of all tensors. All randomness is
+derived from the seed and the epoch, so the state of a run is small: the master vector, the two moments of AdamW, and
+the state of the recorders. A file from another run is ignored, and a damaged one is renamed.
 
-All randomness is derived from the seed and the epoch, so the state of a run is small: the master vector, the two
-moments of AdamW, and the state of the recorders. A file from another run is ignored, and a damaged one is renamed.
-
-Final weights are saved so that further training can start from them. The rows of a trimmed embedding are meaningless
-without the list of tokens that were kept, and weights from a run on another machine are not those of the run in the
-store. So the file also contains the tokens and the fingerprints of the dynamics recorded with the weights.
+Further training can start from final weights. The rows of a trimmed embedding are meaningless without the list of
+tokens that were kept, and weights from a run on another machine are not those of the run in the store. So the file also
+contains the tokens and the fingerprints of the dynamics recorded with the weights.
 """
 
 from __future__ import annotations
@@ -112,11 +110,7 @@ class Checkpoint:
 def save_weights(
     path: Path, weights: Mapping[str, Tensor], *, key: str, vocabulary: np.ndarray, dynamics: dict[str, str]
 ) -> None:
-    """Save the final weights of the run `key`, by name as in `TrainResult.weights`.
-
-    `vocabulary` (K,) int64 holds the token of each row of the embedding, `dynamics` the fingerprint of each dataset's
-    dynamics.
-    """
+    """Save the weights of the run `key`, the tokens of its embedding (K,) and the fingerprints of its dynamics."""
     tensors = {name: value.detach().cpu().clone() for name, value in weights.items()}
     tensors[_VOCABULARY] = torch.from_numpy(vocabulary.astype(np.int64))
     save_tensors(path, tensors, {"key": key, "dynamics": json.dumps(dynamics, sort_keys=True)})
@@ -146,10 +140,6 @@ def load_weights(path: Path, vocabulary: np.ndarray | None = None) -> tuple[dict
     tensors, about = read_tensors(path)
     tokens = tensors.pop(_VOCABULARY).numpy()
     if vocabulary is not None and not np.array_equal(tokens, vocabulary):
-        raise StoreError(
-            "the weights belong to another vocabulary",
-            where=path,
-            expected=f"the {len(vocabulary)} tokens of the run's texts",
-            hint="delete the file; it will be recreated",
-        )
+        what, expected = "the weights belong to another vocabulary", f"the {len(vocabulary)} tokens of the run's texts"
+        raise StoreError(what, where=path, expected=expected, hint="delete the file; it will be recreated")
     return tensors, tokens, about["sha256"]

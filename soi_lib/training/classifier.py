@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
 from soi_lib.errors import EncoderError, FormatError, nearest
@@ -35,13 +36,8 @@ if TYPE_CHECKING:
 ABOUT, HEADS, ENCODER = "soi.json", "heads.safetensors", "encoder"
 _FORMAT = 1
 _TOKENIZER = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-)
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt",
+)  # fmt: skip
 
 
 def save_classifier(
@@ -68,11 +64,9 @@ def save_classifier(
         run: the key of the run that trained it.
     """
     source = encoder_dir(encoder)
-    network, _ = load_trimmed(source, None, pooler=pooling == "pooler")
-    shape: Any = network.config
-    heads = Heads(shape.hidden_size, list(datasets.values()), dropout=0.0, seed=0)
-    model = MultiTaskModel(network, heads, pooling=pooling)
-    rows = network.get_input_embeddings().weight  # type: ignore[operator]
+    model = _untrained(source, datasets, pooling)
+    network: Any = model.encoder
+    rows = network.get_input_embeddings().weight
     name = next(name for name, parameter in model.named_parameters() if parameter is rows)
     whole = rows.detach().clone()
     whole[torch.from_numpy(vocabulary)] = weights[name].detach().cpu().float()
@@ -86,7 +80,7 @@ def save_classifier(
         "run": run,
         "datasets": {dataset: list(names) for dataset, names in datasets.items()},
         "pairs": list(pairs),
-        "transformers": shape.model_type == "bert" and pooling == "pooler" and len(labels) == 1,
+        "transformers": network.config.model_type == "bert" and pooling == "pooler" and len(labels) == 1,
     }
     with building(folder, replace=True) as out, full_disk_as_os_error(), quiet_transformers():
         inner = out if about["transformers"] else out / ENCODER
@@ -94,13 +88,21 @@ def save_classifier(
         if about["transformers"]:
             _as_bert(model, labels[0]).save_pretrained(inner)
         else:
-            network.save_pretrained(inner)  # type: ignore[operator]
-            save_tensors(out / HEADS, {k: v.detach().contiguous() for k, v in heads.linear.state_dict().items()}, {})
+            network.save_pretrained(inner)
+            save_tensors(out / HEADS, {k: v.contiguous() for k, v in model.heads.linear.state_dict().items()}, {})
         for file in _TOKENIZER:
             if (source / file).is_file():
                 shutil.copyfile(source / file, inner / file)
         write_json(out / ABOUT, about)
     return folder
+
+
+def _untrained(folder: Path, datasets: Mapping[str, tuple[str, ...]], pooling: str) -> MultiTaskModel:
+    """Return the encoder in `folder` with new heads for `datasets`."""
+    network, _ = load_trimmed(folder, None, pooler=pooling == "pooler")
+    config: Any = network.config
+    heads = Heads(config.hidden_size, list(datasets.values()), dropout=0.0, seed=0)
+    return MultiTaskModel(network, heads, pooling=pooling)
 
 
 def _as_bert(model: MultiTaskModel, labels: tuple[str, ...]) -> Any:
@@ -150,11 +152,12 @@ class Classifier:
         import pandas as pd
 
         dataset = self._known(dataset)
-        if (pairs is not None) != (dataset in self.pairs):
-            what, given, hint = "pairs of texts", "single texts", "give both texts: --text COLUMN --text-pair COLUMN"
-            if pairs is not None:
-                what, given, hint = "single texts", "pairs", "give one text: --text COLUMN"
-            raise FormatError(f"the model was trained on {what}", where=self.folder, found=given, hint=hint)
+        if pairs is None and dataset in self.pairs:
+            what, hint = "the model was trained on pairs of texts", "give both: --text COLUMN --text-pair COLUMN"
+            raise FormatError(what, where=self.folder, found="single texts", hint=hint)
+        if pairs is not None and dataset not in self.pairs:
+            what, hint = "the model was trained on single texts", "give one text: --text COLUMN"
+            raise FormatError(what, where=self.folder, found="pairs", hint=hint)
         number = list(self.datasets).index(dataset)
         labels = self.datasets[dataset]
         columns = self.model.heads.columns[number]
@@ -172,15 +175,12 @@ class Classifier:
         if dataset is None and len(set(self.datasets.values())) == 1:
             return next(iter(self.datasets))
         if dataset not in self.datasets:
-            raise FormatError(
-                "the model has no such dataset" if dataset else "the model was trained on several datasets",
-                where=self.folder,
-                found=dataset,
-                expected=" or ".join(self.datasets),
-                hint=nearest(dataset, self.datasets)
-                if dataset
-                else f"name the dataset whose labels to predict: soi predict --dataset {next(iter(self.datasets))}",
-            )
+            if dataset:
+                what, hint = "the model has no such dataset", nearest(dataset, self.datasets)
+            else:
+                what, first = "the model was trained on several datasets", next(iter(self.datasets))
+                hint = f"name the dataset whose labels to predict: soi predict --dataset {first}"
+            raise FormatError(what, where=self.folder, found=dataset, expected=" or ".join(self.datasets), hint=hint)
         return dataset
 
 
@@ -212,21 +212,16 @@ def load_classifier(folder: str | Path, *, device: str = "auto") -> Classifier:
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise EncoderError("cannot be read", where=folder / ABOUT, found=error, hint="train the model again") from error
     inner = folder / ENCODER if own else folder
-    network, _ = load_trimmed(inner, None, pooler=pooling == "pooler")
-    shape: Any = network.config
-    heads = Heads(shape.hidden_size, list(datasets.values()), dropout=0.0, seed=0)
-    head = read_tensors(folder / HEADS)[0] if own else _bert_head(folder)
-    if (outputs := len(head["bias"])) != heads.linear.out_features:
-        what, expected = "the head has the wrong number of labels", f"{heads.linear.out_features}, as {ABOUT} says"
+    model = _untrained(inner, datasets, pooling).eval()
+    if own:
+        head, _ = read_tensors(folder / HEADS)
+    else:
+        with safe_open(folder / "model.safetensors", framework="pt") as file:
+            head = {name: file.get_tensor(f"classifier.{name}") for name in ("weight", "bias")}
+    linear = model.heads.linear
+    if (outputs := len(head["bias"])) != linear.out_features:
+        what, expected = "the head has the wrong number of labels", f"{linear.out_features}, as {ABOUT} says"
         raise EncoderError(what, where=folder, found=outputs, expected=expected, hint="train the model again")
-    heads.linear.load_state_dict(head)
-    model = MultiTaskModel(network, heads, pooling=pooling).eval()
+    linear.load_state_dict(head)
     device = resolve_device(device)
     return Classifier(model.to(torch_device(device)), inner, datasets, pairs, max_length, prefix, device)
-
-
-def _bert_head(folder: Path) -> dict[str, Tensor]:
-    from safetensors import safe_open
-
-    with safe_open(folder / "model.safetensors", framework="pt") as file:
-        return {name: file.get_tensor(f"classifier.{name}") for name in ("weight", "bias")}

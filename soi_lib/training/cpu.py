@@ -46,12 +46,8 @@ class _Dropout(torch.autograd.Function):
         return gradient * scale, None
 
 
-class FastDropout(nn.Module):
+class FastDropout(nn.Dropout):
     """Inverted dropout with cheap masks."""
-
-    def __init__(self, p: float) -> None:
-        super().__init__()
-        self.p = p
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply dropout in training; return `x` unchanged in evaluation."""

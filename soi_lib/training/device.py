@@ -29,21 +29,15 @@ Precision = Literal["fp32", "bf16"]
 CUBLAS_WORKSPACE = ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 """The environment variable and value without which cuBLAS results may differ between runs."""
 _NAMES = ("auto", "cpu", "cuda", "cuda:N")
-_GIB = 2**30
-RUN_MEMORY = 8 * _GIB
-"""GPU memory in bytes that each of several parallel runs may need: a BERT-base with batches of 32 x 128."""
-RUNS_A_CARD = 4
-"""Maximum number of parallel runs on one GPU: more would only take turns."""
+_RUN_MEMORY = 8 * 2**30  # bytes of GPU memory that a run may need: a BERT-base with batches of 32 x 128
+_RUNS_A_CARD = 4  # parallel runs on one GPU; more would only take turns
 
 
 def resolve_device(name: str = "auto") -> str:
     """Return the device that `name` means: "cpu", "cuda" (any GPU), or "cuda:N".
 
-    Args:
-        name: "auto" (a GPU if there is one, unless `ACCELERATE_USE_CPU` is set), "cpu", "cuda" or "cuda:N".
-
-    Raises:
-        SoiError: for any other name. `cards` checks whether the GPU exists.
+    "auto" is a GPU if there is one, unless `ACCELERATE_USE_CPU` is set. Raises SoiError for any other name; `cards`
+    checks whether the GPU exists.
     """
     if name == "auto":
         name = os.environ.get("SOI_DEVICE") or "auto"
@@ -65,8 +59,7 @@ def kind_of(device: str) -> Kind:
 def cards(device: str) -> tuple[int, ...]:
     """Return the numbers of the GPUs that a resolved device may use, as CUDA numbers the visible ones; none for "cpu".
 
-    Raises:
-        SoiError: if there is no such GPU.
+    Raises SoiError if there is no such GPU.
     """
     if device == "cpu":
         return ()
@@ -78,13 +71,9 @@ def cards(device: str) -> tuple[int, ...]:
 
     built = "this build of torch supports only CPUs" if torch.version.cuda is None else "torch sees no such GPU"
     there = f"{count} GPU{'s' if count > 1 else ''}" if count else f"no GPU ({built})"
-    raise SoiError(
-        "this device is not available",
-        where=f"device {device}",
-        found=there,
-        expected="a GPU that torch can use" if device == "cuda" else f"more than {wanted[0]} GPUs",
-        hint="use --device cpu, or run `soi doctor` to see what is missing",
-    )
+    expected = "a GPU that torch can use" if device == "cuda" else f"more than {wanted[0]} GPUs"
+    what, hint = "this device is not available", "use --device cpu, or run `soi doctor` to see what is missing"
+    raise SoiError(what, where=f"device {device}", found=there, expected=expected, hint=hint)
 
 
 def torch_device(device: str) -> torch.device:
@@ -96,26 +85,16 @@ def torch_device(device: str) -> torch.device:
 
 
 def resolve_precision(precision: str, kind: str) -> Precision:
-    """Return the precision to compute in on this `kind` of device.
+    """Return the precision to compute in on a `kind` of device; "auto" is bf16 if it supports that natively, else fp32.
 
-    Args:
-        precision: "fp32", "bf16", or "auto": bf16 if the device supports it natively, otherwise fp32.
-        kind: "cpu" or "cuda".
-
-    Raises:
-        SoiError: for any other precision, and for "auto" on "cuda" if there is no GPU.
+    Raises SoiError for an unknown precision, and for "auto" on "cuda" if there is no GPU.
     """
-    if precision in ("fp32", "bf16"):
-        return precision  # type: ignore[return-value]
+    names = ("auto", "fp32", "bf16")
+    if precision not in names:
+        where, hint = "--precision", nearest(precision, names)
+        raise SoiError("unknown precision", where=where, found=repr(precision), expected=", ".join(names), hint=hint)
     if precision != "auto":
-        names = ("auto", "fp32", "bf16")
-        raise SoiError(
-            "unknown precision",
-            where="--precision",
-            found=repr(precision),
-            expected=", ".join(names),
-            hint=nearest(precision, names),
-        )
+        return precision  # type: ignore[return-value]
     import torch
 
     if kind == "cpu":
@@ -123,11 +102,9 @@ def resolve_precision(precision: str, kind: str) -> Precision:
     elif _count():
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        raise SoiError(
-            "the precision for a GPU cannot be chosen without a GPU",
-            where="--precision auto",
-            hint="give --precision bf16 or fp32, or plan on a machine that has the GPU",
-        )
+        what = "the precision for a GPU cannot be chosen without a GPU"
+        hint = "give --precision bf16 or fp32, or plan on a machine that has the GPU"
+        raise SoiError(what, where="--precision auto", hint=hint)
     return "bf16" if native else "fp32"
 
 
@@ -141,15 +118,12 @@ def processor() -> str:
 
 
 def nvidia_gpus() -> list[dict[str, str]]:
-    """Return this machine's NVIDIA GPUs, whether or not torch can use them: `name` and, if known, `memory`, `driver`.
-
-    They come from `nvidia-smi`; if it fails, the device files at least show how many there are.
-    """
+    """Return this machine's NVIDIA GPUs, usable by torch or not: `name` and, if known, `memory` and `driver`."""
     query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
     try:
         answer = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True).stdout
     except (OSError, subprocess.SubprocessError):
-        return [{"name": "an NVIDIA GPU"} for _ in glob("/dev/nvidia[0-9]*")]
+        return [{"name": "an NVIDIA GPU"} for _ in glob("/dev/nvidia[0-9]*")]  # at least their number
     lines = [re.split(r"\s*,\s*", line.strip()) for line in answer.splitlines() if line.strip()]
     return [dict(zip(("name", "memory", "driver"), parts, strict=False)) for parts in lines]
 
@@ -180,15 +154,12 @@ def default_jobs(device: str) -> int:
 
     found = cards(device)
     memory = [int(torch.cuda.get_device_properties(card).total_memory) for card in found]
-    wanted = sum(min(RUNS_A_CARD, max(1, size // RUN_MEMORY)) for size in memory)
+    wanted = sum(min(_RUNS_A_CARD, max(1, size // _RUN_MEMORY)) for size in memory)
     return max(len(found), min(wanted, cores))
 
 
 def visible_cards(device: str, jobs: int) -> list[str | None]:
-    """Return the value of CUDA_VISIBLE_DEVICES for each of `jobs` workers, so that they share several GPUs evenly.
-
-    None leaves it unchanged: on the CPU, and for a GPU given by its number.
-    """
+    """Return CUDA_VISIBLE_DEVICES for each of `jobs` workers, which share the GPUs evenly; None leaves it unchanged."""
     found = cards(device)
     if device != "cuda":
         return [None] * jobs
@@ -207,8 +178,8 @@ def one_thread_no_hub() -> None:
 def reproducibly(device: str) -> Iterator[None]:
     """Make results in the block bit-identical on the same machine and resolved `device`.
 
-    On the CPU, torch uses one thread, so that results do not depend on the number of cores. On a GPU it also uses only
-    deterministic algorithms. For that cuBLAS needs a workspace of fixed size, which it reads when CUDA starts.
+    torch uses one thread, whatever the number of cores, and on a GPU only deterministic algorithms. For these cuBLAS
+    needs a workspace of fixed size, which it reads when CUDA starts.
     """
     import torch
 
@@ -238,12 +209,9 @@ def enough_memory() -> Iterator[None]:
     except RuntimeError as error:
         if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
             raise
-        raise SoiError(
-            "there is not enough memory to train",
-            found=str(error).splitlines()[0][-200:],
-            hint="use smaller batches (--batch-size, or training.batch_size in a profile) or fewer parallel runs "
-            "(--jobs)",
-        ) from error
+        hint = "use smaller batches (--batch-size, or training.batch_size in a profile) or fewer parallel runs (--jobs)"
+        found = str(error).splitlines()[0][-200:]
+        raise SoiError("there is not enough memory to train", found=found, hint=hint) from error
 
 
 def _count() -> int:
@@ -270,12 +238,13 @@ def meet() -> None:
     """Wait for all processes, or return at once if there is only one; the first call connects them."""
     if not launched_together():
         return
+    import torch
     from accelerate import Accelerator
 
-    from soi_lib.distributed import wait_for_all
+    from soi_lib.distributed import highest
 
     Accelerator()
-    wait_for_all()
+    highest([0], torch.device("cpu"))  # which returns once all have called it
 
 
 @contextmanager

@@ -29,7 +29,7 @@ from soi_lib import distributed as processes
 from soi_lib.models.multitask import Heads, MultiTaskModel, derived_seed
 from soi_lib.recorder import DynamicsRecorder
 from soi_lib.training import cpu
-from soi_lib.training.batching import Batches, Encoded, epoch_batches, join, sorted_batches
+from soi_lib.training.batching import Batches, Encoded, epoch_batches, join
 from soi_lib.training.checkpoint import Checkpoint
 from soi_lib.training.device import (
     describe_device,
@@ -41,7 +41,7 @@ from soi_lib.training.device import (
     torch_device,
 )
 from soi_lib.training.optimizer import FlatParameters, moments, restore_moments
-from soi_lib.training.outcome import EVALUATED, Predictions, TrainResult, curves_of, predict
+from soi_lib.training.outcome import Predictions, TrainResult, curves_of, evaluated, predict
 
 
 @dataclass(frozen=True)
@@ -91,9 +91,7 @@ Progress = Callable[[int, int], None]
 def _rate(step: int, total: int, warmup: float) -> float:
     """Linear warm-up over the first `warmup` share of `total` updates, then linear decay to 0."""
     rising = math.ceil(warmup * total)
-    if step < rising:
-        return (step + 1) / rising
-    return (total - step) / max(1, total - rising)
+    return (step + 1) / rising if step < rising else (total - step) / max(1, total - rising)
 
 
 def train(
@@ -142,8 +140,10 @@ def train(
         for epoch in range(first, config.epochs):
             run.train_epoch(epoch, progress)
             run.close_epoch()
-            due = checkpoint is not None and time.monotonic() - saved >= checkpoint.every * cost
-            if checkpoint and epoch < config.epochs - 1 and processes.main_process_says(due, target):
+            if checkpoint is None or epoch == config.epochs - 1:
+                continue
+            due = processes.rank() == 0 and time.monotonic() - saved >= checkpoint.every * cost
+            if processes.highest([int(due)], target) == [1]:  # the first process decides
                 before = run.seconds["checkpoint"]
                 run.save(checkpoint, epoch + 1)
                 saved, cost = time.monotonic(), run.seconds["checkpoint"] - before
@@ -158,20 +158,6 @@ def _target(name: str) -> torch.device:
     from accelerate import Accelerator
 
     return Accelerator(cpu=kind_of(device) == "cpu").device
-
-
-@dataclass(frozen=True)
-class _Part:
-    """This process's part of a batch, on the device: its rows, and which of them belong to each member.
-
-    An entry of `own` is the number of a member, the positions of its rows in the part (None for all), and their
-    positions among the member's examples. `size` is the size of the whole batch.
-    """
-
-    index: np.ndarray
-    rows: Tensor
-    own: list[tuple[int, Tensor | None, Tensor]]
-    size: int
 
 
 class _Run:
@@ -204,7 +190,7 @@ class _Run:
         )
         self.data = join([m.splits["train"] for m in members])
         self.batches = Batches(self.data, target, pad=self.pad)
-        self.bounds = np.cumsum([0, *(len(m.splits["train"]) for m in members)])
+        self.first = np.cumsum([0, *(len(m.splits["train"]) for m in members)]).tolist()  # row of each member
         self.per_epoch = -(-len(self.data) // config.batch_size)
         self.seconds = {"train": 0.0, "record": 0.0, "evaluate": 0.0, "checkpoint": 0.0}
         self.losses: list[float] = []
@@ -240,18 +226,19 @@ class _Run:
                 state[f"tensor/{name}"] = torch.tensor(values, dtype=torch.float64)
             for name, recorder in self.every.items():
                 state |= {f"recorder/{name}/{k}": torch.from_numpy(np.array(v)) for k, v in recorder.state().items()}
-            if processes.is_main_process():
+            if processes.rank() == 0:
                 checkpoint.save(state)
 
     def align(self, first: int, *, kept: bool) -> None:
         """Start all processes from the same state, after checking that they were given the same inputs."""
-        processes.start_together(
-            self.flat.master,
+        processes.check_same(
+            self.target,
             configuration=(self.config, self.precision, self.pad),
             members=[(m.name, m.labels, self.recorders["train"][m.name].fingerprint) for m in self.members],
             texts=hashlib.sha256(self.data.token.tobytes() + self.data.offset.tobytes()).digest(),
             checkpoint=(kept, first),
         )
+        processes.copy_to_all(self.flat.master)
 
     def train_epoch(self, epoch: int, progress: Progress | None) -> None:
         """Train on every example once. The loop neither waits for the device nor sends anything to it."""
@@ -263,16 +250,18 @@ class _Run:
             cpu.seed_dropout(masks)
             summed = torch.zeros((), device=self.target)
             batches = epoch_batches(self.data.lengths, config.batch_size, seed=config.seed, epoch=epoch)
-            for step, part in enumerate(self._parts(batches), epoch * self.per_epoch):
-                if len(part.index):
-                    batch = self.batches.make(part.index, part.rows)
+            shares = self.batches.made([processes.shard(index) for index in batches])
+            for step, (whole, batch) in enumerate(zip(batches, shares, strict=True), epoch * self.per_epoch):
+                if n := len(batch["row"]):
                     logits = self.model(batch, batch["member"])
                     column = batch["gold"] + self.heads.offset[batch["member"]]
                     loss = functional.cross_entropy(logits, column)
                     loss.backward()
-                    summed += loss.detach() * len(part.index)
-                    self._record("train", part, logits)
-                processes.average_gradient(self.flat.gather_gradients(), len(part.index) / part.size)
+                    summed += loss.detach() * n
+                    self._record("train", batch, logits)
+                gradient = self.flat.gather_gradients()
+                if processes.world_size() > 1:  # the mean over the share becomes that over the whole batch
+                    processes.sum_processes(gradient.mul_(n / len(whole)))
                 self.flat.clip(config.clip)
                 rate = config.learning_rate * _rate(step, self.per_epoch * config.epochs, config.warmup)
                 for group in self.optimizer.param_groups:
@@ -280,7 +269,7 @@ class _Run:
                 self.optimizer.step()
                 self.flat.sync_low_precision()
                 if progress:
-                    progress(epoch, part.size)
+                    progress(epoch, len(whole))
             processes.sum_processes(summed)
             self.losses.append(float(summed) / len(self.data))
 
@@ -289,14 +278,16 @@ class _Run:
         if "eval" in self.recorders:
             with self._clock("record"), torch.no_grad():
                 self.model.eval()
-                shard = processes.shard_batches(sorted_batches(self.data.lengths, EVALUATED))
-                for part in self._parts(shard, shared=False):
-                    batch = self.batches.make(part.index, part.rows)
-                    self._record("eval", part, self.model(batch, batch["member"]))
+                for batch in self.batches.made(evaluated(self.data)):
+                    self._record("eval", batch, self.model(batch, batch["member"]))
         for recorder in self.every.values():
             recorder.end_epoch()
         with self._clock("evaluate"):
-            self.validation.append([self._validated(i) for i in range(len(self.members))])
+            found = [
+                self._predicted(i, "validation") if "validation" in m.splits else None
+                for i, m in enumerate(self.members)
+            ]
+            self.validation.append([(math.nan, math.nan) if p is None else (p.loss, p.accuracy) for p in found])
 
     def result(self) -> TrainResult:
         """Return the result of the run."""
@@ -320,43 +311,17 @@ class _Run:
             processes=processes.world_size(),
         )
 
-    def _parts(self, batches: Sequence[np.ndarray], *, shared: bool = True) -> list[_Part]:
-        """Return this process's part of each batch (all of it if not `shared`), with one transfer to the device."""
-        taken = [processes.shard(index) if shared else index for index in batches]
-        owned: list[list[tuple[int, np.ndarray]]] = []
-        for index in taken:
-            owner = np.searchsorted(self.bounds, index, side="right") - 1
-            owned.append([(int(i), np.flatnonzero(owner == i)) for i in np.unique(owner)])
-        positions = [
-            values
-            for index, own in zip(taken, owned, strict=True)
-            for values in (index, *(v for i, rows in own for v in (rows, index[rows] - self.bounds[i])))
-        ]
-        uploaded = iter(self.batches.upload(positions))
-        parts = []
-        for batch, index, own in zip(batches, taken, owned, strict=True):
-            rows = next(uploaded)
-            held = [(i, next(uploaded), next(uploaded)) for i, _ in own]
-            single = len(held) == 1
-            parts.append(_Part(index, rows, [(i, None if single else r, p) for i, r, p in held], len(batch)))
-        return parts
-
-    def _record(self, mode: str, part: _Part, logits: Tensor) -> None:
+    def _record(self, mode: str, batch: dict[str, Tensor], logits: Tensor) -> None:
         """Pass every recorder of `mode` its own rows of the batch, in the columns of its head."""
-        for i, rows, positions in part.own:
-            own = logits.detach() if rows is None else logits.detach()[rows]
-            self.recorders[mode][self.members[i].name].update_at(positions, own[:, self.heads.columns[i]])
+        sizes = batch["sizes"].tolist()
+        rows, own = (held[batch["by_member"]].split(sizes) for held in (batch["row"], logits.detach()))
+        for i, recorder in enumerate(self.recorders[mode].values()):
+            if i < len(sizes) and sizes[i]:
+                recorder.update_at(rows[i] - self.first[i], own[i][:, self.heads.columns[i]])
 
     def _predicted(self, member: int, split: str) -> Predictions:
         data, columns = self.members[member].splits[split], self.heads.columns[member]
         return predict(self.model, data, columns, pad=self.pad, device=self.target)
-
-    def _validated(self, member: int) -> tuple[float, float]:
-        """Return the loss and accuracy on the validation examples of a member; NaN if it has none."""
-        if "validation" not in self.members[member].splits:
-            return math.nan, math.nan
-        found = self._predicted(member, "validation")
-        return found.loss, found.accuracy
 
     @contextmanager
     def _clock(self, what: str) -> Iterator[None]:

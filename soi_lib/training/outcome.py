@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from soi_lib import distributed as processes
 from soi_lib.dynamics import TrainingDynamics
-from soi_lib.training.batching import Batches, Encoded, sorted_batches
+from soi_lib.training.batching import Batches, Encoded
 
 EVALUATED = 64
 """Batch size in evaluation; it affects only the speed."""
@@ -81,15 +81,20 @@ def curves_of(
     return curves
 
 
+def evaluated(data: Encoded) -> list[np.ndarray]:
+    """Return the rows of this process's batches for evaluation: similar lengths together, in no particular order."""
+    order = np.argsort(data.lengths, kind="stable")
+    batches = [order[i : i + EVALUATED] for i in range(0, len(order), EVALUATED)]
+    return batches[processes.rank() :: processes.world_size()]
+
+
 @torch.no_grad()
 def predict(model: nn.Module, data: Encoded, columns: slice, *, pad: int, device: torch.device) -> Predictions:
     """Return the predictions of one member's head on `data`, in evaluation mode; several processes call it together."""
     model.eval()
     batches = Batches(data, device, pad=pad)
-    shard = processes.shard_batches(sorted_batches(data.lengths, EVALUATED))
     probabilities = torch.zeros(len(data), columns.stop - columns.start, device=device)
-    for index, rows in zip(shard, batches.upload(shard), strict=True):
-        batch = batches.make(index, rows)
-        probabilities[rows] = model(batch, batch["member"])[:, columns].softmax(1)
+    for batch in batches.made(evaluated(data)):
+        probabilities[batch["row"]] = model(batch, batch["member"])[:, columns].softmax(1)
     processes.sum_processes(probabilities)
     return Predictions(probabilities.cpu().numpy(), data.gold)
