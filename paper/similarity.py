@@ -147,7 +147,7 @@ def _gradients(
 
     from soi_lib.models.multitask import Heads, MultiTaskModel
     from soi_lib.models.vocabulary import load_trimmed, tokenize
-    from soi_lib.training.batching import collate, encode, sorted_batches
+    from soi_lib.training.batching import collate, encode
 
     folder, prefix = encoder_dir(encoder), encoder_card(encoder).prefix
     tokens = [[tokenize(folder, s.text, s.text_pair, max_length=max_length, prefix=prefix) for s in p] for p in parts]
@@ -163,9 +163,10 @@ def _gradients(
 
     def batches(batch: Encoded, index: np.ndarray) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
         """Yield the rows and sentence vectors (B, H) of small batches of similar lengths."""
-        for order in sorted_batches(batch.lengths[index], 16):
-            inputs = collate(batch, index[order], pad=int(shape.pad_token_id))
-            yield index[order], sentence(inputs, inputs["member"])
+        ordered = index[np.argsort(batch.lengths[index], kind="stable")]
+        for rows in np.split(ordered, range(16, len(ordered), 16)):
+            inputs = collate(batch, rows, pad=int(shape.pad_token_id))
+            yield rows, sentence(inputs, inputs["member"])
 
     def vectors(batch: Encoded) -> np.ndarray:
         """Return the sentence vectors (N, H) of all examples."""
