@@ -140,22 +140,18 @@ def _halves(split: Split, classes: list[np.ndarray]) -> Split:
 def _gradients(
     corpora: Sequence[Any], parts: list[list[Split]], encoder: str, *, max_length: int, pooling: str
 ) -> dict[str, np.ndarray]:
-    """Compute the measures that need the encoder, each (draws, M, M)."""
+    """Compute the measures that need the encoder, each (draws, M, M).
+
+    One function, because its steps share the network, its layers and the encoded texts.
+    """
     import torch
     from torch.nn.functional import cross_entropy
     from tqdm.auto import tqdm
 
     from soi_lib.models.multitask import Heads, MultiTaskModel
-    from soi_lib.models.vocabulary import load_trimmed, tokenize
-    from soi_lib.training.batching import collate, encode
+    from soi_lib.training.batching import collate
 
-    folder, prefix = encoder_dir(encoder), encoder_card(encoder).prefix
-    tokens = [[tokenize(folder, s.text, s.text_pair, max_length=max_length, prefix=prefix) for s in p] for p in parts]
-    network, id_map = load_trimmed(folder, [t.ids for p in tokens for t in p])
-    data = [
-        [encode(t, id_map, s.label, member=m) for t, s in zip(*both, strict=True)]
-        for m, both in enumerate(zip(tokens, parts, strict=True))
-    ]
+    network, data = _encoded(parts, encoder, max_length)
     labels, draws, count = [c.labels for c in corpora], len(parts[0]), len(corpora)
     shape: Any = network.config
     sentence = MultiTaskModel(network, lambda pooled, member: pooled, pooling=pooling).eval()  # type: ignore[arg-type]
@@ -208,6 +204,21 @@ def _gradients(
                 out[f"gradient, {kind} heads"][d] = _cosines(np.stack(gradients))
             out["representation"][d] = _overlaps([s[d] for s in sentences])
     return out
+
+
+def _encoded(parts: list[list[Split]], encoder: str, max_length: int) -> tuple[Any, list[list[Encoded]]]:
+    """Return the encoder with the vocabulary of these texts, and the encoded texts."""
+    from soi_lib.models.vocabulary import load_trimmed, tokenize
+    from soi_lib.training.batching import encode
+
+    folder, prefix = encoder_dir(encoder), encoder_card(encoder).prefix
+    tokens = [[tokenize(folder, s.text, s.text_pair, max_length=max_length, prefix=prefix) for s in p] for p in parts]
+    network, id_map = load_trimmed(folder, [t.ids for p in tokens for t in p])
+    data = [
+        [encode(t, id_map, s.label, member=m) for t, s in zip(*both, strict=True)]
+        for m, both in enumerate(zip(tokens, parts, strict=True))
+    ]
+    return network, data
 
 
 def _aligned(vectors: list[np.ndarray], data: list[Encoded], held_out: int, classes: int) -> np.ndarray:

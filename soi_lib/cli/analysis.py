@@ -28,6 +28,8 @@ from soi_lib.cli.shared import (
 from soi_lib.errors import SoiError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from soi_lib.dynamics import TrainingDynamics
 
 DynamicsOrRun = Annotated[Path, Argument(help="A dynamics file (.parquet) or the folder of a run.", metavar="FILE")]
@@ -298,7 +300,7 @@ def label_issues(
     from soi_lib.analysis.label_issues import DEFAULT_RULE
     from soi_lib.analysis.label_issues import label_issues as rank
     from soi_lib.analysis.soi import SOI
-    from soi_lib.data.match import match, trained_rows, write_corrected
+    from soi_lib.data.match import write_corrected
 
     runs = [dynamics_in(path, dataset) for path in seeds_in(file, dataset)]
     path, dynamics = runs[0]
@@ -317,17 +319,7 @@ def label_issues(
     ranking = ranking.head(top if top is not None else len(ranking) if out is not None else 20)
     ranking["soi"] = [SOI(code).name for code in ranking["soi"]]
     if source is not None:
-        found = match(source, ranking["id"].tolist(), id_column, trained_rows(path))
-        columns, rows = text or list(found.text), len(found.table.frame)
-        if not columns:
-            have = ", ".join(map(str, found.table.frame.columns))
-            raise SoiError("no column looks like the text", where=source, found=have, hint="name it with --text")
-        added = found.values(columns).rename(columns={name: f"{name} (file)" for name in columns if name in ranking})
-        ranking = ranking.reset_index(drop=True).assign(id=found.keys).join(added)
-        say(quiet, f"{source}: matched by {found.by}; text from {', '.join(map(repr, columns))}")
-        if rows > len(dynamics):
-            left = f"{rows - len(dynamics)} of its {rows} rows were not trained on (held out for testing, or left out)"
-            say(quiet, f"{left} and are not ranked; to rank all rows, give soi train separate test rows (--test FILE)")
+        ranking = _with_texts(ranking, source, id_column, text or [], path, len(dynamics), quiet)
     elif id_column is not None or text:
         raise SoiError("--id or --text is given without a file", hint="give the file with --from")
     if out is not None:
@@ -344,6 +336,25 @@ def label_issues(
             shown = shown.drop(columns="suggested")
             say(quiet, "no labels are suggested: with more than two classes, this needs soi train --keep-logits")
         table(shown.map(_brief).to_dict("records"))
+
+
+def _with_texts(
+    ranking: pd.DataFrame, source: Path, id_column: str | None, text: list[str], path: Path, trained: int, quiet: bool
+) -> pd.DataFrame:
+    """Return the ranking with the ids and texts of the user's file."""
+    from soi_lib.data.match import match, trained_rows
+
+    found = match(source, ranking["id"].tolist(), id_column, trained_rows(path))
+    columns, rows = text or list(found.text), len(found.table.frame)
+    if not columns:
+        have = ", ".join(map(str, found.table.frame.columns))
+        raise SoiError("no column looks like the text", where=source, found=have, hint="name it with --text")
+    added = found.values(columns).rename(columns={name: f"{name} (file)" for name in columns if name in ranking})
+    say(quiet, f"{source}: matched by {found.by}; text from {', '.join(map(repr, columns))}")
+    if rows > trained:
+        left = f"{rows - trained} of its {rows} rows were not trained on (held out for testing, or left out)"
+        say(quiet, f"{left} and are not ranked; to rank all rows, give soi train separate test rows (--test FILE)")
+    return ranking.reset_index(drop=True).assign(id=found.keys).join(added)
 
 
 def _brief(value: Any) -> Any:

@@ -142,14 +142,20 @@ def prepare_stage(
             for name in base.setting
         ]
     if not possible:
-        base, dynamics = bases[0]
-        regions = {name: choose(replace(stages[0], base=base, subset=name, ids=()), dynamics) for name in REGIONS}
-        enough = [f"--subset {name} ({sum(c.n.values())} examples)" for name, c in regions.items() if not c.reason]
-        what, expected = "no run has enough examples in this subset", f"at least {SMALLEST} examples and two labels"
-        hint = f"combine more categories, or use {' or '.join(enough)}" if enough else "train on more rows"
-        raise SelectionError(what, where=folder, found=rows[0]["reason"], expected=expected, hint=hint)
+        raise _too_small(folder, stages[0], *bases[0], rows[0]["reason"])
     name = stage_name(possible[0].identity()["stage"], possible[0].base.training.learning_rate)
     return StageJob(folder, name, tuple(possible), pd.DataFrame(rows), unknown)
+
+
+def _too_small(
+    folder: Path, stage: StageSpec, base: RunSpec, dynamics: dict[str, TrainingDynamics], reason: str
+) -> SelectionError:
+    """Return the error for a subset that is too small in every run, with the regions that are not."""
+    regions = {name: choose(replace(stage, base=base, subset=name, ids=()), dynamics) for name in REGIONS}
+    enough = [f"--subset {name} ({sum(c.n.values())} examples)" for name, c in regions.items() if not c.reason]
+    what, expected = "no run has enough examples in this subset", f"at least {SMALLEST} examples and two labels"
+    hint = f"combine more categories, or use {' or '.join(enough)}" if enough else "train on more rows"
+    return SelectionError(what, where=folder, found=reason, expected=expected, hint=hint)
 
 
 def _bases(folder: Path, device: str) -> list[tuple[RunSpec, dict[str, TrainingDynamics]]]:
