@@ -85,7 +85,8 @@ ENCODERS: dict[str, dict[str, Any]] = {
         "architecture": "BERT, 12 layers, 384 hidden, 12 heads, 1,536 intermediate, 512 positions",
         "languages": "about 100, including English, French and Persian",
         "disclosures": (
-            "Its weights are dequantised from a 4-bit file, so it starts slightly worse than the original.",
+            "Its weights are dequantised from a 4-bit file, so it is not identical to the original, with which it was "
+            "not compared.",
             "It is not a plain language model: it was trained on text pairs in many languages.",
         ),
     },
