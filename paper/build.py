@@ -182,6 +182,8 @@ def make_book(
     write_look(root, shown, kept, quiet=quiet)
     stage(root, {page: root / "_build" / "stamps" / page for page in own})
     html = root / "_build" / "html"
+    if not (html / "index.html").exists():
+        html.with_suffix(".sha256").unlink(missing_ok=True)
     inputs = _hash(json.dumps(checksums(root / STAGE)), library_hash())
     make_once(html, inputs, lambda: render(root, quiet=quiet))
     return html / "index.html", json.loads(_text(compared))["sentence"]

@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,16 +47,21 @@ def make_once(made: Path, stamp: str, make: Callable[[], object]) -> bool:
 
     The stamp is kept beside it, with the hash of a file. Returns whether `make` was called.
     """
-    kept = made.with_suffix(".sha256")
-
-    def state() -> str:
-        return f"{stamp} {sha256_file(made)}\n" if made.is_file() else f"{stamp}\n"
-
-    if made.exists() and kept.exists() and kept.read_text(encoding="utf-8") == state():
+    if is_made(made, stamp):
         return False
     make()
-    write_text(kept, state())
+    write_text(made.with_suffix(".sha256"), _state(made, stamp))
     return True
+
+
+def is_made(made: Path, stamp: str) -> bool:
+    """Return whether `make_once` made `made` from the inputs of `stamp`, and it is unchanged since."""
+    kept = made.with_suffix(".sha256")
+    return made.exists() and kept.exists() and kept.read_text(encoding="utf-8") == _state(made, stamp)
+
+
+def _state(made: Path, stamp: str) -> str:
+    return f"{stamp} {sha256_file(made)}\n" if made.is_file() else f"{stamp}\n"
 
 
 def execute(
@@ -78,25 +84,27 @@ def execute(
 
     library = library_hash()
 
-    def one(path: Path) -> bool:
-        source, target, given = root / path, out / path, parameters[path]
-        text = json.dumps([source_of(source), library, reads, given], sort_keys=True, default=str)
+    stamps = {}
+    for path, given in parameters.items():
+        text = json.dumps([source_of(root / path), library, reads, given], sort_keys=True, default=str)
+        stamps[path] = hashlib.sha256(text.encode()).hexdigest()
+    pending = [path for path, stamp in stamps.items() if not is_made(out / path, stamp)]
 
-        def run() -> None:
-            declared = inspect_notebook(source)
-            values = {
-                name: os.path.relpath(root / value, source.parent) if isinstance(value, Path) else value
-                for name, value in given.items()
-                if name in declared
-            }
-            run_notebook(source, target, values, cwd=source.parent, environment=environment)
-
-        return make_once(target, hashlib.sha256(text.encode()).hexdigest(), run)
+    def one(path: Path) -> None:
+        source, target = root / path, out / path
+        declared = inspect_notebook(source)
+        values = {
+            name: os.path.relpath(root / value, source.parent) if isinstance(value, Path) else value
+            for name, value in parameters[path].items()
+            if name in declared
+        }
+        run = partial(run_notebook, source, target, values, cwd=source.parent, environment=environment)
+        make_once(target, stamps[path], run)
 
     with ThreadPoolExecutor(max_workers=jobs) as pool:
-        look = {"desc": "notebooks", "unit": "", "delay": 1, "disable": quiet, "file": error_stream()}
-        bar = tqdm(pool.map(one, parameters), total=len(parameters), **look)
-        return [path for path, executed in zip(parameters, bar, strict=True) if executed]
+        look = {"desc": "notebooks", "unit": "", "disable": quiet or not pending, "file": error_stream()}
+        list(tqdm(pool.map(one, pending), total=len(pending), **look))
+    return pending
 
 
 def run_notebook(

@@ -103,7 +103,10 @@ def kappas(evidence: Evidence) -> pd.DataFrame:
 
 
 def _jackknife(alone: Array, together: Array, across: Array) -> Array:
-    """Return the change of kappa as one pseudo-value per seed, from the kappas (S, S) of all pairs of runs."""
+    """Return the change of kappa as one pseudo-value per seed, from the kappas (S, S) of all pairs of runs.
+
+    With few seeds the jackknife is conservative: its intervals are too wide rather than too narrow.
+    """
 
     def change(keep: list[int]) -> float:
         within, between, crossed = (_off_diagonal(k[np.ix_(keep, keep)]) for k in (alone, together, across))

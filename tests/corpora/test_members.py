@@ -87,6 +87,7 @@ def recorded() -> dict[str, str]:
 
 def test_the_corpora_are_those_of_the_recorded_runs(recorded):
     assert set(recorded) >= set(MEMBERS) - {"questions_fine"}
+    assert "tweets-flipped" in recorded
     assert {name: load(name).fingerprint for name in recorded} == recorded
 
 

@@ -13,6 +13,7 @@ import tiny_grid
 import torch
 
 from paper import recorded as results
+from paper.claims.staged import by_case
 from paper.datasets import load
 from paper.recorded import pack_stages, read_stage, unpack_stages
 from soi_lib.dynamics import TrainingDynamics
@@ -277,6 +278,24 @@ def test_recorded_stages_are_those_that_were_trained(done, recorded, tmp_path):
     pack_stages(done[1][::-1], tmp_path)
     assert (tmp_path / "stages.json").read_bytes() == (recorded / "stages.json").read_bytes()
     assert len(results.open_results("source", runs=recorded, seeds=[1], stages=True).stages) == 9
+
+
+def test_a_case_of_claim_c5_has_the_scores_of_its_stages(recorded):
+    found = results.open_results("source", runs=recorded, stages=True)
+    cases = by_case(found, "as they are")["easy+hard"]
+    assert set(cases) == {f"{m}, {how}, as they are" for m in PAIR for how in ("alone", "together")}
+    case = cases["yelp, together, as they are"]
+    test = case.evaluations["test"]
+    for control, name in ((None, "subset"), ("random", "random"), ("all", "equal updates")):
+        of = [s for s in found.stages if s.setting == PAIR and s.kind == ("easy+hard", control)]
+        expected = [s.metrics["yelp"]["test"]["accuracy"] for s in sorted(of, key=lambda s: s.seed)]
+        assert np.allclose(test.values(name, "accuracy").mean(axis=1), expected, atol=1e-6)
+    expected = [found.run(PAIR, seed).metrics["yelp"]["test"]["accuracy"] for seed in (0, 1)]
+    assert np.allclose(test.values("run", "accuracy").mean(axis=1), expected)
+    about = [s.about["stage"] for s in found.stages if s.setting == PAIR and s.kind[1] is None]
+    assert sorted(zip(case.trained, case.start, case.end, strict=True)) == sorted(
+        (stage["n"]["yelp"], *stage["left"]["yelp"]) for stage in about
+    )
 
 
 def job(setting: str, examples: int) -> SimpleNamespace:
