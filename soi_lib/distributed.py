@@ -51,7 +51,7 @@ def check_same(device: torch.device, **settings: object) -> None:
     wrong = [name for i, name in enumerate(settings) if largest[i] != -largest[len(hashes) + i]]
     if wrong:
         what = f"the processes were not given the same {' and '.join(wrong)}"
-        hint = "give every process all the data, not its share, and a checkpoint that all of them can read"
+        hint = "give every process all the data, in the same order, and a checkpoint that all of them can read"
         raise AlignmentError(what, where=f"process {rank()}", hint=hint)
 
 

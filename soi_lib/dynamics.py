@@ -315,14 +315,21 @@ def as_ids(ids: Any) -> Array:
     raise FormatError("ids are neither all integers nor all text", found=names, hint="use str(id) for every id")
 
 
+_EXPECTED: dict[type[np.generic], str] = {
+    np.int16: "integers from 0 to 32766",
+    np.bool_: "True and False, or 0 and 1",
+    np.float32: "numbers",
+}
+
+
 def _as(dtype: type[np.generic], values: Any, name: str) -> Array:
     """Return values as a contiguous array of `dtype`. Integers and truth values must keep their values, in any type."""
     array = np.asarray(values)
     if array.dtype.kind not in ("iu" if dtype is np.int16 else "fiub"):
-        raise FormatError(f"{name} has the wrong type", found=array.dtype, expected=dtype.__name__)
+        raise FormatError(f"{name} has the wrong type", found=array.dtype, expected=_EXPECTED[dtype])
     cast = np.ascontiguousarray(array, dtype=dtype)
     if dtype is not np.float32 and array.dtype != dtype and not (cast == array).all():
-        raise RangeError(f"{name} does not fit", found=f"{array.min()} to {array.max()}", expected=dtype.__name__)
+        raise RangeError(f"{name} does not fit", found=f"{array.min()} to {array.max()}", expected=_EXPECTED[dtype])
     return cast
 
 
@@ -330,7 +337,8 @@ def refuse_unknown(ids: Array, gold: Array, classes: int) -> None:
     """Raise RangeError if one of the gold labels (N,) is not one of the classes."""
     wrong = np.flatnonzero((gold < 0) | (gold >= classes))
     if len(wrong):
-        what, found = f"the gold label of id {ids[wrong[0]]!r} is not one of the classes", int(gold[wrong[0]])
+        [example] = ids[wrong[:1]].tolist()
+        what, found = f"the gold label of id {example!r} is not one of the classes", int(gold[wrong[0]])
         raise RangeError(what, found=found, expected=f"0 to {classes - 1}")
 
 

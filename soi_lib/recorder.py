@@ -99,7 +99,9 @@ class DynamicsRecorder:
         self._closed: dict[str, list[np.ndarray]] = {name: [] for name in names}
         self._missing, self._repeated = np.zeros(len(self.ids), dtype=bool), 0
         self.n_classes: int | None = None
-        if n_classes is not None:
+        if n_classes is None:
+            refuse_unknown(self._ids, self._gold_cpu, np.iinfo(np.int16).max)
+        else:
             self._set_classes(n_classes)
 
     def _set_classes(self, n: int) -> None:
@@ -233,6 +235,7 @@ class DynamicsRecorder:
 
         With several processes, all of them call this together and get the same arrays.
         """
+        buffers, presented = self._joined()  # first: a process that has seen no batch learns the classes from it
         state = {
             "fingerprint": np.array(self.fingerprint),
             "missing": self._missing,
@@ -241,7 +244,6 @@ class DynamicsRecorder:
         }
         if self.n_classes is not None:
             state["classes"] = np.array(self.n_classes)
-        buffers, presented = self._joined()
         if presented:
             state |= {_OPEN + name: held.cpu().numpy().copy() for name, held in buffers.items()}
             state["presented"] = np.array(presented)
@@ -253,13 +255,18 @@ class DynamicsRecorder:
         With several processes (their number may change), all pass the same state. Raises AlignmentError for a state of
         other examples.
         """
-        if int(state["fingerprint"]) != self.fingerprint:
+        if int(state.get("fingerprint", self.fingerprint)) != self.fingerprint:
             raise AlignmentError(
                 "the state belongs to a recorder of other examples or options",
                 found=f"{len(state['missing'])} examples",
                 expected=f"{len(self.ids)} examples {'with' if self.keep_logits else 'without'} logits",
                 hint="give the recorder the ids, gold and keep_logits that it had when the state was saved",
             )
+        needed = ["fingerprint", "missing", "repeated", *self._closed]
+        needed += ["presented"] if _OPEN + "turn" in state else []
+        if lacking := [name for name in needed if name not in state]:
+            what, hint = "this is not the state of a recorder of this version", "resume from another checkpoint"
+            raise FormatError(what, found=f"no {lacking[0]!r}", hint=hint)
         if "classes" in state:
             known, found = self.n_classes, int(state["classes"])
             if known not in (None, found):
@@ -321,12 +328,15 @@ def class_numbers(gold: Sequence[int] | np.ndarray | Tensor, n: int) -> np.ndarr
     try:
         golds = np.asarray(gold.cpu() if isinstance(gold, Tensor) else gold)
     except ValueError as error:  # lists of different lengths
-        raise FormatError(what, found=error, expected="integers from 0", hint=hint) from None
-    if golds.shape != (n,):
-        raise FormatError("gold and ids differ in length", found=golds.shape, expected=(n,))
+        raise FormatError(what, found=error, expected="one integer from 0 per example", hint=hint) from None
+    if golds.ndim != 1:
+        raise FormatError(what, found=f"shape {golds.shape}", expected="one integer from 0 per example", hint=hint)
+    if len(golds) != n:
+        raise FormatError("gold and ids differ in length", found=len(golds), expected=n)
     if golds.dtype.kind not in "iub" and n:
-        found = repr(next((label for label in golds.tolist() if not isinstance(label, int)), golds.dtype))
-        raise FormatError(what, found=found, expected="integers from 0", hint=hint)
+        wrong = ((row, label) for row, label in enumerate(golds.tolist()) if not isinstance(label, int))
+        row, label = next(wrong, (0, golds.dtype))
+        raise FormatError(what, found=f"{label!r} in row {row}", expected="one integer from 0 per example", hint=hint)
     return golds.astype(np.int64)
 
 

@@ -11,8 +11,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from soi_lib.analysis.datamap import data_map, regions
-from soi_lib.analysis.soi import SOI
+from soi_lib.analysis.datamap import REGIONS, data_map, regions
+from soi_lib.analysis.soi import SOI, categorize
 from soi_lib.dynamics import TrainingDynamics
 from soi_lib.errors import SelectionError, nearest
 
@@ -70,11 +70,13 @@ def _mask(
     names = [by_code.get(one, str(one)) for one in ([which] if isinstance(which, str | int) else which)]
     if not names:
         raise SelectionError("no category was given", hint=f"choose from {', '.join(by_code.values())}")
-    table = data_map(dynamics, early)
-    masks = {soi.name: (table["soi"] == soi).to_numpy() for soi in SOI} | regions(table, fraction)
     for name in names:
-        if name not in masks:
-            raise SelectionError(f"unknown category {name!r}", hint=nearest(str(name), masks))
+        if name not in (*by_code.values(), *REGIONS):
+            raise SelectionError(f"unknown category {name!r}", hint=nearest(str(name), [*by_code.values(), *REGIONS]))
+    codes = categorize(dynamics, early)
+    masks = {soi.name: codes == soi for soi in SOI}
+    if not set(names) <= set(masks):
+        masks |= regions(data_map(dynamics, early), fraction)
     return "+".join(names), np.logical_or.reduce([masks[name] for name in names])
 
 

@@ -67,6 +67,10 @@ def choose_columns(table: Table, spec: DatasetSpec) -> tuple[dict[str, str], lis
         found = {"label": label} | found
     raise_all([_missing(table, part, free) for part in ("text", "label") if part not in found])
     table.check_columns({name: OPTIONS[part] for part, name in found.items()})
+    roles = [part for part in ("text", "text_pair", "label") if part in found]
+    if len({found[part] for part in roles}) < len(roles):
+        columns = ", ".join(f"{OPTIONS[part]} {found[part]}" for part in roles)
+        raise CorpusError("one column has two roles", where=table.where, found=columns, expected="different columns")
     numbers = "ids: row numbers from 0 (give --id to choose a column)"
     if name := spec.id or (None if spec.strict else first_of(have, IDS)):
         try:

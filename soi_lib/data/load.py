@@ -254,7 +254,7 @@ class _Loading:
     def drop_cross_split_duplicates(self) -> None:
         """Keep a text or a group that occurs in several splits only in the first of them."""
         texts, groups = set[str](), set[str]()
-        for split in self.rows["split"].unique():
+        for split in SPLITS:
             bad = self.rows["key"].isin(texts) | self.rows["group"].isin(groups)
             bad &= self.rows["split"] == split
             self.leave_out(bad, "duplicates", "whose text occurs in an earlier split", "no text in two splits")

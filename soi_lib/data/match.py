@@ -77,7 +77,7 @@ def match(
     wanted, reading = [str(i) for i in ids], trained.reading if trained is not None else {}
     table, known = read_table(Path(path), **reading.get("options", {})), reading.get("columns", {})
     have = [str(name) for name in table.frame.columns]
-    name = column or (first_of(have, IDS) if trained is None else known["id"])
+    name = column or (first_of(have, IDS) if trained is None else known.get("id"))
     now: Sequence[str | None] = [str(row) for row in range(len(table.frame))]
     by, keys = "row numbers from 0", [str(int(i)) if i.isdecimal() else i for i in wanted]
     if name is not None and (name in have or column is not None):

@@ -80,6 +80,13 @@ class DatasetSpec(Place):
     header: bool = True
     note: str = ""
 
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _words(cls, value: Any) -> Any:
+        if isinstance(value, dict) and any(isinstance(word, bool) for pair in value.items() for word in pair):
+            raise ValueError("put yes, no, true and false in quotes: YAML reads them as truth values")
+        return value
+
     @field_validator("splits", mode="before")
     @classmethod
     def _lists(cls, value: Any) -> Any:

@@ -63,14 +63,17 @@ class Table:
         return f"row {number + 1} (line {self.lines[number]})" if self.lines else f"row {number + 1}"
 
     def check_columns(self, options: Mapping[str, str]) -> None:
-        """Raise CorpusError for columns that are missing or appear twice; `options` says how to name another one."""
+        """Raise CorpusError for columns that are missing or appear twice.
+
+        `options` gives the option that names another column or, without dashes, what to do if it is missing.
+        """
         have = [str(name) for name in self.frame.columns]
         problems = []
         for name, option in options.items():
             if (n := have.count(name)) != 1:
                 what = f"the column {name!r} appears twice" if n else f"there is no column {name!r}"
-                hint = "rename one of them" if n else nearest(name, have)
-                problems.append(CorpusError(what, where=self.where, hint=f"{hint} ({option})"))
+                other = f"{nearest(name, have)} ({option})" if option.startswith("--") else option
+                problems.append(CorpusError(what, where=self.where, hint="rename one of them" if n else other))
         raise_all(problems)
 
 
@@ -89,8 +92,9 @@ def read_table(path: Path, separator: str | None = None, encoding: str | None = 
     """Read the rows of one file. Raises CorpusError, with the line, for what cannot be read in exactly one way."""
     kind = kind_of(path)
     if not path.is_file():
-        found = "a folder" if path.is_dir() else None
-        raise CorpusError("no such file", where=path, found=found, hint="give the path of a file")
+        if not path.exists():
+            raise CorpusError("no such file or folder", where=path, hint="check the path")
+        raise CorpusError("no such file", where=path, found="a folder", hint="give the path of a file")
     if kind not in SUFFIXES:
         found, hint = kind or "no suffix", "convert it (save a spreadsheet as CSV), or rename it"
         raise CorpusError("unknown kind of file", where=path, found=found, expected=", ".join(SUFFIXES), hint=hint)

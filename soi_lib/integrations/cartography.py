@@ -75,7 +75,8 @@ def read_dynamics(
     contradicted = np.abs(dyn.p_gold - p) > _AGREE
     contradicted |= [_contradicts(z, gold, right) for z, right in zip(logits, correct, strict=True)]
     if contradicted.any():
-        what, hint = "p_gold or correct contradicts the logits", "if they are right, remove both keys from all lines"
+        what = "p_gold or correct contradicts the logits"
+        hint = "if the logits are right, remove both keys from all lines"
         raise FormatError(what, where=table.where(int(place[contradicted].min())), hint=hint)
     return replace(dyn, p_gold=p, correct=correct)
 

@@ -73,7 +73,7 @@ def examples_of(
         ids=keys if id_names else list(range(len(dataset)) if ids is None else ids),
         gold=golds,
         labels=tuple(label_names),
-        names=_class_names(dataset, label),
+        names=_class_names(dataset, label) if label else (),
         datasets=_sources(dataset, source, sources) if source else None,
     )
 

@@ -205,7 +205,7 @@ def gains(folder: str | Path, stages: Sequence[StoredRun] | None = None) -> pd.D
     rows = []
     for (name, setting), sides in groups.items():
         seeds = set.intersection(*(set(sides.get(side, {})) for side in _SIDES.values()))
-        parts = {side: tuple(held[seed] for seed in sorted(seeds)) for side, held in sides.items()}
+        parts = {side: tuple(sides[side][seed] for seed in sorted(seeds)) for side in ("first model", *_SIDES.values())}
         results = {side: Results("user", profile, part) for side, part in parts.items()}
         rows += [row for dataset in setting if seeds for row in _gain_rows(name, setting, dataset, results)]
     return pd.DataFrame(rows)

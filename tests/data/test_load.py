@@ -120,6 +120,19 @@ def test_a_balanced_fifth_of_the_rows_is_held_out_whatever_their_order(tmp_path)
     assert set(grouped.splits["test"].group) & set(grouped.splits["train"].group) == set()
 
 
+def test_a_text_in_two_groups_stays_in_training_whatever_the_order_of_the_rows(tmp_path):
+    frame = rows(120).assign(doc=[i // 4 for i in range(120)])
+    frame.loc[100:, "text"] = frame.loc[:19, "text"].to_numpy()
+    one = load(csv(tmp_path / "a.csv", frame), group="doc", drop=("duplicates",)).corpus
+    for split, part in one.splits.items():  # rows of this split first
+        first = frame["text"].isin(part.text)
+        moved = csv(tmp_path / f"{split}.csv", pd.concat([frame[first], frame[~first]]))
+        other = load(moved, group="doc", drop=("duplicates",)).corpus
+        assert set(other.splits["train"].text) == set(one.splits["train"].text)
+    with pytest.raises(CorpusError, match="two roles"):
+        load(csv(tmp_path / "a.csv", frame), text="text", text_pair="text")
+
+
 def test_the_same_rows_are_the_same_dataset_in_every_format(tmp_path):
     """Also in formats without missing integers, or with 1.0 for 1."""
     from datasets import Dataset, DatasetDict

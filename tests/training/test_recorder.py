@@ -143,6 +143,10 @@ def test_updates_that_do_not_fit():
         DynamicsRecorder(["a"], [0]).restore(rec.state())
     with pytest.raises(AlignmentError):  # as many examples, but others
         DynamicsRecorder(["a", "c"], [0, 1], 2).restore(rec.state())
+    with pytest.raises(FormatError, match="'missing'"):  # another tool's state, or that of an older version
+        rec.restore({"fingerprint": rec.state()["fingerprint"]})
+    with pytest.raises(RangeError, match="id 7 "):  # before training starts
+        DynamicsRecorder([3, 7], [0, -100])
 
 
 def test_a_recorder_continues_in_the_middle_of_an_epoch(rng):
