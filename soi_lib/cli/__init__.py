@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import typer
 
 # each module registers its commands, in the order of `soi --help`
-from soi_lib.cli import training, analysis, doctor  # noqa: F401  isort:skip
+from soi_lib.cli import training, trained, analysis, doctor  # noqa: F401  isort:skip
 from soi_lib.cli.shared import app, console, printable
 from soi_lib.errors import OutputExistsError, SoiError
 
